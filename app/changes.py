@@ -1,0 +1,58 @@
+"""A flush becomes signals, inside the transaction: what rolls back was never announced."""
+
+from collections.abc import Collection
+from typing import ClassVar
+
+from blinker import NamedSignal
+from flask import current_app
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import Session, UOWTransaction, scoped_session
+
+
+class Announced:
+    """A model whose changes are sent as `__signal__`."""
+
+    __signal__: ClassVar[NamedSignal]
+    id: object
+
+    @property
+    def announced_event_id(self) -> int | None:
+        """The event this row belongs to."""
+        return None
+
+
+def announce(signal: NamedSignal, *, verb: str, id: int, event_id: int | None, changed: Collection[str]) -> None:
+    """Send one change; for what no flush of an announced row shows, like the members of a team."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to a sender (Flask, "Sending Signals")
+    signal.send(app, verb=verb, id=id, event_id=event_id, changed=frozenset(changed))
+
+
+def install(session: scoped_session[Session]) -> None:
+    """Announce every flush of this session."""
+    event.listen(session, "after_flush", _after_flush)
+
+
+def _after_flush(session: Session, _context: UOWTransaction) -> None:
+    for row in session.new:
+        if isinstance(row, Announced):
+            _send(row, "created", _changed_names(row))
+    for row in session.dirty:
+        if isinstance(row, Announced) and (changed := _changed_names(row)):
+            _send(row, _verb(row, changed), changed)
+
+
+def _send(row: Announced, verb: str, changed: frozenset[str]) -> None:
+    announce(row.__signal__, verb=verb, id=int(str(row.id)), event_id=row.announced_event_id, changed=changed)
+
+
+def _changed_names(row: object) -> frozenset[str]:
+    state = inspect(row, raiseerr=True)
+    return frozenset(
+        column.key for column in state.mapper.column_attrs if state.attrs[column.key].history.has_changes()
+    )
+
+
+def _verb(row: Announced, changed: frozenset[str]) -> str:
+    if "deleted_at" not in changed:
+        return "updated"
+    return "restored" if getattr(row, "deleted_at", None) is None else "deleted"

@@ -1,0 +1,166 @@
+"""Our errors: each knows its status and code, and its docstring is its title (JSON:API 1.1, "Error Objects")."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import orjson
+import structlog
+from flask import Response
+from flask_rest_jsonapi_next.exceptions import JsonApiException
+
+MEDIA_TYPE = "application/vnd.api+json"
+
+log = structlog.get_logger(__name__)
+
+
+class ApiError(JsonApiException):  # type: ignore[misc]  # the library carries no types
+    """Something went wrong"""
+
+    http_status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    default_code: ClassVar[str] = "internal-error"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        pointer: str | None = None,
+        parameter: str | None = None,
+        header: str | None = None,
+        code: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        title = (type(self).__doc__ or "").partition("\n")[0].rstrip(".")
+        named = {"pointer": pointer, "parameter": parameter, "header": header}
+        source = {name: value for name, value in named.items() if value is not None}
+        super().__init__(
+            detail=detail or f"{title}.",
+            source=source or None,
+            title=title,
+            status=str(self.http_status.value),
+            code=code or self.default_code,
+            id_=uuid4().hex,
+            meta=dict(meta) if meta else None,
+        )
+        self.headers = dict(headers or {})
+
+    def __str__(self) -> str:
+        return str(self.detail)
+
+
+class BadRequest(ApiError):
+    """The request cannot be read"""
+
+    http_status = HTTPStatus.BAD_REQUEST
+    default_code = "bad-request"
+
+
+class InvalidParameter(BadRequest):
+    """A query parameter is not valid here"""
+
+    default_code = "invalid-parameter"
+
+
+class Unauthenticated(ApiError):
+    """Sign in first"""
+
+    http_status = HTTPStatus.UNAUTHORIZED
+    default_code = "unauthenticated"
+
+    def __init__(self, detail: str = "", **more: Any) -> None:
+        challenge = 'JWT realm="open-event", Bearer realm="open-event"'
+        super().__init__(detail, headers={"WWW-Authenticate": challenge}, **more)
+
+
+class Forbidden(ApiError):
+    """You may not do this"""
+
+    http_status = HTTPStatus.FORBIDDEN
+    default_code = "forbidden"
+
+
+class NotFound(ApiError):
+    """There is no such thing here"""
+
+    http_status = HTTPStatus.NOT_FOUND
+    default_code = "not-found"
+
+
+class MethodNotAllowed(ApiError):
+    """This method is not allowed here"""
+
+    http_status = HTTPStatus.METHOD_NOT_ALLOWED
+    default_code = "method-not-allowed"
+
+
+class NotAcceptable(ApiError):
+    """The answer cannot be given in a media type you accept"""
+
+    http_status = HTTPStatus.NOT_ACCEPTABLE
+    default_code = "not-acceptable"
+
+
+class Conflict(ApiError):
+    """This is in conflict with what is already here"""
+
+    http_status = HTTPStatus.CONFLICT
+    default_code = "conflict"
+
+
+class UnsupportedMediaType(ApiError):
+    """The media type of the request is not supported"""
+
+    http_status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    default_code = "unsupported-media-type"
+
+
+class Unprocessable(ApiError):
+    """A value is not valid"""
+
+    http_status = HTTPStatus.UNPROCESSABLE_ENTITY
+    default_code = "invalid-value"
+
+
+class TooManyRequests(ApiError):
+    """Too many requests"""
+
+    http_status = HTTPStatus.TOO_MANY_REQUESTS
+    default_code = "too-many-requests"
+
+
+class Unavailable(ApiError):
+    """The server cannot work at the moment"""
+
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "unavailable"
+
+
+class Errors(Exception):
+    """Several errors of one request, answered together."""
+
+    def __init__(self, errors: Iterable[ApiError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(str(error) for error in self.errors))
+
+
+def raise_all(errors: Iterable[ApiError]) -> None:
+    """Raise what was collected, if anything was."""
+    collected = tuple(errors)
+    if collected:
+        raise Errors(collected)
+
+
+def error_response(errors: Iterable[ApiError]) -> Response:
+    """The JSON:API answer; several statuses in one answer become the general 400 (JSON:API 1.1, "Processing Errors")."""
+    listed = tuple(errors)
+    statuses = {error.http_status for error in listed}
+    status = statuses.pop() if len(statuses) == 1 else HTTPStatus.BAD_REQUEST
+    for error in listed:
+        log.info("request refused", error_id=error.id, status=error.status, code=error.code, source=error.source)
+    document = {"errors": [error.to_dict() for error in listed], "jsonapi": {"version": "1.1"}}
+    response = Response(orjson.dumps(document), status=status, content_type=MEDIA_TYPE)
+    for error in listed:
+        response.headers.update(error.headers)
+    return response

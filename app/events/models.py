@@ -1,0 +1,153 @@
+"""Events and who runs them."""
+
+import secrets
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from blinker import NamedSignal
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.changes import Announced
+from app.extensions import Model
+from app.signals import event_changed
+from app.users.models import User
+
+if TYPE_CHECKING:
+    from app.faqs.models import Faq, FaqType
+
+
+def new_identifier() -> str:
+    """8 lower-case hex characters, never all digits: an id and an identifier are told apart by looking."""
+    while (identifier := secrets.token_hex(4)).isdigit():
+        continue
+    return identifier
+
+
+def _off() -> Mapped[bool]:
+    return mapped_column(default=False, server_default=text("false"))
+
+
+class Event(Announced, Model):
+    """Something that takes place; a draft until `state` is published."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        CheckConstraint("state IN ('draft', 'published')", name="state"),
+        CheckConstraint("privacy IN ('public', 'private')", name="privacy"),
+        Index(
+            "ix_events_upcoming",
+            "starts_at",
+            "id",
+            postgresql_where=text("deleted_at IS NULL AND state = 'published' AND privacy = 'public'"),
+        ),
+    )
+    __signal__: ClassVar[NamedSignal] = event_changed
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    identifier: Mapped[str] = mapped_column(unique=True, default=new_identifier)
+    name: Mapped[str]
+    starts_at: Mapped[datetime | None]
+    ends_at: Mapped[datetime | None]
+    timezone: Mapped[str]
+    state: Mapped[str] = mapped_column(default="draft", server_default="draft")
+    privacy: Mapped[str] = mapped_column(default="public", server_default="public")
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    description: Mapped[str | None]
+    owner_name: Mapped[str | None]
+    owner_description: Mapped[str | None]
+    location_name: Mapped[str | None]
+    searchable_location_name: Mapped[str | None]
+    public_stream_link: Mapped[str | None]
+    after_order_message: Mapped[str | None]
+    code_of_conduct: Mapped[str | None]
+    payment_country: Mapped[str | None]
+    payment_currency: Mapped[str | None]
+    paypal_email: Mapped[str | None]
+    cheque_details: Mapped[str | None]
+    bank_details: Mapped[str | None]
+    onsite_details: Mapped[str | None]
+    invoice_details: Mapped[str | None]
+    refund_policy: Mapped[str | None]
+    chat_room_name: Mapped[str | None]
+    latitude: Mapped[float | None]
+    longitude: Mapped[float | None]
+    logo_url: Mapped[str | None]
+    original_image_url: Mapped[str | None]
+    external_event_url: Mapped[str | None]
+    ticket_url: Mapped[str | None]
+    thumbnail_image_url: Mapped[str | None]
+    large_image_url: Mapped[str | None]
+    icon_image_url: Mapped[str | None]
+    ical_url: Mapped[str | None]
+    xcal_url: Mapped[str | None]
+    pentabarf_url: Mapped[str | None]
+    online: Mapped[bool] = _off()
+    is_map_shown: Mapped[bool] = _off()
+    is_featured: Mapped[bool] = _off()
+    is_promoted: Mapped[bool] = _off()
+    is_demoted: Mapped[bool] = _off()
+    is_announced: Mapped[bool] = _off()
+    has_owner_info: Mapped[bool] = _off()
+    is_sessions_speakers_enabled: Mapped[bool] = _off()
+    is_sponsors_enabled: Mapped[bool] = _off()
+    is_ticket_form_enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    is_cfs_enabled: Mapped[bool] = _off()
+    is_tax_enabled: Mapped[bool] = _off()
+    is_billing_info_mandatory: Mapped[bool] = _off()
+    is_donation_enabled: Mapped[bool] = _off()
+    is_chat_enabled: Mapped[bool] = _off()
+    is_videoroom_enabled: Mapped[bool] = _off()
+    is_document_enabled: Mapped[bool] = _off()
+    show_remaining_tickets: Mapped[bool] = _off()
+    can_pay_by_paypal: Mapped[bool] = _off()
+    can_pay_by_stripe: Mapped[bool] = _off()
+    can_pay_by_cheque: Mapped[bool] = _off()
+    can_pay_by_bank: Mapped[bool] = _off()
+    can_pay_by_invoice: Mapped[bool] = _off()
+    can_pay_by_omise: Mapped[bool] = _off()
+    can_pay_by_alipay: Mapped[bool] = _off()
+    can_pay_by_paytm: Mapped[bool] = _off()
+    can_pay_onsite: Mapped[bool] = _off()
+    document_links: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
+    schedule_published_on: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+    owner: Mapped[User] = relationship(lazy="raise")
+    organizers: Mapped[list[User]] = relationship(
+        secondary="event_roles",
+        primaryjoin="and_(Event.id == EventRole.event_id, EventRole.role == 'organizer')",
+        viewonly=True,
+        lazy="raise",
+    )
+    coorganizers: Mapped[list[User]] = relationship(
+        secondary="event_roles",
+        primaryjoin="and_(Event.id == EventRole.event_id, EventRole.role == 'coorganizer')",
+        viewonly=True,
+        lazy="raise",
+    )
+    faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")
+    faq_types: Mapped[list["FaqType"]] = relationship(viewonly=True, lazy="raise")
+
+    @property
+    def announced_event_id(self) -> int:
+        """An event belongs to itself."""
+        return self.id
+
+
+class EventRole(Model):
+    """What one user is in the team of one event: owner, organizer or coorganizer."""
+
+    __tablename__ = "event_roles"
+    __table_args__ = (
+        UniqueConstraint("event_id", "user_id"),
+        CheckConstraint("role IN ('owner', 'organizer', 'coorganizer')", name="role"),
+        Index("uq_event_roles_owner", "event_id", unique=True, postgresql_where=text("role = 'owner'")),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    role: Mapped[str]

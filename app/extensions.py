@@ -1,0 +1,42 @@
+"""Shared objects that know nothing of the app: the factory binds them to it."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flask_cors import CORS
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import BigInteger, DateTime, MetaData, Text
+from sqlalchemy.orm import DeclarativeBase, registry
+
+
+class Base(DeclarativeBase):
+    """Every table: constraints get names, so that migrations can drop them; times carry their zone."""
+
+    # A registry, not the two class attributes: Flask-SQLAlchemy copies this class, and SQLAlchemy refuses a second
+    # type_annotation_map.
+    registry = registry(
+        metadata=MetaData(
+            naming_convention={
+                "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+                "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                "ck": "ck_%(table_name)s_%(constraint_name)s",
+                "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+                "pk": "pk_%(table_name)s",
+            }
+        ),
+        type_annotation_map={datetime: DateTime(timezone=True), str: Text(), int: BigInteger()},
+    )
+
+
+db = SQLAlchemy(model_class=Base)
+if TYPE_CHECKING:
+    Model = Base  # db.Model is made at run time, which a type checker cannot follow
+else:
+    Model = db.Model
+
+migrate = Migrate()
+cors = CORS()
+limiter = Limiter(key_func=get_remote_address)

@@ -1,0 +1,72 @@
+"""Questions about an event, grouped by type: one type, one spelling."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from blinker import NamedSignal
+from sqlalchemy import ForeignKey, Index, Integer, func, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.changes import Announced
+from app.events.models import Event
+from app.extensions import Model
+from app.signals import faq_changed, faq_type_changed
+
+
+class FaqType(Announced, Model):
+    """A heading under which FAQs of one event stand."""
+
+    __tablename__ = "faq_types"
+    __table_args__ = (
+        Index("ix_faq_types_event_id_id", "event_id", "id"),
+        Index(
+            "uq_faq_types_name",
+            "event_id",
+            func.lower(text("name")),
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+    __signal__: ClassVar[NamedSignal] = faq_type_changed
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+    event: Mapped[Event] = relationship(lazy="raise")
+    faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")
+
+    @property
+    def announced_event_id(self) -> int:
+        """The event the type belongs to."""
+        return self.event_id
+
+
+class Faq(Announced, Model):
+    """A question and its answer."""
+
+    __tablename__ = "faqs"
+    __table_args__ = (
+        Index("ix_faqs_event_id_position_id", "event_id", "position", "id"),
+        Index("ix_faqs_faq_type_id_position_id", "faq_type_id", "position", "id"),
+    )
+    __signal__: ClassVar[NamedSignal] = faq_changed
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    question: Mapped[str]
+    answer: Mapped[str]
+    position: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
+    faq_type_id: Mapped[int | None] = mapped_column(ForeignKey("faq_types.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+    event: Mapped[Event] = relationship(lazy="raise")
+    faq_type: Mapped[FaqType | None] = relationship(lazy="raise")
+
+    @property
+    def announced_event_id(self) -> int:
+        """The event the FAQ belongs to."""
+        return self.event_id

@@ -1,0 +1,72 @@
+"""Who looks: the caller of a request, as far as rights are concerned."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from flask import current_app, g
+from sqlalchemy import BigInteger, Text, bindparam
+
+from app.errors import Unauthenticated
+
+VIEWER_ID = bindparam("viewer_id", type_=BigInteger())
+"""In a criterion: the id of the viewer, 0 for nobody."""
+
+CAPABILITY = bindparam("capability", type_=Text())
+"""In a criterion: the identifier by which a private event was named in the URL, or null."""
+
+
+class Role(StrEnum):
+    """What decides the shape of a statement; who it is exactly goes in as VIEWER_ID."""
+
+    ANONYMOUS = "anonymous"
+    USER = "user"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The caller: `id` 0 is nobody; `is_fresh` when the token comes from a log-in, not from a refresh."""
+
+    id: int = 0
+    is_admin: bool = False
+    is_super_admin: bool = False
+    is_verified: bool = False
+    is_fresh: bool = False
+    sign_in_id: UUID | None = None
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nobody is signed in."""
+        return self.id == 0
+
+    @property
+    def role(self) -> Role:
+        """The shape of statements this viewer gets."""
+        if self.is_admin:
+            return Role.ADMIN
+        return Role.ANONYMOUS if self.is_anonymous else Role.USER
+
+    def parameters(self, capability: str | None = None) -> dict[str, Any]:
+        """Values for VIEWER_ID and CAPABILITY."""
+        return {"viewer_id": self.id, "capability": capability}
+
+
+ANONYMOUS = Viewer()
+
+
+def current_viewer() -> Viewer:
+    """The caller of this request, authenticated once; 401 when its token is no good."""
+    if "viewer" not in g:
+        g.viewer = current_app.extensions["authenticate"]()
+    viewer: Viewer = g.viewer
+    return viewer
+
+
+def signed_in_viewer() -> Viewer:
+    """The caller, who must be signed in: 401 otherwise."""
+    viewer = current_viewer()
+    if viewer.is_anonymous:
+        raise Unauthenticated("This needs an Authorization header: JWT <access token>.")
+    return viewer

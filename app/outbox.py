@@ -1,0 +1,196 @@
+"""Orders to act, committed together with the change they follow from.
+
+A signal becomes one row per consumer in the transaction that sent it. The relay (`app/relay.py`) publishes the row's
+id to Celery; the consumer's task does the work and closes the row. Redis is only the wake-up: an entry that was
+published and lost is published again when its lease runs out.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import shared_task
+from sqlalchemy import Index, func, insert, select, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+from app.extensions import Model, db
+from app.signals import event_changed, faq_changed, faq_type_changed, user_changed
+
+CHANNEL = "outbox"
+"""The NOTIFY channel the relay listens on."""
+
+EVENTS_QUEUE = "events"
+"""Celery queue of short work: mails, calendars."""
+
+MAX_TRIES = 40
+"""A consumer that fails this often (a day and a half with the back-off below) leaves a dead entry for a person."""
+
+LONGEST_PAUSE = timedelta(hours=1)
+
+log = structlog.get_logger(__name__)
+
+
+class OutboxEntry(Model):
+    """One order to one consumer; open until `done_at` or `dead_at` is set."""
+
+    __tablename__ = "outbox_entries"
+    __table_args__ = (
+        Index("ix_outbox_entries_open", "next_at", postgresql_where=text("done_at IS NULL AND dead_at IS NULL")),
+        Index("ix_outbox_entries_done_at", "done_at", postgresql_where=text("done_at IS NOT NULL")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    consumer: Mapped[str]
+    topic: Mapped[str]
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    tries: Mapped[int] = mapped_column(server_default=text("0"))
+    done_at: Mapped[datetime | None]
+    dead_at: Mapped[datetime | None]
+    last_error: Mapped[str | None]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A plain function that acts on entries, and the topics (`event.updated:name,state`) it waits for."""
+
+    name: str
+    queue: str
+    on: tuple[str, ...]
+    act: Callable[[OutboxEntry], None]
+
+    def wants(self, topic: str, changed: Collection[str]) -> bool:
+        """Whether this topic, with these changed columns, is an order for this consumer."""
+        for pattern in self.on:
+            wanted_topic, _, fields = pattern.partition(":")
+            if wanted_topic == topic and (not fields or not set(fields.split(",")).isdisjoint(changed)):
+                return True
+        return False
+
+
+CONSUMERS: dict[str, Consumer] = {}
+
+
+def consumer(
+    name: str, *, on: tuple[str, ...] = (), queue: str = EVENTS_QUEUE
+) -> Callable[[Callable[[OutboxEntry], None]], Callable[[OutboxEntry], None]]:
+    """Make a function the consumer and the Celery task `name`.
+
+    It runs at least once for each entry, in the app's context, inside the transaction that closes the entry, so what
+    it does outside the database must bear a repeat: name files and mails after the entry.
+    """
+
+    def register(act: Callable[[OutboxEntry], None]) -> Callable[[OutboxEntry], None]:
+        CONSUMERS[name] = Consumer(name, queue, on, act)
+
+        @shared_task(name=name)
+        def task(entry_id: str) -> None:
+            consume(UUID(entry_id))
+
+        return act
+
+    return register
+
+
+def order(consumer_name: str, topic: str, payload: Mapping[str, Any]) -> None:
+    """Write one entry into the current transaction, for work that no change of a resource orders."""
+    _write([{"consumer": CONSUMERS[consumer_name].name, "topic": topic, "payload": dict(payload)}])
+
+
+def _write(rows: list[dict[str, Any]]) -> None:
+    connection = db.session.connection()
+    connection.execute(insert(OutboxEntry), [{"id": uuid7(), **row} for row in rows])
+    connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+def subscribe() -> None:
+    """Turn every signal into entries for the consumers that want it."""
+    for noun, signal in (
+        ("user", user_changed),
+        ("event", event_changed),
+        ("faq-type", faq_type_changed),
+        ("faq", faq_changed),
+    ):
+        signal.connect(_receiver(noun), weak=False)
+
+
+def _receiver(noun: str) -> Callable[..., None]:
+    def write_entries(_app: object, **change: Any) -> None:
+        topic = f"{noun}.{change['verb']}"
+        wanted = [consumer for consumer in CONSUMERS.values() if consumer.wants(topic, change["changed"])]
+        if wanted:
+            payload = {"id": change["id"], "event_id": change["event_id"], "changed": sorted(change["changed"])}
+            _write([{"consumer": consumer.name, "topic": topic, "payload": payload} for consumer in wanted])
+
+    return write_entries
+
+
+def consume(entry_id: UUID) -> None:
+    """Act on an open entry and close it; on failure note it and try again later, at last leave it dead."""
+    if not _count_try(entry_id):
+        return
+    try:
+        with db.session.begin():
+            # Locked while it is acted on: a second delivery of the same id finds nothing and goes away.
+            entry = db.session.scalar(_open(entry_id).with_for_update(skip_locked=True))
+            if entry is None:
+                return
+            CONSUMERS[entry.consumer].act(entry)
+            entry.done_at = func.now()
+            entry.last_error = None
+    except Exception as error:
+        _note_failure(entry_id, error)
+        raise
+
+
+def _open(entry_id: UUID) -> Any:
+    return select(OutboxEntry).where(
+        OutboxEntry.id == entry_id, OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None)
+    )
+
+
+def _count_try(entry_id: UUID) -> bool:
+    """Count in a transaction of its own: work that kills its worker must not be tried for ever."""
+    with db.session.begin():
+        entry = db.session.scalar(_open(entry_id).with_for_update(skip_locked=True))
+        if entry is None:
+            return False
+        entry.tries += 1
+        if entry.tries > MAX_TRIES:
+            entry.dead_at = func.now()
+            log.error("outbox entry is dead", entry_id=str(entry_id), consumer=entry.consumer, tries=entry.tries)
+            return False
+    return True
+
+
+def _note_failure(entry_id: UUID, error: Exception) -> None:
+    with db.session.begin():
+        entry = db.session.scalar(_open(entry_id).with_for_update())
+        if entry is None:
+            return
+        pause = min(timedelta(seconds=2 ** min(entry.tries, 12)), LONGEST_PAUSE)
+        entry.next_at = func.now() + pause
+        entry.last_error = type(error).__name__
+        log.warning(
+            "consumer failed", entry_id=str(entry_id), consumer=entry.consumer, tries=entry.tries, pause=str(pause)
+        )
+
+
+def prune(older_than: timedelta) -> int:
+    """Delete a batch of entries closed longer ago than this; the number deleted."""
+    old = (
+        select(OutboxEntry.id)
+        .where(OutboxEntry.done_at < func.now() - older_than)
+        .limit(1000)
+        .with_for_update(skip_locked=True)
+    )
+    with db.session.begin():
+        return db.session.execute(
+            OutboxEntry.__table__.delete().where(OutboxEntry.id.in_(old.scalar_subquery()))  # type: ignore[attr-defined]
+        ).rowcount

@@ -1,0 +1,98 @@
+"""The people who use the server."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+from uuid import UUID
+
+from blinker import NamedSignal
+from sqlalchemy import ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from uuid_utils.compat import uuid7
+
+from app.changes import Announced
+from app.extensions import Model
+from app.signals import user_changed
+
+if TYPE_CHECKING:
+    from app.events.models import Event
+
+
+def _off() -> Mapped[bool]:
+    return mapped_column(default=False, server_default=text("false"))
+
+
+class User(Announced, Model):
+    """Somebody with an account; `deleted_at` set means trashed."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        # Among users that are not deleted, without regard to case; no citext, which needs an extension.
+        Index("uq_users_email", func.lower(text("email")), unique=True, postgresql_where=text("deleted_at IS NULL")),
+    )
+    __signal__: ClassVar[NamedSignal] = user_changed
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    password_hash: Mapped[str]
+    first_name: Mapped[str | None]
+    last_name: Mapped[str | None]
+    public_name: Mapped[str | None]
+    details: Mapped[str | None]
+    contact: Mapped[str | None]
+    company: Mapped[str | None]
+    billing_contact_name: Mapped[str | None]
+    billing_phone: Mapped[str | None]
+    billing_state: Mapped[str | None]
+    billing_country: Mapped[str | None]
+    billing_tax_info: Mapped[str | None]
+    billing_address: Mapped[str | None]
+    billing_city: Mapped[str | None]
+    billing_zip_code: Mapped[str | None]
+    billing_additional_info: Mapped[str | None]
+    language_prefrence: Mapped[str | None]
+    avatar_url: Mapped[str | None]
+    facebook_url: Mapped[str | None]
+    twitter_url: Mapped[str | None]
+    instagram_url: Mapped[str | None]
+    google_plus_url: Mapped[str | None]
+    original_image_url: Mapped[str | None]
+    thumbnail_image_url: Mapped[str | None]
+    small_image_url: Mapped[str | None]
+    icon_image_url: Mapped[str | None]
+    is_profile_public: Mapped[bool] = _off()
+    is_admin: Mapped[bool] = _off()
+    is_super_admin: Mapped[bool] = _off()
+    is_verified: Mapped[bool] = _off()
+    is_blocked: Mapped[bool] = _off()
+    is_sales_admin: Mapped[bool] = _off()
+    is_marketer: Mapped[bool] = _off()
+    email_verified_at: Mapped[datetime | None]
+    """When an address was last verified by mail: tokens sent before are used up."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+    last_accessed_at: Mapped[datetime | None]
+
+    events: Mapped[list["Event"]] = relationship(secondary="event_roles", viewonly=True, lazy="raise")
+
+
+class SignIn(Model):
+    """One log-in and all tokens that descend from it; revoked by logout, password change or reuse of a token."""
+
+    __tablename__ = "sign_ins"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+
+class RefreshToken(Model):
+    """One link of a sign-in's chain, known by the SHA-256 of the token alone."""
+
+    __tablename__ = "refresh_tokens"
+
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    sign_in_id: Mapped[UUID] = mapped_column(ForeignKey("sign_ins.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    used_at: Mapped[datetime | None]

@@ -1,0 +1,221 @@
+"""Every setting: its name, default and one line of meaning. Nothing happens at import; `read` does the work."""
+
+import base64
+import binascii
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ENVIRONMENTS = ("development", "testing", "production")
+
+
+class ConfigError(Exception):
+    """A setting is missing or has a value nobody can work with; the message is one line without secrets."""
+
+
+@dataclass(frozen=True)
+class JwtKey:
+    """One signing key: `kid` names it in token headers, `secret` is at least 32 bytes (RFC 7518, 3.2)."""
+
+    kid: str
+    secret: bytes
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable the server reads."""
+
+    name: str
+    default: str
+    meaning: str
+    parse: Callable[[str], Any] = str
+    required_in_production: bool = False
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("must be 1 or 0")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError("must be one of " + ", ".join(words))
+        return text
+
+    return parse
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        try:
+            scheme = urlsplit(text).scheme
+        except ValueError:
+            scheme = "unreadable"
+        if text and scheme not in schemes:
+            raise ValueError("must be a URL beginning with " + " or ".join(f"{scheme}:" for scheme in schemes))
+        return text
+
+    return parse
+
+
+def _database_url(text: str) -> str:
+    """Any usual PostgreSQL URL, spelled for SQLAlchemy's psycopg 3 dialect."""
+    _url("postgresql", "postgres", "postgresql+psycopg")(text)
+    scheme, separator, rest = text.partition("://")
+    return f"postgresql+psycopg://{rest}" if separator and scheme else text
+
+
+def _base_url(text: str) -> str:
+    parts = urlsplit(_url("http", "https")(text))
+    if text and (not parts.netloc or parts.query or parts.fragment):
+        raise ValueError("must be an http or https URL with a host")
+    return text.rstrip("/")
+
+
+def _mail_url(text: str) -> str:
+    return text if text == "file" else _url("smtp", "smtps")(text)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
+
+
+def _jwt_keys(text: str) -> tuple[JwtKey, ...]:
+    keys = []
+    for entry in text.split(","):
+        kid, separator, encoded = entry.strip().partition("=")
+        if not separator or not kid:
+            raise ValueError("must be kid=base64url-secret[,kid=secret...]")
+        try:
+            secret = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"the secret of key {kid!r} is not base64url") from None
+        if len(secret) < 32:
+            raise ValueError(f"the secret of key {kid!r} is shorter than 32 bytes")
+        keys.append(JwtKey(kid, secret))
+    if len({key.kid for key in keys}) != len(keys):
+        raise ValueError("names a kid twice")
+    return tuple(keys)
+
+
+def _secret(text: str) -> str:
+    if text and len(text) < 32:
+        raise ValueError("must be at least 32 characters")
+    return text
+
+
+SETTINGS = (
+    Setting("APP_ENV", "development", "development, testing or production", _choice(*ENVIRONMENTS)),
+    Setting("HOST", "127.0.0.1", "address the web process listens on"),
+    Setting("PORT", "5000", "port the web process listens on", _whole(1, 65535)),
+    Setting("VAR_DIR", "var", "directory of everything written at run time: databases, files, mail, logs"),
+    Setting(
+        "PUBLIC_URL",
+        "",
+        "base of every URL handed out; http://HOST:PORT when empty",
+        _base_url,
+        required_in_production=True,
+    ),
+    Setting("TRUSTED_PROXIES", "0", "how many proxies in front may set X-Forwarded-*", _whole(0, 10)),
+    Setting("CORS_ORIGINS", "", "comma-separated origins whose web pages may call /v1; empty: none", _words),
+    Setting(
+        "DATABASE_URL",
+        "",
+        "postgresql://...; empty: the embedded PostgreSQL",
+        _database_url,
+        required_in_production=True,
+    ),
+    Setting(
+        "REDIS_URL",
+        "",
+        "redis://... ; empty: the embedded Redis",
+        _url("redis", "rediss", "unix", "redis+socket"),
+        required_in_production=True,
+    ),
+    Setting(
+        "SECRET_KEY",
+        "",
+        "at least 32 characters; generated into VAR_DIR when empty",
+        _secret,
+        required_in_production=True,
+    ),
+    Setting(
+        "JWT_KEYS",
+        "",
+        "kid=base64url-secret[,kid=secret...]: the first signs, all verify; generated into VAR_DIR when empty",
+        lambda text: _jwt_keys(text) if text else (),
+        required_in_production=True,
+    ),
+    Setting("STORAGE_URL", "", "file:///directory or s3://bucket; VAR_DIR/files when empty", _url("file", "s3")),
+    Setting(
+        "MAIL_URL", "file", "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port", _mail_url
+    ),
+    Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail"),
+    Setting("RATELIMIT_ENABLED", "1", "0 switches the limits on log-in, sign-up and resets off", _flag),
+    Setting("HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _whole(0, 3600)),
+    Setting("WORKER_CONCURRENCY", "2", "tasks one worker runs at once", _whole(1, 64)),
+    Setting("WEB_WORKERS", "1", "web processes", _whole(1, 64)),
+    Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _whole(2, 200)),
+    Setting("RETENTION_DAYS", "30", "how long finished outbox entries and ended sign-ins are kept", _whole(1, 3650)),
+    Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
+    Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _url("http", "https")),
+    Setting("LOG_FORMAT", "text", "text or json", _choice("text", "json")),
+    Setting("DEMO", "1", "0: `run` puts no sample data into an empty development database", _flag),
+)
+
+
+def read(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration these variables make, completed with what development generates; raises ConfigError."""
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        try:
+            values[setting.name] = setting.parse(environ.get(setting.name, "").strip() or setting.default)
+        except ValueError as error:
+            raise ConfigError(f"{setting.name} {error}") from None
+    if values["APP_ENV"] == "production":
+        missing = [setting.name for setting in SETTINGS if setting.required_in_production and not values[setting.name]]
+        if missing:
+            raise ConfigError("production needs " + ", ".join(missing))
+    return _complete(values)
+
+
+def _complete(values: dict[str, Any]) -> dict[str, Any]:
+    var_dir = Path(values["VAR_DIR"]).absolute()
+    values["VAR_DIR"] = var_dir
+    host = f"[{values['HOST']}]" if ":" in values["HOST"] else values["HOST"]
+    values["PUBLIC_URL"] = values["PUBLIC_URL"] or f"http://{host}:{values['PORT']}"
+    values["STORAGE_URL"] = values["STORAGE_URL"] or (var_dir / "files").as_uri()
+    values["SECRET_KEY"] = values["SECRET_KEY"] or _kept(var_dir / "secret-key")
+    values["JWT_KEYS"] = values["JWT_KEYS"] or _jwt_keys(f"dev={_kept(var_dir / 'jwt-key')}")
+    return values
+
+
+def _kept(path: Path) -> str:
+    """The secret kept in this file, made on first use; two processes starting at once agree on one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        draft.touch(mode=0o600)
+        draft.write_text(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+    return path.read_text().strip()
