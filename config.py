@@ -198,7 +198,7 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:
-    var_dir = Path(values["VAR_DIR"]).absolute()
+    var_dir = Path(__file__).resolve().parent / values["VAR_DIR"]
     values["VAR_DIR"] = var_dir
     host = f"[{values['HOST']}]" if ":" in values["HOST"] else values["HOST"]
     values["PUBLIC_URL"] = values["PUBLIC_URL"] or f"http://{host}:{values['PORT']}"

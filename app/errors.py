@@ -1,14 +1,17 @@
 """Our errors: each knows its status and code, and its docstring is its title (JSON:API 1.1, "Error Objects")."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 from uuid import uuid4
 
 import orjson
 import structlog
-from flask import Response
+from flask import Flask, Response
 from flask_rest_jsonapi_next.exceptions import JsonApiException
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/vnd.api+json"
 
@@ -16,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class ApiError(JsonApiException):  # type: ignore[misc]  # the library carries no types
-    """Something went wrong"""
+    """Something went wrong."""
 
     http_status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     default_code: ClassVar[str] = "internal-error"
@@ -51,20 +54,20 @@ class ApiError(JsonApiException):  # type: ignore[misc]  # the library carries n
 
 
 class BadRequest(ApiError):
-    """The request cannot be read"""
+    """The request cannot be read."""
 
     http_status = HTTPStatus.BAD_REQUEST
     default_code = "bad-request"
 
 
 class InvalidParameter(BadRequest):
-    """A query parameter is not valid here"""
+    """A query parameter is not valid here."""
 
     default_code = "invalid-parameter"
 
 
 class Unauthenticated(ApiError):
-    """Sign in first"""
+    """Sign in first."""
 
     http_status = HTTPStatus.UNAUTHORIZED
     default_code = "unauthenticated"
@@ -75,63 +78,70 @@ class Unauthenticated(ApiError):
 
 
 class Forbidden(ApiError):
-    """You may not do this"""
+    """You may not do this."""
 
     http_status = HTTPStatus.FORBIDDEN
     default_code = "forbidden"
 
 
 class NotFound(ApiError):
-    """There is no such thing here"""
+    """There is no such thing here."""
 
     http_status = HTTPStatus.NOT_FOUND
     default_code = "not-found"
 
 
 class MethodNotAllowed(ApiError):
-    """This method is not allowed here"""
+    """This method is not allowed here."""
 
     http_status = HTTPStatus.METHOD_NOT_ALLOWED
     default_code = "method-not-allowed"
 
 
 class NotAcceptable(ApiError):
-    """The answer cannot be given in a media type you accept"""
+    """The answer cannot be given in a media type you accept."""
 
     http_status = HTTPStatus.NOT_ACCEPTABLE
     default_code = "not-acceptable"
 
 
 class Conflict(ApiError):
-    """This is in conflict with what is already here"""
+    """This is in conflict with what is already here."""
 
     http_status = HTTPStatus.CONFLICT
     default_code = "conflict"
 
 
+class ContentTooLarge(ApiError):
+    """The body is larger than the limit."""
+
+    http_status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    default_code = "content-too-large"
+
+
 class UnsupportedMediaType(ApiError):
-    """The media type of the request is not supported"""
+    """The media type of the request is not supported."""
 
     http_status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     default_code = "unsupported-media-type"
 
 
 class Unprocessable(ApiError):
-    """A value is not valid"""
+    """A value is not valid."""
 
     http_status = HTTPStatus.UNPROCESSABLE_ENTITY
     default_code = "invalid-value"
 
 
 class TooManyRequests(ApiError):
-    """Too many requests"""
+    """Too many requests."""
 
     http_status = HTTPStatus.TOO_MANY_REQUESTS
     default_code = "too-many-requests"
 
 
 class Unavailable(ApiError):
-    """The server cannot work at the moment"""
+    """The server cannot work at the moment."""
 
     http_status = HTTPStatus.SERVICE_UNAVAILABLE
     default_code = "unavailable"
@@ -164,3 +174,39 @@ def error_response(errors: Iterable[ApiError]) -> Response:
     for error in listed:
         response.headers.update(error.headers)
     return response
+
+
+def register(app: Flask) -> None:
+    """Answer every failure as JSON:API errors, without a word of what failed inside."""
+    app.register_error_handler(ApiError, lambda error: error_response([error]))
+    app.register_error_handler(Errors, lambda error: error_response(error.errors))
+    app.register_error_handler(HTTPException, lambda error: error_response([_from_http(error)]))
+    app.register_error_handler(OperationalError, _database_away)
+    app.register_error_handler(PoolTimeout, _database_away)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _from_http(error: HTTPException) -> ApiError:
+    """What Flask and Werkzeug raise, in our words; a body over the limit and a bad URL come this way."""
+    kind = next((each for each in _kinds(ApiError) if each.http_status == error.code), None)
+    if kind is None:
+        kind = BadRequest if 400 <= (error.code or 500) < 500 else ApiError
+    headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+    return kind(headers=headers)
+
+
+def _kinds(base: type[ApiError]) -> Iterator[type[ApiError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+def _database_away(error: Exception) -> Response:
+    log.error("the database does not answer", error=type(error).__name__)
+    return error_response([Unavailable("The database does not answer. Try again.", headers={"Retry-After": "2"})])
+
+
+def _unexpected(error: Exception) -> Response:
+    answered = ApiError("This is our fault. The id of this error finds it in the log.")
+    log.error("unexpected error", error_id=answered.id, exc_info=error)
+    return error_response([answered])

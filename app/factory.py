@@ -2,15 +2,21 @@
 
 from typing import Any
 
-from flask import Flask
+from flask import Blueprint, Flask
+from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import changes, outbox
-from app.events import models as _events
-from app.extensions import cors, db, limiter, migrate
-from app.faqs import models as _faqs
+from app import changes, errors, outbox, relay, throttle, worker
+from app.events import resources as events
+from app.extensions import cors, db, migrate
+from app.faqs import resources as faqs
+from app.users import auth, auth_routes, sign_ins
+from app.users import resources as users
+from app.users import tasks as _user_tasks
 
-MODELS = (_events, _faqs)
+RESOURCES = (users, events, faqs)
+LARGEST_BODY = 2**20
+CONSUMERS = (_user_tasks,)
 
 
 def create_app(config: dict[str, Any]) -> Flask:
@@ -20,6 +26,9 @@ def create_app(config: dict[str, Any]) -> Flask:
     bind_database(app)
     trust_proxies(app)
     outbox.subscribe()
+    run_in_background(app)
+    accept_accounts(app)
+    serve_resources(app)
     return app
 
 
@@ -38,10 +47,33 @@ def bind_database(app: Flask) -> None:
     changes.install(db.session)
 
 
+def run_in_background(app: Flask) -> None:
+    """The Celery app that consumers' tasks run in, and what the relay's sweep deletes."""
+    worker.make_celery(app)
+    relay.prune_with(app, outbox.prune, sign_ins.prune)
+
+
+def accept_accounts(app: Flask) -> None:
+    """Log in, refresh, reset: the routes of accounts, their limits, and the one place where tokens become viewers."""
+    throttle.install(app)
+    app.extensions["authenticate"] = auth.authenticate
+    app.register_blueprint(auth_routes.routes)
+
+
+def serve_resources(app: Flask) -> None:
+    """The JSON:API resources below /v1, for web pages of CORS_ORIGINS too, and JSON:API errors for all that fails."""
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    app.url_map.strict_slashes = False
+    errors.register(app)
+    blueprint = Blueprint("v1", __name__, url_prefix="/v1")
+    api = Api(blueprint=blueprint)
+    for package in RESOURCES:
+        package.route(api)
+    app.register_blueprint(blueprint)
+    cors.init_app(app, resources={r"/(v1|auth)/.*": {"origins": list(app.config["CORS_ORIGINS"])}})
+
+
 def trust_proxies(app: Flask) -> None:
     """X-Forwarded-* count for as many hops as the operator names, from nobody else."""
     if hops := app.config["TRUSTED_PROXIES"]:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]  # Flask's documented way
-
-
-__all__ = ["MODELS", "cors", "create_app", "limiter"]

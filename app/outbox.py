@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 from celery import shared_task
-from sqlalchemy import Index, func, insert, select, text
+from sqlalchemy import Index, delete, func, insert, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
@@ -89,7 +89,7 @@ def consumer(
     def register(act: Callable[[OutboxEntry], None]) -> Callable[[OutboxEntry], None]:
         CONSUMERS[name] = Consumer(name, queue, on, act)
 
-        @shared_task(name=name)
+        @shared_task(name=name)  # type: ignore[untyped-decorator]  # Celery carries no types
         def task(entry_id: str) -> None:
             consume(UUID(entry_id))
 
@@ -191,6 +191,5 @@ def prune(older_than: timedelta) -> int:
         .with_for_update(skip_locked=True)
     )
     with db.session.begin():
-        return db.session.execute(
-            OutboxEntry.__table__.delete().where(OutboxEntry.id.in_(old.scalar_subquery()))  # type: ignore[attr-defined]
-        ).rowcount
+        gone = delete(OutboxEntry).where(OutboxEntry.id.in_(old)).returning(OutboxEntry.id)
+        return len(db.session.execute(gone, execution_options={"synchronize_session": False}).all())

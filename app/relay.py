@@ -1,11 +1,51 @@
-"""The relay: open outbox entries become Celery messages."""
+"""The relay: open outbox entries become Celery messages.
 
-from datetime import datetime
+It may die at any moment and any number may run at once: an entry is claimed by moving its `next_at` past a lease, in a
+transaction of its own, and published afterwards. Whatever is not closed by a worker when the lease runs out is
+published again.
+"""
 
-from sqlalchemy import CheckConstraint, SmallInteger, func
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import Celery
+from flask import Flask
+from kombu.exceptions import OperationalError as BrokerError
+from psycopg import Error as DriverError
+from redis import RedisError
+from sqlalchemy import CheckConstraint, Connection, NullPool, SmallInteger, create_engine, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.extensions import Model
+from app.outbox import CHANNEL, CONSUMERS, OutboxEntry
+from app.redis_client import connect
+
+LEASE = timedelta(seconds=60)
+BATCH = 200
+FULL_QUEUE = 1000
+"""A queue this long gets no more: while workers are away, entries whose lease ran out must not pile up in it."""
+
+POLL_SECONDS = 1.0
+BEAT_SECONDS = 2.0
+SWEEP_SECONDS = 600.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+STUCK_SECONDS = 30.0
+"""A relay that has not come round for this long is stuck and must not pass for alive."""
+
+DATABASE_ERRORS = (SQLAlchemyError, DriverError)
+REDIS_ERRORS = (BrokerError, RedisError, OSError)
+
+Prune = Callable[[timedelta], int]
+"""Deletes a batch of what ended longer ago than this and tells how many."""
+
+log = structlog.get_logger(__name__)
 
 
 class RelayBeat(Model):
@@ -16,3 +56,145 @@ class RelayBeat(Model):
 
     id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     beat_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+def run_relay(app: Flask, stop: threading.Event, *, lease: timedelta = LEASE) -> None:
+    """Publish until `stop` is set; a database or a Redis that is away is waited for."""
+    Relay(app, stop, lease).run()
+
+
+def prune_with(app: Flask, *prunes: Prune) -> None:
+    """Let the relay's sweep call these, for what is older than RETENTION_DAYS."""
+    app.extensions["prunes"] = prunes
+
+
+class Relay:
+    """One running relay: the calling thread publishes, a second one beats, a third one sweeps."""
+
+    def __init__(self, app: Flask, stop: threading.Event, lease: timedelta) -> None:
+        self.app = app
+        self.stop = stop
+        self.lease = lease
+        self.turned_at = time.monotonic()
+        self.celery: Celery = app.extensions["celery"]
+        self.redis = connect(app.config["REDIS_URL"], timeout=2)
+        # Connections of its own, not the pool of a web process; each statement is a transaction.
+        self.engine = create_engine(
+            app.config["DATABASE_URL"],
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            connect_args={"connect_timeout": 3, "tcp_user_timeout": 5000, "application_name": "open-event-relay"},
+        )
+
+    def run(self) -> None:
+        """Publish until told to stop."""
+        threads = [threading.Thread(target=self._keep, args=(work,), daemon=True) for work in (self._beat, self._sweep)]
+        for thread in threads:
+            thread.start()
+        log.info("relay is running")
+        self._keep(self._publish)
+        for thread in threads:
+            thread.join(2)  # one that hangs in a hung database is left behind
+
+    def _keep(self, work: Callable[[], None]) -> None:
+        """Do this work until told to stop; when the database goes away, wait for it."""
+        pause = SHORTEST_PAUSE
+        while not self.stop.is_set():
+            started = time.monotonic()
+            try:
+                work()
+            except DATABASE_ERRORS as error:
+                lasted = time.monotonic() - started > LONGEST_PAUSE
+                pause = SHORTEST_PAUSE if lasted else min(pause * 2, LONGEST_PAUSE)
+                log.warning("relay lost the database", error=type(error).__name__, pause=pause)
+                self.stop.wait(pause)
+
+    def _publish(self) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(text(f"LISTEN {CHANNEL}"))
+            while not self.stop.is_set():
+                self.turned_at = time.monotonic()
+                try:
+                    if self._publish_batch(connection) < BATCH:
+                        _wait_for_notification(connection)
+                except REDIS_ERRORS as error:
+                    log.warning("relay cannot publish", error=type(error).__name__)
+                    self.stop.wait(POLL_SECONDS)
+
+    def _publish_batch(self, connection: Connection) -> int:
+        """Claim and publish one batch; how many entries it had."""
+        entries = _claim(connection, self._roomy_consumers(), self.lease)
+        waiting = [entry_id for entry_id, _ in entries]
+        try:
+            with self.celery.producer_or_acquire() as producer:
+                for entry_id, name in entries:
+                    queue = CONSUMERS[name].queue
+                    self.celery.send_task(name, args=[str(entry_id)], queue=queue, retry=False, producer=producer)
+                    waiting.remove(entry_id)
+        finally:
+            if waiting:
+                _give_back(connection, waiting)
+        return len(entries)
+
+    def _roomy_consumers(self) -> list[str]:
+        """The consumers whose queue is not full; those this code does not know are left to a newer relay."""
+        queues = {consumer.queue for consumer in CONSUMERS.values()}
+        roomy = {queue for queue in queues if int(self.redis.llen(queue)) < FULL_QUEUE}
+        return [consumer.name for consumer in CONSUMERS.values() if consumer.queue in roomy]
+
+    def _beat(self) -> None:
+        now = {"beat_at": func.now()}
+        beat = insert(RelayBeat).values(id=1, **now).on_conflict_do_update(index_elements=["id"], set_=now)
+        with self.engine.connect() as connection:
+            while not self.stop.is_set():
+                # In a thread of its own, so that a hung Redis does not look like a dead relay.
+                if time.monotonic() - self.turned_at < STUCK_SECONDS:
+                    connection.execute(beat)
+                self.stop.wait(BEAT_SECONDS)
+
+    def _sweep(self) -> None:
+        while not self.stop.is_set():
+            for prune in self.app.extensions["prunes"]:
+                self._prune(prune)
+            self.stop.wait(SWEEP_SECONDS)
+
+    def _prune(self, prune: Prune) -> None:
+        older_than = timedelta(days=self.app.config["RETENTION_DAYS"])
+        while not self.stop.is_set():
+            with self.app.app_context():
+                if not prune(older_than):
+                    return
+
+
+def _claim(connection: Connection, consumers: Sequence[str], lease: timedelta) -> Sequence[tuple[UUID, str]]:
+    """Up to a batch of open entries that are due, oldest first; nobody else gets them before the lease runs out."""
+    due = (
+        select(OutboxEntry.id)
+        .where(OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None), OutboxEntry.next_at <= func.now())
+        .where(OutboxEntry.consumer.in_(consumers))
+        .order_by(OutboxEntry.next_at)
+        .limit(BATCH)
+        # Also passes over what a worker is acting on just now.
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    claim = (
+        update(OutboxEntry)
+        .where(OutboxEntry.id == due.c.id)
+        .values(next_at=func.now() + lease)
+        .returning(OutboxEntry.id, OutboxEntry.consumer)
+    )
+    return [(entry_id, name) for entry_id, name in connection.execute(claim)]
+
+
+def _give_back(connection: Connection, entry_ids: Sequence[UUID]) -> None:
+    """Let what could not be published be claimed again soon."""
+    soon = func.now() + timedelta(seconds=POLL_SECONDS)
+    connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(next_at=soon))
+
+
+def _wait_for_notification(connection: Connection) -> None:
+    driver_connection: Any = connection.connection.driver_connection
+    for _ in driver_connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+        continue

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from blinker import NamedSignal
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Subquery, UniqueConstraint, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -27,6 +27,26 @@ def new_identifier() -> str:
 
 def _off() -> Mapped[bool]:
     return mapped_column(default=False, server_default=text("false"))
+
+
+class EventRole(Model):
+    """What one user is in the team of one event: owner, organizer or coorganizer."""
+
+    __tablename__ = "event_roles"
+    __table_args__ = (
+        UniqueConstraint("event_id", "user_id"),
+        CheckConstraint("role IN ('owner', 'organizer', 'coorganizer')", name="role"),
+        Index("uq_event_roles_owner", "event_id", unique=True, postgresql_where=text("role = 'owner'")),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    role: Mapped[str]
+
+
+def _members(role: str) -> Subquery:
+    return select(EventRole.event_id, EventRole.user_id).where(EventRole.role == role).subquery(f"{role}s")
 
 
 class Event(Announced, Model):
@@ -116,18 +136,8 @@ class Event(Announced, Model):
     deleted_at: Mapped[datetime | None]
 
     owner: Mapped[User] = relationship(lazy="raise")
-    organizers: Mapped[list[User]] = relationship(
-        secondary="event_roles",
-        primaryjoin="and_(Event.id == EventRole.event_id, EventRole.role == 'organizer')",
-        viewonly=True,
-        lazy="raise",
-    )
-    coorganizers: Mapped[list[User]] = relationship(
-        secondary="event_roles",
-        primaryjoin="and_(Event.id == EventRole.event_id, EventRole.role == 'coorganizer')",
-        viewonly=True,
-        lazy="raise",
-    )
+    organizers: Mapped[list[User]] = relationship(secondary=_members("organizer"), viewonly=True, lazy="raise")
+    coorganizers: Mapped[list[User]] = relationship(secondary=_members("coorganizer"), viewonly=True, lazy="raise")
     faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")
     faq_types: Mapped[list["FaqType"]] = relationship(viewonly=True, lazy="raise")
 
@@ -135,19 +145,3 @@ class Event(Announced, Model):
     def announced_event_id(self) -> int:
         """An event belongs to itself."""
         return self.id
-
-
-class EventRole(Model):
-    """What one user is in the team of one event: owner, organizer or coorganizer."""
-
-    __tablename__ = "event_roles"
-    __table_args__ = (
-        UniqueConstraint("event_id", "user_id"),
-        CheckConstraint("role IN ('owner', 'organizer', 'coorganizer')", name="role"),
-        Index("uq_event_roles_owner", "event_id", unique=True, postgresql_where=text("role = 'owner'")),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
-    role: Mapped[str]

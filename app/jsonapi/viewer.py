@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
 from flask import current_app, g
@@ -15,6 +14,8 @@ VIEWER_ID = bindparam("viewer_id", type_=BigInteger())
 
 CAPABILITY = bindparam("capability", type_=Text())
 """In a criterion: the identifier by which a private event was named in the URL, or null."""
+
+NEEDS_TOKEN = "This needs an Authorization header: JWT <access token>."  # noqa: S105 - a sentence, not a secret
 
 
 class Role(StrEnum):
@@ -48,10 +49,6 @@ class Viewer:
             return Role.ADMIN
         return Role.ANONYMOUS if self.is_anonymous else Role.USER
 
-    def parameters(self, capability: str | None = None) -> dict[str, Any]:
-        """Values for VIEWER_ID and CAPABILITY."""
-        return {"viewer_id": self.id, "capability": capability}
-
 
 ANONYMOUS = Viewer()
 
@@ -68,5 +65,5 @@ def signed_in_viewer() -> Viewer:
     """The caller, who must be signed in: 401 otherwise."""
     viewer = current_viewer()
     if viewer.is_anonymous:
-        raise Unauthenticated("This needs an Authorization header: JWT <access token>.")
+        raise Unauthenticated(NEEDS_TOKEN)
     return viewer

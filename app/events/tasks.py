@@ -1,0 +1,63 @@
+"""What happens in the background because an event changed."""
+
+import hmac
+from hashlib import sha256
+
+from flask import current_app
+from sqlalchemy import select, update
+
+from app.events.calendar import MEDIA_TYPE, to_icalendar
+from app.events.models import Event
+from app.extensions import db
+from app.outbox import OutboxEntry, consumer
+from app.storage import current_storage
+
+IN_CALENDAR = (
+    "name,starts_at,ends_at,location_name,searchable_location_name,latitude,longitude,timezone,external_event_url,"
+    "state,privacy"
+)
+"""The columns that show in the file, or decide whether there is one."""
+
+
+@consumer(
+    "events.write_calendar",
+    on=("event.created", f"event.updated:{IN_CALENDAR}", "event.deleted", "event.restored"),
+)
+def write_calendar(entry: OutboxEntry) -> None:
+    """Make the event's calendar file be what the event is now: written, moved or gone."""
+    # Not FOR UPDATE: that would keep FAQs of the event waiting while the file is written.
+    event = db.session.scalar(select(Event).where(Event.id == entry.payload["id"]).with_for_update(key_share=True))
+    if event is None:
+        return
+    storage = current_storage()
+    old_name = storage.name(event.ical_url) if event.ical_url else None
+    name = _name(entry, old_name) if _is_public(event) else None
+    if name:
+        storage.put(name, to_icalendar(event, entry.created_at), MEDIA_TYPE)
+    if old_name and old_name != name:
+        storage.delete(old_name)
+    if name != old_name:
+        _set_url(event.id, storage.url(name) if name else None)
+
+
+def _is_public(event: Event) -> bool:
+    return event.state == "published" and event.deleted_at is None and event.starts_at is not None
+
+
+def _name(entry: OutboxEntry, old_name: str | None) -> str:
+    """The name stays while the event stays published; who knew it from before is not told of what comes after."""
+    is_another = entry.topic != "event.updated" or not {"state", "privacy"}.isdisjoint(entry.payload["changed"])
+    return old_name if old_name and not is_another else f"calendars/{_unguessable(entry)}.ics"
+
+
+def _unguessable(entry: OutboxEntry) -> str:
+    """The same for every try of one entry, so that a try that failed leaves no file behind."""
+    key = current_app.config["SECRET_KEY"].encode()
+    return hmac.new(key, b"calendar:" + entry.id.bytes, sha256).hexdigest()[:40]
+
+
+def _set_url(event_id: int, url: str | None) -> None:
+    """In bulk: a flush would announce the change, and the change wake this consumer."""
+    db.session.execute(
+        update(Event).where(Event.id == event_id).values(ical_url=url), execution_options={"synchronize_session": False}
+    )

@@ -1,0 +1,54 @@
+"""The team of an event: one owner, organizers, coorganizers."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.changes import announce
+from app.errors import Conflict
+from app.events.models import Event, EventRole
+from app.extensions import db
+from app.jsonapi.viewer import Viewer
+from app.jsonapi.writing import Mode
+from app.signals import event_changed
+
+OWNER, ORGANIZER, COORGANIZER = "owner", "organizer", "coorganizer"
+
+
+def has_role(viewer: Viewer, event_id: int, *roles: str) -> bool:
+    """Whether the viewer has one of these roles in the event; admins count as all."""
+    if viewer.is_admin:
+        return True
+    if viewer.is_anonymous:
+        return False
+    role = select(EventRole.role).where(EventRole.event_id == event_id, EventRole.user_id == viewer.id)
+    return db.session.scalar(role) in roles
+
+
+def make_owner(event: Event, user_id: int) -> None:
+    """Hand the event over; whoever owned it leaves the team."""
+    db.session.execute(delete(EventRole).where(EventRole.event_id == event.id, EventRole.role == OWNER))
+    _give(event, [user_id], OWNER)
+
+
+def change_members(event: Event, role: str, user_ids: list[int], mode: Mode) -> None:
+    """Add, remove or replace the members with this role; somebody who had another role changes it."""
+    if mode != "remove" and event.owner_id in user_ids:
+        raise Conflict("The owner is in the team already.", pointer="/data")
+    leaving = delete(EventRole).where(EventRole.event_id == event.id, EventRole.role == role)
+    if mode == "remove":
+        db.session.execute(leaving.where(EventRole.user_id.in_(user_ids)))
+    elif mode == "replace":
+        db.session.execute(leaving.where(EventRole.user_id.not_in(user_ids)))
+    if mode != "remove" and user_ids:
+        _give(event, user_ids, role)
+    announce(event_changed, verb="updated", id=event.id, event_id=event.id, changed={f"{role}s"})
+
+
+def _give(event: Event, user_ids: Iterable[int], role: str) -> None:
+    rows = [{"event_id": event.id, "user_id": user_id, "role": role} for user_id in user_ids]
+    statement = insert(EventRole).values(rows)
+    db.session.execute(
+        statement.on_conflict_do_update(index_elements=["event_id", "user_id"], set_={"role": statement.excluded.role})
+    )

@@ -1,0 +1,97 @@
+"""/v1/faqs and /v1/faq-types."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask_rest_jsonapi_next import Api
+
+from app.errors import NotFound, Unprocessable
+from app.faqs.models import Faq, FaqType
+from app.faqs.permissions import PERMISSIONS, coorganizer_of_its_event
+from app.faqs.schemas import FaqSchema, FaqTypeSchema
+from app.jsonapi.permissions import Access
+from app.jsonapi.resource_type import Relation, ResourceType
+from app.jsonapi.resources import ResourceDetail, ResourceList, route_relations
+from app.jsonapi.writing import DataLayer, Mode, linked_ids, related_rows
+
+FAQ_TYPE = ResourceType(
+    schema=FaqTypeSchema,
+    model=FaqType,
+    plural="faq-types",
+    permissions=PERMISSIONS,
+    conflicts={"uq_faq_types_name": ("name", "Name already exists in this event")},
+)
+
+FAQ = ResourceType(
+    schema=FaqSchema,
+    model=Faq,
+    plural="faqs",
+    permissions=PERMISSIONS,
+    order=("position", "id"),
+)
+
+
+class FaqTypeData(DataLayer):
+    """A type takes FAQs of its own event only."""
+
+    def change_related(self, row: Any, relation: Relation, ids: list[int], mode: Mode, access: Access) -> None:
+        faqs = {faq.id: faq for faq in related_rows(relation, ids, access)}
+        if mode != "remove" and len(faqs) != len(ids):
+            raise NotFound("There is no such faq here.", pointer="/data")
+        for faq in faqs.values():
+            access.require(coorganizer_of_its_event, faq, pointer="/data")
+            _check_same_event(faq.event_id, row.event_id, "/data")
+        held = set(linked_ids(row, relation, access))
+        leaving = held & faqs.keys() if mode == "remove" else held - faqs.keys() if mode == "replace" else set()
+        for faq in related_rows(relation, leaving, access):
+            faq.faq_type_id = None
+        if mode != "remove":
+            for faq in faqs.values():
+                faq.faq_type_id = row.id
+
+
+class FaqData(DataLayer):
+    """A FAQ takes a type of its own event only."""
+
+    def check_related(self, values: Mapping[str, Any], relation: Relation, other: Any) -> None:
+        if relation.name == "faq_type":
+            _check_same_event(other.event_id, values["event_id"], "/data/relationships/faq-type/data")
+
+
+def _check_same_event(one: int, other: int, pointer: str) -> None:
+    if one != other:
+        raise Unprocessable("A FAQ and its type belong to the same event.", pointer=pointer)
+
+
+class FaqTypeList(ResourceList):
+    """All types the viewer sees."""
+
+    data_layer = {"class": FaqTypeData, "type": FAQ_TYPE}
+
+
+class FaqTypeDetail(ResourceDetail):
+    """One type."""
+
+    data_layer = {"class": FaqTypeData, "type": FAQ_TYPE}
+
+
+class FaqList(ResourceList):
+    """All FAQs the viewer sees."""
+
+    data_layer = {"class": FaqData, "type": FAQ}
+
+
+class FaqDetail(ResourceDetail):
+    """One FAQ."""
+
+    data_layer = {"class": FaqData, "type": FAQ}
+
+
+def route(api: Api) -> None:
+    """The URLs of FAQs and their types."""
+    api.route(FaqTypeList, "faq_type_list", "/faq-types")
+    api.route(FaqTypeDetail, "faq_type_detail", "/faq-types/<id>")
+    route_relations(api, FAQ_TYPE, FaqTypeData)
+    api.route(FaqList, "faq_list", "/faqs")
+    api.route(FaqDetail, "faq_detail", "/faqs/<id>")
+    route_relations(api, FAQ, FaqData)

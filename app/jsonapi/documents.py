@@ -1,0 +1,148 @@
+"""The shape of a JSON:API document, checked before marshmallow sees a value of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.errors import ApiError, BadRequest, Conflict, Forbidden, Unprocessable, raise_all
+from app.jsonapi.resource_type import Relation, ResourceType, parse_id
+
+MOST_LINKAGES = 100
+
+NO_ROW = 0
+"""The id of no row: what an id too large for any row is read as."""
+
+Linkage = int | list[int] | None
+
+
+@dataclass
+class ResourceDocument:
+    """A resource as sent: raw attributes and linkage by python name."""
+
+    id: str | None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    relationships: dict[str, Linkage] = field(default_factory=dict)
+
+
+def read_new_resource(document: Any, resource_type: ResourceType) -> ResourceDocument:
+    """The resource of a POST; a client's id is refused (JSON:API 1.1, "Client-Generated IDs")."""
+    data = _resource_object(document, resource_type)
+    if "id" in data:
+        raise Forbidden("The server chooses the id.", pointer="/data/id")
+    return _members(data, resource_type, None)
+
+
+def read_changed_resource(document: Any, resource_type: ResourceType) -> ResourceDocument:
+    """The resource of a PATCH; whether its id is the one of the URL is asked once the row is known."""
+    data = _resource_object(document, resource_type)
+    if "id" not in data:
+        raise Unprocessable("The id is missing.", pointer="/data/id")
+    id_ = data["id"]
+    if isinstance(id_, bool) or not isinstance(id_, str | int):
+        raise Unprocessable("The id must be a text.", pointer="/data/id")
+    return _members(data, resource_type, str(id_))
+
+
+def read_linkage(document: Any, relation: Relation) -> Linkage:
+    """The linkage of a request to a relationship URL."""
+    if not isinstance(document, dict) or "data" not in document:
+        raise BadRequest("The document must be an object with a member data.", pointer="/data")
+    errors: list[ApiError] = []
+    linkage = _linkage(document["data"], relation, "/data", errors)
+    raise_all(errors)
+    return linkage
+
+
+def _resource_object(document: Any, resource_type: ResourceType) -> dict[str, Any]:
+    if not isinstance(document, dict) or "data" not in document:
+        raise BadRequest("The document must be an object with a member data.", pointer="/data")
+    data = document["data"]
+    if not isinstance(data, dict):
+        raise BadRequest("The data must be one resource object.", pointer="/data")
+    _check_type(data, resource_type, "/data")
+    return data
+
+
+def _check_type(item: dict[str, Any], expected: ResourceType, pointer: str) -> None:
+    type_ = item.get("type")
+    if not isinstance(type_, str):
+        raise Unprocessable("The type is missing or is not a text.", pointer=f"{pointer}/type")
+    if type_ not in expected.spellings:
+        raise Conflict(f"The type here is {expected.name}.", pointer=f"{pointer}/type", code="type-conflict")
+
+
+def _members(data: dict[str, Any], resource_type: ResourceType, id_: str | None) -> ResourceDocument:
+    for name in ("attributes", "relationships"):
+        if not isinstance(data.get(name, {}), dict):
+            raise BadRequest(f"The {name} must be an object.", pointer=f"/data/{name}")
+    read = ResourceDocument(id_)
+    errors: list[ApiError] = []
+    errors.extend(_read_attributes(data.get("attributes", {}), resource_type, read))
+    errors.extend(_read_relationships(data.get("relationships", {}), resource_type, read))
+    raise_all(errors)
+    return read
+
+
+def _read_attributes(sent: dict[str, Any], resource_type: ResourceType, read: ResourceDocument) -> Iterator[ApiError]:
+    for spelled, value in sent.items():
+        attribute = resource_type.attribute(spelled)
+        pointer = f"/data/attributes/{spelled}"
+        if attribute is None:
+            yield Unprocessable(
+                f"A {resource_type.name} has no such attribute.", pointer=pointer, code="unknown-attribute"
+            )
+        elif attribute.name in read.attributes:
+            yield Unprocessable("Sent twice, in two spellings.", pointer=pointer)
+        else:
+            read.attributes[attribute.name] = value
+
+
+def _read_relationships(
+    sent: dict[str, Any], resource_type: ResourceType, read: ResourceDocument
+) -> Iterator[ApiError]:
+    for spelled, value in sent.items():
+        relation = resource_type.relation(spelled)
+        pointer = f"/data/relationships/{spelled}"
+        if relation is None:
+            yield Unprocessable(
+                f"A {resource_type.name} has no such relationship.", pointer=pointer, code="unknown-relationship"
+            )
+        elif not isinstance(value, dict):
+            yield BadRequest("A relationship must be an object.", pointer=pointer)
+        elif "data" in value:
+            errors: list[ApiError] = []
+            read.relationships[relation.name] = _linkage(value["data"], relation, f"{pointer}/data", errors)
+            yield from errors
+        elif not value.keys() & {"links", "meta"}:
+            yield Unprocessable("A relationship needs its data.", pointer=f"{pointer}/data")
+
+
+def _linkage(data: Any, relation: Relation, pointer: str, errors: list[ApiError]) -> Linkage:
+    if not relation.many:
+        if data is None:
+            return None
+        return _identifier(data, relation, pointer, errors)
+    if not isinstance(data, list):
+        errors.append(BadRequest("A to-many relationship takes a list.", pointer=pointer))
+        return []
+    if len(data) > MOST_LINKAGES:
+        errors.append(Unprocessable(f"More than {MOST_LINKAGES} linkages at once.", pointer=pointer))
+        return []
+    ids = [_identifier(item, relation, f"{pointer}/{index}", errors) for index, item in enumerate(data)]
+    return list(dict.fromkeys(ids))
+
+
+def _identifier(item: Any, relation: Relation, pointer: str, errors: list[ApiError]) -> int:
+    if not isinstance(item, dict):
+        errors.append(BadRequest("Must be a resource identifier object.", pointer=pointer))
+        return NO_ROW
+    try:
+        _check_type(item, relation.target, pointer)
+    except ApiError as error:
+        errors.append(error)
+        return NO_ROW
+    id_ = item.get("id")
+    if isinstance(id_, bool) or not isinstance(id_, str | int) or not str(id_).isascii() or not str(id_).isdigit():
+        errors.append(Unprocessable(f"This is not the id of a {relation.target.name}.", pointer=f"{pointer}/id"))
+        return NO_ROW
+    return parse_id(str(id_)) or NO_ROW

@@ -1,0 +1,223 @@
+"""The filter language: JSON or parameters -> a tree of checked terms -> SQL.
+
+Operators come from the table below and attributes from the schema; only what the viewer may read in every row he can
+see can be compared, in his own words "unknown" otherwise.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import marshmallow
+import orjson
+from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, not_, or_, select
+
+from app.errors import InvalidParameter
+from app.jsonapi.permissions import Scope
+from app.jsonapi.resource_type import Attribute, Relation, ResourceType, parse_id
+from app.jsonapi.schema import Flag, Instant, Number, Text, Whole
+from app.jsonapi.viewer import Role
+
+MOST_TERMS = 50
+MOST_VALUES = 100
+DEEPEST = 5
+LONGEST_PATTERN = 200
+
+Build = Callable[[FromClause], ColumnElement[bool]]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A checked condition; `build` makes its SQL for a table or alias."""
+
+    build: Build
+
+
+def _is_null(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    return column.is_(None) if value else column.is_not(None)
+
+
+OPERATORS: dict[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] = {
+    "eq": lambda column, value: column.is_not_distinct_from(value),
+    "ne": lambda column, value: column.is_distinct_from(value),
+    "gt": lambda column, value: column > value,
+    "ge": lambda column, value: column >= value,
+    "lt": lambda column, value: column < value,
+    "le": lambda column, value: column <= value,
+    "in": lambda column, value: column.in_(value),
+    "like": lambda column, value: column.like(value),
+    "ilike": lambda column, value: column.ilike(value),
+    "is-null": _is_null,
+}
+ALIASES = {"in_": "in", "is_null": "is-null"}
+ORDERED = {"gt", "ge", "lt", "le"}
+PATTERNS = {"like", "ilike"}
+
+
+def comparable(resource_type: ResourceType, spelled: str, scope: Scope) -> Attribute | None:
+    """The attribute, where it can be compared and this scope may read it in every row it sees."""
+    attribute = resource_type.attribute(spelled)
+    if attribute is None or not attribute.is_readable:
+        return None
+    if not isinstance(attribute.field, Text | Flag | Whole | Number | Instant):
+        return None
+    if attribute.name in resource_type.permissions.private and scope.role is not Role.ADMIN:
+        return None
+    return attribute
+
+
+def read_filter_parameter(parameter: str, value: str, resource_type: ResourceType, scope: Scope) -> Filter:
+    """`filter[name]=x` and `filter[name][op]=x`; lists are comma-separated."""
+    match = re.fullmatch(r"filter\[([\w-]+)\](?:\[([\w-]+)\])?", parameter)
+    if match is None:
+        raise InvalidParameter("This parameter is not known here.", parameter=parameter)
+    name, operator = match[1], match[2] or ("in" if match[1] == "id" else "eq")
+    raw: Any = value.split(",") if operator in ("in", "in_") else value
+    return _Parser(parameter, scope).comparison(resource_type, name, operator, raw)
+
+
+def read_filter_list(text: str, resource_type: ResourceType, scope: Scope) -> list[Filter]:
+    """`filter=[{"name": ..., "op": ..., "val": ...}, {"or": [...]}]`, joined by and."""
+    parser = _Parser("filter", scope)
+    try:
+        terms = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise InvalidParameter("Must be a JSON list of terms.", parameter="filter") from None
+    return [parser.term(term, resource_type, 1) for term in parser.listed(terms)]
+
+
+class _Parser:
+    """Reads the terms of one parameter and counts them."""
+
+    def __init__(self, parameter: str, scope: Scope) -> None:
+        self.parameter = parameter
+        self.scope = scope
+        self.terms = 0
+
+    def refuse(self, detail: str) -> InvalidParameter:
+        return InvalidParameter(detail, parameter=self.parameter, code="invalid-filter")
+
+    def listed(self, value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.refuse("Terms come as a list.")
+        return value
+
+    def term(self, term: Any, resource_type: ResourceType, depth: int) -> Filter:
+        self.terms += 1
+        if self.terms > MOST_TERMS or depth > DEEPEST:
+            raise self.refuse(f"More than {MOST_TERMS} terms, or nested deeper than {DEEPEST}.")
+        if not isinstance(term, dict):
+            raise self.refuse("A term is an object.")
+        if set(term) in ({"and"}, {"or"}):
+            ((word, members),) = term.items()
+            built = [self.term(member, resource_type, depth + 1).build for member in self.listed(members)]
+            join = and_ if word == "and" else or_
+            return Filter(lambda table: join(literal(word == "and"), *(build(table) for build in built)))
+        if set(term) == {"not"}:
+            inner = self.term(term["not"], resource_type, depth + 1).build
+            return Filter(lambda table: not_(inner(table)))
+        return self._named(term, resource_type, depth)
+
+    def _named(self, term: dict[str, Any], resource_type: ResourceType, depth: int) -> Filter:
+        if not {"name", "op"} <= set(term) <= {"name", "op", "val"}:
+            raise self.refuse("A term has name, op and val.")
+        name, operator = term["name"], term["op"]
+        if not isinstance(name, str) or not isinstance(operator, str):
+            raise self.refuse("name and op are texts.")
+        if operator in ("has", "any"):
+            return self._related(resource_type, name, operator, term.get("val"), depth)
+        return self.comparison(resource_type, name, operator, term.get("val"))
+
+    def _related(self, resource_type: ResourceType, name: str, operator: str, value: Any, depth: int) -> Filter:
+        relation = resource_type.relation(name)
+        if relation is None or relation.many != (operator == "any"):
+            raise self.refuse(f"A {resource_type.name} has no relationship {name!r} for {operator}.")
+        build = self.term(value, relation.target, depth + 1).build
+        return Filter(lambda table: related_exists(table, relation, self.scope, build))
+
+    def comparison(self, resource_type: ResourceType, name: str, operator: str, raw: Any) -> Filter:
+        operator = ALIASES.get(operator, operator)
+        compare = OPERATORS.get(operator)
+        if compare is None:
+            raise self.refuse(f"There is no operator {operator[:40]!r}.")
+        if name == "id":
+            value = self._value(operator, raw, self._id)
+            return Filter(lambda table: compare(table.c.id, value))
+        attribute = comparable(resource_type, name, self.scope)
+        if attribute is None:
+            raise self.refuse(f"A {resource_type.name} cannot be filtered by {name[:80]!r}.")
+        self._check_kind(attribute, operator)
+        value = self._value(operator, raw, lambda item: self._coerced(attribute, item, operator))
+        return Filter(lambda table: compare(attribute.expression(table), value))
+
+    def _check_kind(self, attribute: Attribute, operator: str) -> None:
+        if operator in PATTERNS and not isinstance(attribute.field, Text):
+            raise self.refuse(f"{operator} compares text, {attribute.key} is none.")
+        if operator in ORDERED and isinstance(attribute.field, Flag):
+            raise self.refuse(f"{attribute.key} is true or false, {operator} means nothing there.")
+
+    def _value(self, operator: str, raw: Any, coerce: Callable[[Any], Any]) -> Any:
+        if operator == "is-null":
+            return self._flag(raw)
+        if operator == "in":
+            values = self.listed(raw)
+            if len(values) > MOST_VALUES:
+                raise self.refuse(f"More than {MOST_VALUES} values.")
+            return [coerce(value) for value in values]
+        if raw is None:
+            if operator in ("eq", "ne"):
+                return None
+            raise self.refuse(f"{operator} needs a value.")
+        return coerce(raw)
+
+    def _flag(self, raw: Any) -> bool:
+        if raw in (True, "true"):
+            return True
+        if raw in (False, "false"):
+            return False
+        raise self.refuse("is-null takes true or false.")
+
+    def _id(self, raw: Any) -> int:
+        number = None if isinstance(raw, bool) else parse_id(str(raw))
+        if number is None:
+            raise self.refuse(f"{str(raw)[:40]!r} is not an id.")
+        return number
+
+    def _coerced(self, attribute: Attribute, raw: Any, operator: str) -> Any:
+        if isinstance(attribute.field, Text):
+            if not isinstance(raw, str) or "\0" in raw:
+                raise self.refuse(f"{attribute.key} is compared with text.")
+            if operator in PATTERNS and (len(raw) > LONGEST_PATTERN or raw.endswith("\\")):
+                raise self.refuse(
+                    f"A pattern has at most {LONGEST_PATTERN} characters and does not end with a backslash."
+                )
+            return raw
+        try:
+            return attribute.field.deserialize(raw)
+        except marshmallow.ValidationError as error:
+            raise self.refuse(f"{attribute.key}: {error.messages[0]}") from None
+
+
+def related_exists(table: FromClause, relation: Relation, scope: Scope, condition: Build) -> ColumnElement[bool]:
+    """Whether some related row that the scope may see meets the condition."""
+    target = relation.target
+    other = target.table.alias()
+    terms = [target.permissions.criterion(scope, other, related=True), condition(other)]
+    if relation.local is not None:
+        return exists(select(literal(1)).select_from(other).where(other.c.id == table.c[relation.local.name], *terms))
+    near, between = relation_key(relation, other)
+    return exists(select(literal(1)).select_from(between).where(near == table.c.id, *terms))
+
+
+def relation_key(relation: Relation, target: FromClause) -> tuple[ColumnElement[Any], FromClause]:
+    """For a to-many relationship: the column that holds this side's id, and what to select from to get both."""
+    if relation.remote is None:
+        raise TypeError(f"{relation.name} is a to-one relationship")
+    if relation.secondary is None or relation.secondary_target is None:
+        return target.c[relation.remote.name], target
+    between = relation.secondary.alias()
+    return (
+        between.c[relation.remote.name],
+        target.join(between, between.c[relation.secondary_target.name] == target.c.id),
+    )

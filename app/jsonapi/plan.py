@@ -1,0 +1,120 @@
+"""A plan: which columns to select for a type, and how a row of them is printed. Compiled once, then looked up."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, False_, FromClause, Row, Select, True_, select
+
+from app.jsonapi.permissions import Scope
+from app.jsonapi.query import SortKey
+from app.jsonapi.resource_type import Relation, ResourceType
+
+Item = dict[str, Any]
+
+
+class Plan:
+    """The statement and the printing of one type, for one scope and one sparse fieldset.
+
+    A row is: id, name in links, whether private attributes show, to-one keys, public attributes, private attributes.
+    """
+
+    def __init__(self, resource_type: ResourceType, scope: Scope, fields: frozenset[str] | None, related: bool) -> None:
+        self.type = resource_type
+        table, permissions = resource_type.table, resource_type.permissions
+        asked = fields if fields is not None else frozenset((*resource_type.attributes, *resource_type.relations))
+        printed = [each for name, each in resource_type.attributes.items() if each.is_readable and name in asked]
+        public = [each for each in printed if each.name not in permissions.private]
+        private = [each for each in printed if each.name in permissions.private]
+        sees_private = permissions.sees_private(scope, table)
+        if isinstance(sees_private, False_):
+            private = []
+        self.to_one = {name: 3 + at for at, name in enumerate(_to_one(resource_type))}
+        self.relations = [each for name, each in resource_type.relations.items() if name in asked]
+        self.public_keys = [each.key for each in public]
+        self.all_keys = [each.key for each in (*public, *private)]
+        self.first = 3 + len(self.to_one)
+        self.narrow = not isinstance(sees_private, True_)
+        self.columns = (
+            table.c.id,
+            resource_type.link_name(table),
+            sees_private.label("sees_private"),
+            *(linkage_key(resource_type.relations[name], table, scope) for name in self.to_one),
+            *(each.expression(table).label(each.name) for each in (*public, *private)),
+        )
+        self.criterion = permissions.criterion(scope, table, related=related)
+        self.statement: Select[Any] = select(*self.columns).select_from(table).where(self.criterion)
+
+    def is_whole(self, row: Row[Any]) -> bool:
+        """Whether this row is printed with its relationships and links, not as the card that others may see."""
+        return not self.narrow or bool(row[2])
+
+    def print(self, row: Row[Any]) -> Item:
+        """The resource object; to-many relationships get their data when they are included."""
+        whole = self.is_whole(row)
+        keys = self.all_keys if whole else self.public_keys
+        item: Item = {"type": self.type.name, "id": str(row[0])}
+        if keys:
+            item["attributes"] = dict(zip(keys, row[self.first :], strict=False))
+        if whole:
+            base = f"{self.type.path}/{row[1]}"
+            if self.relations:
+                item["relationships"] = {each.key: self._relationship(each, base, row) for each in self.relations}
+            item["links"] = {"self": base}
+        return item
+
+    def _relationship(self, relation: Relation, base: str, row: Row[Any]) -> Item:
+        links = {"self": f"{base}/relationships/{relation.key}", "related": f"{base}/{relation.key}"}
+        if relation.many:
+            return {"links": links}
+        return {"links": links, "data": identifier(relation, row[self.to_one[relation.name]])}
+
+
+@lru_cache(maxsize=1024)
+def plan_for(
+    resource_type: ResourceType, scope: Scope, fields: frozenset[str] | None = None, *, related: bool = False
+) -> Plan:
+    """The plan for what a request asks of a type; clients choose the fields, so the cache has a limit."""
+    return Plan(resource_type, scope, fields, related)
+
+
+def identifier(relation: Relation, id_: int | None) -> Item | None:
+    """A resource identifier object, or null."""
+    return None if id_ is None else {"type": relation.field.type_, "id": str(id_)}
+
+
+def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnElement[Any]:
+    """The foreign key of a to-one relationship, null where a guarded one leads to a row nobody should know of."""
+    if relation.local is None:
+        raise TypeError(f"{relation.name} is a to-many relationship")
+    key = table.c[relation.local.name]
+    if not relation.field.guarded:
+        return key.label(relation.name)
+    other = relation.target.table.alias()
+    criterion = relation.target.permissions.linkage(scope, other)
+    return select(other.c.id).where(other.c.id == key, criterion).scalar_subquery().label(relation.name)
+
+
+def order_by(
+    resource_type: ResourceType, sort: Iterable[SortKey], default: tuple[str, ...], scope: Scope
+) -> list[ColumnElement[Any]]:
+    """The order asked for, else the default one, with the id last so that it is total."""
+    table = resource_type.table
+    keys = [_sorted(table, key, scope) for key in sort] or [table.c[name].asc() for name in default]
+    return [*keys, table.c.id.asc()]
+
+
+def _sorted(table: FromClause, key: SortKey, scope: Scope) -> ColumnElement[Any]:
+    if key.through is None or key.through.local is None:
+        column = table.c.id if key.attribute is None else key.attribute.expression(table)
+    else:
+        other = key.through.target.table.alias()
+        expression = other.c.id if key.attribute is None else key.attribute.expression(other)
+        criterion = key.through.target.permissions.criterion(scope, other, related=True)
+        near = table.c[key.through.local.name]
+        column = select(expression).where(other.c.id == near, criterion).scalar_subquery()
+    return column.desc() if key.descending else column.asc()
+
+
+def _to_one(resource_type: ResourceType) -> list[str]:
+    return [name for name, relation in resource_type.relations.items() if not relation.many]

@@ -1,0 +1,217 @@
+"""A query string, read against an allow-list: what is unknown, hidden or malformed is 400 with its parameter."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from app.errors import BadRequest, Forbidden, InvalidParameter
+from app.jsonapi.filters import Filter, comparable, read_filter_list, read_filter_parameter
+from app.jsonapi.permissions import Scope
+from app.jsonapi.resource_type import Attribute, Relation, ResourceType, type_spelled
+from app.jsonapi.viewer import Role, Viewer
+
+LONGEST_QUERY = 16_384
+MOST_PARAMETERS = 100
+MOST_SORT_KEYS = 5
+DEEPEST_INCLUDE = 3
+MOST_INCLUDES = 6
+DEFAULT_PAGE_SIZE = 20
+BIGGEST_PAGE_SIZE = 100
+
+LIST = frozenset({"fields", "include", "sort", "filter", "page", "get_trashed"})
+DETAIL = frozenset({"fields", "include", "get_trashed"})
+LINKAGE = frozenset({"get_trashed"})
+PAGED_LINKAGE = frozenset({"get_trashed", "page"})
+WRITE = frozenset({"fields", "include", "get_trashed"})
+
+Includes = Mapping[str, "Includes"]
+"""A tree of relationships by python name."""
+
+
+@dataclass(frozen=True)
+class SortKey:
+    """One key of an order, with at most one to-one relationship on the way to it."""
+
+    attribute: Attribute | None
+    descending: bool
+    through: Relation | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a query string asks for; `fields` holds the python names asked of a type by its name."""
+
+    scope: Scope
+    fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    includes: Includes = field(default_factory=dict)
+    sort: tuple[SortKey, ...] = ()
+    filters: tuple[Filter, ...] = ()
+    page_number: int = 1
+    page_size: int = DEFAULT_PAGE_SIZE
+    includes_asked: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def offset(self) -> int:
+        """Rows before this page."""
+        return (self.page_number - 1) * self.page_size
+
+
+def read_query(raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed: frozenset[str]) -> Query:
+    """Read the query string of a request about resources of this type."""
+    parameters = split(raw)
+    sent = dict(parameters)
+    for name in parameters:
+        if re.split(r"\[", name, maxsplit=1)[0] not in allowed:
+            raise InvalidParameter("This parameter is not known here.", parameter=name)
+    scope = Scope(viewer.role, _trashed(parameters.pop("get_trashed", None), viewer))
+    reader = _Reader(resource_type, scope, parameters)
+    return Query(
+        scope=scope,
+        fields=reader.fields(),
+        includes=reader.includes(),
+        sort=reader.sort(),
+        filters=reader.filters(),
+        page_number=reader.page("number", 1, 10**9),
+        page_size=reader.page("size", DEFAULT_PAGE_SIZE, BIGGEST_PAGE_SIZE),
+        includes_asked="include" in parameters,
+        parameters=sent,
+    )
+
+
+def split(raw: bytes) -> dict[str, str]:
+    """Names and values of a query string; 400 for bad percent-encoding, no UTF-8, NUL, too much or twice the same."""
+    if len(raw) > LONGEST_QUERY:
+        raise BadRequest(f"The query string is longer than {LONGEST_QUERY} bytes.", code="invalid-query")
+    unreadable = BadRequest("The query string is not percent-encoded UTF-8.", code="invalid-query")
+    if not raw.isascii() or re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
+        raise unreadable
+    try:
+        pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS)
+    except ValueError:
+        raise unreadable from None
+    parameters: dict[str, str] = {}
+    for name, value in pairs:
+        if "\0" in name or "\0" in value:
+            raise BadRequest("The query string holds a NUL.", code="invalid-query")
+        if name in parameters:
+            raise InvalidParameter("This parameter is here twice.", parameter=name)
+        parameters[name] = value
+    return parameters
+
+
+def _trashed(value: str | None, viewer: Viewer) -> bool:
+    if value in (None, "false"):
+        return False
+    if value != "true":
+        raise InvalidParameter("Must be true or false.", parameter="get_trashed")
+    if viewer.role is not Role.ADMIN:
+        raise Forbidden("Only admins see the trash.", parameter="get_trashed")
+    return True
+
+
+class _Reader:
+    """The parameters of one request, read one family at a time."""
+
+    def __init__(self, resource_type: ResourceType, scope: Scope, parameters: dict[str, str]) -> None:
+        self.type = resource_type
+        self.scope = scope
+        self.parameters = parameters
+
+    def _family(self, name: str) -> dict[str, str]:
+        return {
+            parameter: value
+            for parameter, value in self.parameters.items()
+            if parameter == name or parameter.startswith(f"{name}[")
+        }
+
+    def fields(self) -> dict[str, frozenset[str]]:
+        chosen: dict[str, frozenset[str]] = {}
+        for parameter, value in self._family("fields").items():
+            match = re.fullmatch(r"fields\[([\w-]+)\]", parameter)
+            named = match and type_spelled(match[1])
+            if not named:
+                raise InvalidParameter("There is no such resource type.", parameter=parameter)
+            chosen[named.name] = frozenset(self._field(named, spelled, parameter) for spelled in _listed(value))
+        return chosen
+
+    def _field(self, named: ResourceType, spelled: str, parameter: str) -> str:
+        attribute = named.attribute(spelled)
+        if named.relation(spelled) is None and (attribute is None or not attribute.is_readable):
+            raise InvalidParameter(f"A {named.name} has no field {spelled!r}.", parameter=parameter)
+        return str(named.python_name(spelled))
+
+    def includes(self) -> Includes:
+        self._only("include")
+        paths = _listed(self.parameters.get("include", ""))
+        if len(paths) > MOST_INCLUDES:
+            raise InvalidParameter(f"More than {MOST_INCLUDES} paths.", parameter="include")
+        tree: dict[str, Includes] = {}
+        for path in paths:
+            names = path.split(".")
+            if len(names) > DEEPEST_INCLUDE:
+                raise InvalidParameter(f"Deeper than {DEEPEST_INCLUDE} relationships.", parameter="include")
+            branch, at = tree, self.type
+            for name in names:
+                relation = at.relation(name)
+                if relation is None:
+                    raise InvalidParameter(f"A {at.name} has no relationship {name!r}.", parameter="include")
+                branch = branch.setdefault(relation.name, {})  # type: ignore[assignment]  # built mutable, read as Mapping
+                at = relation.target
+        return tree
+
+    def sort(self) -> tuple[SortKey, ...]:
+        self._only("sort")
+        keys = _listed(self.parameters.get("sort", ""))
+        if len(keys) > MOST_SORT_KEYS:
+            raise InvalidParameter(f"More than {MOST_SORT_KEYS} keys.", parameter="sort")
+        return tuple(self._sort_key(key) for key in keys)
+
+    def _sort_key(self, key: str) -> SortKey:
+        descending, path = key.startswith("-"), key.removeprefix("-")
+        first, _, second = path.partition(".")
+        if not second:
+            return SortKey(self._sortable(self.type, path), descending)
+        relation = self.type.relation(first)
+        if relation is None or relation.many:
+            raise InvalidParameter(f"A {self.type.name} has no to-one relationship {first!r}.", parameter="sort")
+        return SortKey(self._sortable(relation.target, second), descending, relation)
+
+    def _sortable(self, named: ResourceType, spelled: str) -> Attribute | None:
+        if spelled == "id":
+            return None
+        attribute = comparable(named, spelled, self.scope)
+        if attribute is None:
+            raise InvalidParameter(f"A {named.name} cannot be sorted by {spelled!r}.", parameter="sort")
+        return attribute
+
+    def filters(self) -> tuple[Filter, ...]:
+        read: list[Filter] = []
+        for parameter, value in self._family("filter").items():
+            if parameter == "filter":
+                read.extend(read_filter_list(value, self.type, self.scope))
+            else:
+                read.append(read_filter_parameter(parameter, value, self.type, self.scope))
+        return tuple(read)
+
+    def page(self, name: str, default: int, biggest: int) -> int:
+        for parameter in self._family("page"):
+            if parameter not in ("page[number]", "page[size]"):
+                raise InvalidParameter("Pages are asked for by page[number] and page[size].", parameter=parameter)
+        parameter = f"page[{name}]"
+        text = self.parameters.get(parameter)
+        if text is None:
+            return default
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not 1 <= int(text) <= biggest:
+            raise InvalidParameter(f"Must be a whole number from 1 to {biggest}.", parameter=parameter)
+        return int(text)
+
+    def _only(self, name: str) -> None:
+        for parameter in self._family(name):
+            if parameter != name:
+                raise InvalidParameter("This parameter is not known here.", parameter=parameter)
+
+
+def _listed(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",")] if value else []

@@ -1,0 +1,175 @@
+"""A resource type, compiled once from its schema, its model and its permissions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import marshmallow
+from sqlalchemy import Column, ColumnElement, FromClause, Table, inspect, literal
+from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
+from sqlalchemy.sql.elements import NamedColumn
+
+from app.extensions import Model
+from app.jsonapi.naming import dasherize, spellings
+from app.jsonapi.permissions import Permissions
+from app.jsonapi.schema import Relationship, Schema
+
+BIGGEST_ID = 2**63 - 1
+
+Expression = Callable[[FromClause], ColumnElement[Any]]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A schema field and the expression it prints; `key` is its dashed name."""
+
+    name: str
+    key: str
+    field: marshmallow.fields.Field[Any]
+    expression: Expression
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is ever printed: passwords are not."""
+        return not self.field.load_only
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A relationship and the columns that hold it.
+
+    To-one: `local` is the foreign key in the own table. To-many: `remote` is the foreign key in the other table, or
+    with `secondary` (a table or subquery between) its column for this side, and `secondary_target` for the other.
+    """
+
+    name: str
+    key: str
+    field: Relationship
+    many: bool
+    local: Column[Any] | None = None
+    remote: NamedColumn[Any] | None = None
+    secondary: FromClause | None = None
+    secondary_target: NamedColumn[Any] | None = None
+
+    @property
+    def target(self) -> "ResourceType":
+        """The type on the other side."""
+        return TYPES[self.field.type_]
+
+
+class ResourceType:
+    """Everything the layer knows of one type; `TYPES` finds it by name."""
+
+    def __init__(
+        self,
+        *,
+        schema: type[Schema],
+        model: type[Model],
+        plural: str,
+        permissions: Permissions,
+        order: tuple[str, ...] = ("id",),
+        computed: Mapping[str, Expression] | None = None,
+        conflicts: Mapping[str, tuple[str, str]] | None = None,
+        link_name: Expression | None = None,
+        lookup: Callable[[FromClause, str], ColumnElement[bool] | None] | None = None,
+    ) -> None:
+        self.name: str = schema.Meta.type_
+        self.plural = plural
+        self.model = model
+        self.table: Table = model.__table__  # type: ignore[assignment]  # typed as FromClause, is a Table for our models
+        self.permissions = permissions
+        self.order = order
+        self.conflicts = dict(conflicts or {})
+        self.spellings = spellings(self.name, plural)
+        self.link_name = link_name or (lambda table: table.c.id)
+        self._lookup = lookup or id_criterion
+        declared = schema().fields
+        self.attributes = {
+            name: Attribute(name, dasherize(name), field, _expression(self.table, name, computed or {}))
+            for name, field in declared.items()
+            if not isinstance(field, Relationship) and name != "id"
+        }
+        self._relationships = {name: field for name, field in declared.items() if isinstance(field, Relationship)}
+        self.loader = schema(exclude=tuple(self._relationships))
+        self._names = {
+            spelled: name for name in (*self.attributes, *self._relationships) for spelled in (name, dasherize(name))
+        }
+        TYPES[self.name] = self
+
+    @cached_property
+    def relations(self) -> dict[str, Relation]:
+        """Relationships by python name; asked for once all models are imported."""
+        return {name: _relation(self.model, name, field) for name, field in self._relationships.items()}
+
+    def python_name(self, spelled: str) -> str | None:
+        """The attribute or relationship meant by its dashed or underscored name."""
+        return self._names.get(spelled)
+
+    def attribute(self, spelled: str) -> Attribute | None:
+        """The attribute meant by its dashed or underscored name."""
+        return self.attributes.get(self._names.get(spelled, ""))
+
+    def relation(self, spelled: str) -> Relation | None:
+        """The relationship meant by its dashed or underscored name."""
+        return self.relations.get(self._names.get(spelled, ""))
+
+    def lookup(self, table: FromClause, name: str) -> ColumnElement[bool] | None:
+        """The row a URL segment names; None where no row can be meant."""
+        return self._lookup(table, name)
+
+    @property
+    def path(self) -> str:
+        """The URL of the collection."""
+        return f"/v1/{self.plural}"
+
+
+TYPES: dict[str, ResourceType] = {}
+
+
+def type_spelled(text: str) -> ResourceType | None:
+    """The resource type a client means by this spelling."""
+    return TYPES.get(text) or next((known for known in TYPES.values() if text in known.spellings), None)
+
+
+def parse_id(text: str) -> int | None:
+    """The number an id spells, None where it spells none that a row can have."""
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        return None
+    number = int(text)
+    return number if 0 < number <= BIGGEST_ID else None
+
+
+def id_criterion(table: FromClause, name: str) -> ColumnElement[bool] | None:
+    """The row with this id."""
+    number = parse_id(name)
+    return None if number is None else table.c.id == literal(number, table.c.id.type)
+
+
+def _expression(table: Table, name: str, computed: Mapping[str, Expression]) -> Expression:
+    if name in computed:
+        return computed[name]
+    if name not in table.c:
+        return lambda _table: literal(None)  # write-only input like a password
+    return lambda source: source.c[name]
+
+
+def _relation(model: type[Model], name: str, field: Relationship) -> Relation:
+    declared: RelationshipProperty[Any] = inspect(model).relationships[name]
+    key = dasherize(name)
+    ((local, remote), *_more) = declared.local_remote_pairs or []
+    if declared.direction is RelationshipDirection.MANYTOONE:
+        return Relation(name, key, field, many=False, local=local)  # type: ignore[arg-type]  # foreign keys are columns
+    if declared.direction is RelationshipDirection.ONETOMANY:
+        return Relation(name, key, field, many=True, remote=remote)  # type: ignore[arg-type]  # foreign keys are columns
+    ((_parent, near),) = declared.synchronize_pairs
+    ((_target, far),) = declared.secondary_synchronize_pairs or []
+    return Relation(
+        name,
+        key,
+        field,
+        many=True,
+        remote=near,
+        secondary=declared.secondary,
+        secondary_target=far,  # type: ignore[arg-type]  # same
+    )

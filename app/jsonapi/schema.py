@@ -1,0 +1,196 @@
+"""What schemas are declared with: a marshmallow-jsonapi schema and fields that say 422 instead of guessing."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from zoneinfo import available_timezones
+
+import marshmallow
+import marshmallow_jsonapi
+import nh3
+from marshmallow_jsonapi import fields as jsonapi_fields
+
+from app.jsonapi.naming import dasherize
+
+SHORT = 255
+LONG = 20_000
+URL_LIMIT = 2048
+INTEGER_LIMIT = 2**31 - 1
+
+
+class Schema(marshmallow_jsonapi.Schema):  # type: ignore[misc]  # the library carries no types
+    """The attributes and relationships of one resource type."""
+
+    class Meta:
+        type_ = "abstract"
+        inflect = dasherize
+
+    id = jsonapi_fields.Integer(as_string=True, dump_only=True)
+
+    def check_whole(self, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """(attribute, message) for rules that need several attributes; `values` are those that would be stored."""
+        return ()
+
+
+class Text(marshmallow.fields.String):
+    """Text of at most `limit` characters; surrounding space does not make it filled in."""
+
+    def __init__(self, limit: int = SHORT, **options: Any) -> None:
+        self.limit = limit
+        options.setdefault("allow_none", not options.get("required", False))
+        super().__init__(**options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+        if not isinstance(value, str):
+            raise marshmallow.ValidationError("Must be a text.")
+        if len(value) > self.limit:
+            raise marshmallow.ValidationError(f"Longer than the limit of {self.limit} characters.")
+        if self.required and not value.strip():
+            raise marshmallow.ValidationError("Must not be blank.")
+        return value
+
+
+class Html(Text):
+    """HTML, cleaned to the few elements a description needs."""
+
+    TAGS: ClassVar[set[str]] = {"b", "strong", "i", "em", "u", "p", "br", "ul", "ol", "li", "sub", "sup", "strike", "a"}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(LONG, **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+        text = super()._deserialize(value, attr, data, **more)
+        cleaned = nh3.clean(text, tags=self.TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https", "mailto"})
+        if self.required and not cleaned.strip():
+            raise marshmallow.ValidationError("Must not be blank.")
+        return cleaned
+
+
+class Url(Text):
+    """An http or https URL."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(URL_LIMIT, **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+        text = super()._deserialize(value, attr, data, **more)
+        if not is_web_url(text):
+            raise marshmallow.ValidationError("Must be an http or https URL.")
+        return text
+
+
+def is_web_url(text: str) -> bool:
+    """Whether this is an absolute http or https URL with a host and nothing unprintable."""
+    if re.search(r"[\s\x00-\x1f\x7f<>\"\\]", text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+class Choice(Text):
+    """One of a few words."""
+
+    def __init__(self, *words: str, **options: Any) -> None:
+        self.words = words
+        super().__init__(**{"allow_none": False, **options})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+        if value not in self.words:
+            raise marshmallow.ValidationError(f"Must be one of: {', '.join(self.words)}.")
+        return str(value)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+class Zone(Text):
+    """An IANA time zone."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+        text = super()._deserialize(value, attr, data, **more)
+        if text not in _zones():
+            raise marshmallow.ValidationError("Must be an IANA time zone like Europe/Berlin.")
+        return text
+
+
+class Flag(marshmallow.fields.Boolean):
+    """True or false, also as text."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(truthy={True, "true", "1"}, falsy={False, "false", "0"}, **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> Any:
+        if isinstance(value, str):
+            value = value.lower()
+        elif not isinstance(value, bool | int):
+            raise marshmallow.ValidationError("Must be true or false.")
+        return super()._deserialize(value, attr, data, **more)
+
+
+class Whole(marshmallow.fields.Field[int]):
+    """A whole number that fits the column, also as text."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,10}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise marshmallow.ValidationError("Must be a whole number.")
+        if abs(value) > INTEGER_LIMIT:
+            raise marshmallow.ValidationError(f"Must lie between -{INTEGER_LIMIT} and {INTEGER_LIMIT}.")
+        return value
+
+
+class Number(marshmallow.fields.Field[float]):
+    """A number from `low` to `high`, also as text."""
+
+    def __init__(self, low: float, high: float, **options: Any) -> None:
+        self.low, self.high = low, high
+        super().__init__(**{"allow_none": True, **options})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> float:
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{0,40})?", value):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise marshmallow.ValidationError("Must be a number.")
+        if not self.low <= value <= self.high:
+            raise marshmallow.ValidationError(f"Must lie between {self.low:g} and {self.high:g}.")
+        return float(value)
+
+
+class Instant(marshmallow.fields.Field[datetime]):
+    """A time with its offset (ISO 8601), kept in UTC."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_none": True, **options})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> datetime:
+        if not isinstance(value, str) or len(value) > 40:
+            raise marshmallow.ValidationError("Must be a time like 2030-05-01T10:00:00+02:00.")
+        try:
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is None:
+                raise marshmallow.ValidationError("Must say its offset from UTC, like 2030-05-01T10:00:00+02:00.")
+            return moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise marshmallow.ValidationError("Must be a time like 2030-05-01T10:00:00+02:00.") from None
+
+
+class Relationship(jsonapi_fields.Relationship):  # type: ignore[misc]  # the library carries no types
+    """A relationship to resources of type `type_`.
+
+    `fixed` ones are chosen on creation and never change; `dump_only` ones are never written from this side;
+    `guarded` ones are null where the other row is trashed, although the key stays.
+    """
+
+    def __init__(self, type_: str, *, fixed: bool = False, guarded: bool = False, **options: Any) -> None:
+        self.fixed = fixed
+        self.guarded = guarded
+        super().__init__(type_=type_, **options)

@@ -1,0 +1,76 @@
+"""Attributes as sent -> values to store: rights to each attribute, validation, errors with pointers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import marshmallow
+
+from app.errors import ApiError, Forbidden, Unprocessable, raise_all
+from app.jsonapi.permissions import Access
+from app.jsonapi.resource_type import Attribute, ResourceType
+
+
+def is_locked(resource_type: ResourceType, name: str, access: Access, row: Any) -> bool:
+    """Whether this caller cannot write the attribute; `row` is None while it is being created."""
+    if resource_type.attributes[name].field.dump_only:
+        return True
+    return not resource_type.permissions.may_write(name)(access.viewer, row)
+
+
+def writable(
+    resource_type: ResourceType, sent: Mapping[str, Any], printed: Mapping[str, Any], access: Access, row: Any
+) -> dict[str, Any]:
+    """What was sent, without locked attributes that repeat what is `printed`; a locked one that differs is 403.
+
+    Clients like Ember Data send back all they know.
+    """
+    accepted, refused = {}, []
+    for name, value in sent.items():
+        attribute = resource_type.attributes[name]
+        if not is_locked(resource_type, name, access, row):
+            accepted[name] = value
+        elif not _repeats(attribute, value, printed.get(attribute.key)):
+            detail = "This is read-only." if attribute.field.dump_only else "You may not set this."
+            refused.append(attribute_error(Forbidden, attribute, detail))
+    raise_all(refused)
+    return accepted
+
+
+def _repeats(attribute: Attribute, sent: Any, printed: Any) -> bool:
+    if sent == printed or (not sent and not printed and not isinstance(sent, str)):
+        return True
+    try:
+        return bool(attribute.field.deserialize(sent) == printed)
+    except marshmallow.ValidationError:
+        return False
+
+
+def load(
+    resource_type: ResourceType, sent: Mapping[str, Any], *, partial: bool
+) -> tuple[dict[str, Any], list[ApiError]]:
+    """The values marshmallow accepts, and an error for each that it does not."""
+    dashed = {resource_type.attributes[name].key: value for name, value in sent.items()}
+    try:
+        document = {"data": {"type": resource_type.name, "attributes": dashed}}
+        return dict(resource_type.loader.load(document, partial=partial)), []
+    except marshmallow.ValidationError as error:
+        return dict(error.valid_data or {}), list(_errors(resource_type, error))
+
+
+def check_whole(resource_type: ResourceType, values: Mapping[str, Any]) -> Iterator[ApiError]:
+    """The rules that need several attributes at once."""
+    for name, message in resource_type.loader.check_whole(values):
+        yield attribute_error(Unprocessable, resource_type.attributes[name], message)
+
+
+def attribute_error(kind: type[ApiError], attribute: Attribute, message: str) -> ApiError:
+    """An error about one attribute, with the meta from which clients fill their forms."""
+    meta = {"attribute": attribute.key, "message": message}
+    return kind(message, pointer=f"/data/attributes/{attribute.key}", meta=meta)
+
+
+def _errors(resource_type: ResourceType, error: marshmallow.ValidationError) -> Iterator[ApiError]:
+    for message in error.messages_dict["errors"]:
+        pointer, detail = message["source"]["pointer"], message["detail"]
+        key = pointer.removeprefix("/data/attributes/").partition("/")[0]
+        yield Unprocessable(detail, pointer=pointer, meta={"attribute": key, "message": detail})

@@ -1,0 +1,257 @@
+"""Writing: checked values become rows, in one transaction.
+
+`DataLayer` is the library's extension point and keeps the names of its hooks; a package overrides those. Nothing here
+commits: the resource does, once the answer is printed, so that no 500 can follow a stored row.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from flask_rest_jsonapi_next.data_layers.base import BaseDataLayer
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.exc import IntegrityError
+
+from app.errors import ApiError, Conflict, Forbidden, NotFound, Unprocessable, raise_all
+from app.extensions import db
+from app.jsonapi.documents import Linkage, ResourceDocument
+from app.jsonapi.filters import relation_key
+from app.jsonapi.permissions import Access
+from app.jsonapi.plan import plan_for
+from app.jsonapi.resource_type import Relation, ResourceType
+from app.jsonapi.values import attribute_error, check_whole, is_locked, load, writable
+
+Mode = Literal["add", "remove", "replace"]
+
+Related = list[tuple[Relation, Any]]
+"""To-one relationships with the row each names, or None."""
+
+
+class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no types
+    """Creates, changes and trashes the rows of one resource type."""
+
+    type: ResourceType
+    """Set by the library from the `data_layer` of a resource."""
+
+    # What packages override
+
+    def before_create_object(self, data: dict[str, Any], access: Access) -> None:
+        """Complete or refuse the values of a new row."""
+
+    def after_create_object(self, row: Any, access: Access) -> None:
+        """Write what belongs to a new row; its id is known."""
+
+    def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        """Complete or refuse the new values of a row."""
+
+    def after_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        """Write what follows from the new values of a row."""
+
+    def before_delete_object(self, row: Any, access: Access) -> None:
+        """Refuse to trash a row."""
+
+    def check_related(self, values: Mapping[str, Any], relation: Relation, other: Any) -> None:
+        """Refuse a row on the other side of a to-one relationship that does not fit these values."""
+
+    def change_related(self, row: Any, relation: Relation, ids: list[int], mode: Mode, access: Access) -> None:
+        """Add, remove or replace what a to-many relationship holds."""
+        raise Forbidden(f"{relation.key} is not changed from this side.")
+
+    def answer_access(self, row: Any, access: Access) -> Access:
+        """Who reads the answer to a write: its author, also when he has only just come to be."""
+        return access
+
+    # What resources call
+
+    def create_object(self, document: ResourceDocument, access: Access) -> Any:
+        """Insert the resource of a document; its row, flushed."""
+        sent = writable(self.type, document.attributes, {}, access, None)
+        data, errors = load(self.type, sent, partial=False)
+        missing = self._missing_relationships(document)
+        raise_all([*errors, *missing] if missing else [])
+        related = self._related(document.relationships, access)
+        data |= _keys(related)
+        access.require(self.type.permissions.create, data)
+        raise_all([*errors, *check_whole(self.type, data)])
+        self._check_related(data, related)
+        self.before_create_object(data, access)
+        row = self.type.model()
+        _assign(row, data)
+        db.session.add(row)
+        self.flush()
+        self.after_create_object(row, access)
+        self._replace_to_many(row, document.relationships, access)
+        return row
+
+    def get_object(self, where: ColumnElement[bool], access: Access) -> Any:
+        """The visible row meant by this criterion, locked for this transaction; None where there is none."""
+        visible = self.type.permissions.criterion(access.scope, self.type.table, related=False)
+        statement = select(self.type.model).where(where, visible).with_for_update(of=self.type.model)
+        return db.session.scalar(statement, access.parameters())
+
+    def update_object(self, row: Any, document: ResourceDocument, access: Access) -> None:
+        """Change what a document names, and nothing else."""
+        access.require(self.type.permissions.update, row)
+        restoring = self._take_restore(row, document, access)
+        sent = writable(self.type, document.attributes, self._printed(row, document, access), access, row)
+        data, errors = load(self.type, sent, partial=True)
+        changed = self._changed_to_one(row, document.relationships)
+        self._require_relating(row, changed, access)
+        related = self._related(changed, access)
+        data |= _keys(related) | restoring
+        whole = self._values(row) | data
+        raise_all([*errors, *check_whole(self.type, whole)])
+        self._check_related(whole, related)
+        self._store(row, data, access)
+        self._replace_to_many(row, document.relationships, access)
+
+    def delete_object(self, row: Any, access: Access) -> None:
+        """Put a row into the trash."""
+        access.require(self.type.permissions.delete, row)
+        self.before_delete_object(row, access)
+        if row.deleted_at is None:
+            row.deleted_at = datetime.now(UTC)
+        self.flush()
+
+    def update_relationship(self, row: Any, relation: Relation, linkage: Linkage, mode: Mode, access: Access) -> None:
+        """Change one relationship of a row."""
+        access.require(self.type.permissions.may_relate(relation.name), row)
+        if isinstance(linkage, list):
+            self._refuse_read_only(relation, "/data")
+            self.change_related(row, relation, linkage, mode, access)
+            self.flush()
+            return
+        if linkage is None and relation.field.required:
+            raise Unprocessable(f"{relation.key} cannot be empty.", pointer="/data")
+        related = self._related(self._changed_to_one(row, {relation.name: linkage}, "/data"), access, "/data")
+        self._check_related(self._values(row), related)
+        self._store(row, _keys(related), access)
+
+    def flush(self) -> None:
+        """Send what is pending; a broken unique rule becomes the 409 its type declares."""
+        try:
+            db.session.flush()
+        except IntegrityError as error:
+            diagnostics = getattr(error.orig, "diag", None)
+            declared = self.type.conflicts.get(getattr(diagnostics, "constraint_name", None) or "")
+            if declared is None:
+                raise Conflict("Something changed at the same moment. Try again.") from None
+            attribute, message = declared
+            raise attribute_error(Conflict, self.type.attributes[attribute], message) from None
+
+    # Steps
+
+    def _store(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        self.before_update_object(row, data, access)
+        _assign(row, data)
+        self.flush()
+        self.after_update_object(row, data, access)
+
+    def _take_restore(self, row: Any, document: ResourceDocument, access: Access) -> dict[str, Any]:
+        """`deleted-at: null` beside get_trashed takes the row out of the trash."""
+        asked = "deleted_at" in document.attributes and document.attributes["deleted_at"] is None
+        if not asked or not access.scope.trashed:
+            return {}
+        del document.attributes["deleted_at"]
+        return {"deleted_at": None}
+
+    def _printed(self, row: Any, document: ResourceDocument, access: Access) -> Mapping[str, Any]:
+        """What the row shows now, where the document names attributes that this caller cannot write."""
+        if not any(is_locked(self.type, name, access, row) for name in document.attributes):
+            return {}
+        plan = plan_for(self.type, access.scope)
+        statement = plan.statement.where(self.type.table.c.id == row.id)
+        current = db.session.connection().execute(statement, access.parameters()).one()
+        printed: Mapping[str, Any] = plan.print(current).get("attributes", {})
+        return printed
+
+    def _missing_relationships(self, document: ResourceDocument) -> list[ApiError]:
+        return [
+            Unprocessable(f"{relation.key} is required.", pointer=f"/data/relationships/{relation.key}")
+            for name, relation in self.type.relations.items()
+            if relation.field.required and document.relationships.get(name) is None
+        ]
+
+    def _changed_to_one(self, row: Any, sent: Mapping[str, Linkage], pointer: str | None = None) -> dict[str, Linkage]:
+        """The to-one relationships that differ from the row; 403 for a fixed one."""
+        changed: dict[str, Linkage] = {}
+        for name, linkage in sent.items():
+            relation = self.type.relations[name]
+            if relation.local is None or getattr(row, relation.local.name) == linkage:
+                continue
+            at = pointer or f"/data/relationships/{relation.key}"
+            if relation.field.fixed:
+                raise Forbidden(f"{relation.key} is chosen on creation and stays.", pointer=at)
+            self._refuse_read_only(relation, at)
+            changed[name] = linkage
+        return changed
+
+    def _refuse_read_only(self, relation: Relation, pointer: str) -> None:
+        if relation.field.dump_only:
+            raise Forbidden(f"{relation.key} is not changed from this side.", pointer=pointer)
+
+    def _require_relating(self, row: Any, changed: Mapping[str, Linkage], access: Access) -> None:
+        for name in changed:
+            pointer = f"/data/relationships/{self.type.relations[name].key}"
+            access.require(self.type.permissions.may_relate(name), row, pointer=pointer)
+
+    def _related(self, sent: Mapping[str, Linkage], access: Access, pointer: str | None = None) -> Related:
+        """The rows that to-one linkage names; 404 for what the caller cannot know of."""
+        related: Related = []
+        errors: list[ApiError] = []
+        for name, linkage in sent.items():
+            relation = self.type.relations[name]
+            if relation.local is None or isinstance(linkage, list):
+                continue
+            (other,) = (related_rows(relation, [linkage], access) if linkage is not None else ()) or (None,)
+            if linkage is not None and other is None:
+                at = pointer or f"/data/relationships/{relation.key}/data"
+                errors.append(NotFound(f"There is no such {relation.target.name} here.", pointer=at))
+            related.append((relation, other))
+        raise_all(errors)
+        return related
+
+    def _check_related(self, values: Mapping[str, Any], related: Related) -> None:
+        for relation, other in related:
+            if other is not None:
+                self.check_related(values, relation, other)
+
+    def _values(self, row: Any) -> dict[str, Any]:
+        return {column.key: getattr(row, column.key) for column in self.type.table.c}
+
+    def _replace_to_many(self, row: Any, sent: Mapping[str, Linkage], access: Access) -> None:
+        for name, linkage in sent.items():
+            relation = self.type.relations[name]
+            if not isinstance(linkage, list) or set(linkage) == set(linked_ids(row, relation, access)):
+                continue
+            pointer = f"/data/relationships/{relation.key}"
+            self._refuse_read_only(relation, pointer)
+            access.require(self.type.permissions.may_relate(name), row, pointer=pointer)
+            self.change_related(row, relation, linkage, "replace", access)
+            self.flush()
+
+
+def related_rows(relation: Relation, ids: Iterable[int], access: Access) -> list[Any]:
+    """The rows with these ids on the other side that the caller may know of."""
+    target = relation.target
+    known = target.permissions.linkage(access.scope, target.table)
+    statement = select(target.model).where(target.table.c.id.in_(sorted(ids)), known).order_by(target.table.c.id)
+    return list(db.session.scalars(statement, access.parameters()))
+
+
+def linked_ids(row: Any, relation: Relation, access: Access) -> list[int]:
+    """What a to-many relationship of the row holds, as far as the caller may know it."""
+    target = relation.target
+    near, source = relation_key(relation, target.table)
+    known = target.permissions.linkage(access.scope, target.table)
+    statement = select(target.table.c.id).select_from(source).where(near == row.id, known)
+    return [row[0] for row in db.session.connection().execute(statement, access.parameters())]
+
+
+def _assign(row: Any, data: Mapping[str, Any]) -> None:
+    for name, value in data.items():
+        setattr(row, name, value)
+
+
+def _keys(related: Related) -> dict[str, Any]:
+    return {relation.local.name: other and other.id for relation, other in related if relation.local is not None}

@@ -1,0 +1,132 @@
+"""One line an event on stdout, ours and the libraries' alike; failures to Sentry where SENTRY_DSN names one."""
+
+import logging
+import re
+import sys
+import time
+from typing import Any, TextIO
+from urllib.parse import quote
+from uuid import uuid4
+
+import sentry_sdk
+import structlog
+from flask import Flask, Response, g, request
+from structlog.contextvars import bind_contextvars, clear_contextvars, merge_contextvars
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+REQUEST_ID = "X-Request-ID"
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+_SECRET = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?key", re.IGNORECASE)
+
+GRANIAN = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "loggers": {"_granian": {"level": "INFO"}, "granian.access": {"level": "WARNING"}},
+}
+"""`log_dictconfig` of granian: no handlers of its own; the access line is ours."""
+
+log = structlog.get_logger(__name__)
+
+
+def configure(log_format: str) -> None:
+    """Send everything that is logged in this process to stdout, as text for people or JSON for machines."""
+    shared: list[Processor] = [
+        merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        _hide_secrets,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = _Stdout()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(log_format)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [other for other in root.handlers if not isinstance(other, _Stdout)] + [handler]
+    root.setLevel(logging.INFO)
+
+
+class _Stdout(logging.StreamHandler[TextIO]):
+    """Writes to what stdout is now, not to what it was when logging was configured."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # the class sets an attribute; `logging._StderrHandler` does the same as here
+        """Where lines go."""
+        return sys.stdout
+
+
+def _renderer(log_format: str) -> Processor:
+    if log_format == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stdout.isatty(),
+        pad_event_to=0,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def _hide_secrets(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
+    for key in event_dict:
+        if _SECRET.search(key):
+            event_dict[key] = "[hidden]"
+    return event_dict
+
+
+def follow_requests(app: Flask) -> None:
+    """Give every request an id, in its answer and in each line logged for it, and one line of its own."""
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    asked = request.headers.get(REQUEST_ID, "")
+    g.request_id = asked if _SANE_ID.fullmatch(asked) else uuid4().hex
+    g.started = time.perf_counter()
+    clear_contextvars()
+    bind_contextvars(request_id=g.request_id)
+
+
+def _end(response: Response) -> Response:
+    response.headers[REQUEST_ID] = g.request_id
+    took = round((time.perf_counter() - g.started) * 1000, 1)
+    # Without the query string, which may carry what people search for; quoted, so that it stays on its line.
+    log.info("request", method=request.method, path=quote(request.path), status=response.status_code, ms=took)
+    return response
+
+
+def report_failures(app: Flask) -> None:
+    """Errors of requests, tasks, relay and checks go to Sentry: no bodies, no variables, nobody's address."""
+    if not app.config["SENTRY_DSN"]:
+        return
+    sentry_sdk.init(
+        dsn=app.config["SENTRY_DSN"],
+        environment=app.config["APP_ENV"],
+        send_default_pii=False,
+        max_request_body_size="never",
+        include_local_variables=False,
+        before_send=_without_query,
+    )
+
+
+def _without_query(event: Any, _hint: dict[str, Any]) -> Any:
+    for part in ("query_string", "cookies", "env"):
+        event.get("request", {}).pop(part, None)
+    return event

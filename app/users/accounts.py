@@ -1,0 +1,126 @@
+"""What people do with their account: log in, verify an address, change or reset a password.
+
+Nothing here commits. While a password is hashed no database connection is held; what was read before is checked again
+under a lock afterwards.
+"""
+
+import hmac
+from datetime import UTC, datetime
+
+from flask import current_app
+from sqlalchemy import ColumnElement, and_, func, select
+
+from app import outbox
+from app.extensions import db
+from app.jsonapi.viewer import Viewer
+from app.users import sign_ins
+from app.users.models import User
+from app.users.passwords import hash_password, needs_rehash, verify_password
+from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, InvalidToken, read_mail_token, user_id_in
+
+MAIL_VERIFICATION = "users.mail_verification"
+MAIL_RESET = "users.mail_reset"
+
+
+def log_in(email: str, password: str) -> sign_ins.Tokens | None:
+    """Tokens for whoever knows the password, else None; it takes as long whether or not the account exists."""
+    known = db.session.execute(select(User.id, User.password_hash).where(_active(), _has(email))).one_or_none()
+    db.session.rollback()
+    known_hash = known.password_hash if known else None
+    if not verify_password(known_hash, password) or known is None:
+        return None
+    new_hash = hash_password(password) if needs_rehash(known.password_hash) else None
+    user = _locked(User.id == known.id, User.password_hash == known.password_hash)
+    if user is None:
+        return None
+    if new_hash is not None:
+        user.password_hash = new_hash
+    return sign_ins.start(user.id)
+
+
+def change_password(viewer: Viewer, old: str, new: str) -> bool:
+    """Set a new password and end all other sessions; False when the old one is wrong. ValueError: unfit."""
+    old_hash = db.session.scalar(select(User.password_hash).where(User.id == viewer.id))
+    db.session.rollback()
+    if not verify_password(old_hash, old):
+        return False
+    new_hash = hash_password(new)
+    user = _locked(User.id == viewer.id, User.password_hash == old_hash)
+    if user is None:
+        return False
+    user.password_hash = new_hash
+    sign_ins.revoke_all(user.id, except_sign_in_id=viewer.sign_in_id)
+    return True
+
+
+def is_taken(email: str) -> bool:
+    """Whether somebody has an account with this address."""
+    return db.session.scalar(select(User.id).where(User.deleted_at.is_(None), _has(email))) is not None
+
+
+def order_verification(email: str) -> None:
+    """Mail a verification token to this address, if somebody has it and is not verified."""
+    user = _locked(_has(email), User.is_verified.is_(False))
+    if user is not None:
+        outbox.order(MAIL_VERIFICATION, "user.verification-requested", {"id": user.id})
+
+
+def verify_email(token: str) -> bool:
+    """Mark the address as verified; False when the token is not, or no longer, good for that."""
+    try:
+        claims = read_mail_token(VERIFY_EMAIL, token)
+        user = _locked(User.id == user_id_in(claims), _has(claims["email"]), User.is_verified.is_(False))
+    except (InvalidToken, ValueError):
+        return False
+    if user is None or not _is_newer(claims["iat"], user.email_verified_at):
+        return False
+    user.is_verified = True
+    user.email_verified_at = db.session.scalar(select(func.now()))
+    return True
+
+
+def order_reset(email: str) -> None:
+    """Mail a reset token to this address, if somebody has it."""
+    user = _locked(_has(email))
+    if user is not None:
+        outbox.order(MAIL_RESET, "user.reset-requested", {"id": user.id, "fingerprint": fingerprint(user)})
+
+
+def reset_password(token: str, password: str) -> bool:
+    """Set a new password and end all sessions; False when the token is not good for that. ValueError: unfit."""
+    try:
+        claims = read_mail_token(RESET_PASSWORD, token)
+        user_id = user_id_in(claims)
+    except (InvalidToken, ValueError):
+        return False
+    new_hash = hash_password(password)
+    user = _locked(User.id == user_id)
+    if user is None or not hmac.compare_digest(fingerprint(user), str(claims["fingerprint"])):
+        return False
+    user.password_hash = new_hash
+    sign_ins.revoke_all(user.id)
+    return True
+
+
+def fingerprint(user: User) -> str:
+    """What a reset token is bound to: it ends with the password, or the address, it was asked for."""
+    key = current_app.config["SECRET_KEY"].encode()
+    return hmac.digest(key, f"reset-password:{user.password_hash}:{user.email}".encode(), "sha256").hex()
+
+
+def _has(email: str) -> ColumnElement[bool]:
+    # PostgreSQL folds both sides, as in the unique index; Python's idea of lower case is another one.
+    return func.lower(User.email) == func.lower(email.strip())
+
+
+def _active() -> ColumnElement[bool]:
+    return and_(User.deleted_at.is_(None), User.is_blocked.is_(False))
+
+
+def _locked(*criteria: ColumnElement[bool]) -> User | None:
+    statement = select(User).where(_active(), *criteria).with_for_update(key_share=True)
+    return db.session.scalar(statement.execution_options(populate_existing=True))
+
+
+def _is_newer(issued: float, used_up: datetime | None) -> bool:
+    return used_up is None or datetime.fromtimestamp(issued, UTC) > used_up

@@ -1,0 +1,155 @@
+"""The routes of accounts: log in, refresh, log out, passwords, verification.
+
+Each view is one transaction, committed at its end. Answers are plain JSON and never cached; errors are JSON:API's.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from flask import Blueprint, Response, jsonify
+
+from app import throttle
+from app.errors import BadRequest, Unauthenticated
+from app.extensions import db
+from app.jsonapi.permissions import Predicate, anyone, signed_in, words
+from app.jsonapi.viewer import signed_in_viewer
+from app.users import accounts, sign_ins
+from app.users.auth import get_identity
+from app.users.forms import Form, read_form
+from app.users.passwords import check_length
+
+routes = Blueprint("accounts", __name__)
+
+View = Callable[[], Response]
+
+
+def _route(method: str, *paths: str, may: Predicate) -> Callable[[View], View]:
+    """Register a view, with and without a trailing slash, and name who may call it."""
+
+    def register(view: View) -> View:
+        view.permission = words(may)  # type: ignore[attr-defined]  # read by `manage.py routes`
+        for path in paths:
+            routes.add_url_rule(path, view_func=view, methods=[method], strict_slashes=False)
+        return view
+
+    return register
+
+
+@routes.after_request
+def _never_cached(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@_route("POST", "/auth/session", "/v1/auth/login", may=anyone)
+def log_in() -> Response:
+    """An e-mail address (also called username) and a password become tokens."""
+    form = read_form()
+    email, password = form.text("email", "username"), form.text("password")
+    throttle.count("log-in", account=email)
+    tokens = accounts.log_in(email, password)
+    if tokens is None:
+        raise Unauthenticated("Invalid Credentials", code="invalid-credentials")
+    db.session.commit()
+    return jsonify(asdict(tokens))
+
+
+@_route("POST", "/v1/auth/token/refresh", may=anyone)
+def refresh() -> Response:
+    """A refresh token becomes a new pair."""
+    tokens = sign_ins.rotate(read_form().text("refresh_token"))
+    db.session.commit()  # also when refused: the sign-in of a stolen token has ended
+    if tokens is None:
+        raise Unauthenticated("The refresh token is not valid: log in again.", code="token-invalid")
+    return jsonify(asdict(tokens))
+
+
+@_route("POST", "/v1/auth/logout", may=signed_in)
+def log_out() -> Response:
+    """The session of the caller ends, also when its access token has expired already."""
+    identity = get_identity()
+    if identity.sign_in_id is None:
+        raise Unauthenticated("This needs an Authorization header: JWT <access token>.")
+    sign_ins.revoke(identity.sign_in_id)
+    db.session.commit()
+    return jsonify(success=True)
+
+
+@_route("POST", "/v1/auth/change-password", may=signed_in)
+def change_password() -> Response:
+    """The old password is replaced; all other sessions end."""
+    viewer = signed_in_viewer()
+    form = read_form()
+    old, new = form.text("old-password"), _new_password(form, "new-password")
+    if not accounts.change_password(viewer, old, new):
+        raise BadRequest("The old password is wrong.", pointer=form.pointer_to("old-password"), code="wrong-password")
+    db.session.commit()
+    return jsonify({"password-changed": True})
+
+
+@_route("POST", "/v1/auth/verify-email", may=anyone)
+def verify_email() -> Response:
+    """The token of a verification mail verifies the address it went to."""
+    form = read_form()
+    if not accounts.verify_email(form.text("token")):
+        raise _bad_mail_token(form)
+    db.session.commit()
+    return jsonify(message="Email Verified")
+
+
+@_route("POST", "/v1/auth/resend-verification-email", may=anyone)
+def resend_verification_email() -> Response:
+    """Another verification mail; the answer does not tell whether there is such an account."""
+    email = read_form().text("email")
+    throttle.count("verification", account=email)
+    accounts.order_verification(email)
+    db.session.commit()
+    return jsonify(message="If this address waits for verification, a mail is on its way.")
+
+
+@_route("POST", "/v1/auth/reset-password", may=anyone)
+def order_reset() -> Response:
+    """A mail with a reset token; the answer does not tell whether there is such an account."""
+    email = read_form().text("email")
+    throttle.count("reset", account=email)
+    accounts.order_reset(email)
+    db.session.commit()
+    return jsonify(message="If there is an account with this address, a mail is on its way.")
+
+
+@_route("PATCH", "/v1/auth/reset-password", may=anyone)
+def reset_password() -> Response:
+    """The token of a reset mail sets a new password; all sessions end."""
+    form = read_form()
+    token, password = form.text("token"), _new_password(form, "password")
+    throttle.count("reset")
+    if not accounts.reset_password(token, password):
+        raise _bad_mail_token(form)
+    db.session.commit()
+    return jsonify(message="Password changed. Log in with it.")
+
+
+@_route("POST", "/v1/users/check_email", may=anyone)
+def check_email() -> Response:
+    """Whether there is an account with this address."""
+    email = read_form().text("email")
+    throttle.count("check-email")
+    return jsonify(exists=accounts.is_taken(email))
+
+
+@_route("GET", "/v1/users/user-details/get-user-id", may=signed_in)
+def get_user_id() -> Response:
+    """The id of the caller."""
+    return jsonify(user_id=signed_in_viewer().id)
+
+
+def _new_password(form: Form, name: str) -> str:
+    try:
+        return check_length(form.text(name))
+    except ValueError as error:
+        raise form.invalid(name, error) from None
+
+
+def _bad_mail_token(form: Form) -> BadRequest:
+    detail = "This token is not valid: it may be too old, or used already."
+    return BadRequest(detail, pointer=form.pointer_to("token"), code="token-invalid")

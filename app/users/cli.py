@@ -1,0 +1,46 @@
+"""Commands about users."""
+
+import json
+import sys
+
+import click
+from flask.cli import AppGroup
+from sqlalchemy.exc import IntegrityError
+
+from app.extensions import db
+from app.users.emails import normalise_email
+from app.users.models import User
+from app.users.passwords import hash_password
+
+users_cli = AppGroup("users", help="People who use the server.")
+
+
+class Refused(click.ClickException):
+    """What was asked for cannot be done; one line on stderr."""
+
+    exit_code = 2
+
+
+@users_cli.command("create")
+@click.option("--email", required=True)
+@click.option("--admin", is_flag=True)
+@click.option("--super-admin", is_flag=True)
+@click.option("--verified", is_flag=True, help="The address needs no verification mail.")
+@click.option("--password-stdin", is_flag=True, required=True, expose_value=False, help="Read the password from standard input.")
+def create(*, email: str, admin: bool, super_admin: bool, verified: bool) -> None:
+    """Create a user and print its id."""
+    try:
+        user = User(
+            email=normalise_email(email),
+            password_hash=hash_password(sys.stdin.readline().rstrip("\r\n")),
+            is_admin=admin,
+            is_super_admin=super_admin,
+            is_verified=verified,
+        )
+        db.session.add(user)
+        db.session.commit()
+    except ValueError as error:
+        raise Refused(f"{error}") from None
+    except IntegrityError:
+        raise Refused("there is a user with this e-mail address already") from None
+    click.echo(json.dumps({"id": str(user.id)}))

@@ -1,0 +1,123 @@
+"""Who may see and change which user.
+
+A user sees himself whole and admins see everybody; others see at most a card. Events are named by type, not imported:
+they stand above users.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, and_, exists, false, literal, or_, select, true
+
+from app.jsonapi.permissions import Permissions, Scope, admin, anyone, super_admin
+from app.jsonapi.resource_type import TYPES
+from app.jsonapi.viewer import VIEWER_ID, Role, Viewer
+from app.users.schemas import UserSchema
+
+CARD = frozenset(
+    {
+        "public_name",
+        "details",
+        "avatar_url",
+        "original_image_url",
+        "thumbnail_image_url",
+        "small_image_url",
+        "icon_image_url",
+        "facebook_url",
+        "twitter_url",
+        "instagram_url",
+        "google_plus_url",
+    }
+)
+"""What others may read of a user who shows himself."""
+
+PRIVATE = frozenset(UserSchema().fields) - CARD
+
+
+def event_roles() -> FromClause:
+    """The table of who is what in which event, under a name of its own."""
+    between = TYPES["user"].relations["events"].secondary
+    if between is None:
+        raise TypeError("users and events are related through a table")
+    return between.alias()
+
+
+def oneself(scope: Scope, users: FromClause) -> ColumnElement[bool]:
+    """The viewer's own row; every row for admins."""
+    if scope.role is Role.ADMIN:
+        return true()
+    return false() if scope.role is Role.ANONYMOUS else users.c.id == VIEWER_ID
+
+
+def live_oneself(scope: Scope, users: FromClause) -> ColumnElement[bool]:
+    """The rows reached at /v1/users/{id}."""
+    return and_(scope.live(users), oneself(scope, users))
+
+
+def live(scope: Scope, users: FromClause) -> ColumnElement[bool]:
+    """Every user that is not in the trash: ids in teams are no secret to those who see the event."""
+    return scope.live(users)
+
+
+def shown(scope: Scope, users: FromClause) -> ColumnElement[bool]:
+    """Oneself, members of one's teams, and public profiles that own an event the viewer sees."""
+    event = TYPES["event"]
+    events = event.table.alias()
+    owns = exists(
+        select(literal(1)).where(
+            events.c.owner_id == users.c.id,
+            events.c.state == "published",
+            event.permissions.criterion(scope, events, related=True),
+        )
+    )
+    ways = [oneself(scope, users), and_(users.c.is_profile_public, owns)]
+    if scope.role is Role.USER:
+        ways.append(_in_one_team(users))
+    return and_(scope.live(users), or_(*ways))
+
+
+def _in_one_team(users: FromClause) -> ColumnElement[bool]:
+    theirs, mine = event_roles(), event_roles()
+    return exists(
+        select(literal(1)).where(
+            theirs.c.user_id == users.c.id, mine.c.event_id == theirs.c.event_id, mine.c.user_id == VIEWER_ID
+        )
+    )
+
+
+def user_itself(viewer: Viewer, row: Any) -> bool:
+    """The user, or an admin."""
+    return viewer.is_admin or (row is not None and viewer.id == row.id)
+
+
+def admin_later(viewer: Viewer, row: Any) -> bool:
+    """An admin, for somebody who has signed up already."""
+    return row is not None and viewer.is_admin
+
+
+def super_admin_later(viewer: Viewer, row: Any) -> bool:
+    """A super admin, for somebody who has signed up already."""
+    return row is not None and super_admin(viewer, row)
+
+
+def freshly_signed_in(viewer: Viewer, row: Any) -> bool:
+    """Somebody signing up, the user just after a log-in, or an admin."""
+    return row is None or viewer.is_admin or (viewer.id == row.id and viewer.is_fresh)
+
+
+PERMISSIONS = Permissions(
+    visible=live_oneself,
+    visible_related=shown,
+    linkable=live,
+    private=PRIVATE,
+    sees_private=oneself,
+    list=admin,
+    read=anyone,
+    create=anyone,
+    update=user_itself,
+    delete=user_itself,
+    write={
+        "password": freshly_signed_in,
+        "is_super_admin": super_admin_later,
+        **dict.fromkeys(("is_admin", "is_verified", "is_blocked", "is_sales_admin", "is_marketer"), admin_later),
+    },
+)

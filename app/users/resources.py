@@ -1,0 +1,96 @@
+"""/v1/users: sign-up, oneself, and what admins see."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from flask import Response
+from flask_rest_jsonapi_next import Api
+from sqlalchemy import ColumnElement, FromClause, exists, literal, select
+
+from app import throttle
+from app.errors import Forbidden
+from app.extensions import db
+from app.jsonapi.permissions import Access
+from app.jsonapi.resource_type import TYPES, ResourceType
+from app.jsonapi.resources import ResourceDetail, ResourceList, route_relations
+from app.jsonapi.viewer import Viewer
+from app.jsonapi.writing import DataLayer
+from app.users.models import User
+from app.users.passwords import hash_password
+from app.users.permissions import PERMISSIONS, event_roles
+from app.users.schemas import UserSchema
+from app.users.sign_ins import revoke_all
+
+
+def _has_role(role: str) -> Callable[[FromClause], ColumnElement[Any]]:
+    def expression(users: FromClause) -> ColumnElement[Any]:
+        roles = event_roles()
+        return exists(select(literal(1)).where(roles.c.user_id == users.c.id, roles.c.role == role))
+
+    return expression
+
+
+USER = ResourceType(
+    schema=UserSchema,
+    model=User,
+    plural="users",
+    permissions=PERMISSIONS,
+    computed={
+        "is_user_owner": _has_role("owner"),
+        "is_user_organizer": _has_role("organizer"),
+        "is_user_coorganizer": _has_role("coorganizer"),
+    },
+    conflicts={"uq_users_email": ("email", "Email already exists")},
+)
+
+
+class UserData(DataLayer):
+    """Passwords become hashes; what ends trust in a session ends the session."""
+
+    def before_create_object(self, data: dict[str, Any], access: Access) -> None:
+        data["password_hash"] = hash_password(data.pop("password"))
+
+    def answer_access(self, row: Any, access: Access) -> Access:
+        """Whoever signed up sees himself, though he is not signed in yet."""
+        return replace(access, viewer=Viewer(id=row.id)) if access.viewer.is_anonymous else access
+
+    def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        if "password" in data:
+            data["password_hash"] = hash_password(data.pop("password"))
+            keep = access.viewer.sign_in_id if access.viewer.id == row.id else None
+            revoke_all(row.id, except_sign_in_id=keep)
+        if "email" in data and data["email"].lower() != row.email.lower():
+            data.setdefault("is_verified", False)
+
+    def before_delete_object(self, row: Any, access: Access) -> None:
+        event, roles = TYPES["event"].table, event_roles()
+        team = select(literal(1)).where(
+            roles.c.user_id == row.id, event.c.id == roles.c.event_id, event.c.deleted_at.is_(None)
+        )
+        if db.session.scalar(select(exists(team))):
+            raise Forbidden("A member of the team of an event cannot be deleted.")
+        revoke_all(row.id)
+
+
+class UserList(ResourceList):
+    """All users, for admins; signing up, for anyone."""
+
+    data_layer = {"class": UserData, "type": USER}
+
+    def post(self) -> Response:
+        throttle.count("sign-up")
+        return super().post()
+
+
+class UserDetail(ResourceDetail):
+    """One user."""
+
+    data_layer = {"class": UserData, "type": USER}
+
+
+def route(api: Api) -> None:
+    """The URLs of users."""
+    api.route(UserList, "user_list", "/users")
+    api.route(UserDetail, "user_detail", "/users/<id>")
+    route_relations(api, USER, UserData)

@@ -1,0 +1,135 @@
+"""Sign-ins: a log-in, the chain of refresh tokens that descends from it, and its end."""
+
+import base64
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, cast
+from uuid import UUID
+
+import structlog
+from flask import current_app
+from sqlalchemy import CursorResult, Executable, delete, exists, func, insert, select, update
+from uuid_utils.compat import uuid7
+
+from app.extensions import db
+from app.users.models import RefreshToken, SignIn, User
+from app.users.tokens import ACCESS_LIFE, Access, new_access_token
+
+REFRESH_LIFE = timedelta(days=30)
+
+GRACE = timedelta(seconds=10)
+"""How long a used refresh token still gives its successor: the answer may have been lost, or two tabs refreshed."""
+
+BATCH = 1000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a client holds: one token for requests, one for the next pair."""
+
+    access_token: str
+    refresh_token: str
+
+
+def start(user_id: int) -> Tokens:
+    """Sign a user in."""
+    sign_in_id, refresh_token = uuid7(), secrets.token_urlsafe(32)
+    db.session.execute(insert(SignIn).values(id=sign_in_id, user_id=user_id))
+    _keep(refresh_token, sign_in_id)
+    return Tokens(new_access_token(Access(user_id, sign_in_id, is_fresh=True)), refresh_token)
+
+
+def rotate(presented: str) -> Tokens | None:
+    """The next pair for a refresh token, which is used up by it; None for one that is no good.
+
+    A token that was used up longer ago than the grace has been stolen from one of two holders: its sign-in ends. The
+    caller commits in either case.
+    """
+    link = db.session.execute(
+        select(
+            RefreshToken.sign_in_id,
+            RefreshToken.used_at,
+            (RefreshToken.used_at > func.now() - GRACE).label("in_grace"),
+            SignIn.user_id,
+        )
+        .join(SignIn, SignIn.id == RefreshToken.sign_in_id)
+        .join(User, User.id == SignIn.user_id)
+        .where(
+            RefreshToken.token_hash == _digest(presented),
+            RefreshToken.expires_at > func.now(),
+            SignIn.revoked_at.is_(None),
+            User.deleted_at.is_(None),
+            User.is_blocked.is_(False),
+        )
+        # Two requests with one token stand in line here: the second sees what the first has done.
+        .with_for_update(of=RefreshToken)
+    ).one_or_none()
+    if link is None:
+        return None
+    successor = _successor(presented)
+    if link.used_at is None:
+        _use_up(presented)
+        _keep(successor, link.sign_in_id)
+    elif not link.in_grace:
+        log.warning("refresh token used twice", sign_in_id=str(link.sign_in_id), user_id=link.user_id)
+        revoke(link.sign_in_id)
+        return None
+    return Tokens(new_access_token(Access(link.user_id, link.sign_in_id, is_fresh=False)), successor)
+
+
+def revoke(sign_in_id: UUID) -> None:
+    """End one sign-in: its tokens, access tokens too, stop working at once."""
+    _change(update(SignIn).where(SignIn.id == sign_in_id, SignIn.revoked_at.is_(None)).values(revoked_at=func.now()))
+
+
+def revoke_all(user_id: int, except_sign_in_id: UUID | None = None) -> None:
+    """End every sign-in of a user, but the one named."""
+    ended = update(SignIn).where(SignIn.user_id == user_id, SignIn.revoked_at.is_(None))
+    if except_sign_in_id is not None:
+        ended = ended.where(SignIn.id != except_sign_in_id)
+    _change(ended.values(revoked_at=func.now()))
+
+
+def prune(older_than: timedelta) -> int:
+    """Delete a batch of refresh tokens and of sign-ins that ended longer ago than this; the number deleted."""
+    past = func.now() - older_than
+    expired = select(RefreshToken.token_hash).where(RefreshToken.expires_at < past).limit(BATCH)
+    is_over = ~exists().where(RefreshToken.sign_in_id == SignIn.id) & (SignIn.created_at < past - ACCESS_LIFE)
+    ended = select(SignIn.id).where((SignIn.revoked_at < past) | is_over).limit(BATCH)
+    with db.session.begin():
+        return _change(
+            delete(RefreshToken).where(RefreshToken.token_hash.in_(expired.with_for_update(skip_locked=True)))
+        ) + _change(delete(SignIn).where(SignIn.id.in_(ended.with_for_update(skip_locked=True))))
+
+
+def _keep(token: str, sign_in_id: UUID) -> None:
+    expires_at = func.now() + REFRESH_LIFE
+    db.session.execute(
+        insert(RefreshToken).values(token_hash=_digest(token), sign_in_id=sign_in_id, expires_at=expires_at)
+    )
+
+
+def _use_up(token: str) -> None:
+    _change(update(RefreshToken).where(RefreshToken.token_hash == _digest(token)).values(used_at=func.now()))
+
+
+def _change(statement: Executable) -> int:
+    """Run a bulk statement; the number of rows it touched."""
+    result = db.session.execute(statement, execution_options={"synchronize_session": False})
+    return cast("CursorResult[Any]", result).rowcount
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode()).digest()
+
+
+def _successor(token: str) -> str:
+    """The token that follows this one: derived, so that within the grace it is given again without being stored."""
+    key = current_app.config["SECRET_KEY"].encode()
+    digest = hmac.digest(key, b"refresh-token:" + token.encode(), "sha256")
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")

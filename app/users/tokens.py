@@ -1,0 +1,125 @@
+"""Signed tokens (JWT): access tokens and those sent by mail, told apart by their `typ`."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import jwt
+from flask import current_app
+
+ALGORITHM = "HS256"
+LONGEST = 2048
+"""Characters of a token; what is longer is not even decoded."""
+
+ACCESS = "at+jwt"
+VERIFY_EMAIL = "verify-email+jwt"
+RESET_PASSWORD = "reset-password+jwt"  # noqa: S105  # the name of a kind of token
+
+ACCESS_LIFE = timedelta(minutes=15)
+MAIL_LIFE = {VERIFY_EMAIL: timedelta(hours=24), RESET_PASSWORD: timedelta(hours=1)}
+
+REQUIRED = {
+    ACCESS: ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "fresh"],
+    VERIFY_EMAIL: ["iss", "aud", "sub", "exp", "iat", "jti", "email"],
+    RESET_PASSWORD: ["iss", "aud", "sub", "exp", "iat", "jti", "fingerprint"],
+}
+
+
+class InvalidToken(Exception):
+    """The token is not one of ours, or was changed on its way."""
+
+
+class ExpiredToken(InvalidToken):
+    """The token was ours and its time is over."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a valid access token says."""
+
+    user_id: int
+    sign_in_id: UUID
+    is_fresh: bool
+
+
+def new_access_token(access: Access) -> str:
+    """An access token for 15 minutes (RFC 9068)."""
+    now = int(time.time())
+    claims = {"iat": now, "nbf": now, "exp": now + int(ACCESS_LIFE.total_seconds()), "jti": uuid4().hex}
+    return _sign(
+        ACCESS, {**claims, "sub": str(access.user_id), "sid": str(access.sign_in_id), "fresh": access.is_fresh}
+    )
+
+
+def read_access_token(token: str, *, forgive_expiry: bool = False) -> Access:
+    """What the token says; InvalidToken or ExpiredToken otherwise. Signature, issuer and audience always count."""
+    claims = _read(ACCESS, token, forgive_expiry=forgive_expiry)
+    try:
+        return Access(user_id_in(claims), UUID(claims["sid"]), claims["fresh"] is True)
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidToken from None
+
+
+def new_mail_token(kind: str, *, user_id: int, sent_at: datetime, jti: UUID, **claims: str) -> str:
+    """A token for a mail; equal arguments make equal tokens, so that a mail sent twice has the same bytes."""
+    issued = sent_at.timestamp()
+    life = {"iat": issued, "exp": issued + MAIL_LIFE[kind].total_seconds()}
+    return _sign(kind, {**claims, **life, "sub": str(user_id), "jti": str(jti)})
+
+
+def read_mail_token(kind: str, token: str) -> dict[str, Any]:
+    """The claims of a token of this kind; InvalidToken or ExpiredToken otherwise."""
+    return _read(kind, token)
+
+
+def user_id_in(claims: Mapping[str, Any]) -> int:
+    """The id of the user a token is about; ValueError when `sub` is no id."""
+    subject = claims["sub"]
+    if not subject.isascii() or not subject.isdigit() or len(subject) > 18:
+        raise ValueError("sub is not an id")
+    return int(subject)
+
+
+def _sign(kind: str, claims: dict[str, Any]) -> str:
+    key = current_app.config["JWT_KEYS"][0]
+    issuer = current_app.config["PUBLIC_URL"]
+    return jwt.encode(
+        {"iss": issuer, "aud": issuer, **claims}, key.secret, ALGORITHM, headers={"kid": key.kid, "typ": kind}
+    )
+
+
+def _read(kind: str, token: str, *, forgive_expiry: bool = False) -> dict[str, Any]:
+    if len(token) > LONGEST:
+        raise InvalidToken
+    issuer = current_app.config["PUBLIC_URL"]
+    try:
+        decoded = jwt.decode_complete(
+            token,
+            _key_for(token),
+            algorithms=[ALGORITHM],
+            audience=issuer,
+            issuer=issuer,
+            options={"require": REQUIRED[kind], "strict_aud": True, "verify_exp": not forgive_expiry},
+        )
+    except jwt.ExpiredSignatureError:
+        # What else may be wrong is said first: "expired" is an answer for our own tokens only.
+        _read(kind, token, forgive_expiry=True)
+        raise ExpiredToken from None
+    except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):  # a header may hold any JSON
+        raise InvalidToken from None
+    if decoded["header"].get("typ") != kind:
+        raise InvalidToken
+    claims: dict[str, Any] = decoded["payload"]
+    return claims
+
+
+def _key_for(token: str) -> bytes:
+    kid = jwt.get_unverified_header(token).get("kid")
+    for key in current_app.config["JWT_KEYS"]:
+        if key.kid == kid:
+            secret: bytes = key.secret
+            return secret
+    raise InvalidToken

@@ -1,0 +1,109 @@
+"""VAR_DIR has one owner at a time, who writes down what runs there."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import psutil
+
+from app.orphans import kill_group
+
+PATIENCE = 1.0
+"""Seconds to wait for an owner that is just going."""
+
+
+class Busy(Exception):
+    """Somebody else owns this VAR_DIR."""
+
+
+@contextmanager
+def owned(var_dir: Path) -> Iterator[None]:
+    """Own the directory; raises Busy while another process does. The lock goes with the process, however it ends."""
+    var_dir.mkdir(parents=True, exist_ok=True)
+    with (var_dir / "owner.lock").open("a") as file:
+        deadline = monotonic() + PATIENCE
+        while not _lock(file.fileno(), fcntl.LOCK_EX):
+            if monotonic() > deadline:
+                raise Busy(f"{var_dir} is in use by process {_read(var_dir).get('owner', {}).get('pid', 'unknown')}")
+            sleep(0.05)
+        _end_leftovers(var_dir)
+        try:
+            yield
+        finally:
+            _state_file(var_dir).unlink(missing_ok=True)
+
+
+@contextmanager
+def used(var_dir: Path) -> Iterator[None]:
+    """Use the servers of the owner; `wait_for_users` lets it end after us."""
+    with (var_dir / "users.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def wait_for_users(var_dir: Path) -> None:
+    """Return when nobody uses our servers any more."""
+    with (var_dir / "users.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def write(var_dir: Path, state: dict[str, Any]) -> None:
+    """Write down what runs: `{name: described(pid), ...}`, whole or not at all."""
+    draft = var_dir / "running.json.new"
+    draft.write_text(json.dumps({"owner": described(os.getpid()), **state}))
+    draft.replace(_state_file(var_dir))
+
+
+def running(var_dir: Path) -> dict[str, Any] | None:
+    """What the owner wrote; None when nobody owns the directory."""
+    try:
+        with (var_dir / "owner.lock").open() as file:
+            return None if _lock(file.fileno(), fcntl.LOCK_SH) else _read(var_dir)
+    except FileNotFoundError:
+        return None
+
+
+def described(pid: int) -> dict[str, Any]:
+    """A process that can be told from a later one with the same number."""
+    return {"pid": pid, "started": psutil.Process(pid).create_time()}
+
+
+def is_alive(process: Any) -> bool:
+    """Whether this is a described process that still runs."""
+    try:
+        found = psutil.Process(process["pid"])
+        return bool(found.create_time() == process["started"] and found.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.NoSuchProcess, TypeError, KeyError):
+        return False
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _state_file(var_dir: Path) -> Path:
+    return var_dir / "running.json"
+
+
+def _read(var_dir: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(_state_file(var_dir).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _end_leftovers(var_dir: Path) -> None:
+    """End what an owner that was killed left behind; each led a process group."""
+    for name, process in _read(var_dir).items():
+        if name != "owner" and is_alive(process):
+            kill_group(process["pid"])

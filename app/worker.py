@@ -1,0 +1,115 @@
+"""The Celery side: an app whose tasks run in the Flask app's context, and the process that runs them.
+
+Celery on Redis is a wake-up, never the truth: a lost message is published again from the outbox, so every setting
+here prefers to stop early and run again.
+"""
+
+import os
+import secrets
+from typing import Any
+
+from celery import Celery, Task, signals
+from flask import Flask
+
+from app.extensions import db
+from app.health.heartbeat import Heartbeat
+from app.orphans import forks_die_with_parent
+from app.outbox import EVENTS_QUEUE
+from app.redis_client import broker_url
+
+QUEUES = (EVENTS_QUEUE,)
+"""What a worker serves."""
+
+TASK_SECONDS = 120
+"""A task is killed after this; its soft limit comes 20 s earlier."""
+
+
+def make_celery(app: Flask) -> Celery:
+    """The Celery app of this Flask app; tasks declared with `shared_task` belong to it from now on."""
+    # Read once, when Celery first imports billiard: SIGTERM waits for running tasks no longer than the soft shutdown,
+    # then hands them back.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    celery = Celery("open-event", task_cls=_task_in_context_of(app))
+    celery.conf.update(_settings(app.config))
+    celery.steps["worker"].add(Heartbeat)
+    celery.set_default()
+    app.extensions["celery"] = celery
+    return celery
+
+
+def _task_in_context_of(app: Flask) -> type[Task]:
+    class TaskInContext(Task):  # type: ignore[misc]  # Celery carries no types
+        """Runs in an app context of its own, hence with a session of its own that ends with the task.
+
+        That holds for a task called inside a request as well: the caller's session and the rows it loaded stay whole.
+        """
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            with app.app_context():
+                return self.run(*args, **kwargs)
+
+    return TaskInContext
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "broker_url": broker_url(config["REDIS_URL"]),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "visibility_timeout": 2 * TASK_SECONDS,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "health_check_interval": 10,
+        },
+        "task_default_queue": EVENTS_QUEUE,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_ignore_result": True,
+        "task_publish_retry": False,
+        "task_time_limit": TASK_SECONDS,
+        "task_soft_time_limit": TASK_SECONDS - 20,
+        "worker_prefetch_multiplier": 1,
+        "worker_max_tasks_per_child": 200,
+        "worker_soft_shutdown_timeout": 20 if config["APP_ENV"] == "production" else 8,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+    }
+
+
+def worker_arguments(config: dict[str, Any]) -> list[str]:
+    """What `celery` is called with to serve all queues."""
+    return [
+        "worker",
+        f"--queues={','.join(QUEUES)}",
+        f"--concurrency={config['WORKER_CONCURRENCY']}",
+        # Two workers of one name would answer for each other.
+        f"--hostname={EVENTS_QUEUE}-{secrets.token_hex(4)}@%h",
+        "--pool=prefork",
+        "--loglevel=INFO",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
+
+
+def run_worker(app: Flask) -> None:
+    """Serve all queues until SIGTERM or SIGINT; a kill -9 takes the pool along."""
+    celery: Celery = app.extensions["celery"]
+    forks_die_with_parent()
+
+    def forget_connections(**_: Any) -> None:
+        """A connection opened before the fork belongs to the parent."""
+        with app.app_context():
+            for engine in db.engines.values():
+                engine.dispose(close=False)
+
+    signals.worker_process_init.connect(forget_connections, weak=False)
+    celery.worker_main(worker_arguments(app.config))
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]  # Celery carries no types
+def _leave_logging_alone(**_: Any) -> None:
+    """A receiver of this signal keeps Celery from setting up handlers of its own: `app.logs` has done it."""

@@ -1,0 +1,56 @@
+"""What Alembic runs by: the database and the models of the current app."""
+
+from typing import Any
+
+from alembic import context
+from flask import current_app
+from sqlalchemy import text
+
+MIGRATION_LOCK = 5_041_977
+"""Advisory lock: of several servers that migrate at once one does, the others wait and find nothing to do."""
+
+db = current_app.extensions["migrate"].db
+options: dict[str, Any] = {
+    "target_metadata": db.metadata,
+    "compare_type": True,
+    "compare_server_default": True,
+    "on_version_apply": lambda step, **_: tell(step),
+}
+
+
+def tell(step: Any) -> None:
+    """One line for each revision."""
+    verb = "upgraded to" if step.is_upgrade else "downgraded from"
+    context.config.print_stdout(f"{verb} {step.up_revision_id}")
+
+
+def run_offline() -> None:
+    """Print the SQL (`db upgrade --sql`)."""
+    context.configure(dialect_name="postgresql", literal_binds=True, **options)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run_online() -> None:
+    """Migrate, everything or nothing."""
+    with db.engine.connect() as connection:
+        context.configure(connection=connection, process_revision_directives=number, **options)
+        with context.begin_transaction():
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            context.run_migrations()
+
+
+def number(_context: object, _revision: object, directives: list[Any]) -> None:
+    """`db migrate` numbers its revisions and writes none when the models have not changed."""
+    script = directives[0]
+    if getattr(context.config.cmd_opts, "autogenerate", False) and script.upgrade_ops.is_empty():
+        directives.clear()
+        context.config.print_stdout("The models have not changed.")
+    else:
+        script.rev_id = f"{len(list(context.script.walk_revisions())) + 1:04}"
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    run_online()

@@ -1,0 +1,168 @@
+"""A PostgreSQL and a Redis of the suite's own, the app on them, and real processes beside it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import flask_migrate
+import psycopg
+import pytest
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+from psycopg import sql
+
+import config
+from app import embedded
+from app.extensions import db
+from app.factory import create_app
+from app.orphans import dying_with_parent, kill_group
+
+pytest_plugins = ["tests.world"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 15, what: str = "") -> Any:
+    """What the condition returns once it is true; fails when that takes longer than this."""
+    deadline = monotonic() + seconds
+    while not (result := condition()):
+        if monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {what or condition}")
+        sleep(0.02)
+    return result
+
+
+@pytest.fixture(scope="session", name="wait_until")
+def _wait_until() -> Callable[..., Any]:
+    """`wait_until(condition, seconds)` for tests."""
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """DATABASE_URL and REDIS_URL of servers that nobody else uses, the tables made by Alembic."""
+    var_dir = tmp_path_factory.mktemp("servers")
+    with ExitStack() as stack:
+        started: list[embedded.Server] = [embedded.Postgres(var_dir), embedded.Redis(var_dir)]
+        for server in started:
+            stack.enter_context(embedded.run(server))
+        for server in started:
+            embedded.wait_until(server.answers, f"{server.name} does not answer")
+        yield embedded.urls(started)
+
+
+@pytest.fixture(scope="session")
+def environment(servers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Every setting of the suite, so that nothing comes from the developer's own environment or `.env`."""
+    return {
+        **{setting.name: setting.default for setting in config.SETTINGS},
+        **servers,
+        "APP_ENV": "testing",
+        "PORT": str(free_port()),
+        "VAR_DIR": str(tmp_path_factory.mktemp("var")),
+        "RATELIMIT_ENABLED": "0",
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def app(environment: dict[str, str]) -> Iterator[Flask]:
+    """The app; a test that needs its context pushes one."""
+    app = create_app(config.read(environment))
+    with app.app_context():
+        flask_migrate.upgrade(directory=str(ROOT / "migrations"))
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client that speaks WSGI to the app in this process."""
+    return app.test_client()
+
+
+@pytest.fixture(autouse=True)
+def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Empty all tables and Redis after each test that could write."""
+    yield
+    if {"app", "processes"} & set(request.fixturenames):
+        servers = request.getfixturevalue("servers")
+        with psycopg.connect(servers["DATABASE_URL"], options="-c lock_timeout=10s") as connection:
+            for table in reversed(db.metadata.sorted_tables):
+                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table.name)))
+        with redis.Redis.from_url(servers["REDIS_URL"]) as client:
+            client.flushall()
+
+
+@dataclass
+class Processes:
+    """Real `manage.py` processes on the suite's servers; `stop` or the end of the test ends them for sure."""
+
+    environment: Mapping[str, str]
+    logs: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def base_url(self) -> str:
+        """Where `web` listens."""
+        return f"http://127.0.0.1:{self.environment['PORT']}"
+
+    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+        """Run `manage.py <arguments>`, with these settings besides the suite's."""
+        with self.log(arguments[0]).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), *arguments],
+                env={**os.environ, **self.environment, **settings},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=dying_with_parent(),
+            )
+        self.started.append(process)
+        return process
+
+    def log(self, name: str) -> Path:
+        """What the process of this name has said."""
+        return self.logs / f"{name}.log"
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL for the process alone; its children follow on their own."""
+        process.kill()
+        process.wait(10)
+
+    def stop(self, process: subprocess.Popen[bytes], seconds: float = 15) -> int:
+        """SIGTERM, and SIGKILL for the whole group when that takes too long; the exit status."""
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        kill_group(process.pid)
+        return process.wait(10)
+
+
+@pytest.fixture
+def processes(app: Flask, environment: dict[str, str], tmp_path: Path) -> Iterator[Processes]:
+    """Start worker, relay and web for one test."""
+    running = Processes(environment, tmp_path)
+    yield running
+    for process in running.started:
+        process.send_signal(signal.SIGTERM)
+    for process in running.started:
+        running.stop(process)

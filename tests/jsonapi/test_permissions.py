@@ -1,0 +1,189 @@
+"""The permission table: role x resource x verb."""
+
+import pytest
+
+from tests.world import ROLES, World, ids
+
+READ = {
+    "published": dict.fromkeys(ROLES, 200),
+    "draft": {"anonymous": 404, "stranger": 404} | dict.fromkeys(ROLES[2:], 200),
+    "private": {"anonymous": 404, "stranger": 404} | dict.fromkeys(ROLES[2:], 200),
+    "trashed": dict.fromkeys(ROLES, 404),
+}
+"""Status of a GET by the id of something that belongs to an event in this state."""
+
+WRITE = {
+    "published": {"anonymous": 401, "stranger": 403} | dict.fromkeys(ROLES[2:], 200),
+    "draft": {"anonymous": 401, "stranger": 404} | dict.fromkeys(ROLES[2:], 200),
+    "private": {"anonymous": 401, "stranger": 404} | dict.fromkeys(ROLES[2:], 200),
+    "trashed": {"anonymous": 401} | dict.fromkeys(ROLES[1:], 404),
+}
+"""Status of a PATCH or DELETE of it."""
+
+
+@pytest.mark.parametrize("state", READ)
+def test_reading_an_event_and_what_belongs_to_it(world: World, state: str) -> None:
+    event, faq_type, faq = world.events[state], world.types[state], world.faqs[state]
+    paths = [
+        f"/v1/events/{event}",
+        f"/v1/events/{event}/owner",
+        f"/v1/events/{event}/organizers",
+        f"/v1/events/{event}/faqs",
+        f"/v1/events/{event}/faq-types",
+        f"/v1/events/{event}/relationships/faqs",
+        f"/v1/events/{event}/relationships/owner",
+        f"/v1/events/{event}/relationships/coorganizers",
+        f"/v1/faq-types/{faq_type}",
+        f"/v1/faq-types/{faq_type}/event",
+        f"/v1/faq-types/{faq_type}/faqs",
+        f"/v1/faq-types/{faq_type}/relationships/faqs",
+        f"/v1/faqs/{faq}",
+        f"/v1/faqs/{faq}/event",
+        f"/v1/faqs/{faq}/faq-type",
+        f"/v1/faqs/{faq}/relationships/event",
+        f"/v1/faqs/{faq}/relationships/faq-type",
+    ]
+    for role in ROLES:
+        for path in paths:
+            expected = READ[state][role]
+            if path.endswith(f"{event}/owner") and expected == 200 and role in ("anonymous", "stranger"):
+                expected = 404  # the owner's profile is not public
+            assert world.callers[role].get(path).status_code == expected, (role, path)
+
+
+@pytest.mark.parametrize("state", WRITE)
+@pytest.mark.parametrize("role", ROLES)
+def test_changing_and_deleting(world: World, state: str, role: str) -> None:
+    caller, expected = world.callers[role], WRITE[state][role]
+    event, faq_type, faq = world.events[state], world.types[state], world.faqs[state]
+
+    assert caller.update(f"/v1/faqs/{faq}", "faq", {"question": "New?"}).status_code == expected
+    assert caller.update(f"/v1/faq-types/{faq_type}", "faq-type", {"name": "New"}).status_code == expected
+    assert caller.update(f"/v1/events/{event}", "event", {"name": "New"}).status_code == expected
+    assert caller.delete(f"/v1/faqs/{faq}").status_code == expected
+    assert caller.delete(f"/v1/faq-types/{faq_type}").status_code == expected
+    assert caller.delete(f"/v1/events/{event}").status_code == expected
+
+
+CREATE = {
+    "published": {"anonymous": 401, "stranger": 403} | dict.fromkeys(ROLES[2:], 201),
+    "draft": {"anonymous": 401, "stranger": 404} | dict.fromkeys(ROLES[2:], 201),
+    "private": {"anonymous": 401, "stranger": 404} | dict.fromkeys(ROLES[2:], 201),
+    "trashed": {"anonymous": 401} | dict.fromkeys(ROLES[1:], 404),
+}
+
+
+@pytest.mark.parametrize("state", CREATE)
+@pytest.mark.parametrize("role", ROLES)
+def test_creating_below_an_event(world: World, state: str, role: str) -> None:
+    caller, expected, event = world.callers[role], CREATE[state][role], world.events[state]
+
+    made = caller.create("/v1/faqs", "faq", {"question": "Where?", "answer": "Here"}, event=event)
+    type_made = caller.create("/v1/faq-types", "faq-type", {"name": "Venue"}, event=event)
+
+    assert (made.status_code, type_made.status_code) == (expected, expected)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_creating_an_event(world: World, role: str) -> None:
+    made = world.callers[role].create("/v1/events", "event", {"name": "Mine", "timezone": "UTC"})
+
+    assert made.status_code == (401 if role == "anonymous" else 201)
+
+
+VISIBLE = {"anonymous": {"published", "others"}, "stranger": {"published", "others"}}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("collection", ["events", "faqs", "faq-types"])
+def test_lists_and_their_counts_hold_what_the_role_sees(world: World, role: str, collection: str) -> None:
+    known = {"events": world.events, "faqs": world.faqs, "faq-types": world.types}[collection]
+    visible = VISIBLE.get(role, {"published", "draft", "private", "others"})
+
+    answer = world.callers[role].get(f"/v1/{collection}")
+
+    assert set(ids(answer)) == {known[name] for name in visible}
+    assert answer.get_json(force=True)["meta"]["count"] == len(visible)
+
+
+USERS = {
+    "anonymous": {"list": 401, "own": 401, "other": 404, "change": 401},
+    "stranger": {"list": 403, "own": 200, "other": 404, "change": 404},
+    "owner": {"list": 403, "own": 200, "other": 404, "change": 404},
+    "admin": {"list": 200, "own": 200, "other": 200, "change": 200},
+    "super_admin": {"list": 200, "own": 200, "other": 200, "change": 200},
+}
+
+
+@pytest.mark.parametrize("role", USERS)
+def test_users(world: World, role: str) -> None:
+    caller, expected = world.callers[role], USERS[role]
+    other = f"/v1/users/{world.other.id}"
+
+    assert caller.get("/v1/users").status_code == expected["list"]
+    assert caller.get(other).status_code == expected["other"]
+    assert caller.get(f"{other}/events").status_code == expected["other"]
+    assert caller.update(other, "user", {"details": "New"}).status_code == expected["change"]
+    if caller.id:
+        assert caller.get(f"/v1/users/{caller.id}").status_code == expected["own"]
+        assert caller.update(f"/v1/users/{caller.id}", "user", {"details": "New"}).status_code == 200
+
+
+TEAM = {"anonymous": 401, "stranger": 403, "coorganizer": 403} | dict.fromkeys(ROLES[3:], 200)
+"""Status of a change to organizers or coorganizers of a published event."""
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("relation", ["organizers", "coorganizers"])
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_changing_a_team(world: World, role: str, relation: str, method: str) -> None:
+    path = f"/v1/events/{world.events['published']}/relationships/{relation}"
+    member = {"data": [{"type": "user", "id": str(world.stranger.id)}]}
+
+    assert world.callers[role].send(method, path, member).status_code == TEAM[role]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_handing_an_event_over(world: World, role: str) -> None:
+    path = f"/v1/events/{world.events['published']}/relationships/owner"
+    heir = {"data": {"type": "user", "id": str(world.stranger.id)}}
+    expected = {"anonymous": 401, "owner": 200, "admin": 200, "super_admin": 200}.get(role, 403)
+
+    assert world.callers[role].send("PATCH", path, heir).status_code == expected
+
+
+def test_a_private_event_opens_by_its_identifier_alone(world: World) -> None:
+    identifier = world.identifiers["private"]
+
+    answer = world.anonymous.get(f"/v1/events/{identifier}?include=faqs,faq-types")
+
+    document = answer.get_json(force=True)
+    assert answer.status_code == 200
+    assert document["data"]["links"]["self"] == f"/v1/events/{identifier}"
+    assert {(item["type"], int(item["id"])) for item in document["included"]} == {
+        ("faq", world.faqs["private"]),
+        ("faq-type", world.types["private"]),
+    }
+    assert ids(world.anonymous.get(f"/v1/events/{identifier}/faqs")) == [world.faqs["private"]]
+    assert world.anonymous.get(f"/v1/events/{world.identifiers['draft']}").status_code == 404
+
+
+def test_the_card_of_an_owner_with_a_public_profile(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}/owner"
+    world.owner.update(f"/v1/users/{world.owner.id}", "user", {"is-profile-public": True})
+
+    card = world.anonymous.get(path).get_json(force=True)["data"]
+
+    assert card["attributes"]["public-name"] == "owner in public"
+    assert not {"email", "contact", "is-admin", "created-at"} & card["attributes"].keys()
+    assert "relationships" not in card
+    assert world.anonymous.get(f"/v1/users/{world.owner.id}").status_code == 404
+
+
+def test_members_of_a_team_see_cards_and_themselves_whole(world: World) -> None:
+    answer = world.coorganizer.get(f"/v1/events/{world.events['draft']}?include=owner,organizers,coorganizers")
+
+    included = {int(item["id"]): item["attributes"] for item in answer.get_json(force=True)["included"]}
+    assert set(included) == {world.owner.id, world.organizer.id, world.coorganizer.id}
+    assert "email" not in included[world.owner.id]
+    assert included[world.coorganizer.id]["email"] == "coorganizer@example.com"

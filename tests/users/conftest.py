@@ -1,0 +1,110 @@
+"""People for the tests of accounts, and the mails they get."""
+
+from collections.abc import Callable, Iterator
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select, text
+
+from app import outbox
+from app.extensions import db
+from app.users.models import User
+from app.users.passwords import hash_password
+
+PASSWORD = "correct horse battery"
+EMAIL = "Ada@example.com"
+
+Sql = Callable[..., list[tuple[object, ...]]]
+
+
+@pytest.fixture
+def make_user(app: Flask) -> Callable[..., int]:
+    """A function that stores a user and gives the id."""
+
+    def make(email: str = EMAIL, password: str = PASSWORD, **columns: object) -> int:
+        with app.app_context():
+            user = User(email=email, password_hash=hash_password(password), **columns)
+            db.session.add(user)
+            db.session.commit()
+            return user.id
+
+    return make
+
+
+@pytest.fixture
+def user_id(make_user: Callable[..., int]) -> int:
+    """Ada, who has not verified her address yet."""
+    return make_user()
+
+
+@pytest.fixture
+def sql(app: Flask) -> Sql:
+    """A function that runs a statement in a transaction of its own and gives its rows."""
+
+    def run(statement: str, **parameters: object) -> list[tuple[object, ...]]:
+        with app.app_context(), db.engine.begin() as connection:
+            result = connection.execute(text(statement), parameters)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    return run
+
+
+@pytest.fixture
+def log_in(client: FlaskClient) -> Callable[..., dict[str, str]]:
+    """A function that logs Ada in and gives her tokens."""
+
+    def post(email: str = EMAIL, password: str = PASSWORD) -> dict[str, str]:
+        response = client.post("/v1/auth/login", json={"email": email, "password": password})
+        assert response.status_code == 200, response.text
+        return response.get_json()
+
+    return post
+
+
+@pytest.fixture
+def is_signed_in(client: FlaskClient) -> Callable[[dict[str, str]], bool]:
+    """Whether an access token works."""
+
+    def ask(tokens: dict[str, str]) -> bool:
+        return client.get("/v1/users/user-details/get-user-id", headers=bearer(tokens)).status_code == 200
+
+    return ask
+
+
+@pytest.fixture
+def deliver(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[EmailMessage]]]:
+    """A function that does what the worker does with all open orders, and gives the mails this made."""
+    monkeypatch.setitem(app.config, "VAR_DIR", tmp_path)
+
+    def run() -> list[EmailMessage]:
+        with app.app_context():
+            ids = db.session.scalars(select(outbox.OutboxEntry.id).where(outbox.OutboxEntry.done_at.is_(None))).all()
+            db.session.rollback()
+            for id in ids:
+                outbox.consume(id)
+        files = [tmp_path / "mail" / f"{id}@localhost.eml" for id in ids]
+        return [parsed(file.read_bytes()) for file in files if file.exists()]
+
+    return run
+
+
+def parsed(content: bytes) -> EmailMessage:
+    """A mail as its reader sees it."""
+    mail = message_from_bytes(content, policy=policy.default)
+    assert isinstance(mail, EmailMessage)
+    return mail
+
+
+def bearer(tokens: dict[str, str]) -> dict[str, str]:
+    """The header a client sends."""
+    return {"Authorization": f"JWT {tokens['access_token']}"}
+
+
+def token_in(mail: EmailMessage) -> str:
+    """The token of a mail: a line of its own."""
+    (token,) = [line for line in mail.get_content().splitlines() if line.startswith("ey")]
+    return str(token)

@@ -1,0 +1,328 @@
+"""Verification, password change and reset, by the routes and the mails."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app.users import tokens
+from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer, token_in
+
+NEW = "another good one"
+
+Deliver = Callable[[], list[EmailMessage]]
+LogIn = Callable[..., dict[str, str]]
+
+
+def code_of(response: object) -> tuple[int, str, str]:
+    """Status, code and pointer of a refusal."""
+    (error,) = response.get_json(force=True)["errors"]  # type: ignore[attr-defined]  # a test response
+    return response.status_code, error["code"], error.get("source", {}).get("pointer", "")  # type: ignore[attr-defined]  # same
+
+
+# --- verification
+
+
+def test_a_new_user_gets_a_mail_whose_token_verifies_once(
+    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+) -> None:
+    (mail,) = deliver()
+    body = {"data": {"token": token_in(mail)}}
+
+    first = client.post("/v1/auth/verify-email", json=body)
+    second = client.post("/v1/auth/verify-email", json=body)
+
+    assert (mail["To"], mail["X-Resource-Type"], mail["X-Resource-Id"]) == (EMAIL, "user", str(user_id))
+    assert first.status_code == 200
+    assert sql("SELECT is_verified FROM users") == [(True,)]
+    assert code_of(second) == (400, "token-invalid", "/data/token")
+
+
+def test_an_order_carried_out_twice_makes_the_same_bytes(
+    app: Flask, user_id: int, deliver: Deliver, sql: Sql
+) -> None:
+    (first,) = deliver()
+    sql("UPDATE outbox_entries SET done_at = NULL")
+
+    (second,) = deliver()
+
+    assert first.as_bytes() == second.as_bytes()
+    assert first["Message-ID"] == second["Message-ID"]
+
+
+def test_verified_deleted_and_blocked_users_get_no_mail(
+    make_user: Callable[..., int], deliver: Deliver, sql: Sql
+) -> None:
+    make_user("v@example.com", is_verified=True)
+    make_user("b@example.com", is_blocked=True)
+    make_user("d@example.com")
+    sql("UPDATE users SET deleted_at = now() WHERE email = 'd@example.com'")
+
+    assert deliver() == []
+
+
+def test_a_token_is_good_for_the_address_it_went_to_only(
+    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+) -> None:
+    (mail,) = deliver()
+    sql("UPDATE users SET email = 'new@example.com'")
+
+    assert client.post("/v1/auth/verify-email", json={"token": token_in(mail)}).status_code == 400
+    assert sql("SELECT is_verified FROM users") == [(False,)]
+
+
+def test_a_used_token_does_not_verify_again_when_the_address_was_unverified(
+    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+) -> None:
+    token = token_in(deliver()[0])
+    client.post("/v1/auth/verify-email", json={"token": token})
+    sql("UPDATE users SET is_verified = false")
+
+    assert client.post("/v1/auth/verify-email", json={"token": token}).status_code == 400
+
+
+def test_a_token_sent_after_an_earlier_verification_verifies(
+    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+) -> None:
+    client.post("/v1/auth/verify-email", json={"token": token_in(deliver()[0])})
+    sql("UPDATE users SET is_verified = false")
+
+    client.post("/v1/auth/resend-verification-email", json={"data": {"email": EMAIL}})
+    (mail,) = deliver()
+
+    assert client.post("/v1/auth/verify-email", json={"token": token_in(mail)}).status_code == 200
+
+
+def test_resend_answers_alike_and_mails_only_who_waits(
+    client: FlaskClient, make_user: Callable[..., int], deliver: Deliver
+) -> None:
+    make_user()
+    make_user("verified@example.com", is_verified=True)
+    assert len(deliver()) == 1
+
+    answers = [
+        client.post("/v1/auth/resend-verification-email", json={"data": {"email": email}})
+        for email in (EMAIL.upper(), "verified@example.com", "nobody@example.com", "not an address")
+    ]
+
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
+    assert [mail["To"] for mail in deliver()] == [EMAIL]
+
+
+def test_a_verification_token_is_too_old_after_24_hours(
+    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+) -> None:
+    sql("UPDATE outbox_entries SET created_at = now() - interval '24 hours'")
+    (mail,) = deliver()
+
+    assert code_of(client.post("/v1/auth/verify-email", json={"data": {"token": token_in(mail)}})) == (
+        400,
+        "token-invalid",
+        "/data/token",
+    )
+
+
+@pytest.mark.parametrize("path", ["/v1/auth/verify-email", "/v1/auth/reset-password"])
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "x" * 100_000, "ö"])
+def test_what_is_no_mail_token_is_answered_400(client: FlaskClient, path: str, token: str) -> None:
+    method = "PATCH" if path.endswith("password") else "POST"
+
+    response = client.open(path, method=method, json={"data": {"token": token, "password": NEW}})
+
+    assert code_of(response) == (400, "token-invalid", "/data/token")
+
+
+def test_tokens_of_one_kind_do_not_serve_for_another(
+    client: FlaskClient, user_id: int, log_in: LogIn, deliver: Deliver
+) -> None:
+    (mail,) = deliver()
+    verification = token_in(mail)
+    client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
+    reset = token_in(deliver()[0])
+    access = log_in()["access_token"]
+
+    for wrong in (reset, access):
+        assert client.post("/v1/auth/verify-email", json={"token": wrong}).status_code == 400
+    for wrong in (verification, access):
+        assert client.patch("/v1/auth/reset-password", json={"token": wrong, "password": NEW}).status_code == 400
+    for wrong in (verification, reset):
+        assert client.post("/v1/auth/logout", headers={"Authorization": f"JWT {wrong}"}).status_code == 401
+
+
+# --- reset
+
+
+def test_a_reset_sets_the_password_once_and_ends_all_sessions(
+    client: FlaskClient,
+    make_user: Callable[..., int],
+    log_in: LogIn,
+    is_signed_in: Callable[[dict[str, str]], bool],
+    deliver: Deliver,
+) -> None:
+    make_user(is_verified=True)
+    session = log_in()
+    client.post("/v1/auth/reset-password", json={"data": {"email": "ada@EXAMPLE.com"}})
+    (mail,) = deliver()
+    body = {"data": {"token": token_in(mail), "password": NEW}}
+
+    assert client.patch("/v1/auth/reset-password", json=body).status_code == 200
+
+    assert not is_signed_in(session)
+    assert client.post("/v1/auth/token/refresh", json=session).status_code == 401
+    log_in(password=NEW)
+    assert client.post("/v1/auth/login", json={"email": EMAIL, "password": PASSWORD}).status_code == 401
+    assert code_of(client.patch("/v1/auth/reset-password", json=body)) == (400, "token-invalid", "/data/token")
+
+
+def test_one_reset_token_used_at_once_sets_one_password(
+    app: Flask, client: FlaskClient, make_user: Callable[..., int], deliver: Deliver
+) -> None:
+    make_user(is_verified=True)
+    client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
+    token = token_in(deliver()[0])
+
+    def reset(number: int) -> int:
+        body = {"data": {"token": token, "password": f"password {number}"}}
+        return app.test_client().patch("/v1/auth/reset-password", json=body).status_code
+
+    with ThreadPoolExecutor(4) as threads:
+        statuses = sorted(threads.map(reset, range(4)))
+
+    assert statuses == [200, 400, 400, 400]
+
+
+def test_a_reset_answers_alike_for_unknown_addresses(
+    client: FlaskClient, make_user: Callable[..., int], deliver: Deliver
+) -> None:
+    make_user(is_verified=True)
+    make_user("blocked@example.com", is_verified=True, is_blocked=True)
+
+    answers = [
+        client.post("/v1/auth/reset-password/", json={"data": {"email": email}})
+        for email in (EMAIL, "blocked@example.com", "nobody@example.com", "", "not an address")
+    ]
+
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
+    assert [mail["To"] for mail in deliver()] == [EMAIL]
+
+
+def test_a_reset_mail_is_not_sent_again_once_the_password_has_changed(
+    client: FlaskClient, make_user: Callable[..., int], deliver: Deliver, sql: Sql
+) -> None:
+    make_user(is_verified=True)
+    client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
+    (mail,) = deliver()
+    assert client.patch("/v1/auth/reset-password", json={"token": token_in(mail), "password": NEW}).status_code == 200
+    sql("UPDATE outbox_entries SET done_at = NULL WHERE consumer = 'users.mail_reset'")
+
+    mails = deliver()
+
+    assert [again.as_bytes() for again in mails] == [mail.as_bytes()]  # the file of the first time, no second mail
+    assert client.patch("/v1/auth/reset-password", json={"token": token_in(mail), "password": NEW}).status_code == 400
+
+
+def test_a_reset_token_is_too_old_after_an_hour(
+    client: FlaskClient, make_user: Callable[..., int], deliver: Deliver, sql: Sql
+) -> None:
+    make_user(is_verified=True)
+    client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
+    sql("UPDATE outbox_entries SET created_at = now() - interval '1 hour'")
+
+    token = token_in(deliver()[0])
+
+    assert client.patch("/v1/auth/reset-password", json={"token": token, "password": NEW}).status_code == 400
+    assert tokens.MAIL_LIFE[tokens.RESET_PASSWORD].total_seconds() == 3600
+
+
+@pytest.mark.parametrize("password", ["short", "x" * 129, ""])
+def test_an_unfit_new_password_is_refused_with_its_pointer(
+    client: FlaskClient, user_id: int, log_in: LogIn, password: str
+) -> None:
+    changed = client.post(
+        "/v1/auth/change-password", json={"old_password": PASSWORD, "new_password": password}, headers=bearer(log_in())
+    )
+    reset = client.patch("/v1/auth/reset-password", json={"data": {"token": "x", "password": password}})
+
+    assert code_of(changed) == (422, "invalid-value", "/new_password")
+    assert code_of(reset) == (422, "invalid-value", "/data/password")
+
+
+# --- change
+
+
+@pytest.mark.parametrize("wrap", [lambda body: body, lambda body: {"data": body}])
+@pytest.mark.parametrize("names", [("old-password", "new-password"), ("old_password", "new_password")])
+def test_a_changed_password_keeps_this_session_and_ends_the_others(
+    client: FlaskClient,
+    user_id: int,
+    log_in: LogIn,
+    is_signed_in: Callable[[dict[str, str]], bool],
+    wrap: Callable[[object], object],
+    names: tuple[str, str],
+) -> None:
+    here, there = log_in(), log_in()
+    body = wrap(dict(zip(names, (PASSWORD, NEW), strict=True)))
+
+    assert client.post("/v1/auth/change-password", json=body, headers=bearer(here)).status_code == 200
+
+    assert is_signed_in(here)
+    assert not is_signed_in(there)
+    assert client.post("/v1/auth/token/refresh", json=here).status_code == 200
+    assert client.post("/v1/auth/token/refresh", json=there).status_code == 401
+    log_in(password=NEW)
+
+
+def test_a_wrong_old_password_changes_nothing(client: FlaskClient, user_id: int, log_in: LogIn) -> None:
+    body = {"old-password": "wrong password", "new-password": NEW}
+
+    response = client.post("/v1/auth/change-password", json=body, headers=bearer(log_in()))
+
+    assert code_of(response) == (400, "wrong-password", "/old-password")
+    log_in()
+
+
+def test_changing_a_password_needs_a_token(client: FlaskClient) -> None:
+    body = {"old-password": PASSWORD, "new-password": NEW}
+
+    assert client.post("/v1/auth/change-password", json=body).status_code == 401
+
+
+def test_a_log_in_during_a_password_change_does_not_survive_it(
+    app: Flask, client: FlaskClient, user_id: int, log_in: LogIn, is_signed_in: Callable[[dict[str, str]], bool]
+) -> None:
+    mine = log_in()
+
+    def log_in_with_the_old_one(_: int) -> dict[str, str] | None:
+        response = app.test_client().post("/v1/auth/login", json={"email": EMAIL, "password": PASSWORD})
+        return response.get_json() if response.status_code == 200 else None
+
+    with ThreadPoolExecutor(4) as threads:
+        pending = [threads.submit(log_in_with_the_old_one, number) for number in range(6)]
+        body = {"old-password": PASSWORD, "new-password": NEW}
+        assert client.post("/v1/auth/change-password", json=body, headers=bearer(mine)).status_code == 200
+        sessions = [session for future in pending if (session := future.result())]
+
+    assert not any(is_signed_in(session) for session in sessions)
+
+
+# --- small questions
+
+
+def test_check_email_tells_whether_an_address_is_taken(client: FlaskClient, user_id: int, sql: Sql) -> None:
+    def exists(email: str) -> object:
+        return client.post("/v1/users/check_email", json={"email": email}).get_json()
+
+    assert exists(" ADA@example.com") == {"exists": True}
+    assert exists("nobody@example.com") == {"exists": False}
+    sql("UPDATE users SET deleted_at = now()")
+    assert exists(EMAIL) == {"exists": False}
+
+
+def test_get_user_id(client: FlaskClient, user_id: int, log_in: LogIn) -> None:
+    response = client.get("/v1/users/user-details/get-user-id/", headers=bearer(log_in()))
+
+    assert response.get_json() == {"user_id": user_id}
+    assert response.content_type == "application/json"

@@ -1,0 +1,255 @@
+"""The Authorization header: which tokens are somebody, and what all others are answered."""
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import create_engine, text
+
+from app.extensions import db
+from app.users import tokens
+from app.users.auth import get_identity, note_access
+from tests.users.conftest import PASSWORD, Sql, bearer
+
+URL = "/v1/users/user-details/get-user-id"
+
+Change = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+@pytest.fixture
+def access(log_in: Callable[..., dict[str, str]], user_id: int) -> str:
+    """A good access token."""
+    return log_in()["access_token"]
+
+
+@pytest.fixture
+def forge(app: Flask, access: str) -> Callable[..., str]:
+    """A function that signs the good token again with one thing changed."""
+
+    def sign(claims: dict[str, Any] | None = None, header: dict[str, Any] | None = None, **how: Any) -> str:
+        payload = jwt.decode(access, options={"verify_signature": False}) | (claims or {})
+        headers = jwt.get_unverified_header(access) | (header or {})
+        return jwt.encode(
+            {name: value for name, value in payload.items() if value is not None},
+            how.get("key", app.config["JWT_KEYS"][0].secret),
+            how.get("algorithm", "HS256"),
+            headers={name: value for name, value in headers.items() if name != "alg"},
+        )
+
+    return sign
+
+
+def get(client: FlaskClient, header: str | None) -> tuple[int, str]:
+    """Status and error code."""
+    response = client.get(URL, headers={"Authorization": header} if header is not None else {})
+    if response.status_code == 401:
+        assert response.content_type == "application/vnd.api+json"
+        assert "JWT" in response.headers["WWW-Authenticate"]
+        return 401, response.get_json(force=True)["errors"][0]["code"]
+    return response.status_code, ""
+
+
+@pytest.mark.parametrize("scheme", ["JWT", "Bearer", "jwt", "bearer"])
+def test_a_good_token_is_somebody_with_either_scheme(client: FlaskClient, access: str, scheme: str) -> None:
+    assert get(client, f"{scheme} {access}") == (200, "")
+
+
+def test_the_forged_token_is_good_before_anything_is_changed(client: FlaskClient, forge: Callable[..., str]) -> None:
+    assert get(client, f"JWT {forge()}") == (200, "")
+
+
+def test_without_a_header_a_route_for_signed_in_people_answers_401(client: FlaskClient) -> None:
+    assert get(client, None) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("name", ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "fresh"])
+def test_a_token_without_a_required_claim_is_invalid(client: FlaskClient, forge: Callable[..., str], name: str) -> None:
+    assert get(client, f"JWT {forge({name: None})}") == (401, "token-invalid")
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [
+        ({"exp": 1_700_000_000}, "token-expired"),
+        ({"exp": 1_700_000_000, "iss": "https://elsewhere.test"}, "token-invalid"),
+        ({"exp": "soon"}, "token-invalid"),
+        ({"nbf": 4_000_000_000}, "token-invalid"),
+        ({"iat": 4_000_000_000}, "token-invalid"),
+        ({"iss": "https://elsewhere.test"}, "token-invalid"),
+        ({"aud": "https://elsewhere.test"}, "token-invalid"),
+        ({"aud": ["https://elsewhere.test"]}, "token-invalid"),
+        ({"sub": 1}, "token-invalid"),
+        ({"sub": "x"}, "token-invalid"),
+        ({"sub": "-1"}, "token-invalid"),
+        ({"sub": "٣"}, "token-invalid"),
+        ({"sub": "9" * 30}, "token-invalid"),
+        ({"sub": "999999999"}, "token-revoked"),
+        ({"sid": "x"}, "token-invalid"),
+        ({"sid": 7}, "token-invalid"),
+        ({"sid": str(uuid4())}, "token-revoked"),
+    ],
+)
+def test_a_token_with_a_wrong_claim_is_refused(
+    client: FlaskClient, forge: Callable[..., str], claims: dict[str, Any], code: str
+) -> None:
+    assert get(client, f"JWT {forge(claims)}") == (401, code)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"kid": "nobody"}, {"kid": ""}, {"typ": "JWT"}, {"typ": tokens.VERIFY_EMAIL}, {"typ": tokens.RESET_PASSWORD}],
+)
+def test_a_token_with_a_wrong_header_is_refused(
+    client: FlaskClient, forge: Callable[..., str], header: dict[str, Any]
+) -> None:
+    assert get(client, f"JWT {forge(header=header)}") == (401, "token-invalid")
+
+
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")  # the forger's key is what it is
+def test_a_token_of_another_key_or_algorithm_is_refused(client: FlaskClient, forge: Callable[..., str]) -> None:
+    assert get(client, f"JWT {forge(key=bytes(32))}") == (401, "token-invalid")
+    assert get(client, f"JWT {forge(algorithm='HS512')}") == (401, "token-invalid")
+    assert get(client, f"JWT {forge(key=None, algorithm='none')}") == (401, "token-invalid")
+
+
+def test_a_changed_payload_is_refused(client: FlaskClient, access: str) -> None:
+    header, _, signature = access.split(".")
+    claims = jwt.decode(access, options={"verify_signature": False}) | {"sub": "2"}
+
+    changed = f"{header}.{_base64(claims)}.{signature}"
+
+    assert get(client, f"JWT {changed}") == (401, "token-invalid")
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", "x", "a.b", "a.b.c", "....", "é.é.é", "null", "x" * 1_000_000, "JWT", "a b c",
+     base64.urlsafe_b64encode(b"[" * 1400).decode() + ".e30.e30",
+     base64.urlsafe_b64encode(b'{"alg":"HS256","kid":["dev"]}').decode() + ".e30.e30",
+     base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"\\ud800"}').decode() + ".e30.e30",
+     base64.urlsafe_b64encode(b"\xff\xfe").decode() + ".e30.e30"],
+)  # fmt: skip
+def test_what_is_no_token_is_invalid(client: FlaskClient, token: str) -> None:
+    assert get(client, f"JWT {token}") == (401, "token-invalid")
+
+
+@pytest.mark.parametrize("header", ["", "Basic YWRhOnB3", "Token abc", "Digest x", "JWTx"])
+def test_another_scheme_is_refused(client: FlaskClient, header: str) -> None:
+    assert get(client, header) == (401, "token-invalid")
+
+
+@pytest.mark.parametrize("column", ["is_blocked = true", "deleted_at = now()"])
+def test_the_token_of_a_blocked_or_deleted_user_is_refused(
+    client: FlaskClient, access: str, sql: Sql, column: str
+) -> None:
+    sql(f"UPDATE users SET {column}")  # noqa: S608  # the words stand above
+
+    assert get(client, f"JWT {access}") == (401, "token-revoked")
+
+
+def test_the_token_is_refused_after_logout(client: FlaskClient, access: str) -> None:
+    assert client.post("/v1/auth/logout", headers={"Authorization": f"JWT {access}"}).status_code == 200
+
+    assert get(client, f"JWT {access}") == (401, "token-revoked")
+
+
+def test_the_other_token_is_refused_after_a_password_change(
+    client: FlaskClient, access: str, log_in: Callable[..., dict[str, str]]
+) -> None:
+    mine = log_in()
+
+    changed = client.post(
+        "/v1/auth/change-password",
+        json={"old-password": PASSWORD, "new-password": "another good one"},
+        headers=bearer(mine),
+    )
+
+    assert changed.status_code == 200
+    assert get(client, f"JWT {access}") == (401, "token-revoked")
+    assert get(client, f"JWT {mine['access_token']}") == (200, "")
+
+
+def test_an_old_key_still_verifies_and_the_first_one_signs(
+    app: Flask, client: FlaskClient, access: str, log_in: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = app.config["JWT_KEYS"][0]
+    new = type(old)("new", b"n" * 32)
+    monkeypatch.setitem(app.config, "JWT_KEYS", (new, old))
+
+    fresh = log_in()["access_token"]
+
+    assert get(client, f"JWT {access}") == (200, "")
+    assert get(client, f"JWT {fresh}") == (200, "")
+    assert jwt.get_unverified_header(fresh) == {"alg": "HS256", "kid": "new", "typ": "at+jwt"}
+
+
+def test_an_access_token_lives_15_minutes_and_names_its_sign_in(access: str) -> None:
+    claims = jwt.decode(access, options={"verify_signature": False})
+
+    assert claims["exp"] - claims["iat"] == 900
+    assert claims["sub"].isdigit()
+    assert set(claims) == {"iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "fresh"}
+    assert abs(claims["iat"] - time.time()) < 60
+
+
+def test_get_identity_forgives_the_time_and_nothing_else(app: Flask, user_id: int, forge: Callable[..., str]) -> None:
+    expired = {"exp": 1_700_000_000}
+
+    with app.test_request_context(headers={"Authorization": f"JWT {forge(expired)}"}):
+        assert get_identity().id == user_id
+    for wrong in (forge(expired, key=bytes(32)), forge(expired | {"aud": "x"}), forge(expired | {"iss": "x"})):
+        with (
+            app.test_request_context(headers={"Authorization": f"JWT {wrong}"}),
+            pytest.raises(Exception, match="not valid"),
+        ):
+            get_identity()
+
+
+def test_an_expired_token_can_still_log_out(
+    client: FlaskClient, forge: Callable[..., str], access: str
+) -> None:
+    expired = forge({"exp": 1_700_000_000})
+
+    assert get(client, f"JWT {expired}") == (401, "token-expired")
+    assert client.post("/v1/auth/logout", headers={"Authorization": f"JWT {expired}"}).status_code == 200
+    assert get(client, f"JWT {access}") == (401, "token-revoked")
+
+
+def test_the_last_access_is_written_once_an_hour(client: FlaskClient, access: str, sql: Sql) -> None:
+    def visit() -> object:
+        with client.get(URL, headers={"Authorization": f"JWT {access}"}) as response:
+            assert response.status_code == 200
+        return sql("SELECT last_accessed_at FROM users")[0][0]
+
+    first = visit()
+    assert first is not None
+    assert visit() == first
+    sql("UPDATE users SET last_accessed_at = now() - interval '61 minutes'")
+    assert visit() != first
+    assert sql("SELECT last_accessed_at > now() - interval '1 minute' FROM users") == [(True,)]
+
+
+def test_noting_the_access_waits_for_nobody(app: Flask, user_id: int, sql: Sql) -> None:
+    with app.app_context(), db.engine.connect() as other:
+        other.execute(text("SELECT 1 FROM users FOR UPDATE"))
+        note_access(db.engine, user_id)
+        other.rollback()
+
+    assert sql("SELECT last_accessed_at FROM users") == [(None,)]
+
+
+def test_noting_the_access_is_never_an_error(app: Flask, user_id: int) -> None:
+    nowhere = create_engine("postgresql+psycopg://nobody@/nowhere?host=/nonexistent")
+
+    note_access(nowhere, user_id)
+
+
+def _base64(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")

@@ -1,0 +1,209 @@
+"""A small world for tests: an event in every state, somebody in every role, and callers who speak for them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app.events.models import Event, EventRole
+from app.extensions import db
+from app.faqs.models import Faq, FaqType
+from app.users import sign_ins
+from app.users.models import User
+
+JSONAPI = "application/vnd.api+json"
+SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
+
+
+class Caller:
+    """Somebody with a client: sends JSON:API documents, gets responses."""
+
+    def __init__(self, client: FlaskClient, token: str | None = None, id: int = 0) -> None:
+        self.client = client
+        self.token = token
+        self.id = id
+
+    def send(self, method: str, path: str, document: Any = None, **headers: str) -> TestResponse:
+        """One request; `document` goes as JSON:API."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.token:
+            sent.setdefault("Authorization", f"JWT {self.token}")
+        if document is None:
+            return self.client.open(path, method=method, headers=sent)
+        body = document if isinstance(document, bytes | str) else self.client.application.json.dumps(document)
+        return self.client.open(path, method=method, headers={"Content-Type": JSONAPI, **sent}, data=body)
+
+    def get(self, path: str, **headers: str) -> TestResponse:
+        """GET."""
+        return self.send("GET", path, **headers)
+
+    def create(self, path: str, type_: str, attributes: Any = None, **related: Any) -> TestResponse:
+        """POST of a resource; `event=3` and `faq_type=None` become to-one linkage."""
+        return self.send("POST", path, {"data": resource(type_, None, attributes, related)})
+
+    def update(self, path: str, type_: str, attributes: Any = None, **related: Any) -> TestResponse:
+        """PATCH of the resource at a URL that ends with its id."""
+        id_ = path.partition("?")[0].rstrip("/").rpartition("/")[2]
+        return self.send("PATCH", path, {"data": resource(type_, id_, attributes, related)})
+
+    def delete(self, path: str) -> TestResponse:
+        """DELETE."""
+        return self.send("DELETE", path)
+
+
+TYPES = {
+    "event": "event",
+    "faq_type": "faq-type",
+    "faqs": "faq",
+    "owner": "user",
+    "organizers": "user",
+    "coorganizers": "user",
+}
+
+
+def resource(type_: str, id_: str | None, attributes: Any, related: dict[str, Any]) -> dict[str, Any]:
+    """A resource object."""
+    made: dict[str, Any] = {"type": type_}
+    if id_ is not None:
+        made["id"] = id_
+    if attributes is not None:
+        made["attributes"] = attributes
+    if related:
+        made["relationships"] = {
+            name.replace("_", "-"): {"data": linkage(TYPES[name], value)} for name, value in related.items()
+        }
+    return made
+
+
+def linkage(type_: str, value: Any) -> Any:
+    """An id, a list of ids or None as linkage."""
+    if isinstance(value, list):
+        return [linkage(type_, each) for each in value]
+    return None if value is None else {"type": type_, "id": str(value)}
+
+
+def errors(response: TestResponse) -> list[dict[str, Any]]:
+    """The errors of an answer."""
+    listed: list[dict[str, Any]] = response.get_json(force=True)["errors"]
+    return listed
+
+
+def pointers(response: TestResponse) -> set[str]:
+    """Where the errors of an answer point."""
+    return {error["source"]["pointer"] for error in errors(response)}
+
+
+def data(response: TestResponse) -> Any:
+    """The primary data of an answer that succeeded."""
+    document = response.get_json(force=True)
+    assert "errors" not in document, document
+    return document["data"]
+
+
+def ids(response: TestResponse) -> list[int]:
+    """The ids in a list."""
+    return [int(item["id"]) for item in data(response)]
+
+
+@dataclass
+class World:
+    """Who and what there is; everything is in the database already."""
+
+    app: Flask
+    callers: dict[str, Caller]
+    events: dict[str, int]
+    identifiers: dict[str, str]
+    types: dict[str, int]
+    faqs: dict[str, int]
+
+    def __getattr__(self, name: str) -> Caller:
+        try:
+            return self.callers[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def rows(self, model: type[Any]) -> int:
+        """How many rows a table has."""
+        with self.app.app_context():
+            return db.session.query(model).count()
+
+
+ROLES = ("anonymous", "stranger", "coorganizer", "organizer", "owner", "admin", "super_admin")
+EVENTS = ("published", "draft", "private", "trashed")
+
+
+@pytest.fixture
+def world(app: Flask) -> Iterator[World]:
+    """The team runs all four events; the stranger runs none; `other` owns a published event of his own."""
+    client = app.test_client()
+    with app.app_context():
+        people = {name: _user(name) for name in (*ROLES[1:], "other")}
+        db.session.flush()
+        events = {name: _event(name, people["owner"]) for name in EVENTS}
+        events["others"] = _event("others", people["other"])
+        db.session.flush()
+        for event in events.values():
+            _team(event, people)
+        types = {name: FaqType(name=f"{name} type", event_id=event.id) for name, event in events.items()}
+        db.session.add_all(types.values())
+        db.session.flush()
+        faqs = {
+            name: Faq(question=f"{name} question", answer="yes", event_id=event.id, faq_type_id=types[name].id)
+            for name, event in events.items()
+        }
+        db.session.add_all(faqs.values())
+        db.session.flush()
+        callers = {"anonymous": Caller(client)}
+        for name, user in people.items():
+            callers[name] = Caller(client, sign_ins.start(user.id).access_token, user.id)
+        made = World(
+            app,
+            callers,
+            {name: event.id for name, event in events.items()},
+            {name: event.identifier for name, event in events.items()},
+            {name: each.id for name, each in types.items()},
+            {name: each.id for name, each in faqs.items()},
+        )
+        db.session.commit()
+    return made
+
+
+def _user(name: str) -> User:
+    user = User(
+        email=f"{name}@example.com",
+        password_hash="!",
+        public_name=f"{name} in public",
+        contact=f"{name} in private",
+        is_admin=name == "admin",
+        is_super_admin=name == "super_admin",
+        is_verified=True,
+    )
+    db.session.add(user)
+    return user
+
+
+def _event(name: str, owner: User) -> Event:
+    event = Event(
+        name=f"{name} event",
+        starts_at=SOON,
+        ends_at=SOON + timedelta(days=2),
+        timezone="Europe/Berlin",
+        state="draft" if name == "draft" else "published",
+        privacy="private" if name == "private" else "public",
+        owner_id=owner.id,
+        deleted_at=datetime.now(UTC) if name == "trashed" else None,
+    )
+    db.session.add(event)
+    return event
+
+
+def _team(event: Event, people: dict[str, User]) -> None:
+    db.session.add(EventRole(event_id=event.id, user_id=event.owner_id, role="owner"))
+    if event.owner_id == people["owner"].id:
+        for role in ("organizer", "coorganizer"):
+            db.session.add(EventRole(event_id=event.id, user_id=people[role].id, role=role))
