@@ -1,7 +1,7 @@
 """A flush becomes signals, inside the transaction: what rolls back was never announced."""
 
 from collections.abc import Collection
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from blinker import NamedSignal
 from flask import current_app
@@ -27,7 +27,7 @@ def announce(signal: NamedSignal, *, verb: str, id: int, event_id: int | None, c
     signal.send(app, verb=verb, id=id, event_id=event_id, changed=frozenset(changed))
 
 
-def install(session: scoped_session[Session]) -> None:
+def install(session: scoped_session[Any]) -> None:
     """Announce every flush of this session."""
     event.listen(session, "after_flush", _after_flush)
 

@@ -6,30 +6,42 @@ from flask import Blueprint, Flask
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import changes, errors, outbox, relay, throttle, worker
+from app import changes, errors, logs, outbox, relay, storage, throttle, worker
 from app.events import resources as events
+from app.events import tasks as _event_tasks
 from app.extensions import cors, db, migrate
 from app.faqs import resources as faqs
+from app.health import routes as health
 from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
 
 RESOURCES = (users, events, faqs)
 LARGEST_BODY = 2**20
-CONSUMERS = (_user_tasks,)
+CONSUMERS = (_user_tasks, _event_tasks)
 
 
 def create_app(config: dict[str, Any]) -> Flask:
     """The WSGI app made from what `config.read` returned."""
     app = Flask("app", static_folder=None)
     app.config.update(config)
+    say_what_happens(app)
     bind_database(app)
     trust_proxies(app)
     outbox.subscribe()
     run_in_background(app)
+    storage.install(app)
+    health.install(app)
     accept_accounts(app)
     serve_resources(app)
     return app
+
+
+def say_what_happens(app: Flask) -> None:
+    """Log lines for every request, and failures to Sentry: first, so that nothing happens unseen."""
+    logs.configure(app.config["LOG_FORMAT"])
+    logs.follow_requests(app)
+    logs.report_failures(app)
 
 
 def bind_database(app: Flask) -> None:
@@ -40,6 +52,7 @@ def bind_database(app: Flask) -> None:
         "max_overflow": 0,
         "pool_timeout": 5,
         "pool_pre_ping": True,
+        "hide_parameters": True,  # what people wrote stays out of logs and Sentry
         "connect_args": {"connect_timeout": 3, "options": "-c timezone=UTC", "application_name": "open-event"},
     }
     db.init_app(app)

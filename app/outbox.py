@@ -109,17 +109,6 @@ def _write(rows: list[dict[str, Any]]) -> None:
     connection.execute(select(func.pg_notify(CHANNEL, "")))
 
 
-def subscribe() -> None:
-    """Turn every signal into entries for the consumers that want it."""
-    for noun, signal in (
-        ("user", user_changed),
-        ("event", event_changed),
-        ("faq-type", faq_type_changed),
-        ("faq", faq_changed),
-    ):
-        signal.connect(_receiver(noun), weak=False)
-
-
 def _receiver(noun: str) -> Callable[..., None]:
     def write_entries(_app: object, **change: Any) -> None:
         topic = f"{noun}.{change['verb']}"
@@ -129,6 +118,21 @@ def _receiver(noun: str) -> Callable[..., None]:
             _write([{"consumer": consumer.name, "topic": topic, "payload": payload} for consumer in wanted])
 
     return write_entries
+
+
+# Made once: a second app in one process subscribes the same functions, which Blinker does not call twice.
+RECEIVERS = (
+    (user_changed, _receiver("user")),
+    (event_changed, _receiver("event")),
+    (faq_type_changed, _receiver("faq-type")),
+    (faq_changed, _receiver("faq")),
+)
+
+
+def subscribe() -> None:
+    """Turn every signal into entries for the consumers that want it."""
+    for signal, receiver in RECEIVERS:
+        signal.connect(receiver, weak=False)
 
 
 def consume(entry_id: UUID) -> None:

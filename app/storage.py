@@ -98,4 +98,5 @@ def serve(name: str) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-cache"  # kept, but asked about each time: a removed file is gone at once
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response

@@ -2,6 +2,7 @@
 
 import time
 from hashlib import sha256
+from math import ceil
 
 from flask import Flask, current_app, g
 from flask_limiter import RateLimitExceeded, RequestLimit
@@ -52,7 +53,7 @@ def _is_not_counted() -> bool:
 
 def _note_wait(limit: RequestLimit) -> None:
     # Asked here, where a Redis that fails meanwhile is provided for.
-    g.retry_after = max(1, limit.reset_at - int(time.time()))
+    g.retry_after = max(1, ceil(limit.window.reset_time - time.time()))
 
 
 def _action(_endpoint: str) -> str:

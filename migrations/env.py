@@ -1,5 +1,6 @@
 """What Alembic runs by: the database and the models of the current app."""
 
+import logging
 from typing import Any
 
 from alembic import context
@@ -8,6 +9,9 @@ from sqlalchemy import text
 
 MIGRATION_LOCK = 5_041_977
 """Advisory lock: of several servers that migrate at once one does, the others wait and find nothing to do."""
+
+# What people want to know is printed below.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 db = current_app.extensions["migrate"].db
 options: dict[str, Any] = {

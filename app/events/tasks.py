@@ -34,8 +34,8 @@ def write_calendar(entry: OutboxEntry) -> None:
     name = _name(entry, old_name) if _is_public(event) else None
     if name:
         storage.put(name, to_icalendar(event, entry.created_at), MEDIA_TYPE)
-    if old_name and old_name != name:
-        storage.delete(old_name)
+    for stale in _earlier_names(entry, old_name) - {name}:
+        storage.delete(stale)
     if name != old_name:
         _set_url(event.id, storage.url(name) if name else None)
 
@@ -47,13 +47,19 @@ def _is_public(event: Event) -> bool:
 def _name(entry: OutboxEntry, old_name: str | None) -> str:
     """The name stays while the event stays published; who knew it from before is not told of what comes after."""
     is_another = entry.topic != "event.updated" or not {"state", "privacy"}.isdisjoint(entry.payload["changed"])
-    return old_name if old_name and not is_another else f"calendars/{_unguessable(entry)}.ics"
+    return old_name if old_name and not is_another else _new_name(entry)
 
 
-def _unguessable(entry: OutboxEntry) -> str:
-    """The same for every try of one entry, so that a try that failed leaves no file behind."""
+def _earlier_names(entry: OutboxEntry, old_name: str | None) -> set[str]:
+    """The file there was, and one that an earlier try may have written before it failed."""
+    names = {old_name} if old_name else set()
+    return names | ({_new_name(entry)} if entry.tries > 1 else set())
+
+
+def _new_name(entry: OutboxEntry) -> str:
+    """Not to be guessed, and the same for every try of one entry, so that a try that failed leaves no file behind."""
     key = current_app.config["SECRET_KEY"].encode()
-    return hmac.new(key, b"calendar:" + entry.id.bytes, sha256).hexdigest()[:40]
+    return f"calendars/{hmac.new(key, b'calendar:' + entry.id.bytes, sha256).hexdigest()[:40]}.ics"
 
 
 def _set_url(event_id: int, url: str | None) -> None:

@@ -26,7 +26,9 @@ class Refused(click.ClickException):
 @click.option("--admin", is_flag=True)
 @click.option("--super-admin", is_flag=True)
 @click.option("--verified", is_flag=True, help="The address needs no verification mail.")
-@click.option("--password-stdin", is_flag=True, required=True, expose_value=False, help="Read the password from standard input.")
+@click.option(
+    "--password-stdin", is_flag=True, required=True, expose_value=False, help="The password is the first line."
+)
 def create(*, email: str, admin: bool, super_admin: bool, verified: bool) -> None:
     """Create a user and print its id."""
     try:

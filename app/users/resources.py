@@ -53,7 +53,10 @@ class UserData(DataLayer):
 
     def answer_access(self, row: Any, access: Access) -> Access:
         """Whoever signed up sees himself, though he is not signed in yet."""
-        return replace(access, viewer=Viewer(id=row.id)) if access.viewer.is_anonymous else access
+        if access.viewer.is_admin:
+            return access
+        viewer = Viewer(id=row.id)
+        return Access(viewer, replace(access.scope, role=viewer.role))
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
         if "password" in data:

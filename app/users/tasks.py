@@ -4,6 +4,7 @@ from app import mail
 from app.extensions import db
 from app.outbox import OutboxEntry, consumer
 from app.users.accounts import MAIL_RESET, MAIL_VERIFICATION, fingerprint
+from app.users.emails import ascii_email
 from app.users.models import User
 from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, new_mail_token
 
@@ -61,7 +62,7 @@ def _mail(entry: OutboxEntry, user: User, subject: str, body: str) -> None:
     message = mail.compose(
         id=entry.id,
         created_at=entry.created_at,
-        to=user.email,
+        to=ascii_email(user.email),
         subject=subject,
         body=body,
         resource_type="user",

@@ -84,9 +84,9 @@ def deliver(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         with app.app_context():
             ids = db.session.scalars(select(outbox.OutboxEntry.id).where(outbox.OutboxEntry.done_at.is_(None))).all()
             db.session.rollback()
-            for id in ids:
-                outbox.consume(id)
-        files = [tmp_path / "mail" / f"{id}@localhost.eml" for id in ids]
+            for entry_id in ids:
+                outbox.consume(entry_id)
+        files = [tmp_path / "mail" / f"{entry_id}@localhost.eml" for entry_id in ids]
         return [parsed(file.read_bytes()) for file in files if file.exists()]
 
     return run

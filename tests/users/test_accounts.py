@@ -41,9 +41,7 @@ def test_a_new_user_gets_a_mail_whose_token_verifies_once(
     assert code_of(second) == (400, "token-invalid", "/data/token")
 
 
-def test_an_order_carried_out_twice_makes_the_same_bytes(
-    app: Flask, user_id: int, deliver: Deliver, sql: Sql
-) -> None:
+def test_an_order_carried_out_twice_makes_the_same_bytes(app: Flask, user_id: int, deliver: Deliver, sql: Sql) -> None:
     (first,) = deliver()
     sql("UPDATE outbox_entries SET done_at = NULL")
 
@@ -51,6 +49,12 @@ def test_an_order_carried_out_twice_makes_the_same_bytes(
 
     assert first.as_bytes() == second.as_bytes()
     assert first["Message-ID"] == second["Message-ID"]
+
+
+def test_an_international_domain_is_mailed_in_ascii(make_user: Callable[..., int], deliver: Deliver) -> None:
+    make_user("ada@bücher.example.com")
+
+    assert [mail["To"] for mail in deliver()] == ["ada@xn--bcher-kva.example.com"]
 
 
 def test_verified_deleted_and_blocked_users_get_no_mail(

@@ -212,9 +212,7 @@ def test_get_identity_forgives_the_time_and_nothing_else(app: Flask, user_id: in
             get_identity()
 
 
-def test_an_expired_token_can_still_log_out(
-    client: FlaskClient, forge: Callable[..., str], access: str
-) -> None:
+def test_an_expired_token_can_still_log_out(client: FlaskClient, forge: Callable[..., str], access: str) -> None:
     expired = forge({"exp": 1_700_000_000})
 
     assert get(client, f"JWT {expired}") == (401, "token-expired")

@@ -21,10 +21,10 @@ def run(app: Flask, arguments: list[str], password: str = PASSWORD) -> Result:
 def test_create_prints_the_id(app: Flask, sql: Sql) -> None:
     result = run(app, COMMON)
 
-    ((id, email, password_hash, *flags),) = sql(
+    ((user_id, email, password_hash, *flags),) = sql(
         "SELECT id, email, password_hash, is_admin, is_super_admin, is_verified FROM users"
     )
-    assert (result.exit_code, json.loads(result.stdout)) == (0, {"id": str(id)})
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"id": str(user_id)})
     assert email == "Ada@example.com"
     assert verify_password(str(password_hash), PASSWORD)
     assert flags == [False, False, False]

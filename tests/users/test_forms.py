@@ -54,9 +54,7 @@ def test_a_missing_member_is_400_with_its_pointer(client: FlaskClient, method: s
 
 @routes
 @pytest.mark.parametrize("value", ["null", "7", "[]", "{}", "true", "9" * 5000])
-def test_a_member_of_another_kind_is_422(
-    client: FlaskClient, method: str, path: str, member: str, value: str
-) -> None:
+def test_a_member_of_another_kind_is_422(client: FlaskClient, method: str, path: str, member: str, value: str) -> None:
     # The standard parser refuses 5,000 digits altogether.
     expected = (400, None) if len(value) > 4300 else (422, f"/{member}")
     assert answer(client, method, path, f'{{"{member}": {value}}}') == expected
@@ -74,9 +72,7 @@ def test_a_log_in_without_a_password_is_400(client: FlaskClient) -> None:
 
 @routes
 @pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/xml"])
-def test_another_media_type_is_415(
-    client: FlaskClient, method: str, path: str, member: str, media_type: str
-) -> None:
+def test_another_media_type_is_415(client: FlaskClient, method: str, path: str, member: str, media_type: str) -> None:
     response = client.open(path, method=method, data="{}", content_type=media_type)
 
     assert response.status_code == 415

@@ -1,0 +1,50 @@
+"""Where the web process listens."""
+
+import socket
+import time
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+
+PATIENCE = 2.0
+"""Seconds to wait for a server that is just going."""
+
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where to ask a server that listens everywhere
+
+
+class Taken(Exception):
+    """Nobody can listen there; the message is one line that says why."""
+
+
+def check_free(settings: dict[str, Any]) -> None:
+    """Raise Taken when we cannot listen on HOST and PORT: granian would share them with another server of ours."""
+    host, port = settings["HOST"], settings["PORT"]
+    deadline = time.monotonic() + PATIENCE
+    while (reason := _obstacle(host, port)) is not None:
+        if time.monotonic() > deadline:
+            raise Taken(f"cannot listen on {host}:{port} ({reason}); set HOST or PORT to another one")
+        time.sleep(0.1)
+
+
+def is_healthy(settings: dict[str, Any]) -> bool:
+    """Whether /health-check says that all is well."""
+    host = EVERYWHERE.get(settings["HOST"], settings["HOST"])
+    connection = HTTPConnection(host, settings["PORT"], timeout=3)
+    try:
+        connection.request("GET", "/health-check")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _obstacle(host: str, port: int) -> str | None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            # As servers do: what lingers of the connections of an earlier one does not count.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        return error.strerror
+    return None

@@ -1,0 +1,76 @@
+"""Sample data to look at: a published and a draft event with FAQ types and FAQs, and who organizes them."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select
+
+from app.events.models import Event
+from app.events.team import make_owner
+from app.extensions import db
+from app.faqs.models import Faq, FaqType
+from app.users.models import User
+from app.users.passwords import hash_password
+
+EMAIL = "organizer@example.com"
+
+FAQS = {
+    "Getting there": {
+        "Where is the venue?": "Opposite the central station, platform side.",
+        "Is there parking?": "For bicycles. Please leave the car at home.",
+    },
+    "Tickets": {
+        "Can I give my ticket to a friend?": "Yes, until the day before.",
+        "Is there a discount for students?": "Half price with a student card.",
+    },
+}
+
+
+def is_wanted() -> bool:
+    """Whether nobody uses this database yet."""
+    return db.session.scalar(select(User.id).limit(1)) is None
+
+
+def make() -> str:
+    """Write it once; the login, or that it is there already, in a line to print."""
+    if db.session.scalar(select(User.id).where(User.email == EMAIL)) is not None:
+        return f"demo: the sample data is there already, with the login {EMAIL}"
+    password = secrets.token_urlsafe(9)
+    organizer = User(
+        email=EMAIL,
+        password_hash=hash_password(password),
+        first_name="Demo",
+        last_name="Organizer",
+        is_verified=True,
+        email_verified_at=datetime.now(UTC),
+    )
+    db.session.add(organizer)
+    db.session.flush()
+    _add_event(organizer, "Open Source Summer", "published", datetime.now(UTC) + timedelta(days=90))
+    _add_event(organizer, "Winter Workshop", "draft", datetime.now(UTC) + timedelta(days=270))
+    db.session.commit()
+    return f"demo: log in as {EMAIL} with the password {password}"
+
+
+def _add_event(owner: User, name: str, state: str, day: datetime) -> None:
+    starts_at = day.replace(hour=9, minute=0, second=0, microsecond=0)
+    event = Event(
+        name=name,
+        state=state,
+        timezone="Europe/Berlin",
+        starts_at=starts_at,
+        ends_at=starts_at + timedelta(hours=8),
+        location_name="Kulturbrauerei, Berlin",
+        description="Talks, workshops and people.",
+        owner_id=owner.id,
+    )
+    db.session.add(event)
+    db.session.flush()
+    make_owner(event, owner.id)
+    for type_name, faqs in FAQS.items():
+        faq_type = FaqType(name=type_name, event_id=event.id)
+        db.session.add(faq_type)
+        db.session.flush()
+        for position, (question, answer) in enumerate(faqs.items()):
+            faq = Faq(question=question, answer=answer, position=position, event_id=event.id, faq_type_id=faq_type.id)
+            db.session.add(faq)

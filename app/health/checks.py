@@ -1,0 +1,101 @@
+"""What /health-check asks: each check returns a word or raises."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Flask
+from sqlalchemy import NullPool, create_engine, exists, func, select
+
+from app.health.heartbeat import count_fresh
+from app.health.probes import Probe, Unhealthy
+from app.health.schema import Schema
+from app.outbox import OutboxEntry
+from app.redis_client import connect
+from app.relay import RelayBeat
+
+BEAT_FRESH = timedelta(seconds=10)
+LONGEST_WAIT = timedelta(seconds=60)
+SHORT = 0.7
+"""Seconds for a statement or a command: less than a probe has."""
+
+
+class Checks:
+    """The checks of one app, on connections of their own: a busy pool is not a dead database."""
+
+    def __init__(self, app: Flask) -> None:
+        self.engine = create_engine(
+            app.config["DATABASE_URL"],
+            poolclass=NullPool,
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": 2,
+                "tcp_user_timeout": 2000,
+                "options": f"-c statement_timeout={int(SHORT * 1000)}",
+                "application_name": "open-event-health",
+            },
+        )
+        self.redis = connect(app.config["REDIS_URL"], timeout=SHORT)
+        self.schema = Schema(app)
+
+    def database(self) -> str:
+        """A statement runs."""
+        with self.engine.connect() as connection:
+            connection.execute(select(1))
+        return "answers"
+
+    def migrations(self) -> str:
+        """The tables are those of the code."""
+        with self.engine.connect() as connection:
+            return self.schema.check(connection)
+
+    def broker(self) -> str:
+        """Redis answers."""
+        self.redis.ping()
+        return "answers"
+
+    def workers(self) -> str:
+        """At least one Celery worker lives, busy or not."""
+        fresh = count_fresh(self.redis)
+        if not fresh:
+            raise Unhealthy("no worker is running")
+        return f"{fresh} running"
+
+    def outbox(self) -> str:
+        """A relay lives, and nothing waits for long to be tried."""
+        with self.engine.connect() as connection:
+            beat_at, now = connection.execute(select(select(RelayBeat.beat_at).scalar_subquery(), func.now())).one()
+            is_stuck = connection.scalar(select(_waiting_too_long()))
+        _require_fresh(beat_at, now)
+        if is_stuck:
+            raise Unhealthy(f"work has been waiting for more than {LONGEST_WAIT.seconds} s")
+        return "moving"
+
+
+def _waiting_too_long() -> Any:
+    # Entries that were tried and failed wait on purpose; those never tried show that nobody works.
+    return exists().where(
+        OutboxEntry.done_at.is_(None),
+        OutboxEntry.dead_at.is_(None),
+        OutboxEntry.tries == 0,
+        OutboxEntry.created_at < func.now() - LONGEST_WAIT,
+    )
+
+
+def _require_fresh(beat_at: datetime | None, now: datetime) -> None:
+    if beat_at is None or now - beat_at > BEAT_FRESH:
+        raise Unhealthy("no relay is running")
+
+
+def readiness_probes(checks: Checks) -> list[Probe]:
+    """What a web process cannot do without."""
+    return [Probe("health_check_db", checks.database), Probe("health_check_migrations", checks.migrations)]
+
+
+def health_probes(checks: Checks, grace_seconds: int) -> list[Probe]:
+    """Everything; what serves the background may fail for a while before the whole counts as failed."""
+    return [
+        *readiness_probes(checks),
+        Probe("health_check_redis", checks.broker, grace_seconds),
+        Probe("health_check_celery", checks.workers, grace_seconds),
+        Probe("health_check_outbox", checks.outbox, grace_seconds),
+    ]

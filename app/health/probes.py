@@ -1,0 +1,82 @@
+"""One check in a thread of its own: asked with a deadline, forgiven for a while."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+
+import structlog
+
+DEADLINE_SECONDS = 0.8
+
+log = structlog.get_logger(__name__)
+
+
+class Unhealthy(Exception):
+    """What a check found, in words that everybody may read."""
+
+
+class Probe:
+    """A check, what became of it, and since when it fails.
+
+    A check that hangs is not started again: a server that hangs for hours costs one thread, not one a probe.
+    """
+
+    def __init__(self, name: str, check: Callable[[], str], grace_seconds: int = 0) -> None:
+        self.__name__ = name
+        self.check = check
+        self.grace_seconds = grace_seconds
+        self.failing_since: float | None = None
+        self.deadline = 0.0
+        self.response_time = 0.0
+        self._answer: Future[str] | None = None
+        self._is_reported = False
+
+    def start(self) -> None:
+        """Ask, unless the last question is still open."""
+        self.deadline = time.monotonic() + DEADLINE_SECONDS
+        if self._answer is None or self._answer.done():
+            self._answer = Future()
+            # Not an executor: the interpreter waits for its threads when it exits.
+            Thread(target=self._run, args=(self._answer,), name=self.__name__, daemon=True).start()
+
+    def _run(self, answer: Future[str]) -> None:
+        started = time.monotonic()
+        try:
+            answer.set_result(self.check())
+        except Exception as error:  # noqa: BLE001  # whatever it is, whoever asked gets it
+            answer.set_exception(error)
+        self.response_time = round(time.monotonic() - started, 6)
+
+    def __call__(self) -> tuple[bool, str]:
+        """Whether it passed, and a word about it; at the deadline at the latest."""
+        if self._answer is None:
+            raise RuntimeError("a probe is started before it is asked")
+        try:
+            output = self._answer.result(max(0.0, self.deadline - time.monotonic()))
+        except TimeoutError:
+            self.response_time = DEADLINE_SECONDS
+            return self._failed("no answer in time", None)
+        except Unhealthy as found:
+            return self._failed(str(found), None)
+        except Exception as error:  # noqa: BLE001  # a check that breaks has failed; its text is for the log alone
+            return self._failed("does not answer", error)
+        if self.failing_since is not None:
+            log.info("health check passes again", check=self.__name__)
+            self.failing_since = None
+        return True, output
+
+    def _failed(self, output: str, error: Exception | None) -> tuple[bool, str]:
+        if self.failing_since is None:
+            self.failing_since = time.monotonic()
+            self._is_reported = False
+            log.warning("health check fails", check=self.__name__, output=output, exc_info=error)
+        if not self.is_forgiven and not self._is_reported:  # said once, not at every probe
+            self._is_reported = True
+            log.error("health check failed", check=self.__name__, output=output, exc_info=error)
+        return False, output
+
+    @property
+    def is_forgiven(self) -> bool:
+        """Whether it passes, or has not failed for long."""
+        return self.failing_since is None or time.monotonic() - self.failing_since < self.grace_seconds

@@ -1,0 +1,55 @@
+"""/livez, /readyz and /health-check, for load balancers and monitoring."""
+
+import threading
+
+from flask import Blueprint, Flask, Response, current_app
+
+from app.extensions import limiter
+from app.health.checks import Checks, health_probes, readiness_probes
+from app.health.report import Report
+
+health = Blueprint("health", __name__)
+limiter.exempt(health)
+
+
+def install(app: Flask) -> None:
+    """Answer probes; `app.extensions["stopping"]`, once set, turns new requests away from this process."""
+    checks = Checks(app)
+    app.extensions["stopping"] = threading.Event()
+    app.extensions["readiness"] = Report(readiness_probes(checks))
+    app.extensions["health"] = Report(health_probes(checks, app.config["HEALTH_GRACE_SECONDS"]))
+    app.register_blueprint(health)
+
+
+@health.after_request
+def _not_stored(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@health.get("/livez")
+@health.get("/livez/")
+def live() -> Response:
+    """This process answers; that is all."""
+    return Response('{"status": "success"}', content_type="application/json")
+
+
+@health.get("/readyz")
+@health.get("/readyz/")
+def ready() -> Response:
+    """This process can serve: the database answers, its schema is ours, and we are not on our way out."""
+    if current_app.extensions["stopping"].is_set():
+        return Response('{"status": "stopping"}', 503, content_type="application/json")
+    return _answer(current_app.extensions["readiness"])
+
+
+@health.get("/health-check")
+@health.get("/health-check/")
+def check() -> Response:
+    """Database, migrations, Redis, workers and outbox."""
+    return _answer(current_app.extensions["health"])
+
+
+def _answer(report: Report) -> Response:
+    body, status, headers = report.run()
+    return Response(body, status, headers)

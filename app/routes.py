@@ -1,0 +1,27 @@
+"""What the server answers to: every route with its methods and who may call them."""
+
+from typing import Any
+
+from flask import Flask
+
+UNLISTED = frozenset({"HEAD", "OPTIONS"})
+
+
+def listed(app: Flask) -> list[dict[str, Any]]:
+    """`{"path": ..., "methods": [...], "permissions": {method: words}}`, by path; "none" where nobody named one."""
+    routes: dict[str, dict[str, str]] = {}
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        words = _words(view)
+        for method in sorted((rule.methods or set()) - UNLISTED):
+            routes.setdefault(rule.rule, {})[method] = words.get(method, getattr(view, "permission", "none"))
+    return [
+        {"path": path, "methods": list(permissions), "permissions": permissions}
+        for path, permissions in sorted(routes.items())
+    ]
+
+
+def _words(view: Any) -> dict[str, str]:
+    view_class = getattr(view, "view_class", None)
+    by_method = getattr(view_class, "permissions_by_method", None)
+    return by_method() if by_method is not None else {}

@@ -1,0 +1,38 @@
+"""The web process: granian in front of the WSGI app."""
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from granian import Granian
+from granian.constants import Interfaces
+
+from app import address, logs
+from app.orphans import forks_die_with_parent
+
+STOP_SECONDS = 10
+"""How long requests may take to end after SIGTERM."""
+
+THREADS = 256
+"""At most; they are made when they are needed. An open stream holds one, and must not keep requests waiting."""
+
+
+def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
+    """Serve HOST:PORT until SIGTERM; each of WEB_WORKERS makes an app, hence a pool, of its own."""
+    address.check_free(settings)
+    logs.configure(settings["LOG_FORMAT"])
+    multiprocessing.set_start_method("fork")  # granian would spawn where fork is not the default any more
+    forks_die_with_parent()
+    Granian(
+        "app",
+        address=settings["HOST"],
+        port=settings["PORT"],
+        interface=Interfaces.WSGI,
+        workers=settings["WEB_WORKERS"],
+        blocking_threads=THREADS,
+        respawn_failed_workers=True,
+        respawn_interval=0.2,
+        workers_kill_timeout=STOP_SECONDS,
+        log_dictconfig=logs.GRANIAN,
+    ).serve(target_loader=make_app, wrap_loader=False)

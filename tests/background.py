@@ -1,0 +1,80 @@
+"""Consumers for tests, and processes that know them: `python -m tests.background worker`, `... relay 2`."""
+
+import os
+import signal
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+from time import sleep
+from uuid import UUID
+
+from flask import Flask
+from sqlalchemy import select
+
+import config
+from app import outbox
+from app.extensions import db
+from app.factory import create_app
+from app.outbox import OutboxEntry, consumer
+from app.relay import run_relay
+from app.worker import run_worker
+
+
+@consumer("tests.record")
+def record(entry: OutboxEntry) -> None:
+    """Add a line to the file that the payload names: the entry and the process."""
+    with Path(entry.payload["file"]).open("a") as file:
+        file.write(f"{entry.id} {os.getpid()}\n")
+
+
+@consumer("tests.linger")
+def linger(entry: OutboxEntry) -> None:
+    """The same, and go on until a second file is there."""
+    record(entry)
+    while not Path(entry.payload["until"]).exists():
+        sleep(0.02)
+
+
+@consumer("tests.fail")
+def fail(_entry: OutboxEntry) -> None:
+    """Never succeed."""
+    raise RuntimeError("as always")
+
+
+def order(app: Flask, name: str, **payload: object) -> UUID:
+    """Commit one entry for a consumer; its id."""
+    with app.app_context(), db.session.begin():
+        outbox.order(name, "tests", payload)
+        return db.session.scalars(select(OutboxEntry.id).order_by(OutboxEntry.id.desc()).limit(1)).one()
+
+
+def entries(app: Flask) -> list[OutboxEntry]:
+    """All entries as they are now, oldest first."""
+    with app.app_context():
+        return list(db.session.scalars(select(OutboxEntry).order_by(OutboxEntry.id)))
+
+
+def are_done(app: Flask) -> bool:
+    """Whether every entry is closed."""
+    return all(entry.done_at for entry in entries(app))
+
+
+def lines(path: Path) -> list[str]:
+    """What the recording consumers have written."""
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def main(kind: str, *lease_seconds: str) -> None:
+    """Be a worker, or a relay with this lease."""
+    app = create_app(config.read(os.environ))
+    if kind == "worker":
+        run_worker(app)
+        return
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    run_relay(app, stop, lease=timedelta(seconds=float(lease_seconds[0])))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

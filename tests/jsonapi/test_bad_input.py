@@ -1,0 +1,358 @@
+"""What nobody should send: a clear error with its place, nothing stored, never a 500."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from app.events.models import Event
+from app.faqs.models import Faq
+from tests.world import JSONAPI, World, data, errors, ids, pointers
+
+DEEP = "[" * 5000 + "]" * 5000
+DEEP_OBJECT = '{"data":' * 40 + "1" + "}" * 40
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("", 400),
+        ("{", 400),
+        ("[]", 400),
+        ("null", 400),
+        ('"a"', 400),
+        ("1", 400),
+        ('{"data":null}', 400),
+        ('{"data":[]}', 400),
+        ('{"data":"a"}', 400),
+        ('{"data":[1]}', 400),
+        ('{"data":{}}', 422),
+        ('{"data":{"type":null}}', 422),
+        ('{"data":{"type":["event"]}}', 422),
+        ('{"data":{"type":"user"}}', 409),
+        ('{"data":{"type":"event","id":"1"}}', 403),
+        ('{"data":{"type":"event","attributes":null}}', 400),
+        ('{"data":{"type":"event","attributes":[]}}', 400),
+        ('{"data":{"type":"event","relationships":null}}', 400),
+        ('{"data":{"type":"event","relationships":{"owner":null}}}', 400),
+        ('{"data":{"type":"event","relationships":{"owner":{}}}}', 422),
+        ('{"data":{"type":"event","relationships":{"owner":{"data":"1"}}}}', 400),
+        ('{"data":{"type":"event","relationships":{"owner":{"data":[]}}}}', 400),
+        ('{"data":{"type":"event","relationships":{"organizers":{"data":null}}}}', 400),
+        ('{"data":{"type":"event","relationships":{"nobody":{"data":null}}}}', 422),
+        ('{"data":{"type":"event","relationships":{"owner":{"data":{"type":"event","id":"1"}}}}}', 409),
+        ('{"data":{"type":"event","relationships":{"owner":{"data":{"type":"user","id":"abc"}}}}}', 422),
+        ('{"data":{"type":"event","relationships":{"owner":{"data":{"type":"user","id":-1}}}}}', 422),
+        ('{"data":{"type":"event","attributes":{"name":NaN}}}', 400),
+        ('{"data":{"type":"event","attributes":{"latitude":1e400}}}', 400),
+        ('{"data":{"type":"event","attributes":{"latitude":' + "9" * 5000 + "}}}", 400),
+        (DEEP, 400),
+        (DEEP_OBJECT, 400),
+        (b"\xff\xfe", 400),
+        (b'{"data": "\xff"}', 400),
+    ],
+)
+def test_a_document_of_the_wrong_shape(world: World, body: Any, status: int) -> None:
+    before = world.rows(Event)
+
+    answer = world.owner.send("POST", "/v1/events", body)
+
+    assert answer.status_code == status, answer.text
+    assert answer.content_type == JSONAPI
+    assert errors(answer)[0]["status"] == str(status)
+    assert world.rows(Event) == before
+
+
+FULL = {
+    "name": "Conference",
+    "timezone": "Europe/Berlin",
+    "starts-at": "2030-05-01T10:00:00+02:00",
+    "ends-at": "2030-05-02T10:00:00+02:00",
+}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "pointer"),
+    [
+        ({"name": None}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "   "}, "name"),
+        ({"name": 5}, "name"),
+        ({"name": ["a"]}, "name"),
+        ({"name": {"a": 1}}, "name"),
+        ({"name": "x" * 256}, "name"),
+        ({"timezone": "Mars/Olympus"}, "timezone"),
+        ({"timezone": None}, "timezone"),
+        ({"timezone": "../../etc/passwd"}, "timezone"),
+        ({"starts-at": "tomorrow"}, "starts-at"),
+        ({"starts-at": "2030-05-01T10:00:00"}, "starts-at"),
+        ({"starts-at": "0000-05-01T10:00:00Z"}, "starts-at"),
+        ({"starts-at": "0001-01-01T00:00:00+14:00"}, "starts-at"),
+        ({"ends-at": "9999-12-31T23:59:59-14:00"}, "ends-at"),
+        ({"starts-at": 5}, "starts-at"),
+        ({"ends-at": "2030-04-30T10:00:00+02:00"}, "ends-at"),
+        ({"ends-at": "2030-05-01T10:00:00+02:00"}, "ends-at"),
+        ({"ends-at": "2030-05-22T10:00:00+02:00"}, "ends-at"),
+        ({"state": "cancelled"}, "state"),
+        ({"state": None}, "state"),
+        ({"state": "published", "starts-at": None}, "starts-at"),
+        ({"privacy": "secret"}, "privacy"),
+        ({"latitude": 91}, "latitude"),
+        ({"longitude": "-181"}, "longitude"),
+        ({"latitude": True}, "latitude"),
+        ({"latitude": "NaN"}, "latitude"),
+        ({"logo-url": "javascript:alert(1)"}, "logo-url"),
+        ({"logo-url": "http://"}, "logo-url"),
+        ({"logo-url": "http://[::1"}, "logo-url"),
+        ({"logo-url": "https://a b"}, "logo-url"),
+        ({"logo-url": "https://a/" + "x" * 3000}, "logo-url"),
+        ({"online": "perhaps"}, "online"),
+        ({"online": None}, "online"),
+        ({"online": 2}, "online"),
+        ({"online": [True]}, "online"),
+        ({"paypal-email": "nobody"}, "paypal-email"),
+        ({"document-links": {"name": "a"}}, "document-links"),
+        ({"document-links": [{"name": "a", "link": "javascript:1"}]}, "document-links"),
+        ({"name": "a\x00b"}, "name"),
+        ({"no-such": 1}, "no-such"),
+        ({"id": "5"}, "id"),
+        ({"type": "x"}, "type"),
+        ({"owner-id": 5}, "owner-id"),
+        ({"__class__": 5}, "__class__"),
+        ({"starts-at": FULL["starts-at"], "starts_at": FULL["starts-at"]}, "starts_at"),
+    ],
+)
+def test_an_attribute_that_is_not_valid(world: World, attributes: dict[str, Any], pointer: str) -> None:
+    before = world.rows(Event)
+
+    answer = world.owner.create("/v1/events", "event", {**FULL, **attributes})
+
+    assert answer.status_code == 422, answer.text
+    assert pointers(answer) == {f"/data/attributes/{pointer}"}
+    assert world.rows(Event) == before
+
+
+def test_a_lone_surrogate_is_no_text(world: World) -> None:
+    body = '{"data":{"type":"event","attributes":{"name":"\\ud800","timezone":"UTC"}}}'
+
+    answer = world.owner.send("POST", "/v1/events", body)
+
+    assert (answer.status_code, pointers(answer)) == (422, {"/data/attributes/name"})
+
+
+def test_every_error_of_a_document_comes_at_once(world: World) -> None:
+    answer = world.owner.create("/v1/events", "event", {"name": "", "latitude": 100, "timezone": "Nowhere"})
+
+    assert pointers(answer) == {f"/data/attributes/{name}" for name in ("name", "latitude", "timezone")}
+    assert {error["meta"]["attribute"] for error in errors(answer)} == {"name", "latitude", "timezone"}
+    assert len({error["id"] for error in errors(answer)}) == 3
+
+
+def test_a_faq_without_an_event(world: World) -> None:
+    answer = world.owner.create("/v1/faqs", "faq", {"question": "Who?", "answer": "We"})
+
+    assert (answer.status_code, pointers(answer)) == (422, {"/data/relationships/event"})
+
+
+@pytest.mark.parametrize("event", [10**6, 10**12, "9" * 40])
+def test_a_related_resource_that_is_not_there(world: World, event: Any) -> None:
+    answer = world.owner.create("/v1/faqs", "faq", {"question": "Who?", "answer": "We"}, event=event)
+
+    assert (answer.status_code, pointers(answer)) == (404, {"/data/relationships/event/data"})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "page[size]=0",
+        "page[size]=-1",
+        "page[size]=100000",
+        "page[size]=abc",
+        "page[size]=1,2",
+        "page[size]=",
+        "page[number]=0",
+        "page[number]=1.5",
+        "page[limit]=5",
+        "page=5",
+        "include=nobody",
+        "include=name",
+        "include=faqs.",
+        "include=faqs,",
+        "include=faqs.event.faqs.event",
+        "include=owner,organizers,coorganizers,faqs,faq-types,faqs.event,faqs.faq-type",
+        "include[faqs]=1",
+        "sort=nobody",
+        "sort=password",
+        "sort=owner.password-hash",
+        "sort=owner.email",
+        "sort=faqs.question",
+        "sort=faqs",
+        "sort=document-links",
+        "sort=,",
+        "sort=--name",
+        "sort=name.__class__",
+        "fields[nobody]=name",
+        "fields[event]=nobody",
+        "fields[user]=password",
+        "fields=name",
+        "fields[event][x]=name",
+        "filter=abc",
+        "filter={}",
+        "filter=[1]",
+        "filter=[[]]",
+        'filter=[{"name":"name"}]',
+        'filter=[{"name":"name","op":"__class__","val":"x"}]',
+        'filter=[{"name":"name","op":"op","val":"x"}]',
+        'filter=[{"name":"name","op":"eq","field":"state"}]',
+        'filter=[{"name":"owner","op":"has","val":{"name":"email","op":"like","val":"a%"}}]',
+        'filter=[{"name":"owner","op":"has","val":{"name":"password_hash","op":"like","val":"a%"}}]',
+        'filter=[{"name":"owner","op":"any","val":{"name":"details","op":"eq","val":"a"}}]',
+        'filter=[{"name":"faqs","op":"has","val":{"name":"question","op":"eq","val":"a"}}]',
+        'filter=[{"name":"starts-at","op":"ge","val":"yesterday"}]',
+        'filter=[{"name":"online","op":"gt","val":true}]',
+        'filter=[{"name":"latitude","op":"like","val":"1"}]',
+        'filter=[{"name":"name","op":"in","val":"x"}]',
+        'filter=[{"name":"name","op":"gt","val":null}]',
+        'filter=[{"name":"name","op":"eq","val":5}]',
+        'filter=[{"name":"name","op":"like","val":"x\\\\"}]',
+        'filter=[{"or":{"name":"name"}}]',
+        'filter=[{"not":[]}]',
+        "filter=" + json.dumps([{"name": "name", "op": "eq", "val": "x"}] * 51),
+        "filter=" + '[{"not":' * 6 + '{"name":"name","op":"eq","val":"x"}' + "}]" * 6,
+        "filter=" + "[" * 2000 + "]" * 2000,
+        'filter=[{"name":"name","op":"in","val":' + json.dumps(["x"] * 101) + "}]",
+        "filter[password]=x",
+        "filter[name][__class__]=x",
+        "filter[id]=abc",
+        "filter[id]=" + "9" * 30,
+        "filter[]=x",
+        "filter[name][eq][x]=x",
+        "filter[name]=a&filter[name]=b",
+        "nobody=1",
+        "get_trashed=perhaps",
+        "foo[bar]=1",
+        "sort=%zz",
+        "sort=%ff",
+        "sort=%00",
+        "&".join(f"filter[{number}]=x" for number in range(200)),
+        "filter[name]=" + "x" * 20_000,
+    ],
+)
+def test_a_query_that_means_nothing_here(world: World, query: str) -> None:
+    answer = world.owner.get("/v1/events?" + quote(query, safe="=&%[],"))
+
+    assert answer.status_code == 400, answer.text
+    assert answer.content_type == JSONAPI
+    assert "source" in errors(answer)[0] or errors(answer)[0]["code"] == "invalid-query"
+
+
+def test_a_page_far_beyond_the_end_is_empty(world: World) -> None:
+    answer = world.owner.get("/v1/events?page[number]=1000000")
+
+    assert (answer.status_code, ids(answer)) == (200, [])
+
+
+@pytest.mark.parametrize("id_", ["abc", "-1", "0", "1000000000000", "9" * 40, "1.5", "%00", "%ff", "1%27", "a" * 5000])
+@pytest.mark.parametrize("kind", ["events", "faqs", "faq-types", "users"])
+def test_an_id_that_names_nothing(world: World, kind: str, id_: str) -> None:
+    for method in ("GET", "DELETE"):
+        assert world.admin.send(method, f"/v1/{kind}/{id_}").status_code == 404
+
+
+def test_a_method_that_does_not_exist_names_those_that_do(world: World) -> None:
+    answer = world.owner.send("PUT", "/v1/events")
+
+    assert answer.status_code == 405
+    assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
+    assert errors(answer)[0]["status"] == "405"
+
+
+def test_post_and_delete_on_a_to_one_relationship_do_not_exist(world: World) -> None:
+    path = f"/v1/faqs/{world.faqs['published']}/relationships/faq-type"
+
+    assert world.owner.send("POST", path, {"data": None}).status_code == 405
+    assert world.owner.send("DELETE", path, {"data": None}).status_code == 405
+
+
+def test_no_such_route_is_a_json_api_error(world: World) -> None:
+    answer = world.owner.get("/v1/nothing")
+
+    assert (answer.status_code, answer.content_type, errors(answer)[0]["code"]) == (404, JSONAPI, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        (JSONAPI, 201),
+        ("application/json", 201),
+        ("application/json; charset=utf-8", 201),
+        (f"{JSONAPI}; profile=https://example.com/unknown", 201),
+        (f"{JSONAPI}; charset=utf-8", 415),
+        (f'{JSONAPI}; ext="https://example.com/ext"', 415),
+        ("text/plain", 415),
+        ("", 415),
+        ("application/x-www-form-urlencoded", 415),
+    ],
+)
+def test_media_types_of_a_body(world: World, content_type: str, status: int) -> None:
+    document = {"data": {"type": "event", "attributes": {"name": "A", "timezone": "UTC"}}}
+
+    assert world.owner.send("POST", "/v1/events", document, Content_Type=content_type).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("*/*", 200),
+        ("text/html", 200),
+        (JSONAPI, 200),
+        (f"{JSONAPI};q=0.5", 200),
+        (f"{JSONAPI}; profile=x", 200),
+        (f"{JSONAPI}; charset=utf-8", 406),
+        (f"{JSONAPI}; charset=utf-8, {JSONAPI}", 200),
+        (f'{JSONAPI}; ext="https://example.com/ext"', 406),
+    ],
+)
+def test_media_types_of_an_answer(world: World, accept: str, status: int) -> None:
+    assert world.owner.get("/v1/events", Accept=accept).status_code == status
+
+
+def test_a_body_over_the_limit(world: World) -> None:
+    body = json.dumps({"data": {"type": "event", "attributes": {"description": "x" * 2**20}}})
+
+    assert world.owner.send("POST", "/v1/events", body).status_code == 413
+
+
+def test_links_do_not_follow_a_forged_host(world: World) -> None:
+    made = world.owner.send(
+        "POST",
+        "/v1/events",
+        {"data": {"type": "event", "attributes": {"name": "A", "timezone": "UTC"}}},
+        Host="evil.example",
+    )
+
+    assert "evil" not in made.headers["Location"] + made.text
+
+
+def test_only_admins_see_the_trash(world: World) -> None:
+    path = f"/v1/faqs/{world.faqs['trashed']}?get_trashed=true"
+
+    assert world.owner.get(path).status_code == 403
+    assert data(world.admin.get(path))["id"] == str(world.faqs["trashed"])
+
+
+def test_too_many_linkages_at_once(world: World) -> None:
+    many = {"data": [{"type": "user", "id": str(number)} for number in range(1, 102)]}
+    path = f"/v1/events/{world.events['published']}/relationships/organizers"
+
+    assert world.owner.send("POST", path, many).status_code == 422
+
+
+def test_nothing_is_stored_when_a_faq_is_refused(world: World) -> None:
+    before = world.rows(Faq)
+
+    world.owner.create("/v1/faqs", "faq", {"question": "", "answer": "x"}, event=world.events["published"])
+    world.stranger.create("/v1/faqs", "faq", {"question": "a", "answer": "x"}, event=world.events["published"])
+
+    assert world.rows(Faq) == before

@@ -1,0 +1,96 @@
+"""A hidden value changes, and no answer to those who may not see it changes with it."""
+
+import json
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import update
+
+from app.events.models import Event
+from app.extensions import db
+from app.users.models import User
+from tests.world import World
+
+
+def ways_in(world: World) -> Iterator[str]:
+    """URLs of every kind that could touch a hidden row."""
+    events = [world.events[name] for name in ("draft", "private", "trashed", "published")]
+    includes = "owner,organizers,coorganizers,faqs.faq-type,faq-types"
+    yield from ("/v1/users", "/v1/users?sort=email", "/v1/faq-types?include=event", "/v1/events/upcoming")
+    for kind in ("events", "faqs", "faq-types"):
+        yield f"/v1/{kind}"
+        yield f"/v1/{kind}?sort=id&page[size]=1"
+    yield f"/v1/events?include={includes}"
+    yield "/v1/events?sort=name"
+    yield "/v1/faqs?sort=event.name"
+    yield "/v1/faqs?sort=-event.name,id&include=event.owner"
+    yield "/v1/events?filter[name][like]=secret%"
+    for condition in (
+        {"name": "event", "op": "has", "val": {"name": "name", "op": "like", "val": "secret%"}},
+        {"not": {"name": "event", "op": "has", "val": {"name": "name", "op": "like", "val": "secret%"}}},
+        {
+            "name": "faq-type",
+            "op": "has",
+            "val": {"name": "event", "op": "has", "val": {"name": "name", "op": "like", "val": "secret%"}},
+        },
+    ):
+        yield f"/v1/faqs?filter={quote(json.dumps([condition]))}"
+    for field in ("email", "contact", "details", "password", "password_hash"):
+        condition = {"name": "owner", "op": "has", "val": {"name": field, "op": "like", "val": "secret%"}}
+        yield f"/v1/events?filter={quote(json.dumps([condition]))}"
+        yield f"/v1/events?sort=owner.{field}"
+    for event in events:
+        for rest in ("", "/owner", "/organizers", "/faqs", "/relationships/owner", f"?include={includes}"):
+            yield f"/v1/events/{event}{rest}"
+    for name in ("draft", "private", "trashed", "published"):
+        yield f"/v1/faqs/{world.faqs[name]}/event"
+        yield f"/v1/faqs/{world.faqs[name]}?include=event.owner"
+        yield f"/v1/faq-types/{world.types[name]}/event"
+    yield f"/v1/users/{world.owner.id}"
+    yield f"/v1/users/{world.owner.id}/events?sort=name"
+
+
+HIDDEN_FROM = {
+    "draft": ("anonymous", "stranger", "other"),
+    "private": ("anonymous", "stranger", "other"),
+    "trashed": ("anonymous", "stranger", "other", "owner"),
+}
+
+
+@pytest.mark.parametrize("state", HIDDEN_FROM)
+def test_the_name_of_a_hidden_event(world: World, state: str) -> None:
+    def answers() -> dict[tuple[str, str], tuple[int, str]]:
+        return {(role, path): comparable(world, role, path) for role in HIDDEN_FROM[state] for path in ways_in(world)}
+
+    before = answers()
+    with world.app.app_context():
+        db.session.execute(update(Event).where(Event.id == world.events[state]).values(name="secret name"))
+        db.session.commit()
+
+    assert answers() == before
+    assert "secret name" in world.admin.get(f"/v1/events/{world.events[state]}?get_trashed=true").text
+
+
+@pytest.mark.parametrize("column", ["email", "password_hash", "contact", "details"])
+def test_what_a_user_keeps_to_himself(world: World, column: str) -> None:
+    roles = ("anonymous", "stranger", "other")
+
+    def answers() -> dict[tuple[str, str], tuple[int, str]]:
+        return {(role, path): comparable(world, role, path) for role in roles for path in ways_in(world)}
+
+    before = answers()
+    with world.app.app_context():
+        db.session.execute(update(User).where(User.id == world.owner.id).values({column: "secret value"}))
+        db.session.commit()
+
+    assert answers() == before
+
+
+def comparable(world: World, role: str, path: str) -> tuple[int, str]:
+    """An answer without the unique ids of its errors."""
+    answer = world.callers[role].get(path)
+    document = answer.get_json(force=True)
+    for error in document.get("errors", []):
+        del error["id"]
+    return answer.status_code, json.dumps(document)

@@ -1,0 +1,130 @@
+"""A flush is announced inside its transaction: who, what, and which columns."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import update
+
+from app.changes import announce
+from app.events.models import Event
+from app.extensions import db
+from app.faqs.models import Faq, FaqType
+from app.signals import event_changed, faq_changed, faq_type_changed, user_changed
+from app.users.models import User
+
+SIGNALS = {"user": user_changed, "event": event_changed, "faq-type": faq_type_changed, "faq": faq_changed}
+
+
+@pytest.fixture
+def heard() -> Iterator[list[dict[str, Any]]]:
+    """Everything that was announced."""
+    said: list[dict[str, Any]] = []
+    receivers = []
+    for noun, signal in SIGNALS.items():
+
+        def receive(app: Flask, noun: str = noun, **change: Any) -> None:
+            said.append({"noun": noun, "app": app, **change})
+
+        receivers.append((signal, receive))
+        signal.connect(receive)
+    yield said
+    for signal, receive in receivers:
+        signal.disconnect(receive)
+
+
+@pytest.fixture
+def event_id(app: Flask, heard: list[dict[str, Any]]) -> int:
+    """An event; what its making announced is forgotten."""
+    with app.app_context(), db.session.begin():
+        owner = User(email="owner@example.com", password_hash="!")
+        db.session.add(owner)
+        db.session.flush()
+        event = Event(name="An event", timezone="UTC", owner_id=owner.id)
+        db.session.add(event)
+        db.session.flush()
+        heard.clear()
+        return event.id
+
+
+def test_a_new_row_is_announced_with_its_columns(app: Flask, event_id: int, heard: list[dict[str, Any]]) -> None:
+    with app.app_context(), db.session.begin():
+        faq_type = FaqType(name="Access", event_id=event_id)
+        db.session.add(faq_type)
+        db.session.flush()
+        db.session.add(Faq(question="Where?", answer="Here.", event_id=event_id, faq_type_id=faq_type.id))
+        db.session.flush()
+
+        first, second = heard
+        assert (first["noun"], first["verb"], first["id"], first["event_id"]) == (
+            "faq-type",
+            "created",
+            faq_type.id,
+            event_id,
+        )
+        assert first["app"] is app
+        assert second["noun"] == "faq"
+        assert {"question", "answer", "faq_type_id"} <= second["changed"]
+
+
+def test_a_user_belongs_to_no_event(app: Flask, heard: list[dict[str, Any]]) -> None:
+    with app.app_context(), db.session.begin():
+        db.session.add(User(email="somebody@example.com", password_hash="!"))
+
+    assert [(change["noun"], change["event_id"]) for change in heard] == [("user", None)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verb", "changed"),
+    [
+        ({}, {"name": "Another"}, "updated", {"name"}),
+        ({}, {"deleted_at": datetime.now(UTC)}, "deleted", {"deleted_at"}),
+        ({"deleted_at": datetime.now(UTC)}, {"deleted_at": None}, "restored", {"deleted_at"}),
+    ],
+)
+def test_a_change_is_announced_by_verb_and_columns(
+    app: Flask,
+    event_id: int,
+    heard: list[dict[str, Any]],
+    before: dict[str, Any],
+    after: dict[str, Any],
+    verb: str,
+    changed: set[str],
+) -> None:
+    with app.app_context(), db.session.begin():
+        event = db.session.get_one(Event, event_id)
+        for name, value in before.items():
+            setattr(event, name, value)
+        db.session.flush()
+        heard.clear()
+
+        for name, value in after.items():
+            setattr(event, name, value)
+
+    assert [(change["verb"], change["id"], change["event_id"], change["changed"]) for change in heard] == [
+        (verb, event_id, event_id, changed)
+    ]
+
+
+def test_the_same_value_again_is_no_change(app: Flask, event_id: int, heard: list[dict[str, Any]]) -> None:
+    with app.app_context(), db.session.begin():
+        event = db.session.get_one(Event, event_id)
+        event.name = str(event.name)
+
+    assert heard == []
+
+
+def test_a_bulk_update_wakes_nobody(app: Flask, event_id: int, heard: list[dict[str, Any]]) -> None:
+    with app.app_context(), db.session.begin():
+        db.session.execute(update(Event).where(Event.id == event_id).values(ical_url="https://example.com/x.ics"))
+
+    assert heard == []
+
+
+def test_what_no_flush_shows_can_be_announced(app: Flask, heard: list[dict[str, Any]]) -> None:
+    with app.app_context():
+        announce(event_changed, verb="updated", id=7, event_id=7, changed=["organizers"])
+
+    assert heard[0]["changed"] == {"organizers"}

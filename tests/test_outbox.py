@@ -1,0 +1,147 @@
+"""Orders are committed with their change, acted on at least once, and closed once."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, update
+
+from app import outbox
+from app.extensions import db
+from app.outbox import CONSUMERS, Consumer, OutboxEntry
+from app.signals import faq_type_changed
+from tests.background import are_done, entries, lines, order
+from tests.world import World
+
+
+@pytest.fixture
+def consumers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that declares a consumer of these topics, for this test only."""
+
+    def declare(name: str, *topics: str) -> None:
+        monkeypatch.setitem(CONSUMERS, name, Consumer(name, "events", topics, lambda _entry: None))
+
+    return declare
+
+
+def test_a_signal_becomes_one_entry_for_each_consumer(app: Flask, world: World, consumers: Callable[..., None]) -> None:
+    consumers("one", "faq-type.updated")
+    consumers("two", "faq-type.updated:name", "faq-type.created")
+    consumers("three", "faq-type.updated:event_id", "faq.updated")
+
+    world.owner.update(f"/v1/faq-types/{world.types['published']}", "faq-type", {"name": "Renamed"})
+
+    found = [entry for entry in entries(app) if entry.consumer in ("one", "two", "three")]
+    assert sorted(entry.consumer for entry in found) == ["one", "two"]
+    assert {entry.topic for entry in found} == {"faq-type.updated"}
+    assert found[0].payload == {
+        "id": world.types["published"],
+        "event_id": world.events["published"],
+        "changed": ["name"],
+    }
+
+
+def test_a_second_app_in_one_process_does_not_double_entries(app: Flask, consumers: Callable[..., None]) -> None:
+    consumers("one", "faq-type.updated")
+
+    outbox.subscribe()
+
+    with app.app_context(), db.session.begin():
+        faq_type_changed.send(app, verb="updated", id=1, event_id=1, changed=frozenset({"name"}))
+    assert len(entries(app)) == 1
+
+
+def test_what_rolls_back_leaves_no_order(app: Flask) -> None:
+    with app.app_context():
+        outbox.order("tests.record", "tests", {})
+        db.session.rollback()
+
+    assert entries(app) == []
+
+
+def test_a_savepoint_that_rolls_back_takes_only_its_own_orders(app: Flask) -> None:
+    with app.app_context(), db.session.begin():
+        outbox.order("tests.record", "outer", {})
+        inner = db.session.begin_nested()
+        outbox.order("tests.record", "inner", {})
+        inner.rollback()
+
+    assert [entry.topic for entry in entries(app)] == ["outer"]
+
+
+def test_a_duplicate_does_nothing(app: Flask, tmp_path: Path) -> None:
+    id = order(app, "tests.record", file=str(tmp_path / "acts"))
+
+    with app.app_context():
+        outbox.consume(id)
+        outbox.consume(id)
+
+    assert len(lines(tmp_path / "acts")) == 1
+    assert entries(app)[0].tries == 1
+
+
+def test_an_entry_that_somebody_else_acts_on_is_left_alone(app: Flask, tmp_path: Path) -> None:
+    id = order(app, "tests.record", file=str(tmp_path / "acts"))
+
+    with app.app_context(), db.engine.begin() as other:
+        other.execute(update(OutboxEntry).where(OutboxEntry.id == id).values(topic="locked"))
+        outbox.consume(id)
+
+    assert lines(tmp_path / "acts") == []
+    assert not are_done(app)
+
+
+def test_a_failure_is_noted_and_tried_again_later_and_later(app: Flask) -> None:
+    id = order(app, "tests.fail")
+    pauses = []
+
+    for _ in range(3):
+        with app.app_context(), pytest.raises(RuntimeError):
+            outbox.consume(id)
+        (entry,) = entries(app)
+        pauses.append(round((entry.next_at - datetime.now(UTC)).total_seconds()))
+
+    assert pauses == [2, 4, 8]
+    assert (entry.tries, entry.last_error, entry.done_at, entry.dead_at) == (3, "RuntimeError", None, None)
+
+
+def test_what_fails_for_ever_is_dead_at_last(app: Flask) -> None:
+    id = order(app, "tests.fail")
+    with app.app_context(), db.session.begin():
+        db.session.execute(update(OutboxEntry).values(tries=outbox.MAX_TRIES))
+
+    with app.app_context():
+        outbox.consume(id)
+
+    (entry,) = entries(app)
+    assert entry.dead_at
+    assert not entry.done_at
+
+
+def test_a_failing_consumer_leaves_nothing_half_done(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def act(_entry: OutboxEntry) -> None:
+        outbox.order("tests.record", "half", {})
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setitem(CONSUMERS, "tests.fail", Consumer("tests.fail", "events", (), act))
+    id = order(app, "tests.fail")
+
+    with app.app_context(), pytest.raises(RuntimeError):
+        outbox.consume(id)
+
+    assert [entry.topic for entry in entries(app)] == ["tests"]
+
+
+def test_old_closed_entries_are_pruned_and_others_stay(app: Flask) -> None:
+    old, fresh, _open = (order(app, "tests.record") for _ in range(3))
+    with app.app_context(), db.session.begin():
+        for id, age in ((old, timedelta(days=31)), (fresh, timedelta(days=29))):
+            db.session.execute(update(OutboxEntry).where(OutboxEntry.id == id).values(done_at=func.now() - age))
+
+    with app.app_context():
+        gone = outbox.prune(timedelta(days=30))
+
+    assert gone == 1
+    assert [entry.id for entry in entries(app)] == [fresh, _open]

@@ -1,0 +1,162 @@
+"""Limits on knocking: counted in Redis, and in memory when Redis is dead or hangs."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import config
+from app import embedded, errors, throttle
+from app.extensions import db
+from app.users import auth, auth_routes
+
+SLOW = 1.0
+"""Seconds: far more than two waits of 0.1 s, far less than waiting for a hung server."""
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> embedded.Redis:
+    """A Redis that this test may stop."""
+    return embedded.Redis(tmp_path)
+
+
+@pytest.fixture
+def redis_process(own_redis: embedded.Redis) -> Iterator[subprocess.Popen[bytes]]:
+    """It runs, and answers."""
+    with embedded.run(own_redis) as process:
+        embedded.wait_until(own_redis.answers, "redis does not answer")
+        yield process
+        process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def knock(app: Flask, environment: dict[str, str], own_redis: embedded.Redis) -> Iterator[FlaskClient]:
+    """A client of the account routes with limits on; the suite's own app has them off.
+
+    A second `create_app` in one process would subscribe its consumers twice.
+    """
+    throttled = Flask("throttled")
+    settings = config.read({**environment, "REDIS_URL": own_redis.url, "RATELIMIT_ENABLED": "1"})
+    throttled.config.update(settings, SQLALCHEMY_DATABASE_URI=settings["DATABASE_URL"])
+    db.init_app(throttled)
+    throttle.install(throttled)
+    throttled.extensions["authenticate"] = auth.authenticate
+    throttled.register_blueprint(auth_routes.routes)
+    throttled.add_url_rule("/free", view_func=lambda: "free")
+    errors.register(throttled)
+    yield throttled.test_client()
+    with throttled.app_context():
+        db.engine.dispose()
+
+
+def log_in(client: FlaskClient, email: str = "ada@example.com", address: str = "10.0.0.1") -> TestResponse:
+    body = {"email": email, "password": "x" * 200}  # too long to be hashed: quick
+    return client.post("/v1/auth/login", json=body, environ_base={"REMOTE_ADDR": address})
+
+
+def statuses(send: Callable[[int], TestResponse], times: int) -> list[int]:
+    return [send(number).status_code for number in range(times)]
+
+
+@pytest.mark.usefixtures("redis_process")
+def test_an_account_is_tried_five_times_a_minute_from_wherever(knock: FlaskClient, own_redis: embedded.Redis) -> None:
+    tried = statuses(lambda n: log_in(knock, ["ada@example.com", " ADA@example.com"][n % 2], f"10.0.0.{n}"), 6)
+
+    assert tried == [401] * 5 + [429]
+    assert log_in(knock, "eve@example.com").status_code == 401
+    with redis.Redis.from_url(own_redis.url) as client:
+        keys = client.keys()
+    assert keys
+    assert not any(b"ada" in key for key in keys)
+
+
+@pytest.mark.usefixtures("redis_process")
+def test_an_address_tries_twenty_times_a_minute_whichever_account(knock: FlaskClient) -> None:
+    assert statuses(lambda n: log_in(knock, f"user{n}@example.com"), 21) == [401] * 20 + [429]
+    assert log_in(knock, "other@example.com", "10.0.0.2").status_code == 401
+
+
+@pytest.mark.usefixtures("redis_process")
+def test_both_routes_of_log_in_count_together(knock: FlaskClient) -> None:
+    body = {"username": "ada@example.com", "password": "x" * 200}
+
+    assert statuses(lambda n: knock.post(["/auth/session", "/v1/auth/login"][n % 2], json=body), 6)[-1] == 429
+
+
+@pytest.mark.usefixtures("redis_process")
+def test_too_many_tries_are_a_json_api_error_that_says_when_to_come_back(knock: FlaskClient) -> None:
+    refused = [log_in(knock) for _ in range(6)][-1]
+
+    assert refused.status_code == 429
+    assert refused.content_type == "application/vnd.api+json"
+    assert refused.get_json(force=True)["errors"][0]["code"] == "too-many-requests"
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+
+
+@pytest.mark.usefixtures("redis_process")
+@pytest.mark.parametrize(
+    ("method", "path", "body", "most"),
+    [
+        ("POST", "/v1/users/check_email", {"email": "ada@example.com"}, 20),
+        ("POST", "/v1/auth/reset-password", {"email": "ada@example.com"}, 5),
+        ("POST", "/v1/auth/resend-verification-email", {"email": "ada@example.com"}, 5),
+        ("PATCH", "/v1/auth/reset-password", {"token": "x", "password": "long enough"}, 20),
+    ],
+)
+def test_other_routes_are_counted_too(
+    knock: FlaskClient, method: str, path: str, body: dict[str, Any], most: int
+) -> None:
+    answers = statuses(lambda _: knock.open(path, method=method, json=body), most + 1)
+
+    assert answers[-1] == 429
+    assert 429 not in answers[:-1]
+    assert log_in(knock).status_code == 401
+
+
+@pytest.mark.usefixtures("redis_process")
+def test_what_nobody_counts_has_no_limit(knock: FlaskClient, own_redis: embedded.Redis) -> None:
+    assert set(statuses(lambda _: knock.get("/free"), 50)) == {200}
+
+    with redis.Redis.from_url(own_redis.url) as client:
+        assert client.keys() == []
+
+
+def test_limits_are_off_when_the_setting_says_so(client: FlaskClient) -> None:
+    assert set(statuses(lambda _: log_in(client), 25)) == {401}
+
+
+@pytest.mark.parametrize("failure", [signal.SIGSTOP, signal.SIGKILL])
+def test_without_redis_this_process_counts_and_nobody_waits(
+    knock: FlaskClient,
+    own_redis: embedded.Redis,
+    redis_process: subprocess.Popen[bytes],
+    wait_until: Callable[..., Any],
+    failure: signal.Signals,
+) -> None:
+    assert log_in(knock).status_code == 401
+    redis_process.send_signal(failure)
+
+    begun = monotonic()
+    answers = statuses(lambda _: log_in(knock), 6)
+    free = statuses(lambda _: knock.get("/free"), 20)
+
+    assert monotonic() - begun < SLOW
+    assert answers == [401] * 5 + [429]
+    assert set(free) == {200}
+    if failure == signal.SIGSTOP:
+        redis_process.send_signal(signal.SIGCONT)
+        wait_until(lambda: _is_counted_in(own_redis, knock), 20)
+
+
+def _is_counted_in(server: embedded.Redis, client: FlaskClient) -> bool:
+    log_in(client, "later@example.com", "10.0.0.9")
+    with redis.Redis.from_url(server.url) as connection:
+        return bool(connection.keys("*10.0.0.9*"))
