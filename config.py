@@ -66,10 +66,11 @@ def _choice(*words: str) -> Callable[[str], str]:
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         try:
-            scheme = urlsplit(text).scheme
+            parts = urlsplit(text)
+            _ = parts.hostname, parts.port  # read from the text only now, and wrong when it cannot be
         except ValueError:
-            scheme = "unreadable"
-        if text and scheme not in schemes:
+            raise ValueError("is not a URL; user and password must be percent-encoded") from None
+        if text and parts.scheme not in schemes:
             raise ValueError("must be a URL beginning with " + " or ".join(f"{scheme}:" for scheme in schemes))
         return text
 
@@ -100,16 +101,17 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _jwt_keys(text: str) -> tuple[JwtKey, ...]:
     keys = []
-    for entry in text.split(","):
+    for number, entry in enumerate(text.split(","), start=1):
         kid, separator, encoded = entry.strip().partition("=")
         if not separator or not kid:
             raise ValueError("must be kid=base64url-secret[,kid=secret...]")
+        # Counted, not named: where the kid was forgotten, what looks like one is the secret.
         try:
             secret = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError(f"the secret of key {kid!r} is not base64url") from None
+            raise ValueError(f"has a secret that is not base64url (key {number})") from None
         if len(secret) < 32:
-            raise ValueError(f"the secret of key {kid!r} is shorter than 32 bytes")
+            raise ValueError(f"has a secret that is shorter than 32 bytes (key {number})")
         keys.append(JwtKey(kid, secret))
     if len({key.kid for key in keys}) != len(keys):
         raise ValueError("names a kid twice")
@@ -126,7 +128,9 @@ SETTINGS = (
     Setting("APP_ENV", "development", "development, testing or production", _choice(*ENVIRONMENTS)),
     Setting("HOST", "127.0.0.1", "address the web process listens on"),
     Setting("PORT", "5000", "port the web process listens on", _whole(1, 65535)),
-    Setting("VAR_DIR", "var", "directory of everything written at run time: databases, files, mail, logs"),
+    Setting(
+        "VAR_DIR", "var", "directory, seen from the checkout, of all that is written: databases, files, mail, logs"
+    ),
     Setting(
         "PUBLIC_URL",
         "",
@@ -203,8 +207,11 @@ def _complete(values: dict[str, Any]) -> dict[str, Any]:
     host = f"[{values['HOST']}]" if ":" in values["HOST"] else values["HOST"]
     values["PUBLIC_URL"] = values["PUBLIC_URL"] or f"http://{host}:{values['PORT']}"
     values["STORAGE_URL"] = values["STORAGE_URL"] or (var_dir / "files").as_uri()
-    values["SECRET_KEY"] = values["SECRET_KEY"] or _kept(var_dir / "secret-key")
-    values["JWT_KEYS"] = values["JWT_KEYS"] or _jwt_keys(f"dev={_kept(var_dir / 'jwt-key')}")
+    try:
+        values["SECRET_KEY"] = values["SECRET_KEY"] or _kept(var_dir / "secret-key")
+        values["JWT_KEYS"] = values["JWT_KEYS"] or _jwt_keys(f"dev={_kept(var_dir / 'jwt-key')}")
+    except OSError as error:
+        raise ConfigError(f"VAR_DIR {var_dir} cannot be used: {error.strerror}") from None
     return values
 
 

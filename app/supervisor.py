@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from app import address, embedded
 from app import var_dir as ownership
 from app.children import Child, Starter, say, spawn, write
@@ -72,10 +74,15 @@ class Supervisor:
         write(f"ready: {self.settings['PUBLIC_URL']}".encode())
 
     async def _prepare(self) -> None:
+        if await asyncio.to_thread(is_prepared, self._database_url()):
+            return
         child = self._program("prepare")
         await self._launch(child)
         if await child.wait():
             raise CannotRun("the database cannot be prepared, see above")
+
+    def _database_url(self) -> str:
+        return (self.settings["DATABASE_URL"] or self.environ["DATABASE_URL"]).replace("+psycopg", "", 1)
 
     def _program(self, name: str) -> Child:
         async def start(output: int) -> subprocess.Process:
@@ -138,6 +145,19 @@ def run(settings: dict[str, Any], environ: dict[str, str]) -> None:
     with ownership.owned(settings["VAR_DIR"]):
         address.check_free(settings)
         asyncio.run(Supervisor(settings, environ).run())
+
+
+def is_prepared(database_url: str) -> bool:
+    """Whether the newest revision has been applied and somebody uses the database: `prepare` would find nothing to do.
+
+    The revisions are numbered (migrations/env.py); asking Alembic would take as long as starting the app.
+    """
+    newest = max(path.name.partition("_")[0] for path in (MANAGE.parent / "migrations" / "versions").glob("*.py"))
+    with psycopg.connect(database_url, connect_timeout=5) as connection:
+        if connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
+            return False
+        applied = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        return applied == [(newest,)] and bool(connection.execute("SELECT FROM users LIMIT 1").fetchall())
 
 
 def _server_starter(server: embedded.Server) -> Starter:

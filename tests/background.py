@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from time import sleep
@@ -16,9 +19,12 @@ import config
 from app import outbox
 from app.extensions import db
 from app.factory import create_app
+from app.orphans import dying_with_parent, kill_group
 from app.outbox import OutboxEntry, consumer
 from app.relay import run_relay
 from app.worker import run_worker
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @consumer("tests.record")
@@ -63,6 +69,28 @@ def are_done(app: Flask) -> bool:
 def lines(path: Path) -> list[str]:
     """What the recording consumers have written."""
     return path.read_text().splitlines() if path.exists() else []
+
+
+@contextmanager
+def process(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker or relay that knows these consumers; killed at the end of the block."""
+    with log.open("ab") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.background", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=dying_with_parent(),
+        )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait(10)
+        kill_group(child.pid)
 
 
 def main(kind: str, *lease_seconds: str) -> None:

@@ -72,34 +72,34 @@ def test_a_savepoint_that_rolls_back_takes_only_its_own_orders(app: Flask) -> No
 
 
 def test_a_duplicate_does_nothing(app: Flask, tmp_path: Path) -> None:
-    id = order(app, "tests.record", file=str(tmp_path / "acts"))
+    entry_id = order(app, "tests.record", file=str(tmp_path / "acts"))
 
     with app.app_context():
-        outbox.consume(id)
-        outbox.consume(id)
+        outbox.consume(entry_id)
+        outbox.consume(entry_id)
 
     assert len(lines(tmp_path / "acts")) == 1
     assert entries(app)[0].tries == 1
 
 
 def test_an_entry_that_somebody_else_acts_on_is_left_alone(app: Flask, tmp_path: Path) -> None:
-    id = order(app, "tests.record", file=str(tmp_path / "acts"))
+    entry_id = order(app, "tests.record", file=str(tmp_path / "acts"))
 
     with app.app_context(), db.engine.begin() as other:
-        other.execute(update(OutboxEntry).where(OutboxEntry.id == id).values(topic="locked"))
-        outbox.consume(id)
+        other.execute(update(OutboxEntry).where(OutboxEntry.id == entry_id).values(topic="locked"))
+        outbox.consume(entry_id)
 
     assert lines(tmp_path / "acts") == []
     assert not are_done(app)
 
 
 def test_a_failure_is_noted_and_tried_again_later_and_later(app: Flask) -> None:
-    id = order(app, "tests.fail")
+    entry_id = order(app, "tests.fail")
     pauses = []
 
     for _ in range(3):
         with app.app_context(), pytest.raises(RuntimeError):
-            outbox.consume(id)
+            outbox.consume(entry_id)
         (entry,) = entries(app)
         pauses.append(round((entry.next_at - datetime.now(UTC)).total_seconds()))
 
@@ -108,12 +108,12 @@ def test_a_failure_is_noted_and_tried_again_later_and_later(app: Flask) -> None:
 
 
 def test_what_fails_for_ever_is_dead_at_last(app: Flask) -> None:
-    id = order(app, "tests.fail")
+    entry_id = order(app, "tests.fail")
     with app.app_context(), db.session.begin():
         db.session.execute(update(OutboxEntry).values(tries=outbox.MAX_TRIES))
 
     with app.app_context():
-        outbox.consume(id)
+        outbox.consume(entry_id)
 
     (entry,) = entries(app)
     assert entry.dead_at
@@ -126,10 +126,10 @@ def test_a_failing_consumer_leaves_nothing_half_done(app: Flask, monkeypatch: py
         raise RuntimeError("in the middle")
 
     monkeypatch.setitem(CONSUMERS, "tests.fail", Consumer("tests.fail", "events", (), act))
-    id = order(app, "tests.fail")
+    entry_id = order(app, "tests.fail")
 
     with app.app_context(), pytest.raises(RuntimeError):
-        outbox.consume(id)
+        outbox.consume(entry_id)
 
     assert [entry.topic for entry in entries(app)] == ["tests"]
 
@@ -137,8 +137,8 @@ def test_a_failing_consumer_leaves_nothing_half_done(app: Flask, monkeypatch: py
 def test_old_closed_entries_are_pruned_and_others_stay(app: Flask) -> None:
     old, fresh, _open = (order(app, "tests.record") for _ in range(3))
     with app.app_context(), db.session.begin():
-        for id, age in ((old, timedelta(days=31)), (fresh, timedelta(days=29))):
-            db.session.execute(update(OutboxEntry).where(OutboxEntry.id == id).values(done_at=func.now() - age))
+        for entry_id, age in ((old, timedelta(days=31)), (fresh, timedelta(days=29))):
+            db.session.execute(update(OutboxEntry).where(OutboxEntry.id == entry_id).values(done_at=func.now() - age))
 
     with app.app_context():
         gone = outbox.prune(timedelta(days=30))

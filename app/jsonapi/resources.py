@@ -16,7 +16,7 @@ from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_changed_resource, read_linkage, read_new_resource
 from app.jsonapi.filters import Build
 from app.jsonapi.negotiation import check_accept, check_content_type
-from app.jsonapi.permissions import Access, Predicate, anyone, words
+from app.jsonapi.permissions import Access, Predicate, anyone, nobody, words
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE, WRITE, Query, read_query
 from app.jsonapi.reading import JSONAPI, Reader, of_parent
@@ -216,8 +216,13 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
+        return {"GET": cls._data_layer.type.permissions.read, "PATCH": cls.change_rule()}
+
+    @classmethod
+    def change_rule(cls) -> Predicate:
+        """Who may change the relationship: nobody, where it is only ever changed from the other side."""
         permissions = cls._data_layer.type.permissions
-        return {"GET": permissions.read, "PATCH": permissions.may_relate(cls.relation.name)}
+        return nobody if cls.relation.field.dump_only else permissions.may_relate(cls.relation.name)
 
     allowed: ClassVar[frozenset[str]] = LINKAGE
 
@@ -247,9 +252,8 @@ class RelationshipMany(RelationshipOne):
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
-        permissions = cls._data_layer.type.permissions
-        change = permissions.may_relate(cls.relation.name)
-        return {"GET": permissions.read, "PATCH": change, "POST": change, "DELETE": change}
+        change = cls.change_rule()
+        return {"GET": cls._data_layer.type.permissions.read, "PATCH": change, "POST": change, "DELETE": change}
 
     def post(self, id: str) -> Response:
         return self.write(id, "add")

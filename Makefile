@@ -1,0 +1,67 @@
+# `make` lists what it can do. All paths are relative: the checkout may lie in a directory with spaces.
+.DEFAULT_GOAL := help
+.PHONY: help run test check docs test-docs bench requirements clean
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+PY := .venv/bin/python
+NODE_MODULES := docs/api-blueprint/node_modules
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 22
+
+run: .venv/run.stamp ## install, start everything, print `ready: URL`; Ctrl-C stops it
+	@exec $(PY) manage.py run
+
+test: .venv/dev.stamp ## the test suite on a PostgreSQL and a Redis of its own
+	@exec $(PY) -m pytest $(ARGS)
+
+check: .venv/dev.stamp ## ruff, mypy, import contracts
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+docs: $(NODE_MODULES)/aglio ## docs/api-blueprint becomes one HTML page (needs Node)
+	@sh docs/api-blueprint/render.sh
+
+test-docs: .venv/dev.stamp $(NODE_MODULES)/aglio ## every transaction of the blueprint against a live server (needs Node)
+	@exec $(PY) -m pytest tests/docs
+
+bench: .venv/dev.stamp ## benchmarks
+	@exec $(PY) -m benchmarks
+
+requirements: .venv/dev.stamp ## resolve the requirements*.in files again
+	@for name in requirements requirements-embedded requirements-dev; do \
+		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+			--custom-compile-command "make requirements" $(ARGS) $$name.in -o $$name.txt || exit 1; \
+	done
+
+clean: ## remove .venv and var, after asking
+	@printf 'Remove .venv and var, with all data in it? [y/N] '; read answer; \
+	if [ "$$answer" = y ]; then rm -rf .venv var; else echo 'Nothing removed.'; fi
+
+# Packages are added and brought to their pinned version, never removed: a server may be running from this .venv.
+.venv/run.stamp: requirements.txt requirements-embedded.txt
+	$(call install,-r requirements.txt -r requirements-embedded.txt)
+
+.venv/dev.stamp: requirements.txt requirements-embedded.txt requirements-dev.txt
+	$(call install,-r requirements-dev.txt)
+
+# uv takes a fifth of pip's time but does not read pip's configuration; pip gives the same tree. One at a time installs.
+define install
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
+	@mkdir -p .venv && exec 9>.venv/install.lock && { ! command -v flock >/dev/null || flock 9; } && \
+	{ test -x $(PY) || $(PYTHON) -m venv .venv; } && \
+	{ test -x .venv/bin/uv || $(PY) -m pip install --quiet --disable-pip-version-check uv || true; } && \
+	index="$${UV_DEFAULT_INDEX:-$$($(PY) -m pip config get global.index-url 2>/dev/null || true)}" && \
+	{ test -x .venv/bin/uv && ( [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; \
+		.venv/bin/uv pip install --quiet --python $(PY) $(1) ) || \
+	$(PY) -m pip install --quiet --disable-pip-version-check $(1); } && touch $@
+endef
+
+$(NODE_MODULES)/aglio:
+	@command -v npm >/dev/null || { echo 'Node is needed for the documentation: https://nodejs.org' >&2; exit 1; }
+	@npm install --prefix docs/api-blueprint --no-save --no-package-lock --omit=optional --no-fund --no-audit \
+		--loglevel=error aglio@2.3.0

@@ -1,0 +1,109 @@
+"""Settings: defaults, what is refused, what production asks for, and that all are written down."""
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+
+import config
+from config import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+KEY = base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")
+PRODUCTION = {
+    "APP_ENV": "production",
+    "DATABASE_URL": "postgresql://db.example.com/events",
+    "REDIS_URL": "redis://redis.example.com",
+    "SECRET_KEY": "s" * 32,
+    "JWT_KEYS": f"a={KEY}",
+    "PUBLIC_URL": "https://api.example.com/",
+}
+
+
+def read(tmp_path: Path, **settings: str) -> dict[str, object]:
+    return config.read({"VAR_DIR": str(tmp_path / "var"), **settings})
+
+
+def test_nothing_set_is_a_working_development_configuration(tmp_path: Path) -> None:
+    settings = read(tmp_path)
+
+    assert settings["APP_ENV"] == "development"
+    assert settings["PUBLIC_URL"] == "http://127.0.0.1:5000"
+    assert settings["STORAGE_URL"] == (tmp_path / "var" / "files").as_uri()
+
+
+def test_generated_secrets_stay_the_same_and_are_private(tmp_path: Path) -> None:
+    first, second = read(tmp_path), read(tmp_path)
+
+    assert first["SECRET_KEY"] == second["SECRET_KEY"]
+    assert first["JWT_KEYS"] == second["JWT_KEYS"]
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "var").iterdir()} == {0o600}
+
+
+def test_production_keeps_what_it_is_given(tmp_path: Path) -> None:
+    settings = read(tmp_path, **PRODUCTION)
+
+    assert settings["PUBLIC_URL"] == "https://api.example.com"
+    assert settings["DATABASE_URL"] == "postgresql+psycopg://db.example.com/events"
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(PRODUCTION) - {"APP_ENV"}))
+def test_production_refuses_to_do_without(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^production needs {name}$"):
+        read(tmp_path, **{**PRODUCTION, name: ""})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_ENV", "staging"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "٥٠٠٠"),
+        ("PUBLIC_URL", "api.example.com"),
+        ("PUBLIC_URL", "https://api.example.com/?a=b"),
+        ("DATABASE_URL", "mysql://hunter2@localhost/events"),
+        ("DATABASE_URL", "postgresql://me:hunter2/x@localhost:port/events"),
+        ("REDIS_URL", "hunter2"),
+        ("REDIS_URL", "redis://[hunter2"),
+        ("SECRET_KEY", "hunter2"),
+        ("JWT_KEYS", "hunter2"),
+        ("JWT_KEYS", "hunter2="),
+        ("JWT_KEYS", "a=hunter2!"),
+        ("JWT_KEYS", f"a={KEY},a={KEY}"),
+        ("MAIL_URL", "http://hunter2@localhost"),
+        ("RATELIMIT_ENABLED", "perhaps"),
+        ("DATABASE_POOL", "-1"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_value_nobody_can_work_with_is_one_line_without_the_value(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} [^\n]*$") as refused:
+        read(tmp_path, **{name: value})
+
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_first_jwt_key_signs(tmp_path: Path) -> None:
+    keys = read(tmp_path, JWT_KEYS=f"new={KEY}, old={KEY}")["JWT_KEYS"]
+
+    assert [key.kid for key in keys] == ["new", "old"]  # type: ignore[attr-defined]  # a tuple of JwtKey
+
+
+def test_a_var_dir_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("a file")
+
+    with pytest.raises(ConfigError, match="^VAR_DIR .* cannot be used: "):
+        read(tmp_path)
+
+
+def test_the_example_lists_every_setting_with_its_meaning_and_default() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+
+    for setting in config.SETTINGS:
+        place = lines.index(f"#{setting.name}={setting.default}")
+        assert lines[place - 1].startswith(f"# {setting.meaning}")
+    named = [found[1] for line in lines if (found := re.match(r"#([A-Z_]+)=", line))]
+    assert named == [setting.name for setting in config.SETTINGS]

@@ -1,0 +1,246 @@
+"""Tasks run in a session of their own, and no death of worker, child or Redis loses one."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+
+from app import embedded
+from app.extensions import db
+from app.outbox import CONSUMERS, EVENTS_QUEUE, OutboxEntry
+from app.redis_client import broker_url, client_url, connect, limits_url
+from app.users.models import User
+from app.worker import QUEUES, worker_arguments
+from tests.background import are_done, entries, lines, order, process
+
+
+class Background:
+    """A Redis, a relay with a lease of 2 s, and workers; all of them may be killed."""
+
+    def __init__(self, app: Flask, environment: dict[str, str], directory: Path, stack: ExitStack) -> None:
+        self.app = app
+        self.stack = stack
+        self.directory = directory
+        self.server = embedded.Redis(directory)
+        self.environment = {**environment, "REDIS_URL": self.server.url, "WORKER_CONCURRENCY": "1"}
+        self.redis = self.start_redis()
+        self.start("relay", "2")
+        self.worker = self.start("worker")
+
+    def start_redis(self) -> subprocess.Popen[bytes]:
+        """A Redis that knows nothing."""
+        started = self.stack.enter_context(embedded.run(self.server))
+        embedded.wait_until(self.server.answers, "no Redis")
+        return started
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """One more process."""
+        return self.stack.enter_context(process(self.environment, self.log, *arguments))
+
+    def order(self, name: str = "tests.record") -> None:
+        """Commit work."""
+        order(self.app, name, file=str(self.acts), until=str(self.go_on))
+
+    @property
+    def log(self) -> Path:
+        """What relay and workers have said."""
+        return self.directory / "output"
+
+    @property
+    def acts(self) -> Path:
+        """Where consumers write what they did."""
+        return self.directory / "acts"
+
+    @property
+    def go_on(self) -> Path:
+        """What `tests.linger` waits for."""
+        return self.directory / "go-on"
+
+    def child(self) -> psutil.Process:
+        """The process of the pool that acted last."""
+        return psutil.Process(int(lines(self.acts)[-1].split()[1]))
+
+
+@pytest.fixture
+def background(app: Flask, environment: dict[str, str], tmp_path: Path) -> Iterator[Background]:
+    """Real processes on a Redis of their own."""
+    with ExitStack() as stack:
+        yield Background(app, environment, tmp_path, stack)
+
+
+def test_an_order_is_acted_on_once(background: Background, wait_until: Callable[..., Any]) -> None:
+    background.order()
+
+    wait_until(lambda: are_done(background.app))
+
+    assert len(lines(background.acts)) == 1
+
+
+def test_a_worker_killed_in_the_middle_loses_nothing(background: Background, wait_until: Callable[..., Any]) -> None:
+    background.order("tests.linger")
+    wait_until(lambda: lines(background.acts))
+    child = background.child()
+
+    background.worker.kill()
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5, "the pool dies with it")
+    background.start("worker")
+    background.go_on.touch()
+
+    wait_until(lambda: are_done(background.app), 20)
+    (entry,) = entries(background.app)
+    assert entry.tries == 2
+
+
+def test_a_killed_child_of_the_pool_loses_nothing(background: Background, wait_until: Callable[..., Any]) -> None:
+    background.order("tests.linger")
+    wait_until(lambda: lines(background.acts))
+
+    background.child().kill()
+    background.go_on.touch()
+
+    wait_until(lambda: are_done(background.app), 20)
+    assert len(lines(background.acts)) == 2
+
+
+def test_redis_that_forgets_everything_loses_nothing(background: Background, wait_until: Callable[..., Any]) -> None:
+    background.order("tests.linger")  # keeps the only slot
+    wait_until(lambda: lines(background.acts))
+    for _ in range(5):
+        background.order()
+    with connect(background.server.url, timeout=2) as client:
+        wait_until(lambda: client.llen(EVENTS_QUEUE) or client.hlen("unacked") > 1)
+        client.flushall()
+    background.go_on.touch()
+
+    wait_until(lambda: are_done(background.app), 20)
+
+    assert len(set(lines(background.acts))) == 6
+
+
+def test_redis_killed_and_started_again_loses_nothing(background: Background, wait_until: Callable[..., Any]) -> None:
+    background.order()
+    wait_until(lambda: are_done(background.app))
+
+    background.redis.kill()
+    for _ in range(5):
+        background.order()
+    background.start_redis()
+
+    wait_until(lambda: are_done(background.app), 30)
+
+
+def test_a_redis_that_hung_is_caught_up_with(background: Background, wait_until: Callable[..., Any]) -> None:
+    background.order()
+    wait_until(lambda: are_done(background.app))
+
+    background.redis.send_signal(signal.SIGSTOP)
+    for _ in range(5):
+        background.order()
+    # Longer than the client's patience: the relay has noticed, and has gone on.
+    wait_until(lambda: b"relay cannot publish" in background.log.read_bytes(), 20)
+    background.redis.send_signal(signal.SIGCONT)
+
+    wait_until(lambda: are_done(background.app), 30)
+
+
+def test_sigterm_lets_a_running_task_finish(background: Background, wait_until: Callable[..., Any]) -> None:
+    background.order("tests.linger")
+    wait_until(lambda: lines(background.acts))
+
+    background.worker.terminate()
+    wait_until(lambda: b"soft shutdown" in background.log.read_bytes().lower())
+    background.go_on.touch()
+
+    assert background.worker.wait(10) == 0
+    assert are_done(background.app)
+    assert len(lines(background.acts)) == 1
+
+
+def test_sigterm_hands_back_a_task_that_takes_too_long(background: Background, wait_until: Callable[..., Any]) -> None:
+    background.order("tests.linger")
+    wait_until(lambda: lines(background.acts))
+
+    background.worker.terminate()
+    background.worker.wait(12)
+    background.go_on.touch()
+    background.start("worker")
+
+    wait_until(lambda: are_done(background.app), 20)
+
+
+def test_a_task_called_in_a_request_leaves_the_callers_session_alone(app: Flask, tmp_path: Path) -> None:
+    entry_id = order(app, "tests.record", file=str(tmp_path / "acts"))
+    task = app.extensions["celery"].tasks["tests.record"]
+
+    with app.test_request_context():
+        user = User(email="caller@example.com", password_hash="!")
+        db.session.add(user)
+        db.session.commit()
+        mine = db.session()
+
+        task(str(entry_id))
+        task.apply(args=[str(entry_id)], throw=True)
+
+        assert db.session() is mine
+        # Expired by the commit: a detached row would raise DetachedInstanceError here.
+        assert user.email == "caller@example.com"
+    assert len(lines(tmp_path / "acts")) == 1
+
+
+def test_a_task_leaves_no_transaction_and_no_connection_behind(app: Flask, tmp_path: Path) -> None:
+    with app.app_context():
+        pool = db.engine.pool
+    before = pool.checkedout()  # type: ignore[attr-defined]  # QueuePool, the only one we use
+
+    app.extensions["celery"].tasks["tests.record"](str(order(app, "tests.record", file=str(tmp_path / "acts"))))
+
+    assert pool.checkedout() == before  # type: ignore[attr-defined]  # same
+
+
+def test_every_queue_has_a_worker(app: Flask) -> None:
+    (served,) = [each for each in worker_arguments(app.config) if each.startswith("--queues=")]
+
+    assert {consumer.queue for consumer in CONSUMERS.values()} <= set(QUEUES)
+    assert set(served.removeprefix("--queues=").split(",")) == set(QUEUES)
+
+
+def test_every_consumer_is_a_task(app: Flask) -> None:
+    assert set(CONSUMERS) <= set(app.extensions["celery"].tasks)
+
+
+def test_every_entry_names_a_consumer_that_is_registered(app: Flask) -> None:
+    with pytest.raises(KeyError):
+        order(app, "no.such.consumer")
+
+    with app.app_context():
+        assert db.session.scalar(select(func.count()).select_from(OutboxEntry)) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "client", "broker", "limits"),
+    [
+        ("redis://:pw@host:6379/2", "redis://:pw@host:6379/2", "redis://:pw@host:6379/2", "redis://:pw@host:6379/2"),
+        ("unix:///tmp/r.sock", "unix:///tmp/r.sock", "redis+socket:///tmp/r.sock", "redis+unix:///tmp/r.sock"),
+        (
+            "unix://:pw@/tmp/r.sock?db=3",
+            "unix://:pw@/tmp/r.sock?db=3",
+            "redis+socket://:pw@/tmp/r.sock?virtual_host=3",
+            "redis+unix://:pw@/tmp/r.sock?db=3",
+        ),
+        (
+            "redis+socket:///tmp/r.sock?virtual_host=3&x=1",
+            "unix:///tmp/r.sock?db=3&x=1",
+            "redis+socket:///tmp/r.sock?virtual_host=3&x=1",
+            "redis+unix:///tmp/r.sock?db=3&x=1",
+        ),
+    ],
+)
+def test_redis_urls_are_spelled_for_each_library(given: str, client: str, broker: str, limits: str) -> None:
+    assert (client_url(given), broker_url(given), limits_url(given)) == (client, broker, limits)
