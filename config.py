@@ -129,7 +129,7 @@ SETTINGS = (
     Setting("HOST", "127.0.0.1", "address the web process listens on"),
     Setting("PORT", "5000", "port the web process listens on", _whole(1, 65535)),
     Setting(
-        "VAR_DIR", "var", "directory, seen from the checkout, of all that is written: databases, files, mail, logs"
+        "VAR_DIR", "var", "directory, seen from the checkout, of all that is written: data, files, mail, logs"
     ),
     Setting(
         "PUBLIC_URL",

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ class Server(Protocol):
     setting: str
     url: str
     directory: Path
+    sockets: Path
     ends_by: signal.Signals
     dies_by: signal.Signals
 
@@ -66,9 +67,10 @@ class Postgres:
     def prepare(self) -> None:
         """Make the data directory, whole or not at all."""
         _end_leftovers(self.directory, "postgres")
-        # Nobody is left who could own it, and PostgreSQL would believe any process that has the number by now.
-        (self.directory / "postmaster.pid").unlink(missing_ok=True)
         _make_socket_directory(self.sockets)
+        # Nobody is left who could own them, and PostgreSQL would believe any process that has the number by now.
+        for lock in (self.directory / "postmaster.pid", self.sockets / ".s.PGSQL.5432.lock"):
+            lock.unlink(missing_ok=True)
         if not self.directory.exists():
             self._initialise()
         os.chown(self.sockets, self.directory.stat().st_uid, -1)
@@ -167,10 +169,10 @@ def available(settings: Mapping[str, Any]) -> Iterator[dict[str, str]]:
                 stack.enter_context(ownership.owned(var_dir))
             except ownership.Busy:
                 stack.enter_context(ownership.used(var_dir))
+                for server in servers:
+                    wait_until(server.answers, f"{server.name} in {var_dir} does not answer")
             else:
                 stack.enter_context(_started(servers, var_dir))
-            for server in servers:
-                wait_until(server.answers, f"{server.name} in {var_dir} does not answer")
         yield urls(servers)
 
 
@@ -190,7 +192,7 @@ def _started(servers: list[Server], var_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def run(server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server as our child until the block ends; its output goes to VAR_DIR/log."""
+    """Run a server as our child, from when it answers until the block ends; its output goes to VAR_DIR/log."""
     server.prepare()
     logs = server.directory.parent / "log"
     logs.mkdir(exist_ok=True)
@@ -205,8 +207,15 @@ def run(server: Server) -> Iterator[subprocess.Popen[bytes]]:
             preexec_fn=dying_with_parent(server.dies_by),
             **more,
         )
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            raise EmbeddedError(f"{server.name} has ended; {log.name} says why")
+        return server.answers()
+
     with process:
         try:
+            wait_until(answers, f"{server.name} does not answer; {log.name} may say why")
             yield process
         finally:
             process.send_signal(server.ends_by)
@@ -214,6 +223,7 @@ def run(server: Server) -> Iterator[subprocess.Popen[bytes]]:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 kill_group(process.pid)
+            remove_sockets(server)
 
 
 def wait_until(condition: Callable[[], bool], complaint: str, seconds: float = START_SECONDS) -> None:
@@ -229,6 +239,13 @@ def socket_directory(var_dir: Path) -> Path:
     """A short name of our own: the path of a socket ends at 107 bytes, that of a checkout does not."""
     digest = hashlib.sha256(os.fsencode(var_dir.resolve())).hexdigest()[:16]
     return Path("/tmp") / f"open-event-{digest}"  # noqa: S108  # made with mode 0700, and its owner is checked
+
+
+def remove_sockets(server: Server) -> None:
+    """Leave nothing in /tmp, unless another server still has its socket there."""
+    with suppress(FileNotFoundError):
+        if not any(server.sockets.iterdir()):
+            server.sockets.rmdir()
 
 
 def _make_socket_directory(path: Path) -> None:

@@ -18,6 +18,16 @@ from app.users import tasks as _user_tasks
 
 RESOURCES = (users, events, faqs)
 LARGEST_BODY = 2**20
+SESSION_OPTIONS = " ".join(
+    f"-c {option}"
+    for option in (
+        "timezone=UTC",
+        "statement_timeout=30s",
+        "lock_timeout=5s",
+        "idle_in_transaction_session_timeout=150s",  # longer than a task may take
+    )
+)
+"""No request and no task waits for ever, and nobody waits for ever for them."""
 CONSUMERS = (_user_tasks, _event_tasks)
 
 
@@ -53,7 +63,7 @@ def bind_database(app: Flask) -> None:
         "pool_timeout": 5,
         "pool_pre_ping": True,
         "hide_parameters": True,  # what people wrote stays out of logs and Sentry
-        "connect_args": {"connect_timeout": 3, "options": "-c timezone=UTC", "application_name": "open-event"},
+        "connect_args": {"connect_timeout": 3, "options": SESSION_OPTIONS, "application_name": "open-event"},
     }
     db.init_app(app)
     migrate.init_app(app, db)

@@ -59,6 +59,7 @@ def configure(log_format: str) -> None:
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if not isinstance(other, _Stdout)] + [handler]
     root.setLevel(logging.INFO)
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # a line for each at every start
 
 
 class _Stdout(logging.StreamHandler[TextIO]):

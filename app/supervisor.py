@@ -133,6 +133,8 @@ class Supervisor:
         await asyncio.wait(ending)
         for name in ("redis", "postgres"):
             await asyncio.wait(self._end(name, seconds=SERVER_SECONDS))
+        for server in self.servers:
+            embedded.remove_sockets(server)
 
     def _end(self, *names: str, seconds: float) -> list[asyncio.Task[None]]:
         idle = asyncio.create_task(asyncio.sleep(0))  # asyncio.wait refuses to wait for nothing

@@ -23,6 +23,9 @@ QUEUES = (EVENTS_QUEUE,)
 TASK_SECONDS = 120
 """A task is killed after this; its soft limit comes 20 s earlier."""
 
+LAST_SECONDS = {"production": 20, "development": 8, "testing": 2}
+"""What tasks that run get at SIGTERM to finish, before they are handed back: less than the supervisor's patience."""
+
 
 def make_celery(app: Flask) -> Celery:
     """The Celery app of this Flask app; tasks declared with `shared_task` belong to it from now on."""
@@ -73,7 +76,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
         "task_soft_time_limit": TASK_SECONDS - 20,
         "worker_prefetch_multiplier": 1,
         "worker_max_tasks_per_child": 200,
-        "worker_soft_shutdown_timeout": 20 if config["APP_ENV"] == "production" else 8,
+        "worker_soft_shutdown_timeout": LAST_SECONDS[config["APP_ENV"]],
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }

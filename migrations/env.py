@@ -40,7 +40,10 @@ def run_online() -> None:
     with db.engine.connect() as connection:
         context.configure(connection=connection, process_revision_directives=number, **options)
         with context.begin_transaction():
+            connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            # On a live system: a change of a table that is in use fails soon rather than holding up its readers.
+            connection.execute(text("SET LOCAL lock_timeout = '10s'"))
             context.run_migrations()
 
 

@@ -56,8 +56,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         started: list[embedded.Server] = [embedded.Postgres(var_dir), embedded.Redis(var_dir)]
         for server in started:
             stack.enter_context(embedded.run(server))
-        for server in started:
-            embedded.wait_until(server.answers, f"{server.name} does not answer")
         yield embedded.urls(started)
 
 

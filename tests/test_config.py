@@ -61,7 +61,7 @@ def test_production_refuses_to_do_without(tmp_path: Path, name: str) -> None:
         ("APP_ENV", "staging"),
         ("PORT", "0"),
         ("PORT", "65536"),
-        ("PORT", "٥٠٠٠"),
+        ("PORT", "\N{ARABIC-INDIC DIGIT FIVE}"),
         ("PUBLIC_URL", "api.example.com"),
         ("PUBLIC_URL", "https://api.example.com/?a=b"),
         ("DATABASE_URL", "mysql://hunter2@localhost/events"),
@@ -95,7 +95,7 @@ def test_the_first_jwt_key_signs(tmp_path: Path) -> None:
 def test_a_var_dir_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("a file")
 
-    with pytest.raises(ConfigError, match="^VAR_DIR .* cannot be used: "):
+    with pytest.raises(ConfigError, match=r"^VAR_DIR .* cannot be used: "):
         read(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -15,7 +16,7 @@ from werkzeug.test import TestResponse
 
 import config
 from app import embedded, errors, throttle
-from app.extensions import db
+from app.extensions import db, limiter
 from app.users import auth, auth_routes
 
 SLOW = 1.0
@@ -38,11 +39,16 @@ def redis_process(own_redis: embedded.Redis) -> Iterator[subprocess.Popen[bytes]
 
 
 @pytest.fixture
-def knock(app: Flask, environment: dict[str, str], own_redis: embedded.Redis) -> Iterator[FlaskClient]:
+def knock(
+    app: Flask, environment: dict[str, str], own_redis: embedded.Redis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FlaskClient]:
     """A client of the account routes with limits on; the suite's own app has them off.
 
     A second `create_app` in one process would subscribe its consumers twice.
     """
+    monkeypatch.setattr(
+        limiter, "_storage_dead", False
+    )  # one object for all apps: an earlier test may have killed Redis
     throttled = Flask("throttled")
     settings = config.read({**environment, "REDIS_URL": own_redis.url, "RATELIMIT_ENABLED": "1"})
     throttled.config.update(settings, SQLALCHEMY_DATABASE_URI=settings["DATABASE_URL"])
@@ -154,6 +160,23 @@ def test_without_redis_this_process_counts_and_nobody_waits(
     if failure == signal.SIGSTOP:
         redis_process.send_signal(signal.SIGCONT)
         wait_until(lambda: _is_counted_in(own_redis, knock), 20)
+
+
+def test_requests_that_nobody_counts_never_ask_whether_redis_is_back(
+    knock: FlaskClient, redis_process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_process.kill()
+    redis_process.wait()
+    log_in(knock)
+    asked = []
+    monkeypatch.setattr(limiter.storage, "check", lambda: asked.append("check"))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+
+    knock.get("/free")
+    assert asked == []
+    log_in(knock)
+    assert asked == ["check"]
 
 
 def _is_counted_in(server: embedded.Redis, client: FlaskClient) -> bool:

@@ -6,6 +6,7 @@ under a lock afterwards.
 
 import hmac
 from datetime import UTC, datetime
+from typing import Any
 
 from flask import current_app
 from sqlalchemy import ColumnElement, and_, func, select
@@ -69,10 +70,10 @@ def verify_email(token: str) -> bool:
     """Mark the address as verified; False when the token is not, or no longer, good for that."""
     try:
         claims = read_mail_token(VERIFY_EMAIL, token)
-        user = _locked(User.id == user_id_in(claims), _has(claims["email"]), User.is_verified.is_(False))
+        user = _locked(User.id == user_id_in(claims), User.is_verified.is_(False))
     except (InvalidToken, ValueError):
         return False
-    if user is None or not _is_newer(claims["iat"], user.email_verified_at):
+    if user is None or not _fits(claims, VERIFY_EMAIL, user) or not _is_newer(claims["iat"], user.email_verified_at):
         return False
     user.is_verified = True
     user.email_verified_at = db.session.scalar(select(func.now()))
@@ -83,7 +84,9 @@ def order_reset(email: str) -> None:
     """Mail a reset token to this address, if somebody has it."""
     user = _locked(_has(email))
     if user is not None:
-        outbox.order(MAIL_RESET, "user.reset-requested", {"id": user.id, "fingerprint": fingerprint(user)})
+        outbox.order(
+            MAIL_RESET, "user.reset-requested", {"id": user.id, "fingerprint": fingerprint(RESET_PASSWORD, user)}
+        )
 
 
 def reset_password(token: str, password: str) -> bool:
@@ -95,17 +98,24 @@ def reset_password(token: str, password: str) -> bool:
         return False
     new_hash = hash_password(password)
     user = _locked(User.id == user_id)
-    if user is None or not hmac.compare_digest(fingerprint(user), str(claims["fingerprint"])):
+    if user is None or not _fits(claims, RESET_PASSWORD, user):
         return False
     user.password_hash = new_hash
     sign_ins.revoke_all(user.id)
     return True
 
 
-def fingerprint(user: User) -> str:
-    """What a reset token is bound to: it ends with the password, or the address, it was asked for."""
+def fingerprint(kind: str, user: User) -> str:
+    """What a mail's token is bound to: it is void once the address or, for a reset, the password is another one."""
+    bound_to = [kind, user.email.lower()]
+    if kind == RESET_PASSWORD:
+        bound_to.append(user.password_hash)
     key = current_app.config["SECRET_KEY"].encode()
-    return hmac.digest(key, f"reset-password:{user.password_hash}:{user.email}".encode(), "sha256").hex()
+    return hmac.digest(key, "\n".join(bound_to).encode(), "sha256").hex()
+
+
+def _fits(claims: dict[str, Any], kind: str, user: User) -> bool:
+    return hmac.compare_digest(fingerprint(kind, user), str(claims["fingerprint"]))
 
 
 def _has(email: str) -> ColumnElement[bool]:

@@ -29,28 +29,16 @@ It is good for one hour and for one use. If it was not you, do nothing: the pass
 def mail_verification(entry: OutboxEntry) -> None:
     """Mail the token that verifies an address, unless it is verified by now."""
     user = _recipient(entry)
-    if user is None or user.is_verified:
-        return
-    token = new_mail_token(
-        VERIFY_EMAIL, user_id=user.id, sent_at=entry.created_at, jti=entry.id, email=user.email.lower()
-    )
-    _mail(entry, user, "Verify your e-mail address", VERIFICATION.format(token=token))
+    if user is not None and not user.is_verified:
+        _mail(entry, user, "Verify your e-mail address", VERIFICATION, VERIFY_EMAIL)
 
 
 @consumer(MAIL_RESET)
 def mail_reset(entry: OutboxEntry) -> None:
     """Mail the token that resets a password, unless the password or the address has changed since it was asked for."""
     user = _recipient(entry)
-    if user is None or fingerprint(user) != entry.payload["fingerprint"]:
-        return
-    token = new_mail_token(
-        RESET_PASSWORD,
-        user_id=user.id,
-        sent_at=entry.created_at,
-        jti=entry.id,
-        fingerprint=entry.payload["fingerprint"],
-    )
-    _mail(entry, user, "Reset your password", RESET.format(token=token))
+    if user is not None and fingerprint(RESET_PASSWORD, user) == entry.payload["fingerprint"]:
+        _mail(entry, user, "Reset your password", RESET, RESET_PASSWORD)
 
 
 def _recipient(entry: OutboxEntry) -> User | None:
@@ -58,13 +46,16 @@ def _recipient(entry: OutboxEntry) -> User | None:
     return user if user and user.deleted_at is None and not user.is_blocked else None
 
 
-def _mail(entry: OutboxEntry, user: User, subject: str, body: str) -> None:
+def _mail(entry: OutboxEntry, user: User, subject: str, body: str, kind: str) -> None:
+    token = new_mail_token(
+        kind, user_id=user.id, sent_at=entry.created_at, jti=entry.id, fingerprint=fingerprint(kind, user)
+    )
     message = mail.compose(
         id=entry.id,
         created_at=entry.created_at,
         to=ascii_email(user.email),
         subject=subject,
-        body=body,
+        body=body.format(token=token),
         resource_type="user",
         resource_id=user.id,
     )

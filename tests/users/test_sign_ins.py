@@ -9,7 +9,9 @@ import pytest
 from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.pool import QueuePool
 
+from app.extensions import db
 from app.users import passwords, sign_ins
 from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer
 
@@ -92,6 +94,26 @@ def test_an_unknown_account_costs_the_same_hash_as_a_known_one(
         client.post("/v1/auth/login", json={"email": email, "password": "wrong password"})
 
     assert verified == ["$argon2id$v=19$m=19456,t=2,p=1"] * 2
+
+
+def test_no_database_connection_is_held_while_a_password_is_hashed(
+    app: Flask, client: FlaskClient, user_id: int, log_in: Callable[..., Tokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    verify = PasswordHasher.verify
+
+    def watching(self: PasswordHasher, password_hash: str, password: str) -> bool:
+        pool = db.engine.pool
+        assert isinstance(pool, QueuePool)
+        held.append(pool.checkedout())
+        return verify(self, password_hash, password)
+
+    monkeypatch.setattr(PasswordHasher, "verify", watching)
+    tokens = log_in()
+    body = {"old-password": PASSWORD, "new-password": "another good one"}
+    client.post("/v1/auth/change-password", json=body, headers=bearer(tokens))
+
+    assert held == [0, 0]
 
 
 def test_a_hash_with_old_parameters_is_replaced_at_log_in(

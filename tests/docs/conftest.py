@@ -1,0 +1,62 @@
+"""The live server that the blueprint's examples are tried on."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.address import is_healthy
+from tests.conftest import Processes
+from tests.docs import people
+
+RAN = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/docs --record` writes what the server answers into the blueprint, where that differs."""
+    parser.addoption("--record", action="store_true", help="write answers that differ into the blueprint")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing has been tried yet."""
+    config.stash[RAN] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How many of the documented transactions were tried."""
+    if ran := config.stash.get(RAN, []):
+        terminalreporter.write_line(f"blueprint: {len(ran)} transactions tried on a live server")
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> None:
+    """Each example gets a new world before it; `live` leaves an empty one behind."""
+
+
+@pytest.fixture(scope="module")
+def live(
+    app: Flask,
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    wait_until: Callable[..., Any],
+) -> Iterator[Processes]:
+    """Web, worker and relay, all healthy, for all tests of a module."""
+    running = Processes(environment, tmp_path_factory.mktemp("live"))
+    try:
+        for name in ("web", "worker", "relay"):
+            running.start(name)
+        wait_until(lambda: is_healthy(app.config), 30, "the server did not become healthy")
+        yield running
+    finally:
+        for process in running.started:
+            running.stop(process)
+        people.remove_world(app)
+
+
+@pytest.fixture
+def tokens(app: Flask, live: Processes, wait_until: Callable[..., Any]) -> people.Tokens:
+    """The world as the blueprint tells it, and the tokens of its people."""
+    wait_until(lambda: people.is_quiet(app), what="the worker did not finish what the last example ordered")
+    people.replace_world(app)
+    return people.Tokens(app, wait_until)

@@ -1,0 +1,154 @@
+"""The world that the blueprint's examples are about, and the tokens that its people hold."""
+
+import email
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redis
+from flask import Flask
+from sqlalchemy import func, insert, select, text
+
+from app.events.models import Event, EventRole
+from app.extensions import db
+from app.faqs.models import Faq, FaqType
+from app.outbox import OutboxEntry
+from app.relay import RelayBeat
+from app.users import accounts, sign_ins
+from app.users.models import User
+from app.users.passwords import hash_password
+
+PASSWORD = "a long pass phrase"
+PEOPLE = ("admin", "owner", "organizer", "coorganizer", "user", "newcomer", "super admin")
+"""Their ids count from 1, in this order."""
+
+THEN = datetime(2026, 1, 2, 9, 30, tzinfo=UTC)
+ICAL_URL = "https://api.example.org/files/calendars/0197a1c2-6d0e-7c4b-9a55-3f1f0f2b7c11.ics"
+
+password_hash = cache(hash_password)
+
+
+def replace_world(app: Flask) -> None:
+    """Empty the tables and fill them again, with the same ids each time and without a word to the outbox."""
+    with app.app_context(), db.session.begin():
+        _empty_tables()
+        # Core statements: nothing is announced, so no worker changes a row while an example is tried.
+        db.session.execute(insert(User), [_user(name) for name in PEOPLE])
+        db.session.execute(insert(Event), _events())
+        db.session.execute(insert(EventRole), _team())
+        db.session.execute(insert(FaqType), _faq_types())
+        db.session.execute(insert(Faq), _faqs())
+
+
+def remove_world(app: Flask) -> None:
+    """Leave nothing in the database and in Redis."""
+    with app.app_context(), db.session.begin():
+        _empty_tables()
+    with redis.Redis.from_url(app.config["REDIS_URL"]) as client:
+        client.flushall()
+
+
+def is_quiet(app: Flask) -> bool:
+    """Whether the worker has done all that was ordered."""
+    unfinished = select(func.count()).where(OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None))
+    with app.app_context():
+        return not db.session.scalar(unfinished)
+
+
+class Tokens:
+    """Whatever stands in angle brackets in the blueprint and has `token` in its name, made when it is asked for."""
+
+    def __init__(self, app: Flask, wait_until: Callable[..., Any]) -> None:
+        self.app = app
+        self.wait_until = wait_until
+
+    def __getitem__(self, name: str) -> str:
+        kind, _, person = name.rpartition(" of the ")
+        with self.app.app_context(), db.session.begin():
+            if kind in ("access token", "refresh token"):
+                tokens = sign_ins.start(PEOPLE.index(person) + 1)
+                return tokens.access_token if kind == "access token" else tokens.refresh_token
+            {"verification mail": accounts.order_verification, "reset mail": accounts.order_reset}[person](
+                {"verification mail": "newcomer@example.org", "reset mail": "owner@example.org"}[person]
+            )
+        return str(self.wait_until(self._mailed, what=f"no {person} came"))
+
+    def _mailed(self) -> str | None:
+        """The token in the mail that the last order led to."""
+        with self.app.app_context():
+            last = db.session.scalar(select(OutboxEntry.id).order_by(OutboxEntry.id.desc()).limit(1))
+        for path in Path(self.app.config["VAR_DIR"], "mail").glob(f"{last}@*.eml"):
+            words = str(email.message_from_bytes(path.read_bytes()).get_payload()).split()
+            return next(word for word in words if word.count(".") == 2 and len(word) > 100)
+        return None
+
+
+def _empty_tables() -> None:
+    # Not the relay's own row: a relay that beats is part of the machinery, not of the world.
+    tables = [table.name for table in db.metadata.sorted_tables if table is not RelayBeat.__table__]
+    db.session.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY"))
+
+
+def _user(name: str) -> dict[str, Any]:
+    return {
+        "email": f"{name.replace(' ', '-')}@example.org",
+        "password_hash": password_hash(PASSWORD),
+        "first_name": name.title(),
+        "public_name": f"The {name}",
+        "is_profile_public": name == "owner",
+        "is_admin": name == "admin",
+        "is_super_admin": name == "super admin",
+        "is_verified": name != "newcomer",
+        "created_at": THEN,
+        # Just now: nobody's row is touched after an answer because of it.
+        "last_accessed_at": datetime.now(UTC),
+    }
+
+
+def _events() -> list[dict[str, Any]]:
+    shared = {"timezone": "Europe/Berlin", "owner_id": PEOPLE.index("owner") + 1, "created_at": THEN}
+    may = {"starts_at": datetime(2099, 5, 1, 8, tzinfo=UTC), "ends_at": datetime(2099, 5, 3, 16, tzinfo=UTC)}
+    summit = {
+        "name": "Open Tech Summit",
+        "identifier": "a1b2c3d4",
+        "state": "published",
+        "privacy": "public",
+        "description": "<p>Three days of free software</p>",
+        "location_name": "Kalkscheune, Berlin",
+        "latitude": 52.5251,
+        "longitude": 13.3889,
+        "logo_url": "https://example.org/logo.png",
+        "ical_url": ICAL_URL,
+    }
+    draft = {"name": "Winter Camp", "identifier": "b2c3d4e5", "state": "draft", "privacy": "public"}
+    private = {"name": "Garden Party", "identifier": "c3d4e5f6", "state": "published", "privacy": "private"}
+    trashed = {"name": "Old Fair", "identifier": "d4e5f6a7", "state": "published", "privacy": "public"}
+    every = [summit | may, draft, private | may, trashed | may | {"deleted_at": THEN}]
+    columns = {name for event in every for name in event}
+    return [dict.fromkeys(columns) | shared | event for event in every]
+
+
+def _team() -> list[dict[str, Any]]:
+    return [
+        {"event_id": event_id, "user_id": PEOPLE.index(role) + 1, "role": role}
+        for event_id in (1, 2, 3, 4)
+        for role in ("owner", "organizer", "coorganizer")
+    ]
+
+
+def _faq_types() -> list[dict[str, Any]]:
+    named = [("Venue", 1), ("Tickets", 1), ("Travel", 2)]
+    return [{"name": name, "event_id": event_id, "created_at": THEN} for name, event_id in named]
+
+
+def _faqs() -> list[dict[str, Any]]:
+    asked = [
+        ("Where is it?", "In the Kalkscheune, near Friedrichstrasse.", 1, 1, 0),
+        ("Where can I park?", "<b>Not</b> at the venue: come by train.", 1, 1, 1),
+        ("Who may come?", "Everybody.", 1, None, 2),
+        ("How do I get there?", "By train.", 2, 3, 0),
+    ]
+    names = ("question", "answer", "event_id", "faq_type_id", "position")
+    return [dict(zip(names, faq, strict=True)) | {"created_at": THEN} for faq in asked]

@@ -1,0 +1,28 @@
+"""Putting a real answer into the sources, in place of the one that is there."""
+
+import json
+import textwrap
+from typing import Any
+
+from tests.docs.sources import files
+
+
+def record(number: int, body: Any) -> None:
+    """Make this the body of the documented answer with this number, counted from 0 through all files."""
+    for path in files():
+        lines = path.read_text().splitlines()
+        answers = [at for at, line in enumerate(lines) if line.startswith("+ Response ")]
+        if number < len(answers):
+            path.write_text("\n".join(_with_body(lines, answers[number], body)) + "\n")
+            return
+        number -= len(answers)
+
+
+def _with_body(lines: list[str], answer: int, body: Any) -> list[str]:
+    end = next((at for at in range(answer + 1, len(lines)) if lines[at].startswith(("+", "#"))), len(lines))
+    has_headers = "    + Body" in lines[answer:end]
+    start = lines.index("    + Body", answer) if has_headers else answer
+    indent = " " * (12 if has_headers else 8)
+    text = textwrap.indent(json.dumps(body, indent=4, ensure_ascii=False), indent)
+    following = [""] if end < len(lines) else []
+    return [*lines[: start + 1], "", *text.splitlines(), *following, *lines[end:]]

@@ -1,0 +1,105 @@
+"""Every example of the blueprint is sent to a live server, which answers as documented."""
+
+import json
+import re
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any
+
+import pytest
+
+from tests.conftest import Processes
+from tests.docs import drafter
+from tests.docs.conftest import RAN
+from tests.docs.drafter import Transaction
+from tests.docs.people import Tokens
+from tests.docs.recording import record
+from tests.docs.sources import Written, flat, written
+from tests.docs.structure import differences
+
+PLACEHOLDER = re.compile(r"<([a-z ]*\btoken\b[a-z ]*)>")
+WRITTEN = written()
+
+
+@pytest.fixture(scope="module")
+def result() -> drafter.Element:
+    """The sources, parsed by drafter."""
+    return drafter.parsed()
+
+
+@pytest.fixture(scope="module")
+def transactions(result: drafter.Element) -> list[Transaction]:
+    """What drafter found."""
+    return list(drafter.transactions(result))
+
+
+def test_drafter_has_no_complaint(result: drafter.Element) -> None:
+    assert drafter.complaints(result) == []
+
+
+def test_drafter_finds_what_is_written(transactions: list[Transaction]) -> None:
+    found = [f"{each.method} {each.title}" for each in transactions]
+
+    assert found == [f"{each.action.method} {each.title}" for each in WRITTEN]
+    assert len(found) == len(re.findall(r"^\+ Response ", flat(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(("number", "example"), list(enumerate(WRITTEN)), ids=[str(each) for each in WRITTEN])
+def test_transaction(
+    number: int,
+    example: Written,
+    transactions: list[Transaction],
+    live: Processes,
+    tokens: Tokens,
+    pytestconfig: pytest.Config,
+) -> None:
+    transaction = transactions[number]
+    pytestconfig.stash[RAN].append(str(example))
+
+    answer, body = send(live, transaction, tokens)
+
+    assert answer.status == transaction.status, body
+    assert answer.headers.get_content_type() == transaction.answer.headers["Content-Type"]
+    assert {name for name in transaction.answer.headers if name not in answer.headers} == set()
+    document = json.loads(body)
+    found = list(differences(json.loads(transaction.answer.body), document))
+    if found and pytestconfig.getoption("--record", default=False):
+        record(number, documented(document, live))
+    else:
+        assert found == []
+
+
+def test_every_transaction_was_tried(
+    transactions: list[Transaction], request: pytest.FixtureRequest, pytestconfig: pytest.Config
+) -> None:
+    selected = [item for item in request.session.items if item.function is test_transaction]  # type: ignore[attr-defined]  # all are functions here
+    if len(selected) < len(WRITTEN):
+        pytest.skip(f"only {len(selected)} transactions were asked for")
+
+    ran = pytestconfig.stash[RAN]
+    print(f"{len(ran)} transactions tried, {len(transactions)} found by drafter")
+
+    assert len(ran) == len(transactions) == len(re.findall(r"^\+ Response ", flat(), re.MULTILINE))
+
+
+def send(live: Processes, transaction: Transaction, tokens: Tokens) -> tuple[HTTPResponse, str]:
+    """The answer of the server, and its body."""
+
+    def filled(text: str) -> str:
+        return PLACEHOLDER.sub(lambda found: tokens[found[1]], text)
+
+    headers = {name: filled(value) for name, value in transaction.request.headers.items()}
+    body = filled(transaction.request.body).encode() or None
+    connection = HTTPConnection(live.base_url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request(transaction.method, transaction.uri, body, headers)
+        answer = connection.getresponse()
+        return answer, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def documented(document: Any, live: Processes) -> Any:
+    """The answer as people read it: from the host they know, without this machine's name and without live tokens."""
+    text = json.dumps(document).replace(live.base_url, "https://api.example.org")
+    text = re.sub(r'"hostname": "[^"]*"', '"hostname": "api-1"', text)
+    return json.loads(re.sub(r'"eyJ[\w-]+\.[\w-]+\.[\w-]+"', '"eyJhbGciOiJIUzI1NiIs...QssRM"', text))

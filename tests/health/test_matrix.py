@@ -1,0 +1,197 @@
+"""Whatever is dead or hung, /health-check names it within a second and /livez stays green."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psycopg
+import pytest
+
+from app import embedded
+from app.orphans import dying_with_parent, kill_group
+from tests.conftest import free_port
+
+MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
+
+
+class Installation:
+    """A whole server on a PostgreSQL and a Redis of its own; every part of it can be broken and mended."""
+
+    def __init__(self, environment: Mapping[str, str], directory: Path, stack: ExitStack) -> None:
+        self.stack = stack
+        self.log = directory / "output"
+        self.postgres, self.redis = embedded.Postgres(directory), embedded.Redis(directory)
+        self.port = free_port()
+        self.environment = {
+            **os.environ,
+            **environment,
+            **embedded.urls([self.postgres, self.redis]),
+            "PORT": str(self.port),
+            "HEALTH_GRACE_SECONDS": "0",
+        }
+        self.slowest = 0.0
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        for server in (self.postgres, self.redis):
+            self.serve(server)
+        self.start("db", "upgrade").wait(30)
+        for command in ("web", "worker", "relay"):
+            self.start(command)
+
+    def serve(self, server: embedded.Server) -> None:
+        """Start PostgreSQL or Redis."""
+        self.running[server.name] = self.stack.enter_context(embedded.run(server))
+        embedded.wait_until(server.answers, f"no {server.name}")
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command of manage.py."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(MANAGE), *command],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=dying_with_parent(),
+            )
+        self.running[command[0]] = process
+        self.stack.callback(self.end, process)
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process and all its children."""
+        process.kill()
+        process.wait(10)
+        kill_group(process.pid)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a process and all its children."""
+        os.killpg(self.running[name].pid, number)
+        if number == signal.SIGKILL:
+            self.running[name].wait(10)
+
+    def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and document of an answer."""
+        started = monotonic()
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            answer = response.status, json.loads(response.read())
+        self.slowest = max(self.slowest, monotonic() - started)
+        return answer
+
+    def failing(self) -> set[str]:
+        """The checks that do not pass."""
+        status, document = self.get("/health-check")
+        failed = {result["checker"] for result in document["results"] if not result["passed"]}
+        assert status == (503 if failed else 200)
+        assert document["status"] == ("failure" if failed else "success")
+        assert self.get("/livez")[0] == 200
+        return {name.removeprefix("health_check_") for name in failed}
+
+    def is_up(self) -> bool:
+        """Whether all is well."""
+        try:
+            return not self.failing()
+        except ConnectionError:
+            return False
+
+    def run_sql(self, statement: str) -> None:
+        """Change the database behind the server's back."""
+        with psycopg.connect(self.environment["DATABASE_URL"]) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture(scope="module")
+def running_installation(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """One for all cases."""
+    with ExitStack() as stack:
+        yield Installation(environment, tmp_path_factory.mktemp("installation"), stack)
+
+
+@pytest.fixture
+def installation(running_installation: Installation, wait_until: Callable[..., Any]) -> Installation:
+    """It is well when a case begins."""
+    wait_until(running_installation.is_up, 30)
+    running_installation.slowest = 0
+    return running_installation
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("postgres", {"db", "migrations", "outbox"}), ("redis", {"redis", "celery"})],
+)
+def test_a_hung_server_is_named_within_a_second(
+    installation: Installation, wait_until: Callable[..., Any], name: str, expected: set[str]
+) -> None:
+    installation.signal(name, signal.SIGSTOP)
+    try:
+        wait_until(lambda: installation.failing() == expected, 15)
+        assert installation.slowest < 1
+    finally:
+        installation.signal(name, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("postgres", {"db", "migrations", "outbox"}), ("redis", {"redis", "celery"})],
+)
+def test_a_dead_server_is_named_within_a_second(
+    installation: Installation, wait_until: Callable[..., Any], name: str, expected: set[str]
+) -> None:
+    installation.signal(name, signal.SIGKILL)
+    try:
+        wait_until(lambda: installation.failing() == expected, 15)
+        assert installation.slowest < 1
+    finally:
+        installation.serve(getattr(installation, name))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("worker", {"celery"}), ("relay", {"outbox"})])
+def test_a_dead_process_is_named_within_a_second(
+    installation: Installation, wait_until: Callable[..., Any], name: str, expected: set[str]
+) -> None:
+    installation.end(installation.running[name])
+    killed_at = monotonic()
+    try:
+        wait_until(lambda: installation.failing() == expected, 15)
+        assert monotonic() - killed_at < (10 if name == "worker" else 13)
+        assert installation.slowest < 1
+    finally:
+        installation.start(name)
+
+
+def test_a_missing_migration_is_named(installation: Installation, wait_until: Callable[..., Any]) -> None:
+    installation.run_sql("ALTER TABLE alembic_version RENAME TO elsewhere")
+    installation.run_sql("CREATE TABLE alembic_version AS SELECT * FROM elsewhere LIMIT 0")
+    try:
+        wait_until(lambda: installation.failing() == {"migrations"})
+        assert installation.get("/readyz")[0] == 503
+        assert installation.slowest < 1
+    finally:
+        installation.run_sql("DROP TABLE alembic_version")
+        installation.run_sql("ALTER TABLE elsewhere RENAME TO alembic_version")
+
+
+def test_an_answer_tells_no_secrets(installation: Installation, wait_until: Callable[..., Any]) -> None:
+    installation.signal("postgres", signal.SIGKILL)
+    try:
+        wait_until(lambda: "db" in installation.failing())
+
+        text = json.dumps(installation.get("/health-check")[1])
+
+        assert "postgresql:" not in text
+        assert "Error" not in text
+        assert "/tmp" not in text  # noqa: S108  # a path that must not show, not one that is used
+    finally:
+        installation.serve(installation.postgres)

@@ -1,0 +1,177 @@
+"""The commands as operators call them: their words on stdout and stderr, and their exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+from flask import Flask
+
+import manage
+from app.routes import listed
+from app.users.models import User
+
+ROOT = Path(__file__).resolve().parent.parent
+Environment = dict[str, str]
+Done = subprocess.CompletedProcess[str]
+
+
+def run(environment: Mapping[str, str], *arguments: str, **settings: str) -> Done:
+    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+    environ = {**os.environ, **environment, **settings}
+    # From another directory: no command may depend on where it is called.
+    return subprocess.run(command, env=environ, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("command", ["run", "web", "worker", "relay", "status", "demo", "routes"])
+def test_bad_settings_are_one_line_and_exit_status_2(environment: Environment, command: str) -> None:
+    done = run(environment, command, SECRET_KEY="hunter2")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "manage.py: SECRET_KEY must be at least 32 characters\n"
+
+
+def test_production_without_its_settings_is_one_line_and_exit_status_2(environment: Environment) -> None:
+    done = run(environment, "web", APP_ENV="production", DATABASE_URL="", REDIS_URL="")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == ("manage.py: production needs PUBLIC_URL, DATABASE_URL, REDIS_URL, SECRET_KEY, JWT_KEYS\n")
+
+
+@pytest.mark.parametrize("command", [("demo",), ("run",), ("db", "upgrade")], ids=lambda command: command[0])
+def test_a_database_that_is_down_is_a_hint_and_exit_status_1(
+    environment: Environment, command: tuple[str, ...]
+) -> None:
+    done = run(environment, *command, DATABASE_URL="postgresql://me:hunter2@127.0.0.1:1/events")
+
+    assert done.returncode == 1
+    assert done.stderr == "manage.py: the database does not answer; is it running, and is DATABASE_URL right?\n"
+    assert "hunter2" not in done.stdout
+
+
+def test_migrations_and_models_are_equal(app: Flask, environment: Environment) -> None:
+    assert run(environment, "db", "check").returncode == 0
+
+
+def test_a_missing_migration_fails_the_check(app: Flask, environment: Environment) -> None:
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        connection.execute("ALTER TABLE faqs ALTER position DROP DEFAULT")
+    try:
+        assert run(environment, "db", "check").returncode == 1
+    finally:
+        with psycopg.connect(environment["DATABASE_URL"]) as connection:
+            connection.execute("ALTER TABLE faqs ALTER position SET DEFAULT 0")
+
+
+def test_the_way_down_leaves_nothing_and_the_way_up_works_again(app: Flask, environment: Environment) -> None:
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("CREATE DATABASE down_and_up")
+    url = environment["DATABASE_URL"].replace("/postgres?", "/down_and_up?")
+
+    for way in ("upgrade", "downgrade", "upgrade"):
+        arguments = ["base"] if way == "downgrade" else []
+        assert run(environment, "db", way, *arguments, DATABASE_URL=url).returncode == 0
+        with psycopg.connect(url) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        assert (tables == [("alembic_version",)]) == (way == "downgrade")
+
+
+def test_sample_data_is_made_once(app: Flask, environment: Environment) -> None:
+    first, second = run(environment, "demo"), run(environment, "demo")
+
+    assert first.stdout.startswith("demo: log in as organizer@example.com with the password ")
+    assert second.stdout == "demo: the sample data is there already, with the login organizer@example.com\n"
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        states = connection.execute("SELECT state FROM events ORDER BY state").fetchall()
+        assert states == [("draft",), ("published",)]
+        assert connection.execute("SELECT count(*) FROM faqs WHERE faq_type_id IS NOT NULL").fetchone() == (8,)
+
+
+def test_status_fails_when_nothing_runs(environment: Environment, tmp_path: Path) -> None:
+    done = run(environment, "status", "--json", VAR_DIR=str(tmp_path), DATABASE_URL="postgresql://me:hunter2@db/x")
+
+    assert done.returncode == 1
+    status = json.loads(done.stdout)
+    assert status["web"] is None
+    assert status["database_url"] == "postgresql+psycopg://me@db/x"
+
+
+def test_web_says_in_one_line_that_its_port_is_in_use(environment: Environment, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as listener:
+        assert listener.stdout is not None
+        port = listener.stdout.readline().strip()
+
+        done = run(environment, "web", PORT=port)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"manage.py: cannot listen on 127.0.0.1:{port} (Address already in use)")
+
+
+def test_every_route_is_listed_with_its_methods(app: Flask) -> None:
+    routes = {route["path"]: route for route in listed(app)}
+
+    assert routes["/v1/faqs/<id>"]["methods"] == ["DELETE", "GET", "PATCH"]
+    assert routes["/v1/users"]["permissions"]["GET"] == "admin"
+
+
+def test_a_view_without_a_permission_shows(app: Flask) -> None:
+    bare = Flask("bare")
+    bare.add_url_rule("/open", view_func=lambda: "")
+
+    assert [route["permissions"] for route in listed(bare) if route["path"] == "/open"] == [{"GET": "none"}]
+
+
+def test_wsgi_servers_and_celery_find_their_apps(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = "import manage; print(manage.app.name, manage.celery.main)"
+    environ = {**os.environ, **environment}
+
+    done = subprocess.run(
+        [sys.executable, "-c", find], env=environ, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "app open-event"
+
+
+def test_the_environment_goes_before_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("PORT=6000\nHOST=0.0.0.0\n")
+    monkeypatch.setattr(manage, "ROOT", tmp_path)
+    monkeypatch.setenv("PORT", "7000")
+    monkeypatch.delenv("HOST", raising=False)
+
+    environ = manage.environment()
+
+    assert (environ["PORT"], environ["HOST"]) == ("7000", "0.0.0.0")
+
+
+def test_users_created_by_command_are_there(app: Flask, environment: Environment) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "manage.py"),
+        "users",
+        "create",
+        "--email",
+        "a@example.com",
+        "--password-stdin",
+    ]
+    environ = {**os.environ, **environment}
+
+    done = subprocess.run(
+        command, env=environ, input="correct horse battery\n", capture_output=True, text=True, check=True
+    )
+
+    with app.app_context():
+        user = User.query.one()
+        assert json.loads(done.stdout) == {"id": str(user.id)}

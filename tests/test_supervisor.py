@@ -1,0 +1,224 @@
+"""`manage.py run` as people use it: really started, its children and itself really killed."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+import config
+
+ROOT = Path(__file__).resolve().parent.parent
+CHILDREN = ("web", "worker", "relay", "postgres", "redis")
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Run:
+    """One `manage.py run` with a VAR_DIR and a port of its own."""
+
+    def __init__(self, var_dir: Path, wrapper: tuple[str, ...] = (), **settings: str) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = str(listener.getsockname()[1])
+        defaults = {setting.name: setting.default for setting in config.SETTINGS}
+        self.environ = {**os.environ, **defaults, "VAR_DIR": str(var_dir), "PORT": port, **settings}
+        self.wrapper = wrapper
+        self.log = var_dir.with_name(f"{var_dir.name}.log")
+        self.base_url = f"http://127.0.0.1:{self.environ['PORT']}"
+
+    def start(self) -> None:
+        self.log.touch()
+        self.read = self.log.stat().st_size
+        with self.log.open("ab") as log:
+            command = [*self.wrapper, sys.executable, str(ROOT / "manage.py"), "run"]
+            self.process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log, start_new_session=True)
+
+    def output(self) -> str:
+        """What it has said since the last start."""
+        return self.log.read_bytes()[self.read :].decode()
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.output()
+        return f"ready: {self.base_url}\n" in self.output()
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*self.wrapper, sys.executable, str(ROOT / "manage.py"), *arguments]
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=60, check=False)
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.manage("status", "--json").stdout)
+        return status
+
+    def pid(self, name: str) -> int | None:
+        child = self.status()[name]
+        return child["pid"] if child else None
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def is_healthy(self) -> bool:
+        try:
+            with urlopen(f"{self.base_url}/health-check", timeout=3) as answer:  # noqa: S310  # our own address
+                checks = json.load(answer)["results"]
+        except (OSError, ValueError):
+            return False
+        return all(check["passed"] for check in checks)
+
+    def stop(self) -> float:
+        """SIGTERM; the seconds until it has ended."""
+        started = monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0, self.output()
+        return monotonic() - started
+
+
+@contextmanager
+def ended_at_last(run: Run) -> Iterator[Run]:
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.wait(10)
+
+
+def nothing_left(family: list[psutil.Process]) -> bool:
+    return not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., Any]) -> Iterator[Run]:
+    run = Run(tmp_path_factory.mktemp("with a space") / "var dir")
+    run.start()
+    with ended_at_last(run):
+        wait_until(run.is_ready, 60, "ready")
+        yield run
+
+
+def test_a_new_database_is_migrated_and_gets_sample_data(run: Run) -> None:
+    assert "prepare  | upgraded to 0001\n" in run.output()
+    assert "prepare  | demo: log in as organizer@example.com with the password " in run.output()
+
+
+def test_status_names_what_runs(run: Run) -> None:
+    status = run.status()
+
+    assert {name for name in CHILDREN if psutil.pid_exists(status[name]["pid"])} == set(CHILDREN)
+    assert status["base_url"] == run.base_url
+    assert status["database_url"].startswith("postgresql://postgres@/postgres?host=")
+    assert status["redis_url"].startswith("unix:///")
+
+
+def test_a_command_beside_it_finds_its_servers(run: Run) -> None:
+    done = run.manage("demo")
+
+    assert done.stdout == "demo: the sample data is there already, with the login organizer@example.com\n"
+    assert done.returncode == 0
+
+
+def test_a_second_one_in_the_same_var_dir_is_one_line(run: Run) -> None:
+    done = run.manage("run")
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"manage.py: {run.environ['VAR_DIR']} is in use by process {run.process.pid}\n"
+
+
+def test_a_port_in_use_is_one_line(run: Run, tmp_path: Path) -> None:
+    done = Run(tmp_path / "var", PORT=run.environ["PORT"]).manage("run")
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(
+        f"manage.py: cannot listen on 127.0.0.1:{run.environ['PORT']} (Address already in use)"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", CHILDREN)
+def test_a_child_that_is_killed_is_started_again(run: Run, name: str, wait_until: Callable[..., Any]) -> None:
+    killed = psutil.Process(run.pid(name))
+    group = [killed, *killed.children(recursive=True)]
+
+    killed.kill()
+
+    wait_until(lambda: run.pid(name) not in (killed.pid, None), 15)
+    assert nothing_left(group)
+
+
+def test_all_is_well_after_all_children_were_killed(run: Run, wait_until: Callable[..., Any]) -> None:
+    wait_until(run.is_healthy, 30)
+
+
+def test_kill_9_leaves_nothing_and_the_next_start_takes_over(run: Run, wait_until: Callable[..., Any]) -> None:
+    family = run.family()
+    assert len(family) > len(CHILDREN)
+
+    run.process.kill()
+    run.process.wait(5)
+    wait_until(lambda: nothing_left(family), 5)
+    assert run.manage("status").returncode == 1
+
+    run.start()
+    wait_until(run.is_ready, 60, "ready")
+    assert "prepare" not in run.output()
+
+
+def test_sigterm_ends_everything_within_15_seconds(run: Run) -> None:
+    family = run.family()
+
+    seconds = run.stop()
+
+    assert seconds < 15
+    assert nothing_left(family)
+    assert run.manage("status").returncode == 1
+
+
+def test_frozen_children_do_not_outlive_it(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+    """Frozen processes ignore SIGTERM; only SIGKILL ends them."""
+    run = Run(tmp_path / "var")
+    run.start()
+    with ended_at_last(run):
+        wait_until(run.is_ready, 60, "ready")
+        family = run.family()
+        for name in ("web", "worker", "relay"):
+            os.kill(run.pid(name) or 0, signal.SIGSTOP)
+
+        seconds = run.stop()
+
+    assert 12 < seconds < 15
+    assert nothing_left(family)
+
+
+def test_an_ordinary_user_runs_it(wait_until: Callable[..., Any]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the other tests have run as an ordinary user already")
+    wrapper = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+    probe = [*wrapper, sys.executable, "-c", f"import sys; assert sys.base_prefix == {sys.base_prefix!r}"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("the Python of this .venv lies where an ordinary user cannot read it")
+    directory = tempfile.mkdtemp(prefix="open event ")
+    try:
+        shutil.chown(directory, 65534, 65534)
+        run = Run(Path(directory) / "var", wrapper, DEMO="0")
+        run.start()
+        with ended_at_last(run):
+            wait_until(run.is_ready, 60, "ready")
+            assert {process.uids().real for process in run.family()} == {65534}
+            assert "demo" not in run.output()
+            run.stop()
+    finally:
+        shutil.rmtree(directory)
