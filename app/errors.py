@@ -112,6 +112,13 @@ class Conflict(ApiError):
     default_code = "conflict"
 
 
+class PreconditionFailed(ApiError):
+    """A condition of the request does not hold."""
+
+    http_status = HTTPStatus.PRECONDITION_FAILED
+    default_code = "precondition-failed"
+
+
 class ContentTooLarge(ApiError):
     """The body is larger than the limit."""
 
@@ -163,7 +170,7 @@ def raise_all(errors: Iterable[ApiError]) -> None:
 
 
 def error_response(errors: Iterable[ApiError]) -> Response:
-    """The JSON:API answer; several statuses in one answer become the general 400 (JSON:API 1.1, "Processing Errors")."""
+    """The JSON:API answer; several statuses become the general 400 (JSON:API 1.1, "Processing Errors")."""
     listed = tuple(errors)
     statuses = {error.http_status for error in listed}
     status = statuses.pop() if len(statuses) == 1 else HTTPStatus.BAD_REQUEST

@@ -6,7 +6,7 @@ from flask import Blueprint, Flask
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import changes, errors, logs, outbox, relay, storage, throttle, worker
+from app import changes, docs, errors, logs, outbox, relay, storage, throttle, worker
 from app.events import resources as events
 from app.events import tasks as _event_tasks
 from app.extensions import cors, db, migrate
@@ -44,6 +44,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     health.install(app)
     accept_accounts(app)
     serve_resources(app)
+    docs.install(app)
     return app
 
 

@@ -130,9 +130,9 @@ RECEIVERS = (
 
 
 def subscribe() -> None:
-    """Turn every signal into entries for the consumers that want it."""
+    """Turn every signal into entries for the consumers that want it; once, however many apps a process makes."""
     for signal, receiver in RECEIVERS:
-        signal.connect(receiver, weak=False)
+        signal.connect(receiver)
 
 
 def consume(entry_id: UUID) -> None:

@@ -1,12 +1,12 @@
 """Files under names of ours: put bytes, get a URL; a directory or an S3 bucket."""
 
+import contextlib
 import re
 from datetime import timedelta
 from functools import cached_property
 
 import obstore
 from flask import Blueprint, Flask, Response, current_app, request
-from obstore.exceptions import NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from app.errors import NotFound
@@ -45,17 +45,12 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """The content; FileNotFoundError when there is none."""
-        try:
-            return bytes(obstore.get(self._store, _checked(name)).bytes())
-        except NotFoundError:
-            raise FileNotFoundError(name) from None
+        return bytes(obstore.get(self._store, _checked(name)).bytes())
 
     def delete(self, name: str) -> None:
         """Remove the file; one that is already gone is fine."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, _checked(name))
-        except NotFoundError:
-            return
 
     def url(self, name: str) -> str:
         """Where everybody who knows the name can fetch it."""

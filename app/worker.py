@@ -85,6 +85,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 def worker_arguments(config: dict[str, Any]) -> list[str]:
     """What `celery` is called with to serve all queues."""
     return [
+        "--quiet",  # no banner among the log lines
         "worker",
         f"--queues={','.join(QUEUES)}",
         f"--concurrency={config['WORKER_CONCURRENCY']}",

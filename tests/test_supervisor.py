@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from urllib.request import urlopen
 
@@ -49,6 +49,13 @@ class Run:
     def output(self) -> str:
         """What it has said since the last start."""
         return self.log.read_bytes()[self.read :].decode()
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 15) -> None:
+        """Return when the condition holds; on failure show what the servers said."""
+        deadline = monotonic() + seconds
+        while not condition():
+            assert monotonic() < deadline, self.output()[-5000:]
+            sleep(0.05)
 
     def is_ready(self) -> bool:
         assert self.process.poll() is None, self.output()
@@ -100,11 +107,11 @@ def nothing_left(family: list[psutil.Process]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., Any]) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     run = Run(tmp_path_factory.mktemp("with a space") / "var dir")
     run.start()
     with ended_at_last(run):
-        wait_until(run.is_ready, 60, "ready")
+        run.wait(run.is_ready, 60)
         yield run
 
 
@@ -149,31 +156,31 @@ def test_a_port_in_use_is_one_line(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CHILDREN)
-def test_a_child_that_is_killed_is_started_again(run: Run, name: str, wait_until: Callable[..., Any]) -> None:
+def test_a_child_that_is_killed_is_started_again(run: Run, name: str) -> None:
     killed = psutil.Process(run.pid(name))
     group = [killed, *killed.children(recursive=True)]
 
     killed.kill()
 
-    wait_until(lambda: run.pid(name) not in (killed.pid, None), 15)
+    run.wait(lambda: run.pid(name) not in (killed.pid, None), 15)
     assert nothing_left(group)
 
 
-def test_all_is_well_after_all_children_were_killed(run: Run, wait_until: Callable[..., Any]) -> None:
-    wait_until(run.is_healthy, 30)
+def test_all_is_well_after_all_children_were_killed(run: Run) -> None:
+    run.wait(run.is_healthy, 30)
 
 
-def test_kill_9_leaves_nothing_and_the_next_start_takes_over(run: Run, wait_until: Callable[..., Any]) -> None:
+def test_kill_9_leaves_nothing_and_the_next_start_takes_over(run: Run) -> None:
     family = run.family()
     assert len(family) > len(CHILDREN)
 
     run.process.kill()
     run.process.wait(5)
-    wait_until(lambda: nothing_left(family), 5)
+    run.wait(lambda: nothing_left(family), 5)
     assert run.manage("status").returncode == 1
 
     run.start()
-    wait_until(run.is_ready, 60, "ready")
+    run.wait(run.is_ready, 60)
     assert "prepare" not in run.output()
 
 
@@ -187,12 +194,12 @@ def test_sigterm_ends_everything_within_15_seconds(run: Run) -> None:
     assert run.manage("status").returncode == 1
 
 
-def test_frozen_children_do_not_outlive_it(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+def test_frozen_children_do_not_outlive_it(tmp_path: Path) -> None:
     """Frozen processes ignore SIGTERM; only SIGKILL ends them."""
     run = Run(tmp_path / "var")
     run.start()
     with ended_at_last(run):
-        wait_until(run.is_ready, 60, "ready")
+        run.wait(run.is_ready, 60)
         family = run.family()
         for name in ("web", "worker", "relay"):
             os.kill(run.pid(name) or 0, signal.SIGSTOP)
@@ -203,7 +210,7 @@ def test_frozen_children_do_not_outlive_it(tmp_path: Path, wait_until: Callable[
     assert nothing_left(family)
 
 
-def test_an_ordinary_user_runs_it(wait_until: Callable[..., Any]) -> None:
+def test_an_ordinary_user_runs_it() -> None:
     if os.geteuid() != 0:
         pytest.skip("the other tests have run as an ordinary user already")
     wrapper = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
@@ -216,7 +223,7 @@ def test_an_ordinary_user_runs_it(wait_until: Callable[..., Any]) -> None:
         run = Run(Path(directory) / "var", wrapper, DEMO="0")
         run.start()
         with ended_at_last(run):
-            wait_until(run.is_ready, 60, "ready")
+            run.wait(run.is_ready, 60)
             assert {process.uids().real for process in run.family()} == {65534}
             assert "demo" not in run.output()
             run.stop()

@@ -205,7 +205,7 @@ def related_exists(table: FromClause, relation: Relation, scope: Scope, conditio
     other = target.table.alias()
     terms = [target.permissions.criterion(scope, other, related=True), condition(other)]
     if relation.local is not None:
-        return exists(select(literal(1)).select_from(other).where(other.c.id == table.c[relation.local.name], *terms))
+        return exists(select(literal(1)).select_from(other).where(other.c.id == table.c[relation.local], *terms))
     near, between = relation_key(relation, other)
     return exists(select(literal(1)).select_from(between).where(near == table.c.id, *terms))
 
@@ -215,9 +215,9 @@ def relation_key(relation: Relation, target: FromClause) -> tuple[ColumnElement[
     if relation.remote is None:
         raise TypeError(f"{relation.name} is a to-one relationship")
     if relation.secondary is None or relation.secondary_target is None:
-        return target.c[relation.remote.name], target
+        return target.c[relation.remote], target
     between = relation.secondary.alias()
     return (
-        between.c[relation.remote.name],
-        target.join(between, between.c[relation.secondary_target.name] == target.c.id),
+        between.c[relation.remote],
+        target.join(between, between.c[relation.secondary_target] == target.c.id),
     )

@@ -5,30 +5,38 @@ from werkzeug.http import parse_list_header, parse_options_header
 
 from app.errors import MEDIA_TYPE, NotAcceptable, UnsupportedMediaType
 
-EXTENSIONS: frozenset[str] = frozenset()
-"""URIs of the extensions this server speaks."""
+NONE: frozenset[str] = frozenset()
 
 
-def check_content_type(headers: Headers) -> None:
+def check_content_type(headers: Headers, extensions: frozenset[str] = NONE) -> None:
     """415 for a body in another media type, or with parameters we do not know; plain JSON is taken from people."""
     media_type, parameters = parse_options_header(headers.get("Content-Type", ""))
     if media_type.lower() == "application/json":
         return
     if media_type.lower() != MEDIA_TYPE:
         raise UnsupportedMediaType(f"Send {MEDIA_TYPE}.", header="Content-Type")
-    if not _is_understood(parameters):
+    if not _is_understood(parameters, extensions):
         raise UnsupportedMediaType("The media type has parameters that are not supported.", header="Content-Type")
 
 
-def check_accept(headers: Headers) -> None:
+def check_accept(headers: Headers, extensions: frozenset[str] = NONE) -> None:
     """406 when every JSON:API entry of Accept carries parameters we do not know."""
-    entries = [parse_options_header(entry) for entry in parse_list_header(headers.get("Accept", ""))]
-    ours = [parameters for media_type, parameters in entries if media_type.lower() == MEDIA_TYPE]
-    if ours and not any(_is_understood(parameters) for parameters in ours):
+    ours = _accepted(headers)
+    if ours and not any(_is_understood(parameters, extensions) for parameters in ours):
         raise NotAcceptable("Every JSON:API entry has parameters that are not supported.", header="Accept")
 
 
-def _is_understood(parameters: dict[str, str]) -> bool:
+def asks_for_profile(headers: Headers, profile: str) -> bool:
+    """Whether Accept names this profile."""
+    return any(profile in parameters.get("profile", "").split() for parameters in _accepted(headers))
+
+
+def _accepted(headers: Headers) -> list[dict[str, str]]:
+    entries = [parse_options_header(entry) for entry in parse_list_header(headers.get("Accept", ""))]
+    return [parameters for media_type, parameters in entries if media_type.lower() == MEDIA_TYPE]
+
+
+def _is_understood(parameters: dict[str, str], extensions: frozenset[str]) -> bool:
     """`q` weighs an entry and is no parameter of the media type (RFC 9110, 12.4.2); unknown profiles are ignored."""
     known = {"ext", "profile", "q"}
-    return parameters.keys() <= known and EXTENSIONS.issuperset(parameters.get("ext", "").split())
+    return parameters.keys() <= known and extensions.issuperset(parameters.get("ext", "").split())

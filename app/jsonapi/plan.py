@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, False_, FromClause, Row, Select, True_, select
 
+from app.jsonapi.cursors import Key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.query import SortKey
 from app.jsonapi.resource_type import Relation, ResourceType
@@ -87,7 +88,7 @@ def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnEl
     """The foreign key of a to-one relationship, null where a guarded one leads to a row nobody should know of."""
     if relation.local is None:
         raise TypeError(f"{relation.name} is a to-many relationship")
-    key = table.c[relation.local.name]
+    key = table.c[relation.local]
     if not relation.field.guarded:
         return key.label(relation.name)
     other = relation.target.table.alias()
@@ -95,25 +96,35 @@ def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnEl
     return select(other.c.id).where(other.c.id == key, criterion).scalar_subquery().label(relation.name)
 
 
-def order_by(
+def order_keys(
     resource_type: ResourceType, sort: Iterable[SortKey], default: tuple[str, ...], scope: Scope
-) -> list[ColumnElement[Any]]:
+) -> tuple[Key, ...]:
     """The order asked for, else the default one, with the id last so that it is total."""
     table = resource_type.table
-    keys = [_sorted(table, key, scope) for key in sort] or [table.c[name].asc() for name in default]
-    return [*keys, table.c.id.asc()]
+    keys = [_sorted(table, key, scope) for key in sort] or [
+        Key(table.c[name], False, bool(table.c[name].nullable), resource_type.attributes[name].field)
+        for name in default
+        if name != "id"
+    ]
+    return (*keys, Key(table.c.id, False, False, None))
 
 
-def _sorted(table: FromClause, key: SortKey, scope: Scope) -> ColumnElement[Any]:
+def default_order(resource_type: ResourceType, scope: Scope) -> list[ColumnElement[Any]]:
+    """ORDER BY for a list nobody asked to sort."""
+    return [key.ordered(backwards=False) for key in order_keys(resource_type, (), resource_type.order, scope)]
+
+
+def _sorted(table: FromClause, key: SortKey, scope: Scope) -> Key:
+    field = None if key.attribute is None else key.attribute.field
     if key.through is None or key.through.local is None:
         column = table.c.id if key.attribute is None else key.attribute.expression(table)
-    else:
-        other = key.through.target.table.alias()
-        expression = other.c.id if key.attribute is None else key.attribute.expression(other)
-        criterion = key.through.target.permissions.criterion(scope, other, related=True)
-        near = table.c[key.through.local.name]
-        column = select(expression).where(other.c.id == near, criterion).scalar_subquery()
-    return column.desc() if key.descending else column.asc()
+        return Key(column, key.descending, bool(getattr(column, "nullable", True)), field)
+    other = key.through.target.table.alias()
+    expression = other.c.id if key.attribute is None else key.attribute.expression(other)
+    criterion = key.through.target.permissions.criterion(scope, other, related=True)
+    near = table.c[key.through.local]
+    column = select(expression).where(other.c.id == near, criterion).scalar_subquery()
+    return Key(column, key.descending, True, field)
 
 
 def _to_one(resource_type: ResourceType) -> list[str]:

@@ -18,6 +18,8 @@ DEEPEST_INCLUDE = 3
 MOST_INCLUDES = 6
 DEFAULT_PAGE_SIZE = 20
 BIGGEST_PAGE_SIZE = 100
+BIGGEST_PAGE_NUMBER = 10**9
+PAGE_PARAMETERS = frozenset({"page[number]", "page[size]", "page[after]", "page[before]"})
 
 LIST = frozenset({"fields", "include", "sort", "filter", "page", "get_trashed"})
 DETAIL = frozenset({"fields", "include", "get_trashed"})
@@ -39,6 +41,26 @@ class SortKey:
 
 
 @dataclass(frozen=True)
+class Page:
+    """Which part of a list: by number, or by the cursors `after` and `before`."""
+
+    number: int = 1
+    size: int = DEFAULT_PAGE_SIZE
+    after: str | None = None
+    before: str | None = None
+
+    @property
+    def by_cursor(self) -> bool:
+        """Whether a cursor was sent."""
+        return self.after is not None or self.before is not None
+
+    @property
+    def offset(self) -> int:
+        """Rows before this page."""
+        return (self.number - 1) * self.size
+
+
+@dataclass(frozen=True)
 class Query:
     """What a query string asks for; `fields` holds the python names asked of a type by its name."""
 
@@ -47,15 +69,9 @@ class Query:
     includes: Includes = field(default_factory=dict)
     sort: tuple[SortKey, ...] = ()
     filters: tuple[Filter, ...] = ()
-    page_number: int = 1
-    page_size: int = DEFAULT_PAGE_SIZE
+    page: Page = Page()
     includes_asked: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def offset(self) -> int:
-        """Rows before this page."""
-        return (self.page_number - 1) * self.page_size
 
 
 def read_query(raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed: frozenset[str]) -> Query:
@@ -73,8 +89,7 @@ def read_query(raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed:
         includes=reader.includes(),
         sort=reader.sort(),
         filters=reader.filters(),
-        page_number=reader.page("number", 1, 10**9),
-        page_size=reader.page("size", DEFAULT_PAGE_SIZE, BIGGEST_PAGE_SIZE),
+        page=reader.page(),
         includes_asked="include" in parameters,
         parameters=sent,
     )
@@ -195,11 +210,21 @@ class _Reader:
                 read.append(read_filter_parameter(parameter, value, self.type, self.scope))
         return tuple(read)
 
-    def page(self, name: str, default: int, biggest: int) -> int:
+    def page(self) -> Page:
         for parameter in self._family("page"):
-            if parameter not in ("page[number]", "page[size]"):
-                raise InvalidParameter("Pages are asked for by page[number] and page[size].", parameter=parameter)
-        parameter = f"page[{name}]"
+            if parameter not in PAGE_PARAMETERS:
+                raise InvalidParameter("A page has a number, a size, after and before.", parameter=parameter)
+        page = Page(
+            number=self._whole("page[number]", 1, BIGGEST_PAGE_NUMBER),
+            size=self._whole("page[size]", DEFAULT_PAGE_SIZE, BIGGEST_PAGE_SIZE),
+            after=self.parameters.get("page[after]"),
+            before=self.parameters.get("page[before]"),
+        )
+        if page.by_cursor and "page[number]" in self.parameters:
+            raise InvalidParameter("A page has a number or a cursor, not both.", parameter="page[number]")
+        return page
+
+    def _whole(self, parameter: str, default: int, biggest: int) -> int:
         text = self.parameters.get(parameter)
         if text is None:
             return default

@@ -1,54 +1,47 @@
 """Reading: rows by plan, included resources by one statement per path, documents of plain dicts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
-    Connection,
     FromClause,
-    Row,
     Select,
     any_,
     func,
     literal,
     literal_column,
     select,
-    text,
 )
-from sqlalchemy.exc import OperationalError
 
 from app.errors import InvalidParameter, NotFound
+from app.extensions import db
 from app.jsonapi.filters import Build, relation_key
+from app.jsonapi.paging import Count, Rows, fetch_keyset, fetch_numbered, keyset_links, numbered_links
 from app.jsonapi.permissions import Access
-from app.jsonapi.plan import Item, Plan, identifier, linkage_key, order_by, plan_for
+from app.jsonapi.plan import Item, Plan, default_order, identifier, linkage_key, order_keys, plan_for
 from app.jsonapi.query import Includes, Query
 from app.jsonapi.resource_type import Relation, ResourceType
 
 COUNT_CAP = 10_000
 MOST_INCLUDED = 2_000
-DEEP_OFFSET = 10_000
-DEEP_OFFSET_TIMEOUT = "1s"
 
 JSONAPI = {"version": "1.1"}
-
-Rows = Sequence[Row[Any]]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """What one caller sees through one connection."""
+    """What one caller sees; the connection is the session's, taken with the first statement."""
 
-    connection: Connection
     access: Access
     query: Query
+    with_cursors: bool = False
 
     def _execute(self, statement: Select[Any]) -> Rows:
-        return self.connection.execute(statement, self.access.parameters()).all()
+        return db.session.connection().execute(statement, self.access.parameters()).all()
 
     def _plan(self, resource_type: ResourceType, *, related: bool) -> Plan:
         return plan_for(resource_type, self.access.scope, self.query.fields.get(resource_type.name), related=related)
@@ -93,80 +86,52 @@ class Reader:
         terms = [condition.build(table) for condition in self.query.filters]
         if narrowing is not None:
             terms.append(narrowing(table))
-        count, is_exact = self._count(
-            select(literal_column("1")).select_from(table).where(plan.criterion, *terms), exact
-        )
-        keys = order_by(resource_type, self.query.sort, order or resource_type.order, self.access.scope)
-        statement = plan.statement.where(*terms).order_by(*keys)
-        rows = self._page(statement, count, is_exact)
-        items, included = self._with_included(plan, rows)
-        document: Item = {"data": items, **self._paging(path, count, is_exact, len(rows)), "jsonapi": JSONAPI}
+        count = self._count(select(literal_column("1")).select_from(table).where(plan.criterion, *terms), exact)
+        keys = order_keys(resource_type, self.query.sort, order or resource_type.order, self.access.scope)
+        statement, page = plan.statement.where(*terms), self.query.page
+        if self.by_cursor:
+            found = fetch_keyset(self._execute, statement, keys, page)
+            links = keyset_links(path, self.query.parameters, found)
+        else:
+            found = fetch_numbered(self._execute, statement, keys, page, count)
+            links = numbered_links(path, self.query.parameters, page, count, len(found.rows))
+        items, included = self._with_included(plan, found.rows)
+        if self.by_cursor:
+            for item, row in zip(items, found.rows, strict=True):
+                item["meta"] = {"page": {"cursor": found.cursor(row)}}
+        document: Item = {"data": items, "links": links, "meta": count.meta(), "jsonapi": JSONAPI}
         if self.query.includes_asked:
             document["included"] = included
         return document
 
     def linkage(self, resource_type: ResourceType, id_: int, relation: Relation, path: str) -> Item:
         """The document of a relationship URL: identifiers only."""
-        table = resource_type.table
+        table, target, scope = resource_type.table, relation.target, self.access.scope
         related = path.replace("/relationships/", "/", 1)
         if not relation.many:
-            ((key,),) = self._execute(select(linkage_key(relation, table, self.access.scope)).where(table.c.id == id_))
+            ((key,),) = self._execute(select(linkage_key(relation, table, scope)).where(table.c.id == id_))
             links = {"self": path, "related": related}
             return {"data": identifier(relation, key), "links": links, "jsonapi": JSONAPI}
-        target = relation.target.table
-        near, source = relation_key(relation, target)
-        criterion = relation.target.permissions.linkage(self.access.scope, target)
-        statement = select(target.c.id).select_from(source).where(near == id_, criterion)
-        count, is_exact = self._count(statement, exact=True)
-        order = order_by(relation.target, (), relation.target.order, self.access.scope)
-        rows = self._page(statement.order_by(*order), count, is_exact)
-        document = self._paging(path, count, is_exact, len(rows))
-        document["links"]["related"] = related
-        return {"data": [identifier(relation, row[0]) for row in rows], **document, "jsonapi": JSONAPI}
+        near, source = relation_key(relation, target.table)
+        known = target.permissions.linkage(scope, target.table)
+        statement = select(target.table.c.id).select_from(source).where(near == id_, known)
+        count, page = self._count(statement, exact=True), self.query.page
+        keys = order_keys(target, (), target.order, scope)
+        found = fetch_numbered(self._execute, statement, keys, page, count)
+        links = numbered_links(path, self.query.parameters, page, count, len(found.rows))
+        identifiers = [identifier(relation, row[0]) for row in found.rows]
+        return {"data": identifiers, "links": {**links, "related": related}, "meta": count.meta(), "jsonapi": JSONAPI}
 
-    def _count(self, statement: Select[Any], exact: bool) -> tuple[int, bool]:
+    @property
+    def by_cursor(self) -> bool:
+        """Whether pages are named by cursors: one was sent, or the profile is asked for."""
+        page = self.query.page
+        return page.by_cursor or (self.with_cursors and "page[number]" not in self.query.parameters)
+
+    def _count(self, statement: Select[Any], exact: bool) -> Count:
         capped = statement if exact else statement.limit(COUNT_CAP + 1)
-        ((count,),) = self._execute(select(func.count()).select_from(capped.subquery()))
-        return (count, True) if exact or count <= COUNT_CAP else (COUNT_CAP, False)
-
-    def _page(self, statement: Select[Any], count: int, is_exact: bool) -> Rows:
-        offset = self.query.offset
-        if is_exact and offset >= count:
-            return []
-        page = statement.limit(self.query.page_size).offset(offset)
-        return self._execute(page) if offset <= DEEP_OFFSET else self._deep_page(page)
-
-    def _deep_page(self, statement: Select[Any]) -> Rows:
-        """A page far from the start reads every row before it: it gets a second, no more."""
-        self.connection.execute(text(f"SET statement_timeout = '{DEEP_OFFSET_TIMEOUT}'"))
-        try:
-            return self._execute(statement)
-        except OperationalError:
-            raise InvalidParameter("This page is too far from the start.", parameter="page[number]") from None
-        finally:
-            self.connection.execute(text("RESET statement_timeout"))
-
-    def _paging(self, path: str, count: int, is_exact: bool, here: int) -> Item:
-        number, size = self.query.page_number, self.query.page_size
-        last = max(1, -(-count // size)) if is_exact else None
-        has_next = number < last if last is not None else here == size
-        meta: Item = {"count": count}
-        if not is_exact:
-            meta["count-is-exact"] = False
-        links = {
-            "self": self._link(path, None),
-            "first": self._link(path, 1),
-            "last": self._link(path, last) if last is not None else None,
-            "prev": self._link(path, min(number - 1, last or number)) if number > 1 else None,
-            "next": self._link(path, number + 1) if has_next else None,
-        }
-        return {"links": links, "meta": meta}
-
-    def _link(self, path: str, number: int | None) -> str:
-        parameters = dict(self.query.parameters)
-        if number is not None:
-            parameters["page[number]"] = str(number)
-        return f"{path}?{urlencode(parameters)}" if parameters else path
+        ((number,),) = self._execute(select(func.count()).select_from(capped.subquery()))
+        return Count(number, True) if exact or number <= COUNT_CAP else Count(COUNT_CAP, False)
 
     def _with_included(self, plan: Plan, rows: Rows) -> tuple[list[Item], list[Item]]:
         seen: dict[tuple[str, int], Item] = {}
@@ -202,7 +167,7 @@ class Reader:
         target = relation.target
         near, source = relation_key(relation, target.table)
         ids = {row[0] for row in parents}
-        order = order_by(target, (), target.order, self.access.scope)
+        order = default_order(target, self.access.scope)
         linkable = target.permissions.linkage(self.access.scope, target.table)
         pairs = self._included(
             select(near.label("parent"), target.table.c.id)
@@ -244,9 +209,9 @@ def of_parent(relation: Relation, parent_id: int) -> Build:
         if relation.remote is None:
             raise TypeError(f"{relation.name} is a to-one relationship")
         if relation.secondary is None or relation.secondary_target is None:
-            return table.c[relation.remote.name] == parent_id
+            return table.c[relation.remote] == parent_id
         between = relation.secondary.alias()
-        near, far = between.c[relation.remote.name], between.c[relation.secondary_target.name]
+        near, far = between.c[relation.remote], between.c[relation.secondary_target]
         return table.c.id.in_(select(far).where(near == parent_id))
 
     return build

@@ -6,9 +6,8 @@ from functools import cached_property
 from typing import Any
 
 import marshmallow
-from sqlalchemy import Column, ColumnElement, FromClause, Table, inspect, literal
+from sqlalchemy import ColumnElement, FromClause, Table, inspect, literal
 from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
-from sqlalchemy.sql.elements import NamedColumn
 
 from app.extensions import Model
 from app.jsonapi.naming import dasherize, spellings
@@ -37,7 +36,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Relation:
-    """A relationship and the columns that hold it.
+    """A relationship and the names of the columns that hold it.
 
     To-one: `local` is the foreign key in the own table. To-many: `remote` is the foreign key in the other table, or
     with `secondary` (a table or subquery between) its column for this side, and `secondary_target` for the other.
@@ -47,10 +46,10 @@ class Relation:
     key: str
     field: Relationship
     many: bool
-    local: Column[Any] | None = None
-    remote: NamedColumn[Any] | None = None
+    local: str | None = None
+    remote: str | None = None
     secondary: FromClause | None = None
-    secondary_target: NamedColumn[Any] | None = None
+    secondary_target: str | None = None
 
     @property
     def target(self) -> "ResourceType":
@@ -159,17 +158,11 @@ def _relation(model: type[Model], name: str, field: Relationship) -> Relation:
     key = dasherize(name)
     ((local, remote), *_more) = declared.local_remote_pairs or []
     if declared.direction is RelationshipDirection.MANYTOONE:
-        return Relation(name, key, field, many=False, local=local)  # type: ignore[arg-type]  # foreign keys are columns
+        return Relation(name, key, field, many=False, local=local.key)
     if declared.direction is RelationshipDirection.ONETOMANY:
-        return Relation(name, key, field, many=True, remote=remote)  # type: ignore[arg-type]  # foreign keys are columns
+        return Relation(name, key, field, many=True, remote=remote.key)
     ((_parent, near),) = declared.synchronize_pairs
     ((_target, far),) = declared.secondary_synchronize_pairs or []
     return Relation(
-        name,
-        key,
-        field,
-        many=True,
-        remote=near,
-        secondary=declared.secondary,
-        secondary_target=far,  # type: ignore[arg-type]  # same
+        name, key, field, many=True, remote=near.key, secondary=declared.secondary, secondary_target=far.key
     )

@@ -1,6 +1,8 @@
 """Views: the library's resource classes, with reading, writing and rights of our own behind them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, ClassVar
 
 import orjson
@@ -10,12 +12,13 @@ from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
 from flask_rest_jsonapi_next import ResourceList as LibraryList
 from flask_rest_jsonapi_next import ResourceRelationship as LibraryRelationship
 
-from app.errors import MEDIA_TYPE, Conflict, NotFound
+from app.errors import MEDIA_TYPE, Conflict, NotFound, PreconditionFailed
 from app.extensions import db
 from app.jsonapi.body import read_json
+from app.jsonapi.cursors import PROFILE
 from app.jsonapi.documents import read_changed_resource, read_linkage, read_new_resource
 from app.jsonapi.filters import Build
-from app.jsonapi.negotiation import check_accept, check_content_type
+from app.jsonapi.negotiation import asks_for_profile, check_accept, check_content_type
 from app.jsonapi.permissions import Access, Predicate, anyone, nobody, words
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE, WRITE, Query, read_query
@@ -77,11 +80,24 @@ class View:
         """Reads what this request asks of a type; `name` is the URL segment that may name a private event."""
         query = self.query(allowed, of or self.type)
         viewer = current_viewer()
-        return Reader(db.session.connection(), Access(viewer, query.scope, _capability(name)), query)
+        with_cursors = asks_for_profile(request.headers, PROFILE)
+        return Reader(Access(viewer, query.scope, _capability(name)), query, with_cursors)
 
     def query(self, allowed: frozenset[str], of: ResourceType) -> Query:
         """The query string, read."""
         return read_query(request.query_string, of, current_viewer(), allowed)
+
+    def collection(self, reader: Reader, document: Item) -> Response:
+        """A list as a response; it names the profile that shaped it."""
+        return answer(document, profile=PROFILE if reader.by_cursor else None)
+
+    def check_precondition(self, current: Callable[[], Item | None]) -> None:
+        """412 when If-Match names another state than the current one; the row is locked (RFC 9110, 13.1.1)."""
+        if not request.if_match:
+            return
+        document = current()
+        if document is None or not request.if_match.contains(_tag(orjson.dumps(document))):
+            raise PreconditionFailed("It has changed since you read it.", header="If-Match")
 
     def row(self, name: str, access: Access) -> Any:
         """The row a URL segment names, locked; 404 where there is none for this caller."""
@@ -94,7 +110,7 @@ class View:
     def stored(self, row: Any, reader: Reader) -> Item | None:
         """The document of a row just written, as its author sees it; None when he no longer does."""
         access = self.layer.answer_access(row, reader.access)
-        return Reader(reader.connection, access, reader.query).resource(self.type, self.type.table.c.id == row.id)
+        return Reader(access, reader.query).resource(self.type, self.type.table.c.id == row.id)
 
 
 class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carries no types
@@ -114,7 +130,7 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
     def get(self) -> Response:
         reader = self.reader(LIST)
         reader.access.require(self.type.permissions.list, None)
-        return answer(reader.collection(self.type, _path(), self.narrowing(), order=self.order))
+        return self.collection(reader, reader.collection(self.type, _path(), self.narrowing(), order=self.order))
 
     def post(self) -> Response:
         if self.type.permissions.create is not anyone:
@@ -156,6 +172,7 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
         row = self.row(id, reader.access)
         if document.id != str(row.id):
             raise Conflict("The id is not the one in the URL.", pointer="/data/id", code="id-conflict")
+        self.check_precondition(lambda: self.plain(row, reader))
         self.layer.update_object(row, document, reader.access)
         stored = self.stored(row, reader)
         response = Response(status=204) if stored is None else answer({**stored, "links": {"self": _path()}})
@@ -165,9 +182,16 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
     def delete(self, id: str) -> Response:
         signed_in_viewer()
         reader = self.reader(LINKAGE, name=id)
-        self.layer.delete_object(self.row(id, reader.access), reader.access)
+        row = self.row(id, reader.access)
+        self.check_precondition(lambda: self.plain(row, reader))
+        self.layer.delete_object(row, reader.access)
         db.session.commit()
         return answer({"meta": {"message": "Object successfully deleted"}, "jsonapi": JSONAPI})
+
+    def plain(self, row: Any, reader: Reader) -> Item | None:
+        """What a GET without parameters would say of the row now."""
+        document = replace(reader, query=Query(reader.query.scope)).resource(self.type, self.type.table.c.id == row.id)
+        return document and {**document, "links": {"self": _path()}}
 
 
 class RelationView(View):
@@ -188,7 +212,8 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
         reader.access.require(self.relation.target.permissions.read, None)
         parent = reader.find(self.type, id)
         narrowing = of_parent(self.relation, parent)
-        return answer(reader.collection(self.relation.target, _path(), narrowing, related=True, exact=True))
+        found = reader.collection(self.relation.target, _path(), narrowing, related=True, exact=True)
+        return self.collection(reader, found)
 
 
 class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
@@ -239,6 +264,7 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
         reader = self.reader(LINKAGE, name=id)
         linkage = read_linkage(read_json(request.get_data()), self.relation)
         row = self.row(id, reader.access)
+        self.check_precondition(lambda: reader.linkage(self.type, row.id, self.relation, _path()))
         self.layer.update_relationship(row, self.relation, linkage, mode, reader.access)
         response = answer(reader.linkage(self.type, row.id, self.relation, _path()))
         db.session.commit()
@@ -282,11 +308,20 @@ def _methods(base: type[RelationView]) -> set[str]:
     return {"GET", "PATCH"} if issubclass(base, RelationshipOne) else {"GET"}
 
 
-def answer(document: Item, status: int = 200) -> Response:
-    """A JSON:API document as a response."""
-    response = Response(orjson.dumps(document), status=status, content_type=MEDIA_TYPE)
+def answer(document: Item, status: int = 200, *, profile: str | None = None) -> Response:
+    """A JSON:API document as a response; its ETag is a hash of the bytes, which differ by URL and caller."""
+    body = orjson.dumps(document)
+    content_type = MEDIA_TYPE if profile is None else f'{MEDIA_TYPE}; profile="{profile}"'
+    response = Response(body, status=status, content_type=content_type)
     response.headers["Vary"] = "Accept, Authorization"
+    response.set_etag(_tag(body))
+    if request.method in ("GET", "HEAD"):
+        response.make_conditional(request)
     return response
+
+
+def _tag(body: bytes) -> str:
+    return blake2b(body, digest_size=16).hexdigest()
 
 
 def _capability(name: str | None) -> str | None:

@@ -177,7 +177,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         changed: dict[str, Linkage] = {}
         for name, linkage in sent.items():
             relation = self.type.relations[name]
-            if relation.local is None or getattr(row, relation.local.name) == linkage:
+            if relation.local is None or getattr(row, relation.local) == linkage:
                 continue
             at = pointer or f"/data/relationships/{relation.key}"
             if relation.field.fixed:
@@ -254,4 +254,4 @@ def _assign(row: Any, data: Mapping[str, Any]) -> None:
 
 
 def _keys(related: Related) -> dict[str, Any]:
-    return {relation.local.name: other and other.id for relation, other in related if relation.local is not None}
+    return {relation.local: other and other.id for relation, other in related if relation.local is not None}

@@ -9,6 +9,7 @@ from flask import Flask
 from app.address import is_healthy
 from tests.conftest import Processes
 from tests.docs import people
+from tests.docs.sources import written
 
 RAN = pytest.StashKey[list[str]]()
 
@@ -26,7 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """How many of the documented transactions were tried."""
     if ran := config.stash.get(RAN, []):
-        terminalreporter.write_line(f"blueprint: {len(ran)} transactions tried on a live server")
+        line = f"blueprint: {len(ran)} of {len(written())} transactions tried on a live server"
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

@@ -125,7 +125,7 @@ def _events() -> list[dict[str, Any]]:
     draft = {"name": "Winter Camp", "identifier": "b2c3d4e5", "state": "draft", "privacy": "public"}
     private = {"name": "Garden Party", "identifier": "c3d4e5f6", "state": "published", "privacy": "private"}
     trashed = {"name": "Old Fair", "identifier": "d4e5f6a7", "state": "published", "privacy": "public"}
-    every = [summit | may, draft, private | may, trashed | may | {"deleted_at": THEN}]
+    every: list[dict[str, Any]] = [summit | may, draft, private | may, trashed | may | {"deleted_at": THEN}]
     columns = {name for event in every for name in event}
     return [dict.fromkeys(columns) | shared | event for event in every]
 

@@ -1,13 +1,16 @@
 """Whatever is dead or hung, /health-check names it within a second and /livez stays green."""
 
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,12 +25,42 @@ from tests.conftest import free_port
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 
 
+class Sentry(ThreadingHTTPServer):
+    """Where failures are reported."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Receiver)
+        self.dsn = f"http://key@127.0.0.1:{self.server_port}/1"
+        self.received: list[str] = []
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Keeps what is posted."""
+
+    server: Sentry
+
+    def do_POST(self) -> None:  # noqa: N802  # the library calls it so
+        """Keep one envelope."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append(
+            (gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body).decode()
+        )
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 class Installation:
     """A whole server on a PostgreSQL and a Redis of its own; every part of it can be broken and mended."""
 
     def __init__(self, environment: Mapping[str, str], directory: Path, stack: ExitStack) -> None:
         self.stack = stack
         self.log = directory / "output"
+        self.sentry = stack.enter_context(Sentry())
+        threading.Thread(target=self.sentry.serve_forever, daemon=True).start()
+        stack.callback(self.sentry.shutdown)
         self.postgres, self.redis = embedded.Postgres(directory), embedded.Redis(directory)
         self.port = free_port()
         self.environment = {
@@ -36,6 +69,7 @@ class Installation:
             **embedded.urls([self.postgres, self.redis]),
             "PORT": str(self.port),
             "HEALTH_GRACE_SECONDS": "0",
+            "SENTRY_DSN": self.sentry.dsn,
         }
         self.slowest = 0.0
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -195,3 +229,22 @@ def test_an_answer_tells_no_secrets(installation: Installation, wait_until: Call
         assert "/tmp" not in text  # noqa: S108  # a path that must not show, not one that is used
     finally:
         installation.serve(installation.postgres)
+
+
+def test_a_failed_check_is_reported_to_sentry_once(installation: Installation, wait_until: Callable[..., Any]) -> None:
+    def reports() -> list[str]:
+        return [each for each in installation.sentry.received if "health_check_redis" in each]
+
+    installation.sentry.received.clear()
+    installation.signal("redis", signal.SIGSTOP)
+    try:
+        wait_until(lambda: "redis" in installation.failing())
+        wait_until(reports)
+        wait_until(lambda: "redis" not in installation.failing() or installation.slowest > 0)
+    finally:
+        installation.signal("redis", signal.SIGCONT)
+    wait_until(installation.is_up, 30)
+
+    (report,) = reports()
+    assert "health check failed" in report
+    assert "redis.sock" not in report.partition('"exception"')[0]

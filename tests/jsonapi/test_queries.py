@@ -10,7 +10,8 @@ from sqlalchemy import event as listen
 
 from app.extensions import db
 from app.faqs.models import Faq
-from tests.world import World, data, ids
+from app.jsonapi.cursors import PROFILE
+from tests.world import JSONAPI, World, data, ids
 
 
 def names(world: World, path: str, role: str = "owner") -> list[str]:
@@ -238,3 +239,47 @@ def test_more_than_can_be_included_is_said_so(world: World) -> None:
 
     assert answer.status_code == 400
     assert answer.get_json()["errors"][0]["source"] == {"parameter": "include"}
+
+
+@pytest.mark.parametrize(
+    "sort", ["", "name", "-name", "logo-url", "-logo-url,name", "event.name", "-event.name,position"]
+)
+def test_cursors_walk_a_whole_list_both_ways(world: World, sort: str) -> None:
+    kind = "faqs" if "event" in sort or not sort else "events"
+    path = f"/v1/{kind}?page[size]=1" + (f"&sort={sort}" if sort else "")
+    expected = ids(world.owner.get(path.replace("size]=1", "size]=100")))
+    first = world.owner.get(path, Accept=f'{JSONAPI}; profile="{PROFILE}"')
+
+    forwards, page = list(data(first)), first.get_json(force=True)
+    while page["links"]["next"]:
+        page = world.owner.get(page["links"]["next"]).get_json(force=True)
+        forwards += page["data"]
+    assert [int(item["id"]) for item in forwards] == expected
+    assert PROFILE in first.content_type
+
+    backwards = [page["data"][-1]]
+    while page["links"]["prev"]:
+        page = world.owner.get(page["links"]["prev"]).get_json(force=True)
+        backwards += page["data"]
+    assert [int(item["id"]) for item in reversed(backwards)] == expected
+
+
+def test_a_page_between_two_cursors(world: World) -> None:
+    listed = world.owner.get("/v1/events?sort=name", Accept=f'{JSONAPI}; profile="{PROFILE}"').get_json(force=True)
+    cursors = [item["meta"]["page"]["cursor"] for item in listed["data"]]
+
+    between = world.owner.get(f"/v1/events?sort=name&page[after]={cursors[0]}&page[before]={cursors[3]}")
+
+    assert ids(between) == [int(item["id"]) for item in listed["data"][1:3]]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "%25", "bnVsbA", "W10", "WyJ4Il0", "WzEsMiwzXQ", "W3RydWVd", "W251bGxd"])
+def test_a_cursor_that_is_none(world: World, cursor: str) -> None:
+    answer = world.owner.get(f"/v1/events?page[after]={cursor}")
+
+    assert answer.status_code == 400
+    assert answer.get_json(force=True)["errors"][0]["source"] == {"parameter": "page[after]"}
+
+
+def test_a_page_has_a_number_or_a_cursor(world: World) -> None:
+    assert world.owner.get("/v1/events?page[number]=1&page[after]=WzFd").status_code == 400

@@ -1,0 +1,119 @@
+"""Pages of a list: by number, or by cursors, which cost the same at any depth."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import Row, Select, text
+from sqlalchemy.exc import OperationalError
+
+from app.errors import InvalidParameter
+from app.extensions import db
+from app.jsonapi import cursors
+from app.jsonapi.cursors import Key
+from app.jsonapi.query import Page
+
+DEEP_OFFSET = 10_000
+DEEP_OFFSET_TIMEOUT = "1s"
+
+Rows = Sequence[Row[Any]]
+Execute = Callable[[Select[Any]], Rows]
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many rows a list has; where counting stopped at a cap, at least so many."""
+
+    number: int
+    is_exact: bool
+
+    def meta(self) -> dict[str, Any]:
+        """As the document says it."""
+        return {"count": self.number} if self.is_exact else {"count": self.number, "count-is-exact": False}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows of one page; in a keyset page each ends with its values of the keys."""
+
+    rows: Rows
+    keys: Sequence[Key]
+    has_previous: bool = False
+    has_next: bool = False
+
+    def cursor(self, row: Row[Any]) -> str:
+        """The cursor of one of the rows."""
+        return cursors.write([cursors.plain(value) for value in row[-len(self.keys) :]])
+
+
+def fetch_numbered(execute: Execute, statement: Select[Any], keys: Sequence[Key], page: Page, count: Count) -> Slice:
+    """The page of this number."""
+    if count.is_exact and page.offset >= count.number:
+        return Slice([], keys)
+    ordered = statement.order_by(*(key.ordered(backwards=False) for key in keys))
+    limited = ordered.limit(page.size).offset(page.offset)
+    return Slice(execute(limited) if page.offset <= DEEP_OFFSET else _deep(execute, limited), keys)
+
+
+def fetch_keyset(execute: Execute, statement: Select[Any], keys: Sequence[Key], page: Page) -> Slice:
+    """The page after a cursor, before one, or between two; the first one without any."""
+    backwards = page.before is not None and page.after is None
+    if page.after is not None:
+        statement = statement.where(
+            cursors.beyond(keys, cursors.read(page.after, keys, "page[after]"), backwards=False)
+        )
+    if page.before is not None:
+        statement = statement.where(
+            cursors.beyond(keys, cursors.read(page.before, keys, "page[before]"), backwards=True)
+        )
+    ordered = statement.add_columns(*(key.column for key in keys)).order_by(
+        *(key.ordered(backwards=backwards) for key in keys)
+    )
+    rows = execute(ordered.limit(page.size + 1))
+    more, rows = len(rows) > page.size, rows[: page.size]
+    if backwards:
+        return Slice(rows[::-1], keys, has_previous=more, has_next=True)
+    return Slice(rows, keys, has_previous=page.after is not None, has_next=more or page.before is not None)
+
+
+def _deep(execute: Execute, statement: Select[Any]) -> Rows:
+    """A page far from the start reads every row before it: it gets a second, no more."""
+    connection = db.session.connection()
+    connection.execute(text(f"SET statement_timeout = '{DEEP_OFFSET_TIMEOUT}'"))
+    try:
+        return execute(statement)
+    except OperationalError:
+        raise InvalidParameter("Too far from the start: use page[after].", parameter="page[number]") from None
+    finally:
+        connection.execute(text("RESET statement_timeout"))
+
+
+def numbered_links(path: str, parameters: Mapping[str, str], page: Page, count: Count, here: int) -> dict[str, Any]:
+    """The links of a numbered page; `last` is null where nobody counted that far."""
+    last = max(1, -(-count.number // page.size)) if count.is_exact else None
+    has_next = page.number < last if last is not None else here == page.size
+    number = {
+        "first": 1,
+        "last": last,
+        "prev": min(page.number - 1, last or page.number) or None,
+        "next": page.number + 1 if has_next else None,
+    }
+    pages = {name: at and link(path, {**parameters, "page[number]": str(at)}) for name, at in number.items()}
+    return {"self": link(path, parameters), **pages}
+
+
+def keyset_links(path: str, parameters: Mapping[str, str], found: Slice) -> dict[str, Any]:
+    """The links of a page by cursor; nobody looks for the last one."""
+    rest = {name: value for name, value in parameters.items() if name not in ("page[after]", "page[before]")}
+    links = {"self": link(path, parameters), "first": link(path, rest), "last": None, "prev": None, "next": None}
+    if found.rows and found.has_previous:
+        links["prev"] = link(path, {**rest, "page[before]": found.cursor(found.rows[0])})
+    if found.rows and found.has_next:
+        links["next"] = link(path, {**rest, "page[after]": found.cursor(found.rows[-1])})
+    return links
+
+
+def link(path: str, parameters: Mapping[str, str]) -> str:
+    """A path with a query string, where there is one."""
+    return f"{path}?{urlencode(parameters)}" if parameters else path

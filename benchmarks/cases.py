@@ -1,0 +1,45 @@
+"""What is asked of every system, and how it should compare."""
+
+import itertools
+from dataclasses import dataclass
+
+import orjson
+
+from benchmarks.load import Request
+from benchmarks.world import CALLER
+
+_counter = itertools.count()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request; ours may cost `bar` times what hand-written code does, and stock must cost `ahead` times ours."""
+
+    letter: str
+    name: str
+    request: Request
+    bar: float
+    ahead: float | None = None
+
+    def next(self, **more: str) -> Request:
+        """The request to send now: what is written differs each time, or there were nothing to write."""
+        request = self.request
+        body = request.body and request.body.replace(b"NUMBER", b"%d" % next(_counter))
+        return Request(request.method, request.path, body, request.status, more)
+
+
+_FAQ = {
+    "type": "faq",
+    "attributes": {"question": "Question NUMBER?", "answer": "<p>An answer of some length. </p>", "position": 1},
+    "relationships": {"event": {"data": {"type": "event", "id": str(CALLER)}}},
+}
+_EVENT = {"type": "event", "id": str(CALLER), "attributes": {"name": "Event NUMBER", "location-name": "Hall NUMBER"}}
+
+CASES = (
+    Case("a", "one event", Request("GET", "/v1/events/1"), 1.3, 1.8),
+    Case("b", "list 20 events", Request("GET", "/v1/events?page[size]=20"), 1.15, 3.5),
+    Case("c", "list 100 events", Request("GET", "/v1/events?page[size]=100"), 1.15, 6),
+    Case("d", "list 20 + owner, faqs", Request("GET", "/v1/events?page[size]=20&include=owner,faqs"), 1.15, 8),
+    Case("e", "POST faq", Request("POST", "/v1/faqs", orjson.dumps({"data": _FAQ}), 201), 1.8),
+    Case("f", "PATCH event", Request("PATCH", f"/v1/events/{CALLER}", orjson.dumps({"data": _EVENT})), 1.8),
+)

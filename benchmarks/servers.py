@@ -1,0 +1,131 @@
+"""What is measured: a database that nobody else uses, and web processes that differ only in the app they serve."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import flask_migrate
+from flask import Flask
+
+import config
+from app import embedded
+from app.extensions import db
+from app.factory import create_app
+from app.orphans import dying_with_parent
+from app.users import sign_ins
+from app.users.tokens import Access, new_access_token, read_access_token
+from benchmarks import cores, world
+
+ROOT = Path(__file__).resolve().parent.parent
+STOP_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Web:
+    """A web process that serves one system."""
+
+    system: str
+    pid: int
+    port: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """The database with its data, and somebody who is signed in."""
+
+    app: Flask
+    environment: Mapping[str, str]
+    access: Access
+
+    @property
+    def directory(self) -> Path:
+        """Where web processes keep what they share."""
+        return Path(self.environment["VAR_DIR"])
+
+    def headers(self) -> dict[str, str]:
+        """What the caller sends with every request; the token is new, since it lives for 15 minutes only."""
+        with self.app.app_context():
+            token = new_access_token(self.access)
+        return {"Authorization": f"JWT {token}", "Content-Type": "application/vnd.api+json"}
+
+    @contextmanager
+    def web(self, system: str) -> Iterator[Web]:
+        """Serve a system, from when it answers until the block ends."""
+        port = _free_port()
+        with (self.directory / f"{system}.log").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603  # our own command line
+                [sys.executable, "-m", "benchmarks.serve", system],
+                cwd=ROOT,
+                env={**os.environ, **self.environment, "PORT": str(port)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_on_its_core,
+            )
+        try:
+            embedded.wait_until(lambda: _answers(port), f"{system} does not answer; {log.name} may say why")
+            yield Web(system, process.pid, port)
+        finally:
+            process.terminate()
+            process.wait(STOP_SECONDS)
+
+
+@contextmanager
+def site() -> Iterator[Site]:
+    """A database with the data of `world`, gone when the block ends."""
+    os.sched_setaffinity(0, cores.OTHERS)
+    with ExitStack() as stack:
+        var_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="open-event-bench-")))
+        started: list[embedded.Server] = [embedded.Postgres(var_dir), embedded.Redis(var_dir)]
+        for server in started:
+            stack.enter_context(embedded.run(server))
+        environment = {
+            **{setting.name: setting.default for setting in config.SETTINGS},
+            **embedded.urls(started),
+            "APP_ENV": "testing",
+            "VAR_DIR": str(var_dir),
+            "PUBLIC_URL": "http://localhost",
+            "RATELIMIT_ENABLED": "0",
+        }
+        app = create_app(config.read(environment))
+        with app.app_context():
+            flask_migrate.upgrade(directory=str(ROOT / "migrations"))
+            world.fill(environment["DATABASE_URL"])
+            access = read_access_token(sign_ins.start(world.CALLER).access_token)
+            db.session.commit()
+        yield Site(app, environment, access)
+        with app.app_context():
+            db.engine.dispose()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _on_its_core() -> None:
+    os.sched_setaffinity(0, cores.WEB)
+    _die_with_parent()
+
+
+_die_with_parent = dying_with_parent()
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True

@@ -1,0 +1,275 @@
+"""A report asks everything at once, waits for nobody, and forgives the background for a while."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Column, Integer, MetaData, Table, func, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app.extensions import db
+from app.health.checks import Checks
+from app.health.heartbeat import BEATS, beat, count_fresh
+from app.health.probes import Probe, Unhealthy
+from app.health.report import Report
+from app.health.schema import Schema
+from app.outbox import OutboxEntry
+from app.redis_client import connect
+from app.relay import RelayBeat
+from tests.background import order
+
+
+def passes() -> str:
+    return "fine"
+
+
+def fails() -> str:
+    raise Unhealthy("not fine")
+
+
+@pytest.fixture
+def hung() -> Iterator[threading.Event]:
+    """Set it, and what hangs goes on."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def report(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A function that answers /health-check with these probes."""
+
+    def ask(*probes: Probe) -> Any:
+        monkeypatch.setitem(app.extensions, "health", Report(probes))
+        return client.get("/health-check")
+
+    return ask
+
+
+def test_the_answer_has_the_shape_monitors_know(report: Callable[..., Any]) -> None:
+    response = report(Probe("health_check_db", passes))
+
+    document = response.get_json()
+    assert response.status_code == 200
+    assert response.content_type == "application/json"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert set(document) == {"hostname", "status", "timestamp", "results", "response_time"}
+    assert document["status"] == "success"
+    (result,) = document["results"]
+    assert set(result) == {"checker", "output", "passed", "timestamp", "expires", "response_time"}
+    assert (result["checker"], result["output"], result["passed"]) == ("health_check_db", "fine", True)
+    assert result["expires"] > result["timestamp"]
+
+
+def test_a_failed_check_is_a_503_that_names_it(report: Callable[..., Any]) -> None:
+    response = report(Probe("health_check_db", fails), Probe("health_check_redis", passes))
+
+    assert response.status_code == 503
+    assert response.get_json()["status"] == "failure"
+    assert [(each["checker"], each["passed"]) for each in response.get_json()["results"]] == [
+        ("health_check_db", False),
+        ("health_check_redis", True),
+    ]
+
+
+def test_a_check_in_its_grace_fails_inside_a_200(report: Callable[..., Any]) -> None:
+    probe = Probe("health_check_redis", fails, grace_seconds=30)
+
+    within = report(probe)
+    probe.failing_since = monotonic() - 31
+    after = report(probe)
+
+    assert (within.status_code, within.get_json()["results"][0]["passed"]) == (200, False)
+    assert after.status_code == 503
+
+
+def test_grace_starts_anew_when_a_check_has_passed(report: Callable[..., Any]) -> None:
+    probe = Probe("health_check_redis", fails, grace_seconds=30)
+    report(probe)
+    probe.failing_since = monotonic() - 31
+    probe.check = passes
+    report(probe)
+    probe.check = fails
+
+    assert report(probe).status_code == 200
+
+
+def test_an_exception_fails_its_check_and_its_text_stays_inside(report: Callable[..., Any]) -> None:
+    def breaks() -> str:
+        raise OSError("could not connect as admin with hunter2")
+
+    response = report(Probe("health_check_db", breaks))
+
+    assert response.status_code == 503
+    assert "hunter2" not in response.text
+
+
+def test_all_hung_checks_together_cost_less_than_a_second(report: Callable[..., Any], hung: threading.Event) -> None:
+    def hangs() -> str:
+        hung.wait(60)
+        return "late"
+
+    started = monotonic()
+    response = report(*[Probe(f"health_check_{number}", hangs) for number in range(5)])
+
+    assert monotonic() - started < 1
+    assert not any(each["passed"] for each in response.get_json()["results"])
+
+
+def test_a_check_that_still_hangs_is_not_started_again(hung: threading.Event, wait_until: Callable[..., Any]) -> None:
+    started: list[int] = []
+
+    def hangs() -> str:
+        started.append(1)
+        hung.wait(60)
+        return "late"
+
+    probe = Probe("health_check_db", hangs)
+    for _ in range(3):
+        probe.start()
+        assert probe() == (False, "no answer in time")
+    assert len(started) == 1
+
+    hung.set()
+    probe.start()
+    wait_until(lambda: probe()[0])
+    assert probe.failing_since is None
+
+
+def test_many_askers_at_once_cost_one_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    everybody = threading.Barrier(8)
+
+    def counts() -> str:
+        asked.append(1)
+        return "fine"
+
+    monkeypatch.setitem(app.extensions, "health", Report([Probe("health_check_db", counts)]))
+
+    def ask(_number: int) -> int:
+        everybody.wait(10)
+        return app.test_client().get("/health-check").status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(ask, range(8)))
+
+    assert statuses == [200] * 8
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("path", ["/livez", "/livez/", "/readyz", "/readyz/", "/health-check", "/health-check/"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_probes_answer_with_and_without_a_slash(client: FlaskClient, path: str, method: str) -> None:
+    assert client.open(path, method=method).status_code == 200
+
+
+def test_a_process_on_its_way_out_is_alive_and_not_ready(app: Flask, client: FlaskClient) -> None:
+    app.extensions["stopping"].set()
+    try:
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/livez").status_code == 200
+    finally:
+        app.extensions["stopping"].clear()
+
+
+def test_the_schema_of_the_suite_is_whole(app: Flask) -> None:
+    with app.app_context(), db.engine.connect() as connection:
+        assert Schema(app).check(connection).startswith("at ")
+
+
+def test_a_model_without_a_migration_is_found(app: Flask) -> None:
+    schema = Schema(app)
+    schema.tables += (Table("faqs", MetaData(), Column("id", Integer), Column("of_tomorrow", Integer)),)
+
+    with app.app_context(), db.engine.connect() as connection, pytest.raises(Unhealthy, match="table faqs"):
+        schema.check(connection)
+
+
+def test_tables_are_compared_once_for_each_revision(app: Flask) -> None:
+    schema = Schema(app)
+    with app.app_context(), db.engine.connect() as connection:
+        schema.check(connection)
+        schema.tables += (Table("of_tomorrow", MetaData(), Column("id", Integer)),)
+
+        schema.check(connection)
+        connection.execute(text("UPDATE alembic_version SET version_num = 'of_tomorrow'"))
+        with pytest.raises(Unhealthy, match="table of_tomorrow"):
+            schema.check(connection)
+
+
+def test_a_database_ahead_of_the_code_is_fine(app: Flask) -> None:
+    with app.app_context(), db.engine.connect() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'of_tomorrow'"))
+
+        assert Schema(app).check(connection) == "at of_tomorrow"
+
+
+def test_a_database_without_a_revision_is_behind(app: Flask) -> None:
+    with app.app_context(), db.engine.connect() as connection:
+        connection.execute(text("DELETE FROM alembic_version"))
+
+        with pytest.raises(Unhealthy, match="no revision"):
+            Schema(app).check(connection)
+
+
+def test_a_worker_counts_while_its_beat_is_fresh(servers: dict[str, str], app: Flask) -> None:
+    with connect(servers["REDIS_URL"], timeout=2) as redis:
+        beat(redis, "here/1")
+        beat(redis, "there/2")
+        redis.zincrby(BEATS, -7, "here/1")
+
+        assert count_fresh(redis) == 1
+        assert Checks(app).workers() == "1 running"
+
+        redis.flushall()
+        with pytest.raises(Unhealthy, match="no worker"):
+            Checks(app).workers()
+
+
+@pytest.mark.parametrize(("age", "is_alive"), [(2, True), (11, False)])
+def test_a_relay_counts_while_its_beat_is_fresh(app: Flask, age: int, is_alive: bool) -> None:
+    relay_beats(app, age)
+
+    if is_alive:
+        assert Checks(app).outbox() == "moving"
+    else:
+        with pytest.raises(Unhealthy, match="no relay"):
+            Checks(app).outbox()
+
+
+def test_work_that_nobody_tries_is_found(app: Flask) -> None:
+    relay_beats(app, 0)
+    order(app, "tests.record")
+    waited = func.now() - timedelta(seconds=61)
+    with app.app_context(), db.session.begin():
+        db.session.execute(update(OutboxEntry).values(created_at=waited))
+
+    with pytest.raises(Unhealthy, match="waiting"):
+        Checks(app).outbox()
+
+    # Tried and failed: it waits on purpose.
+    with app.app_context(), db.session.begin():
+        db.session.execute(update(OutboxEntry).values(tries=1))
+    assert Checks(app).outbox() == "moving"
+
+
+def relay_beats(app: Flask, age: int) -> None:
+    """As if a relay had beaten so many seconds ago."""
+    then = func.now() - timedelta(seconds=age)
+    with app.app_context(), db.session.begin():
+        db.session.execute(
+            insert(RelayBeat)
+            .values(id=1, beat_at=then)
+            .on_conflict_do_update(index_elements=["id"], set_={"beat_at": then})
+        )
+
+
+def test_probes_are_json(client: FlaskClient) -> None:
+    assert json.loads(client.get("/livez").data) == {"status": "success"}

@@ -1,0 +1,55 @@
+"""ETag, If-None-Match and If-Match: what was read is not sent twice, what has changed is not overwritten."""
+
+import pytest
+
+from tests.world import World, data
+
+
+def test_what_has_not_changed_is_304(world: World) -> None:
+    for path in ("/v1/events", f"/v1/events/{world.events['published']}?include=faqs", "/v1/faqs?sort=-id"):
+        first = world.owner.get(path)
+        again = world.owner.get(path, If_None_Match=first.headers["ETag"])
+        assert (again.status_code, again.data) == (304, b"")
+        assert world.owner.send("HEAD", path).headers["ETag"] == first.headers["ETag"]
+
+
+def test_a_tag_differs_by_what_the_caller_sees(world: World) -> None:
+    assert world.owner.get("/v1/events").headers["ETag"] != world.anonymous.get("/v1/events").headers["ETag"]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_a_resource_that_changed_meanwhile_is_not_overwritten(world: World, method: str) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    tag = world.owner.get(path).headers["ETag"]
+    world.organizer.update(path, "event", {"name": "Meanwhile"})
+    document = {"data": {"type": "event", "id": path.rpartition("/")[2], "attributes": {"name": "Mine"}}}
+
+    refused = world.owner.send(method, path, document if method == "PATCH" else None, If_Match=tag)
+
+    assert refused.status_code == 412
+    assert data(world.owner.get(path))["attributes"]["name"] == "Meanwhile"
+    fresh = world.owner.get(path).headers["ETag"]
+    assert world.owner.send(method, path, document if method == "PATCH" else None, If_Match=fresh).status_code == 200
+
+
+def test_the_answer_of_a_patch_carries_the_next_tag(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}"
+
+    changed = world.owner.update(path, "event", {"name": "New"})
+
+    assert changed.headers["ETag"] == world.owner.get(path).headers["ETag"]
+
+
+def test_a_relationship_that_changed_meanwhile_is_not_overwritten(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}/relationships/organizers"
+    tag = world.owner.get(path).headers["ETag"]
+    none: dict[str, list[str]] = {"data": []}
+
+    assert world.owner.send("PATCH", path, none, If_Match=tag).status_code == 200
+    assert world.owner.send("PATCH", path, none, If_Match=tag).status_code == 412
+
+
+def test_any_state_will_do(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}"
+
+    assert world.owner.send("DELETE", path, If_Match="*").status_code == 200
