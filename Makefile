@@ -16,11 +16,12 @@ run: .venv/run.stamp ## install, start everything, print `ready: URL`; Ctrl-C st
 test: .venv/dev.stamp ## the test suite on a PostgreSQL and a Redis of its own
 	@exec $(PY) -m pytest $(ARGS)
 
-check: .venv/dev.stamp ## ruff, mypy, import contracts
+check: .venv/dev.stamp ## ruff, mypy, import contracts, blueprint against routes
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	.venv/bin/lint-imports
+	$(PY) -m pytest --quiet tests/docs/test_routes.py tests/docs/test_attributes.py
 
 docs: $(NODE_MODULES)/.stamp ## docs/api-blueprint becomes one HTML page (needs Node)
 	@$(PYTHON) docs/api-blueprint/render.py

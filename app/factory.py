@@ -12,6 +12,7 @@ from app.events import tasks as _event_tasks
 from app.extensions import cors, db, migrate
 from app.faqs import resources as faqs
 from app.health import routes as health
+from app.jsonapi import idempotency, operations
 from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
@@ -74,7 +75,7 @@ def bind_database(app: Flask) -> None:
 def run_in_background(app: Flask) -> None:
     """The Celery app that consumers' tasks run in, and what the relay's sweep deletes."""
     worker.make_celery(app)
-    relay.prune_with(app, outbox.prune, sign_ins.prune)
+    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune)
 
 
 def accept_accounts(app: Flask) -> None:
@@ -93,6 +94,7 @@ def serve_resources(app: Flask) -> None:
     api = Api(blueprint=blueprint)
     for package in RESOURCES:
         package.route(api)
+    blueprint.add_url_rule("/operations", view_func=operations.OperationsView.as_view("operations"))
     app.register_blueprint(blueprint)
     cors.init_app(app, resources={r"/(v1|auth)/.*": {"origins": list(app.config["CORS_ORIGINS"])}})
 

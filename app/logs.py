@@ -36,7 +36,6 @@ def configure(log_format: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
         _hide_secrets,
     ]
     structlog.configure(
@@ -44,7 +43,7 @@ def configure(log_format: str) -> None:
             structlog.stdlib.filter_by_level,
             structlog.stdlib.PositionalArgumentsFormatter(),
             *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            _to_record,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
@@ -53,7 +52,11 @@ def configure(log_format: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(log_format)],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _renderer(log_format),
+            ],
         )
     )
     root = logging.getLogger()
@@ -82,6 +85,12 @@ def _renderer(log_format: str) -> Processor:
         pad_event_to=0,
         exception_formatter=structlog.dev.plain_traceback,
     )
+
+
+def _to_record(logger: WrappedLogger, name: str, event_dict: EventDict) -> tuple[Any, dict[str, Any]]:
+    """Arguments for the standard library's logger; with the exception itself, which Sentry wants to see."""
+    arguments, more = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, event_dict)
+    return arguments, {**more, "exc_info": event_dict.get("exc_info")}
 
 
 def _hide_secrets(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
@@ -123,11 +132,16 @@ def report_failures(app: Flask) -> None:
         send_default_pii=False,
         max_request_body_size="never",
         include_local_variables=False,
-        before_send=_without_query,
+        before_send=_tidied,
     )
 
 
-def _without_query(event: Any, _hint: dict[str, Any]) -> Any:
+def _tidied(event: Any, hint: dict[str, Any]) -> Any:
+    """Without query strings; a log line by its words, so that the same failure is the same issue each time."""
     for part in ("query_string", "cookies", "env"):
         event.get("request", {}).pop(part, None)
+    record = hint.get("log_record")
+    if record is not None and isinstance(record.msg, dict):
+        event["logentry"] = {"message": record.msg["event"]}
+        event["extra"] = {name: str(value) for name, value in record.msg.items() if name != "exc_info"}
     return event

@@ -33,7 +33,8 @@ class Storage:
             return from_url(self.storage_url, mkdir=True)
         return from_url(
             self.storage_url,
-            client_options={"connect_timeout": "3s", "timeout": "15s"},
+            # Plain http only where the operator's AWS_ENDPOINT_URL says so: a MinIO next door.
+            client_options={"connect_timeout": "3s", "timeout": "15s", "allow_http": True},
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
         )
 

@@ -1,5 +1,6 @@
 """The web process: granian in front of the WSGI app."""
 
+import logging
 import multiprocessing
 from collections.abc import Callable
 from typing import Any
@@ -24,13 +25,17 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     logs.configure(settings["LOG_FORMAT"])
     multiprocessing.set_start_method("fork")  # granian would spawn where fork is not the default any more
     forks_die_with_parent()
+    # It warns of so many threads at every start; THREADS says why.
+    logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
     Granian(
         "app",
         address=settings["HOST"],
         port=settings["PORT"],
         interface=Interfaces.WSGI,
         workers=settings["WEB_WORKERS"],
+        websockets=False,
         blocking_threads=THREADS,
+        backpressure=THREADS,
         respawn_failed_workers=True,
         respawn_interval=0.2,
         workers_kill_timeout=STOP_SECONDS,

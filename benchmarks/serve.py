@@ -11,7 +11,7 @@ import config
 from app.factory import create_app
 from app.outbox import CONSUMERS
 from app.web import serve
-from benchmarks import constant
+from benchmarks import constant, limit, stock
 
 
 def without_consumers(settings: dict[str, Any]) -> Flask:
@@ -23,6 +23,8 @@ def without_consumers(settings: dict[str, Any]) -> Flask:
 
 SYSTEMS: dict[str, Callable[[dict[str, Any]], Flask]] = {
     "ours": create_app,
+    "stock": stock.create_app,
+    "limit": limit.create_app,
     "constant": constant.create_app,
     "no-outbox": without_consumers,
 }

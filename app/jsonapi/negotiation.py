@@ -26,6 +26,11 @@ def check_accept(headers: Headers, extensions: frozenset[str] = NONE) -> None:
         raise NotAcceptable("Every JSON:API entry has parameters that are not supported.", header="Accept")
 
 
+def extensions_of_body(headers: Headers) -> frozenset[str]:
+    """The extensions the body says it uses."""
+    return frozenset(parse_options_header(headers.get("Content-Type", ""))[1].get("ext", "").split())
+
+
 def asks_for_profile(headers: Headers, profile: str) -> bool:
     """Whether Accept names this profile."""
     return any(profile in parameters.get("profile", "").split() for parameters in _accepted(headers))

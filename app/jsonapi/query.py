@@ -25,6 +25,7 @@ LIST = frozenset({"fields", "include", "sort", "filter", "page", "get_trashed"})
 DETAIL = frozenset({"fields", "include", "get_trashed"})
 LINKAGE = frozenset({"get_trashed"})
 PAGED_LINKAGE = frozenset({"get_trashed", "page"})
+NOTHING: frozenset[str] = frozenset()
 WRITE = frozenset({"fields", "include", "get_trashed"})
 
 Includes = Mapping[str, "Includes"]
@@ -76,11 +77,8 @@ class Query:
 
 def read_query(raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed: frozenset[str]) -> Query:
     """Read the query string of a request about resources of this type."""
-    parameters = split(raw)
+    parameters = check_names(raw, allowed)
     sent = dict(parameters)
-    for name in parameters:
-        if re.split(r"\[", name, maxsplit=1)[0] not in allowed:
-            raise InvalidParameter("This parameter is not known here.", parameter=name)
     scope = Scope(viewer.role, _trashed(parameters.pop("get_trashed", None), viewer))
     reader = _Reader(resource_type, scope, parameters)
     return Query(
@@ -93,6 +91,15 @@ def read_query(raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed:
         includes_asked="include" in parameters,
         parameters=sent,
     )
+
+
+def check_names(raw: bytes, allowed: frozenset[str]) -> dict[str, str]:
+    """The parameters of a query string; 400 for one of a family that is not allowed here."""
+    parameters = split(raw)
+    for name in parameters:
+        if name.partition("[")[0] not in allowed:
+            raise InvalidParameter("This parameter is not known here.", parameter=name)
+    return parameters
 
 
 def split(raw: bytes) -> dict[str, str]:

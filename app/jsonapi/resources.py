@@ -18,6 +18,7 @@ from app.jsonapi.body import read_json
 from app.jsonapi.cursors import PROFILE
 from app.jsonapi.documents import read_changed_resource, read_linkage, read_new_resource
 from app.jsonapi.filters import Build
+from app.jsonapi.idempotency import answered_once
 from app.jsonapi.negotiation import asks_for_profile, check_accept, check_content_type
 from app.jsonapi.permissions import Access, Predicate, anyone, nobody, words
 from app.jsonapi.plan import Item
@@ -25,7 +26,7 @@ from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE, WRITE, Query
 from app.jsonapi.reading import JSONAPI, Reader, of_parent
 from app.jsonapi.resource_type import Relation, ResourceType, parse_id
 from app.jsonapi.viewer import current_viewer, signed_in_viewer
-from app.jsonapi.writing import DataLayer, Mode
+from app.jsonapi.writing import LAYERS, DataLayer, Mode
 
 BODY_METHODS = frozenset({"POST", "PATCH"})
 
@@ -87,6 +88,11 @@ class View:
         """The query string, read."""
         return read_query(request.query_string, of, current_viewer(), allowed)
 
+    def committed(self, response: Response) -> Response:
+        """Commit once the answer is printed, so that no 500 can follow a stored row."""
+        db.session.commit()
+        return response
+
     def collection(self, reader: Reader, document: Item) -> Response:
         """A list as a response; it names the profile that shaped it."""
         return answer(document, profile=PROFILE if reader.by_cursor else None)
@@ -136,6 +142,10 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         if self.type.permissions.create is not anyone:
             signed_in_viewer()
         reader = self.reader(WRITE)
+        return answered_once(reader.access.viewer, lambda: self.create(reader))
+
+    def create(self, reader: Reader) -> Response:
+        """The answer to a POST, nothing committed yet."""
         document = read_new_resource(read_json(request.get_data()), self.type)
         row = self.layer.create_object(document, reader.access)
         stored = self.stored(row, reader)
@@ -144,7 +154,6 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         link = stored["data"]["links"]["self"]
         response = answer({**stored, "links": {"self": link}}, 201)
         response.headers["Location"] = current_app.config["PUBLIC_URL"] + link
-        db.session.commit()
         return response
 
 
@@ -175,9 +184,9 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
         self.check_precondition(lambda: self.plain(row, reader))
         self.layer.update_object(row, document, reader.access)
         stored = self.stored(row, reader)
-        response = Response(status=204) if stored is None else answer({**stored, "links": {"self": _path()}})
-        db.session.commit()
-        return response
+        return self.committed(
+            Response(status=204) if stored is None else answer({**stored, "links": {"self": _path()}})
+        )
 
     def delete(self, id: str) -> Response:
         signed_in_viewer()
@@ -185,8 +194,7 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
         row = self.row(id, reader.access)
         self.check_precondition(lambda: self.plain(row, reader))
         self.layer.delete_object(row, reader.access)
-        db.session.commit()
-        return answer({"meta": {"message": "Object successfully deleted"}, "jsonapi": JSONAPI})
+        return self.committed(answer({"meta": {"message": "Object successfully deleted"}, "jsonapi": JSONAPI}))
 
     def plain(self, row: Any, reader: Reader) -> Item | None:
         """What a GET without parameters would say of the row now."""
@@ -257,18 +265,17 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
         return answer(reader.linkage(self.type, reader.find(self.type, id), self.relation, _path()))
 
     def patch(self, id: str) -> Response:
-        return self.write(id, "replace")
+        return self.committed(self.write(id, "replace"))
 
     def write(self, id: str, mode: Mode) -> Response:
+        """The answer to a change of the linkage, nothing committed yet."""
         signed_in_viewer()
         reader = self.reader(LINKAGE, name=id)
         linkage = read_linkage(read_json(request.get_data()), self.relation)
         row = self.row(id, reader.access)
         self.check_precondition(lambda: reader.linkage(self.type, row.id, self.relation, _path()))
         self.layer.update_relationship(row, self.relation, linkage, mode, reader.access)
-        response = answer(reader.linkage(self.type, row.id, self.relation, _path()))
-        db.session.commit()
-        return response
+        return answer(reader.linkage(self.type, row.id, self.relation, _path()))
 
 
 class RelationshipMany(RelationshipOne):
@@ -282,14 +289,15 @@ class RelationshipMany(RelationshipOne):
         return {"GET": cls._data_layer.type.permissions.read, "PATCH": change, "POST": change, "DELETE": change}
 
     def post(self, id: str) -> Response:
-        return self.write(id, "add")
+        return answered_once(signed_in_viewer(), lambda: self.write(id, "add"))
 
     def delete(self, id: str) -> Response:
-        return self.write(id, "remove")
+        return self.committed(self.write(id, "remove"))
 
 
 def route_relations(api: Api, type_: ResourceType, layer: type[DataLayer]) -> None:
-    """The related and the relationship URL of every relationship of a type."""
+    """The related and the relationship URL of every relationship of a type; from now on its data layer is known."""
+    LAYERS[type_.name] = layer({"type": type_})
     for relation in type_.relations.values():
         related, relationship = (RelatedList, RelationshipMany) if relation.many else (RelatedOne, RelationshipOne)
         for base, prefix, url in (
@@ -308,10 +316,11 @@ def _methods(base: type[RelationView]) -> set[str]:
     return {"GET", "PATCH"} if issubclass(base, RelationshipOne) else {"GET"}
 
 
-def answer(document: Item, status: int = 200, *, profile: str | None = None) -> Response:
+def answer(document: Item, status: int = 200, *, profile: str | None = None, extension: str | None = None) -> Response:
     """A JSON:API document as a response; its ETag is a hash of the bytes, which differ by URL and caller."""
     body = orjson.dumps(document)
-    content_type = MEDIA_TYPE if profile is None else f'{MEDIA_TYPE}; profile="{profile}"'
+    parameters = {"ext": extension, "profile": profile}
+    content_type = MEDIA_TYPE + "".join(f'; {name}="{uri}"' for name, uri in parameters.items() if uri is not None)
     response = Response(body, status=status, content_type=content_type)
     response.headers["Vary"] = "Accept, Authorization"
     response.set_etag(_tag(body))

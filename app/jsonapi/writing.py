@@ -27,6 +27,10 @@ Related = list[tuple[Relation, Any]]
 """To-one relationships with the row each names, or None."""
 
 
+LAYERS: dict[str, "DataLayer"] = {}
+"""The data layer of every type, by its name."""
+
+
 class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no types
     """Creates, changes and trashes the rows of one resource type."""
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from flask import Response
 from flask_rest_jsonapi_next import Api
 from sqlalchemy import ColumnElement, FromClause, exists, literal, select
 
@@ -49,6 +48,7 @@ class UserData(DataLayer):
     """Passwords become hashes; what ends trust in a session ends the session."""
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
+        throttle.count("sign-up")
         data["password_hash"] = hash_password(data.pop("password"))
 
     def answer_access(self, row: Any, access: Access) -> Access:
@@ -80,10 +80,6 @@ class UserList(ResourceList):
     """All users, for admins; signing up, for anyone."""
 
     data_layer = {"class": UserData, "type": USER}
-
-    def post(self) -> Response:
-        throttle.count("sign-up")
-        return super().post()
 
 
 class UserDetail(ResourceDetail):

@@ -17,6 +17,8 @@ STYLE = """<style>
 .fa-plus::before { content: "+"; }
 .fa-pencil::before { content: "~"; }
 .fa-times::before { content: "\\D7"; }
+.tab-button { display: inline-block; white-space: nowrap; }
+td:first-child code { white-space: nowrap; }
 </style>"""
 
 EXTERNAL = re.compile(r"""<link[^>]*>|@import[^;]*;""")

@@ -1,0 +1,205 @@
+"""POST /v1/operations: several writes, all or nothing (https://jsonapi.org/ext/atomic)."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from flask import Response, request
+from flask.views import MethodView
+
+from app.errors import ApiError, BadRequest, Conflict, Errors, NotFound, Unprocessable
+from app.extensions import db
+from app.jsonapi.body import read_json
+from app.jsonapi.documents import read_changed_resource, read_linkage, read_new_resource
+from app.jsonapi.idempotency import answered_once
+from app.jsonapi.negotiation import check_accept, check_content_type, extensions_of_body
+from app.jsonapi.permissions import Access, Scope, signed_in, words
+from app.jsonapi.plan import Item
+from app.jsonapi.query import NOTHING, Query, check_names
+from app.jsonapi.reading import JSONAPI, Reader
+from app.jsonapi.resource_type import Relation, ResourceType, type_spelled
+from app.jsonapi.resources import answer
+from app.jsonapi.viewer import signed_in_viewer
+from app.jsonapi.writing import LAYERS, DataLayer, Mode
+
+EXTENSION = "https://jsonapi.org/ext/atomic"
+MOST_OPERATIONS = 100
+MODES: dict[str, Mode] = {"add": "add", "update": "replace", "remove": "remove"}
+REFERENCE = ("type", "id", "lid")
+HREF = re.compile(r"/v1/([a-z-]+)(?:/([^/]+)(?:/relationships/([^/]+))?)?/?")
+
+
+class OperationsView(MethodView):
+    """The endpoint of the extension."""
+
+    methods: ClassVar[set[str]] = {"POST"}
+
+    @classmethod
+    def permissions_by_method(cls) -> dict[str, str]:
+        """Every operation asks for its own rights besides."""
+        return {"POST": words(signed_in)}
+
+    def post(self) -> Response:
+        """Perform the operations in order; the first that fails undoes all before it."""
+        known = frozenset({EXTENSION})
+        check_accept(request.headers, known)
+        check_content_type(request.headers, known)
+        check_names(request.query_string, NOTHING)
+        viewer = signed_in_viewer()
+        if EXTENSION not in extensions_of_body(request.headers):
+            raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
+        try:
+            return answered_once(viewer, lambda: _perform(Access(viewer, Scope(viewer.role))))
+        except BaseException:
+            db.session.rollback()
+            raise
+
+
+def _perform(access: Access) -> Response:
+    document = read_json(request.get_data())
+    operations = document.get("atomic:operations") if isinstance(document, dict) else None
+    if not isinstance(operations, list) or not operations:
+        raise BadRequest("The document must have a list atomic:operations.", pointer="/atomic:operations")
+    if len(operations) > MOST_OPERATIONS:
+        raise Unprocessable(f"More than {MOST_OPERATIONS} operations.", pointer="/atomic:operations")
+    performer = _Performer(access)
+    results = [_located(index, lambda: performer.perform(each)) for index, each in enumerate(operations)]  # noqa: B023  # called at once
+    return answer({"atomic:results": results, "jsonapi": {**JSONAPI, "ext": [EXTENSION]}}, extension=EXTENSION)
+
+
+def _located(index: int, perform: Callable[[], Item]) -> Item:
+    """Errors say which operation they belong to."""
+    try:
+        return perform()
+    except ApiError as error:
+        raise _moved(error, index) from None
+    except Errors as errors:
+        raise Errors(_moved(error, index) for error in errors.errors) from None
+
+
+def _moved(error: ApiError, index: int) -> ApiError:
+    error.source = {"pointer": f"/atomic:operations/{index}{(error.source or {}).get('pointer', '')}"}
+    return error
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an operation is about: a type, perhaps a resource of it, perhaps a relationship of that."""
+
+    type: ResourceType
+    id: str | None = None
+    relation: Relation | None = None
+
+
+class _Performer:
+    """Performs operations one after the other and remembers what their local ids became."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.ids: dict[tuple[str, str], str] = {}
+
+    def perform(self, operation: Any) -> Item:
+        if not isinstance(operation, dict) or str(operation.get("op")) not in MODES:
+            raise BadRequest("An operation has an op: add, update or remove.", pointer="/op")
+        op, target = operation["op"], self._target(operation)
+        layer = LAYERS[target.type.name]
+        if target.relation is not None:
+            return self._relate(op, target, target.relation, operation.get("data"))
+        if op == "add":
+            return self._add(layer, operation.get("data"))
+        row = self._row(layer, target)
+        if op == "remove":
+            layer.delete_object(row, self.access)
+            return {}
+        document = read_changed_resource({"data": self._resolved(operation.get("data"), "/data")}, target.type)
+        if document.id != str(row.id):
+            raise Conflict("The id is not the one of the reference.", pointer="/data/id", code="id-conflict")
+        layer.update_object(row, document, self.access)
+        return self._result(layer, row)
+
+    def _add(self, layer: DataLayer, data: Any) -> Item:
+        lid = data.get("lid") if isinstance(data, dict) else None
+        sent = {name: value for name, value in data.items() if name != "lid"} if lid is not None else data
+        document = read_new_resource({"data": self._resolved(sent, "/data")}, layer.type)
+        row = layer.create_object(document, self.access)
+        if lid is not None:
+            self.ids[layer.type.name, str(lid)] = str(row.id)
+        return self._result(layer, row)
+
+    def _relate(self, op: str, target: Target, relation: Relation, data: Any) -> Item:
+        if not relation.many and op != "update":
+            raise BadRequest("A to-one relationship is updated.", pointer="/op")
+        layer = LAYERS[target.type.name]
+        linkage = read_linkage({"data": self._resolved(data, "/data")}, relation)
+        layer.update_relationship(self._row(layer, target), relation, linkage, MODES[op], self.access)
+        return {}
+
+    def _target(self, operation: dict[str, Any]) -> Target:
+        if "ref" in operation and "href" in operation:
+            raise BadRequest("An operation has a ref or a href, not both.", pointer="/href")
+        if "href" in operation:
+            return _followed(operation["href"])
+        pointer = "/ref" if "ref" in operation else "/data"
+        named = operation.get(pointer[1:])
+        if not isinstance(named, dict) or not isinstance(named.get("type"), str):
+            raise Unprocessable("The type is missing.", pointer=f"{pointer}/type")
+        type_ = type_spelled(named["type"])
+        if type_ is None:
+            raise Unprocessable("There is no such type.", pointer=f"{pointer}/type")
+        if pointer == "/data" and operation["op"] == "add":
+            return Target(type_)
+        found = self._resolved({name: value for name, value in named.items() if name in REFERENCE}, pointer)
+        return Target(
+            type_, found.get("id"), _relation(type_, named.get("relationship") if pointer == "/ref" else None)
+        )
+
+    def _row(self, layer: DataLayer, target: Target) -> Any:
+        if not isinstance(target.id, str):
+            raise Unprocessable("The id is missing or no text.", pointer="/ref/id")
+        where = layer.type.lookup(layer.type.table, target.id)
+        row = None if where is None else layer.get_object(where, self.access)
+        if row is None:
+            raise NotFound(f"There is no such {layer.type.name} here.", pointer="/ref")
+        return row
+
+    def _resolved(self, value: Any, pointer: str) -> Any:
+        """The value with the ids that local ids have become; 422 for one that no earlier operation made."""
+        if isinstance(value, list):
+            return [self._resolved(item, f"{pointer}/{at}") for at, item in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        if "lid" not in value or "type" not in value:
+            return {name: self._resolved(member, f"{pointer}/{name}") for name, member in value.items()}
+        type_ = type_spelled(str(value["type"]))
+        known = type_ and self.ids.get((type_.name, str(value["lid"])))
+        if known is None:
+            raise Unprocessable("No operation before this one made that lid.", pointer=f"{pointer}/lid")
+        return {**{name: member for name, member in value.items() if name != "lid"}, "id": known}
+
+    def _result(self, layer: DataLayer, row: Any) -> Item:
+        reader = Reader(layer.answer_access(row, self.access), Query(self.access.scope))
+        document = reader.resource(layer.type, layer.type.table.c.id == row.id)
+        return {} if document is None else {"data": document["data"]}
+
+
+def _followed(href: Any) -> Target:
+    """What a href like /v1/faqs/1/relationships/faq-type leads to."""
+    match = (
+        re.fullmatch(r"/v1/([a-z-]+)(?:/([^/]+)(?:/relationships/([^/]+))?)?/?", href)
+        if isinstance(href, str)
+        else None
+    )
+    type_ = type_spelled(match[1]) if match else None
+    if match is None or type_ is None:
+        raise Unprocessable("This leads to no resource.", pointer="/href")
+    return Target(type_, match[2], _relation(type_, match[3]))
+
+
+def _relation(type_: ResourceType, named: Any) -> Relation | None:
+    if named is None:
+        return None
+    relation = type_.relation(named) if isinstance(named, str) else None
+    if relation is None:
+        raise Unprocessable("There is no such relationship.", pointer="/ref/relationship")
+    return relation

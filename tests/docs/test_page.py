@@ -1,0 +1,92 @@
+"""/docs shows the rendered page, which loads nothing from elsewhere."""
+
+import base64
+import runpy
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from app import docs
+from tests.docs.sources import DIRECTORY
+
+PAGE = b"<html><style>p {}</style><p>Hello</p><script>say('hello');</script></html>"
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the page is looked for: nothing is there yet."""
+    path = tmp_path / "a directory" / "page.html"
+    path.parent.mkdir()
+    monkeypatch.setattr(docs, "PAGE", path)
+    return path
+
+
+@pytest.fixture
+def self_contained() -> Callable[[str], str]:
+    """The function of the rendering script that cuts references."""
+    script: dict[str, Any] = runpy.run_path(str(DIRECTORY / "render.py"))
+    cut: Callable[[str], str] = script["self_contained"]
+    return cut
+
+
+def test_without_a_page_it_says_how_to_make_one(client: FlaskClient, page: Path) -> None:
+    response = client.get("/docs")
+
+    assert response.status_code == 404
+    assert response.mimetype == "text/plain"
+    assert "make docs" in response.text
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+def test_the_page_is_shown(client: FlaskClient, page: Path, path: str) -> None:
+    page.write_bytes(PAGE)
+
+    response = client.get(path)
+
+    assert (response.status_code, response.mimetype, response.data) == (200, "text/html", PAGE)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_only_the_scripts_of_the_page_may_run(client: FlaskClient, page: Path) -> None:
+    page.write_bytes(PAGE)
+
+    rules = client.get("/docs").headers["Content-Security-Policy"].split("; ")
+
+    allowed = base64.b64encode(sha256(b"say('hello');").digest()).decode()
+    assert "default-src 'none'" in rules
+    assert f"script-src 'sha256-{allowed}'" in rules
+
+
+def test_a_page_that_is_known_is_not_sent_again(client: FlaskClient, page: Path) -> None:
+    page.write_bytes(PAGE)
+    etag = client.get("/docs").headers["ETag"]
+
+    response = client.get("/docs", headers={"If-None-Match": etag})
+
+    assert (response.status_code, response.data) == (304, b"")
+
+
+def test_the_page_is_where_the_script_writes_it() -> None:
+    assert runpy.run_path(str(DIRECTORY / "render.py"))["PAGE"] == docs.PAGE
+
+
+def test_fonts_and_icons_of_others_are_cut(self_contained: Callable[[str], str]) -> None:
+    head = (
+        """<link rel="stylesheet" href="https://cdn.example/a.css"><style>@import url('https://b.example');</style>"""
+    )
+
+    html = self_contained(f"<html><head>{head}</head><body><a href='https://c.example'>stays</a></body></html>")
+
+    assert "cdn.example" not in html
+    assert "b.example" not in html
+    assert "stays" in html
+
+
+@pytest.mark.parametrize("left", ["<script src='x.js'></script>", "<style>p {background: url(x.png)}</style>"])
+def test_a_page_that_would_load_more_is_refused(self_contained: Callable[[str], str], left: str) -> None:
+    with pytest.raises(ValueError, match="would still load"):
+        self_contained(f"<html><head>{left}</head></html>")
