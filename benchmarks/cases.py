@@ -1,6 +1,7 @@
 """What is asked of every system, and how it should compare."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -8,7 +9,7 @@ import orjson
 from benchmarks.load import Request
 from benchmarks.world import CALLER
 
-_counter = itertools.count()
+_counter = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,16 @@ class Case:
     bar: float
     ahead: float | None = None
 
-    def next(self, **more: str) -> Request:
+    def next(self, system: str, headers: Mapping[str, str]) -> Request:
         """The request to send now: what is written differs each time, or there were nothing to write."""
+        return self.numbered(next(_counter), system, headers)
+
+    def numbered(self, number: int, system: str, headers: Mapping[str, str]) -> Request:
+        """The request with this number in what it writes."""
         request = self.request
-        body = request.body and request.body.replace(b"NUMBER", b"%d" % next(_counter))
-        return Request(request.method, request.path, body, request.status, more)
+        path = f"/{self.letter}" if system == "constant" else request.path
+        body = request.body and request.body.replace(b"NUMBER", b"%d" % number)
+        return Request(request.method, path, body, request.status, headers)
 
 
 _FAQ = {

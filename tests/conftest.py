@@ -26,6 +26,7 @@ from app import embedded
 from app.extensions import db
 from app.factory import create_app
 from app.orphans import dying_with_parent, kill_group
+from tests.jsonapi.validator import CheckedClient
 
 pytest_plugins = ["tests.world"]
 
@@ -83,6 +84,7 @@ def free_port() -> int:
 def app(environment: dict[str, str]) -> Iterator[Flask]:
     """The app; a test that needs its context pushes one."""
     app = create_app(config.read(environment))
+    app.test_client_class = CheckedClient
     with app.app_context():
         flask_migrate.upgrade(directory=str(ROOT / "migrations"))
     yield app

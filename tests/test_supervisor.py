@@ -162,7 +162,7 @@ def test_a_child_that_is_killed_is_started_again(run: Run, name: str) -> None:
 
     killed.kill()
 
-    run.wait(lambda: run.pid(name) not in (killed.pid, None), 15)
+    run.wait(lambda: run.pid(name) not in (killed.pid, None), 30)
     assert nothing_left(group)
 
 

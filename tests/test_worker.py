@@ -22,17 +22,30 @@ from tests.background import are_done, entries, lines, order, process
 
 
 class Background:
-    """A Redis, a relay with a lease of 2 s, and workers; all of them may be killed."""
+    """A Redis, a relay with a lease of 2 s, and a worker with one slot; all of them may be killed."""
 
     def __init__(self, app: Flask, environment: dict[str, str], directory: Path, stack: ExitStack) -> None:
         self.app = app
         self.stack = stack
-        self.directory = directory
         self.server = embedded.Redis(directory)
         self.environment = {**environment, "REDIS_URL": self.server.url, "WORKER_CONCURRENCY": "1"}
+        self.log = directory / "output"
+        self.acts = directory / "acts"  # where consumers write what they did
+        self.go_on = directory / "go-on"  # what `tests.linger` waits for
+        self.heard = 0
         self.redis = self.start_redis()
         self.start("relay", "2")
         self.worker = self.start("worker")
+
+    def mend(self) -> None:
+        """Start what an earlier test has ended, and forget what it did."""
+        if self.redis.poll() is not None:
+            self.redis = self.start_redis()
+        if self.worker.poll() is not None:
+            self.worker = self.start("worker")
+        self.acts.unlink(missing_ok=True)
+        self.go_on.unlink(missing_ok=True)
+        self.heard = self.log.stat().st_size
 
     def start_redis(self) -> subprocess.Popen[bytes]:
         """A Redis that knows nothing."""
@@ -48,31 +61,29 @@ class Background:
         """Commit work."""
         order(self.app, name, file=str(self.acts), until=str(self.go_on))
 
-    @property
-    def log(self) -> Path:
-        """What relay and workers have said."""
-        return self.directory / "output"
-
-    @property
-    def acts(self) -> Path:
-        """Where consumers write what they did."""
-        return self.directory / "acts"
-
-    @property
-    def go_on(self) -> Path:
-        """What `tests.linger` waits for."""
-        return self.directory / "go-on"
+    def has_said(self, words: bytes) -> bool:
+        """Whether relay or worker have logged this in the current test."""
+        return words in self.log.read_bytes()[self.heard :]
 
     def child(self) -> psutil.Process:
         """The process of the pool that acted last."""
         return psutil.Process(int(lines(self.acts)[-1].split()[1]))
 
 
-@pytest.fixture
-def background(app: Flask, environment: dict[str, str], tmp_path: Path) -> Iterator[Background]:
+@pytest.fixture(scope="module")
+def processes_of_module(
+    app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Background]:
     """Real processes on a Redis of their own."""
     with ExitStack() as stack:
-        yield Background(app, environment, tmp_path, stack)
+        yield Background(app, environment, tmp_path_factory.mktemp("background"), stack)
+
+
+@pytest.fixture
+def background(processes_of_module: Background) -> Background:
+    """All of them running."""
+    processes_of_module.mend()
+    return processes_of_module
 
 
 def test_an_order_is_acted_on_once(background: Background, wait_until: Callable[..., Any]) -> None:
@@ -90,7 +101,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(background: Background, wai
 
     background.worker.kill()
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5, "the pool dies with it")
-    background.start("worker")
+    background.worker = background.start("worker")
     background.go_on.touch()
 
     wait_until(lambda: are_done(background.app), 20)
@@ -131,7 +142,7 @@ def test_redis_killed_and_started_again_loses_nothing(background: Background, wa
     background.redis.kill()
     for _ in range(5):
         background.order()
-    background.start_redis()
+    background.redis = background.start_redis()
 
     wait_until(lambda: are_done(background.app), 30)
 
@@ -144,7 +155,7 @@ def test_a_redis_that_hung_is_caught_up_with(background: Background, wait_until:
     for _ in range(5):
         background.order()
     # Longer than the client's patience: the relay has noticed, and has gone on.
-    wait_until(lambda: b"relay cannot publish" in background.log.read_bytes(), 20)
+    wait_until(lambda: background.has_said(b"relay cannot publish"), 20)
     background.redis.send_signal(signal.SIGCONT)
 
     wait_until(lambda: are_done(background.app), 30)
@@ -155,7 +166,7 @@ def test_sigterm_lets_a_running_task_finish(background: Background, wait_until: 
     wait_until(lambda: lines(background.acts))
 
     background.worker.terminate()
-    wait_until(lambda: b"soft shutdown" in background.log.read_bytes().lower())
+    wait_until(lambda: background.has_said(b"Initiating Soft Shutdown"))
     background.go_on.touch()
 
     assert background.worker.wait(10) == 0
@@ -170,7 +181,7 @@ def test_sigterm_hands_back_a_task_that_takes_too_long(background: Background, w
     background.worker.terminate()
     background.worker.wait(12)
     background.go_on.touch()
-    background.start("worker")
+    background.worker = background.start("worker")
 
     wait_until(lambda: are_done(background.app), 20)
 

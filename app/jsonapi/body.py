@@ -45,7 +45,7 @@ def _faults(value: Any) -> Iterator[ApiError]:
         if isinstance(item, dict):
             for name, member in item.items():
                 if UNSTORABLE.search(name):
-                    yield Unprocessable("A member name holds a character that is no text.", pointer=pointer or "/")
+                    yield Unprocessable("A member name holds a character that is no text.", pointer=pointer)
                     continue
                 pending.append((member, f"{pointer}/{_escaped(name)}", depth + 1))
         elif isinstance(item, list):

@@ -1,0 +1,62 @@
+"""Whether the systems answer the same: only then does it mean anything how long they take."""
+
+import re
+from collections.abc import Sequence
+from http.client import HTTPConnection
+from typing import Any
+
+import orjson
+
+from benchmarks.cases import Case
+from benchmarks.load import send
+from benchmarks.servers import Site, Web
+
+SAME = frozenset({"limit", "constant"})
+"""Systems that answer with our document; stock has its own spelling of it, and as many resources."""
+
+
+class Differs(Exception):
+    """A system answers something else; the message says where."""
+
+
+def check(site: Site, web: Web, cases: Sequence[Case]) -> None:
+    """Keep our answers as files, compare those of the others with them."""
+    connection = HTTPConnection("127.0.0.1", web.port, timeout=60)
+    for case in cases:
+        answer = send(connection, case.numbered(0, web.system, site.headers()))
+        kept = site.directory / f"{case.letter}.json"
+        if web.system == "ours":
+            kept.write_bytes(answer)
+        elif web.system in SAME:
+            _check_same(_plain(kept.read_bytes()), _plain(answer), f"{web.system}, {case.name}: ")
+        elif _sizes(kept.read_bytes()) != _sizes(answer):
+            raise Differs(f"{web.system}, {case.name}: {_sizes(answer)} resources and attributes")
+    connection.close()
+
+
+def _plain(answer: bytes) -> Any:
+    """Without what differs from row to row: the id of a new FAQ, and when it was created."""
+    new = re.search(rb'"type":"faq","id":"(\d+)"', answer) if b'"Question 0?"' in answer else None
+    if new is not None:
+        answer = re.sub(rb'(?<=[/"])%s(?=[/"])' % new[1], b"ID", answer)
+        answer = re.sub(rb'"created-at":"[^"]+"', b'"created-at":"NOW"', answer)
+    return orjson.loads(answer)
+
+
+def _check_same(expected: Any, found: Any, at: str) -> None:
+    if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
+        for name, member in expected.items():
+            _check_same(member, found[name], f"{at}/{name}")
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for index, member in enumerate(expected):
+            _check_same(member, found[index], f"{at}/{index}")
+    elif expected != found:
+        raise Differs(f"{at}: {str(found)[:200]} instead of {str(expected)[:200]}")
+
+
+def _sizes(answer: bytes) -> tuple[int, int, int]:
+    """How many primary and included resources, and how many attributes in all of them."""
+    document = orjson.loads(answer)
+    data = document["data"] if isinstance(document["data"], list) else [document["data"]]
+    included = document.get("included", [])
+    return len(data), len(included), sum(len(item["attributes"]) for item in (*data, *included))
