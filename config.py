@@ -128,9 +128,7 @@ SETTINGS = (
     Setting("APP_ENV", "development", "development, testing or production", _choice(*ENVIRONMENTS)),
     Setting("HOST", "127.0.0.1", "address the web process listens on"),
     Setting("PORT", "5000", "port the web process listens on", _whole(1, 65535)),
-    Setting(
-        "VAR_DIR", "var", "directory, seen from the checkout, of all that is written: data, files, mail, logs"
-    ),
+    Setting("VAR_DIR", "var", "directory, seen from the checkout, of all that is written: data, files, mail, logs"),
     Setting(
         "PUBLIC_URL",
         "",

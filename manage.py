@@ -22,7 +22,7 @@ from psycopg import OperationalError as DriverError
 from sqlalchemy.exc import OperationalError
 
 import config
-from app import address, embedded, supervisor, var_dir
+from app import address, embedded, machine, supervisor, var_dir
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -34,7 +34,7 @@ GROUPS = {"db": "flask_migrate.cli:db", "users": "app.users.cli:users_cli"}
 
 MENDABLE = {
     config.ConfigError: 2,
-    embedded.EmbeddedError: 1,
+    machine.EmbeddedError: 1,
     supervisor.CannotRun: 1,
     var_dir.Busy: 1,
     address.Taken: 1,

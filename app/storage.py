@@ -96,3 +96,6 @@ def serve(name: str) -> Response:
     response.add_etag()
     response.make_conditional(request)
     return response
+
+
+serve.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`

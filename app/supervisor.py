@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from app import address, embedded
+from app import address, embedded, machine
 from app import var_dir as ownership
 from app.children import Child, Starter, say, spawn, write
 
@@ -112,7 +112,7 @@ class Supervisor:
             pause = min(pause * 2, LONGEST_PAUSE)
             try:
                 await self._launch(child)
-            except (OSError, embedded.EmbeddedError) as error:
+            except (OSError, machine.EmbeddedError) as error:
                 say(f"{child.name} cannot start: {error}")
 
     def _write_state(self) -> None:
@@ -172,7 +172,7 @@ def _server_starter(server: embedded.Server) -> Starter:
 
 
 async def _until(condition: Callable[[], bool], complaint: str) -> None:
-    deadline = time.monotonic() + embedded.START_SECONDS
+    deadline = time.monotonic() + machine.START_SECONDS
     while not await asyncio.to_thread(condition):
         if time.monotonic() > deadline:
             raise CannotRun(complaint)

@@ -76,11 +76,13 @@ _in_one_team = exists().where(
 OWNERS = select(users.c.id, *(users.c[name] for name in CARD_NAMES)).where(
     users.c.id == any_(IDS), users.c.deleted_at.is_(None), or_(users.c.is_profile_public, _in_one_team)
 )
-FAQS = select(*_faq).where(faqs.c.event_id == any_(IDS), faqs.c.deleted_at.is_(None)).order_by(faqs.c.position, faqs.c.id)
+FAQS = (
+    select(*_faq).where(faqs.c.event_id == any_(IDS), faqs.c.deleted_at.is_(None)).order_by(faqs.c.position, faqs.c.id)
+)
 
-CREATE_FAQ = insert(faqs).returning(*_faq)
+CREATE_FAQ = insert(Faq).returning(*_faq)
 UPDATE_EVENT = (
-    update(events)
+    update(Event)
     .where(events.c.id == bindparam("key"))
     .values(name=bindparam("name"), location_name=bindparam("location_name"))
     .returning(*_event)

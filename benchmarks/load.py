@@ -1,7 +1,8 @@
 """Load: a few keep-alive connections that send one request after the other for a while."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from time import perf_counter
@@ -36,18 +37,27 @@ def send(connection: HTTPConnection, request: Request) -> bytes:
 
 def send_for(port: int, seconds: float, request: Callable[[], Request]) -> tuple[int, float]:
     """Send what `request` makes over all connections for so long; how many were answered, in how many seconds."""
-
-    def one_connection(_number: int) -> int:
-        connection = HTTPConnection("127.0.0.1", port, timeout=60)
-        answered = 0
-        while perf_counter() < deadline:
-            send(connection, request())
-            answered += 1
-        connection.close()
-        return answered
-
     started = perf_counter()
     deadline = started + seconds
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        answered = sum(pool.map(one_connection, range(CONNECTIONS)))
+
+    def until_then() -> Iterator[Request]:
+        while perf_counter() < deadline:
+            yield request()
+
+    answered = _on_each(port, lambda _number: until_then())
     return answered, perf_counter() - started
+
+
+def send_all(port: int, requests: Iterable[Request]) -> int:
+    """Send these over all connections; how many were answered."""
+    listed = list(requests)
+    return _on_each(port, lambda number: listed[number::CONNECTIONS])
+
+
+def _on_each(port: int, requests: Callable[[int], Iterable[Request]]) -> int:
+    def one(number: int) -> int:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            return sum(1 for request in requests(number) if send(connection, request) is not None)
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        return sum(pool.map(one, range(CONNECTIONS)))

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from time import monotonic, sleep
 
 import flask_migrate
 from flask import Flask
@@ -24,6 +25,7 @@ from app.users.tokens import Access, new_access_token, read_access_token
 from benchmarks import cores, world
 
 ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 60
 STOP_SECONDS = 15
 
 
@@ -70,7 +72,7 @@ class Site:
                 preexec_fn=_on_its_core,
             )
         try:
-            embedded.wait_until(lambda: _answers(port), f"{system} does not answer; {log.name} may say why")
+            _wait_for(process, port, log.name)
             yield Web(system, process.pid, port)
         finally:
             process.terminate()
@@ -117,6 +119,14 @@ def _on_its_core() -> None:
 
 
 _die_with_parent = dying_with_parent()
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, log: str) -> None:
+    deadline = monotonic() + START_SECONDS
+    while not _answers(port):
+        if process.poll() is not None or monotonic() > deadline:
+            raise RuntimeError(f"the web process does not answer: {Path(log).read_text()[-2000:]}")
+        sleep(0.05)
 
 
 def _answers(port: int) -> bool:

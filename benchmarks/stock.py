@@ -113,7 +113,7 @@ def _schema(model: type, ours: type[Schema], kept: frozenset[str] | None) -> typ
     return type(f"Stock{ours.__name__}", (LibrarySchema,), members)
 
 
-def _field(type_: str, name: str, field: Any) -> marshmallow.fields.Field[Any]:
+def _field(type_: str, name: str, field: Any) -> Any:
     if isinstance(field, marshmallow.fields.Field) and not hasattr(field, "type_"):
         kind = next((plain for our_kind, plain in KINDS.items() if isinstance(field, our_kind)), marshmallow.fields.Raw)
         return kind(required=field.required, dump_only=field.dump_only, allow_none=True)

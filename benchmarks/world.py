@@ -48,6 +48,6 @@ def fill(url: str) -> None:
 def replace_faqs(url: str, *, events: int, each: int) -> None:
     """Put as many FAQs on as many events in the place of those there are."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("TRUNCATE faqs")
+        connection.execute("TRUNCATE faqs RESTART IDENTITY")
         connection.execute(_FAQS, {"events": events, "each": each})
         connection.execute("VACUUM ANALYZE faqs")

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 import redis
 
-from app import embedded, var_dir
-from app.embedded import EmbeddedError, Postgres, Redis
+from app import embedded, machine, var_dir
+from app.embedded import Postgres, Redis
+from app.machine import EmbeddedError
 
 ROOT = Path(__file__).resolve().parent.parent
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -89,13 +90,13 @@ def test_postgres_refuses_to_lose_what_was_committed(postgres: Postgres) -> None
 
 @as_root
 def test_root_without_user_namespaces_runs_postgres_as_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_succeeds", lambda _command: False)
+    monkeypatch.setattr(machine, "_succeeds", lambda _command: False)
     with tempfile.TemporaryDirectory(prefix="open event ") as directory:
         Path(directory).chmod(0o755)
         postgres = Postgres(Path(directory))
 
         with embedded.run(postgres) as process:
-            assert psutil.Process(process.pid).uids().real == embedded.NOBODY
+            assert psutil.Process(process.pid).uids().real == machine.NOBODY
             assert fetch(postgres, "SELECT 1") == 1
 
 

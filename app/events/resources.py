@@ -13,8 +13,9 @@ from app.events.schemas import EventSchema
 from app.events.team import change_members, make_owner
 from app.jsonapi.filters import Build
 from app.jsonapi.permissions import Access
+from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType, id_criterion
-from app.jsonapi.resources import ResourceDetail, ResourceList, route_relations
+from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.writing import DataLayer, Mode, related_rows
 
 IDENTIFIER_LENGTH = 8

@@ -10,8 +10,9 @@ from app.faqs.models import Faq, FaqType
 from app.faqs.permissions import PERMISSIONS, coorganizer_of_its_event
 from app.faqs.schemas import FaqSchema, FaqTypeSchema
 from app.jsonapi.permissions import Access
+from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType
-from app.jsonapi.resources import ResourceDetail, ResourceList, route_relations
+from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.writing import DataLayer, Mode, linked_ids, related_rows
 
 FAQ_TYPE = ResourceType(

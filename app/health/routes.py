@@ -50,6 +50,10 @@ def check() -> Response:
     return _answer(current_app.extensions["health"])
 
 
+for _view in (live, ready, check):
+    _view.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`
+
+
 def _answer(report: Report) -> Response:
     body, status, headers = report.run()
     return Response(body, status, headers)

@@ -19,7 +19,7 @@ from app.jsonapi.plan import Item
 from app.jsonapi.query import NOTHING, Query, check_names
 from app.jsonapi.reading import JSONAPI, Reader
 from app.jsonapi.resource_type import Relation, ResourceType, type_spelled
-from app.jsonapi.resources import answer
+from app.jsonapi.view import answer
 from app.jsonapi.viewer import signed_in_viewer
 from app.jsonapi.writing import LAYERS, DataLayer, Mode
 

@@ -11,8 +11,9 @@ from app import throttle
 from app.errors import Forbidden
 from app.extensions import db
 from app.jsonapi.permissions import Access
+from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import TYPES, ResourceType
-from app.jsonapi.resources import ResourceDetail, ResourceList, route_relations
+from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import DataLayer
 from app.users.models import User

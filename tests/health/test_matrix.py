@@ -82,7 +82,6 @@ class Installation:
     def serve(self, server: embedded.Server) -> None:
         """Start PostgreSQL or Redis."""
         self.running[server.name] = self.stack.enter_context(embedded.run(server))
-        embedded.wait_until(server.answers, f"no {server.name}")
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a command of manage.py."""

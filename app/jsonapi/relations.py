@@ -1,0 +1,136 @@
+"""The URLs below a resource: related resources and relationships, made for every relationship of a type."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from flask import Response, request
+from flask_rest_jsonapi_next import Api
+from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
+from flask_rest_jsonapi_next import ResourceList as LibraryList
+from flask_rest_jsonapi_next import ResourceRelationship as LibraryRelationship
+
+from app.errors import NotFound
+from app.jsonapi.body import read_json
+from app.jsonapi.documents import read_linkage
+from app.jsonapi.idempotency import answered_once
+from app.jsonapi.permissions import Predicate, nobody
+from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE
+from app.jsonapi.reading import JSONAPI, of_parent
+from app.jsonapi.resource_type import Relation, ResourceType
+from app.jsonapi.view import View, answer, path, self_link
+from app.jsonapi.viewer import signed_in_viewer
+from app.jsonapi.writing import LAYERS, DataLayer, Mode
+
+
+class RelationView(View):
+    """A URL below a resource that names one of its relationships."""
+
+    relation: ClassVar[Relation]
+
+
+class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
+    """GET of the resources a to-many relationship holds."""
+
+    @classmethod
+    def rules(cls) -> Mapping[str, Predicate]:
+        return {"GET": cls.relation.target.permissions.read}
+
+    def get(self, id: str) -> Response:
+        reader = self.reader(LIST, self.relation.target, id)
+        reader.access.require(self.relation.target.permissions.read, None)
+        parent = reader.find(self.type, id)
+        narrowing = of_parent(self.relation, parent)
+        found = reader.collection(self.relation.target, path(), narrowing, related=True, exact=True)
+        return self.collection(reader, found)
+
+
+class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
+    """GET of the resource a to-one relationship names: null where it names none, 404 where it is not shown."""
+
+    @classmethod
+    def rules(cls) -> Mapping[str, Predicate]:
+        return {"GET": cls.relation.target.permissions.read}
+
+    def get(self, id: str) -> Response:
+        target = self.relation.target
+        reader = self.reader(DETAIL, target, id)
+        reader.access.require(target.permissions.read, None)
+        linked = reader.linkage(self.type, reader.find(self.type, id), self.relation, path())["data"]
+        if linked is None:
+            return answer({"data": None, "links": {"self": self_link()}, "jsonapi": JSONAPI})
+        document = reader.resource(target, target.table.c.id == int(linked["id"]), related=True)
+        if document is None:
+            raise NotFound(f"This {target.name} is not shown.")
+        return answer({**document, "links": {"self": self_link()}})
+
+
+class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc]  # same
+    """GET and PATCH of the linkage of a to-one relationship."""
+
+    @classmethod
+    def rules(cls) -> Mapping[str, Predicate]:
+        return {"GET": cls._data_layer.type.permissions.read, "PATCH": cls.change_rule()}
+
+    @classmethod
+    def change_rule(cls) -> Predicate:
+        """Who may change the relationship: nobody, where it is only ever changed from the other side."""
+        permissions = cls._data_layer.type.permissions
+        return nobody if cls.relation.field.dump_only else permissions.may_relate(cls.relation.name)
+
+    allowed: ClassVar[frozenset[str]] = LINKAGE
+
+    def get(self, id: str) -> Response:
+        reader = self.reader(self.allowed, name=id)
+        reader.access.require(self.type.permissions.read, None)
+        return answer(reader.linkage(self.type, reader.find(self.type, id), self.relation, path()))
+
+    def patch(self, id: str) -> Response:
+        return self.committed(self.write(id, "replace"))
+
+    def write(self, id: str, mode: Mode) -> Response:
+        """The answer to a change of the linkage, nothing committed yet."""
+        signed_in_viewer()
+        reader = self.reader(LINKAGE, name=id)
+        linkage = read_linkage(read_json(request.get_data()), self.relation)
+        row = self.row(id, reader.access)
+        self.check_precondition(lambda: reader.linkage(self.type, row.id, self.relation, path()))
+        self.layer.update_relationship(row, self.relation, linkage, mode, reader.access)
+        return answer(reader.linkage(self.type, row.id, self.relation, path()))
+
+
+class RelationshipMany(RelationshipOne):
+    """GET, PATCH, POST and DELETE of the linkage of a to-many relationship."""
+
+    allowed = PAGED_LINKAGE
+
+    @classmethod
+    def rules(cls) -> Mapping[str, Predicate]:
+        change = cls.change_rule()
+        return {"GET": cls._data_layer.type.permissions.read, "PATCH": change, "POST": change, "DELETE": change}
+
+    def post(self, id: str) -> Response:
+        return answered_once(signed_in_viewer(), lambda: self.write(id, "add"))
+
+    def delete(self, id: str) -> Response:
+        return self.committed(self.write(id, "remove"))
+
+
+def route_relations(api: Api, type_: ResourceType, layer: type[DataLayer]) -> None:
+    """The related and the relationship URL of every relationship of a type; from now on its data layer is known."""
+    LAYERS[type_.name] = layer({"type": type_})
+    for relation in type_.relations.values():
+        related, relationship = (RelatedList, RelationshipMany) if relation.many else (RelatedOne, RelationshipOne)
+        for base, prefix, url in (
+            (related, "related", f"/{type_.plural}/<id>/{relation.key}"),
+            (relationship, "relationship", f"/{type_.plural}/<id>/relationships/{relation.key}"),
+        ):
+            name = f"{type_.name}_{prefix}_{relation.name}"
+            methods = _methods(base)
+            members = {"data_layer": {"class": layer, "type": type_}, "relation": relation, "methods": methods}
+            api.route(type(name, (base,), members), name, url)
+
+
+def _methods(base: type[RelationView]) -> set[str]:
+    if issubclass(base, RelationshipMany):
+        return {"GET", "PATCH", "POST", "DELETE"}
+    return {"GET", "PATCH"} if issubclass(base, RelationshipOne) else {"GET"}

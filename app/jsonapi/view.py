@@ -1,0 +1,143 @@
+"""What every view of the API does: negotiate, authenticate, open a transaction, answer."""
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any, ClassVar
+
+import orjson
+from flask import Response, request
+
+from app.errors import MEDIA_TYPE, NotFound, PreconditionFailed
+from app.extensions import db
+from app.jsonapi.cursors import PROFILE
+from app.jsonapi.negotiation import asks_for_profile, check_accept, check_content_type
+from app.jsonapi.permissions import Access, Predicate, words
+from app.jsonapi.plan import Item
+from app.jsonapi.query import Query, read_query
+from app.jsonapi.reading import Reader
+from app.jsonapi.resource_type import ResourceType, parse_id
+from app.jsonapi.viewer import current_viewer
+from app.jsonapi.writing import DataLayer
+
+BODY_METHODS = frozenset({"POST", "PATCH"})
+
+
+class View:
+    """What all views share; `data_layer` is declared as the library wants it: `{"class": ..., "type": ...}`."""
+
+    _data_layer: ClassVar[DataLayer]
+    decorators: ClassVar[tuple[Any, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.decorators = ()  # the library's header check refuses `profile` and `q`; ours is in dispatch_request
+
+    @property
+    def layer(self) -> DataLayer:
+        """The data layer of the resource."""
+        return self._data_layer
+
+    @property
+    def type(self) -> ResourceType:
+        """The type of the resource, or of the parent where the URL names a relationship."""
+        return self._data_layer.type
+
+    @classmethod
+    def permissions_by_method(cls) -> dict[str, str]:
+        """The rule of every method, in words."""
+        return {method: words(predicate) for method, predicate in cls.rules().items()}
+
+    @classmethod
+    def rules(cls) -> Mapping[str, Predicate]:
+        """The predicate behind every method of this view."""
+        raise NotImplementedError
+
+    def dispatch_request(self, **names: str) -> Response:
+        """Negotiate, open the right kind of transaction, answer; what fails leaves nothing behind."""
+        check_accept(request.headers)
+        if request.method in BODY_METHODS or request.content_length:
+            check_content_type(request.headers)
+        if request.method in ("GET", "HEAD"):
+            # A read needs no BEGIN and no ROLLBACK around it: two round trips less.
+            db.session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        handler = getattr(self, "get" if request.method == "HEAD" else request.method.lower())
+        try:
+            answer: Response = handler(**names)
+        except BaseException:
+            db.session.rollback()
+            raise
+        return answer
+
+    def reader(self, allowed: frozenset[str], of: ResourceType | None = None, name: str | None = None) -> Reader:
+        """Reads what this request asks of a type; `name` is the URL segment that may name a private event."""
+        query = self.query(allowed, of or self.type)
+        viewer = current_viewer()
+        with_cursors = asks_for_profile(request.headers, PROFILE)
+        return Reader(Access(viewer, query.scope, _capability(name)), query, with_cursors)
+
+    def query(self, allowed: frozenset[str], of: ResourceType) -> Query:
+        """The query string, read."""
+        return read_query(request.query_string, of, current_viewer(), allowed)
+
+    def committed(self, response: Response) -> Response:
+        """Commit once the answer is printed, so that no 500 can follow a stored row."""
+        db.session.commit()
+        return response
+
+    def collection(self, reader: Reader, document: Item) -> Response:
+        """A list as a response; it names the profile that shaped it."""
+        return answer(document, profile=PROFILE if reader.by_cursor else None)
+
+    def check_precondition(self, current: Callable[[], Item | None]) -> None:
+        """412 when If-Match names another state than the current one; the row is locked (RFC 9110, 13.1.1)."""
+        if not request.if_match:
+            return
+        document = current()
+        if document is None or not request.if_match.contains(tag(orjson.dumps(document))):
+            raise PreconditionFailed("It has changed since you read it.", header="If-Match")
+
+    def row(self, name: str, access: Access) -> Any:
+        """The row a URL segment names, locked; 404 where there is none for this caller."""
+        where = self.type.lookup(self.type.table, name)
+        row = None if where is None else self.layer.get_object(where, access)
+        if row is None:
+            raise NotFound(f"There is no {self.type.name} {name[:80]!r} here.")
+        return row
+
+    def stored(self, row: Any, reader: Reader) -> Item | None:
+        """The document of a row just written, as its author sees it; None when he no longer does."""
+        access = self.layer.answer_access(row, reader.access)
+        return Reader(access, reader.query).resource(self.type, self.type.table.c.id == row.id)
+
+
+def answer(document: Item, status: int = 200, *, profile: str | None = None, extension: str | None = None) -> Response:
+    """A JSON:API document as a response; its ETag is a hash of the bytes, which differ by URL and caller."""
+    body = orjson.dumps(document)
+    parameters = {"ext": extension, "profile": profile}
+    content_type = MEDIA_TYPE + "".join(f'; {name}="{uri}"' for name, uri in parameters.items() if uri is not None)
+    response = Response(body, status=status, content_type=content_type)
+    response.headers["Vary"] = "Accept, Authorization"
+    response.set_etag(tag(body))
+    if request.method in ("GET", "HEAD"):
+        response.make_conditional(request)
+    return response
+
+
+def tag(body: bytes) -> str:
+    """The entity tag of a document."""
+    return blake2b(body, digest_size=16).hexdigest()
+
+
+def _capability(name: str | None) -> str | None:
+    return name if name is not None and parse_id(name) is None else None
+
+
+def path() -> str:
+    """The URL of this request, without a trailing slash."""
+    return request.path.rstrip("/")
+
+
+def self_link() -> str:
+    """The URL of this request with its query string."""
+    query = request.query_string.decode("ascii", "replace")
+    return f"{path()}?{query}" if query else path()

@@ -1,0 +1,32 @@
+"""`python -m benchmarks.outbox [--quick]`: what the outbox row costs a write, with a consumer that waits and without.
+
+The event is published and changes its name, which its calendar waits for: one row and one NOTIFY for each PATCH.
+"""
+
+import argparse
+
+from rich.console import Console
+
+from benchmarks.cases import CASES
+from benchmarks.rounds import compare, ratio, typical
+
+WITH, WITHOUT = SYSTEMS = ("ours", "no-outbox")
+PATCH = next(case for case in CASES if case.letter == "f")
+BAR = 1.2
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.outbox", description="The cost of the outbox.")
+    parser.add_argument("--quick", action="store_true", help="rougher")
+    quick = parser.parse_args().quick
+    samples = compare(SYSTEMS, [PATCH], rounds=5 if quick else 30, seconds=0.5 if quick else 1)
+    console = Console()
+    for system in SYSTEMS:
+        one = typical(samples[PATCH.letter, system])
+        console.print(f"{PATCH.name}, {system}: {one.milliseconds:.2f} ms of CPU, {one.rate:.0f} requests/s")
+    console.print(f"with the outbox / without: {ratio(samples, PATCH, WITH, WITHOUT):.2f} (bar: {BAR})")
+
+
+if __name__ == "__main__":
+    main()

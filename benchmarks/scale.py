@@ -1,0 +1,96 @@
+"""`python -m benchmarks.scale [--quick]`: a page of 20 FAQs among 10,000 and among 1,000,000 costs the same."""
+
+import argparse
+from collections.abc import Mapping
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from statistics import median
+from time import perf_counter
+
+import orjson
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from app.jsonapi.cursors import PROFILE
+from benchmarks import world
+from benchmarks.load import Request, send
+from benchmarks.servers import Site, site
+
+SIZES = (10_000, 1_000_000)
+FAQS_EACH = 100
+EVENT = 50
+DEEP_PAGE = 250
+BAR = 1.5
+WITH_CURSORS = {"Accept": f'application/vnd.api+json; profile="{PROFILE}"'}
+
+
+class Place:
+    """Ours, with so many FAQs on so many events."""
+
+    def __init__(self, stack: ExitStack, size: int) -> None:
+        self.site: Site = stack.enter_context(site())
+        world.replace_faqs(self.site.environment["DATABASE_URL"], events=size // FAQS_EACH, each=FAQS_EACH)
+        self.connection = HTTPConnection("127.0.0.1", stack.enter_context(self.site.web("ours")).port, timeout=60)
+        self.paths = {
+            "first page": "/v1/faqs",
+            "of one event": f"/v1/events/{EVENT}/faqs",
+            f"page {DEEP_PAGE}": f"/v1/faqs?page[number]={DEEP_PAGE}",
+            "by cursor, first": "/v1/faqs",
+            "by cursor, half-way": f"/v1/faqs?page[after]={self._cursor(size // 2)}",
+        }
+
+    def get(self, path: str, headers: Mapping[str, str]) -> bytes:
+        """The answer to a GET by the caller."""
+        return send(self.connection, Request("GET", path, headers={**self.site.headers(), **headers}))
+
+    def milliseconds(self, name: str, requests: int) -> float:
+        """The median time of so many requests, one after the other."""
+        headers = WITH_CURSORS if "cursor" in name else {}
+        times = []
+        for _ in range(requests):
+            started = perf_counter()
+            self.get(self.paths[name], headers)
+            times.append((perf_counter() - started) * 1000)
+        return median(times)
+
+    def _cursor(self, number: int) -> str:
+        """The cursor of a row with a middling position: rows are numbered by event, the list goes by position."""
+        path = f"/v1/faqs?filter[id]={number + FAQS_EACH // 2}"
+        (item,) = orjson.loads(self.get(path, WITH_CURSORS))["data"]
+        return str(item["meta"]["page"]["cursor"])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description="Pages of small and large tables.")
+    parser.add_argument("--quick", action="store_true", help="rougher")
+    rounds, requests = (3, 10) if parser.parse_args().quick else (10, 30)
+    with ExitStack() as stack, Progress(transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        places = [Place(stack, size) for size in SIZES]
+        names = list(places[0].paths)
+        progress.update(task, description="measuring", total=rounds * len(names))
+        times: dict[str, list[list[float]]] = {name: [] for name in names}
+        for _ in range(rounds):
+            for name in names:
+                times[name].append([place.milliseconds(name, requests) for place in places])
+                progress.advance(task)
+    Console().print(table(times))
+
+
+def table(times: Mapping[str, list[list[float]]]) -> Table:
+    """The result beside the bar."""
+    made = Table(title="ms for one request, one after the other, medians")
+    for heading in ("20 FAQs", *(f"of {size:,}" for size in SIZES), "ratio", "bar"):
+        made.add_column(heading, justify="right" if made.columns else "left")
+    for name, rounds in times.items():
+        small, large = (median(place) for place in zip(*rounds, strict=True))
+        ratio = median(large / small for small, large in rounds)
+        cells = [f"{small:.2f}", f"{large:.2f}", f"[{'green' if ratio <= BAR else 'red'}]{ratio:.2f}[/]"]
+        made.add_row(name, *cells, f"<= {BAR}")
+    return made
+
+
+if __name__ == "__main__":
+    main()
