@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -87,7 +88,8 @@ def end_leftovers(directory: Path, name: str) -> None:
             if process.info["name"] == name and process.info["cwd"] == str(directory.resolve())
         ]
         for process in found:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         return not found
 
     wait_until(none_left, f"processes in {directory} cannot be ended", STOP_SECONDS)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 from app import address, embedded, machine
@@ -119,9 +120,12 @@ class Supervisor:
         state: dict[str, Any] = {"base_url": self.settings["PUBLIC_URL"]}
         for name, child in self.children.items():
             if child.process is not None and child.is_running:
-                with suppress(ProcessLookupError):
+                with suppress(psutil.NoSuchProcess):  # it has just ended, which its keeper will notice
                     state[name] = {**ownership.described(child.process.pid), "restarts": child.restarts}
-        ownership.write(self.settings["VAR_DIR"], state)
+        try:
+            ownership.write(self.settings["VAR_DIR"], state)
+        except OSError as error:  # a full disk must not keep children from being started again
+            say(f"cannot write down what runs: {error.strerror}")
 
     async def _stop(self) -> None:
         for keeper in self.keepers:

@@ -36,8 +36,8 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
         return {"GET": cls.relation.target.permissions.read}
 
     def get(self, id: str) -> Response:
+        self.allow(self.relation.target.permissions.read)
         reader = self.reader(LIST, self.relation.target, id)
-        reader.access.require(self.relation.target.permissions.read, None)
         parent = reader.find(self.type, id)
         narrowing = of_parent(self.relation, parent)
         found = reader.collection(self.relation.target, path(), narrowing, related=True, exact=True)
@@ -53,8 +53,8 @@ class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
 
     def get(self, id: str) -> Response:
         target = self.relation.target
+        self.allow(target.permissions.read)
         reader = self.reader(DETAIL, target, id)
-        reader.access.require(target.permissions.read, None)
         linked = reader.linkage(self.type, reader.find(self.type, id), self.relation, path())["data"]
         if linked is None:
             return answer({"data": None, "links": {"self": self_link()}, "jsonapi": JSONAPI})
@@ -80,8 +80,8 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
     allowed: ClassVar[frozenset[str]] = LINKAGE
 
     def get(self, id: str) -> Response:
+        self.allow(self.type.permissions.read)
         reader = self.reader(self.allowed, name=id)
-        reader.access.require(self.type.permissions.read, None)
         return answer(reader.linkage(self.type, reader.find(self.type, id), self.relation, path()))
 
     def patch(self, id: str) -> Response:

@@ -36,8 +36,8 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         return None
 
     def get(self) -> Response:
+        self.allow(self.type.permissions.list)
         reader = self.reader(LIST)
-        reader.access.require(self.type.permissions.list, None)
         return self.collection(reader, reader.collection(self.type, path(), self.narrowing(), order=self.order))
 
     def post(self) -> Response:
@@ -68,8 +68,8 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
         return {"GET": permissions.read, "PATCH": permissions.update, "DELETE": permissions.delete}
 
     def get(self, id: str) -> Response:
+        self.allow(self.type.permissions.read)
         reader = self.reader(DETAIL, name=id)
-        reader.access.require(self.type.permissions.read, None)
         where = self.type.lookup(self.type.table, id)
         document = None if where is None else reader.resource(self.type, where)
         if document is None:

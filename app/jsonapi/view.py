@@ -11,7 +11,7 @@ from app.errors import MEDIA_TYPE, NotFound, PreconditionFailed
 from app.extensions import db
 from app.jsonapi.cursors import PROFILE
 from app.jsonapi.negotiation import asks_for_profile, check_accept, check_content_type
-from app.jsonapi.permissions import Access, Predicate, words
+from app.jsonapi.permissions import Access, Predicate, Scope, words
 from app.jsonapi.plan import Item
 from app.jsonapi.query import Query, read_query
 from app.jsonapi.reading import Reader
@@ -74,6 +74,11 @@ class View:
         viewer = current_viewer()
         with_cursors = asks_for_profile(request.headers, PROFILE)
         return Reader(Access(viewer, query.scope, _capability(name)), query, with_cursors)
+
+    def allow(self, predicate: Predicate) -> None:
+        """401 or 403 unless the caller may, before a word of the query is read."""
+        viewer = current_viewer()
+        Access(viewer, Scope(viewer.role)).require(predicate, None)
 
     def query(self, allowed: frozenset[str], of: ResourceType) -> Query:
         """The query string, read."""
