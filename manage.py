@@ -54,10 +54,8 @@ def read_settings() -> dict[str, Any]:
 
 def make_app(servers: Mapping[str, str]) -> "Flask":
     """The app on these servers."""
-    from app.extensions import migrate
     from app.factory import create_app
 
-    migrate.directory = str(ROOT / "migrations")
     return create_app(config.read({**environment(), **servers}))
 
 

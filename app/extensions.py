@@ -1,6 +1,7 @@
 """Shared objects that know nothing of the app: the factory binds them to it."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_cors import CORS
@@ -37,6 +38,6 @@ if TYPE_CHECKING:
 else:
     Model = db.Model
 
-migrate = Migrate()
+migrate = Migrate(directory=str(Path(__file__).resolve().parent.parent / "migrations"))
 cors = CORS()
 limiter = Limiter(key_func=get_remote_address)

@@ -50,10 +50,9 @@ def create_app(config: dict[str, Any]) -> Flask:
 
 
 def say_what_happens(app: Flask) -> None:
-    """Log lines for every request, and failures to Sentry: first, so that nothing happens unseen."""
+    """Log lines for every request: first, so that nothing happens unseen."""
     logs.configure(app.config["LOG_FORMAT"])
     logs.follow_requests(app)
-    logs.report_failures(app)
 
 
 def bind_database(app: Flask) -> None:
@@ -73,8 +72,9 @@ def bind_database(app: Flask) -> None:
 
 
 def run_in_background(app: Flask) -> None:
-    """The Celery app that consumers' tasks run in, and what the relay's sweep deletes."""
+    """The Celery app that consumers' tasks run in, failures to Sentry, and what the relay's sweep deletes."""
     worker.make_celery(app)
+    logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
     relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune)
 
 

@@ -1,4 +1,4 @@
-"""What holds for the house as a whole."""
+"""What holds for the house as a whole. (`tests/docs` holds routes and blueprint together, `test_config` .env.example.)"""
 
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 
-import config
 from app.extensions import db
 from app.outbox import CONSUMERS
 from app.routes import listed
@@ -50,17 +49,6 @@ def test_models_equal_migrations(app: Flask) -> None:
         differences = compare_metadata(context, db.metadata)
 
     assert differences == []
-
-
-def test_the_env_example_lists_every_setting() -> None:
-    lines = (ROOT / ".env.example").read_text().splitlines()
-    named = [line.lstrip("# ").partition("=")[0] for line in lines if "=" in line]
-
-    assert [setting.name for setting in config.SETTINGS] == [
-        name for name in named if name in {setting.name for setting in config.SETTINGS}
-    ]
-    for setting in config.SETTINGS:
-        assert any(setting.meaning in line for line in lines), setting.name
 
 
 @pytest.mark.parametrize("name", ["utils", "helpers", "common", "services", "service", "core", "misc"])

@@ -11,19 +11,19 @@ from app.events.models import Event
 MEDIA_TYPE = "text/calendar; charset=utf-8"
 
 
-def to_icalendar(event: Event, written_at: datetime) -> bytes:
-    """The file for an event that has dates; the same event and time make the same bytes."""
+def to_icalendar(event: Event, written_at: datetime, host: str) -> bytes:
+    """The file for an event that has dates; `host` makes its UID unique in the world (RFC 7986, 5.3)."""
     calendar = Calendar()
     calendar.add("prodid", "-//Open Event//Open Event API server//EN")
     calendar.add("version", "2.0")
-    calendar.add_component(_component(event, written_at))
+    calendar.add_component(_component(event, written_at, host))
     calendar.add_missing_timezones()
     return bytes(calendar.to_ical())
 
 
-def _component(event: Event, written_at: datetime) -> Component:
+def _component(event: Event, written_at: datetime, host: str) -> Component:
     component = Component()
-    component.add("uid", event.identifier)
+    component.add("uid", f"{event.identifier}@{host}")
     component.add("dtstamp", written_at)
     component.add("last-modified", written_at)
     component.add("summary", event.name)

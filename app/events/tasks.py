@@ -2,6 +2,7 @@
 
 import hmac
 from hashlib import sha256
+from urllib.parse import urlsplit
 
 from flask import current_app
 from sqlalchemy import select, update
@@ -33,7 +34,8 @@ def write_calendar(entry: OutboxEntry) -> None:
     old_name = storage.name(event.ical_url) if event.ical_url else None
     name = _name(entry, old_name) if _is_public(event) else None
     if name:
-        storage.put(name, to_icalendar(event, entry.created_at), MEDIA_TYPE)
+        host = urlsplit(current_app.config["PUBLIC_URL"]).hostname or "localhost"
+        storage.put(name, to_icalendar(event, entry.created_at, host), MEDIA_TYPE)
     for stale in _earlier_names(entry, old_name) - {name}:
         storage.delete(stale)
     if name != old_name:

@@ -1,7 +1,5 @@
 """/livez, /readyz and /health-check, for load balancers and monitoring."""
 
-import threading
-
 from flask import Blueprint, Flask, Response, current_app
 
 from app.extensions import limiter
@@ -13,9 +11,8 @@ limiter.exempt(health)
 
 
 def install(app: Flask) -> None:
-    """Answer probes; `app.extensions["stopping"]`, once set, turns new requests away from this process."""
+    """Answer probes."""
     checks = Checks(app)
-    app.extensions["stopping"] = threading.Event()
     app.extensions["readiness"] = Report(readiness_probes(checks))
     app.extensions["health"] = Report(health_probes(checks, app.config["HEALTH_GRACE_SECONDS"]))
     app.register_blueprint(health)
@@ -37,9 +34,7 @@ def live() -> Response:
 @health.get("/readyz")
 @health.get("/readyz/")
 def ready() -> Response:
-    """This process can serve: the database answers, its schema is ours, and we are not on our way out."""
-    if current_app.extensions["stopping"].is_set():
-        return Response('{"status": "stopping"}', 503, content_type="application/json")
+    """This process can serve: the database answers and its schema is ours; on its way out it refuses connections."""
     return _answer(current_app.extensions["readiness"])
 
 

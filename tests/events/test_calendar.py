@@ -20,6 +20,7 @@ from app.storage import Storage
 from tests.world import World
 
 CONSUMER = "events.write_calendar"
+HOST = "events.example"
 WRITTEN = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -48,9 +49,9 @@ def test_a_file_says_what_the_event_says() -> None:
         location_name="Hall 1", latitude=52.5, longitude=13.4, external_event_url="https://events.example.com/x"
     )
 
-    component = parsed(to_icalendar(event, WRITTEN))
+    component = parsed(to_icalendar(event, WRITTEN, HOST))
 
-    assert component["UID"] == "abcdef12"
+    assert component["UID"] == "abcdef12@events.example"
     assert component["SUMMARY"] == "Grüße, Welt; jetzt"
     assert component["LOCATION"] == "Hall 1"
     assert component["GEO"].to_ical() == "52.5;13.4"
@@ -59,7 +60,7 @@ def test_a_file_says_what_the_event_says() -> None:
 
 
 def test_times_stand_in_the_zone_of_the_event() -> None:
-    content = to_icalendar(an_event(), WRITTEN)
+    content = to_icalendar(an_event(), WRITTEN, HOST)
 
     assert b"DTSTART;TZID=Europe/Berlin:20270327T100000" in content
     assert b"DTEND;TZID=Europe/Berlin:20270328T110000" in content
@@ -70,17 +71,17 @@ def test_times_stand_in_the_zone_of_the_event() -> None:
 def test_any_zone_keeps_the_moment(timezone: str) -> None:
     event = an_event(timezone=timezone)
 
-    assert parsed(to_icalendar(event, WRITTEN))["DTSTART"].dt == event.starts_at
+    assert parsed(to_icalendar(event, WRITTEN, HOST))["DTSTART"].dt == event.starts_at
 
 
 def test_what_an_event_does_not_have_is_left_out() -> None:
-    component = parsed(to_icalendar(an_event(latitude=1.0, ends_at=None), WRITTEN))
+    component = parsed(to_icalendar(an_event(latitude=1.0, ends_at=None), WRITTEN, HOST))
 
     assert {"DTEND", "GEO", "LOCATION", "URL"}.isdisjoint(component)
 
 
 def test_the_same_entry_makes_the_same_bytes() -> None:
-    assert to_icalendar(an_event(), WRITTEN) == to_icalendar(an_event(), WRITTEN)
+    assert to_icalendar(an_event(), WRITTEN, HOST) == to_icalendar(an_event(), WRITTEN, HOST)
 
 
 @pytest.fixture

@@ -170,15 +170,6 @@ def test_probes_answer_with_and_without_a_slash(client: FlaskClient, path: str, 
     assert client.open(path, method=method).status_code == 200
 
 
-def test_a_process_on_its_way_out_is_alive_and_not_ready(app: Flask, client: FlaskClient) -> None:
-    app.extensions["stopping"].set()
-    try:
-        assert client.get("/readyz").status_code == 503
-        assert client.get("/livez").status_code == 200
-    finally:
-        app.extensions["stopping"].clear()
-
-
 def test_the_schema_of_the_suite_is_whole(app: Flask) -> None:
     with app.app_context(), db.engine.connect() as connection:
         assert Schema(app).check(connection).startswith("at ")
