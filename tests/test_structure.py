@@ -1,4 +1,7 @@
-"""What holds for the house as a whole. (`tests/docs` holds routes and blueprint together, `test_config` .env.example.)"""
+"""What holds for the house as a whole.
+
+`tests/docs` holds routes and blueprint together, `test_config` the settings and `.env.example`.
+"""
 
 from pathlib import Path
 
