@@ -1,11 +1,12 @@
 # `make` lists what it can do. All paths are relative: the checkout may lie in a directory with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs test-docs bench requirements clean
+.PHONY: help run test check docs test-docs test-clients bench requirements clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 PY := .venv/bin/python
 NODE_MODULES := docs/api-blueprint/node_modules
+CLIENTS := tests/clients
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 22
@@ -29,11 +30,14 @@ docs: $(NODE_MODULES)/.stamp ## docs/api-blueprint becomes one HTML page (needs 
 test-docs: .venv/dev.stamp $(NODE_MODULES)/.stamp ## every transaction of the blueprint against a live server (needs Node)
 	@exec $(PY) -m pytest tests/docs $(ARGS)
 
-bench: .venv/dev.stamp ## benchmarks
-	@exec $(PY) -m benchmarks
+test-clients: .venv/dev.stamp $(CLIENTS)/.venv/.stamp $(CLIENTS)/node_modules/.stamp ## the JSON:API clients people use against a live server (most need Node)
+	@exec $(PY) -m pytest $(CLIENTS) $(ARGS)
+
+bench: .venv/dev.stamp ## ours beside hand-written SQL and the stock library; ARGS=--quick: less than a minute
+	@exec $(PY) -m benchmarks $(ARGS)
 
 requirements: .venv/dev.stamp ## resolve the requirements*.in files again
-	@for name in requirements requirements-embedded requirements-dev; do \
+	@for name in requirements requirements-embedded requirements-dev $(CLIENTS)/requirements; do \
 		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 			--custom-compile-command "make requirements" $(ARGS) $$name.in -o $$name.txt || exit 1; \
 	done
@@ -66,3 +70,12 @@ $(NODE_MODULES)/.stamp: docs/api-blueprint/package.json
 	@command -v npm >/dev/null || { echo 'Node is needed for the documentation: https://nodejs.org' >&2; exit 1; }
 	@npm install --prefix docs/api-blueprint --no-package-lock --omit=optional --ignore-scripts --no-fund --no-audit \
 		--loglevel=error && touch $@
+
+# An environment of their own: the clients must not choose the server's versions.
+$(CLIENTS)/.venv/.stamp: $(CLIENTS)/requirements.txt | .venv/dev.stamp
+	@$(PY) -m venv $(CLIENTS)/.venv
+	@$(CLIENTS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
+
+$(CLIENTS)/node_modules/.stamp: $(CLIENTS)/package.json
+	@command -v npm >/dev/null || { echo 'There is no Node here: the JavaScript clients are skipped. https://nodejs.org'; exit 0; }; \
+	npm install --prefix $(CLIENTS) --no-package-lock --ignore-scripts --no-fund --no-audit --loglevel=error && touch $@

@@ -99,6 +99,7 @@ class Postgres:
             "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
             "log_timezone": "UTC",
+            "log_error_verbosity": "terse",  # its details hold what people wrote
         }
         command = [*wrapper, postgres_program("postgres"), "-D", str(self.directory)]
         for option, value in options.items():

@@ -1,5 +1,6 @@
 """Our errors: each knows its status and code, and its docstring is its title (JSON:API 1.1, "Error Objects")."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -14,6 +15,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/vnd.api+json"
+FIELD = re.compile(r"/data/(?:attributes|relationships)/([^/]+)")
+
+QUERY_CANCELED, DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE = "57014", "40P01", "55P03", "40001"
 
 log = structlog.get_logger(__name__)
 
@@ -139,6 +143,12 @@ class Unprocessable(ApiError):
     http_status = HTTPStatus.UNPROCESSABLE_ENTITY
     default_code = "invalid-value"
 
+    def __init__(self, detail: str = "", *, pointer: str | None = None, **more: Any) -> None:
+        # Clients fill their forms from this; spraypaint can read no error of an attribute or relationship without it.
+        field = FIELD.match(pointer or "")
+        meta = {"attribute": field[1], "message": detail} if field else None
+        super().__init__(detail, pointer=pointer, **{"meta": meta, **more})
+
 
 class TooManyRequests(ApiError):
     """Too many requests."""
@@ -178,6 +188,7 @@ def error_response(errors: Iterable[ApiError]) -> Response:
         log.info("request refused", error_id=error.id, status=error.status, code=error.code, source=error.source)
     document = {"errors": [error.to_dict() for error in listed], "jsonapi": {"version": "1.1"}}
     response = Response(orjson.dumps(document), status=status, content_type=MEDIA_TYPE)
+    response.headers["Vary"] = "Accept, Authorization"
     for error in listed:
         response.headers.update(error.headers)
     return response
@@ -188,7 +199,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(ApiError, lambda error: error_response([error]))
     app.register_error_handler(Errors, lambda error: error_response(error.errors))
     app.register_error_handler(HTTPException, lambda error: error_response([_from_http(error)]))
-    app.register_error_handler(OperationalError, _database_away)
+    app.register_error_handler(OperationalError, _database_refused)
     app.register_error_handler(PoolTimeout, _database_away)
     app.register_error_handler(Exception, _unexpected)
 
@@ -206,6 +217,16 @@ def _kinds(base: type[ApiError]) -> Iterator[type[ApiError]]:
     for kind in base.__subclasses__():
         yield kind
         yield from _kinds(kind)
+
+
+def _database_refused(error: OperationalError) -> Response:
+    """What PostgreSQL says of a statement, by SQLSTATE; anything else means that it does not answer."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state == QUERY_CANCELED:
+        return error_response([BadRequest("This takes too long: ask for less at once.", code="too-expensive")])
+    if state in (DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE):
+        return error_response([Conflict("Somebody else is changing this at the moment. Try again.")])
+    return _database_away(error)
 
 
 def _database_away(error: Exception) -> Response:

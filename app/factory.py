@@ -6,7 +6,7 @@ from flask import Blueprint, Flask
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import changes, docs, errors, logs, outbox, relay, storage, throttle, worker
+from app import bodies, changes, docs, errors, logs, outbox, relay, storage, throttle, worker
 from app.events import resources as events
 from app.events import tasks as _event_tasks
 from app.extensions import cors, db, migrate
@@ -18,12 +18,11 @@ from app.users import resources as users
 from app.users import tasks as _user_tasks
 
 RESOURCES = (users, events, faqs)
-LARGEST_BODY = 2**20
 SESSION_OPTIONS = " ".join(
     f"-c {option}"
     for option in (
         "timezone=UTC",
-        "statement_timeout=30s",
+        "statement_timeout=3s",
         "lock_timeout=5s",
         "idle_in_transaction_session_timeout=150s",  # longer than a task may take
     )
@@ -37,6 +36,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     app = Flask("app", static_folder=None)
     app.config.update(config)
     say_what_happens(app)
+    bodies.install(app)
     bind_database(app)
     trust_proxies(app)
     outbox.subscribe()
@@ -87,8 +87,8 @@ def accept_accounts(app: Flask) -> None:
 
 def serve_resources(app: Flask) -> None:
     """The JSON:API resources below /v1, for web pages of CORS_ORIGINS too, and JSON:API errors for all that fails."""
-    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # its redirect would go wherever the Host header says
     errors.register(app)
     blueprint = Blueprint("v1", __name__, url_prefix="/v1")
     api = Api(blueprint=blueprint)

@@ -24,9 +24,9 @@ def create_app(settings: dict[str, Any]) -> Flask:
     """One detail, one list, one list with includes, one POST, one PATCH."""
     app = Flask("limit", static_folder=None)
     app.config.update(settings)
-    connecting = {"options": SESSION_OPTIONS}
-    reads = create_engine(settings["DATABASE_URL"], connect_args=connecting, isolation_level="AUTOCOMMIT")
-    writes = create_engine(settings["DATABASE_URL"], connect_args=connecting)
+    connecting: dict[str, Any] = {"connect_args": {"options": SESSION_OPTIONS}, "json_deserializer": orjson.loads}
+    reads = create_engine(settings["DATABASE_URL"], isolation_level="AUTOCOMMIT", **connecting)
+    writes = create_engine(settings["DATABASE_URL"], **connecting)
 
     @app.get("/v1/events/<int:id>")
     def one_event(id: int) -> Response:

@@ -1,14 +1,15 @@
 """/v1/events: events and their teams."""
 
+from dataclasses import replace
 from typing import Any
 
 from flask import current_app
 from flask_rest_jsonapi_next import Api
 from sqlalchemy import ColumnElement, FromClause, Text, and_, case, cast, func
 
-from app.errors import Forbidden, NotFound
+from app.errors import Conflict, Forbidden
 from app.events.models import Event
-from app.events.permissions import PERMISSIONS
+from app.events.permissions import PERMISSIONS, coorganizer
 from app.events.schemas import EventSchema
 from app.events.team import change_members, make_owner
 from app.jsonapi.filters import Build
@@ -16,9 +17,10 @@ from app.jsonapi.permissions import Access
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType, id_criterion
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.writing import DataLayer, Mode, related_rows
+from app.jsonapi.writing import DataLayer, ToManyChange, related_rows
 
 IDENTIFIER_LENGTH = 8
+OWNER_POINTER = "/data/relationships/owner"
 
 
 def lookup(events: FromClause, name: str) -> ColumnElement[bool] | None:
@@ -50,27 +52,42 @@ class EventData(DataLayer):
         viewer = access.viewer
         if current_app.config["REQUIRE_VERIFIED_EMAIL"] and not (viewer.is_verified or viewer.is_admin):
             raise Forbidden("Verify your e-mail address first.", code="unverified-email")
-        owner_id = data.setdefault("owner_id", viewer.id) or viewer.id
-        if owner_id != viewer.id and not viewer.is_admin:
-            raise Forbidden("The creator of an event becomes its owner.", pointer="/data/relationships/owner")
-        data["owner_id"] = owner_id
+        data["owner_id"] = data.get("owner_id") or viewer.id
+        if data["owner_id"] != viewer.id and not viewer.is_admin:
+            raise Forbidden("The creator of an event becomes its owner.", pointer=OWNER_POINTER)
+        _require_live_owner(data["owner_id"], access)
 
     def after_create_object(self, row: Any, access: Access) -> None:
         make_owner(row, row.owner_id)
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
-        if "owner_id" in data and data["owner_id"] is None:
-            raise Forbidden("An event has an owner.", pointer="/data/relationships/owner")
+        owner_id = data.get("owner_id", row.owner_id)
+        if owner_id is None:
+            raise Forbidden("An event has an owner.", pointer=OWNER_POINTER)
+        if "owner_id" in data or "deleted_at" in data:
+            _require_live_owner(owner_id, access)
 
     def after_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
         if "owner_id" in data:
             make_owner(row, data["owner_id"])
 
-    def change_related(self, row: Any, relation: Relation, ids: list[int], mode: Mode, access: Access) -> None:
+    def change_related(self, row: Any, change: ToManyChange, access: Access) -> None:
         """Only organizers and coorganizers get here: FAQs and their types are dump-only."""
-        if mode != "remove" and len(related_rows(relation, ids, access)) != len(ids):
-            raise NotFound("There is no such user here.", pointer="/data")
-        change_members(row, relation.name.removesuffix("s"), ids, mode)
+        change.rows(access)
+        change_members(row, change)
+
+    def require_relating(self, row: Any, relation: Relation, change: ToManyChange | None, access: Access) -> None:
+        """Whoever was taken into a team may leave it, and then nothing else."""
+        leaves = change is not None and change.mode == "remove" and change.ids == [access.viewer.id]
+        if not (leaves and coorganizer(access.viewer, row)):
+            super().require_relating(row, relation, change, access)
+
+
+def _require_live_owner(owner_id: int, access: Access) -> None:
+    """409 when the owner is in the trash; he stays out of it until this transaction ends."""
+    live = replace(access, scope=replace(access.scope, trashed=False))
+    if not related_rows(EVENT.relations["owner"], [owner_id], live):
+        raise Conflict("The owner has been deleted: name another.", pointer=OWNER_POINTER)
 
 
 class EventList(ResourceList):

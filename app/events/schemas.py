@@ -41,6 +41,9 @@ class DocumentLinks(marshmallow.fields.Field[list[dict[str, str]]]):
         return value
 
 
+WRITTEN_BY_JOBS = {"dump_only": True, "metadata": {"volatile": True}}
+
+
 def _is_document_link(item: Any) -> bool:
     return (
         isinstance(item, dict)
@@ -89,12 +92,12 @@ class EventSchema(Schema):
     original_image_url = Url()
     external_event_url = Url()
     ticket_url = Url()
-    thumbnail_image_url = Url(dump_only=True)
-    large_image_url = Url(dump_only=True)
-    icon_image_url = Url(dump_only=True)
-    ical_url = Url(dump_only=True)
-    xcal_url = Url(dump_only=True)
-    pentabarf_url = Url(dump_only=True)
+    thumbnail_image_url = Url(**WRITTEN_BY_JOBS)
+    large_image_url = Url(**WRITTEN_BY_JOBS)
+    icon_image_url = Url(**WRITTEN_BY_JOBS)
+    ical_url = Url(**WRITTEN_BY_JOBS)
+    xcal_url = Url(**WRITTEN_BY_JOBS)
+    pentabarf_url = Url(**WRITTEN_BY_JOBS)
     online = Flag()
     is_map_shown = Flag()
     is_featured = Flag()

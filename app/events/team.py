@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.changes import announce
@@ -10,7 +10,7 @@ from app.errors import Conflict
 from app.events.models import Event, EventRole
 from app.extensions import db
 from app.jsonapi.viewer import Viewer
-from app.jsonapi.writing import Mode
+from app.jsonapi.writing import ToManyChange
 from app.signals import event_changed
 
 OWNER, ORGANIZER, COORGANIZER = "owner", "organizer", "coorganizer"
@@ -27,23 +27,25 @@ def has_role(viewer: Viewer, event_id: int, *roles: str) -> bool:
 
 
 def make_owner(event: Event, user_id: int) -> None:
-    """Hand the event over; whoever owned it leaves the team."""
-    db.session.execute(delete(EventRole).where(EventRole.event_id == event.id, EventRole.role == OWNER))
+    """Hand the event over; whoever owned it becomes an organizer."""
+    owned = (EventRole.event_id == event.id, EventRole.role == OWNER, EventRole.user_id != user_id)
+    db.session.execute(update(EventRole).where(*owned).values(role=ORGANIZER))
     _give(event, [user_id], OWNER)
 
 
-def change_members(event: Event, role: str, user_ids: list[int], mode: Mode) -> None:
-    """Add, remove or replace the members with this role; somebody who had another role changes it."""
-    if mode != "remove" and event.owner_id in user_ids:
-        raise Conflict("The owner is in the team already.", pointer="/data")
+def change_members(event: Event, change: ToManyChange) -> None:
+    """Add, remove or replace organizers or coorganizers; somebody who had another role changes it."""
+    role = change.relation.name.removesuffix("s")
+    if change.mode != "remove" and event.owner_id in change.ids:
+        raise Conflict("The owner is in the team already.", pointer=change.pointer)
     leaving = delete(EventRole).where(EventRole.event_id == event.id, EventRole.role == role)
-    if mode == "remove":
-        db.session.execute(leaving.where(EventRole.user_id.in_(user_ids)))
-    elif mode == "replace":
-        db.session.execute(leaving.where(EventRole.user_id.not_in(user_ids)))
-    if mode != "remove" and user_ids:
-        _give(event, user_ids, role)
-    announce(event_changed, verb="updated", id=event.id, event_id=event.id, changed={f"{role}s"})
+    if change.mode == "remove":
+        db.session.execute(leaving.where(EventRole.user_id.in_(change.ids)))
+    elif change.mode == "replace":
+        db.session.execute(leaving.where(EventRole.user_id.not_in(change.ids)))
+    if change.mode != "remove" and change.ids:
+        _give(event, change.ids, role)
+    announce(event_changed, verb="updated", id=event.id, event_id=event.id, changed={change.relation.name})
 
 
 def _give(event: Event, user_ids: Iterable[int], role: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask_rest_jsonapi_next import Api
 
-from app.errors import NotFound, Unprocessable
+from app.errors import Unprocessable
 from app.faqs.models import Faq, FaqType
 from app.faqs.permissions import PERMISSIONS, coorganizer_of_its_event
 from app.faqs.schemas import FaqSchema, FaqTypeSchema
@@ -13,7 +13,7 @@ from app.jsonapi.permissions import Access
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.writing import DataLayer, Mode, linked_ids, related_rows
+from app.jsonapi.writing import DataLayer, ToManyChange, linked_ids
 
 FAQ_TYPE = ResourceType(
     schema=FaqTypeSchema,
@@ -35,19 +35,15 @@ FAQ = ResourceType(
 class FaqTypeData(DataLayer):
     """A type takes FAQs of its own event only."""
 
-    def change_related(self, row: Any, relation: Relation, ids: list[int], mode: Mode, access: Access) -> None:
-        faqs = {faq.id: faq for faq in related_rows(relation, ids, access)}
-        if mode != "remove" and len(faqs) != len(ids):
-            raise NotFound("There is no such faq here.", pointer="/data")
-        for faq in faqs.values():
-            access.require(coorganizer_of_its_event, faq, pointer="/data")
-            _check_same_event(faq.event_id, row.event_id, "/data")
-        held = set(linked_ids(row, relation, access))
-        leaving = held & faqs.keys() if mode == "remove" else held - faqs.keys() if mode == "replace" else set()
-        for faq in related_rows(relation, leaving, access):
-            faq.faq_type_id = None
-        if mode != "remove":
-            for faq in faqs.values():
+    def change_related(self, row: Any, change: ToManyChange, access: Access) -> None:
+        held, named = set(linked_ids(row, change.relation, access)), set(change.ids)
+        leaving = {"add": set(), "remove": held & named, "replace": held - named}[change.mode]
+        for id_, faq in change.rows(access, also=leaving, lock="update").items():
+            access.require(coorganizer_of_its_event, faq, pointer=change.pointer)
+            _check_same_event(faq.event_id, row.event_id, change.pointer)
+            if id_ in leaving:
+                faq.faq_type_id = None
+            elif change.mode != "remove":
                 faq.faq_type_id = row.id
 
 

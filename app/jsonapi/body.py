@@ -47,7 +47,7 @@ def _faults(value: Any) -> Iterator[ApiError]:
                 if UNSTORABLE.search(name):
                     yield Unprocessable("A member name holds a character that is no text.", pointer=pointer)
                     continue
-                pending.append((member, f"{pointer}/{_escaped(name)}", depth + 1))
+                pending.append((member, f"{pointer}/{escaped(name)}", depth + 1))
         elif isinstance(item, list):
             pending.extend((member, f"{pointer}/{index}", depth + 1) for index, member in enumerate(item))
         else:
@@ -61,6 +61,6 @@ def _scalar_faults(item: Any, pointer: str) -> Iterator[ApiError]:
         yield BadRequest("A number is too large.", pointer=pointer, code="invalid-json")
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
     """A member name inside a JSON pointer (RFC 6901, section 3)."""
     return name.replace("~", "~0").replace("/", "~1")

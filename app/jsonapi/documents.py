@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import ApiError, BadRequest, Conflict, Forbidden, Unprocessable, raise_all
+from app.jsonapi.body import escaped
 from app.jsonapi.resource_type import Relation, ResourceType, parse_id
 
 MOST_LINKAGES = 100
+
+ECHOED = frozenset({"links", "meta"})
+"""What jsona sends back among the attributes of a resource it has read; no attribute has such a name."""
 
 NO_ROW = 0
 """The id of no row: what an id too large for any row is read as."""
@@ -22,6 +26,8 @@ class ResourceDocument:
     id: str | None
     attributes: dict[str, Any] = field(default_factory=dict)
     relationships: dict[str, Linkage] = field(default_factory=dict)
+    errors: list[ApiError] = field(default_factory=list)
+    """Attributes that are unknown; told together with those that are not valid."""
 
 
 def read_new_resource(document: Any, resource_type: ResourceType) -> ResourceDocument:
@@ -76,17 +82,22 @@ def _members(data: dict[str, Any], resource_type: ResourceType, id_: str | None)
         if not isinstance(data.get(name, {}), dict):
             raise BadRequest(f"The {name} must be an object.", pointer=f"/data/{name}")
     read = ResourceDocument(id_)
-    errors: list[ApiError] = []
-    errors.extend(_read_attributes(data.get("attributes", {}), resource_type, read))
-    errors.extend(_read_relationships(data.get("relationships", {}), resource_type, read))
-    raise_all(errors)
+    read.errors.extend(_read_attributes(data.get("attributes", {}), resource_type, read))
+    raise_all(_read_relationships(data.get("relationships", {}), resource_type, read))
     return read
 
 
+def _members_of(sent: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All but @-members, which are no JSON:API data (JSON:API 1.1, "@-Members")."""
+    return ((name, value) for name, value in sent.items() if not name.startswith("@"))
+
+
 def _read_attributes(sent: dict[str, Any], resource_type: ResourceType, read: ResourceDocument) -> Iterator[ApiError]:
-    for spelled, value in sent.items():
+    for spelled, value in _members_of(sent):
         attribute = resource_type.attribute(spelled)
-        pointer = f"/data/attributes/{spelled}"
+        pointer = f"/data/attributes/{escaped(spelled)}"
+        if spelled in ECHOED:
+            continue
         if attribute is None:
             yield Unprocessable(
                 f"A {resource_type.name} has no such attribute.", pointer=pointer, code="unknown-attribute"
@@ -100,9 +111,9 @@ def _read_attributes(sent: dict[str, Any], resource_type: ResourceType, read: Re
 def _read_relationships(
     sent: dict[str, Any], resource_type: ResourceType, read: ResourceDocument
 ) -> Iterator[ApiError]:
-    for spelled, value in sent.items():
+    for spelled, value in _members_of(sent):
         relation = resource_type.relation(spelled)
-        pointer = f"/data/relationships/{spelled}"
+        pointer = f"/data/relationships/{escaped(spelled)}"
         if relation is None:
             yield Unprocessable(
                 f"A {resource_type.name} has no such relationship.", pointer=pointer, code="unknown-relationship"

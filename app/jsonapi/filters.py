@@ -23,6 +23,7 @@ MOST_TERMS = 50
 MOST_VALUES = 100
 DEEPEST = 5
 LONGEST_PATTERN = 200
+MOST_PATTERNS = 5
 
 Build = Callable[[FromClause], ColumnElement[bool]]
 
@@ -94,6 +95,7 @@ class _Parser:
         self.parameter = parameter
         self.scope = scope
         self.terms = 0
+        self.patterns = 0
 
     def refuse(self, detail: str) -> InvalidParameter:
         return InvalidParameter(detail, parameter=self.parameter, code="invalid-filter")
@@ -142,6 +144,8 @@ class _Parser:
         if compare is None:
             raise self.refuse(f"There is no operator {operator[:40]!r}.")
         if name == "id":
+            if operator in PATTERNS:
+                raise self.refuse(f"{operator} compares text, id is none.")
             value = self._value(operator, raw, self._id)
             return Filter(lambda table: compare(table.c.id, value))
         attribute = comparable(resource_type, name, self.scope)
@@ -152,8 +156,12 @@ class _Parser:
         return Filter(lambda table: compare(attribute.expression(table), value))
 
     def _check_kind(self, attribute: Attribute, operator: str) -> None:
-        if operator in PATTERNS and not isinstance(attribute.field, Text):
-            raise self.refuse(f"{operator} compares text, {attribute.key} is none.")
+        if operator in PATTERNS:
+            self.patterns += 1
+            if not isinstance(attribute.field, Text):
+                raise self.refuse(f"{operator} compares text, {attribute.key} is none.")
+            if self.patterns > MOST_PATTERNS:
+                raise self.refuse(f"More than {MOST_PATTERNS} patterns.")
         if operator in ORDERED and isinstance(attribute.field, Flag):
             raise self.refuse(f"{attribute.key} is true or false, {operator} means nothing there.")
 

@@ -6,6 +6,8 @@ from werkzeug.http import parse_list_header, parse_options_header
 from app.errors import MEDIA_TYPE, NotAcceptable, UnsupportedMediaType
 
 NONE: frozenset[str] = frozenset()
+KNOWN = frozenset({"ext", "profile", "q"})
+"""Parameters of an entry; `q` weighs it and is none of the media type (RFC 9110, 12.4.2)."""
 
 
 def check_content_type(headers: Headers, extensions: frozenset[str] = NONE) -> None:
@@ -15,7 +17,7 @@ def check_content_type(headers: Headers, extensions: frozenset[str] = NONE) -> N
         return
     if media_type.lower() != MEDIA_TYPE:
         raise UnsupportedMediaType(f"Send {MEDIA_TYPE}.", header="Content-Type")
-    if not _is_understood(parameters, extensions):
+    if "q" in parameters or not _is_understood(parameters, extensions):
         raise UnsupportedMediaType("The media type has parameters that are not supported.", header="Content-Type")
 
 
@@ -32,8 +34,9 @@ def extensions_of_body(headers: Headers) -> frozenset[str]:
 
 
 def asks_for_profile(headers: Headers, profile: str) -> bool:
-    """Whether Accept names this profile."""
-    return any(profile in parameters.get("profile", "").split() for parameters in _accepted(headers))
+    """Whether Accept names this profile, in an entry that is not to be ignored."""
+    understood = (parameters for parameters in _accepted(headers) if parameters.keys() <= KNOWN)
+    return any(profile in parameters.get("profile", "").split() for parameters in understood)
 
 
 def _accepted(headers: Headers) -> list[dict[str, str]]:
@@ -42,6 +45,5 @@ def _accepted(headers: Headers) -> list[dict[str, str]]:
 
 
 def _is_understood(parameters: dict[str, str], extensions: frozenset[str]) -> bool:
-    """`q` weighs an entry and is no parameter of the media type (RFC 9110, 12.4.2); unknown profiles are ignored."""
-    known = {"ext", "profile", "q"}
-    return parameters.keys() <= known and extensions.issuperset(parameters.get("ext", "").split())
+    """Whether we know these parameters and extensions; unknown profiles are ignored."""
+    return parameters.keys() <= KNOWN and extensions.issuperset(parameters.get("ext", "").split())

@@ -120,11 +120,13 @@ class _Performer:
 
     def _add(self, layer: DataLayer, data: Any) -> Item:
         lid = data.get("lid") if isinstance(data, dict) else None
+        if lid is not None and (not isinstance(lid, str) or (layer.type.name, lid) in self.ids):
+            raise Unprocessable("A lid is a text that no other new resource here has.", pointer="/data/lid")
         sent = {name: value for name, value in data.items() if name != "lid"} if lid is not None else data
         document = read_new_resource({"data": self._resolved(sent, "/data")}, layer.type)
         row = layer.create_object(document, self.access)
         if lid is not None:
-            self.ids[layer.type.name, str(lid)] = str(row.id)
+            self.ids[layer.type.name, lid] = str(row.id)
         return self._result(layer, row)
 
     def _relate(self, op: str, target: Target, relation: Relation, data: Any) -> Item:

@@ -41,6 +41,12 @@ class Slice:
     keys: Sequence[Key]
     has_previous: bool = False
     has_next: bool = False
+    is_truncated: bool = False
+    """Whether there is more between the two cursors that were sent than fits into the page."""
+
+    def meta(self, count: Count) -> dict[str, Any]:
+        """The meta object of the document."""
+        return count.meta() | ({"page": {"rangeTruncated": True}} if self.is_truncated else {})
 
     def cursor(self, row: Row[Any]) -> str:
         """The cursor of one of the rows."""
@@ -74,7 +80,13 @@ def fetch_keyset(execute: Execute, statement: Select[Any], keys: Sequence[Key], 
     more, rows = len(rows) > page.size, rows[: page.size]
     if backwards:
         return Slice(rows[::-1], keys, has_previous=more, has_next=True)
-    return Slice(rows, keys, has_previous=page.after is not None, has_next=more or page.before is not None)
+    return Slice(
+        rows,
+        keys,
+        has_previous=page.after is not None,
+        has_next=more or page.before is not None,
+        is_truncated=more and page.before is not None,
+    )
 
 
 def _deep(execute: Execute, statement: Select[Any]) -> Rows:

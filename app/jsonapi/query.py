@@ -19,6 +19,8 @@ MOST_INCLUDES = 6
 DEFAULT_PAGE_SIZE = 20
 BIGGEST_PAGE_SIZE = 100
 BIGGEST_PAGE_NUMBER = 10**9
+SIZE_EXCEEDED = "https://jsonapi.org/profiles/ethanresnick/cursor-pagination/max-size-exceeded"
+"""The type of the error that the cursor profile asks for."""
 PAGE_PARAMETERS = frozenset({"page[number]", "page[size]", "page[after]", "page[before]"})
 
 LIST = frozenset({"fields", "include", "sort", "filter", "page", "get_trashed"})
@@ -221,15 +223,25 @@ class _Reader:
         for parameter in self._family("page"):
             if parameter not in PAGE_PARAMETERS:
                 raise InvalidParameter("A page has a number, a size, after and before.", parameter=parameter)
+        is_range = {"page[after]", "page[before]"} <= self.parameters.keys()
         page = Page(
             number=self._whole("page[number]", 1, BIGGEST_PAGE_NUMBER),
-            size=self._whole("page[size]", DEFAULT_PAGE_SIZE, BIGGEST_PAGE_SIZE),
+            size=self._page_size(BIGGEST_PAGE_SIZE if is_range else DEFAULT_PAGE_SIZE),
             after=self.parameters.get("page[after]"),
             before=self.parameters.get("page[before]"),
         )
         if page.by_cursor and "page[number]" in self.parameters:
             raise InvalidParameter("A page has a number or a cursor, not both.", parameter="page[number]")
         return page
+
+    def _page_size(self, default: int) -> int:
+        text = self.parameters.get("page[size]", "")
+        if re.fullmatch("[0-9]+", text) and (len(text) > 10 or int(text) > BIGGEST_PAGE_SIZE):
+            limit = {"page": {"maxSize": BIGGEST_PAGE_SIZE}}
+            error = InvalidParameter(f"Must be at most {BIGGEST_PAGE_SIZE}.", parameter="page[size]", meta=limit)
+            error.links = {"type": SIZE_EXCEEDED}
+            raise error
+        return self._whole("page[size]", default, BIGGEST_PAGE_SIZE)
 
     def _whole(self, parameter: str, default: int, biggest: int) -> int:
         text = self.parameters.get(parameter)

@@ -1,6 +1,6 @@
 """Reading: rows by plan, included resources by one statement per path, documents of plain dicts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,16 @@ from sqlalchemy import (
 
 from app.errors import InvalidParameter, NotFound
 from app.extensions import db
+from app.jsonapi.cursors import Key
 from app.jsonapi.filters import Build, relation_key
-from app.jsonapi.paging import Count, Rows, fetch_keyset, fetch_numbered, keyset_links, numbered_links
+from app.jsonapi.paging import Count, Rows, Slice, fetch_keyset, fetch_numbered, keyset_links, numbered_links
 from app.jsonapi.permissions import Access
 from app.jsonapi.plan import Item, Plan, default_order, identifier, linkage_key, order_keys, plan_for
 from app.jsonapi.query import Includes, Query
 from app.jsonapi.resource_type import Relation, ResourceType
 
 COUNT_CAP = 10_000
-MOST_INCLUDED = 2_000
+MOST_INCLUDED = 1_000
 
 JSONAPI = {"version": "1.1"}
 
@@ -88,18 +89,10 @@ class Reader:
             terms.append(narrowing(table))
         count = self._count(select(literal_column("1")).select_from(table).where(plan.criterion, *terms), exact)
         keys = order_keys(resource_type, self.query.sort, order or resource_type.order, self.access.scope)
-        statement, page = plan.statement.where(*terms), self.query.page
-        if self.by_cursor:
-            found = fetch_keyset(self._execute, statement, keys, page)
-            links = keyset_links(path, self.query.parameters, found)
-        else:
-            found = fetch_numbered(self._execute, statement, keys, page, count)
-            links = numbered_links(path, self.query.parameters, page, count, len(found.rows))
+        found, links = self._page(plan.statement.where(*terms), keys, path, count)
         items, included = self._with_included(plan, found.rows)
-        if self.by_cursor:
-            for item, row in zip(items, found.rows, strict=True):
-                item["meta"] = {"page": {"cursor": found.cursor(row)}}
-        document: Item = {"data": items, "links": links, "meta": count.meta(), "jsonapi": JSONAPI}
+        self._name_cursors(items, found)
+        document: Item = {"data": items, "links": links, "meta": found.meta(count), "jsonapi": JSONAPI}
         if self.query.includes_asked:
             document["included"] = included
         return document
@@ -115,12 +108,26 @@ class Reader:
         near, source = relation_key(relation, target.table)
         known = target.permissions.linkage(scope, target.table)
         statement = select(target.table.c.id).select_from(source).where(near == id_, known)
-        count, page = self._count(statement, exact=True), self.query.page
-        keys = order_keys(target, (), target.order, scope)
+        count = self._count(statement, exact=True)
+        found, links = self._page(statement, order_keys(target, (), target.order, scope), path, count)
+        identifiers: list[Item] = [{"type": target.name, "id": str(row[0])} for row in found.rows]
+        self._name_cursors(identifiers, found)
+        meta = found.meta(count)
+        return {"data": identifiers, "links": {**links, "related": related}, "meta": meta, "jsonapi": JSONAPI}
+
+    def _page(self, statement: Select[Any], keys: Sequence[Key], path: str, count: Count) -> tuple[Slice, Item]:
+        """The rows of the page that is asked for, and the links of it."""
+        parameters, page = self.query.parameters, self.query.page
+        if self.by_cursor:
+            found = fetch_keyset(self._execute, statement, keys, page)
+            return found, keyset_links(path, parameters, found)
         found = fetch_numbered(self._execute, statement, keys, page, count)
-        links = numbered_links(path, self.query.parameters, page, count, len(found.rows))
-        identifiers = [identifier(relation, row[0]) for row in found.rows]
-        return {"data": identifiers, "links": {**links, "related": related}, "meta": count.meta(), "jsonapi": JSONAPI}
+        return found, numbered_links(path, parameters, page, count, len(found.rows))
+
+    def _name_cursors(self, items: list[Item], found: Slice) -> None:
+        if self.by_cursor:
+            for item, row in zip(items, found.rows, strict=True):
+                item["meta"] = {"page": {"cursor": found.cursor(row)}}
 
     @property
     def by_cursor(self) -> bool:

@@ -1,6 +1,7 @@
 """The URLs below a resource: related resources and relationships, made for every relationship of a type."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from flask import Response, request
@@ -14,6 +15,7 @@ from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_linkage
 from app.jsonapi.idempotency import answered_once
 from app.jsonapi.permissions import Predicate, nobody
+from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE
 from app.jsonapi.reading import JSONAPI, of_parent
 from app.jsonapi.resource_type import Relation, ResourceType
@@ -31,13 +33,15 @@ class RelationView(View):
 class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
     """GET of the resources a to-many relationship holds."""
 
+    families = {"GET": LIST}
+
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
         return {"GET": cls.relation.target.permissions.read}
 
     def get(self, id: str) -> Response:
         self.allow(self.relation.target.permissions.read)
-        reader = self.reader(LIST, self.relation.target, id)
+        reader = self.reader(self.relation.target, id)
         parent = reader.find(self.type, id)
         narrowing = of_parent(self.relation, parent)
         found = reader.collection(self.relation.target, path(), narrowing, related=True, exact=True)
@@ -47,6 +51,8 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
 class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
     """GET of the resource a to-one relationship names: null where it names none, 404 where it is not shown."""
 
+    families = {"GET": DETAIL}
+
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
         return {"GET": cls.relation.target.permissions.read}
@@ -54,10 +60,11 @@ class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
     def get(self, id: str) -> Response:
         target = self.relation.target
         self.allow(target.permissions.read)
-        reader = self.reader(DETAIL, target, id)
+        reader = self.reader(target, id)
         linked = reader.linkage(self.type, reader.find(self.type, id), self.relation, path())["data"]
         if linked is None:
-            return answer({"data": None, "links": {"self": self_link()}, "jsonapi": JSONAPI})
+            nothing: Item = {"included": []} if reader.query.includes_asked else {}
+            return answer({"data": None, **nothing, "links": {"self": self_link()}, "jsonapi": JSONAPI})
         document = reader.resource(target, target.table.c.id == int(linked["id"]), related=True)
         if document is None:
             raise NotFound(f"This {target.name} is not shown.")
@@ -66,6 +73,8 @@ class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
 
 class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc]  # same
     """GET and PATCH of the linkage of a to-one relationship."""
+
+    families = {"GET": LINKAGE, "PATCH": LINKAGE}
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
@@ -77,12 +86,11 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
         permissions = cls._data_layer.type.permissions
         return nobody if cls.relation.field.dump_only else permissions.may_relate(cls.relation.name)
 
-    allowed: ClassVar[frozenset[str]] = LINKAGE
-
     def get(self, id: str) -> Response:
         self.allow(self.type.permissions.read)
-        reader = self.reader(self.allowed, name=id)
-        return answer(reader.linkage(self.type, reader.find(self.type, id), self.relation, path()))
+        reader = self.reader(name=id)
+        linkage = reader.linkage(self.type, reader.find(self.type, id), self.relation, path())
+        return self.collection(reader, linkage) if self.relation.many else answer(linkage)
 
     def patch(self, id: str) -> Response:
         return self.committed(self.write(id, "replace"))
@@ -90,7 +98,7 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
     def write(self, id: str, mode: Mode) -> Response:
         """The answer to a change of the linkage, nothing committed yet."""
         signed_in_viewer()
-        reader = self.reader(LINKAGE, name=id)
+        reader = replace(self.reader(name=id), with_cursors=False)
         linkage = read_linkage(read_json(request.get_data()), self.relation)
         row = self.row(id, reader.access)
         self.check_precondition(lambda: reader.linkage(self.type, row.id, self.relation, path()))
@@ -101,7 +109,7 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
 class RelationshipMany(RelationshipOne):
     """GET, PATCH, POST and DELETE of the linkage of a to-many relationship."""
 
-    allowed = PAGED_LINKAGE
+    families = {"GET": PAGED_LINKAGE, "PATCH": LINKAGE, "POST": LINKAGE, "DELETE": LINKAGE}
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:

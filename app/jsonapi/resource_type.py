@@ -29,6 +29,11 @@ class Attribute:
     expression: Expression
 
     @property
+    def is_volatile(self) -> bool:
+        """Whether the server writes it at any moment, so that clients send back what it was before."""
+        return bool(self.field.metadata.get("volatile"))
+
+    @property
     def is_readable(self) -> bool:
         """Whether it is ever printed: passwords are not."""
         return not self.field.load_only

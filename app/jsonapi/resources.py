@@ -24,6 +24,8 @@ from app.jsonapi.viewer import signed_in_viewer
 class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carries no types
     """GET and POST of a collection."""
 
+    families = {"GET": LIST, "POST": WRITE}
+
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
         permissions = cls._data_layer.type.permissions
@@ -37,13 +39,13 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
 
     def get(self) -> Response:
         self.allow(self.type.permissions.list)
-        reader = self.reader(LIST)
+        reader = self.reader()
         return self.collection(reader, reader.collection(self.type, path(), self.narrowing(), order=self.order))
 
     def post(self) -> Response:
         if self.type.permissions.create is not anyone:
             signed_in_viewer()
-        reader = self.reader(WRITE)
+        reader = self.reader()
         return answered_once(reader.access.viewer, lambda: self.create(reader))
 
     def create(self, reader: Reader) -> Response:
@@ -52,7 +54,7 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         row = self.layer.create_object(document, reader.access)
         stored = self.stored(row, reader)
         if stored is None:
-            raise RuntimeError("the author of a new resource cannot see it")
+            raise NotFound("What it belongs to has just gone away.")  # somebody deleted it, or took our rights
         link = stored["data"]["links"]["self"]
         response = answer({**stored, "links": {"self": link}}, 201)
         response.headers["Location"] = current_app.config["PUBLIC_URL"] + link
@@ -62,6 +64,8 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
 class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
     """GET, PATCH and DELETE of one resource."""
 
+    families = {"GET": DETAIL, "PATCH": WRITE, "DELETE": LINKAGE}
+
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
         permissions = cls._data_layer.type.permissions
@@ -69,7 +73,7 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
 
     def get(self, id: str) -> Response:
         self.allow(self.type.permissions.read)
-        reader = self.reader(DETAIL, name=id)
+        reader = self.reader(name=id)
         where = self.type.lookup(self.type.table, id)
         document = None if where is None else reader.resource(self.type, where)
         if document is None:
@@ -78,7 +82,7 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
 
     def patch(self, id: str) -> Response:
         signed_in_viewer()
-        reader = self.reader(WRITE, name=id)
+        reader = self.reader(name=id)
         document = read_changed_resource(read_json(request.get_data()), self.type)
         row = self.row(id, reader.access)
         if document.id != str(row.id):
@@ -86,11 +90,12 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
         self.check_precondition(lambda: self.plain(row, reader))
         self.layer.update_object(row, document, reader.access)
         stored = self.stored(row, reader)
-        return self.committed(Response(status=204) if stored is None else answer({**stored, "links": {"self": path()}}))
+        printed = Response(status=204) if stored is None else answer({**stored, "links": {"self": self_link()}})
+        return self.committed(printed)
 
     def delete(self, id: str) -> Response:
         signed_in_viewer()
-        reader = self.reader(LINKAGE, name=id)
+        reader = self.reader(name=id)
         row = self.row(id, reader.access)
         self.check_precondition(lambda: self.plain(row, reader))
         self.layer.delete_object(row, reader.access)

@@ -19,6 +19,8 @@ SHORT = 255
 LONG = 20_000
 URL_LIMIT = 2048
 INTEGER_LIMIT = 2**31 - 1
+EARLIEST_YEAR, LATEST_YEAR = 1900, 9000
+"""Far enough from the ends of the calendar that no zone leads over them."""
 
 
 class Schema(marshmallow_jsonapi.Schema):  # type: ignore[misc]  # the library carries no types
@@ -66,6 +68,8 @@ class Html(Text):
         cleaned = nh3.clean(text, tags=self.TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https", "mailto"})
         if self.required and not cleaned.strip():
             raise marshmallow.ValidationError("Must not be blank.")
+        if len(cleaned) > self.limit:
+            raise marshmallow.ValidationError(f"Longer than the limit of {self.limit} characters, once it is cleaned.")
         return cleaned
 
 
@@ -176,6 +180,8 @@ class Instant(marshmallow.fields.Field[datetime]):
             raise marshmallow.ValidationError("Must be a time like 2030-05-01T10:00:00+02:00.")
         try:
             moment = datetime.fromisoformat(value)
+            if not EARLIEST_YEAR <= moment.year <= LATEST_YEAR:
+                raise marshmallow.ValidationError(f"Must lie in the years {EARLIEST_YEAR} to {LATEST_YEAR}.")
             if moment.tzinfo is None:
                 raise marshmallow.ValidationError("Must say its offset from UTC, like 2030-05-01T10:00:00+02:00.")
             return moment.astimezone(UTC)

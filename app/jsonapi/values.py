@@ -1,6 +1,7 @@
 """Attributes as sent -> values to store: rights to each attribute, validation, errors with pointers."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import marshmallow
@@ -37,12 +38,18 @@ def writable(
 
 
 def _repeats(attribute: Attribute, sent: Any, printed: Any) -> bool:
-    if sent == printed or (not sent and not printed and not isinstance(sent, str)):
+    if sent == printed:
         return True
     try:
-        return bool(attribute.field.deserialize(sent) == printed)
+        value = attribute.field.deserialize(sent)
     except marshmallow.ValidationError:
-        return False
+        return not sent and not printed
+    if not value and (not printed or attribute.is_volatile):
+        return True  # as it was when the client read it
+    if isinstance(value, datetime) and isinstance(printed, datetime):
+        # JavaScript keeps milliseconds; what the server keeps writing may be newer than what the client has read.
+        return abs(value - printed) < timedelta(milliseconds=1) or (attribute.is_volatile and value < printed)
+    return bool(value == printed)
 
 
 def load(
@@ -54,7 +61,7 @@ def load(
         document = {"data": {"type": resource_type.name, "attributes": dashed}}
         return dict(resource_type.loader.load(document, partial=partial)), []
     except marshmallow.ValidationError as error:
-        return dict(error.valid_data or {}), list(_errors(resource_type, error))
+        return dict(error.valid_data or {}), list(_errors(error))
 
 
 def check_whole(resource_type: ResourceType, values: Mapping[str, Any]) -> Iterator[ApiError]:
@@ -69,8 +76,6 @@ def attribute_error(kind: type[ApiError], attribute: Attribute, message: str) ->
     return kind(message, pointer=f"/data/attributes/{attribute.key}", meta=meta)
 
 
-def _errors(resource_type: ResourceType, error: marshmallow.ValidationError) -> Iterator[ApiError]:
+def _errors(error: marshmallow.ValidationError) -> Iterator[ApiError]:
     for message in error.messages_dict["errors"]:
-        pointer, detail = message["source"]["pointer"], message["detail"]
-        key = pointer.removeprefix("/data/attributes/").partition("/")[0]
-        yield Unprocessable(detail, pointer=pointer, meta={"attribute": key, "message": detail})
+        yield Unprocessable(message["detail"], pointer=message["source"]["pointer"])

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 import orjson
 from flask import Response, request
 
-from app.errors import MEDIA_TYPE, NotFound, PreconditionFailed
+from app.errors import MEDIA_TYPE, BadRequest, NotFound, PreconditionFailed
 from app.extensions import db
 from app.jsonapi.cursors import PROFILE
 from app.jsonapi.negotiation import asks_for_profile, check_accept, check_content_type
@@ -20,6 +21,7 @@ from app.jsonapi.viewer import current_viewer
 from app.jsonapi.writing import DataLayer
 
 BODY_METHODS = frozenset({"POST", "PATCH"})
+LARGEST_ANSWER = 16 * 2**20
 
 
 class View:
@@ -27,6 +29,8 @@ class View:
 
     _data_layer: ClassVar[DataLayer]
     decorators: ClassVar[tuple[Any, ...]] = ()
+    families: ClassVar[Mapping[str, frozenset[str]]]
+    """The families of query parameters that each method takes."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -55,7 +59,7 @@ class View:
     def dispatch_request(self, **names: str) -> Response:
         """Negotiate, open the right kind of transaction, answer; what fails leaves nothing behind."""
         check_accept(request.headers)
-        if request.method in BODY_METHODS or request.content_length:
+        if request.method in BODY_METHODS or request.content_length or request.mimetype == MEDIA_TYPE:
             check_content_type(request.headers)
         if request.method in ("GET", "HEAD"):
             # A read needs no BEGIN and no ROLLBACK around it: two round trips less.
@@ -68,8 +72,9 @@ class View:
             raise
         return answer
 
-    def reader(self, allowed: frozenset[str], of: ResourceType | None = None, name: str | None = None) -> Reader:
+    def reader(self, of: ResourceType | None = None, name: str | None = None) -> Reader:
         """Reads what this request asks of a type; `name` is the URL segment that may name a private event."""
+        allowed = self.families["GET" if request.method == "HEAD" else request.method]
         query = self.query(allowed, of or self.type)
         viewer = current_viewer()
         with_cursors = asks_for_profile(request.headers, PROFILE)
@@ -118,6 +123,8 @@ class View:
 def answer(document: Item, status: int = 200, *, profile: str | None = None, extension: str | None = None) -> Response:
     """A JSON:API document as a response; its ETag is a hash of the bytes, which differ by URL and caller."""
     body = orjson.dumps(document)
+    if len(body) > LARGEST_ANSWER and request.method in ("GET", "HEAD"):
+        raise BadRequest(f"The answer would have more than {LARGEST_ANSWER} bytes: ask for less.", code="too-large")
     parameters = {"ext": extension, "profile": profile}
     content_type = MEDIA_TYPE + "".join(f'; {name}="{uri}"' for name, uri in parameters.items() if uri is not None)
     response = Response(body, status=status, content_type=content_type)
@@ -125,6 +132,8 @@ def answer(document: Item, status: int = 200, *, profile: str | None = None, ext
     response.set_etag(tag(body))
     if request.method in ("GET", "HEAD"):
         response.make_conditional(request)
+        if response.status_code == HTTPStatus.PRECONDITION_FAILED:
+            raise PreconditionFailed("It has changed since you read it.", header="If-Match")
     return response
 
 

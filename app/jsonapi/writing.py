@@ -5,6 +5,7 @@ commits: the resource does, once the answer is printed, so that no 500 can follo
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,11 +18,31 @@ from app.extensions import db
 from app.jsonapi.documents import Linkage, ResourceDocument
 from app.jsonapi.filters import relation_key
 from app.jsonapi.permissions import Access
-from app.jsonapi.plan import plan_for
+from app.jsonapi.plan import linkage_key, plan_for
 from app.jsonapi.resource_type import Relation, ResourceType
 from app.jsonapi.values import attribute_error, check_whole, is_locked, load, writable
 
 Mode = Literal["add", "remove", "replace"]
+Lock = Literal["share", "update"]
+
+
+@dataclass(frozen=True)
+class ToManyChange:
+    """What a request does to a to-many relationship, and where in it errors point."""
+
+    relation: Relation
+    ids: list[int]
+    mode: Mode
+    pointer: str
+
+    def rows(self, access: Access, also: Iterable[int] = (), *, lock: Lock = "share") -> dict[int, Any]:
+        """The rows on the other side by id, locked; 404 when one to be added or kept is not there for the caller."""
+        wanted = {*self.ids, *also}
+        found = {row.id: row for row in related_rows(self.relation, wanted, access, lock=lock)}
+        if self.mode != "remove" and not found.keys() >= set(self.ids):
+            raise NotFound(f"There is no such {self.relation.target.name} here.", pointer=self.pointer)
+        return found
+
 
 Related = list[tuple[Relation, Any]]
 """To-one relationships with the row each names, or None."""
@@ -57,9 +78,14 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
     def check_related(self, values: Mapping[str, Any], relation: Relation, other: Any) -> None:
         """Refuse a row on the other side of a to-one relationship that does not fit these values."""
 
-    def change_related(self, row: Any, relation: Relation, ids: list[int], mode: Mode, access: Access) -> None:
+    def change_related(self, row: Any, change: ToManyChange, access: Access) -> None:
         """Add, remove or replace what a to-many relationship holds."""
-        raise Forbidden(f"{relation.key} is not changed from this side.")
+        raise Forbidden(f"{change.relation.key} is not changed from this side.", pointer=change.pointer)
+
+    def require_relating(self, row: Any, relation: Relation, change: "ToManyChange | None", access: Access) -> None:
+        """403 unless the caller may change this relationship of the row."""
+        pointer = change.pointer if change else f"/data/relationships/{relation.key}"
+        access.require(self.type.permissions.may_relate(relation.name), row, pointer=pointer)
 
     def answer_access(self, row: Any, access: Access) -> Access:
         """Who reads the answer to a write: its author, also when he has only just come to be."""
@@ -71,6 +97,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         """Insert the resource of a document; its row, flushed."""
         sent = writable(self.type, document.attributes, {}, access, None)
         data, errors = load(self.type, sent, partial=False)
+        errors += document.errors
         missing = self._missing_relationships(document)
         raise_all([*errors, *missing] if missing else [])
         related = self._related(document.relationships, access)
@@ -84,7 +111,9 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         db.session.add(row)
         self.flush()
         self.after_create_object(row, access)
-        self._replace_to_many(row, document.relationships, access)
+        for change in self._replacements(row, document.relationships, access):
+            self.require_relating(row, change.relation, change, access)
+            self._apply(row, change, access)
         return row
 
     def get_object(self, where: ColumnElement[bool], access: Access) -> Any:
@@ -99,15 +128,21 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         restoring = self._take_restore(row, document, access)
         sent = writable(self.type, document.attributes, self._printed(row, document, access), access, row)
         data, errors = load(self.type, sent, partial=True)
-        changed = self._changed_to_one(row, document.relationships)
-        self._require_relating(row, changed, access)
+        errors += document.errors
+        changed = self._changed_to_one(row, document.relationships, access)
+        for name in changed:
+            self.require_relating(row, self.type.relations[name], None, access)
+        replacements = self._replacements(row, document.relationships, access)
+        for change in replacements:
+            self.require_relating(row, change.relation, change, access)
         related = self._related(changed, access)
         data |= _keys(related) | restoring
         whole = self._values(row) | data
         raise_all([*errors, *check_whole(self.type, whole)])
         self._check_related(whole, related)
         self._store(row, data, access)
-        self._replace_to_many(row, document.relationships, access)
+        for change in replacements:
+            self._apply(row, change, access)
 
     def delete_object(self, row: Any, access: Access) -> None:
         """Put a row into the trash."""
@@ -119,15 +154,15 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
 
     def update_relationship(self, row: Any, relation: Relation, linkage: Linkage, mode: Mode, access: Access) -> None:
         """Change one relationship of a row."""
-        access.require(self.type.permissions.may_relate(relation.name), row)
-        if isinstance(linkage, list):
+        change = ToManyChange(relation, linkage, mode, "/data") if isinstance(linkage, list) else None
+        self.require_relating(row, relation, change, access)
+        if change is not None:
             self._refuse_read_only(relation, "/data")
-            self.change_related(row, relation, linkage, mode, access)
-            self.flush()
+            self._apply(row, change, access)
             return
         if linkage is None and relation.field.required:
             raise Unprocessable(f"{relation.key} cannot be empty.", pointer="/data")
-        related = self._related(self._changed_to_one(row, {relation.name: linkage}, "/data"), access, "/data")
+        related = self._related(self._changed_to_one(row, {relation.name: linkage}, access, "/data"), access, "/data")
         self._check_related(self._values(row), related)
         self._store(row, _keys(related), access)
 
@@ -144,6 +179,10 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             raise attribute_error(Conflict, self.type.attributes[attribute], message) from None
 
     # Steps
+
+    def _apply(self, row: Any, change: ToManyChange, access: Access) -> None:
+        self.change_related(row, change, access)
+        self.flush()
 
     def _store(self, row: Any, data: dict[str, Any], access: Access) -> None:
         self.before_update_object(row, data, access)
@@ -176,12 +215,14 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             if relation.field.required and document.relationships.get(name) is None
         ]
 
-    def _changed_to_one(self, row: Any, sent: Mapping[str, Linkage], pointer: str | None = None) -> dict[str, Linkage]:
-        """The to-one relationships that differ from the row; 403 for a fixed one."""
+    def _changed_to_one(
+        self, row: Any, sent: Mapping[str, Linkage], access: Access, pointer: str | None = None
+    ) -> dict[str, Linkage]:
+        """The to-one relationships that differ from what the row shows; 403 for a fixed one."""
         changed: dict[str, Linkage] = {}
         for name, linkage in sent.items():
             relation = self.type.relations[name]
-            if relation.local is None or getattr(row, relation.local) == linkage:
+            if relation.local is None or self._shown(row, relation, access) == linkage:
                 continue
             at = pointer or f"/data/relationships/{relation.key}"
             if relation.field.fixed:
@@ -190,14 +231,17 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             changed[name] = linkage
         return changed
 
+    def _shown(self, row: Any, relation: Relation, access: Access) -> Any:
+        """The linkage as read: null where a guarded relationship leads into the trash."""
+        if not relation.field.guarded:
+            return getattr(row, str(relation.local))
+        table = self.type.table
+        statement = select(linkage_key(relation, table, access.scope)).where(table.c.id == row.id)
+        return db.session.connection().execute(statement, access.parameters()).scalar()
+
     def _refuse_read_only(self, relation: Relation, pointer: str) -> None:
         if relation.field.dump_only:
             raise Forbidden(f"{relation.key} is not changed from this side.", pointer=pointer)
-
-    def _require_relating(self, row: Any, changed: Mapping[str, Linkage], access: Access) -> None:
-        for name in changed:
-            pointer = f"/data/relationships/{self.type.relations[name].key}"
-            access.require(self.type.permissions.may_relate(name), row, pointer=pointer)
 
     def _related(self, sent: Mapping[str, Linkage], access: Access, pointer: str | None = None) -> Related:
         """The rows that to-one linkage names; 404 for what the caller cannot know of."""
@@ -223,24 +267,27 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
     def _values(self, row: Any) -> dict[str, Any]:
         return {column.key: getattr(row, column.key) for column in self.type.table.c}
 
-    def _replace_to_many(self, row: Any, sent: Mapping[str, Linkage], access: Access) -> None:
+    def _replacements(self, row: Any, sent: Mapping[str, Linkage], access: Access) -> list[ToManyChange]:
+        """The to-many relationships of a document that differ from what the row holds."""
+        changes = []
         for name, linkage in sent.items():
             relation = self.type.relations[name]
-            if not isinstance(linkage, list) or set(linkage) == set(linked_ids(row, relation, access)):
-                continue
-            pointer = f"/data/relationships/{relation.key}"
-            self._refuse_read_only(relation, pointer)
-            access.require(self.type.permissions.may_relate(name), row, pointer=pointer)
-            self.change_related(row, relation, linkage, "replace", access)
-            self.flush()
+            if isinstance(linkage, list) and set(linkage) != set(linked_ids(row, relation, access)):
+                self._refuse_read_only(relation, f"/data/relationships/{relation.key}")
+                changes.append(ToManyChange(relation, linkage, "replace", f"/data/relationships/{relation.key}/data"))
+        return changes
 
 
-def related_rows(relation: Relation, ids: Iterable[int], access: Access) -> list[Any]:
-    """The rows with these ids on the other side that the caller may know of."""
+def related_rows(relation: Relation, ids: Iterable[int], access: Access, *, lock: Lock = "share") -> list[Any]:
+    """The rows with these ids on the other side that the caller may know of.
+
+    They are locked, in the order of their ids, so that nobody trashes one before this transaction has linked it.
+    """
     target = relation.target
     known = target.permissions.linkage(access.scope, target.table)
     statement = select(target.model).where(target.table.c.id.in_(sorted(ids)), known).order_by(target.table.c.id)
-    return list(db.session.scalars(statement, access.parameters()))
+    locked = statement.with_for_update(of=target.model, read=lock == "share")
+    return list(db.session.scalars(locked, access.parameters()))
 
 
 def linked_ids(row: Any, relation: Relation, access: Access) -> list[int]:

@@ -3,8 +3,9 @@
 Each view is one transaction, committed at its end. Answers are plain JSON and never cached; errors are JSON:API's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any, get_type_hints
 
 from flask import Blueprint, Response, jsonify
 
@@ -16,18 +17,27 @@ from app.jsonapi.viewer import signed_in_viewer
 from app.users import accounts, sign_ins
 from app.users.auth import get_identity
 from app.users.forms import Form, read_form
-from app.users.passwords import check_length
+from app.users.passwords import LONGEST, SHORTEST, check_length
+from app.users.sign_ins import Tokens
 
 routes = Blueprint("accounts", __name__)
 
 View = Callable[[], Response]
 
+TEXT = {"type": "string"}
+NEW_PASSWORD = {"type": "string", "minLength": SHORTEST, "maxLength": LONGEST}
+TOKENS = get_type_hints(Tokens)
+MESSAGE = {"message": str}
 
-def _route(method: str, *paths: str, may: Predicate) -> Callable[[View], View]:
-    """Register a view, with and without a trailing slash, and name who may call it."""
+
+def _route(
+    method: str, *paths: str, may: Predicate, gives: Mapping[str, type], takes: Mapping[str, Any] | None = None
+) -> Callable[[View], View]:
+    """Register a view, with and without a trailing slash; name who may call it, its form and its answer."""
 
     def register(view: View) -> View:
         view.permission = words(may)  # type: ignore[attr-defined]  # read by `manage.py routes`
+        view.takes, view.gives = takes, gives  # type: ignore[attr-defined]  # read by /openapi.json
         for path in paths:
             routes.add_url_rule(path, view_func=view, methods=[method], strict_slashes=False)
         return view
@@ -41,7 +51,7 @@ def _never_cached(response: Response) -> Response:
     return response
 
 
-@_route("POST", "/auth/session", "/v1/auth/login", may=anyone)
+@_route("POST", "/auth/session", "/v1/auth/login", may=anyone, takes={"email": TEXT, "password": TEXT}, gives=TOKENS)
 def log_in() -> Response:
     """An e-mail address (also called username) and a password become tokens."""
     form = read_form()
@@ -54,7 +64,7 @@ def log_in() -> Response:
     return jsonify(asdict(tokens))
 
 
-@_route("POST", "/v1/auth/token/refresh", may=anyone)
+@_route("POST", "/v1/auth/token/refresh", may=anyone, takes={"refresh_token": TEXT}, gives=TOKENS)
 def refresh() -> Response:
     """A refresh token becomes a new pair."""
     tokens = sign_ins.rotate(read_form().text("refresh_token"))
@@ -64,7 +74,7 @@ def refresh() -> Response:
     return jsonify(asdict(tokens))
 
 
-@_route("POST", "/v1/auth/logout", may=signed_in)
+@_route("POST", "/v1/auth/logout", may=signed_in, gives={"success": bool})
 def log_out() -> Response:
     """The session of the caller ends, also when its access token has expired already."""
     identity = get_identity()
@@ -75,7 +85,13 @@ def log_out() -> Response:
     return jsonify(success=True)
 
 
-@_route("POST", "/v1/auth/change-password", may=signed_in)
+@_route(
+    "POST",
+    "/v1/auth/change-password",
+    may=signed_in,
+    takes={"old-password": TEXT, "new-password": NEW_PASSWORD},
+    gives={"password-changed": bool},
+)
 def change_password() -> Response:
     """The old password is replaced; all other sessions end."""
     viewer = signed_in_viewer()
@@ -87,7 +103,7 @@ def change_password() -> Response:
     return jsonify({"password-changed": True})
 
 
-@_route("POST", "/v1/auth/verify-email", may=anyone)
+@_route("POST", "/v1/auth/verify-email", may=anyone, takes={"token": TEXT}, gives=MESSAGE)
 def verify_email() -> Response:
     """The token of a verification mail verifies the address it went to."""
     form = read_form()
@@ -97,7 +113,7 @@ def verify_email() -> Response:
     return jsonify(message="Email Verified")
 
 
-@_route("POST", "/v1/auth/resend-verification-email", may=anyone)
+@_route("POST", "/v1/auth/resend-verification-email", may=anyone, takes={"email": TEXT}, gives=MESSAGE)
 def resend_verification_email() -> Response:
     """Another verification mail; the answer does not tell whether there is such an account."""
     email = read_form().text("email")
@@ -107,7 +123,7 @@ def resend_verification_email() -> Response:
     return jsonify(message="If this address waits for verification, a mail is on its way.")
 
 
-@_route("POST", "/v1/auth/reset-password", may=anyone)
+@_route("POST", "/v1/auth/reset-password", may=anyone, takes={"email": TEXT}, gives=MESSAGE)
 def order_reset() -> Response:
     """A mail with a reset token; the answer does not tell whether there is such an account."""
     email = read_form().text("email")
@@ -117,7 +133,7 @@ def order_reset() -> Response:
     return jsonify(message="If there is an account with this address, a mail is on its way.")
 
 
-@_route("PATCH", "/v1/auth/reset-password", may=anyone)
+@_route("PATCH", "/v1/auth/reset-password", may=anyone, takes={"token": TEXT, "password": NEW_PASSWORD}, gives=MESSAGE)
 def reset_password() -> Response:
     """The token of a reset mail sets a new password; all sessions end."""
     form = read_form()
@@ -129,7 +145,7 @@ def reset_password() -> Response:
     return jsonify(message="Password changed. Log in with it.")
 
 
-@_route("POST", "/v1/users/check_email", may=anyone)
+@_route("POST", "/v1/users/check_email", may=anyone, takes={"email": TEXT}, gives={"exists": bool})
 def check_email() -> Response:
     """Whether there is an account with this address."""
     email = read_form().text("email")
@@ -137,7 +153,7 @@ def check_email() -> Response:
     return jsonify(exists=accounts.is_taken(email))
 
 
-@_route("GET", "/v1/users/user-details/get-user-id", may=signed_in)
+@_route("GET", "/v1/users/user-details/get-user-id", may=signed_in, gives={"user_id": int})
 def get_user_id() -> Response:
     """The id of the caller."""
     return jsonify(user_id=signed_in_viewer().id)

@@ -85,8 +85,8 @@ def _in_one_team(users: FromClause) -> ColumnElement[bool]:
 
 
 def user_itself(viewer: Viewer, row: Any) -> bool:
-    """The user, or an admin."""
-    return viewer.is_admin or (row is not None and viewer.id == row.id)
+    """The user, or an admin; a super admin is only touched by his like."""
+    return viewer.id == row.id or (viewer.is_admin and (viewer.is_super_admin or not row.is_super_admin))
 
 
 def admin_later(viewer: Viewer, row: Any) -> bool:
@@ -117,6 +117,7 @@ PERMISSIONS = Permissions(
     delete=user_itself,
     write={
         "password": freshly_signed_in,
+        "email": freshly_signed_in,  # whoever holds it can reset the password
         "is_super_admin": super_admin_later,
         **dict.fromkeys(("is_admin", "is_verified", "is_blocked", "is_sales_admin", "is_marketer"), admin_later),
     },

@@ -65,6 +65,7 @@ class UserData(DataLayer):
             keep = access.viewer.sign_in_id if access.viewer.id == row.id else None
             revoke_all(row.id, except_sign_in_id=keep)
         if "email" in data and data["email"].lower() != row.email.lower():
+            throttle.count("change-email", str(row.id))
             data.setdefault("is_verified", False)
 
     def before_delete_object(self, row: Any, access: Access) -> None:

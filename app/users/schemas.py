@@ -20,6 +20,9 @@ class Email(Text):
             raise marshmallow.ValidationError(f"{str(error).capitalize()}.") from None
 
 
+WRITTEN_BY_THE_SERVER = {"dump_only": True, "metadata": {"volatile": True}}
+
+
 class UserSchema(Schema):
     """Attributes and relationships of a user."""
 
@@ -66,11 +69,11 @@ class UserSchema(Schema):
     is_blocked = Flag()
     is_sales_admin = Flag()
     is_marketer = Flag()
-    is_user_owner = Flag(dump_only=True)
-    is_user_organizer = Flag(dump_only=True)
-    is_user_coorganizer = Flag(dump_only=True)
+    is_user_owner = Flag(**WRITTEN_BY_THE_SERVER)
+    is_user_organizer = Flag(**WRITTEN_BY_THE_SERVER)
+    is_user_coorganizer = Flag(**WRITTEN_BY_THE_SERVER)
     created_at = Instant(dump_only=True)
     deleted_at = Instant(dump_only=True)
-    last_accessed_at = Instant(dump_only=True)
+    last_accessed_at = Instant(**WRITTEN_BY_THE_SERVER)
 
     events = Relationship("event", many=True, dump_only=True)

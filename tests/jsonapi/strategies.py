@@ -1,6 +1,7 @@
 """What clients could send, made from the schemas and routes: valid, nearly valid and absurd."""
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -46,8 +47,8 @@ class Request:
 
 
 def mostly(usual: Strategy, odd: Strategy = odd_json) -> Strategy:
-    """The usual nine times out of ten."""
-    return st.integers(0, 9).flatmap(lambda number: odd if number == 9 else usual)
+    """The usual, but once in 25 times the odd."""
+    return st.integers(0, 24).flatmap(lambda number: odd if number == 24 else usual)
 
 
 def often(usual: Strategy, nothing: Any) -> Strategy:
@@ -96,7 +97,7 @@ class Wire:
             "user": [caller.id for caller in world.callers.values() if caller.id],
         }
         self.identifiers = [*world.identifiers.values()]
-        self.roles = st.sampled_from(sorted(world.callers))
+        self.roles = st.sampled_from(sorted(world.callers)) | st.sampled_from(["owner", "admin"])
         rules = [rule for rule in world.app.url_map.iter_rules() if rule.rule.startswith(("/v1/", "/auth/"))]
         self.routes = sorted((rule.rule, sorted(rule.methods or ())) for rule in rules)
 
@@ -113,7 +114,7 @@ class Wire:
         if draw(mostly(st.just(True), st.just(False))):
             resource["attributes"] = draw(mostly(self.attributes(type_, complete=id_ is None)))
         resource["relationships"] = draw(mostly(self.relationships(type_, complete=id_ is None)))
-        if draw(st.integers(0, 9)) == 9:
+        if draw(mostly(st.just(False), st.just(True))):
             resource[draw(odd_text | st.sampled_from(["lid", "id", "links", "meta", "@at"]))] = draw(odd_json)
         return draw(mostly(st.just({"data": resource})))
 
@@ -186,9 +187,10 @@ class Wire:
         return mostly(st.sampled_from([*type_.relations.values()]).flatmap(longer), odd_text)
 
     def _sort_key(self, type_: ResourceType) -> Strategy:
+        keys = ["id", *(each.key for each in type_.attributes.values() if not each.field.load_only)]
         hops = [(each.key, each.target) for each in type_.relations.values()]
         hop = st.sampled_from(hops).flatmap(lambda way: _field_name(way[1]).map(lambda name: f"{way[0]}.{name}"))
-        return mostly(_field_name(type_) | hop, odd_text)
+        return mostly(st.sampled_from(keys).flatmap(spelled), hop | _field_name(type_) | odd_text)
 
     def _filter_parameter(self, type_: ResourceType) -> Strategy:
         def filtered(attribute: Attribute) -> Strategy:
@@ -225,14 +227,152 @@ class Wire:
         return mostly(compare | compare | joined | st.fixed_dictionaries({"not": inner}) | related)
 
     def _cursor(self) -> Strategy:
-        from base64 import urlsafe_b64encode  # noqa: PLC0415
-
         made = st.lists(odd_scalar, max_size=3).map(lambda keys: urlsafe_b64encode(json.dumps(keys).encode()).decode())
         return made | odd_text
 
+    # Operations
+
+    def operations(self) -> Strategy:
+        """A document of the atomic extension."""
+        some = st.lists(mostly(self._operation()), min_size=1, max_size=4)
+        return mostly(st.fixed_dictionaries({"atomic:operations": some}))
+
+    def _operation(self) -> Strategy:
+        return st.sampled_from(self.types).flatmap(lambda type_: st.composite(self._operation_on)(type_))
+
+    def _operation_on(self, draw: Any, type_: ResourceType) -> dict[str, Any]:
+        op = draw(mostly(st.sampled_from(["add", "update", "remove"])))
+        id_ = draw(mostly(st.sampled_from(self.ids[type_.name]), odd_scalar))
+        relation = draw(often(st.sampled_from([*type_.relations.values()]), None))
+        reference = {"type": type_.name, **draw(mostly(st.just({"id": str(id_)}), st.just({"lid": "a"})))}
+        made: dict[str, Any] = {"op": op}
+        if relation is not None:
+            made["ref"] = {**reference, "relationship": relation.key}
+            made["data"] = draw(mostly(self.linkage(relation)))
+        elif op == "add":
+            made["data"] = draw(self.document(type_).map(_with_lid))
+        else:
+            made |= draw(st.sampled_from([{"ref": reference}, {"href": f"{type_.path}/{id_}"}]))
+            made["data"] = draw(self.document(type_, id_).map(_data))
+        return made
+
+    # Requests
+
+    def reading(self) -> Strategy:
+        """GET of any resource route with a query string about what it answers."""
+        routes = [route for route in self.routes if "GET" in route[1] and _named(route[0])]
+        return st.sampled_from(routes).flatmap(lambda route: self._reading(route[0]))
+
+    def _reading(self, rule: str) -> Strategy:
+        type_, relation = _named(rule) or (self.types[0], None)
+        query = self.query(relation.target if relation is not None else type_)
+        return st.builds(Request, self.roles, st.just("GET"), self.path(rule), query)
+
+    def writing(self) -> Strategy:
+        """A document to any resource route that takes one."""
+        writable = ("POST", "PATCH", "DELETE")
+        routes = [(rule, method) for rule, methods in self.routes if _named(rule) for method in methods]
+        return st.sampled_from([each for each in routes if each[1] in writable]).flatmap(self._writing)
+
+    def _writing(self, route: tuple[str, str]) -> Strategy:
+        rule, method = route
+        type_, relation = _named(rule) or (self.types[0], None)
+
+        def sent(path: str) -> Strategy:
+            id_ = path.split("/")[3] if "<id>" in rule else None
+            document = (
+                self.document(type_, int(id_) if id_ and id_.isdigit() else id_)
+                if relation is None
+                else mostly(st.fixed_dictionaries({"data": self.linkage(relation)}))
+            )
+            included = self._joined("include", self._path(type_, 2))
+            query = often(included, "") if relation is None and method != "DELETE" else mostly(st.just(""), included)
+            body = st.none() if method == "DELETE" and relation is None else document.map(json.dumps)
+            return st.builds(Request, self.roles, st.just(method), st.just(path), query, self.conditions(), body)
+
+        return self.path(rule).flatmap(sent)
+
+    def operating(self) -> Strategy:
+        """Several writes at once."""
+        headers = st.just({"Content-Type": f'{JSONAPI}; ext="{EXTENSION}"'})
+        body = self.operations().map(json.dumps)
+        return st.builds(Request, self.roles, st.just("POST"), st.just("/v1/operations"), st.just(""), headers, body)
+
+    def anything(self) -> Strategy:
+        """Any method on any route, with headers and a body that may have nothing to do with it."""
+        methods = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS", "TRACE", "X"]
+        fitting = [(rule, method) for rule, known in self.routes for method in known]
+        route = st.sampled_from(fitting) | st.tuples(
+            st.sampled_from(fitting).map(lambda each: each[0]), st.sampled_from(methods)
+        )
+        query = often(st.sampled_from(self.types).flatmap(self.query), "")
+        accounts = st.dictionaries(st.sampled_from(["email", "password", "token", "data"]), odd_json, max_size=3)
+        documents = st.sampled_from(self.types).flatmap(self.document)
+        body = st.none() | st.one_of(accounts, documents, odd_json).map(json.dumps) | odd_text
+        return route.flatmap(
+            lambda each: st.builds(Request, self.roles, st.just(each[1]), self.path(each[0]), query, headers(), body)
+        )
+
+    def path(self, rule: str) -> Strategy:
+        """The path of a route, its names filled in."""
+        type_ = next((each for each in self.types if rule.startswith(f"{each.path}/")), self.types[0])
+        names: list[Any] = [*self.ids[type_.name], *(self.identifiers if type_.name == "event" else ())]
+        name = mostly(st.sampled_from(names).map(str), odd_text.filter(bool))
+        return name.map(lambda text: rule.replace("<id>", quote(text, safe="", errors="surrogatepass")))
+
+    def conditions(self) -> Strategy:
+        """Headers of a write."""
+        return st.fixed_dictionaries(
+            {}, optional={"If-Match": st.sampled_from(["*", '"a"', "W/", ""]), "Idempotency-Key": visible_text}
+        )
+
+
+visible_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+
+
+def headers() -> Strategy:
+    """Headers of every kind, some of them ours."""
+    parameters = st.sampled_from(
+        ["", "; q=0.5", f'; ext="{EXTENSION}"', f'; profile="{PROFILE}"', "; charset=utf-8", ";"]
+    )
+    media_type = st.builds(
+        "".join, st.tuples(st.sampled_from([JSONAPI, "application/json", "*/*", "text"]), parameters)
+    )
+    named = {
+        "Accept": media_type,
+        "Content-Type": media_type,
+        "Authorization": st.sampled_from(["JWT", "Bearer a.b.c", "Basic YTpi", "JWT " + "x" * 5000]),
+        "If-None-Match": st.sampled_from(["*", '"a", W/"b"', ","]),
+        "If-Match": st.sampled_from(["*", '"a", W/"b"', ","]),
+        "Idempotency-Key": st.sampled_from(["a", "a b", "x" * 300]),
+        "X-Request-ID": st.sampled_from(["a", "{}", "x" * 300]),
+        "Range": st.sampled_from(["bytes=0-1", "bytes=-", "x"]),
+        "Origin": st.just("https://example.com"),
+        "Host": st.sampled_from(["evil.example", "a b", "[", ""]),
+        "X-Forwarded-For": st.just("1.2.3.4"),
+    }
+    return st.fixed_dictionaries({}, optional={name: mostly(usual, visible_text) for name, usual in named.items()})
+
+
+def _named(rule: str) -> tuple[ResourceType, Relation | None] | None:
+    """The type whose resources a route is about, and the relationship that it names."""
+    for type_ in TYPES.values():
+        if rule == type_.path or rule.startswith((f"{type_.path}/<id>", f"{type_.path}/upcoming")):
+            return type_, type_.relation(rule.rpartition("/")[2]) if "<id>/" in rule else None
+    return None
+
+
+def _data(document: Any) -> Any:
+    return document.get("data") if isinstance(document, dict) else document
+
+
+def _with_lid(document: Any) -> Any:
+    resource = _data(document)
+    return {**resource, "lid": "a"} if isinstance(resource, dict) else resource
+
 
 def _parameter(name: str, value: str) -> str:
-    return f"{quote(name, safe='[]', errors='replace')}={quote(value, safe=',', errors='replace')}"
+    return f"{quote(name, safe='[]', errors='surrogatepass')}={quote(value, safe=',', errors='surrogatepass')}"
 
 
 def _field_name(type_: ResourceType) -> Strategy:
@@ -242,8 +382,9 @@ def _field_name(type_: ResourceType) -> Strategy:
 
 
 def _attributes(draw: Any, required: Iterable[Attribute], known: list[Attribute]) -> dict[str, Any]:
-    chosen = [*required, *draw(st.lists(st.sampled_from(known), max_size=2))]
+    writable = [each for each in known if not each.field.dump_only]
+    chosen = [*required, *draw(st.lists(mostly(st.sampled_from(writable), st.sampled_from(known)), max_size=2))]
     made = {draw(spelled(each.key)): draw(mostly(value_of(each.field))) for each in chosen}
-    if draw(st.integers(0, 9)) == 9:
+    if draw(mostly(st.just(False), st.just(True))):
         made[draw(odd_text | st.just("@at"))] = draw(odd_json)
     return made

@@ -1,0 +1,97 @@
+"""The operations that are not JSON:API: accounts, health and the description itself."""
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from inspect import cleandoc
+from typing import Any
+
+from app import errors
+from app.openapi.fields import Json
+from app.openapi.responses import ALWAYS, answered, content, empty, refusals
+from app.openapi.schemas import object_of, reference
+
+JSON = "application/json"
+TYPES: Mapping[type, Json] = {str: {"type": "string"}, int: {"type": "integer"}, bool: {"type": "boolean"}}
+REFUSED = (
+    errors.BadRequest,
+    errors.ContentTooLarge,
+    errors.UnsupportedMediaType,
+    errors.Unprocessable,
+    errors.TooManyRequests,
+)
+"""What may become of a form."""
+
+View = Callable[..., Any]
+
+
+def shared_schemas() -> dict[str, Json]:
+    """What /health-check says, and /readyz, in the words of py-healthcheck."""
+    seconds: Json = {"type": "number"}
+    result: dict[str, Json] = {
+        "checker": {"type": "string"},
+        "output": {"type": "string"},
+        "passed": {"type": "boolean"},
+        "timestamp": seconds,
+        "expires": seconds,
+        "response_time": seconds,
+    }
+    report: dict[str, Json] = {
+        "hostname": {"type": "string"},
+        "status": {"enum": ["success", "failure"]},
+        "timestamp": seconds,
+        "results": {"type": "array", "items": object_of(result, result)},
+        "response_time": seconds,
+    }
+    return {"HealthReport": object_of(report, report), "Alive": object_of({"status": {"const": "success"}}, ["status"])}
+
+
+def described_account(view: View) -> Json:
+    """A route of accounts: its form, its answer."""
+    takes: Mapping[str, Json] | None = getattr(view, "takes")  # noqa: B009  # set by the route, unknown to mypy
+    gives: Mapping[str, type] = getattr(view, "gives")  # noqa: B009  # same
+    answer = object_of({name: TYPES[kind] for name, kind in gives.items()}, gives)
+    refused = (*(REFUSED if takes else ()), errors.Unauthenticated, *ALWAYS)
+    described = {
+        **_words(view),
+        "tags": ["auth"],
+        "responses": {
+            **answered(HTTPStatus.OK, "The answer.", answer, media_type=JSON),
+            **refusals(refused),
+        },
+    }
+    return {**described, "requestBody": _form(takes)} if takes else described
+
+
+def described_health(view: View, schema: str) -> Json:
+    """A probe: 200 or 503, the same body."""
+    responses = answered(HTTPStatus.OK, "All is well.", reference(schema), media_type=JSON)
+    if schema == "HealthReport":
+        unwell = reference(schema)
+        responses |= answered(HTTPStatus.SERVICE_UNAVAILABLE, "Something is not.", unwell, media_type=JSON)
+    return {**_words(view), "tags": ["health"], "responses": responses}
+
+
+def described_description(view: View) -> Json:
+    """/openapi.json itself."""
+    schema = object_of({"openapi": {"type": "string"}}, ["openapi"])
+    return {
+        **_words(view),
+        "tags": ["description"],
+        "parameters": [reference("IfNoneMatch", "parameters")],
+        "responses": {
+            **answered(HTTPStatus.OK, "The description.", schema, "ETag", media_type=JSON),
+            **empty(HTTPStatus.NOT_MODIFIED, "It is as it was."),
+        },
+    }
+
+
+def _form(takes: Mapping[str, Json]) -> Json:
+    """The members of a form, on their own or inside `data`; dashes may be underscores."""
+    form = object_of(takes, takes)
+    wrapped = object_of({"data": form}, ["data"])
+    return {"required": True, "content": content({"anyOf": [form, wrapped]}, JSON)}
+
+
+def _words(view: View) -> Json:
+    summary, _, more = cleandoc(view.__doc__ or "").partition("\n")
+    return {"summary": summary.rstrip("."), **({"description": more.strip()} if more else {})}

@@ -1,0 +1,29 @@
+"""/openapi.json: the API described for generators of clients and tools like Swagger UI."""
+
+import orjson
+from flask import Blueprint, Flask, Response, current_app, request
+
+from app.openapi.document import build
+
+openapi = Blueprint("openapi", __name__)
+
+
+def install(app: Flask) -> None:
+    """Answer; made once a process, when it is first asked for."""
+    app.register_blueprint(openapi)
+
+
+@openapi.get("/openapi.json")
+def show() -> Response:
+    """The OpenAPI 3.1 document of this server."""
+    body = current_app.extensions.get("openapi")
+    if body is None:
+        body = current_app.extensions["openapi"] = orjson.dumps(build(current_app))
+    response = Response(body, content_type="application/json")
+    response.headers["Cache-Control"] = "no-cache"  # kept, but asked about each time
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+show.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`

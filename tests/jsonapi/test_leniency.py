@@ -1,0 +1,51 @@
+"""What widespread clients send by default, and what they need in an answer."""
+
+from typing import Any
+
+import pytest
+
+from tests.world import World, data, errors, resource
+
+
+@pytest.mark.parametrize("member", ["links", "meta"])
+def test_links_and_meta_that_come_back_among_the_attributes_are_ignored(world: World, member: str) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    sent = {"name": "Renamed", member: data(world.owner.get(path))["links"]}
+
+    changed = data(world.owner.update(path, "event", sent))
+
+    assert changed["attributes"]["name"] == "Renamed"
+
+
+def test_a_resource_with_its_linkage_comes_back_whole(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    read = data(world.owner.get(f"{path}?include=owner,organizers,coorganizers,faqs,faq-types"))
+    read["attributes"]["name"] = "Renamed"
+
+    changed = data(world.owner.send("PATCH", path, {"data": read, "included": [read]}))
+
+    assert changed["attributes"]["name"] == "Renamed"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "related", "field"),
+    [
+        ({"question": " "}, {"event": "published"}, "question"),
+        ({"nonsense": 1}, {"event": "published"}, "nonsense"),
+        ({}, {}, "event"),
+        ({}, {"event": "published", "faq_type": "draft"}, "faq-type"),
+    ],
+    ids=["invalid", "unknown", "missing", "unfitting"],
+)
+def test_each_error_of_a_field_names_it_for_a_form(
+    world: World, attributes: dict[str, Any], related: dict[str, str], field: str
+) -> None:
+    rows = {"event": world.events, "faq_type": world.types}
+    linked = {name: rows[name][key] for name, key in related.items()}
+    sent = {"question": "Who?", "answer": "We", **attributes}
+
+    answer = world.owner.send("POST", "/v1/faqs", {"data": resource("faq", None, sent, linked)})
+
+    assert answer.status_code == 422
+    (error,) = errors(answer)
+    assert error["meta"] == {"attribute": field, "message": error["detail"]}

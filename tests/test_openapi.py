@@ -1,0 +1,319 @@
+"""/openapi.json is valid, names what the server serves, and says of every answer what it is."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from jsonschema import Draft202012Validator, FormatChecker
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from werkzeug.test import TestResponse
+
+from app.jsonapi.operations import EXTENSION
+from app.openapi.document import UNDESCRIBED, build
+from app.routes import listed
+from tests.docs.sources import actions, unnamed
+from tests.world import EVENTS, JSONAPI, World, data, linkage, resource
+
+Json = dict[str, Any]
+
+ATOMIC = f'{JSONAPI};ext="{EXTENSION}"'
+
+
+@pytest.fixture(scope="module")
+def description(app: Flask) -> Json:
+    """The document, as it is served."""
+    document: Json = app.test_client().get("/openapi.json").get_json()
+    return document
+
+
+class Described:
+    """The description with every object closed: what it does not name may not be there."""
+
+    def __init__(self, app: Flask, description: Json) -> None:
+        self.app = app
+        self.document = closed(description)
+
+    def faults(self, response: TestResponse) -> list[str]:
+        """Where an answer differs from what is said of its operation."""
+        answers = self._operation(response)["responses"]
+        said = answers.get(str(response.status_code))
+        if said is None:
+            return [f"{response.status_code} is not described"]
+        said = self._followed(said)
+        missing = [name for name in response.headers if name in self._known_headers() - said["headers"].keys()]
+        if "content" not in said:
+            return [*missing, *(["a body"] if response.data else [])]
+        schema = next((body["schema"] for kind, body in said["content"].items() if same_type(kind, response)), None)
+        if schema is None:
+            return [f"{response.content_type} is not described"]
+        return [*missing, *self._differences(schema, response.get_json(force=True))]
+
+    def _operation(self, response: TestResponse) -> Json:
+        adapter = self.app.url_map.bind("localhost")
+        rule, _values = adapter.match(response.request.path, response.request.method, return_rule=True)
+        path = re.sub(r"<(\w+)>", r"{\1}", rule.rule.rstrip("/"))
+        operation: Json = self.document["paths"][path][response.request.method.lower()]
+        return operation
+
+    def _known_headers(self) -> set[str]:
+        return set(self.document["components"]["headers"]) - {"Vary"}  # flask-cors says Vary everywhere
+
+    def _followed(self, said: Json) -> Json:
+        while "$ref" in said:
+            _, _, section, name = said["$ref"].split("/")
+            said = self.document["components"][section][name]
+        return said
+
+    def _differences(self, schema: Json, answer: Any) -> list[str]:
+        whole = {**schema, "components": self.document["components"]}
+        found = Draft202012Validator(whole, format_checker=FormatChecker()).iter_errors(answer)
+        return [f"{error.json_path}: {error.message[:300]}" for error in found]
+
+
+def closed(schema: Any) -> Any:
+    """The same, and no members but those that are named."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(value) for name, value in schema.items()}
+    is_object = schema.get("type") == "object" and "properties" in schema
+    return {"additionalProperties": False, **made} if is_object else made
+
+
+def same_type(described: str, response: TestResponse) -> bool:
+    """Whether an answer is of this media type; `profile` is free to come and go, `ext` is not."""
+    sent = re.sub(r'; profile="[^"]*"', "", response.content_type)
+    return described == sent
+
+
+@pytest.fixture(scope="module")
+def described(app: Flask, description: Json) -> Described:
+    """The closed description."""
+    return Described(app, description)
+
+
+def test_it_is_valid_openapi(description: Json) -> None:
+    OpenAPIV31SpecValidator(description).validate()
+
+
+def test_it_names_every_route_and_method_and_the_reverse(app: Flask, description: Json) -> None:
+    served = {
+        (method, unnamed(route["path"]))
+        for route in listed(app)
+        for method in route["methods"]
+        if not route["path"].startswith(UNDESCRIBED)
+    }
+
+    assert operations(description) == served
+
+
+def test_it_names_what_the_blueprint_names(description: Json) -> None:
+    documented = {(action.method, action.path) for action in actions()}
+
+    assert operations(description) - {("GET", "/openapi.json")} == documented - {("GET", "/openapi.json")}
+
+
+def operations(description: Json) -> set[tuple[str, str]]:
+    """Methods and paths with unnamed variables."""
+    return {
+        (method.upper(), unnamed(path))
+        for path, item in description["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+
+
+def test_every_operation_has_an_id_of_its_own(description: Json) -> None:
+    items = [item[method] for item in description["paths"].values() for method in item if method != "parameters"]
+    ids = {operation["operationId"] for operation in items}
+
+    assert len(ids) == len(items)
+
+
+def test_every_component_is_used(description: Json) -> None:
+    used = set(references(description))
+    made = {
+        f"#/components/{section}/{name}"
+        for section, components in description["components"].items()
+        if section != "securitySchemes"
+        for name in components
+    }
+
+    # An error that no operation knows: there is none with that method.
+    assert made - used == {"#/components/responses/MethodNotAllowed"}
+    assert used - made == set()
+
+
+def references(value: Any) -> Iterator[str]:
+    """Every $ref."""
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_it_is_made_once_and_has_an_etag(app: Flask) -> None:
+    client = app.test_client()
+    first = client.get("/openapi.json")
+    again = client.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
+
+    assert (first.status_code, again.status_code, again.data) == (200, 304, b"")
+    assert app.extensions["openapi"] == first.data
+
+
+def test_its_server_is_the_configured_one(app: Flask, description: Json) -> None:
+    assert description["servers"] == [{"url": app.config["PUBLIC_URL"]}]
+    assert build(app) == description
+
+
+@pytest.mark.parametrize("role", ["anonymous", "owner", "admin"])
+def test_what_is_read_is_as_described(world: World, described: Described, description: Json, role: str) -> None:
+    caller = world.callers[role]
+    found = []
+    for path in paths_with_get(description):
+        for id_ in ids_for(path, world):
+            included = ",".join(includes(description, path)[:6])
+            for query in ("", f"?include={included}") if included else ("",):
+                response = caller.get(path.replace("{id}", id_) + query)
+                found += [(path, id_, query, fault) for fault in described.faults(response)]
+
+    assert found == []
+
+
+def paths_with_get(description: Json) -> list[str]:
+    """What can be read; probes are asked elsewhere."""
+    return [path for path, item in description["paths"].items() if "get" in item and path.startswith("/v1/")]
+
+
+def ids_for(path: str, world: World) -> list[str]:
+    """One id of each state that a path can name, and one of nothing."""
+    if "{id}" not in path:
+        return [""]
+    by_type: dict[str, dict[str, int]] = {"events": world.events, "faq-types": world.types, "faqs": world.faqs}
+    rows = by_type.get(path.split("/")[2])
+    users = [str(world.callers[role].id) for role in ("owner", "stranger")]
+    return [*(users if rows is None else (str(rows[state]) for state in EVENTS)), "999999999"]
+
+
+def includes(description: Json, path: str) -> list[str]:
+    """What can be included there."""
+    named = [each for each in references(description["paths"][path]["get"]) if "/Include" in each]
+    if not named:
+        return []
+    parameter = description["components"]["parameters"][named[0].rsplit("/", 1)[1]]
+    listed_paths: list[str] = parameter["schema"]["items"]["enum"]
+    return listed_paths
+
+
+def test_what_writes_answer_is_as_described(world: World, described: Described) -> None:
+    event, type_, faq = world.events["published"], world.types["published"], world.faqs["published"]
+    owner, stranger = world.owner, world.stranger
+    created = owner.create("/v1/faqs?include=event", "faq", {"question": "Why?", "answer": "So."}, event=event)
+    related = f"/v1/events/{event}/relationships/organizers"
+    users = {"data": linkage("user", [stranger.id])}
+    answers = [
+        created,
+        owner.create("/v1/faqs", "faq", {"question": "", "answer": 1}, event=event),
+        owner.create("/v1/faqs", "faq"),
+        owner.create("/v1/faqs", "event"),
+        stranger.create("/v1/events", "event", {"name": "New", "timezone": "UTC", "starts-at": "2030-01-01T00:00:00Z"}),
+        world.anonymous.create("/v1/events", "event", {"name": "New", "timezone": "UTC"}),
+        world.anonymous.create("/v1/users", "user", {"email": "new@example.com", "password": "a good password"}),
+        stranger.update(f"/v1/users/{stranger.id}", "user", {"public-name": "Somebody", "is-admin": True}),
+        stranger.update(f"/v1/users/{stranger.id}", "user", {"public-name": "Somebody"}),
+        owner.update(f"/v1/faqs/{faq}", "faq", {"position": 3}, faq_type=type_),
+        stranger.update(f"/v1/faqs/{faq}", "faq", {"position": 3}),
+        owner.send("PATCH", f"/v1/faqs/{faq}", {"data": resource("faq", str(faq), {}, {})}, If_Match='"other"'),
+        owner.send("POST", related, users),
+        owner.send("PATCH", related, users),
+        owner.send("DELETE", related, users),
+        owner.send("DELETE", related, users, Content_Type="text/plain"),
+        owner.send("PATCH", f"/v1/faqs/{faq}/relationships/faq-type", {"data": None}),
+        owner.send("POST", "/v1/faq-types", b"{", Idempotency_Key="one"),
+        owner.send("POST", "/v1/faq-types", b"x" * 2**21),
+        owner.delete(f"/v1/faqs/{data(created)['id']}"),
+        owner.delete(f"/v1/faqs/{data(created)['id']}"),
+    ]
+
+    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
+    assert {answer.status_code for answer in answers} >= {200, 201, 400, 401, 403, 404, 409, 412, 413, 415, 422}
+
+
+def test_what_operations_answer_is_as_described(world: World, described: Described) -> None:
+    new = {"type": "faq-type", "lid": "t", "attributes": {"name": "Food"}}
+    new["relationships"] = {"event": {"data": linkage("event", world.events["published"])}}
+    steps = [{"op": "add", "data": new}, {"op": "remove", "ref": {"type": "faq-type", "lid": "t"}}]
+    document = {"atomic:operations": steps}
+    done = world.owner.send("POST", "/v1/operations", document, Content_Type=ATOMIC)
+    refused = world.stranger.send("POST", "/v1/operations", document, Content_Type=ATOMIC)
+
+    assert (done.status_code, refused.status_code) == (200, 403)
+    assert described.faults(done) + described.faults(refused) == []
+
+
+def test_a_page_by_cursor_is_as_described(world: World, described: Described) -> None:
+    accept = f'{JSONAPI};profile="https://jsonapi.org/profiles/ethanresnick/cursor-pagination"'
+    response = world.admin.get("/v1/events?page[size]=1", Accept=accept)
+
+    assert data(response)[0]["meta"]["page"]["cursor"]
+    assert described.faults(response) == []
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health-check"])
+def test_what_probes_answer_is_as_described(app: Flask, described: Described, path: str) -> None:
+    assert described.faults(app.test_client().get(path)) == []
+
+
+def test_the_form_of_an_account_is_what_its_route_asks_for(
+    world: World, description: Json, described: Described
+) -> None:
+    for path, item in description["paths"].items():
+        for method, operation in item.items():
+            if method == "parameters" or operation["tags"] != ["auth"] or "requestBody" not in operation:
+                continue
+            form = operation["requestBody"]["content"]["application/json"]["schema"]["anyOf"][0]["properties"]
+            whole = dict.fromkeys(form, "x" * 10)
+            for name in form:
+                sent = {other: value for other, value in whole.items() if other != name}
+                answer = world.owner.send(method.upper(), path, sent, Content_Type="application/json")
+                assert [error["code"] for error in answer.get_json(force=True)["errors"]] == ["missing-member"]
+                assert [error["source"] for error in answer.get_json(force=True)["errors"]] == [{"pointer": f"/{name}"}]
+            answer = world.owner.send(method.upper(), path, whole, Content_Type="application/json")
+            assert "missing-member" not in answer.get_data(as_text=True)
+            assert described.faults(answer) == []
+
+
+def test_what_accounts_answer_is_as_described(world: World, described: Described) -> None:
+    client = world.app.test_client()
+    person = {"email": "new@example.com", "password": "a good password"}
+    world.anonymous.create("/v1/users", "user", person)
+    signed_in = client.post("/auth/session", json=person)
+    tokens = signed_in.get_json()
+    headers = {"Authorization": f"JWT {tokens['access_token']}"}
+    answers = [
+        signed_in,
+        client.post("/v1/auth/login", json={"data": person}),
+        client.post("/v1/auth/login", json={**person, "password": "wrong password"}),
+        client.post("/v1/users/check_email", json={"email": person["email"]}),
+        client.get("/v1/users/user-details/get-user-id", headers=headers),
+        client.post("/v1/auth/resend-verification-email", json={"email": person["email"]}),
+        client.post("/v1/auth/reset-password", json={"email": person["email"]}),
+        client.post(
+            "/v1/auth/change-password",
+            json={"old-password": person["password"], "new-password": "a new password"},
+            headers=headers,
+        ),
+        client.post("/v1/auth/token/refresh", json={"refresh_token": tokens["refresh_token"]}),
+        client.post("/v1/auth/logout", headers=headers),
+        client.post("/v1/auth/logout"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 401, *[200] * 7, 401]
+    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []

@@ -1,0 +1,84 @@
+"""Requests made up from /openapi.json, by Schemathesis: no fault of ours, and answers as they are described."""
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import APIOperation, Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.schemas import BaseSchema
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from app.openapi.document import build
+from tests.world import World
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+TAGS = ["auth", "description", "events", "faq-types", "faqs", "health", "operations", "users"]
+CALLERS = ("anonymous", "owner", "admin")
+SEED = 20260101
+EXAMPLES = 10
+
+repeatable = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+"""The same requests each time."""
+
+
+def read(world: World) -> BaseSchema:
+    """The description, as Schemathesis reads it."""
+    schema = schemathesis.openapi.from_dict(build(world.app))
+    schema.app = world.app
+    return schema
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_made_up_requests_get_the_answers_that_are_described(world: World, tag: str, mode: GenerationMode) -> None:
+    operations = [result.ok() for result in read(world).include(tag=tag).get_all_operations()]
+
+    assert operations
+    for operation in operations:
+        if mode is GenerationMode.POSITIVE or operation.body:
+            answers_well(operation, mode, world)
+
+
+def answers_well(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, world: World) -> None:
+    """Ask for one operation, for things that are there and as people with different rights."""
+    rows = {"events": world.events, "faqs": world.faqs, "faq-types": world.types}.get(operation.path.split("/")[2:3][0])
+    ids = list(rows.values()) if rows else [world.callers[name].id for name in CALLERS[1:]]
+
+    @seed(SEED)
+    @repeatable
+    @given(operation.as_strategy(generation_mode=mode), st.sampled_from(CALLERS), st.sampled_from(ids))
+    def ask(case: Case, caller: str, id_: int) -> None:
+        if "id" in case.path_parameters:
+            case.path_parameters["id"] = str(id_)
+        case.headers.pop("Authorization", None)
+        if token := world.callers[caller].token:
+            case.headers["Authorization"] = f"JWT {token}"
+        case.call_and_validate(checks=CHECKS)
+
+    ask()
+
+
+def test_every_operation_is_asked_for(world: World) -> None:
+    named = {tag for result in read(world).get_all_operations() for tag in result.ok().tags}
+
+    assert named == set(TAGS)
