@@ -24,8 +24,12 @@ def install(app: Flask) -> None:
 
 
 def _read() -> None:
-    if request.endpoint is None or not (request.content_length or "Transfer-Encoding" in request.headers):
+    is_chunked = "Transfer-Encoding" in request.headers
+    if request.endpoint is None or not (request.content_length or is_chunked):
         return
+    if is_chunked:
+        # Granian ends the input where the body ends, but does not say so; Werkzeug would read nothing.
+        request.environ["wsgi.input_terminated"] = True
     if not _readers.acquire(blocking=False):
         raise Unavailable("Too many bodies are being sent at this moment.", headers={"Retry-After": "5"})
     try:

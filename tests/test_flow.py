@@ -27,6 +27,14 @@ def call(url: str, method: str = "GET", document: Any = None, token: str = "") -
     return status, json.loads(text) if text.startswith("{") else text
 
 
+def attempt_get(url: str) -> int:
+    """The status of a GET, 0 where there was no answer in time."""
+    try:
+        return call(url)[0]
+    except OSError:
+        return 0
+
+
 def resource(type_: str, attributes: Any, id_: str | None = None, **related: tuple[str, str]) -> dict[str, Any]:
     """A document with one resource."""
     made: dict[str, Any] = {"type": type_, "attributes": attributes}

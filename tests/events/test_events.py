@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.events.models import Event, EventRole, new_identifier
 from app.extensions import db
@@ -209,6 +209,58 @@ def test_faqs_are_not_moved_from_the_side_of_the_event(world: World) -> None:
     for method in ("POST", "PATCH", "DELETE"):
         answer = world.owner.send(method, path, {"data": [{"type": "faq", "id": str(world.faqs["draft"])}]})
         assert answer.status_code == 403
+
+
+def test_a_member_may_leave_but_throw_nobody_else_out(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}/relationships/coorganizers"
+
+    other = world.coorganizer.send("DELETE", path, {"data": [member(world.coorganizer), member(world.organizer)]})
+    left = world.coorganizer.send("DELETE", path, {"data": [member(world.coorganizer)]})
+    again = world.stranger.send("DELETE", path, {"data": [member(world.stranger)]})
+
+    assert (other.status_code, left.status_code, again.status_code) == (403, 200, 403)
+    assert ids(world.owner.get(path)) == []
+
+
+def test_an_event_handed_over_and_a_new_team_at_once(world: World) -> None:
+    path = f"/v1/events/{world.events['draft']}"
+
+    answer = world.owner.update(path, "event", {}, owner=world.organizer.id, organizers=[world.owner.id])
+
+    assert answer.status_code == 200
+    assert ids(world.owner.get(f"{path}/relationships/organizers")) == [world.owner.id]
+
+
+def test_a_member_nobody_knows_in_a_patch_of_the_event(world: World) -> None:
+    answer = world.owner.update(f"/v1/events/{world.events['published']}", "event", {}, organizers=[10**9])
+
+    assert (answer.status_code, pointers(answer)) == (404, {"/data/relationships/organizers/data"})
+
+
+def test_an_event_does_not_come_back_to_an_owner_who_is_gone(world: World) -> None:
+    path = f"/v1/events/{world.events['others']}"
+    world.other.delete(path)
+    assert world.other.delete(f"/v1/users/{world.other.id}").status_code == 200
+
+    refused = world.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None})
+    restored = world.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None}, owner=world.stranger.id)
+
+    assert (refused.status_code, restored.status_code) == (409, 200)
+
+
+def test_what_the_server_wrote_meanwhile_may_be_sent_back_as_it_was(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    read = data(world.owner.get(path))
+    created = read["attributes"]["created-at"]
+    read["attributes"]["created-at"] = created[:23] + "Z"  # as a Date of JavaScript prints it
+    with world.app.app_context():
+        db.session.execute(
+            update(Event).where(Event.id == int(read["id"])).values(ical_url="https://example.com/a.ics")
+        )
+        db.session.commit()
+
+    assert world.owner.send("PATCH", path, {"data": read}).status_code == 200
+    assert world.owner.update(path, "event", {"ical-url": "https://example.com/b.ics"}).status_code == 403
 
 
 def test_identifiers_are_never_all_digits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,16 @@ def test_deleting_a_type_leaves_its_faqs_without_a_type(world: World) -> None:
     )
 
 
+def test_a_faq_sent_back_keeps_the_type_that_is_in_the_trash(world: World) -> None:
+    faq, type_ = f"/v1/faqs/{world.faqs['published']}", f"/v1/faq-types/{world.types['published']}"
+    world.owner.delete(type_)
+
+    assert world.owner.send("PATCH", faq, {"data": data(world.owner.get(faq))}).status_code == 200
+    world.admin.update(f"{type_}?get_trashed=true", "faq-type", {"deleted-at": None})
+
+    assert data(world.owner.get(faq))["relationships"]["faq-type"]["data"]["id"] == type_.rpartition("/")[2]
+
+
 def test_a_type_of_another_event_is_refused_everywhere(world: World) -> None:
     foreign, event = world.types["draft"], world.events["published"]
     faq = f"/v1/faqs/{world.faqs['published']}"

@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import func, update
 
+from app.extensions import db
+from app.users.models import User
 from tests.world import Caller, World, data, errors, pointers
 
 PASSWORD = "correct horse"
@@ -180,6 +183,35 @@ def test_a_blocked_user_is_signed_out(world: World) -> None:
     world.admin.update(f"/v1/users/{world.stranger.id}", "user", {"is-blocked": True})
 
     assert world.stranger.get("/v1/events").status_code == 401
+
+
+def test_a_super_admin_is_touched_by_his_like_alone(world: World) -> None:
+    path = f"/v1/users/{world.super_admin.id}"
+
+    for change in ({"password": "hacked hacked"}, {"is-blocked": True}, {"email": "mine@example.com"}):
+        assert world.admin.update(path, "user", change).status_code == 403
+    assert world.admin.delete(path).status_code == 403
+    assert world.super_admin.update(path, "user", {"details": "me"}).status_code == 200
+
+
+def test_the_first_edit_after_a_log_in_may_send_everything_back(world: World) -> None:
+    id_ = data(sign_up(world, **{"is-admin": "false"}))["id"]
+    caller = log_in(world, "new@example.com")
+    read = data(caller.get(f"/v1/users/{id_}"))
+    with world.app.app_context():
+        db.session.execute(update(User).where(User.id == int(id_)).values(last_accessed_at=func.now()))
+        db.session.commit()
+
+    assert caller.send("PATCH", f"/v1/users/{id_}", {"data": read}).status_code == 200
+
+
+def test_a_new_address_is_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Any] = []
+    monkeypatch.setattr("app.users.resources.throttle.count", lambda *what: counted.append(what))
+
+    world.stranger.update(f"/v1/users/{world.stranger.id}", "user", {"email": "else@example.com"})
+
+    assert counted == [("change-email", str(world.stranger.id))]
 
 
 def test_the_events_of_a_user_are_his_own_to_see(world: World) -> None:
