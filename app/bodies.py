@@ -8,7 +8,7 @@ import threading
 
 from flask import Flask, request
 
-from app.errors import BadRequest, Unavailable
+from app.errors import BadRequest, ContentTooLarge, Unavailable
 
 LARGEST_BODY = 2**20
 MOST_READERS = 192
@@ -36,5 +36,7 @@ def _read() -> None:
         body = request.get_data()
     finally:
         _readers.release()
+    if is_chunked and len(body) >= LARGEST_BODY:
+        raise ContentTooLarge  # Werkzeug stops reading there and says nothing
     if request.content_length is not None and len(body) < request.content_length:
         raise BadRequest("The body ends before its Content-Length.", code="incomplete-body")

@@ -51,7 +51,7 @@ def main() -> None:
         task = progress.add_task("asking", total=requests)
         while (sent := progress.tasks[0].completed) < requests:
             # One token lives for 15 minutes, a step for less.
-            step = itertools.islice(mixed(place.headers(), random.Random(sent)), requests // STEPS)  # noqa: S311  # no secret
+            step = itertools.islice(mixed(place.headers(), random.Random(sent)), max(requests // STEPS, 1))  # noqa: S311  # no secret
             progress.advance(task, send_all(web.port, step))
             seen.append(resident_bytes(web.pid))
             progress.update(task, description=f"{seen[-1] / MB:.1f} MB")
