@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from app.jsonapi.filters import MOST_TERMS, OPERATORS, ORDERED, PATTERNS, comparable
+from app.jsonapi.filters import MOST_PATTERNS, MOST_TERMS, OPERATORS, ORDERED, PATTERNS, comparable
 from app.jsonapi.permissions import Scope
 from app.jsonapi.query import (
     BIGGEST_PAGE_NUMBER,
@@ -124,8 +124,8 @@ def _comparison(key: str, value: Json, operators: Iterable[str]) -> Json:
 def _filter(type_: ResourceType) -> Json:
     """The JSON spelling of filters."""
     description = (
-        f"A list of at most {MOST_TERMS} terms that all hold: `name`, `op` and `val`, or `and`, `or`, `not` with "
-        "terms inside; `has` and `any` take a term about the related resources."
+        f"A list of terms that all hold, at most {MOST_TERMS} and {MOST_PATTERNS} patterns among them: `name`, `op` "
+        "and `val`, or `and`, `or`, `not` with terms inside; `has` and `any` take a term about the related resources."
     )
     names = ["id", *(each.key for each in _comparable(type_)), *(each.key for each in type_.relations.values())]
     term = {

@@ -7,13 +7,14 @@ from typing import Any
 
 from app import errors
 from app.openapi.fields import Json
-from app.openapi.responses import ALWAYS, answered, content, empty, refusals
+from app.openapi.responses import answered, content, empty, refusals
 from app.openapi.schemas import object_of, reference
 
 JSON = "application/json"
 TYPES: Mapping[type, Json] = {str: {"type": "string"}, int: {"type": "integer"}, bool: {"type": "boolean"}}
 REFUSED = (
     errors.BadRequest,
+    errors.Conflict,
     errors.ContentTooLarge,
     errors.UnsupportedMediaType,
     errors.Unprocessable,
@@ -50,7 +51,7 @@ def described_account(view: View) -> Json:
     takes: Mapping[str, Json] | None = getattr(view, "takes")  # noqa: B009  # set by the route, unknown to mypy
     gives: Mapping[str, type] = getattr(view, "gives")  # noqa: B009  # same
     answer = object_of({name: TYPES[kind] for name, kind in gives.items()}, gives)
-    refused = (*(REFUSED if takes else ()), errors.Unauthenticated, *ALWAYS)
+    refused = (*(REFUSED if takes else ()), errors.Unauthenticated, errors.Unavailable)
     described = {
         **_words(view),
         "tags": ["auth"],

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
-from app import errors
-from app.errors import MEDIA_TYPE, ApiError
+from app.errors import MEDIA_TYPE
 from app.jsonapi.relations import RelatedList, RelatedOne, RelationshipMany, RelationshipOne, RelationView
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.view import View
@@ -13,9 +11,9 @@ from app.openapi.fields import Json
 from app.openapi.parameters import parameters_of
 from app.openapi.responses import (
     ALWAYS,
+    CREATING,
     EXTENDED,
-    READING,
-    WITH_BODY,
+    WRITING,
     answered,
     content,
     empty,
@@ -26,8 +24,7 @@ from app.openapi.schemas import component, linkage_taken, reference
 
 TAGGED = ("ETag", "Vary")
 POSTED = (*TAGGED, "Idempotent-Replayed")
-CONDITIONAL = (errors.PreconditionFailed,)
-LIMITED = (errors.TooManyRequests,)
+FAILURES = {"GET": ALWAYS, "POST": CREATING, "PATCH": WRITING, "DELETE": WRITING}
 BODY_TYPES = (MEDIA_TYPE, "application/json")
 
 SUMMARIES: Mapping[type, Mapping[str, str]] = {
@@ -63,7 +60,7 @@ def described(view: type[View], method: str) -> Json:
         ),
         "tags": [type_.plural],
         "parameters": [*_queries(view, method), *_headers(view, method)],
-        "responses": {**_success(view, method), **refusals(_failures(view, method))},
+        "responses": {**_success(view, method), **refusals(FAILURES[method])},
     }
     body = _body(view, method)
     return (
@@ -79,7 +76,7 @@ def described_operations() -> Json:
         "tags": ["operations"],
         "parameters": [reference("IdempotencyKey", "parameters")],
         "requestBody": {"required": True, "content": content(reference("Operations"), EXTENDED)},
-        "responses": {**results, **refusals((*READING, *WITH_BODY, *LIMITED, *ALWAYS))},
+        "responses": {**results, **refusals(CREATING)},
     }
 
 
@@ -136,12 +133,3 @@ def _ok(schema: str, *headers: str) -> Json:
 def _unchanged() -> Json:
     not_modified = {"description": "It is as it was.", "headers": headers_of("ETag")}
     return {str(HTTPStatus.NOT_MODIFIED.value): not_modified}
-
-
-def _failures(view: type[View], method: str) -> list[type[ApiError]]:
-    kinds: list[Any] = [*READING, *ALWAYS]
-    if method != "GET":
-        kinds += WITH_BODY
-        kinds += LIMITED if method == "POST" else ()
-        kinds += CONDITIONAL if method in ("PATCH", "DELETE") or issubclass(view, RelationView) else ()
-    return kinds

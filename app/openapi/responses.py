@@ -25,9 +25,20 @@ HEADERS = {
 OF_ERRORS = {errors.Unauthenticated: ("WWW-Authenticate",), errors.Unavailable: ("Retry-After",)}
 """Headers that an error brings along; 429 may do without Retry-After."""
 
-READING = (errors.BadRequest, errors.Unauthenticated, errors.Forbidden, errors.NotFound, errors.NotAcceptable)
-ALWAYS = (errors.Unavailable,)
-WITH_BODY = (errors.Conflict, errors.ContentTooLarge, errors.UnsupportedMediaType, errors.Unprocessable)
+ALWAYS = (
+    errors.BadRequest,
+    errors.Unauthenticated,
+    errors.Forbidden,
+    errors.NotFound,
+    errors.NotAcceptable,
+    errors.PreconditionFailed,
+    errors.UnsupportedMediaType,
+    errors.Unavailable,
+)
+"""What any request to a JSON:API view may come to."""
+
+WRITING = (*ALWAYS, errors.Conflict, errors.ContentTooLarge, errors.Unprocessable)
+CREATING = (*WRITING, errors.TooManyRequests)
 
 
 def shared_headers() -> dict[str, Json]:

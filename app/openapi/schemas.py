@@ -34,15 +34,20 @@ def shared_schemas() -> dict[str, Json]:
     """What the documents of all types have in common."""
     pages = {name: nullable(LINK) for name in ("first", "last", "prev", "next")}
     source = object_of({name: {"type": "string"} for name in ("pointer", "parameter", "header")})
+    kind = object_of({"type": LINK})
     error = {name: {"type": "string"} for name in ("id", "status", "code", "title", "detail")}
-    count: dict[str, Json] = {"count": {"type": "integer", "minimum": 0}, "count-is-exact": {"const": False}}
+    counted: dict[str, Json] = {
+        "count": {"type": "integer", "minimum": 0},
+        "count-is-exact": {"const": False},
+        "page": object_of({"rangeTruncated": {"const": True}}),
+    }
     return {
         "JsonApi": object_of({"version": {"const": "1.1"}}, ["version"]),
         "SelfLink": object_of({"self": LINK}, ["self"]),
         "RelationshipLinks": object_of({"self": LINK, "related": LINK}, ["self", "related"]),
         "PageLinks": object_of({"self": LINK, **pages}, ["self", *pages]),
         "LinkageLinks": object_of({"self": LINK, "related": LINK, **pages}, ["self", "related"]),
-        "ListMeta": object_of(count, ["count"]),
+        "ListMeta": object_of(counted, ["count"]),
         "ItemMeta": object_of({"page": object_of({"cursor": {"type": "string"}}, ["cursor"])}),
         "Resource": {
             "oneOf": [reference(component(each)) for each in TYPES.values()],
@@ -51,7 +56,7 @@ def shared_schemas() -> dict[str, Json]:
                 "mapping": {each.name: f"#/components/schemas/{component(each)}" for each in TYPES.values()},
             },
         },
-        "Error": object_of({**error, "source": source, "meta": {"type": "object"}}, error),
+        "Error": object_of({**error, "source": source, "links": kind, "meta": {"type": "object"}}, error),
         "ErrorDocument": document(errors={"type": "array", "items": reference("Error"), "minItems": 1}),
         "MetaDocument": document(meta=object_of({"message": {"type": "string"}}, ["message"])),
         "Operations": _operations(),
@@ -81,7 +86,7 @@ def schemas_of(type_: ResourceType) -> dict[str, Json]:
     ways = {each.many for other in TYPES.values() for each in other.relations.values() if each.target is type_}
     return {
         name: _resource(type_),
-        f"{name}Identifier": object_of({"type": {"const": type_.name}, "id": ID}, ["type", "id"]),
+        f"{name}Identifier": _identifier(type_),
         f"{name}Document": document(data=itself, links=self_link, may=included),
         f"{name}List": document(data=listed, **page, may=included),
         **(to_one if False in ways else {}),
@@ -96,6 +101,10 @@ def linkage_taken(relation: Relation) -> Json:
     identifier = reference(f"{component(relation.target)}Identifier")
     data = {"type": "array", "items": identifier, "maxItems": MOST_LINKAGES} if relation.many else identifier
     return object_of({"data": data if relation.many or relation.field.required else nullable(data)}, ["data"])
+
+
+def _identifier(type_: ResourceType) -> Json:
+    return object_of({"type": {"const": type_.name}, "id": ID, "meta": reference("ItemMeta")}, ["type", "id"])
 
 
 def _resource(type_: ResourceType) -> Json:

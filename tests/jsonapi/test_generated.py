@@ -95,7 +95,7 @@ def planted(world: World, servers: dict[str, str]) -> Iterator[Planted]:
         for name, caller in world.callers.items():
             if caller.id:
                 values = {"password_hash": f"hash of {name} q7x", "contact": f"contact of {name} q7x"}
-                values["email"] = f"{name}.q7x@example.com"
+                values["email"] = f"q7x.{name}@example.com"
                 db.session.execute(update(User).where(User.id == caller.id).values(values))
                 secrets |= {values["password_hash"]: set(), values["contact"]: {name, *ADMINS}}
                 secrets[values["email"]] = {name, *ADMINS}

@@ -1,4 +1,4 @@
-// devour-client: models by definition; types go out in plural, a GET carries an empty body.
+// devour-client: models by definition; types go out in plural, ids as they are, URLs may end with a slash.
 import assert from 'node:assert/strict'
 import JsonApi from 'devour-client'
 import { root, signIn } from './session.js'
@@ -19,7 +19,7 @@ api.define('faq', {
   'faq-type': { jsonApi: 'hasOne', type: 'faq-type' },
 })
 
-const { data: events } = await api.findAll('event', { sort: 'name', page: { size: 2 } })
+const { data: events } = await api.findAll('event', { filter: { state: 'published' }, sort: 'name', page: { size: 2 } })
 assert.deepEqual(events.map((each) => each.name), ['Garden Party', 'Open Tech Summit'])
 
 const { data: event } = await api.find('event', 1, { include: 'faqs,faq-types' })

@@ -11,7 +11,7 @@ const schema = new RecordSchema({
   models: {
     event: {
       keys,
-      attributes: { name: text, startsAt: { type: 'datetime' } },
+      attributes: { name: text, state: text, startsAt: { type: 'datetime' } },
       relationships: {
         faqs: { kind: 'hasMany', type: 'faq', inverse: 'event' },
         faqTypes: { kind: 'hasMany', type: 'faqType', inverse: 'event' },
@@ -51,7 +51,8 @@ const api = new JSONAPISource({
   }),
 })
 
-const events = await api.query((q) => q.findRecords('event').sort('name'), { page: { size: 2 } })
+const published = { attribute: 'state', value: 'published' }
+const events = await api.query((q) => q.findRecords('event').filter(published).sort('name'), { page: { size: 2 } })
 assert.deepEqual(events.map((each) => each.attributes.name), ['Garden Party', 'Open Tech Summit'])
 
 const { data: event, details: [response] } = await api.query((q) => q.findRecord(events[1]), {

@@ -3,7 +3,7 @@
 import os
 
 import requests
-from jsonapi_client import Inclusion, Modifier, Session
+from jsonapi_client import Filter, Inclusion, Modifier, Session
 from jsonapi_client.exceptions import DocumentError
 
 ROOT = os.environ["API_ROOT"]
@@ -37,7 +37,7 @@ def refusal(session: Session) -> DocumentError:
 
 
 with Session(ROOT, schema=SCHEMA, request_kwargs={"headers": sign_in(), "timeout": 10}) as session:
-    events = session.get("events", Modifier("sort=name&page[size]=2"))
+    events = session.get("events", Filter(state="published") + Modifier("sort=name&page[size]=2"))
     assert [each.name for each in events.resources] == ["Garden Party", "Open Tech Summit"]
     everything = list(session.iterate("events", Modifier("sort=name&page[size]=2")))
     assert [each.name for each in everything] == ["Garden Party", "Open Tech Summit", "Winter Camp"]

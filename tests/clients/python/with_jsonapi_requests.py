@@ -25,13 +25,6 @@ class SignedIn(requests.auth.AuthBase):
 api = OrmApi.config({"API_ROOT": ROOT, "AUTH": SignedIn(), "TIMEOUT": 10})
 
 
-class User(ApiModel):
-    """The owner of an event comes as linkage."""
-
-    class Meta:
-        type, path, api = "user", "users", api
-
-
 class Event(ApiModel):
     """An event."""
 
