@@ -29,7 +29,8 @@ def announce(signal: NamedSignal, *, verb: str, id: int, event_id: int | None, c
 
 def install(session: scoped_session[Any]) -> None:
     """Announce every flush of this session."""
-    event.listen(session, "after_flush", _after_flush)
+    if not event.contains(session, "after_flush", _after_flush):
+        event.listen(session, "after_flush", _after_flush)
 
 
 def _after_flush(session: Session, _context: UOWTransaction) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 from flask import Blueprint, Flask
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -63,6 +64,7 @@ def bind_database(app: Flask) -> None:
         "max_overflow": 0,
         "pool_timeout": 5,
         "pool_pre_ping": True,
+        "json_deserializer": orjson.loads,
         "hide_parameters": True,  # what people wrote stays out of logs and Sentry
         "connect_args": {"connect_timeout": 3, "options": SESSION_OPTIONS, "application_name": "open-event"},
     }

@@ -12,10 +12,10 @@ from app.events.models import Event
 from app.events.permissions import PERMISSIONS, coorganizer
 from app.events.schemas import EventSchema
 from app.events.team import change_members, make_owner
-from app.jsonapi.filters import Build
 from app.jsonapi.permissions import Access
+from app.jsonapi.reading import Part
 from app.jsonapi.relations import route_relations
-from app.jsonapi.resource_type import Relation, ResourceType, id_criterion
+from app.jsonapi.resource_type import Relation, ResourceType, by_id
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.writing import DataLayer, ToManyChange, related_rows
 
@@ -23,11 +23,11 @@ IDENTIFIER_LENGTH = 8
 OWNER_POINTER = "/data/relationships/owner"
 
 
-def lookup(events: FromClause, name: str) -> ColumnElement[bool] | None:
+def lookup(name: str) -> tuple[str, Any] | None:
     """An event by its id or by its identifier, which is never all digits."""
     if len(name) == IDENTIFIER_LENGTH and name.isascii() and not name.isdigit():
-        return events.c.identifier == name
-    return id_criterion(events, name)
+        return "identifier", name
+    return by_id(name)
 
 
 def link_name(events: FromClause) -> ColumnElement[Any]:
@@ -43,6 +43,11 @@ EVENT = ResourceType(
     link_name=link_name,
     lookup=lookup,
 )
+
+
+def not_over(events: FromClause) -> ColumnElement[bool]:
+    """Public, published events whose end lies ahead."""
+    return and_(events.c.privacy == "public", events.c.state == "published", events.c.ends_at > func.now())
 
 
 class EventData(DataLayer):
@@ -101,12 +106,7 @@ class UpcomingEvents(ResourceList):
 
     data_layer = {"class": EventData, "type": EVENT}
     methods = {"GET"}
-    order = ("starts_at",)
-
-    def narrowing(self) -> Build:
-        return lambda events: and_(
-            events.c.privacy == "public", events.c.state == "published", events.c.ends_at > func.now()
-        )
+    part = Part(not_over, order=("starts_at",))
 
 
 class EventDetail(ResourceDetail):

@@ -159,8 +159,7 @@ class _Performer:
     def _row(self, layer: DataLayer, target: Target) -> Any:
         if not isinstance(target.id, str):
             raise Unprocessable("The id is missing or no text.", pointer="/ref/id")
-        where = layer.type.lookup(layer.type.table, target.id)
-        row = None if where is None else layer.get_object(where, self.access)
+        row = layer.get_object(layer.type.lookup(target.id), self.access)
         if row is None:
             raise NotFound(f"There is no such {layer.type.name} here.", pointer="/ref")
         return row
@@ -181,7 +180,7 @@ class _Performer:
 
     def _result(self, layer: DataLayer, row: Any) -> Item:
         reader = Reader(layer.answer_access(row, self.access), Query(self.access.scope))
-        document = reader.resource(layer.type, layer.type.table.c.id == row.id)
+        document = reader.resource(layer.type, row.id)
         return {} if document is None else {"data": document["data"]}
 
 

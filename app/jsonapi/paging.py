@@ -28,6 +28,11 @@ class Count:
     number: int
     is_exact: bool
 
+    @classmethod
+    def of(cls, number: int, cap: int, exact: bool) -> "Count":
+        """What a count that stops after `cap` rows says, unless it is exact."""
+        return cls(number, True) if exact or number <= cap else cls(cap, False)
+
     def meta(self) -> dict[str, Any]:
         """As the document says it."""
         return {"count": self.number} if self.is_exact else {"count": self.number, "count-is-exact": False}

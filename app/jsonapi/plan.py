@@ -22,6 +22,7 @@ class Plan:
 
     def __init__(self, resource_type: ResourceType, scope: Scope, fields: frozenset[str] | None, related: bool) -> None:
         self.type = resource_type
+        self.scope = scope
         table, permissions = resource_type.table, resource_type.permissions
         asked = fields if fields is not None else frozenset((*resource_type.attributes, *resource_type.relations))
         printed = [each for name, each in resource_type.attributes.items() if each.is_readable and name in asked]
@@ -109,9 +110,11 @@ def order_keys(
     return (*keys, Key(table.c.id, False, False, None))
 
 
-def default_order(resource_type: ResourceType, scope: Scope) -> list[ColumnElement[Any]]:
+def default_order(
+    resource_type: ResourceType, scope: Scope, order: tuple[str, ...] | None = None
+) -> list[ColumnElement[Any]]:
     """ORDER BY for a list nobody asked to sort."""
-    return [key.ordered(backwards=False) for key in order_keys(resource_type, (), resource_type.order, scope)]
+    return [key.ordered(backwards=False) for key in order_keys(resource_type, (), order or resource_type.order, scope)]
 
 
 def _sorted(table: FromClause, key: SortKey, scope: Scope) -> Key:

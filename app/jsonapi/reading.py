@@ -1,36 +1,41 @@
 """Reading: rows by plan, included resources by one statement per path, documents of plain dicts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    ColumnElement,
-    FromClause,
-    Select,
-    any_,
-    func,
-    literal,
-    literal_column,
-    select,
-)
+from sqlalchemy import ColumnElement, Select, literal_column
 
 from app.errors import InvalidParameter, NotFound
 from app.extensions import db
+from app.jsonapi import statements
 from app.jsonapi.cursors import Key
-from app.jsonapi.filters import Build, relation_key
-from app.jsonapi.paging import Count, Rows, Slice, fetch_keyset, fetch_numbered, keyset_links, numbered_links
+from app.jsonapi.filters import Build
+from app.jsonapi.paging import (
+    DEEP_OFFSET,
+    Count,
+    Rows,
+    Slice,
+    fetch_keyset,
+    fetch_numbered,
+    keyset_links,
+    numbered_links,
+)
 from app.jsonapi.permissions import Access
-from app.jsonapi.plan import Item, Plan, default_order, identifier, linkage_key, order_keys, plan_for
+from app.jsonapi.plan import Item, Plan, identifier, order_keys, plan_for
 from app.jsonapi.query import Includes, Query
 from app.jsonapi.resource_type import Relation, ResourceType
 
-COUNT_CAP = 10_000
-MOST_INCLUDED = 1_000
-
 JSONAPI = {"version": "1.1"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which rows of a type a list holds: those of `parent_id` perhaps, and in which order unless asked otherwise."""
+
+    narrowing: Build | None = None
+    parent_id: int | None = None
+    order: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,28 +46,27 @@ class Reader:
     query: Query
     with_cursors: bool = False
 
-    def _execute(self, statement: Select[Any]) -> Rows:
-        return db.session.connection().execute(statement, self.access.parameters()).all()
+    def execute(self, statement: Select[Any], **values: Any) -> Rows:
+        """The rows of a statement, with the caller's parameters and these."""
+        return db.session.connection().execute(statement, {**self.access.parameters(), **values}).all()
 
     def _plan(self, resource_type: ResourceType, *, related: bool) -> Plan:
         return plan_for(resource_type, self.access.scope, self.query.fields.get(resource_type.name), related=related)
 
     def find(self, resource_type: ResourceType, name: str) -> int:
         """The id of the visible row a URL segment names; 404 where there is none."""
-        table = resource_type.table
-        where = resource_type.lookup(table, name)
-        if where is not None:
-            criterion = resource_type.permissions.criterion(self.access.scope, table, related=False)
-            for row in self._execute(select(table.c.id).where(where, criterion)):
+        if named := resource_type.lookup(name):
+            column, key = named
+            for row in self.execute(statements.found(resource_type, self.access.scope, column), key=key):
                 return int(row[0])
         raise NotFound(f"There is no {resource_type.name} {name[:80]!r} here.")
 
     def resource(
-        self, resource_type: ResourceType, where: ColumnElement[bool], *, related: bool = False
+        self, resource_type: ResourceType, key: Any, *, column: str = "id", related: bool = False
     ) -> Item | None:
-        """The document of one resource, None where it is not visible."""
+        """The document of the resource whose column has this value, None where it is not visible."""
         plan = self._plan(resource_type, related=related)
-        rows = self._execute(plan.statement.where(where))
+        rows = self.execute(statements.one(plan, column), key=key)
         if not rows:
             return None
         items, included = self._with_included(plan, rows)
@@ -71,25 +75,11 @@ class Reader:
             document["included"] = included
         return document
 
-    def collection(
-        self,
-        resource_type: ResourceType,
-        path: str,
-        narrowing: Build | None = None,
-        *,
-        order: tuple[str, ...] | None = None,
-        related: bool = False,
-        exact: bool = False,
-    ) -> Item:
-        """The document of a list: `narrowing` picks rows, `exact` says that an index makes counting them cheap."""
+    def collection(self, resource_type: ResourceType, path: str, part: Part, *, related: bool = False) -> Item:
+        """The document of a list."""
         plan = self._plan(resource_type, related=related)
-        table = resource_type.table
-        terms = [condition.build(table) for condition in self.query.filters]
-        if narrowing is not None:
-            terms.append(narrowing(table))
-        count = self._count(select(literal_column("1")).select_from(table).where(plan.criterion, *terms), exact)
-        keys = order_keys(resource_type, self.query.sort, order or resource_type.order, self.access.scope)
-        found, links = self._page(plan.statement.where(*terms), keys, path, count)
+        count = self._count(plan, part)
+        found, links = self._listed(plan, part, path, count)
         items, included = self._with_included(plan, found.rows)
         self._name_cursors(items, found)
         document: Item = {"data": items, "links": links, "meta": found.meta(count), "jsonapi": JSONAPI}
@@ -97,31 +87,63 @@ class Reader:
             document["included"] = included
         return document
 
+    def _count(self, plan: Plan, part: Part) -> Count:
+        exact = part.parent_id is not None  # its index makes counting cheap
+        statement = statements.counted(plan, part.narrowing, exact)
+        if self.query.filters:
+            rows: Select[Any] = statements.listed(plan, part.narrowing).where(*self._conditions(plan))
+            statement = statements.count_of(
+                rows.with_only_columns(literal_column("1"), maintain_column_froms=True), exact
+            )
+        ((number,),) = self.execute(statement, parent_id=part.parent_id)
+        return Count.of(number, statements.COUNT_CAP, exact)
+
+    def _conditions(self, plan: Plan) -> list[ColumnElement[bool]]:
+        return [each.build(plan.type.table) for each in self.query.filters]
+
+    def _listed(self, plan: Plan, part: Part, path: str, count: Count) -> tuple[Slice, Item]:
+        """The page that is asked for; one in the default order without filters takes a statement built before."""
+        parameters, page, order = self.query.parameters, self.query.page, part.order or plan.type.order
+        if self.query.filters or self.query.sort or self.by_cursor or page.offset > DEEP_OFFSET:
+            statement = statements.listed(plan, part.narrowing).where(*self._conditions(plan))
+            keys = order_keys(plan.type, self.query.sort, order, self.access.scope)
+            return self._page(statement, keys, path, count, part.parent_id)
+        statement = statements.first_pages(plan, part.narrowing, order)
+        values = {"parent_id": part.parent_id, "limit": page.size, "offset": page.offset}
+        is_beyond = count.is_exact and page.offset >= count.number
+        found = Slice([] if is_beyond else self.execute(statement, **values), ())
+        return found, numbered_links(path, parameters, page, count, len(found.rows))
+
     def linkage(self, resource_type: ResourceType, id_: int, relation: Relation, path: str) -> Item:
         """The document of a relationship URL: identifiers only."""
-        table, target, scope = resource_type.table, relation.target, self.access.scope
+        target, scope = relation.target, self.access.scope
         related = path.replace("/relationships/", "/", 1)
         if not relation.many:
-            ((key,),) = self._execute(select(linkage_key(relation, table, scope)).where(table.c.id == id_))
+            ((key,),) = self.execute(statements.linked_one(resource_type, relation, scope), parent_id=id_)
             links = {"self": path, "related": related}
             return {"data": identifier(relation, key), "links": links, "jsonapi": JSONAPI}
-        near, source = relation_key(relation, target.table)
-        known = target.permissions.linkage(scope, target.table)
-        statement = select(target.table.c.id).select_from(source).where(near == id_, known)
-        count = self._count(statement, exact=True)
-        found, links = self._page(statement, order_keys(target, (), target.order, scope), path, count)
+        statement = statements.linked_many(relation, scope)
+        ((number,),) = self.execute(statements.count_of(statement, exact=True), parent_id=id_)
+        count = Count(number, is_exact=True)
+        found, links = self._page(statement, order_keys(target, (), target.order, scope), path, count, id_)
         identifiers: list[Item] = [{"type": target.name, "id": str(row[0])} for row in found.rows]
         self._name_cursors(identifiers, found)
         meta = found.meta(count)
         return {"data": identifiers, "links": {**links, "related": related}, "meta": meta, "jsonapi": JSONAPI}
 
-    def _page(self, statement: Select[Any], keys: Sequence[Key], path: str, count: Count) -> tuple[Slice, Item]:
+    def _page(
+        self, statement: Select[Any], keys: Sequence[Key], path: str, count: Count, parent_id: int | None
+    ) -> tuple[Slice, Item]:
         """The rows of the page that is asked for, and the links of it."""
         parameters, page = self.query.parameters, self.query.page
+
+        def execute(statement: Select[Any]) -> Rows:
+            return self.execute(statement, parent_id=parent_id)
+
         if self.by_cursor:
-            found = fetch_keyset(self._execute, statement, keys, page)
+            found = fetch_keyset(execute, statement, keys, page)
             return found, keyset_links(path, parameters, found)
-        found = fetch_numbered(self._execute, statement, keys, page, count)
+        found = fetch_numbered(execute, statement, keys, page, count)
         return found, numbered_links(path, parameters, page, count, len(found.rows))
 
     def _name_cursors(self, items: list[Item], found: Slice) -> None:
@@ -134,11 +156,6 @@ class Reader:
         """Whether pages are named by cursors: one was sent, or the profile is asked for."""
         page = self.query.page
         return page.by_cursor or (self.with_cursors and "page[number]" not in self.query.parameters)
-
-    def _count(self, statement: Select[Any], exact: bool) -> Count:
-        capped = statement if exact else statement.limit(COUNT_CAP + 1)
-        ((number,),) = self._execute(select(func.count()).select_from(capped.subquery()))
-        return Count(number, True) if exact or number <= COUNT_CAP else Count(COUNT_CAP, False)
 
     def _with_included(self, plan: Plan, rows: Rows) -> tuple[list[Item], list[Item]]:
         seen: dict[tuple[str, int], Item] = {}
@@ -160,9 +177,7 @@ class Reader:
             if relation.many:
                 found = self._to_many(plan, relation, target_plan, parents, seen)
             else:
-                keys = {row[plan.to_one[name]] for row in parents} - {None}
-                table = relation.target.table
-                found = self._included(target_plan.statement.where(among(table.c.id, keys))) if keys else []
+                found = self._among(target_plan, {row[plan.to_one[name]] for row in parents} - {None})
             for row in found:
                 if (relation.field.type_, row[0]) not in seen:
                     seen[relation.field.type_, row[0]] = target_plan.print(row)
@@ -171,54 +186,29 @@ class Reader:
     def _to_many(
         self, plan: Plan, relation: Relation, target_plan: Plan, parents: Rows, seen: dict[tuple[str, int], Item]
     ) -> Rows:
-        target = relation.target
-        near, source = relation_key(relation, target.table)
         ids = {row[0] for row in parents}
-        order = default_order(target, self.access.scope)
-        linkable = target.permissions.linkage(self.access.scope, target.table)
-        pairs = self._included(
-            select(near.label("parent"), target.table.c.id)
-            .select_from(source)
-            .where(among(near, ids), linkable)
-            .order_by(*order)
-        )
-        by_parent: Mapping[int, list[Item]] = {id_: [] for id_ in ids}
-        for parent, id_ in pairs:
-            by_parent[parent].append({"type": target.name, "id": str(id_)})
+        if relation.target.permissions.linkable is None:
+            # Who may be linked is who may be included: one statement tells both.
+            rows = found = self._few(statements.children(target_plan, relation), ids)
+        else:
+            rows = self._few(statements.pairs(relation, self.access.scope), ids)
+            found = self._among(target_plan, {row[0] for row in rows})
+        by_parent: dict[int, list[Item]] = {id_: [] for id_ in ids}
+        for row in rows:
+            by_parent[row[-1]].append({"type": relation.field.type_, "id": str(row[0])})
         for id_, linkage in by_parent.items():
             relationships = seen[plan.type.name, id_].get("relationships", {})
             if relation.key in relationships:
                 relationships[relation.key]["data"] = linkage
-        wanted = {id_ for _parent, id_ in pairs}
-        return (
-            self._included(target_plan.statement.where(among(target.table.c.id, wanted)).order_by(*order))
-            if wanted
-            else []
-        )
+        return found
 
-    def _included(self, statement: Select[Any]) -> Rows:
-        rows = self._execute(statement.limit(MOST_INCLUDED + 1))
-        if len(rows) > MOST_INCLUDED:
-            detail = f"This would include more than {MOST_INCLUDED} resources; ask for the related URL, page by page."
+    def _among(self, plan: Plan, ids: set[int]) -> Rows:
+        return self._few(statements.among_ids(plan), ids) if ids else []
+
+    def _few(self, statement: Select[Any], ids: set[int]) -> Rows:
+        rows = self.execute(statement, ids=sorted(ids))
+        if len(rows) > statements.MOST_INCLUDED:
+            most = statements.MOST_INCLUDED
+            detail = f"This would include more than {most} resources; ask for the related URL, page by page."
             raise InvalidParameter(detail, parameter="include")
         return rows
-
-
-def among(column: ColumnElement[Any], ids: Iterable[int]) -> ColumnElement[bool]:
-    """Membership in a list of ids, as one parameter: the same statement for any number of them."""
-    return column == any_(literal(sorted(ids), ARRAY(BigInteger)))
-
-
-def of_parent(relation: Relation, parent_id: int) -> Build:
-    """Narrows a list to what a to-many relationship of one parent holds."""
-
-    def build(table: FromClause) -> ColumnElement[bool]:
-        if relation.remote is None:
-            raise TypeError(f"{relation.name} is a to-one relationship")
-        if relation.secondary is None or relation.secondary_target is None:
-            return table.c[relation.remote] == parent_id
-        between = relation.secondary.alias()
-        near, far = between.c[relation.remote], between.c[relation.secondary_target]
-        return table.c.id.in_(select(far).where(near == parent_id))
-
-    return build

@@ -17,8 +17,9 @@ from app.jsonapi.idempotency import answered_once
 from app.jsonapi.permissions import Predicate, nobody
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE
-from app.jsonapi.reading import JSONAPI, of_parent
+from app.jsonapi.reading import JSONAPI, Part
 from app.jsonapi.resource_type import Relation, ResourceType
+from app.jsonapi.statements import of_parent
 from app.jsonapi.view import View, answer, path, self_link
 from app.jsonapi.viewer import signed_in_viewer
 from app.jsonapi.writing import LAYERS, DataLayer, Mode
@@ -42,9 +43,8 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
     def get(self, id: str) -> Response:
         self.allow(self.relation.target.permissions.read)
         reader = self.reader(self.relation.target, id)
-        parent = reader.find(self.type, id)
-        narrowing = of_parent(self.relation, parent)
-        found = reader.collection(self.relation.target, path(), narrowing, related=True, exact=True)
+        part = Part(of_parent(self.relation), reader.find(self.type, id))
+        found = reader.collection(self.relation.target, path(), part, related=True)
         return self.collection(reader, found)
 
 
@@ -65,7 +65,7 @@ class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
         if linked is None:
             nothing: Item = {"included": []} if reader.query.includes_asked else {}
             return answer({"data": None, **nothing, "links": {"self": self_link()}, "jsonapi": JSONAPI})
-        document = reader.resource(target, target.table.c.id == int(linked["id"]), related=True)
+        document = reader.resource(target, int(linked["id"]), related=True)
         if document is None:
             raise NotFound(f"This {target.name} is not shown.")
         return answer({**document, "links": {"self": self_link()}})

@@ -76,7 +76,7 @@ class ResourceType:
         computed: Mapping[str, Expression] | None = None,
         conflicts: Mapping[str, tuple[str, str]] | None = None,
         link_name: Expression | None = None,
-        lookup: Callable[[FromClause, str], ColumnElement[bool] | None] | None = None,
+        lookup: Callable[[str], tuple[str, Any] | None] | None = None,
     ) -> None:
         self.name: str = schema.Meta.type_
         self.plural = plural
@@ -87,7 +87,8 @@ class ResourceType:
         self.conflicts = dict(conflicts or {})
         self.spellings = spellings(self.name, plural)
         self.link_name = link_name or (lambda table: table.c.id)
-        self._lookup = lookup or id_criterion
+        self.lookup = lookup or by_id
+        """The column and the value that a URL segment names; None where no row can be meant."""
         declared = schema().fields
         self.attributes = {
             name: Attribute(name, dasherize(name), field, _expression(self.table, name, computed or {}))
@@ -118,10 +119,6 @@ class ResourceType:
         """The relationship meant by its dashed or underscored name."""
         return self.relations.get(self._names.get(spelled, ""))
 
-    def lookup(self, table: FromClause, name: str) -> ColumnElement[bool] | None:
-        """The row a URL segment names; None where no row can be meant."""
-        return self._lookup(table, name)
-
     @property
     def path(self) -> str:
         """The URL of the collection."""
@@ -144,10 +141,10 @@ def parse_id(text: str) -> int | None:
     return number if 0 < number <= BIGGEST_ID else None
 
 
-def id_criterion(table: FromClause, name: str) -> ColumnElement[bool] | None:
+def by_id(name: str) -> tuple[str, Any] | None:
     """The row with this id."""
     number = parse_id(name)
-    return None if number is None else table.c.id == literal(number, table.c.id.type)
+    return None if number is None else ("id", number)
 
 
 def _expression(table: Table, name: str, computed: Mapping[str, Expression]) -> Expression:

@@ -11,12 +11,11 @@ from flask_rest_jsonapi_next import ResourceList as LibraryList
 from app.errors import Conflict, NotFound
 from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_changed_resource, read_new_resource
-from app.jsonapi.filters import Build
 from app.jsonapi.idempotency import answered_once
 from app.jsonapi.permissions import Predicate, anyone
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, WRITE, Query
-from app.jsonapi.reading import JSONAPI, Reader
+from app.jsonapi.reading import JSONAPI, Part, Reader
 from app.jsonapi.view import View, answer, path, self_link
 from app.jsonapi.viewer import signed_in_viewer
 
@@ -31,16 +30,13 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         permissions = cls._data_layer.type.permissions
         return {"GET": permissions.list, "POST": permissions.create}
 
-    order: ClassVar[tuple[str, ...] | None] = None
-
-    def narrowing(self) -> Build | None:
-        """Which rows of the type are in this collection: all, unless a package says otherwise."""
-        return None
+    part: ClassVar[Part] = Part()
+    """Which rows of the type are in this collection: all, unless a package says otherwise."""
 
     def get(self) -> Response:
         self.allow(self.type.permissions.list)
         reader = self.reader()
-        return self.collection(reader, reader.collection(self.type, path(), self.narrowing(), order=self.order))
+        return self.collection(reader, reader.collection(self.type, path(), self.part))
 
     def post(self) -> Response:
         if self.type.permissions.create is not anyone:
@@ -74,9 +70,9 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
     def get(self, id: str) -> Response:
         self.allow(self.type.permissions.read)
         reader = self.reader(name=id)
-        where = self.type.lookup(self.type.table, id)
-        document = None if where is None else reader.resource(self.type, where)
-        if document is None:
+        named = self.type.lookup(id)
+        document = named and reader.resource(self.type, named[1], column=named[0])
+        if not document:
             raise NotFound(f"There is no {self.type.name} {id[:80]!r} here.")
         return answer({**document, "links": {"self": self_link()}})
 
@@ -103,5 +99,5 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
 
     def plain(self, row: Any, reader: Reader) -> Item | None:
         """What a GET without parameters would say of the row now."""
-        document = replace(reader, query=Query(reader.query.scope)).resource(self.type, self.type.table.c.id == row.id)
+        document = replace(reader, query=Query(reader.query.scope)).resource(self.type, row.id)
         return document and {**document, "links": {"self": path()}}

@@ -108,8 +108,7 @@ class View:
 
     def row(self, name: str, access: Access) -> Any:
         """The row a URL segment names, locked; 404 where there is none for this caller."""
-        where = self.type.lookup(self.type.table, name)
-        row = None if where is None else self.layer.get_object(where, access)
+        row = self.layer.get_object(self.type.lookup(name), access)
         if row is None:
             raise NotFound(f"There is no {self.type.name} {name[:80]!r} here.")
         return row
@@ -117,7 +116,7 @@ class View:
     def stored(self, row: Any, reader: Reader) -> Item | None:
         """The document of a row just written, as its author sees it; None when he no longer does."""
         access = self.layer.answer_access(row, reader.access)
-        return Reader(access, reader.query).resource(self.type, self.type.table.c.id == row.id)
+        return Reader(access, reader.query).resource(self.type, row.id)
 
 
 def answer(document: Item, status: int = 200, *, profile: str | None = None, extension: str | None = None) -> Response:

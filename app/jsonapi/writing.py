@@ -7,17 +7,18 @@ commits: the resource does, once the answer is printed, so that no 500 can follo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from flask_rest_jsonapi_next.data_layers.base import BaseDataLayer
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import ApiError, Conflict, Forbidden, NotFound, Unprocessable, raise_all
 from app.extensions import db
 from app.jsonapi.documents import Linkage, ResourceDocument
 from app.jsonapi.filters import relation_key
-from app.jsonapi.permissions import Access
+from app.jsonapi.permissions import Access, Scope
 from app.jsonapi.plan import linkage_key, plan_for
 from app.jsonapi.resource_type import Relation, ResourceType
 from app.jsonapi.values import attribute_error, check_whole, is_locked, load, writable
@@ -116,11 +117,12 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             self._apply(row, change, access)
         return row
 
-    def get_object(self, where: ColumnElement[bool], access: Access) -> Any:
-        """The visible row meant by this criterion, locked for this transaction; None where there is none."""
-        visible = self.type.permissions.criterion(access.scope, self.type.table, related=False)
-        statement = select(self.type.model).where(where, visible).with_for_update(of=self.type.model)
-        return db.session.scalar(statement, access.parameters())
+    def get_object(self, named: tuple[str, Any] | None, access: Access) -> Any:
+        """The visible row whose column has this value, locked for this transaction; None where there is none."""
+        if named is None:
+            return None
+        column, key = named
+        return db.session.scalar(_locked(self.type, access.scope, column), {**access.parameters(), "key": key})
 
     def update_object(self, row: Any, document: ResourceDocument, access: Access) -> None:
         """Change what a document names, and nothing else."""
@@ -297,6 +299,14 @@ def linked_ids(row: Any, relation: Relation, access: Access) -> list[int]:
     known = target.permissions.linkage(access.scope, target.table)
     statement = select(target.table.c.id).select_from(source).where(near == row.id, known)
     return [row[0] for row in db.session.connection().execute(statement, access.parameters())]
+
+
+@lru_cache(maxsize=256)
+def _locked(resource_type: ResourceType, scope: Scope, column: str) -> Select[Any]:
+    table, model = resource_type.table, resource_type.model
+    visible = resource_type.permissions.criterion(scope, table, related=False)
+    named = table.c[column] == bindparam("key", type_=table.c[column].type)
+    return select(model).where(named, visible).with_for_update(of=model)
 
 
 def _assign(row: Any, data: Mapping[str, Any]) -> None:

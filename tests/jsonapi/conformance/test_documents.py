@@ -10,7 +10,17 @@ import pytest
 
 from app.jsonapi.resource_type import TYPES
 from tests.jsonapi import validator
-from tests.jsonapi.conformance.crawl import answers, as_list, data_of, documents, members, resources, rows, successes
+from tests.jsonapi.conformance.crawl import (
+    INCLUDES,
+    answers,
+    as_list,
+    data_of,
+    documents,
+    members,
+    resources,
+    rows,
+    successes,
+)
 from tests.jsonapi.validator import NAME
 from tests.world import World, data
 
@@ -291,5 +301,8 @@ def test_member_name_at_members_ignore_for_definitions(world: World) -> None:
     assert world.owner.send("PATCH", path, {"@data": resource}).status_code == 400
 
 
-def test_every_answer_is_a_document(world: World) -> None:
+def test_the_samples_are_of_every_kind(world: World) -> None:
     assert {answer.status_code for answer in answers(world)} >= {200, 400, 401, 403, 404, 405, 406, 409, 415, 422}
+    for kind, id_ in rows(world).items():
+        relationships = data_of(world.admin, f"/v1/{kind}/{id_}")["relationships"]
+        assert {path.partition(".")[0] for path in INCLUDES[kind].split(",")} == set(relationships)
