@@ -47,10 +47,11 @@ def _send(row: Announced, verb: str, changed: frozenset[str]) -> None:
 
 
 def _changed_names(row: object) -> frozenset[str]:
+    """The columns given a value, or another than before: only what was touched is looked at."""
     state = inspect(row, raiseerr=True)
-    return frozenset(
-        column.key for column in state.mapper.column_attrs if state.attrs[column.key].history.has_changes()
-    )
+    touched = state.dict if state.key is None else state.committed_state
+    names = state.mapper.column_attrs.keys() & touched.keys()
+    return frozenset(name for name in names if state.attrs[name].history.has_changes())
 
 
 def _verb(row: Announced, changed: frozenset[str]) -> str:
