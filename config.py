@@ -166,7 +166,12 @@ SETTINGS = (
         lambda text: _jwt_keys(text) if text else (),
         required_in_production=True,
     ),
-    Setting("STORAGE_URL", "", "file:///directory or s3://bucket with the usual AWS_* variables; VAR_DIR/files when empty", _url("file", "s3")),
+    Setting(
+        "STORAGE_URL",
+        "",
+        "file:///directory or s3://bucket with the usual AWS_* variables; VAR_DIR/files when empty",
+        _url("file", "s3"),
+    ),
     Setting(
         "MAIL_URL", "file", "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port", _mail_url
     ),

@@ -22,7 +22,8 @@ from psycopg import OperationalError as DriverError
 from sqlalchemy.exc import OperationalError
 
 import config
-from app import address, embedded, machine, supervisor, var_dir
+from app import embedded, supervisor
+from app.processes import address, machine, var_dir
 
 if TYPE_CHECKING:
     from flask import Flask

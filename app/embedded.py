@@ -13,8 +13,8 @@ from urllib.parse import quote
 import psycopg
 import redis
 
-from app import var_dir as ownership
-from app.machine import (
+from app.processes import var_dir as ownership
+from app.processes.machine import (
     NOBODY,
     STOP_SECONDS,
     EmbeddedError,
@@ -26,7 +26,7 @@ from app.machine import (
     socket_directory,
     wait_until,
 )
-from app.orphans import dying_with_parent, kill_group
+from app.processes.orphans import dying_with_parent, kill_group
 
 
 class Server(Protocol):

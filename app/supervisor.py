@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 import psycopg
 
-from app import address, embedded, machine
-from app import var_dir as ownership
-from app.children import Child, Starter, say, spawn, write
+from app import embedded
+from app.processes import address, machine
+from app.processes import var_dir as ownership
+from app.processes.children import Child, Starter, say, spawn, write
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 PROGRAMS = ("web", "worker", "relay")

@@ -9,8 +9,9 @@ from flask import Flask
 from granian import Granian
 from granian.constants import Interfaces
 
-from app import address, logs
-from app.orphans import forks_die_with_parent
+from app import logs
+from app.processes import address
+from app.processes.orphans import forks_die_with_parent
 
 STOP_SECONDS = 10
 """How long requests may take to end after SIGTERM."""

@@ -13,8 +13,8 @@ from flask import Flask
 
 from app.extensions import db
 from app.health.heartbeat import Heartbeat
-from app.orphans import forks_die_with_parent
 from app.outbox import EVENTS_QUEUE
+from app.processes.orphans import forks_die_with_parent
 from app.redis_client import broker_url
 
 QUEUES = (EVENTS_QUEUE,)

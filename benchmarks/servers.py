@@ -19,7 +19,7 @@ import config
 from app import embedded
 from app.extensions import db
 from app.factory import create_app
-from app.orphans import dying_with_parent
+from app.processes.orphans import dying_with_parent
 from app.users import sign_ins
 from app.users.tokens import Access, new_access_token, read_access_token
 from benchmarks import cores, world

@@ -19,8 +19,8 @@ import config
 from app import outbox
 from app.extensions import db
 from app.factory import create_app
-from app.orphans import dying_with_parent, kill_group
 from app.outbox import OutboxEntry, consumer
+from app.processes.orphans import dying_with_parent, kill_group
 from app.relay import run_relay
 from app.worker import run_worker
 

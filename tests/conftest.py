@@ -25,7 +25,7 @@ import config
 from app import embedded
 from app.extensions import db
 from app.factory import create_app
-from app.orphans import dying_with_parent, kill_group
+from app.processes.orphans import dying_with_parent, kill_group
 from tests.jsonapi.validator import CheckedClient
 
 pytest_plugins = ["tests.world"]

@@ -15,9 +15,10 @@ import psycopg
 import pytest
 import redis
 
-from app import embedded, machine, var_dir
+from app import embedded
 from app.embedded import Postgres, Redis
-from app.machine import EmbeddedError
+from app.processes import machine, var_dir
+from app.processes.machine import EmbeddedError
 
 ROOT = Path(__file__).resolve().parent.parent
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

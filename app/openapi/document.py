@@ -10,9 +10,10 @@ from werkzeug.routing import Rule
 from app.jsonapi.operations import OperationsView
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.view import View
-from app.openapi import parameters, plain, resources, responses, schemas
-from app.openapi.fields import Json
-from app.openapi.schemas import reference
+from app.openapi import filters, parameters, plain, resources, responses
+from app.openapi.answers import answers_of, shared_answers
+from app.openapi.bodies import bodies_of, operations_taken
+from app.openapi.json_schema import Json, component, reference
 from app.routes import listed
 
 UNDESCRIBED = ("/docs", "/files/")
@@ -52,9 +53,11 @@ def _components() -> Json:
     types = list(TYPES.values())
     return {
         "schemas": {
-            **schemas.shared_schemas(),
-            **plain.shared_schemas(),
-            **{name: schema for each in types for name, schema in schemas.schemas_of(each).items()},
+            **shared_answers(),
+            **plain.plain_answers(),
+            "Operations": operations_taken(),
+            **{name: schema for each in types for name, schema in (answers_of(each) | bodies_of(each)).items()},
+            **{f"{component(each)}Term": filters.term_of(each) for each in types},
         },
         "parameters": {
             **parameters.shared_parameters(),

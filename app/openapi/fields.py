@@ -8,12 +8,26 @@ from marshmallow.validate import Length
 
 from app.events.schemas import MOST_DOCUMENT_LINKS, DocumentLinks
 from app.jsonapi.resource_type import Attribute, Relation, ResourceType
-from app.jsonapi.schema import INTEGER_LIMIT, SHORT, URL_LIMIT, Choice, Flag, Html, Instant, Number, Text, Url, Whole
+from app.jsonapi.schema import (
+    EARLIEST_YEAR,
+    INTEGER_LIMIT,
+    LATEST_YEAR,
+    SHORT,
+    URL_LIMIT,
+    Choice,
+    Flag,
+    Html,
+    Instant,
+    Number,
+    Text,
+    Url,
+    Whole,
+    Zone,
+)
+from app.openapi.json_schema import Json, nullable
 from app.users.schemas import Email
 
-Json = dict[str, Any]
-
-LIMITS = frozenset({"maxLength", "minLength", "pattern", "minimum", "maximum"})
+LIMITS = frozenset({"maxLength", "minLength", "pattern", "minimum", "maximum", "description"})
 """What input is held to; of answers nobody needs to know."""
 
 
@@ -36,13 +50,6 @@ def given(resource_type: ResourceType, attribute: Attribute) -> Json:
 def is_optional(resource_type: ResourceType, relation: Relation) -> bool:
     """Whether a to-one relationship may be null in an answer."""
     return relation.local is None or bool(resource_type.table.c[relation.local].nullable) or relation.field.guarded
-
-
-def nullable(schema: Json) -> Json:
-    """The same, or null."""
-    if "$ref" in schema:
-        return {"anyOf": [schema, {"type": "null"}]}
-    return {**schema, "type": [schema["type"], "null"]}
 
 
 @singledispatch
@@ -94,8 +101,15 @@ def _(field: Number) -> Json:
 
 
 @described.register
+def _(field: Zone) -> Json:
+    example = {"description": "An IANA time zone like Europe/Berlin."}
+    return {"type": "string", "maxLength": field.limit, **example}
+
+
+@described.register
 def _(_field: Instant) -> Json:
-    return {"type": "string", "format": "date-time"}
+    years = {"description": f"With its offset from UTC; in the years {EARLIEST_YEAR} to {LATEST_YEAR}."}
+    return {"type": "string", "format": "date-time", **years}
 
 
 @described.register

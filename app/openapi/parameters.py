@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from app.jsonapi.filters import MOST_PATTERNS, MOST_TERMS, OPERATORS, ORDERED, PATTERNS, comparable
-from app.jsonapi.permissions import Scope
 from app.jsonapi.query import (
     BIGGEST_PAGE_NUMBER,
     BIGGEST_PAGE_SIZE,
@@ -12,17 +10,10 @@ from app.jsonapi.query import (
     MOST_INCLUDES,
     MOST_SORT_KEYS,
 )
-from app.jsonapi.resource_type import TYPES, Attribute, ResourceType
-from app.jsonapi.schema import Flag, Text
-from app.jsonapi.viewer import Role
+from app.jsonapi.resource_type import TYPES, ResourceType
 from app.logs import REQUEST_ID
-from app.openapi.fields import LIMITS, Json, described
-from app.openapi.schemas import component, reference
-
-EVERYTHING = Scope(Role.ADMIN)
-"""What admins may compare; for others the same names answer 400 where they may not read them in every row."""
-
-TEXT: Json = {"type": "string"}
+from app.openapi.filters import comparable_by_admins, filters_of
+from app.openapi.json_schema import TEXT, Json, component, reference
 
 
 def parameters_of(family: str, type_: ResourceType) -> list[Json]:
@@ -53,17 +44,12 @@ def components_of(type_: ResourceType) -> dict[str, Json]:
     name = component(type_)
     include = _listed(sorted(_paths(type_, DEEPEST_INCLUDE)), MOST_INCLUDES)
     keys = [*_sortable(type_), *(f"-{key}" for key in _sortable(type_))]
-    made = {
+    return {
         f"Fields{name}": _query(f"fields[{type_.name}]", _listed(_fields(type_)), "The fields to print, no others."),
         f"Include{name}": _query("include", include, "Related resources to answer as well."),
         f"Sort{name}": _query("sort", _listed(keys, MOST_SORT_KEYS), "The order; `-` turns a key around."),
-        f"Filter{name}": _filter(type_),
-        f"Filter{name}-id": _comparison("id", TEXT, _operators(None)),
+        **filters_of(type_),
     }
-    for each in _comparable(type_):
-        value = {name: value for name, value in described(each.field).items() if name not in LIMITS}
-        made[f"Filter{name}-{each.key}"] = _comparison(each.key, value, _operators(each))
-    return made
 
 
 def _names(family: str, type_: ResourceType) -> list[str]:
@@ -72,7 +58,7 @@ def _names(family: str, type_: ResourceType) -> list[str]:
         "fields": [f"Fields{component(each)}" for each in TYPES.values()],
         "include": [f"Include{name}"],
         "sort": [f"Sort{name}"],
-        "filter": [f"Filter{name}", f"Filter{name}-id", *(f"Filter{name}-{each.key}" for each in _comparable(type_))],
+        "filter": list(filters_of(type_)),
         "page": ["PageNumber", "PageSize", "PageAfter", "PageBefore"],
         "get_trashed": ["Trashed"],
     }
@@ -90,55 +76,12 @@ def _paths(type_: ResourceType, depth: int) -> Iterator[str]:
         yield from (f"{relation.key}.{path}" for path in _paths(relation.target, depth - 1))
 
 
-def _comparable(type_: ResourceType) -> list[Attribute]:
-    return [each for name, each in type_.attributes.items() if comparable(type_, name, EVERYTHING)]
-
-
 def _sortable(type_: ResourceType) -> list[str]:
     def own(of: ResourceType) -> list[str]:
-        return ["id", *(each.key for each in _comparable(of))]
+        return ["id", *(each.key for each in comparable_by_admins(of))]
 
     hops = [each for each in type_.relations.values() if not each.many]
     return [*own(type_), *(f"{hop.key}.{key}" for hop in hops for key in own(hop.target))]
-
-
-def _operators(attribute: Attribute | None) -> list[str]:
-    """What can be asked about an attribute; None is the id."""
-    barred = set() if attribute is not None and isinstance(attribute.field, Text) else set(PATTERNS)
-    if attribute is not None and isinstance(attribute.field, Flag):
-        barred |= ORDERED
-    return [operator for operator in OPERATORS if operator not in barred]
-
-
-def _comparison(key: str, value: Json, operators: Iterable[str]) -> Json:
-    special: dict[str, Json] = {
-        "in": {**TEXT, "description": "Values with commas between them."},
-        "is-null": {"type": "boolean"},
-    }
-    asked = {"type": "object", "properties": {operator: special.get(operator, value) for operator in operators}}
-    short = "a list of ids" if key == "id" else "`eq`"
-    made = _query(f"filter[{key}]", {**asked, "additionalProperties": False}, f"Without an operator it is {short}.")
-    return {**made, "style": "deepObject", "explode": True}
-
-
-def _filter(type_: ResourceType) -> Json:
-    """The JSON spelling of filters."""
-    description = (
-        f"A list of terms that all hold, at most {MOST_TERMS} and {MOST_PATTERNS} patterns among them: `name`, `op` "
-        "and `val`, or `and`, `or`, `not` with terms inside; `has` and `any` take a term about the related resources."
-    )
-    names = ["id", *(each.key for each in _comparable(type_)), *(each.key for each in type_.relations.values())]
-    term = {
-        "type": "object",
-        "properties": {"name": {"enum": names}, "op": {"enum": [*OPERATORS, "has", "any"]}, "val": {}},
-    }
-    schema = {"type": "array", "items": term, "maxItems": MOST_TERMS}
-    return {
-        "name": "filter",
-        "in": "query",
-        "description": description,
-        "content": {"application/json": {"schema": schema}},
-    }
 
 
 def _listed(words: Iterable[str], most: int | None = None) -> Json:

@@ -6,12 +6,11 @@ from inspect import cleandoc
 from typing import Any
 
 from app import errors
-from app.openapi.fields import Json
+from app.openapi.json_schema import TEXT, Json, object_of, reference
 from app.openapi.responses import answered, content, empty, refusals
-from app.openapi.schemas import object_of, reference
 
 JSON = "application/json"
-TYPES: Mapping[type, Json] = {str: {"type": "string"}, int: {"type": "integer"}, bool: {"type": "boolean"}}
+TYPES: Mapping[type, Json] = {str: TEXT, int: {"type": "integer"}, bool: {"type": "boolean"}}
 REFUSED = (
     errors.BadRequest,
     errors.Conflict,
@@ -25,19 +24,19 @@ REFUSED = (
 View = Callable[..., Any]
 
 
-def shared_schemas() -> dict[str, Json]:
+def plain_answers() -> dict[str, Json]:
     """What /health-check says, and /readyz, in the words of py-healthcheck."""
     seconds: Json = {"type": "number"}
     result: dict[str, Json] = {
-        "checker": {"type": "string"},
-        "output": {"type": "string"},
+        "checker": TEXT,
+        "output": TEXT,
         "passed": {"type": "boolean"},
         "timestamp": seconds,
         "expires": seconds,
         "response_time": seconds,
     }
     report: dict[str, Json] = {
-        "hostname": {"type": "string"},
+        "hostname": TEXT,
         "status": {"enum": ["success", "failure"]},
         "timestamp": seconds,
         "results": {"type": "array", "items": object_of(result, result)},
@@ -74,7 +73,7 @@ def described_health(view: View, schema: str) -> Json:
 
 def described_description(view: View) -> Json:
     """/openapi.json itself."""
-    schema = object_of({"openapi": {"type": "string"}}, ["openapi"])
+    schema = object_of({"openapi": TEXT}, ["openapi"])
     return {
         **_words(view),
         "tags": ["description"],

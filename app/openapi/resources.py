@@ -7,7 +7,8 @@ from app.errors import MEDIA_TYPE
 from app.jsonapi.relations import RelatedList, RelatedOne, RelationshipMany, RelationshipOne, RelationView
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.view import View
-from app.openapi.fields import Json
+from app.openapi.bodies import linkage_taken
+from app.openapi.json_schema import Json, component, reference
 from app.openapi.parameters import parameters_of
 from app.openapi.responses import (
     ALWAYS,
@@ -20,7 +21,6 @@ from app.openapi.responses import (
     headers_of,
     refusals,
 )
-from app.openapi.schemas import component, linkage_taken, reference
 
 TAGGED = ("ETag", "Vary")
 POSTED = (*TAGGED, "Idempotent-Replayed")

@@ -7,8 +7,7 @@ from app import errors
 from app.errors import MEDIA_TYPE, ApiError
 from app.jsonapi.operations import EXTENSION
 from app.logs import REQUEST_ID
-from app.openapi.fields import Json
-from app.openapi.schemas import reference
+from app.openapi.json_schema import Json, reference
 
 EXTENDED = f'{MEDIA_TYPE}; ext="{EXTENSION}"'
 

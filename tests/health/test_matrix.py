@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from app import embedded
-from app.orphans import dying_with_parent, kill_group
+from app.processes.orphans import dying_with_parent, kill_group
 from tests.conftest import free_port
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"

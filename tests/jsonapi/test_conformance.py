@@ -62,8 +62,8 @@ def section(title: str) -> str:
 
 def rows(text: str) -> list[list[str]]:
     """The cells of the rows of a table, without its head."""
-    lines = re.findall(r"(?<=\n)\|(?!---)(.*)\|(?!\n\|---)", text)
-    return [[cell.strip() for cell in line.split("|")] for line in lines]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 TITLES = re.findall(r"^### (.*: (?:MUST|SHOULD))$", DOCUMENT, re.MULTILINE)
@@ -97,11 +97,25 @@ def test_every_test_of_conformance_is_named() -> None:
     assert names_of_tests(ROOT / "tests" / "jsonapi" / "conformance") - named == {"test_the_samples_are_of_every_kind"}
 
 
-@pytest.mark.parametrize(("number", "constant"), [row[1:] for row in rows(section("Limits"))])
-def test_limits_are_those_of_the_code(number: str, constant: str) -> None:
-    module, _, name = constant.strip("`").rpartition(".")
+LIMITS = {constant.strip("`"): number for _what, number, constant in rows(section("Limits"))}
 
-    assert getattr(import_module(module), name) == int(number.replace(",", ""))
+
+@pytest.mark.parametrize("constant", LIMITS)
+def test_limits_are_those_of_the_code(constant: str) -> None:
+    module, _, name = constant.rpartition(".")
+
+    assert getattr(import_module(module), name) == int(LIMITS[constant].replace(",", ""))
+
+
+def test_every_limit_of_the_layer_is_listed() -> None:
+    named = re.compile(r"^((?:MOST|DEEPEST|DEEP|LONGEST|LARGEST|BIGGEST|DEFAULT|COUNT)_?[A-Z_]*) = [0-9]", re.MULTILINE)
+    found = {
+        f"app.jsonapi.{path.stem}.{name}"
+        for path in (ROOT / "app" / "jsonapi").glob("*.py")
+        for name in named.findall(path.read_text())
+    }
+
+    assert found - LIMITS.keys() == {"app.jsonapi.resource_type.BIGGEST_ID"}
 
 
 def examples() -> list[str]:

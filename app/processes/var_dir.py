@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from app.orphans import kill_group
+from app.processes.orphans import kill_group
 
 PATIENCE = 1.0
 """Seconds to wait for an owner that is just going."""

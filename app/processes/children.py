@@ -8,7 +8,7 @@ from asyncio import subprocess
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from app.orphans import dying_with_parent, kill_group
+from app.processes.orphans import dying_with_parent, kill_group
 
 Starter = Callable[[int], Awaitable[subprocess.Process]]
 """Starts the program once, with this descriptor for its output."""
