@@ -38,7 +38,7 @@ def operations_taken() -> Json:
     about = [{"required": [member]} for member in ("ref", "href", "data")]
     listed = {
         "type": "array",
-        "items": {**object_of(operation, ["op"]), "anyOf": about},
+        "items": {**object_of(operation, ["op"]), "anyOf": about, "not": {"required": ["ref", "href"]}},
         "minItems": 1,
         "maxItems": MOST_OPERATIONS,
     }

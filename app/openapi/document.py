@@ -116,7 +116,11 @@ def _described(view: Any, endpoint: str, method: str) -> Json:
         return resources.described(view_class, method)
     if endpoint in HEALTH:
         return plain.described_health(view, HEALTH[endpoint])
-    return plain.described_account(view) if hasattr(view, "gives") else plain.described_description(view)
+    if endpoint == "openapi.show":
+        return plain.described_description(view)
+    if hasattr(view, "gives"):
+        return plain.described_account(view)
+    raise LookupError(f"{endpoint} is not described yet")
 
 
 def _operation_id(rule: Rule, method: str) -> str:

@@ -1,6 +1,6 @@
 """The operations that are not JSON:API: accounts, health and the description itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from inspect import cleandoc
 from typing import Any
@@ -20,8 +20,6 @@ REFUSED = (
     errors.TooManyRequests,
 )
 """What may become of a form."""
-
-View = Callable[..., Any]
 
 
 def plain_answers() -> dict[str, Json]:
@@ -45,10 +43,10 @@ def plain_answers() -> dict[str, Json]:
     return {"HealthReport": object_of(report, report), "Alive": object_of({"status": {"const": "success"}}, ["status"])}
 
 
-def described_account(view: View) -> Json:
+def described_account(view: Any) -> Json:
     """A route of accounts: its form, its answer."""
-    takes: Mapping[str, Json] | None = getattr(view, "takes")  # noqa: B009  # set by the route, unknown to mypy
-    gives: Mapping[str, type] = getattr(view, "gives")  # noqa: B009  # same
+    takes: Mapping[str, Json] | None = view.takes
+    gives: Mapping[str, type] = view.gives
     answer = object_of({name: TYPES[kind] for name, kind in gives.items()}, gives)
     refused = (*(REFUSED if takes else ()), errors.Unauthenticated, errors.Unavailable)
     described = {
@@ -62,7 +60,7 @@ def described_account(view: View) -> Json:
     return {**described, "requestBody": _form(takes)} if takes else described
 
 
-def described_health(view: View, schema: str) -> Json:
+def described_health(view: Any, schema: str) -> Json:
     """A probe: 200 or 503, the same body."""
     responses = answered(HTTPStatus.OK, "All is well.", reference(schema), media_type=JSON)
     if schema == "HealthReport":
@@ -71,7 +69,7 @@ def described_health(view: View, schema: str) -> Json:
     return {**_words(view), "tags": ["health"], "responses": responses}
 
 
-def described_description(view: View) -> Json:
+def described_description(view: Any) -> Json:
     """/openapi.json itself."""
     schema = object_of({"openapi": TEXT}, ["openapi"])
     return {
@@ -92,6 +90,6 @@ def _form(takes: Mapping[str, Json]) -> Json:
     return {"required": True, "content": content({"anyOf": [form, wrapped]}, JSON)}
 
 
-def _words(view: View) -> Json:
+def _words(view: Any) -> Json:
     summary, _, more = cleandoc(view.__doc__ or "").partition("\n")
     return {"summary": summary.rstrip("."), **({"description": more.strip()} if more else {})}

@@ -1,5 +1,6 @@
 """Where the web process listens."""
 
+import json
 import socket
 import time
 from http.client import HTTPConnection, HTTPException
@@ -26,13 +27,15 @@ def check_free(settings: dict[str, Any]) -> None:
 
 
 def is_healthy(settings: dict[str, Any]) -> bool:
-    """Whether /health-check says that all is well."""
+    """Whether every check of /health-check passes, none of them by its grace alone."""
     host = EVERYWHERE.get(settings["HOST"], settings["HOST"])
     connection = HTTPConnection(host, settings["PORT"], timeout=3)
     try:
         connection.request("GET", "/health-check")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
+        answer = connection.getresponse()
+        report = json.loads(answer.read())
+        return answer.status == 200 and all(result["passed"] for result in report["results"])
+    except (OSError, HTTPException, ValueError):
         return False
     finally:
         connection.close()
