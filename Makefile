@@ -1,6 +1,6 @@
 # `make` lists what it can do. All paths are relative: the checkout may lie in a directory with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs test-docs test-clients bench requirements clean
+.PHONY: help run test check docs test-docs test-clients bench requirements clean test-openapi soak
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -14,8 +14,16 @@ help: ## this list
 run: .venv/run.stamp ## install, start everything, print `ready: URL`; Ctrl-C stops it
 	@exec $(PY) manage.py run
 
+# What needs Node, or half a minute, has a target of its own.
 test: .venv/dev.stamp ## the test suite on a PostgreSQL and a Redis of its own
-	@exec $(PY) -m pytest $(ARGS)
+	@exec $(PY) -m pytest --ignore=tests/clients --ignore=tests/docs/test_transactions.py \
+		--ignore=tests/test_schemathesis.py $(ARGS)
+
+test-openapi: .venv/dev.stamp ## generated requests to every route of /openapi.json
+	@exec $(PY) -m pytest tests/test_schemathesis.py
+
+soak: .venv/dev.stamp ## write while every process dies, and count what was lost
+	@exec $(PY) -m tests.soak $(ARGS)
 
 check: .venv/dev.stamp ## ruff, mypy, import contracts, blueprint against routes
 	$(PY) -m ruff check

@@ -14,6 +14,7 @@ from app.extensions import cors, db, migrate
 from app.faqs import resources as faqs
 from app.health import routes as health
 from app.jsonapi import idempotency, operations
+from app.openapi import routes as openapi
 from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
@@ -46,6 +47,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     health.install(app)
     accept_accounts(app)
     serve_resources(app)
+    openapi.install(app)
     docs.install(app)
     return app
 
@@ -98,7 +100,7 @@ def serve_resources(app: Flask) -> None:
         package.route(api)
     blueprint.add_url_rule("/operations", view_func=operations.OperationsView.as_view("operations"))
     app.register_blueprint(blueprint)
-    cors.init_app(app, resources={r"/(v1|auth)/.*": {"origins": list(app.config["CORS_ORIGINS"])}})
+    cors.init_app(app, resources={r"/(v1|auth)/.*|/openapi\.json": {"origins": list(app.config["CORS_ORIGINS"])}})
 
 
 def trust_proxies(app: Flask) -> None:

@@ -160,7 +160,7 @@ class Number(marshmallow.fields.Field[float]):
         super().__init__(**{"allow_none": True, **options})
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> float:
-        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{0,40})?", value):
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?", value):
             value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise marshmallow.ValidationError("Must be a number.")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from app.jsonapi.cursors import PROFILE
 from app.jsonapi.filters import OPERATORS
 from app.jsonapi.operations import EXTENSION
+from app.jsonapi.query import LIST, PAGED_LINKAGE
 from app.jsonapi.resource_type import TYPES, Attribute, Relation, ResourceType
 from app.jsonapi.schema import Choice, Flag, Instant, Number, Text, Url, Whole, Zone
 from app.users.schemas import Email
@@ -25,6 +26,7 @@ ODD_TEXT = ["", " ", "null", "-1", "0", "1.5", "9" * 30, "__class__", "'\"--", "
 ODD_TEXT += ["x" * 300, "é", "\u202e", "password", "password-hash", "email", "{}", "true", "2030-01-01T00:00:00Z"]
 ODD_NUMBERS = [-1, 0, 2**31, 2**63, 10**400, 1e308, float("nan"), float("inf")]
 
+FAMILIES = LIST | PAGED_LINKAGE
 odd_text = st.sampled_from(ODD_TEXT) | st.text(max_size=20)
 odd_scalar = st.none() | st.booleans() | st.sampled_from(ODD_NUMBERS) | st.integers() | odd_text
 odd_json = st.recursive(
@@ -100,6 +102,8 @@ class Wire:
         self.roles = st.sampled_from(sorted(world.callers)) | st.sampled_from(["owner", "admin"])
         rules = [rule for rule in world.app.url_map.iter_rules() if rule.rule.startswith(("/v1/", "/auth/"))]
         self.routes = sorted((rule.rule, sorted(rule.methods or ())) for rule in rules)
+        views = {rule.rule: getattr(world.app.view_functions[rule.endpoint], "view_class", None) for rule in rules}
+        self.families = {rule: getattr(view, "families", {}).get("GET", FAMILIES) for rule, view in views.items()}
 
     # Documents
 
@@ -148,30 +152,31 @@ class Wire:
 
     # Query strings
 
-    def query(self, type_: ResourceType) -> Strategy:
-        """A query string about resources of a type."""
-        return st.lists(self._parameter(type_), max_size=3).map("&".join)
+    def query(self, type_: ResourceType, families: Iterable[str] = FAMILIES) -> Strategy:
+        """A query string about resources of a type, on a route that takes these families of parameters."""
+        return st.lists(self._parameter(type_, families), max_size=3, unique_by=_name).map("&".join)
 
-    def _parameter(self, type_: ResourceType) -> Strategy:
-        usual = st.one_of(
-            self._joined("include", self._path(type_, 3)),
-            self._joined("sort", st.tuples(st.sampled_from(["", "-"]), self._sort_key(type_)).map("".join)),
-            st.sampled_from(self.types).flatmap(
+    def _parameter(self, type_: ResourceType, families: Iterable[str]) -> Strategy:
+        made = {
+            "include": self._joined("include", self._path(type_, 3)),
+            "sort": self._joined("sort", st.tuples(st.sampled_from(["", "-"]), self._sort_key(type_)).map("".join)),
+            "fields": st.sampled_from(self.types).flatmap(
                 lambda named: self._joined(f"fields[{named.name}]", mostly(_field_name(named), odd_text))
             ),
-            self._filter_parameter(type_),
-            st.builds(_parameter, st.just("filter"), st.lists(self._term(type_), max_size=3).map(json.dumps)),
-            st.builds(
+            "filter": self._filter_parameter(type_)
+            | st.builds(_parameter, st.just("filter"), st.lists(self._term(type_), max_size=3).map(json.dumps)),
+            "page": st.builds(
                 _parameter,
                 st.sampled_from(["page[size]", "page[number]"]),
                 mostly(st.integers(1, 100).map(str), odd_text),
             ),
-            st.builds(_parameter, st.sampled_from(["page[after]", "page[before]"]), self._cursor()),
-            st.builds(_parameter, st.just("get_trashed"), mostly(st.sampled_from(["true", "false"]), odd_text)),
-        )
+            "get_trashed": mostly(st.sampled_from(["get_trashed=true", "get_trashed=false"]), st.just("get_trashed=1")),
+        }
+        usual = st.one_of([made[family] for family in sorted(families)])
         odd = st.builds(_parameter, odd_text | st.sampled_from(["filter", "page", "fields[x]", "sort[]"]), odd_text)
         raw = st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=15)
-        return mostly(usual, odd | raw)
+        cursor = st.builds(_parameter, st.sampled_from(["page[after]", "page[before]"]), self._cursor())
+        return mostly(usual, st.one_of(odd, raw, cursor, *made.values()))
 
     def _joined(self, name: str, values: Strategy) -> Strategy:
         return st.lists(values, min_size=1, max_size=3).map(lambda parts: _parameter(name, ",".join(parts)))
@@ -194,7 +199,7 @@ class Wire:
 
     def _filter_parameter(self, type_: ResourceType) -> Strategy:
         def filtered(attribute: Attribute) -> Strategy:
-            operator = mostly(st.sampled_from(sorted(OPERATORS)), odd_text)
+            operator = mostly(st.sampled_from(_operators(attribute)), st.sampled_from(sorted(OPERATORS)) | odd_text)
             name = st.builds(
                 lambda spelling, op: f"filter[{spelling}]" + (f"[{op}]" if op else ""),
                 spelled(attribute.key),
@@ -202,15 +207,23 @@ class Wire:
             )
             return st.builds(_parameter, name, mostly(value_of(attribute.field).map(str), odd_text))
 
-        return st.sampled_from([*type_.attributes.values()]).flatmap(filtered)
+        return _comparable(type_).flatmap(filtered)
 
     def _term(self, type_: ResourceType, depth: int = 2) -> Strategy:
         def compared(attribute: Attribute) -> Strategy:
-            operators = st.sampled_from([*OPERATORS, "has", "any"])
-            value = mostly(value_of(attribute.field) | st.lists(value_of(attribute.field), max_size=2))
-            return st.fixed_dictionaries({"name": spelled(attribute.key), "op": mostly(operators), "val": value})
+            value = value_of(attribute.field)
+            operator = mostly(st.sampled_from(_operators(attribute)), st.sampled_from([*OPERATORS, "has", "any"]))
+            return operator.flatmap(
+                lambda op: st.fixed_dictionaries(
+                    {
+                        "name": spelled(attribute.key),
+                        "op": st.just(op),
+                        "val": mostly(st.lists(value, max_size=2) if op == "in" else value),
+                    }
+                )
+            )
 
-        compare = st.sampled_from([*type_.attributes.values()]).flatmap(compared)
+        compare = _comparable(type_).flatmap(compared)
         if depth == 0:
             return mostly(compare)
         inner = self._term(type_, depth - 1)
@@ -265,7 +278,7 @@ class Wire:
 
     def _reading(self, rule: str) -> Strategy:
         type_, relation = _named(rule) or (self.types[0], None)
-        query = self.query(relation.target if relation is not None else type_)
+        query = self.query(relation.target if relation is not None else type_, self.families[rule])
         return st.builds(Request, self.roles, st.just("GET"), self.path(rule), query)
 
     def writing(self) -> Strategy:
@@ -369,6 +382,24 @@ def _data(document: Any) -> Any:
 def _with_lid(document: Any) -> Any:
     resource = _data(document)
     return {**resource, "lid": "a"} if isinstance(resource, dict) else resource
+
+
+def _name(parameter: str) -> str:
+    return parameter.partition("=")[0]
+
+
+def _comparable(type_: ResourceType) -> Strategy:
+    """Attributes that can be filtered, for somebody at least; now and then another one."""
+    kinds = (Text, Flag, Whole, Number, Instant)
+    usual = [each for each in type_.attributes.values() if each.is_readable and isinstance(each.field, kinds)]
+    return mostly(st.sampled_from(usual), st.sampled_from([*type_.attributes.values()]))
+
+
+def _operators(attribute: Attribute) -> list[str]:
+    """The operators that suit an attribute and a single value."""
+    unfit = {"is-null"} if isinstance(attribute.field, Text) else {"is-null", "like", "ilike"}
+    unfit |= {"gt", "ge", "lt", "le"} if isinstance(attribute.field, Flag) else set()
+    return sorted(OPERATORS.keys() - unfit)
 
 
 def _parameter(name: str, value: str) -> str:
