@@ -170,13 +170,17 @@ class _Performer:
             return [self._resolved(item, f"{pointer}/{at}") for at, item in enumerate(value)]
         if not isinstance(value, dict):
             return value
-        if "lid" not in value or "type" not in value:
-            return {name: self._resolved(member, f"{pointer}/{name}") for name, member in value.items()}
-        type_ = type_spelled(str(value["type"]))
-        known = type_ and self.ids.get((type_.name, str(value["lid"])))
+        found = {
+            name: member if name == "attributes" or name[:1] == "@" else self._resolved(member, f"{pointer}/{name}")
+            for name, member in value.items()
+        }
+        if "lid" not in found or "type" not in found:
+            return found
+        type_, lid = type_spelled(str(found["type"])), found.pop("lid")
+        known = self.ids.get((type_.name, lid)) if type_ is not None and isinstance(lid, str) else None
         if known is None:
             raise Unprocessable("No operation before this one made that lid.", pointer=f"{pointer}/lid")
-        return {**{name: member for name, member in value.items() if name != "lid"}, "id": known}
+        return {**found, "id": known}
 
     def _result(self, layer: DataLayer, row: Any) -> Item:
         reader = Reader(layer.answer_access(row, self.access), Query(self.access.scope))

@@ -114,17 +114,25 @@ def planted(world: World, servers: dict[str, str]) -> Iterator[Planted]:
         yield Planted(world, secrets, kept)
 
 
-def judge(planted: Planted, request: Request, tally: Tally) -> None:
-    """Send it; every promise about the answer holds. The client checks documents by itself."""
+def send(planted: Planted, request: Request) -> tuple[TestResponse, float]:
+    """The answer, and how many seconds it took; the world is as it was before."""
     body = None if request.body is None else request.body.encode(errors="surrogatepass")
     started = monotonic()
     answer = planted.world.callers[request.role].send(
         request.method, f"{request.path}?{request.query}", body, **request.headers
     )
     took = monotonic() - started
-    tally.add(answer.status_code, took)
     if request.method not in ("GET", "HEAD", "OPTIONS"):
         planted.restore()
+    return answer, took
+
+
+def judge(planted: Planted, request: Request, tally: Tally) -> None:
+    """Send it; every promise about the answer holds. The client checks documents by itself."""
+    answer, took = send(planted, request)
+    if took > SLOW:  # the machine may have been busy: what is slow is slow twice
+        answer, took = send(planted, request)
+    tally.add(answer.status_code, took)
     assert answer.status_code < 500, answer.text
     assert took < SLOW
     said = answer.text + str(answer.headers)

@@ -189,6 +189,28 @@ def test_a_lid_is_text_and_names_one_resource(world: World) -> None:
         assert errors(answer)[0]["source"] == {"pointer": f"/atomic:operations/{at}/data/lid"}
 
 
+def test_a_lid_is_understood_wherever_an_id_is(world: World) -> None:
+    updated = {"type": "faq", "lid": "f", "relationships": {"faq-type": {"data": {"type": "faq-type", "lid": "t"}}}}
+
+    *_, made, result = results(
+        send(
+            world.owner,
+            add("faq", {"question": "a", "answer": "b"}, "f", event=event(world)),
+            add("faq-type", {"name": "Food"}, "t", event=event(world)),
+            {"op": "update", "data": updated},
+        )
+    )
+
+    assert result["data"]["relationships"]["faq-type"]["data"]["id"] == made["data"]["id"]
+
+
+def test_at_members_are_no_lids(world: World) -> None:
+    made = add("faq", {"question": "a", "answer": "b"}, event=event(world))
+    made["data"] |= {"@at": {"type": "event", "lid": "nothing"}}
+
+    assert send(world.owner, {**made, "@op": "remove"}).status_code == 200
+
+
 def test_the_applied_extension_is_named(world: World) -> None:
     answer = send(world.owner, {"op": "remove", "ref": reference("faq", world.faqs["draft"])})
 

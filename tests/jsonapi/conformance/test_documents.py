@@ -126,7 +126,7 @@ def test_resource_type_constraints() -> None:
 
 def test_resource_fields() -> None:
     for type_ in TYPES.values():
-        keys = [each.key for each in (*type_.attributes.values(), *type_.relations.values())]
+        keys = [*(each.key for each in type_.attributes.values()), *(each.key for each in type_.relations.values())]
         assert len(keys) == len(set(keys))
         assert not {"id", "type"} & set(keys)
 

@@ -73,6 +73,14 @@ def test_applied_profile_is_named(world: World) -> None:
     assert listed.content_type == following.content_type == f'{JSONAPI}; profile="{PROFILE}"'
 
 
+def test_jsonapi_object_does_not_negotiate(world: World) -> None:
+    remove = {"op": "remove", "ref": {"type": "faq", "id": str(world.faqs["draft"])}}
+    document = {"atomic:operations": [remove], "jsonapi": {"version": "1.1", "ext": [EXTENSION]}}
+
+    assert world.owner.send("POST", "/v1/operations", document).status_code == 400
+    assert world.owner.get(f"/v1/faqs/{world.faqs['draft']}").status_code == 200
+
+
 def test_vary(world: World) -> None:
-    for answer in (world.owner.get("/v1/events"), world.owner.get(f"/v1/events/{world.events['draft']}")):
+    for answer in answers(world):
         assert "Accept" in answer.headers["Vary"]
