@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.changes import announce
@@ -16,14 +16,20 @@ from app.signals import event_changed
 OWNER, ORGANIZER, COORGANIZER = "owner", "organizer", "coorganizer"
 
 
+_roles = EventRole.__table__
+_role = select(_roles.c.role).where(
+    _roles.c.event_id == bindparam("event_id"), _roles.c.user_id == bindparam("user_id")
+)
+
+
 def has_role(viewer: Viewer, event_id: int, *roles: str) -> bool:
     """Whether the viewer has one of these roles in the event; admins count as all."""
     if viewer.is_admin:
         return True
     if viewer.is_anonymous:
         return False
-    role = select(EventRole.role).where(EventRole.event_id == event_id, EventRole.user_id == viewer.id)
-    return db.session.scalar(role) in roles
+    parameters = {"event_id": event_id, "user_id": viewer.id}
+    return db.session.connection().execute(_role, parameters).scalar() in roles
 
 
 def make_owner(event: Event, user_id: int) -> None:

@@ -11,13 +11,13 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from flask_rest_jsonapi_next.data_layers.base import BaseDataLayer
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, any_, bindparam, select
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import ApiError, Conflict, Forbidden, NotFound, Unprocessable, raise_all
 from app.extensions import db
+from app.jsonapi import statements
 from app.jsonapi.documents import Linkage, ResourceDocument
-from app.jsonapi.filters import relation_key
 from app.jsonapi.permissions import Access, Scope
 from app.jsonapi.plan import linkage_key, plan_for
 from app.jsonapi.resource_type import Relation, ResourceType
@@ -285,20 +285,23 @@ def related_rows(relation: Relation, ids: Iterable[int], access: Access, *, lock
 
     They are locked, in the order of their ids, so that nobody trashes one before this transaction has linked it.
     """
-    target = relation.target
-    known = target.permissions.linkage(access.scope, target.table)
-    statement = select(target.model).where(target.table.c.id.in_(sorted(ids)), known).order_by(target.table.c.id)
-    locked = statement.with_for_update(of=target.model, read=lock == "share")
-    return list(db.session.scalars(locked, access.parameters()))
+    statement = _locked_related(relation.target, access.scope, lock)
+    return list(db.session.scalars(statement, {**access.parameters(), "ids": sorted(ids)}))
 
 
 def linked_ids(row: Any, relation: Relation, access: Access) -> list[int]:
     """What a to-many relationship of the row holds, as far as the caller may know it."""
-    target = relation.target
-    near, source = relation_key(relation, target.table)
-    known = target.permissions.linkage(access.scope, target.table)
-    statement = select(target.table.c.id).select_from(source).where(near == row.id, known)
-    return [row[0] for row in db.session.connection().execute(statement, access.parameters())]
+    statement = statements.linked_many(relation, access.scope)
+    parameters = {**access.parameters(), "parent_id": row.id}
+    return [linked[0] for linked in db.session.connection().execute(statement, parameters)]
+
+
+@lru_cache(maxsize=256)
+def _locked_related(target: ResourceType, scope: Scope, lock: Lock) -> Select[Any]:
+    table, model = target.table, target.model
+    known = target.permissions.linkage(scope, table)
+    statement = select(model).where(table.c.id == any_(statements.IDS), known).order_by(table.c.id)
+    return statement.with_for_update(of=model, read=lock == "share")
 
 
 @lru_cache(maxsize=256)
