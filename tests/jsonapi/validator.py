@@ -162,5 +162,5 @@ def errors_faults(errors: Any, status: int) -> Iterator[str]:
         if len(errors) == 1 and error["status"] != str(status):
             yield f"{at}: status {error['status']} in an answer with {status}"
         source = error.get("source", {})
-        if set(source) - SOURCE or not re.fullmatch("(/.*)?", source.get("pointer", "")):  # RFC 6901: "" is the whole
+        if set(source) - SOURCE or not re.fullmatch("(?s:/.*)?", source.get("pointer", "")):  # RFC 6901: "" is the whole
             yield f"{at}: no error source"
