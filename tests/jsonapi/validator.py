@@ -162,5 +162,6 @@ def errors_faults(errors: Any, status: int) -> Iterator[str]:
         if len(errors) == 1 and error["status"] != str(status):
             yield f"{at}: status {error['status']} in an answer with {status}"
         source = error.get("source", {})
-        if set(source) - SOURCE or not re.fullmatch("(?s:/.*)?", source.get("pointer", "")):  # RFC 6901: "" is the whole
+        # RFC 6901: an empty pointer is the whole document, and a name may hold a newline.
+        if set(source) - SOURCE or not re.fullmatch("(?s:/.*)?", source.get("pointer", "")):
             yield f"{at}: no error source"
