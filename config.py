@@ -4,6 +4,7 @@ import base64
 import binascii
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,8 +81,10 @@ def _url(*schemes: str) -> Callable[[str], str]:
 def _database_url(text: str) -> str:
     """Any usual PostgreSQL URL, spelled for SQLAlchemy's psycopg 3 dialect."""
     _url("postgresql", "postgres", "postgresql+psycopg")(text)
-    scheme, separator, rest = text.partition("://")
-    return f"postgresql+psycopg://{rest}" if separator and scheme else text
+    _scheme, separator, rest = text.partition("://")
+    if text and not separator:
+        raise ValueError("must look like postgresql://user:password@host/database")
+    return f"postgresql+psycopg://{rest}" if text else text
 
 
 def _base_url(text: str) -> str:
@@ -92,7 +95,29 @@ def _base_url(text: str) -> str:
 
 
 def _mail_url(text: str) -> str:
-    return text if text == "file" else _url("smtp", "smtps")(text)
+    if text != "file" and not urlsplit(_url("smtp", "smtps")(text)).hostname:
+        raise ValueError("must be file or smtp://[user:password@]host:port")
+    return text
+
+
+def _storage_url(text: str) -> str:
+    parts = urlsplit(_url("file", "s3")(text))
+    if (parts.scheme == "s3" and not parts.netloc) or (parts.scheme == "file" and (parts.netloc or not parts.path)):
+        raise ValueError("must be file:///directory or s3://bucket")
+    return text
+
+
+def _dsn(text: str) -> str:
+    parts = urlsplit(_url("http", "https")(text))
+    if text and not (parts.username and parts.hostname and parts.path.strip("/")):
+        raise ValueError("must look like https://key@host/project")
+    return text
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", text):
+        raise ValueError("must be an e-mail address")
+    return text
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -170,12 +195,12 @@ SETTINGS = (
         "STORAGE_URL",
         "",
         "file:///directory or s3://bucket with the usual AWS_* variables; VAR_DIR/files when empty",
-        _url("file", "s3"),
+        _storage_url,
     ),
     Setting(
         "MAIL_URL", "file", "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port", _mail_url
     ),
-    Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail"),
+    Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail", _address),
     Setting("RATELIMIT_ENABLED", "1", "0 switches the limits on log-in, sign-up and resets off", _flag),
     Setting("HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _whole(0, 3600)),
     Setting("WORKER_CONCURRENCY", "2", "tasks one worker runs at once", _whole(1, 64)),
@@ -183,7 +208,7 @@ SETTINGS = (
     Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _whole(2, 200)),
     Setting("RETENTION_DAYS", "30", "how long finished outbox entries and ended sign-ins are kept", _whole(1, 3650)),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
-    Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _url("http", "https")),
+    Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),
     Setting("LOG_FORMAT", "text", "text or json", _choice("text", "json")),
     Setting("DEMO", "1", "0: `run` puts no sample data into an empty development database", _flag),
 )

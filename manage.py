@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from flask import current_app
 from flask.cli import ScriptInfo, with_appcontext
 from psycopg import OperationalError as DriverError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import config
 from app import embedded, supervisor
@@ -33,11 +33,14 @@ ROOT = Path(__file__).resolve().parent
 GROUPS = {"db": "flask_migrate.cli:db", "users": "app.users.cli:users_cli"}
 """Groups of commands that live elsewhere."""
 
+UNDEFINED_TABLE = "42P01"
+
 MENDABLE = {
     config.ConfigError: 2,
     machine.EmbeddedError: 1,
     supervisor.CannotRun: 1,
     var_dir.Busy: 1,
+    var_dir.Unusable: 2,
     address.Taken: 1,
 }
 """What an operator can mend is one line on stderr and this exit status, never a traceback."""
@@ -180,6 +183,13 @@ def main() -> None:
         cli(prog_name="manage.py")
     except tuple(MENDABLE) as error:
         _fail(str(error), MENDABLE[type(error)])
+    except ProgrammingError as error:
+        said = getattr(error.orig, "sqlstate", None)
+        if said == UNDEFINED_TABLE:
+            _fail("the database has not been migrated; `manage.py db upgrade` does it", 1)
+        if said is None:
+            _fail("DATABASE_URL has an option that the driver does not know", 2)
+        raise
     except (OperationalError, DriverError):
         # Without its text: the driver's message may name the user and more of the URL.
         _fail("the database does not answer; is it running, and is DATABASE_URL right?", 1)

@@ -62,6 +62,7 @@ def configure(log_format: str) -> None:
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if not isinstance(other, _Stdout)] + [handler]
     root.setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # a line for each at every start
 
 

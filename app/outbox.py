@@ -8,6 +8,7 @@ published and lost is published again when its lease runs out.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import structlog
 from celery import shared_task
 from sqlalchemy import Index, delete, func, insert, select, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -31,6 +33,9 @@ MAX_TRIES = 40
 """A consumer that fails this often (a day and a half with the back-off below) leaves a dead entry for a person."""
 
 LONGEST_PAUSE = timedelta(hours=1)
+
+PATIENCE = 15.0
+"""Seconds a task waits for the database, to write down that it failed."""
 
 log = structlog.get_logger(__name__)
 
@@ -137,20 +142,26 @@ def subscribe() -> None:
 
 def consume(entry_id: UUID) -> None:
     """Act on an open entry and close it; on failure note it and try again later, at last leave it dead."""
-    if not _count_try(entry_id):
-        return
     try:
-        with db.session.begin():
-            # Locked while it is acted on: a second delivery of the same id finds nothing and goes away.
-            entry = db.session.scalar(_open(entry_id).with_for_update(skip_locked=True))
-            if entry is None:
-                return
-            CONSUMERS[entry.consumer].act(entry)
-            entry.done_at = func.now()
-            entry.last_error = None
+        if _count_try(entry_id):
+            _act(entry_id)
     except Exception as error:
-        _note_failure(entry_id, error)
+        # What failed may have been the database: without this note the entry waits for its whole lease.
+        deadline = monotonic() + PATIENCE
+        while not _note_failure(entry_id, error) and monotonic() < deadline:
+            sleep(0.5)
         raise
+
+
+def _act(entry_id: UUID) -> None:
+    with db.session.begin():
+        # Locked while it is acted on: a second delivery of the same id finds nothing and goes away.
+        entry = db.session.scalar(_open(entry_id).with_for_update(skip_locked=True))
+        if entry is None:
+            return
+        CONSUMERS[entry.consumer].act(entry)
+        entry.done_at = func.now()
+        entry.last_error = None
 
 
 def _open(entry_id: UUID) -> Any:
@@ -173,17 +184,23 @@ def _count_try(entry_id: UUID) -> bool:
     return True
 
 
-def _note_failure(entry_id: UUID, error: Exception) -> None:
-    with db.session.begin():
-        entry = db.session.scalar(_open(entry_id).with_for_update())
-        if entry is None:
-            return
-        pause = min(timedelta(seconds=2 ** min(entry.tries, 12)), LONGEST_PAUSE)
-        entry.next_at = func.now() + pause
-        entry.last_error = type(error).__name__
-        log.warning(
-            "consumer failed", entry_id=str(entry_id), consumer=entry.consumer, tries=entry.tries, pause=str(pause)
-        )
+def _note_failure(entry_id: UUID, error: Exception) -> bool:
+    """Write down that it failed and when to try again; False while the database is away."""
+    try:
+        with db.session.begin():
+            entry = db.session.scalar(_open(entry_id).with_for_update())
+            if entry is not None:
+                _postpone(entry, error)
+    except OperationalError:
+        return False
+    return True
+
+
+def _postpone(entry: OutboxEntry, error: Exception) -> None:
+    pause = min(timedelta(seconds=2 ** min(entry.tries, 12)), LONGEST_PAUSE)
+    entry.next_at = func.now() + pause
+    entry.last_error = type(error).__name__
+    log.warning("consumer failed", entry_id=str(entry.id), consumer=entry.consumer, tries=entry.tries, pause=str(pause))
 
 
 def prune(older_than: timedelta) -> int:

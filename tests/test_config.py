@@ -107,3 +107,19 @@ def test_the_example_lists_every_setting_with_its_meaning_and_default() -> None:
         assert lines[place - 1].startswith(f"# {setting.meaning}")
     named = [found[1] for line in lines if (found := re.match(r"#([A-Z_]+)=", line))]
     assert named == [setting.name for setting in config.SETTINGS]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql:"),
+        ("MAIL_URL", "smtp:"),
+        ("MAIL_FROM", "a\nb@example.com"),
+        ("STORAGE_URL", "s3:"),
+        ("STORAGE_URL", "file://relative"),
+        ("SENTRY_DSN", "https://x"),
+    ],
+)
+def test_a_url_nobody_can_work_with_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(config.ConfigError, match=name):
+        config.read({"VAR_DIR": str(tmp_path), name: value})

@@ -53,6 +53,41 @@ def test_a_database_that_is_down_is_a_hint_and_exit_status_1(
     assert "hunter2" not in done.stdout
 
 
+def test_an_option_no_driver_knows_is_one_line_and_exit_status_2(environment: Environment) -> None:
+    done = run(environment, "db", "check", DATABASE_URL="postgresql://me:hunter2@127.0.0.1:1/events?bogus=1")
+
+    assert (done.returncode, done.stderr) == (
+        2,
+        "manage.py: DATABASE_URL has an option that the driver does not know\n",
+    )
+
+
+def test_a_directory_nobody_can_write_is_one_line_and_exit_status_2(environment: Environment) -> None:
+    keys = {"SECRET_KEY": "x" * 40, "JWT_KEYS": f"k={'A' * 43}", "DATABASE_URL": "", "REDIS_URL": ""}
+
+    done = run(environment, "run", VAR_DIR="/proc/nope", **keys)
+
+    assert (done.returncode, done.stderr) == (
+        2,
+        "manage.py: VAR_DIR /proc/nope cannot be used: No such file or directory\n",
+    )
+
+
+def test_a_database_nobody_has_migrated_is_one_line_and_exit_status_1(
+    app: Flask, environment: Environment, servers: dict[str, str]
+) -> None:
+    with psycopg.connect(servers["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("CREATE DATABASE empty")
+    empty = servers["DATABASE_URL"].replace("/postgres?", "/empty?")
+
+    done = run(environment, "demo", DATABASE_URL=empty)
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "manage.py: the database has not been migrated; `manage.py db upgrade` does it\n",
+    )
+
+
 def test_migrations_and_models_are_equal(app: Flask, environment: Environment) -> None:
     assert run(environment, "db", "check").returncode == 0
 

@@ -145,3 +145,16 @@ def test_old_closed_entries_are_pruned_and_others_stay(app: Flask) -> None:
 
     assert gone == 1
     assert [entry.id for entry in entries(app)] == [fresh, _open]
+
+
+def test_a_failure_is_noted_once_the_database_is_back(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry_id = order(app, "tests.fail")
+    is_away = iter([True, True])
+    note = outbox._note_failure
+    monkeypatch.setattr(outbox, "_note_failure", lambda *what: not next(is_away, False) and note(*what))
+
+    with app.app_context(), pytest.raises(RuntimeError):
+        outbox.consume(entry_id)
+
+    (entry,) = entries(app)
+    assert (entry.last_error, entry.tries, entry.done_at) == ("RuntimeError", 1, None)

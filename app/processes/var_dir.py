@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -21,11 +21,14 @@ class Busy(Exception):
     """Somebody else owns this VAR_DIR."""
 
 
+class Unusable(Exception):
+    """Nothing can be written into this VAR_DIR."""
+
+
 @contextmanager
 def owned(var_dir: Path) -> Iterator[None]:
     """Own the directory; raises Busy while another process does. The lock goes with the process, however it ends."""
-    var_dir.mkdir(parents=True, exist_ok=True)
-    with (var_dir / "owner.lock").open("a") as file:
+    with _lock_file(var_dir, "owner.lock") as file:
         deadline = monotonic() + PATIENCE
         while not _lock(file.fileno(), fcntl.LOCK_EX):
             if monotonic() > deadline:
@@ -41,15 +44,23 @@ def owned(var_dir: Path) -> Iterator[None]:
 @contextmanager
 def used(var_dir: Path) -> Iterator[None]:
     """Use the servers of the owner; `wait_for_users` lets it end after us."""
-    with (var_dir / "users.lock").open("a") as file:
+    with _lock_file(var_dir, "users.lock") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 def wait_for_users(var_dir: Path) -> None:
     """Return when nobody uses our servers any more."""
-    with (var_dir / "users.lock").open("a") as file:
+    with _lock_file(var_dir, "users.lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _lock_file(var_dir: Path, name: str) -> TextIO:
+    try:
+        var_dir.mkdir(parents=True, exist_ok=True)
+        return (var_dir / name).open("a")
+    except OSError as error:
+        raise Unusable(f"VAR_DIR {var_dir} cannot be used: {error.strerror}") from None
 
 
 def write(var_dir: Path, state: dict[str, Any]) -> None:

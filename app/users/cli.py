@@ -41,6 +41,8 @@ def create(*, email: str, admin: bool, super_admin: bool, verified: bool) -> Non
         )
         db.session.add(user)
         db.session.commit()
+    except UnicodeError:
+        raise Refused("a password is UTF-8 text") from None
     except ValueError as error:
         raise Refused(f"{error}") from None
     except IntegrityError:
