@@ -21,7 +21,7 @@ FAQS = {
     },
     "Tickets": {
         "Can I give my ticket to a friend?": "Yes, until the day before.",
-        "Is there a discount for students?": "Half price with a student card.",
+        "Is there a discount for students?": "Half price with a student ID.",
     },
 }
 

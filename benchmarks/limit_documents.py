@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.limit_statements import CARD_NAMES, EVENT_NAMES, FAQ_NAMES, MOST_COUNTED
+from benchmarks.limit_statements import EVENT_NAMES, FAQ_NAMES, MOST_COUNTED, PROFILE_NAMES
 
 JSONAPI = {"version": "1.1"}
 
 EVENT_KEYS = tuple(name.replace("_", "-") for name in EVENT_NAMES)
 FAQ_KEYS = tuple(name.replace("_", "-") for name in FAQ_NAMES)
-CARD_KEYS = tuple(name.replace("_", "-") for name in CARD_NAMES)
+PROFILE_KEYS = tuple(name.replace("_", "-") for name in PROFILE_NAMES)
 
 
 def event_item(row: Any) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def faq_item(row: Any) -> dict[str, Any]:
 
 
 def owner_item(row: Any) -> dict[str, Any]:
-    """The card of a user; `row` is id and CARD_NAMES."""
-    return {"type": "user", "id": str(row[0]), "attributes": dict(zip(CARD_KEYS, row[1:], strict=True))}
+    """The public profile of a user; `row` is id and PROFILE_NAMES."""
+    return {"type": "user", "id": str(row[0]), "attributes": dict(zip(PROFILE_KEYS, row[1:], strict=True))}
 
 
 def paging(arguments: Mapping[str, str], count: int, number: int, size: int) -> dict[str, Any]:

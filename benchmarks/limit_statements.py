@@ -19,7 +19,7 @@ from sqlalchemy import (
 from app.events.models import Event, EventRole
 from app.faqs.models import Faq
 from app.users.models import SignIn, User
-from app.users.permissions import CARD
+from app.users.permissions import PUBLIC_PROFILE
 
 VIEWER = bindparam("viewer_id", type_=BigInteger())
 IDS = bindparam("ids", type_=ARRAY(BigInteger))
@@ -29,7 +29,7 @@ events, faqs, roles, users = Event.__table__, Faq.__table__, EventRole.__table__
 
 EVENT_NAMES = tuple(column.name for column in events.c if column.name not in ("id", "owner_id"))
 FAQ_NAMES = ("question", "answer", "position", "created_at", "deleted_at")
-CARD_NAMES = tuple(column.name for column in users.c if column.name in CARD)
+PROFILE_NAMES = tuple(column.name for column in users.c if column.name in PUBLIC_PROFILE)
 
 CALLER = (
     select(
@@ -73,7 +73,7 @@ _theirs, _mine = roles.alias(), roles.alias()
 _in_one_team = exists().where(
     _theirs.c.user_id == users.c.id, _mine.c.event_id == _theirs.c.event_id, _mine.c.user_id == VIEWER
 )
-OWNERS = select(users.c.id, *(users.c[name] for name in CARD_NAMES)).where(
+OWNERS = select(users.c.id, *(users.c[name] for name in PROFILE_NAMES)).where(
     users.c.id == any_(IDS), users.c.deleted_at.is_(None), or_(users.c.is_profile_public, _in_one_team)
 )
 FAQS = (

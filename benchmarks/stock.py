@@ -23,7 +23,7 @@ from app.faqs.schemas import FaqSchema, FaqTypeSchema
 from app.jsonapi.naming import dasherize
 from app.jsonapi.schema import Flag, Instant, Number, Schema, Text, Whole
 from app.users.models import User as OurUser
-from app.users.permissions import CARD
+from app.users.permissions import PUBLIC_PROFILE
 from app.users.schemas import UserSchema
 
 db = SQLAlchemy()
@@ -76,7 +76,7 @@ def create_app(settings: dict[str, Any]) -> Flask:
     db.init_app(app)
     api = Api(app)
     for model, ours, kept in (
-        (User, UserSchema, CARD),
+        (User, UserSchema, PUBLIC_PROFILE),
         (FaqType, FaqTypeSchema, None),
         (Faq, FaqSchema, None),
         (Event, EventSchema, None),

@@ -48,7 +48,7 @@ class Plan:
         self.statement: Select[Any] = select(*self.columns).select_from(table).where(self.criterion)
 
     def is_whole(self, row: Row[Any]) -> bool:
-        """Whether this row is printed with its relationships and links, not as the card that others may see."""
+        """Whether this row is printed with its relationships and links, not as a public profile."""
         return not self.narrow or bool(row[2])
 
     def print(self, row: Row[Any]) -> Item:

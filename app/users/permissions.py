@@ -1,7 +1,7 @@
 """Who may see and change which user.
 
-A user sees himself whole and admins see everybody; others see at most a card. Events are named by type, not imported:
-they stand above users.
+A user sees himself whole and admins see everybody; others see at most a public profile. Events are named by type, not
+imported: they stand above users.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from app.jsonapi.resource_type import TYPES
 from app.jsonapi.viewer import VIEWER_ID, Role, Viewer
 from app.users.schemas import UserSchema
 
-CARD = frozenset(
+PUBLIC_PROFILE = frozenset(
     {
         "public_name",
         "details",
@@ -30,7 +30,7 @@ CARD = frozenset(
 )
 """What others may read of a user who shows himself."""
 
-PRIVATE = frozenset(UserSchema().fields) - CARD
+PRIVATE = frozenset(UserSchema().fields) - PUBLIC_PROFILE
 
 
 def event_roles() -> FromClause:

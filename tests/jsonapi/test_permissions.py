@@ -168,19 +168,19 @@ def test_a_private_event_opens_by_its_identifier_alone(world: World) -> None:
     assert world.anonymous.get(f"/v1/events/{world.identifiers['draft']}").status_code == 404
 
 
-def test_the_card_of_an_owner_with_a_public_profile(world: World) -> None:
+def test_the_public_profile_of_an_owner(world: World) -> None:
     path = f"/v1/events/{world.events['published']}/owner"
     world.owner.update(f"/v1/users/{world.owner.id}", "user", {"is-profile-public": True})
 
-    card = world.anonymous.get(path).get_json(force=True)["data"]
+    profile = world.anonymous.get(path).get_json(force=True)["data"]
 
-    assert card["attributes"]["public-name"] == "owner in public"
-    assert not {"email", "contact", "is-admin", "created-at"} & card["attributes"].keys()
-    assert "relationships" not in card
+    assert profile["attributes"]["public-name"] == "owner in public"
+    assert not {"email", "contact", "is-admin", "created-at"} & profile["attributes"].keys()
+    assert "relationships" not in profile
     assert world.anonymous.get(f"/v1/users/{world.owner.id}").status_code == 404
 
 
-def test_members_of_a_team_see_cards_and_themselves_whole(world: World) -> None:
+def test_members_of_a_team_see_profiles_and_themselves_whole(world: World) -> None:
     answer = world.coorganizer.get(f"/v1/events/{world.events['draft']}?include=owner,organizers,coorganizers")
 
     included = {int(item["id"]): item["attributes"] for item in answer.get_json(force=True)["included"]}
