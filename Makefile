@@ -16,7 +16,7 @@ run: .venv/run.stamp ## install, start everything, print `ready: URL`; Ctrl-C st
 
 # What needs Node, or half a minute, has a target of its own.
 test: .venv/dev.stamp ## the test suite on a PostgreSQL and a Redis of its own
-	@exec $(PY) -m pytest -n auto --dist loadfile --ignore=tests/clients --ignore=tests/docs/test_transactions.py \
+	@exec $(PY) -m pytest -n auto --dist worksteal --ignore=tests/clients --ignore=tests/docs/test_transactions.py \
 		--ignore=tests/test_schemathesis.py $(ARGS)
 
 test-openapi: .venv/dev.stamp ## generated requests to every route of /openapi.json
