@@ -9,8 +9,8 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import BigInteger, DateTime, MetaData, Text
-from sqlalchemy.orm import DeclarativeBase, registry
+from sqlalchemy import BigInteger, DateTime, MetaData, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
 
 class Base(DeclarativeBase):
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     Model = Base  # db.Model is made at run time, which a type checker cannot follow
 else:
     Model = db.Model
+
+
+def off() -> Mapped[bool]:
+    """A column that is true or false, and false unless said otherwise."""
+    return mapped_column(default=False, server_default=text("false"))
+
 
 migrate = Migrate(directory=str(Path(__file__).resolve().parent.parent / "migrations"))
 cors = CORS()

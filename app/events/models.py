@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.changes import Announced
-from app.extensions import Model
+from app.extensions import Model, off
 from app.signals import event_changed
 from app.users.models import User
 
@@ -23,10 +23,6 @@ def new_identifier() -> str:
     while (identifier := secrets.token_hex(4)).isdigit():
         continue
     return identifier
-
-
-def _off() -> Mapped[bool]:
-    return mapped_column(default=False, server_default=text("false"))
 
 
 class EventRole(Model):
@@ -103,33 +99,33 @@ class Event(Announced, Model):
     ical_url: Mapped[str | None]
     xcal_url: Mapped[str | None]
     pentabarf_url: Mapped[str | None]
-    online: Mapped[bool] = _off()
-    is_map_shown: Mapped[bool] = _off()
-    is_featured: Mapped[bool] = _off()
-    is_promoted: Mapped[bool] = _off()
-    is_demoted: Mapped[bool] = _off()
-    is_announced: Mapped[bool] = _off()
-    has_owner_info: Mapped[bool] = _off()
-    is_sessions_speakers_enabled: Mapped[bool] = _off()
-    is_sponsors_enabled: Mapped[bool] = _off()
+    online: Mapped[bool] = off()
+    is_map_shown: Mapped[bool] = off()
+    is_featured: Mapped[bool] = off()
+    is_promoted: Mapped[bool] = off()
+    is_demoted: Mapped[bool] = off()
+    is_announced: Mapped[bool] = off()
+    has_owner_info: Mapped[bool] = off()
+    is_sessions_speakers_enabled: Mapped[bool] = off()
+    is_sponsors_enabled: Mapped[bool] = off()
     is_ticket_form_enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
-    is_cfs_enabled: Mapped[bool] = _off()
-    is_tax_enabled: Mapped[bool] = _off()
-    is_billing_info_mandatory: Mapped[bool] = _off()
-    is_donation_enabled: Mapped[bool] = _off()
-    is_chat_enabled: Mapped[bool] = _off()
-    is_videoroom_enabled: Mapped[bool] = _off()
-    is_document_enabled: Mapped[bool] = _off()
-    show_remaining_tickets: Mapped[bool] = _off()
-    can_pay_by_paypal: Mapped[bool] = _off()
-    can_pay_by_stripe: Mapped[bool] = _off()
-    can_pay_by_cheque: Mapped[bool] = _off()
-    can_pay_by_bank: Mapped[bool] = _off()
-    can_pay_by_invoice: Mapped[bool] = _off()
-    can_pay_by_omise: Mapped[bool] = _off()
-    can_pay_by_alipay: Mapped[bool] = _off()
-    can_pay_by_paytm: Mapped[bool] = _off()
-    can_pay_onsite: Mapped[bool] = _off()
+    is_cfs_enabled: Mapped[bool] = off()
+    is_tax_enabled: Mapped[bool] = off()
+    is_billing_info_mandatory: Mapped[bool] = off()
+    is_donation_enabled: Mapped[bool] = off()
+    is_chat_enabled: Mapped[bool] = off()
+    is_videoroom_enabled: Mapped[bool] = off()
+    is_document_enabled: Mapped[bool] = off()
+    show_remaining_tickets: Mapped[bool] = off()
+    can_pay_by_paypal: Mapped[bool] = off()
+    can_pay_by_stripe: Mapped[bool] = off()
+    can_pay_by_cheque: Mapped[bool] = off()
+    can_pay_by_bank: Mapped[bool] = off()
+    can_pay_by_invoice: Mapped[bool] = off()
+    can_pay_by_omise: Mapped[bool] = off()
+    can_pay_by_alipay: Mapped[bool] = off()
+    can_pay_by_paytm: Mapped[bool] = off()
+    can_pay_onsite: Mapped[bool] = off()
     document_links: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
     schedule_published_on: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, or_, select
 
 from app.events.models import EventRole
-from app.events.team import COORGANIZER, ORGANIZER, OWNER, has_role
+from app.events.team import ORGANIZER, OWNER, TEAM, has_role
 from app.jsonapi.permissions import Permissions, Scope, anyone, signed_in
 from app.jsonapi.viewer import CAPABILITY, VIEWER_ID, Role, Viewer
 
@@ -34,7 +34,7 @@ def organizer(viewer: Viewer, event: Any) -> bool:
 
 def coorganizer(viewer: Viewer, event: Any) -> bool:
     """Anybody in the team, or an admin."""
-    return has_role(viewer, event.id, OWNER, ORGANIZER, COORGANIZER)
+    return has_role(viewer, event.id, *TEAM)
 
 
 PERMISSIONS = Permissions(

@@ -10,6 +10,7 @@ from app.jsonapi.naming import dasherize
 from app.jsonapi.schema import (
     LONG,
     SHORT,
+    WRITTEN_BY_THE_SERVER,
     Choice,
     Flag,
     Html,
@@ -39,9 +40,6 @@ class DocumentLinks(marshmallow.fields.Field[list[dict[str, str]]]):
                 "Every item must be an object with a name and a link, an http or https URL."
             )
         return value
-
-
-WRITTEN_BY_JOBS = {"dump_only": True, "metadata": {"volatile": True}}
 
 
 def _is_document_link(item: Any) -> bool:
@@ -92,12 +90,12 @@ class EventSchema(Schema):
     original_image_url = Url()
     external_event_url = Url()
     ticket_url = Url()
-    thumbnail_image_url = Url(**WRITTEN_BY_JOBS)
-    large_image_url = Url(**WRITTEN_BY_JOBS)
-    icon_image_url = Url(**WRITTEN_BY_JOBS)
-    ical_url = Url(**WRITTEN_BY_JOBS)
-    xcal_url = Url(**WRITTEN_BY_JOBS)
-    pentabarf_url = Url(**WRITTEN_BY_JOBS)
+    thumbnail_image_url = Url(**WRITTEN_BY_THE_SERVER)
+    large_image_url = Url(**WRITTEN_BY_THE_SERVER)
+    icon_image_url = Url(**WRITTEN_BY_THE_SERVER)
+    ical_url = Url(**WRITTEN_BY_THE_SERVER)
+    xcal_url = Url(**WRITTEN_BY_THE_SERVER)
+    pentabarf_url = Url(**WRITTEN_BY_THE_SERVER)
     online = Flag()
     is_map_shown = Flag()
     is_featured = Flag()

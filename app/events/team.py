@@ -14,6 +14,7 @@ from app.jsonapi.writing import ToManyChange
 from app.signals import event_changed
 
 OWNER, ORGANIZER, COORGANIZER = "owner", "organizer", "coorganizer"
+TEAM = (OWNER, ORGANIZER, COORGANIZER)
 
 
 _roles = EventRole.__table__

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, select
 
 from app.events.models import Event
 from app.events.permissions import visible as event_visible
-from app.events.team import COORGANIZER, ORGANIZER, OWNER, has_role
+from app.events.team import TEAM, has_role
 from app.jsonapi.permissions import Permissions, Scope, anyone
 from app.jsonapi.viewer import Viewer
 
@@ -20,12 +20,12 @@ def visible_with_event(scope: Scope, table: FromClause) -> ColumnElement[bool]:
 
 def coorganizer_of_the_event_named(viewer: Viewer, values: Any) -> bool:
     """Anybody in the team of the event the new resource names, or an admin."""
-    return has_role(viewer, values["event_id"], OWNER, ORGANIZER, COORGANIZER)
+    return has_role(viewer, values["event_id"], *TEAM)
 
 
 def coorganizer_of_its_event(viewer: Viewer, row: Any) -> bool:
     """Anybody in the team of the event, or an admin."""
-    return has_role(viewer, row.event_id, OWNER, ORGANIZER, COORGANIZER)
+    return has_role(viewer, row.event_id, *TEAM)
 
 
 PERMISSIONS = Permissions(

@@ -19,6 +19,9 @@ SHORT = 255
 LONG = 20_000
 URL_LIMIT = 2048
 INTEGER_LIMIT = 2**31 - 1
+WRITTEN_BY_THE_SERVER: Any = {"dump_only": True, "metadata": {"volatile": True}}
+"""Options of an attribute that is written at any moment: clients send back what it was before."""
+
 EARLIEST_YEAR, LATEST_YEAR = 1900, 9000
 """Far enough from the ends of the calendar that no zone leads over them."""
 

@@ -35,14 +35,15 @@ LIMIT, OFFSET = bindparam("limit", type_=Integer), bindparam("offset", type_=Big
 _kept = lru_cache(maxsize=1024)  # clients choose the sparse fieldsets, so there is a limit
 
 
-def _key(table: FromClause, column: str) -> ColumnElement[bool]:
+def keyed(table: FromClause, column: str) -> ColumnElement[bool]:
+    """The row whose column is `key`."""
     return table.c[column] == bindparam("key", type_=table.c[column].type)
 
 
 @_kept
 def one(plan: Plan, column: str) -> Select[Any]:
     """The row whose column is `key`."""
-    return plan.statement.where(_key(plan.type.table, column))
+    return plan.statement.where(keyed(plan.type.table, column))
 
 
 @_kept
@@ -50,7 +51,7 @@ def found(resource_type: ResourceType, scope: Scope, column: str) -> Select[Any]
     """The id of the visible row whose column is `key`."""
     table = resource_type.table
     criterion = resource_type.permissions.criterion(scope, table, related=False)
-    return select(table.c.id).where(_key(table, column), criterion)
+    return select(table.c.id).where(keyed(table, column), criterion)
 
 
 @_kept

@@ -14,7 +14,7 @@ from app.jsonapi.cursors import PROFILE
 from app.jsonapi.negotiation import asks_for_profile, check_accept, check_content_type
 from app.jsonapi.permissions import Access, Predicate, Scope, words
 from app.jsonapi.plan import Item
-from app.jsonapi.query import Query, read_query
+from app.jsonapi.query import read_query
 from app.jsonapi.reading import Reader
 from app.jsonapi.resource_type import ResourceType, parse_id
 from app.jsonapi.viewer import current_viewer
@@ -75,8 +75,8 @@ class View:
     def reader(self, of: ResourceType | None = None, name: str | None = None) -> Reader:
         """Reads what this request asks of a type; `name` is the URL segment that may name a private event."""
         allowed = self.families["GET" if request.method == "HEAD" else request.method]
-        query = self.query(allowed, of or self.type)
         viewer = current_viewer()
+        query = read_query(request.query_string, of or self.type, viewer, allowed)
         with_cursors = asks_for_profile(request.headers, PROFILE)
         return Reader(Access(viewer, query.scope, _capability(name)), query, with_cursors)
 
@@ -84,10 +84,6 @@ class View:
         """401 or 403 unless the caller may, before a word of the query is read."""
         viewer = current_viewer()
         Access(viewer, Scope(viewer.role)).require(predicate, None)
-
-    def query(self, allowed: frozenset[str], of: ResourceType) -> Query:
-        """The query string, read."""
-        return read_query(request.query_string, of, current_viewer(), allowed)
 
     def committed(self, response: Response) -> Response:
         """Commit once the answer is printed, so that no 500 can follow a stored row."""

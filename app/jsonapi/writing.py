@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from flask_rest_jsonapi_next.data_layers.base import BaseDataLayer
-from sqlalchemy import Select, any_, bindparam, select
+from sqlalchemy import Select, any_, select
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import ApiError, Conflict, Forbidden, NotFound, Unprocessable, raise_all
@@ -308,8 +308,7 @@ def _locked_related(target: ResourceType, scope: Scope, lock: Lock) -> Select[An
 def _locked(resource_type: ResourceType, scope: Scope, column: str) -> Select[Any]:
     table, model = resource_type.table, resource_type.model
     visible = resource_type.permissions.criterion(scope, table, related=False)
-    named = table.c[column] == bindparam("key", type_=table.c[column].type)
-    return select(model).where(named, visible).with_for_update(of=model)
+    return select(model).where(statements.keyed(table, column), visible).with_for_update(of=model)
 
 
 def _assign(row: Any, data: Mapping[str, Any]) -> None:

@@ -10,15 +10,11 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
 from app.changes import Announced
-from app.extensions import Model
+from app.extensions import Model, off
 from app.signals import user_changed
 
 if TYPE_CHECKING:
     from app.events.models import Event
-
-
-def _off() -> Mapped[bool]:
-    return mapped_column(default=False, server_default=text("false"))
 
 
 class User(Announced, Model):
@@ -59,13 +55,13 @@ class User(Announced, Model):
     thumbnail_image_url: Mapped[str | None]
     small_image_url: Mapped[str | None]
     icon_image_url: Mapped[str | None]
-    is_profile_public: Mapped[bool] = _off()
-    is_admin: Mapped[bool] = _off()
-    is_super_admin: Mapped[bool] = _off()
-    is_verified: Mapped[bool] = _off()
-    is_blocked: Mapped[bool] = _off()
-    is_sales_admin: Mapped[bool] = _off()
-    is_marketer: Mapped[bool] = _off()
+    is_profile_public: Mapped[bool] = off()
+    is_admin: Mapped[bool] = off()
+    is_super_admin: Mapped[bool] = off()
+    is_verified: Mapped[bool] = off()
+    is_blocked: Mapped[bool] = off()
+    is_sales_admin: Mapped[bool] = off()
+    is_marketer: Mapped[bool] = off()
     email_verified_at: Mapped[datetime | None]
     """When an address was last verified by mail: tokens sent before are used up."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -5,7 +5,7 @@ from typing import Any
 import marshmallow
 
 from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import LONG, Flag, Instant, Relationship, Schema, Text, Url
+from app.jsonapi.schema import LONG, WRITTEN_BY_THE_SERVER, Flag, Instant, Relationship, Schema, Text, Url
 from app.users.emails import normalise_email
 from app.users.passwords import LONGEST, SHORTEST
 
@@ -18,9 +18,6 @@ class Email(Text):
             return normalise_email(super()._deserialize(value, attr, data, **more))
         except ValueError as error:
             raise marshmallow.ValidationError(f"{str(error).capitalize()}.") from None
-
-
-WRITTEN_BY_THE_SERVER = {"dump_only": True, "metadata": {"volatile": True}}
 
 
 class UserSchema(Schema):
