@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import orjson
 from flask import Blueprint, Flask
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import bodies, changes, docs, errors, logs, outbox, relay, storage, throttle, worker
+from app import bodies, changes, database, docs, errors, logs, outbox, relay, storage, throttle, worker
 from app.events import resources as events
 from app.events import tasks as _event_tasks
-from app.extensions import cors, db, migrate
+from app.extensions import cors, db
 from app.faqs import resources as faqs
 from app.health import routes as health
 from app.jsonapi import idempotency, operations
@@ -20,16 +19,6 @@ from app.users import resources as users
 from app.users import tasks as _user_tasks
 
 RESOURCES = (users, events, faqs)
-SESSION_OPTIONS = " ".join(
-    f"-c {option}"
-    for option in (
-        "timezone=UTC",
-        "statement_timeout=3s",
-        "lock_timeout=5s",
-        "idle_in_transaction_session_timeout=150s",  # longer than a task may take
-    )
-)
-"""No request and no task waits for ever, and nobody waits for ever for them."""
 CONSUMERS = (_user_tasks, _event_tasks)
 
 
@@ -39,7 +28,8 @@ def create_app(config: dict[str, Any]) -> Flask:
     app.config.update(config)
     say_what_happens(app)
     bodies.install(app)
-    bind_database(app)
+    database.install(app)
+    changes.install(db.session)
     trust_proxies(app)
     outbox.subscribe()
     run_in_background(app)
@@ -56,23 +46,6 @@ def say_what_happens(app: Flask) -> None:
     """Log lines for every request: first, so that nothing happens unseen."""
     logs.configure(app.config["LOG_FORMAT"])
     logs.follow_requests(app)
-
-
-def bind_database(app: Flask) -> None:
-    """One pool per process; a dead connection is noticed when it is taken, not when it is used."""
-    app.config["SQLALCHEMY_DATABASE_URI"] = app.config["DATABASE_URL"]
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
-        "pool_size": app.config["DATABASE_POOL"],
-        "max_overflow": 0,
-        "pool_timeout": 5,
-        "pool_pre_ping": True,
-        "json_deserializer": orjson.loads,
-        "hide_parameters": True,  # what people wrote stays out of logs and Sentry
-        "connect_args": {"connect_timeout": 3, "options": SESSION_OPTIONS, "application_name": "open-event"},
-    }
-    db.init_app(app)
-    migrate.init_app(app, db)
-    changes.install(db.session)
 
 
 def run_in_background(app: Flask) -> None:

@@ -11,8 +11,8 @@ import orjson
 from flask import Flask, Response, request
 from sqlalchemy import Connection, create_engine
 
+from app.database import SESSION_OPTIONS
 from app.errors import MEDIA_TYPE
-from app.factory import SESSION_OPTIONS
 from app.users.tokens import read_access_token
 from benchmarks import limit_statements as sql
 from benchmarks.limit_documents import JSONAPI, event_item, faq_item, owner_item, paging

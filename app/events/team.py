@@ -6,6 +6,7 @@ from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.changes import announce
+from app.database import Prepared
 from app.errors import Conflict
 from app.events.models import Event, EventRole
 from app.extensions import db
@@ -18,8 +19,8 @@ TEAM = (OWNER, ORGANIZER, COORGANIZER)
 
 
 _roles = EventRole.__table__
-_role = select(_roles.c.role).where(
-    _roles.c.event_id == bindparam("event_id"), _roles.c.user_id == bindparam("user_id")
+_role = Prepared(
+    select(_roles.c.role).where(_roles.c.event_id == bindparam("event_id"), _roles.c.user_id == bindparam("user_id"))
 )
 
 
@@ -29,8 +30,7 @@ def has_role(viewer: Viewer, event_id: int, *roles: str) -> bool:
         return True
     if viewer.is_anonymous:
         return False
-    parameters = {"event_id": event_id, "user_id": viewer.id}
-    return db.session.connection().execute(_role, parameters).scalar() in roles
+    return any(role in roles for (role,) in _role.rows({"event_id": event_id, "user_id": viewer.id}))
 
 
 def make_owner(event: Event, user_id: int) -> None:

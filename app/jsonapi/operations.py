@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from flask import Response, request
 from flask.views import MethodView
 
+from app.database import writing
 from app.errors import ApiError, BadRequest, Conflict, Errors, NotFound, Unprocessable
-from app.extensions import db
 from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_changed_resource, read_linkage, read_new_resource
 from app.jsonapi.idempotency import answered_once
@@ -49,11 +49,8 @@ class OperationsView(MethodView):
         viewer = signed_in_viewer()
         if EXTENSION not in extensions_of_body(request.headers):
             raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
-        try:
+        with writing():
             return answered_once(viewer, lambda: _perform(Access(viewer, Scope(viewer.role))))
-        except BaseException:
-            db.session.rollback()
-            raise
 
 
 def _perform(access: Access) -> Response:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import Row, Select, text
+from sqlalchemy import ColumnElement, Integer, Select, literal_column, text
 from sqlalchemy.exc import OperationalError
 
+from app.database import Row, connection
 from app.errors import InvalidParameter
-from app.extensions import db
 from app.jsonapi import cursors
 from app.jsonapi.cursors import Key
 from app.jsonapi.query import Page
@@ -17,7 +17,7 @@ from app.jsonapi.query import Page
 DEEP_OFFSET = 10_000
 DEEP_OFFSET_TIMEOUT = "1s"
 
-Rows = Sequence[Row[Any]]
+Rows = Sequence[Row]
 Execute = Callable[[Select[Any]], Rows]
 
 
@@ -53,7 +53,7 @@ class Slice:
         """The meta object of the document."""
         return count.meta() | ({"page": {"rangeTruncated": True}} if self.is_truncated else {})
 
-    def cursor(self, row: Row[Any]) -> str:
+    def cursor(self, row: Row) -> str:
         """The cursor of one of the rows."""
         return cursors.write([cursors.plain(value) for value in row[-len(self.keys) :]])
 
@@ -63,7 +63,9 @@ def fetch_numbered(execute: Execute, statement: Select[Any], keys: Sequence[Key]
     if count.is_exact and page.offset >= count.number:
         return Slice([], keys)
     ordered = statement.order_by(*(key.ordered(backwards=False) for key in keys))
-    limited = ordered.limit(page.size).offset(page.offset)
+    limited = ordered.limit(at_most(page.size))
+    if page.offset:
+        limited = limited.offset(page.offset)
     return Slice(execute(limited) if page.offset <= DEEP_OFFSET else _deep(execute, limited), keys)
 
 
@@ -81,7 +83,7 @@ def fetch_keyset(execute: Execute, statement: Select[Any], keys: Sequence[Key], 
     ordered = statement.add_columns(*(key.column for key in keys)).order_by(
         *(key.ordered(backwards=backwards) for key in keys)
     )
-    rows = execute(ordered.limit(page.size + 1))
+    rows = execute(ordered.limit(at_most(page.size + 1)))
     more, rows = len(rows) > page.size, rows[: page.size]
     if backwards:
         return Slice(rows[::-1], keys, has_previous=more, has_next=True)
@@ -94,16 +96,21 @@ def fetch_keyset(execute: Execute, statement: Select[Any], keys: Sequence[Key], 
     )
 
 
+def at_most(rows: int) -> ColumnElement[int]:
+    """For LIMIT, as a constant: of a parameter PostgreSQL's lasting plans assume that it is a tenth of all rows."""
+    return literal_column(str(rows), Integer)
+
+
 def _deep(execute: Execute, statement: Select[Any]) -> Rows:
     """A page far from the start reads every row before it: it gets a second, no more."""
-    connection = db.session.connection()
-    connection.execute(text(f"SET statement_timeout = '{DEEP_OFFSET_TIMEOUT}'"))
+    used = connection()
+    used.execute(text(f"SET statement_timeout = '{DEEP_OFFSET_TIMEOUT}'"))
     try:
         return execute(statement)
     except OperationalError:
         raise InvalidParameter("Too far from the start: use page[after].", parameter="page[number]") from None
     finally:
-        connection.execute(text("RESET statement_timeout"))
+        used.execute(text("RESET statement_timeout"))
 
 
 def numbered_links(path: str, parameters: Mapping[str, str], page: Page, count: Count, here: int) -> dict[str, Any]:

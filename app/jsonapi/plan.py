@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, False_, FromClause, Row, Select, True_, select
+from sqlalchemy import ColumnElement, False_, FromClause, Select, True_, select
 
+from app.database import Row
 from app.jsonapi.cursors import Key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.query import SortKey
@@ -32,7 +33,18 @@ class Plan:
         if isinstance(sees_private, False_):
             private = []
         self.to_one = {name: 3 + at for at, name in enumerate(_to_one(resource_type))}
-        self.relations = [each for name, each in resource_type.relations.items() if name in asked]
+        relations = [each for name, each in resource_type.relations.items() if name in asked]
+        self.to_many_links = [
+            (each.key, f"/relationships/{each.key}", f"/{each.key}") for each in relations if each.many
+        ]
+        self.to_one_links = [
+            (each.key, f"/relationships/{each.key}", f"/{each.key}", self.to_one[each.name], each.field.type_)
+            for each in relations
+            if not each.many
+        ]
+        self.has_relationships = bool(relations)
+        self.path = resource_type.path
+        self.name = resource_type.name
         self.public_keys = [each.key for each in public]
         self.all_keys = [each.key for each in (*public, *private)]
         self.first = 3 + len(self.to_one)
@@ -47,29 +59,36 @@ class Plan:
         self.criterion = permissions.criterion(scope, table, related=related)
         self.statement: Select[Any] = select(*self.columns).select_from(table).where(self.criterion)
 
-    def is_whole(self, row: Row[Any]) -> bool:
+    def is_whole(self, row: Row) -> bool:
         """Whether this row is printed with its relationships and links, not as a public profile."""
         return not self.narrow or bool(row[2])
 
-    def print(self, row: Row[Any]) -> Item:
+    def print(self, row: Row) -> Item:
         """The resource object; to-many relationships get their data when they are included."""
         whole = self.is_whole(row)
         keys = self.all_keys if whole else self.public_keys
-        item: Item = {"type": self.type.name, "id": str(row[0])}
+        item: Item = {"type": self.name, "id": str(row[0])}
         if keys:
             item["attributes"] = dict(zip(keys, row[self.first :], strict=False))
         if whole:
-            base = f"{self.type.path}/{row[1]}"
-            if self.relations:
-                item["relationships"] = {each.key: self._relationship(each, base, row) for each in self.relations}
+            base = f"{self.path}/{row[1]}"
+            if self.has_relationships:
+                item["relationships"] = self._relationships(base, row)
             item["links"] = {"self": base}
         return item
 
-    def _relationship(self, relation: Relation, base: str, row: Row[Any]) -> Item:
-        links = {"self": f"{base}/relationships/{relation.key}", "related": f"{base}/{relation.key}"}
-        if relation.many:
-            return {"links": links}
-        return {"links": links, "data": identifier(relation, row[self.to_one[relation.name]])}
+    def _relationships(self, base: str, row: Row) -> Item:
+        """Written out rather than made of smaller parts: it is called for every row of every list."""
+        printed: Item = {}
+        for key, own, related, at, type_ in self.to_one_links:
+            id_ = row[at]
+            printed[key] = {
+                "links": {"self": base + own, "related": base + related},
+                "data": None if id_ is None else {"type": type_, "id": str(id_)},
+            }
+        for key, own, related in self.to_many_links:
+            printed[key] = {"links": {"self": base + own, "related": base + related}}
+        return printed
 
 
 @lru_cache(maxsize=1024)

@@ -6,13 +6,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, literal_column
 
+from app.database import Prepared, connection
 from app.errors import InvalidParameter, NotFound
-from app.extensions import db
 from app.jsonapi import statements
 from app.jsonapi.cursors import Key
 from app.jsonapi.filters import Build
 from app.jsonapi.paging import (
-    DEEP_OFFSET,
     Count,
     Rows,
     Slice,
@@ -46,9 +45,12 @@ class Reader:
     query: Query
     with_cursors: bool = False
 
-    def execute(self, statement: Select[Any], **values: Any) -> Rows:
+    def execute(self, statement: Prepared | Select[Any], **values: Any) -> Rows:
         """The rows of a statement, with the caller's parameters and these."""
-        return db.session.connection().execute(statement, {**self.access.parameters(), **values}).all()
+        parameters = {**self.access.parameters(), **values}
+        if isinstance(statement, Prepared):
+            return statement.rows(parameters)
+        return connection().execute(statement, parameters).all()
 
     def _plan(self, resource_type: ResourceType, *, related: bool) -> Plan:
         return plan_for(resource_type, self.access.scope, self.query.fields.get(resource_type.name), related=related)
@@ -89,29 +91,27 @@ class Reader:
 
     def _count(self, plan: Plan, part: Part) -> Count:
         exact = part.parent_id is not None  # its index makes counting cheap
-        statement = statements.counted(plan, part.narrowing, exact)
-        if self.query.filters:
-            rows: Select[Any] = statements.listed(plan, part.narrowing).where(*self._conditions(plan))
-            statement = statements.count_of(
-                rows.with_only_columns(literal_column("1"), maintain_column_froms=True), exact
-            )
-        ((number,),) = self.execute(statement, parent_id=part.parent_id)
+        ((number,),) = self.execute(self._counting(plan, part.narrowing, exact), parent_id=part.parent_id)
         return Count.of(number, statements.COUNT_CAP, exact)
+
+    def _counting(self, plan: Plan, narrowing: Build | None, exact: bool) -> Prepared | Select[Any]:
+        if not self.query.filters:
+            return statements.counted(plan, narrowing, exact)
+        rows = statements.listed(plan, narrowing).where(*self._conditions(plan))
+        return statements.count_of(rows.with_only_columns(literal_column("1"), maintain_column_froms=True), exact)
 
     def _conditions(self, plan: Plan) -> list[ColumnElement[bool]]:
         return [each.build(plan.type.table) for each in self.query.filters]
 
     def _listed(self, plan: Plan, part: Part, path: str, count: Count) -> tuple[Slice, Item]:
-        """The page that is asked for; one in the default order without filters takes a statement built before."""
+        """The page that is asked for; the first one in the default order without filters was prepared before."""
         parameters, page, order = self.query.parameters, self.query.page, part.order or plan.type.order
-        if self.query.filters or self.query.sort or self.by_cursor or page.offset > DEEP_OFFSET:
-            statement = statements.listed(plan, part.narrowing).where(*self._conditions(plan))
+        if self.query.filters or self.query.sort or self.by_cursor or page.number > 1:
+            narrowed = statements.listed(plan, part.narrowing).where(*self._conditions(plan))
             keys = order_keys(plan.type, self.query.sort, order, self.access.scope)
-            return self._page(statement, keys, path, count, part.parent_id)
-        statement = statements.first_pages(plan, part.narrowing, order)
-        values = {"parent_id": part.parent_id, "limit": page.size, "offset": page.offset}
-        is_beyond = count.is_exact and page.offset >= count.number
-        found = Slice([] if is_beyond else self.execute(statement, **values), ())
+            return self._page(narrowed, keys, path, count, part.parent_id)
+        statement = statements.first_page(plan, part.narrowing, order, page.size)
+        found = Slice(self.execute(statement, parent_id=part.parent_id), ())
         return found, numbered_links(path, parameters, page, count, len(found.rows))
 
     def linkage(self, resource_type: ResourceType, id_: int, relation: Relation, path: str) -> Item:
@@ -205,7 +205,7 @@ class Reader:
     def _among(self, plan: Plan, ids: set[int]) -> Rows:
         return self._few(statements.among_ids(plan), ids) if ids else []
 
-    def _few(self, statement: Select[Any], ids: set[int]) -> Rows:
+    def _few(self, statement: Prepared, ids: set[int]) -> Rows:
         rows = self.execute(statement, ids=sorted(ids))
         if len(rows) > statements.MOST_INCLUDED:
             most = statements.MOST_INCLUDED

@@ -1,7 +1,4 @@
-"""Statements that every request of a kind shares, built once: values go in as parameters.
-
-SQLAlchemy keeps what it compiled by the statement object; one built anew for each request costs more than running it.
-"""
+"""Statements that every request of a kind shares, prepared once: values go in as parameters."""
 
 from functools import lru_cache
 from typing import Any
@@ -11,7 +8,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
-    Integer,
     Select,
     any_,
     bindparam,
@@ -20,6 +16,7 @@ from sqlalchemy import (
     select,
 )
 
+from app.database import Prepared
 from app.jsonapi.filters import Build, relation_key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.plan import Plan, default_order, linkage_key
@@ -30,7 +27,6 @@ MOST_INCLUDED = 1_000
 
 IDS = bindparam("ids", type_=ARRAY(BigInteger))
 PARENT_ID = bindparam("parent_id", type_=BigInteger)
-LIMIT, OFFSET = bindparam("limit", type_=Integer), bindparam("offset", type_=BigInteger)
 
 _kept = lru_cache(maxsize=1024)  # clients choose the sparse fieldsets, so there is a limit
 
@@ -41,17 +37,17 @@ def keyed(table: FromClause, column: str) -> ColumnElement[bool]:
 
 
 @_kept
-def one(plan: Plan, column: str) -> Select[Any]:
+def one(plan: Plan, column: str) -> Prepared:
     """The row whose column is `key`."""
-    return plan.statement.where(keyed(plan.type.table, column))
+    return Prepared(plan.statement.where(keyed(plan.type.table, column)))
 
 
 @_kept
-def found(resource_type: ResourceType, scope: Scope, column: str) -> Select[Any]:
+def found(resource_type: ResourceType, scope: Scope, column: str) -> Prepared:
     """The id of the visible row whose column is `key`."""
     table = resource_type.table
     criterion = resource_type.permissions.criterion(scope, table, related=False)
-    return select(table.c.id).where(keyed(table, column), criterion)
+    return Prepared(select(table.c.id).where(keyed(table, column), criterion))
 
 
 @_kept
@@ -61,18 +57,18 @@ def listed(plan: Plan, narrowing: Build | None) -> Select[Any]:
 
 
 @_kept
-def first_pages(plan: Plan, narrowing: Build | None, order: tuple[str, ...]) -> Select[Any]:
-    """A numbered page of a list in its default order: `limit` rows after `offset`."""
+def first_page(plan: Plan, narrowing: Build | None, order: tuple[str, ...], size: int) -> Prepared:
+    """The first page of a list in its default order."""
     keys = default_order(plan.type, plan.scope, order)
-    return listed(plan, narrowing).order_by(*keys).limit(LIMIT).offset(OFFSET)
+    return Prepared(listed(plan, narrowing).order_by(*keys).limit(size))
 
 
 @_kept
-def counted(plan: Plan, narrowing: Build | None, exact: bool) -> Select[Any]:
+def counted(plan: Plan, narrowing: Build | None, exact: bool) -> Prepared:
     """How many rows a list has, or COUNT_CAP + 1 when there are more."""
     table = plan.type.table
     terms = [plan.criterion] if narrowing is None else [plan.criterion, narrowing(table)]
-    return count_of(select(literal_column("1")).select_from(table).where(*terms), exact)
+    return Prepared(count_of(select(literal_column("1")).select_from(table).where(*terms), exact))
 
 
 def count_of(statement: Select[Any], exact: bool) -> Select[Any]:
@@ -82,34 +78,34 @@ def count_of(statement: Select[Any], exact: bool) -> Select[Any]:
 
 
 @_kept
-def among_ids(plan: Plan) -> Select[Any]:
+def among_ids(plan: Plan) -> Prepared:
     """The rows with these `ids`."""
-    return plan.statement.where(plan.type.table.c.id == any_(IDS)).limit(MOST_INCLUDED + 1)
+    return Prepared(plan.statement.where(plan.type.table.c.id == any_(IDS)).limit(MOST_INCLUDED + 1))
 
 
 @_kept
-def children(plan: Plan, relation: Relation) -> Select[Any]:
+def children(plan: Plan, relation: Relation) -> Prepared:
     """The rows that a to-many relationship of the parents `ids` holds; the last column is the parent."""
     near, source = relation_key(relation, plan.type.table)
     statement = select(*plan.columns, near).select_from(source).where(plan.criterion, near == any_(IDS))
-    return statement.order_by(*default_order(plan.type, plan.scope)).limit(MOST_INCLUDED + 1)
+    return Prepared(statement.order_by(*default_order(plan.type, plan.scope)).limit(MOST_INCLUDED + 1))
 
 
 @_kept
-def pairs(relation: Relation, scope: Scope) -> Select[Any]:
+def pairs(relation: Relation, scope: Scope) -> Prepared:
     """Child and parent ids of a to-many relationship of the parents `ids`, as far as they may be known."""
     target = relation.target
     near, source = relation_key(relation, target.table)
     known = target.permissions.linkage(scope, target.table)
     statement = select(target.table.c.id, near).select_from(source).where(known, near == any_(IDS))
-    return statement.order_by(*default_order(target, scope)).limit(MOST_INCLUDED + 1)
+    return Prepared(statement.order_by(*default_order(target, scope)).limit(MOST_INCLUDED + 1))
 
 
 @_kept
-def linked_one(resource_type: ResourceType, relation: Relation, scope: Scope) -> Select[Any]:
+def linked_one(resource_type: ResourceType, relation: Relation, scope: Scope) -> Prepared:
     """What the to-one relationship of the row `parent_id` names."""
     table = resource_type.table
-    return select(linkage_key(relation, table, scope)).where(table.c.id == PARENT_ID)
+    return Prepared(select(linkage_key(relation, table, scope)).where(table.c.id == PARENT_ID))
 
 
 @_kept
