@@ -1,4 +1,7 @@
-"""A flush becomes signals, inside the transaction: what rolls back was never announced."""
+"""A change of a row becomes a signal, inside the transaction: what rolls back was never announced.
+
+The JSON:API layer says itself what it wrote; what the ORM writes is seen when it is flushed.
+"""
 
 from collections.abc import Collection
 from typing import Any, ClassVar
@@ -13,18 +16,33 @@ class Announced:
     """A model whose changes are sent as `__signal__`."""
 
     __signal__: ClassVar[NamedSignal]
-    id: object
-
-    @property
-    def announced_event_id(self) -> int | None:
-        """The event this row belongs to."""
-        return None
+    __event_key__: ClassVar[str | None] = None
+    """The column that names the event a row belongs to."""
 
 
 def announce(signal: NamedSignal, *, verb: str, id: int, event_id: int | None, changed: Collection[str]) -> None:
-    """Send one change; for what no flush of an announced row shows, like the members of a team."""
+    """Send one change; for what no row shows, like the members of a team."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to a sender (Flask, "Sending Signals")
     signal.send(app, verb=verb, id=id, event_id=event_id, changed=frozenset(changed))
+
+
+def created(model: type[Any], row: Any, changed: Collection[str]) -> None:
+    """Send that a row has come to be, where its model is announced."""
+    _send(model, row, "created", changed)
+
+
+def changed(model: type[Any], row: Any, changed: Collection[str]) -> None:
+    """Send that these columns of a row have other values now, where its model is announced."""
+    verb = "updated"
+    if "deleted_at" in changed:
+        verb = "restored" if row.deleted_at is None else "deleted"
+    _send(model, row, verb, changed)
+
+
+def _send(model: type[Any], row: Any, verb: str, changed: Collection[str]) -> None:
+    if issubclass(model, Announced):
+        event_id = None if model.__event_key__ is None else getattr(row, model.__event_key__)
+        announce(model.__signal__, verb=verb, id=row.id, event_id=event_id, changed=changed)
 
 
 def install(session: scoped_session[Any]) -> None:
@@ -35,15 +53,10 @@ def install(session: scoped_session[Any]) -> None:
 
 def _after_flush(session: Session, _context: UOWTransaction) -> None:
     for row in session.new:
-        if isinstance(row, Announced):
-            _send(row, "created", _changed_names(row))
+        created(type(row), row, _changed_names(row))
     for row in session.dirty:
-        if isinstance(row, Announced) and (changed := _changed_names(row)):
-            _send(row, _verb(row, changed), changed)
-
-
-def _send(row: Announced, verb: str, changed: frozenset[str]) -> None:
-    announce(row.__signal__, verb=verb, id=int(str(row.id)), event_id=row.announced_event_id, changed=changed)
+        if names := _changed_names(row):
+            changed(type(row), row, names)
 
 
 def _changed_names(row: object) -> frozenset[str]:
@@ -52,9 +65,3 @@ def _changed_names(row: object) -> frozenset[str]:
     touched = state.dict if state.key is None else state.committed_state
     names = state.mapper.column_attrs.keys() & touched.keys()
     return frozenset(name for name in names if state.attrs[name].history.has_changes())
-
-
-def _verb(row: Announced, changed: frozenset[str]) -> str:
-    if "deleted_at" not in changed:
-        return "updated"
-    return "restored" if getattr(row, "deleted_at", None) is None else "deleted"

@@ -84,7 +84,7 @@ def reading() -> Iterator[None]:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Inside, the connection is the session's; what fails leaves nothing behind, and what ends well has committed."""
+    """Inside, what fails leaves nothing behind."""
     try:
         yield
     except BaseException:

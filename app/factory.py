@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, Request
+from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -22,9 +23,17 @@ RESOURCES = (users, events, faqs)
 CONSUMERS = (_user_tasks, _event_tasks)
 
 
+class NoSessions(SessionInterface):
+    """No cookies: Flask would prepare to sign one for every request."""
+
+    def open_session(self, app: Flask, request: Request) -> None:
+        """Nothing."""
+
+
 def create_app(config: dict[str, Any]) -> Flask:
     """The WSGI app made from what `config.read` returned."""
     app = Flask("app", static_folder=None)
+    app.session_interface = NoSessions()
     app.config.update(config)
     say_what_happens(app)
     bodies.install(app)

@@ -14,12 +14,13 @@ from uuid import UUID
 
 import structlog
 from celery import shared_task
-from sqlalchemy import Index, delete, func, insert, select, text
+from sqlalchemy import ARRAY, Index, Text, Uuid, bindparam, column, delete, func, insert, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
+from app.database import Prepared
 from app.extensions import Model, db
 from app.signals import event_changed, faq_changed, faq_type_changed, user_changed
 
@@ -105,22 +106,34 @@ def consumer(
 
 def order(consumer_name: str, topic: str, payload: Mapping[str, Any]) -> None:
     """Write one entry into the current transaction, for work that no change of a resource orders."""
-    _write([{"consumer": CONSUMERS[consumer_name].name, "topic": topic, "payload": dict(payload)}])
+    _write([CONSUMERS[consumer_name].name], topic, payload)
 
 
-def _write(rows: list[dict[str, Any]]) -> None:
-    connection = db.session.connection()
-    connection.execute(insert(OutboxEntry), [{"id": uuid7(), **row} for row in rows])
-    connection.execute(select(func.pg_notify(CHANNEL, "")))
+def _write(consumers: list[str], topic: str, payload: Mapping[str, Any]) -> None:
+    ids = [uuid7() for _ in consumers]
+    _written.run({"ids": ids, "consumers": consumers, "topic": topic, "payload": payload})
+
+
+def _writing() -> Prepared:
+    """One entry for each consumer, and the relay woken at the commit: in one statement."""
+    each = func.unnest(bindparam("ids", type_=ARRAY(Uuid)), bindparam("consumers", type_=ARRAY(Text)))
+    entry = each.table_valued(column("id", Uuid), column("consumer", Text), name="entry").render_derived()
+    topic, payload = bindparam("topic", type_=Text), bindparam("payload", type_=JSONB)
+    values = select(entry.c.id, entry.c.consumer, topic, payload)
+    written = insert(OutboxEntry).from_select(["id", "consumer", "topic", "payload"], values).cte("written")
+    return Prepared(select(func.pg_notify(CHANNEL, "")).add_cte(written))
+
+
+_written = _writing()
 
 
 def _receiver(noun: str) -> Callable[..., None]:
     def write_entries(_app: object, **change: Any) -> None:
         topic = f"{noun}.{change['verb']}"
-        wanted = [consumer for consumer in CONSUMERS.values() if consumer.wants(topic, change["changed"])]
+        wanted = [consumer.name for consumer in CONSUMERS.values() if consumer.wants(topic, change["changed"])]
         if wanted:
             payload = {"id": change["id"], "event_id": change["event_id"], "changed": sorted(change["changed"])}
-            _write([{"consumer": consumer.name, "topic": topic, "payload": payload} for consumer in wanted])
+            _write(wanted, topic, payload)
 
     return write_entries
 

@@ -60,6 +60,7 @@ class Event(Announced, Model):
         ),
     )
     __signal__: ClassVar[NamedSignal] = event_changed
+    __event_key__: ClassVar[str | None] = "id"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     identifier: Mapped[str] = mapped_column(unique=True, default=new_identifier)
@@ -136,8 +137,3 @@ class Event(Announced, Model):
     coorganizers: Mapped[list[User]] = relationship(secondary=_members("coorganizer"), viewonly=True, lazy="raise")
     faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")
     faq_types: Mapped[list["FaqType"]] = relationship(viewonly=True, lazy="raise")
-
-    @property
-    def announced_event_id(self) -> int:
-        """An event belongs to itself."""
-        return self.id

@@ -12,12 +12,13 @@ from app.events.models import Event
 from app.events.permissions import PERMISSIONS, coorganizer
 from app.events.schemas import EventSchema
 from app.events.team import change_members, make_owner
+from app.jsonapi import rows
 from app.jsonapi.permissions import Access
 from app.jsonapi.reading import Part
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType, by_id
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.writing import DataLayer, ToManyChange, related_rows
+from app.jsonapi.writing import DataLayer, ToManyChange
 
 IDENTIFIER_LENGTH = 8
 OWNER_POINTER = "/data/relationships/owner"
@@ -91,7 +92,7 @@ class EventData(DataLayer):
 def _require_live_owner(owner_id: int, access: Access) -> None:
     """409 when the owner is in the trash; he stays out of it until this transaction ends."""
     live = replace(access, scope=replace(access.scope, trashed=False))
-    if not related_rows(EVENT.relations["owner"], [owner_id], live):
+    if not rows.related(EVENT.relations["owner"], [owner_id], live):
         raise Conflict("The owner has been deleted: name another.", pointer=OWNER_POINTER)
 
 

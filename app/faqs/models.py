@@ -28,6 +28,7 @@ class FaqType(Announced, Model):
         ),
     )
     __signal__: ClassVar[NamedSignal] = faq_type_changed
+    __event_key__: ClassVar[str | None] = "event_id"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
@@ -37,11 +38,6 @@ class FaqType(Announced, Model):
 
     event: Mapped[Event] = relationship(lazy="raise")
     faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")
-
-    @property
-    def announced_event_id(self) -> int:
-        """The event the type belongs to."""
-        return self.event_id
 
 
 class Faq(Announced, Model):
@@ -54,6 +50,7 @@ class Faq(Announced, Model):
         Index("ix_faqs_faq_type_id_position_id", "faq_type_id", "position", "id"),
     )
     __signal__: ClassVar[NamedSignal] = faq_changed
+    __event_key__: ClassVar[str | None] = "event_id"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     question: Mapped[str]
@@ -66,8 +63,3 @@ class Faq(Announced, Model):
 
     event: Mapped[Event] = relationship(lazy="raise")
     faq_type: Mapped[FaqType | None] = relationship(lazy="raise")
-
-    @property
-    def announced_event_id(self) -> int:
-        """The event the FAQ belongs to."""
-        return self.event_id

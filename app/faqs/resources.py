@@ -9,6 +9,7 @@ from app.errors import Unprocessable
 from app.faqs.models import Faq, FaqType
 from app.faqs.permissions import PERMISSIONS, coorganizer_of_its_event
 from app.faqs.schemas import FaqSchema, FaqTypeSchema
+from app.jsonapi import rows
 from app.jsonapi.permissions import Access
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType
@@ -42,9 +43,9 @@ class FaqTypeData(DataLayer):
             access.require(coorganizer_of_its_event, faq, pointer=change.pointer)
             _check_same_event(faq.event_id, row.event_id, change.pointer)
             if id_ in leaving:
-                faq.faq_type_id = None
+                rows.change(FAQ, faq, {"faq_type_id": None})
             elif change.mode != "remove":
-                faq.faq_type_id = row.id
+                rows.change(FAQ, faq, {"faq_type_id": row.id})
 
 
 class FaqData(DataLayer):

@@ -1,5 +1,6 @@
 """A resource type, compiled once from its schema, its model and its permissions."""
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,6 +83,8 @@ class ResourceType:
         self.plural = plural
         self.model = model
         self.table: Table = model.__table__  # type: ignore[assignment]  # typed as FromClause, is a Table for our models
+        self.row: Callable[..., Any] = namedtuple("Row", self.table.c.keys())  # type: ignore[misc]  # known at run time only
+        """Makes a row of the table from its values, which then have the names of its columns."""
         self.permissions = permissions
         self.order = order
         self.conflicts = dict(conflicts or {})

@@ -7,24 +7,20 @@ commits: the resource does, once the answer is printed, so that no 500 can follo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Literal
 
 from flask_rest_jsonapi_next.data_layers.base import BaseDataLayer
-from sqlalchemy import Select, any_, select
-from sqlalchemy.exc import IntegrityError
 
-from app.errors import ApiError, Conflict, Forbidden, NotFound, Unprocessable, raise_all
-from app.extensions import db
-from app.jsonapi import statements
+from app.database import connection
+from app.errors import ApiError, Forbidden, NotFound, Unprocessable, raise_all
+from app.jsonapi import rows, statements
 from app.jsonapi.documents import Linkage, ResourceDocument
-from app.jsonapi.permissions import Access, Scope
-from app.jsonapi.plan import linkage_key, plan_for
+from app.jsonapi.permissions import Access
+from app.jsonapi.plan import plan_for
 from app.jsonapi.resource_type import Relation, ResourceType
-from app.jsonapi.values import attribute_error, check_whole, is_locked, load, writable
+from app.jsonapi.values import check_whole, is_locked, load, writable
 
 Mode = Literal["add", "remove", "replace"]
-Lock = Literal["share", "update"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +32,10 @@ class ToManyChange:
     mode: Mode
     pointer: str
 
-    def rows(self, access: Access, also: Iterable[int] = (), *, lock: Lock = "share") -> dict[int, Any]:
+    def rows(self, access: Access, also: Iterable[int] = (), *, lock: rows.Lock = "share") -> dict[int, Any]:
         """The rows on the other side by id, locked; 404 when one to be added or kept is not there for the caller."""
         wanted = {*self.ids, *also}
-        found = {row.id: row for row in related_rows(self.relation, wanted, access, lock=lock)}
+        found = {row.id: row for row in rows.related(self.relation, wanted, access, lock=lock)}
         if self.mode != "remove" and not found.keys() >= set(self.ids):
             raise NotFound(f"There is no such {self.relation.target.name} here.", pointer=self.pointer)
         return found
@@ -107,10 +103,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         raise_all([*errors, *check_whole(self.type, data)])
         self._check_related(data, related)
         self.before_create_object(data, access)
-        row = self.type.model()
-        _assign(row, data)
-        db.session.add(row)
-        self.flush()
+        row = rows.create(self.type, data)
         self.after_create_object(row, access)
         for change in self._replacements(row, document.relationships, access):
             self.require_relating(row, change.relation, change, access)
@@ -119,10 +112,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
 
     def get_object(self, named: tuple[str, Any] | None, access: Access) -> Any:
         """The visible row whose column has this value, locked for this transaction; None where there is none."""
-        if named is None:
-            return None
-        column, key = named
-        return db.session.scalar(_locked(self.type, access.scope, column), {**access.parameters(), "key": key})
+        return named and rows.find(self.type, named, access)
 
     def update_object(self, row: Any, document: ResourceDocument, access: Access) -> None:
         """Change what a document names, and nothing else."""
@@ -142,7 +132,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         whole = self._values(row) | data
         raise_all([*errors, *check_whole(self.type, whole)])
         self._check_related(whole, related)
-        self._store(row, data, access)
+        row = self._store(row, data, access)
         for change in replacements:
             self._apply(row, change, access)
 
@@ -151,8 +141,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         access.require(self.type.permissions.delete, row)
         self.before_delete_object(row, access)
         if row.deleted_at is None:
-            row.deleted_at = datetime.now(UTC)
-        self.flush()
+            rows.change(self.type, row, {"deleted_at": datetime.now(UTC)})
 
     def update_relationship(self, row: Any, relation: Relation, linkage: Linkage, mode: Mode, access: Access) -> None:
         """Change one relationship of a row."""
@@ -168,29 +157,17 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         self._check_related(self._values(row), related)
         self._store(row, _keys(related), access)
 
-    def flush(self) -> None:
-        """Send what is pending; a broken unique rule becomes the 409 its type declares."""
-        try:
-            db.session.flush()
-        except IntegrityError as error:
-            diagnostics = getattr(error.orig, "diag", None)
-            declared = self.type.conflicts.get(getattr(diagnostics, "constraint_name", None) or "")
-            if declared is None:
-                raise Conflict("Something changed at the same moment. Try again.") from None
-            attribute, message = declared
-            raise attribute_error(Conflict, self.type.attributes[attribute], message) from None
-
     # Steps
 
     def _apply(self, row: Any, change: ToManyChange, access: Access) -> None:
-        self.change_related(row, change, access)
-        self.flush()
+        with rows.broken_rules_refused(change.relation.target):
+            self.change_related(row, change, access)
 
-    def _store(self, row: Any, data: dict[str, Any], access: Access) -> None:
+    def _store(self, row: Any, data: dict[str, Any], access: Access) -> Any:
         self.before_update_object(row, data, access)
-        _assign(row, data)
-        self.flush()
-        self.after_update_object(row, data, access)
+        stored = rows.change(self.type, row, data)
+        self.after_update_object(stored, data, access)
+        return stored
 
     def _take_restore(self, row: Any, document: ResourceDocument, access: Access) -> dict[str, Any]:
         """`deleted-at: null` beside get_trashed takes the row out of the trash."""
@@ -205,8 +182,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         if not any(is_locked(self.type, name, access, row) for name in document.attributes):
             return {}
         plan = plan_for(self.type, access.scope)
-        statement = plan.statement.where(self.type.table.c.id == row.id)
-        current = db.session.connection().execute(statement, access.parameters()).one()
+        (current,) = statements.one(plan, "id").rows({**access.parameters(), "key": row.id})
         printed: Mapping[str, Any] = plan.print(current).get("attributes", {})
         return printed
 
@@ -237,9 +213,9 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         """The linkage as read: null where a guarded relationship leads into the trash."""
         if not relation.field.guarded:
             return getattr(row, str(relation.local))
-        table = self.type.table
-        statement = select(linkage_key(relation, table, access.scope)).where(table.c.id == row.id)
-        return db.session.connection().execute(statement, access.parameters()).scalar()
+        statement = statements.linked_one(self.type, relation, access.scope)
+        ((linked,),) = statement.rows({**access.parameters(), "parent_id": row.id})
+        return linked
 
     def _refuse_read_only(self, relation: Relation, pointer: str) -> None:
         if relation.field.dump_only:
@@ -253,7 +229,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             relation = self.type.relations[name]
             if relation.local is None or isinstance(linkage, list):
                 continue
-            (other,) = (related_rows(relation, [linkage], access) if linkage is not None else ()) or (None,)
+            (other,) = (rows.related(relation, [linkage], access) if linkage is not None else ()) or (None,)
             if linkage is not None and other is None:
                 at = pointer or f"/data/relationships/{relation.key}/data"
                 errors.append(NotFound(f"There is no such {relation.target.name} here.", pointer=at))
@@ -267,7 +243,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
                 self.check_related(values, relation, other)
 
     def _values(self, row: Any) -> dict[str, Any]:
-        return {column.key: getattr(row, column.key) for column in self.type.table.c}
+        return dict(row._asdict())
 
     def _replacements(self, row: Any, sent: Mapping[str, Linkage], access: Access) -> list[ToManyChange]:
         """The to-many relationships of a document that differ from what the row holds."""
@@ -280,40 +256,11 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         return changes
 
 
-def related_rows(relation: Relation, ids: Iterable[int], access: Access, *, lock: Lock = "share") -> list[Any]:
-    """The rows with these ids on the other side that the caller may know of.
-
-    They are locked, in the order of their ids, so that nobody trashes one before this transaction has linked it.
-    """
-    statement = _locked_related(relation.target, access.scope, lock)
-    return list(db.session.scalars(statement, {**access.parameters(), "ids": sorted(ids)}))
-
-
 def linked_ids(row: Any, relation: Relation, access: Access) -> list[int]:
     """What a to-many relationship of the row holds, as far as the caller may know it."""
     statement = statements.linked_many(relation, access.scope)
     parameters = {**access.parameters(), "parent_id": row.id}
-    return [linked[0] for linked in db.session.connection().execute(statement, parameters)]
-
-
-@lru_cache(maxsize=256)
-def _locked_related(target: ResourceType, scope: Scope, lock: Lock) -> Select[Any]:
-    table, model = target.table, target.model
-    known = target.permissions.linkage(scope, table)
-    statement = select(model).where(table.c.id == any_(statements.IDS), known).order_by(table.c.id)
-    return statement.with_for_update(of=model, read=lock == "share")
-
-
-@lru_cache(maxsize=256)
-def _locked(resource_type: ResourceType, scope: Scope, column: str) -> Select[Any]:
-    table, model = resource_type.table, resource_type.model
-    visible = resource_type.permissions.criterion(scope, table, related=False)
-    return select(model).where(statements.keyed(table, column), visible).with_for_update(of=model)
-
-
-def _assign(row: Any, data: Mapping[str, Any]) -> None:
-    for name, value in data.items():
-        setattr(row, name, value)
+    return [linked[0] for linked in connection().execute(statement, parameters)]
 
 
 def _keys(related: Related) -> dict[str, Any]:
