@@ -6,10 +6,9 @@ from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.changes import announce
-from app.database import Prepared
+from app.database import Prepared, connection
 from app.errors import Conflict
 from app.events.models import Event, EventRole
-from app.extensions import db
 from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import ToManyChange
 from app.signals import event_changed
@@ -36,7 +35,7 @@ def has_role(viewer: Viewer, event_id: int, *roles: str) -> bool:
 def make_owner(event: Event, user_id: int) -> None:
     """Hand the event over; whoever owned it becomes an organizer."""
     owned = (EventRole.event_id == event.id, EventRole.role == OWNER, EventRole.user_id != user_id)
-    db.session.execute(update(EventRole).where(*owned).values(role=ORGANIZER))
+    connection().execute(update(EventRole).where(*owned).values(role=ORGANIZER))
     _give(event, [user_id], OWNER)
 
 
@@ -47,9 +46,9 @@ def change_members(event: Event, change: ToManyChange) -> None:
         raise Conflict("The owner is in the team already.", pointer=change.pointer)
     leaving = delete(EventRole).where(EventRole.event_id == event.id, EventRole.role == role)
     if change.mode == "remove":
-        db.session.execute(leaving.where(EventRole.user_id.in_(change.ids)))
+        connection().execute(leaving.where(EventRole.user_id.in_(change.ids)))
     elif change.mode == "replace":
-        db.session.execute(leaving.where(EventRole.user_id.not_in(change.ids)))
+        connection().execute(leaving.where(EventRole.user_id.not_in(change.ids)))
     if change.mode != "remove" and change.ids:
         _give(event, change.ids, role)
     announce(event_changed, verb="updated", id=event.id, event_id=event.id, changed={change.relation.name})
@@ -58,6 +57,6 @@ def change_members(event: Event, change: ToManyChange) -> None:
 def _give(event: Event, user_ids: Iterable[int], role: str) -> None:
     rows = [{"event_id": event.id, "user_id": user_id, "role": role} for user_id in user_ids]
     statement = insert(EventRole).values(rows)
-    db.session.execute(
+    connection().execute(
         statement.on_conflict_do_update(index_elements=["event_id", "user_id"], set_={"role": statement.excluded.role})
     )

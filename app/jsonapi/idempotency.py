@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from typing import Any
 
 from flask import Response, request
-from sqlalchemy import ForeignKey, delete, func, select
+from sqlalchemy import ColumnElement, ForeignKey, Row, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.database import commit, connection
 from app.errors import BadRequest, Unprocessable
 from app.extensions import Model, db
 from app.jsonapi.viewer import Viewer
@@ -41,27 +43,32 @@ def answered_once(viewer: Viewer, make: Callable[[], Response]) -> Response:
     key = request.headers.get("Idempotency-Key")
     if key is None or viewer.is_anonymous:
         response = make()
-        db.session.commit()
+        commit()
         return response
     if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
         raise BadRequest("An Idempotency-Key has 1 to 255 visible ASCII characters.", header="Idempotency-Key")
-    kept = _claim(viewer.id, key)
+    mine = and_(IdempotencyKey.owner_id == viewer.id, IdempotencyKey.key == key)
+    kept = _claim(mine, {"owner_id": viewer.id, "key": key, "fingerprint": _fingerprint()})
     if kept.status is not None:
         return _replay(kept)
     response = make()
-    kept.status, kept.content_type = response.status_code, response.content_type
-    kept.location, kept.body = response.headers.get("Location"), response.get_data()
-    db.session.commit()
+    answer = {
+        "status": response.status_code,
+        "content_type": response.content_type,
+        "location": response.headers.get("Location"),
+        "body": response.get_data(),
+    }
+    connection().execute(update(IdempotencyKey).where(mine).values(answer))
+    commit()
     return response
 
 
-def _claim(owner_id: int, key: str) -> IdempotencyKey:
+def _claim(mine: ColumnElement[bool], values: dict[str, Any]) -> Row[Any]:
     """The row of this key, ours until the commit."""
-    mine = (IdempotencyKey.owner_id == owner_id, IdempotencyKey.key == key)
-    db.session.execute(delete(IdempotencyKey).where(*mine, IdempotencyKey.created_at < func.now() - KEPT))
-    values = {"owner_id": owner_id, "key": key, "fingerprint": _fingerprint()}
-    db.session.execute(insert(IdempotencyKey).values(values).on_conflict_do_nothing())
-    return db.session.scalars(select(IdempotencyKey).where(*mine).with_for_update()).one()
+    used = connection()
+    used.execute(delete(IdempotencyKey).where(mine, IdempotencyKey.created_at < func.now() - KEPT))
+    used.execute(insert(IdempotencyKey).values(values).on_conflict_do_nothing())
+    return used.execute(select(IdempotencyKey.__table__).where(mine).with_for_update()).one()
 
 
 def _fingerprint() -> bytes:
@@ -72,14 +79,13 @@ def _fingerprint() -> bytes:
     return hashed.digest()
 
 
-def _replay(kept: IdempotencyKey) -> Response:
+def _replay(kept: Row[Any]) -> Response:
     if kept.fingerprint != _fingerprint():
         raise Unprocessable("This key was used for another request.", header="Idempotency-Key")
     response = Response(kept.body, status=kept.status, content_type=kept.content_type)
     response.headers["Idempotent-Replayed"] = "true"
     if kept.location is not None:
         response.headers["Location"] = kept.location
-    db.session.rollback()
     return response
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from flask import Response, request
 from flask.views import MethodView
 
-from app.database import writing
+from app.database import transaction
 from app.errors import ApiError, BadRequest, Conflict, Errors, NotFound, Unprocessable
 from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_changed_resource, read_linkage, read_new_resource
@@ -46,10 +46,10 @@ class OperationsView(MethodView):
         check_accept(request.headers, known)
         check_content_type(request.headers, known)
         check_names(request.query_string, NOTHING)
-        viewer = signed_in_viewer()
-        if EXTENSION not in extensions_of_body(request.headers):
-            raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
-        with writing():
+        with transaction(is_read=False):
+            viewer = signed_in_viewer()
+            if EXTENSION not in extensions_of_body(request.headers):
+                raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
             return answered_once(viewer, lambda: _perform(Access(viewer, Scope(viewer.role))))
 
 

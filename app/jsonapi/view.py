@@ -8,9 +8,8 @@ import orjson
 from flask import Response, request
 from xxhash import xxh3_128_hexdigest
 
-from app.database import reading, writing
+from app.database import commit, transaction
 from app.errors import MEDIA_TYPE, BadRequest, NotFound, PreconditionFailed
-from app.extensions import db
 from app.jsonapi.cursors import PROFILE
 from app.jsonapi.negotiation import asks_for_profile, check_accept, check_content_type
 from app.jsonapi.permissions import Access, Predicate, Scope, words
@@ -63,7 +62,7 @@ class View:
         if request.method in BODY_METHODS or request.content_length or request.mimetype == MEDIA_TYPE:
             check_content_type(request.headers)
         handler = getattr(self, "get" if request.method == "HEAD" else request.method.lower())
-        with reading() if request.method in ("GET", "HEAD") else writing():
+        with transaction(is_read=request.method in ("GET", "HEAD")):
             answer: Response = handler(**names)
         return answer
 
@@ -82,7 +81,7 @@ class View:
 
     def committed(self, response: Response) -> Response:
         """Commit once the answer is printed, so that no 500 can follow a stored row."""
-        db.session.commit()
+        commit()
         return response
 
     def collection(self, reader: Reader, document: Item) -> Response:

@@ -8,8 +8,8 @@ from flask_rest_jsonapi_next import Api
 from sqlalchemy import ColumnElement, FromClause, exists, literal, select
 
 from app import throttle
+from app.database import connection
 from app.errors import Forbidden
-from app.extensions import db
 from app.jsonapi.permissions import Access
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import TYPES, ResourceType
@@ -73,7 +73,7 @@ class UserData(DataLayer):
         team = select(literal(1)).where(
             roles.c.user_id == row.id, event.c.id == roles.c.event_id, event.c.deleted_at.is_(None)
         )
-        if db.session.scalar(select(exists(team))):
+        if connection().scalar(select(exists(team))):
             raise Forbidden("A member of the team of an event cannot be deleted.")
         revoke_all(row.id)
 

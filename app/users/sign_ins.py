@@ -6,14 +6,14 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, cast
 from uuid import UUID
 
 import structlog
 from flask import current_app
-from sqlalchemy import CursorResult, Executable, delete, exists, func, insert, select, update
+from sqlalchemy import Executable, delete, exists, func, insert, select, update
 from uuid_utils.compat import uuid7
 
+from app.database import connection
 from app.extensions import db
 from app.users.models import RefreshToken, SignIn, User
 from app.users.tokens import ACCESS_LIFE, Access, new_access_token
@@ -120,8 +120,7 @@ def _use_up(token: str) -> None:
 
 def _change(statement: Executable) -> int:
     """Run a bulk statement; the number of rows it touched."""
-    result = db.session.execute(statement, execution_options={"synchronize_session": False})
-    return cast("CursorResult[Any]", result).rowcount
+    return connection().execute(statement).rowcount
 
 
 def _digest(token: str) -> bytes:
