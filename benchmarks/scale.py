@@ -35,6 +35,7 @@ class Place:
         self.paths = {
             "first page": "/v1/faqs",
             "of one event": f"/v1/events/{EVENT}/faqs",
+            "filtered by event": f"/v1/faqs?filter[event]={EVENT}",
             f"page {DEEP_PAGE}": f"/v1/faqs?page[number]={DEEP_PAGE}",
             "by cursor, first": "/v1/faqs",
             "by cursor, half-way": f"/v1/faqs?page[after]={self._cursor(size // 2)}",

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, FromClause, Text, and_, case, cast, func
 from app.errors import Conflict, Forbidden
 from app.events.models import Event
 from app.events.permissions import PERMISSIONS, coorganizer
-from app.events.schemas import EventSchema
+from app.events.schemas import LONGEST_EVENT, EventSchema
 from app.events.team import change_members, make_owner
 from app.jsonapi import rows
 from app.jsonapi.permissions import Access
@@ -48,7 +48,9 @@ EVENT = ResourceType(
 
 def not_over(events: FromClause) -> ColumnElement[bool]:
     """Public, published events whose end lies ahead."""
-    return and_(events.c.privacy == "public", events.c.state == "published", events.c.ends_at > func.now())
+    # No event is longer than that, and the index is ordered by the start: what is over is not even looked at.
+    may_last = events.c.starts_at > func.now() - LONGEST_EVENT
+    return and_(events.c.privacy == "public", events.c.state == "published", may_last, events.c.ends_at > func.now())
 
 
 class EventData(DataLayer):

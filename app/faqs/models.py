@@ -45,7 +45,7 @@ class Faq(Announced, Model):
 
     __tablename__ = "faqs"
     __table_args__ = (
-        Index("ix_faqs_position_id", "position", "id", postgresql_where=text("deleted_at IS NULL")),
+        Index("ix_faqs_position_id", "position", "id"),
         Index("ix_faqs_event_id_position_id", "event_id", "position", "id"),
         Index("ix_faqs_faq_type_id_position_id", "faq_type_id", "position", "id"),
     )

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, not_, o
 
 from app.errors import InvalidParameter
 from app.jsonapi.permissions import Scope
-from app.jsonapi.resource_type import Attribute, Relation, ResourceType, parse_id
+from app.jsonapi.resource_type import Attribute, Expression, Relation, ResourceType, parse_id
 from app.jsonapi.schema import Flag, Instant, Number, Text, Whole
 from app.jsonapi.viewer import Role
 
@@ -35,18 +35,23 @@ class Filter:
     build: Build
 
 
+def _equal(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    """Never unknown, so that `not` finds the rest; IS NOT DISTINCT FROM is as good, but uses no index."""
+    return column.is_(None) if value is None else and_(column == value, column.is_not(None))
+
+
 def _is_null(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
     return column.is_(None) if value else column.is_not(None)
 
 
 OPERATORS: dict[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] = {
-    "eq": lambda column, value: column.is_not_distinct_from(value),
-    "ne": lambda column, value: column.is_distinct_from(value),
+    "eq": _equal,
+    "ne": lambda column, value: not_(_equal(column, value)),
     "gt": lambda column, value: column > value,
     "ge": lambda column, value: column >= value,
     "lt": lambda column, value: column < value,
     "le": lambda column, value: column <= value,
-    "in": lambda column, value: column.in_(value),
+    "in": lambda column, value: and_(column.in_(value), column.is_not(None)),
     "like": lambda column, value: column.like(value),
     "ilike": lambda column, value: column.ilike(value),
     "is-null": _is_null,
@@ -73,7 +78,8 @@ def read_filter_parameter(parameter: str, value: str, resource_type: ResourceTyp
     match = re.fullmatch(r"filter\[([\w-]+)\](?:\[([\w-]+)\])?", parameter)
     if match is None:
         raise InvalidParameter("This parameter is not known here.", parameter=parameter)
-    name, operator = match[1], match[2] or ("in" if match[1] == "id" else "eq")
+    name = match[1]
+    operator = match[2] or ("eq" if resource_type.attribute(name) else "in")  # one id, or several
     raw: Any = value.split(",") if operator in ("in", "in_") else value
     return _Parser(parameter, scope).comparison(resource_type, name, operator, raw)
 
@@ -143,11 +149,11 @@ class _Parser:
         compare = OPERATORS.get(operator)
         if compare is None:
             raise self.refuse(f"There is no operator {operator[:40]!r}.")
-        if name == "id":
+        if key := _id_expression(resource_type, name, self.scope):
             if operator in PATTERNS:
-                raise self.refuse(f"{operator} compares text, id is none.")
+                raise self.refuse(f"{operator} compares text, {name} is none.")
             value = self._value(operator, raw, self._id)
-            return Filter(lambda table: compare(table.c.id, value))
+            return Filter(lambda table: compare(key(table), value))
         attribute = comparable(resource_type, name, self.scope)
         if attribute is None:
             raise self.refuse(f"A {resource_type.name} cannot be filtered by {name[:80]!r}.")
@@ -205,6 +211,28 @@ class _Parser:
             return attribute.field.deserialize(raw)
         except marshmallow.ValidationError as error:
             raise self.refuse(f"{attribute.key}: {error.messages[0]}") from None
+
+
+def _id_expression(resource_type: ResourceType, name: str, scope: Scope) -> Expression | None:
+    """The id, or the one a to-one relationship prints in every row this scope sees; None for any other name."""
+    if name == "id":
+        return lambda table: table.c.id
+    relation = resource_type.relation(name)
+    if relation is None or relation.many or (resource_type.permissions.private and scope.role is not Role.ADMIN):
+        return None
+    return lambda table: linkage_key(relation, table, scope)
+
+
+def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnElement[Any]:
+    """The foreign key of a to-one relationship, null where a guarded one leads to a row nobody should know of."""
+    if relation.local is None:
+        raise TypeError(f"{relation.name} is a to-many relationship")
+    key = table.c[relation.local]
+    if not relation.field.guarded:
+        return key
+    other = relation.target.table.alias()
+    criterion = relation.target.permissions.linkage(scope, other)
+    return select(other.c.id).where(other.c.id == key, criterion).scalar_subquery()
 
 
 def related_exists(table: FromClause, relation: Relation, scope: Scope, condition: Build) -> ColumnElement[bool]:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, False_, FromClause, Select, True_, select
 
 from app.database import Row
 from app.jsonapi.cursors import Key
+from app.jsonapi.filters import linkage_key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.query import SortKey
 from app.jsonapi.resource_type import Relation, ResourceType
@@ -53,7 +54,7 @@ class Plan:
             table.c.id,
             resource_type.link_name(table),
             sees_private.label("sees_private"),
-            *(linkage_key(resource_type.relations[name], table, scope) for name in self.to_one),
+            *(linkage_key(resource_type.relations[name], table, scope).label(name) for name in self.to_one),
             *(each.expression(table).label(each.name) for each in (*public, *private)),
         )
         self.criterion = permissions.criterion(scope, table, related=related)
@@ -104,27 +105,16 @@ def identifier(relation: Relation, id_: int | None) -> Item | None:
     return None if id_ is None else {"type": relation.field.type_, "id": str(id_)}
 
 
-def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnElement[Any]:
-    """The foreign key of a to-one relationship, null where a guarded one leads to a row nobody should know of."""
-    if relation.local is None:
-        raise TypeError(f"{relation.name} is a to-many relationship")
-    key = table.c[relation.local]
-    if not relation.field.guarded:
-        return key.label(relation.name)
-    other = relation.target.table.alias()
-    criterion = relation.target.permissions.linkage(scope, other)
-    return select(other.c.id).where(other.c.id == key, criterion).scalar_subquery().label(relation.name)
-
-
 def order_keys(
     resource_type: ResourceType, sort: Iterable[SortKey], default: tuple[str, ...], scope: Scope
 ) -> tuple[Key, ...]:
-    """The order asked for, else the default one, with the id last so that it is total."""
+    """The order asked for, else the default one, with the id last so that it is total.
+
+    What a default order names has a value in every row of its list, so that one range of an index is the next page.
+    """
     table = resource_type.table
     keys = [_sorted(table, key, scope) for key in sort] or [
-        Key(table.c[name], False, bool(table.c[name].nullable), resource_type.attributes[name].field)
-        for name in default
-        if name != "id"
+        Key(table.c[name], False, False, resource_type.attributes[name].field) for name in default if name != "id"
     ]
     return (*keys, Key(table.c.id, False, False, None))
 

@@ -82,6 +82,8 @@ def read_query(raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed:
     parameters = check_names(raw, allowed)
     sent = dict(parameters)
     scope = Scope(viewer.role, _trashed(parameters.pop("get_trashed", None), viewer))
+    if not parameters:
+        return Query(scope, parameters=sent)
     reader = _Reader(resource_type, scope, parameters)
     return Query(
         scope=scope,

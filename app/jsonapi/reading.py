@@ -168,10 +168,8 @@ class Reader:
         return items, list(seen.values())[primary:]
 
     def _include(self, plan: Plan, rows: Rows, includes: Includes, seen: dict[tuple[str, int], Item]) -> None:
-        parents = [row for row in rows if plan.is_whole(row)]
-        for name, deeper in includes.items():
-            if not parents:
-                return
+        parents = [row for row in rows if plan.is_whole(row)] if includes else []
+        for name, deeper in includes.items() if parents else ():
             relation = plan.type.relations[name]
             target_plan = self._plan(relation.target, related=True)
             if relation.many:

@@ -85,6 +85,9 @@ class ResourceType:
         self.table: Table = model.__table__  # type: ignore[assignment]  # typed as FromClause, is a Table for our models
         self.row: Callable[..., Any] = namedtuple("Row", self.table.c.keys())  # type: ignore[misc]  # known at run time only
         """Makes a row of the table from its values, which then have the names of its columns."""
+        self.key_columns = [column for column in self.table.c if column.primary_key or column.foreign_keys]
+        self.keys: Callable[..., Any] = namedtuple("Keys", [column.key for column in self.key_columns])  # type: ignore[misc]  # same
+        """Makes a row of its id and foreign keys."""
         self.permissions = permissions
         self.order = order
         self.conflicts = dict(conflicts or {})

@@ -33,13 +33,14 @@ def find(resource_type: ResourceType, named: tuple[str, Any], access: Access) ->
 
 
 def related(relation: Relation, ids: Iterable[int], access: Access, *, lock: Lock = "share") -> list[Any]:
-    """The rows with these ids on the other side that the caller may know of.
+    """The rows with these ids on the other side that the caller may know of; for "share" their keys only.
 
     They are locked, in the order of their ids, so that nobody trashes one before this transaction has linked it.
     """
     target = relation.target
     found = _locking_related(target, access.scope, lock).rows({**access.parameters(), "ids": sorted(ids)})
-    return [target.row(*row) for row in found]
+    made = target.row if lock == "update" else target.keys
+    return [made(*row) for row in found]
 
 
 def create(resource_type: ResourceType, values: Mapping[str, Any]) -> Any:
@@ -90,7 +91,8 @@ def _locking(resource_type: ResourceType, scope: Scope, column: str) -> Prepared
 def _locking_related(target: ResourceType, scope: Scope, lock: Lock) -> Prepared:
     table = target.table
     known = target.permissions.linkage(scope, table)
-    statement = select(table).where(table.c.id == any_(statements.IDS), known).order_by(table.c.id)
+    columns = target.key_columns if lock == "share" else table.c
+    statement = select(*columns).where(table.c.id == any_(statements.IDS), known).order_by(table.c.id)
     return Prepared(statement.with_for_update(of=table, read=lock == "share"))
 
 

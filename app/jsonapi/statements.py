@@ -17,9 +17,9 @@ from sqlalchemy import (
 )
 
 from app.database import Prepared
-from app.jsonapi.filters import Build, relation_key
+from app.jsonapi.filters import Build, linkage_key, relation_key
 from app.jsonapi.permissions import Scope
-from app.jsonapi.plan import Plan, default_order, linkage_key
+from app.jsonapi.plan import Plan, default_order
 from app.jsonapi.resource_type import Relation, ResourceType
 
 COUNT_CAP = 10_000

@@ -17,11 +17,18 @@ EVERYTHING = Scope(Role.ADMIN)
 def filters_of(type_: ResourceType) -> dict[str, Json]:
     """The parameters of a type by the names of their components."""
     name = component(type_)
-    made = {f"Filter{name}": _filter(type_), f"Filter{name}-id": _comparison("id", ID, _operators(None))}
+    made = {f"Filter{name}": _filter(type_)}
+    for key in ids_of(type_):
+        made[f"Filter{name}-{key}"] = _comparison(key, ID, _operators(None), "a list of ids")
     for each in comparable_by_admins(type_):
         value = {name: value for name, value in described(each.field).items() if name not in LIMITS}
-        made[f"Filter{name}-{each.key}"] = _comparison(each.key, value, _operators(each))
+        made[f"Filter{name}-{each.key}"] = _comparison(each.key, value, _operators(each), "`eq`")
     return made
+
+
+def ids_of(type_: ResourceType) -> list[str]:
+    """What is compared with ids: the own one, and to-one relationships."""
+    return ["id", *(each.key for each in type_.relations.values() if not each.many)]
 
 
 def comparable_by_admins(type_: ResourceType) -> list[Attribute]:
@@ -33,7 +40,7 @@ def term_of(type_: ResourceType) -> Json:
     """One term of the JSON spelling: a comparison, terms joined, or a term about related resources."""
     itself = reference(f"{component(type_)}Term")
     operators: dict[str, Json] = {
-        "name": {"enum": ["id", *(each.key for each in comparable_by_admins(type_))]},
+        "name": {"enum": [*ids_of(type_), *(each.key for each in comparable_by_admins(type_))]},
         "op": {"enum": [*OPERATORS]},
     }
     relations = [
@@ -71,13 +78,12 @@ def _operators(attribute: Attribute | None) -> list[str]:
     return [operator for operator in OPERATORS if operator not in barred]
 
 
-def _comparison(key: str, value: Json, operators: Iterable[str]) -> Json:
+def _comparison(key: str, value: Json, operators: Iterable[str], short: str) -> Json:
     special: dict[str, Json] = {
         "in": {**TEXT, "description": "Values with commas between them."},
         "is-null": {"type": "boolean"},
     }
     asked = closed_object_of({operator: special.get(operator, value) for operator in operators})
-    short = "a list of ids" if key == "id" else "`eq`"
     return {
         "name": f"filter[{key}]",
         "in": "query",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from flask_rest_jsonapi_next import Api
-from sqlalchemy import ColumnElement, FromClause, exists, literal, select
+from sqlalchemy import ColumnElement, FromClause, exists, false, func, literal, select, true
 
 from app import throttle
 from app.database import connection
@@ -26,7 +26,9 @@ from app.users.sign_ins import revoke_all
 def _has_role(role: str) -> Callable[[FromClause], ColumnElement[Any]]:
     def expression(users: FromClause) -> ColumnElement[Any]:
         roles = event_roles()
-        return exists(select(literal(1)).where(roles.c.user_id == users.c.id, roles.c.role == role))
+        # Not `exists`, which PostgreSQL answers in a list by reading all teams first.
+        has = select(true()).where(roles.c.user_id == users.c.id, roles.c.role == role).limit(1)
+        return func.coalesce(has.scalar_subquery(), false())
 
     return expression
 

@@ -134,6 +134,39 @@ def test_filter_by_ids(world: World) -> None:
     assert ids(world.anonymous.get(f"/v1/events?filter[id]={wanted[0]},{wanted[1]}")) == wanted[:1]
 
 
+def test_filter_by_what_a_to_one_relationship_links_to(world: World) -> None:
+    event, faq = world.events["published"], world.faqs["published"]
+    typed = world.owner.update(f"/v1/faqs/{faq}", "faq", {}, faq_type=world.types["published"])
+    assert typed.status_code == 200
+
+    assert ids(world.owner.get(f"/v1/faqs?filter[event]={event}")) == [faq]
+    assert ids(world.owner.get(f"/v1/faqs?filter[faq-type]={world.types['published']}")) == [faq]
+    assert faq not in ids(world.owner.get("/v1/faqs?filter[faq_type][is-null]=true"))
+    assert filtered(world, term("event", "eq", str(event)), "faqs") == [faq]
+    assert faq not in filtered(world, {"not": term("event", "in", [event])}, "faqs")
+    untyped = filtered(world, {"not": term("faq-type", "in", [world.types["published"]])}, "faqs")
+    assert world.faqs["draft"] in untyped  # it has no type at all
+    assert faq not in untyped
+
+
+def test_a_filter_by_linkage_does_not_tell_of_what_is_in_the_trash(world: World) -> None:
+    faq, faq_type = world.faqs["published"], world.types["published"]
+    world.owner.update(f"/v1/faqs/{faq}", "faq", {}, faq_type=faq_type)
+    assert world.owner.delete(f"/v1/faq-types/{faq_type}").status_code == 200
+
+    assert ids(world.owner.get(f"/v1/faqs?filter[faq-type]={faq_type}")) == []
+    assert faq in ids(world.owner.get("/v1/faqs?filter[faq-type][is-null]=true"))
+
+
+@pytest.mark.parametrize("query", ["[event]=x", "[event][like]=1", "[event]=", "[event][eq]=-1"])
+def test_a_filter_by_linkage_takes_ids(world: World, query: str) -> None:
+    assert world.owner.get(f"/v1/faqs?filter{query}").status_code == 400
+
+
+def test_a_to_many_relationship_is_asked_by_any_only(world: World) -> None:
+    assert world.owner.get("/v1/events?filter[faqs]=1").status_code == 400
+
+
 def test_filters_as_json(world: World) -> None:
     events = world.events
     assert filtered(world, term("name", "eq", "draft event")) == [events["draft"]]

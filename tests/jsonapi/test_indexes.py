@@ -1,0 +1,377 @@
+"""At 100,000 rows in every table no request reads much more than it shows: EXPLAIN ANALYZE of all it asks says so."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+from psycopg import sql
+
+from app.extensions import db
+from app.jsonapi.cursors import PROFILE
+from app.users import sign_ins
+from tests.world import JSONAPI, Caller, data
+
+ROWS = 100_000
+BUSY = ROWS // 2
+"""The user with 100 events, the event with a team of 200, and the FAQ type; the last two have 1,000 FAQs."""
+
+CHILDREN = 1_000
+"""What the busy ones have. A plan that a connection keeps is made for the usual parent, who has 20: it may sort all."""
+
+COUNTED = 20_000
+"""Rows that a count may read, and blocks that it may touch: it stops at 10,001 that the caller sees."""
+
+FILL = """
+    INSERT INTO users (id, email, password_hash, is_admin, is_profile_public, deleted_at, last_accessed_at)
+    SELECT n, 'user' || n || '@example.com', '!', n = 1, n % 2 = 0, CASE n % 10 WHEN 9 THEN now() END, now()
+    FROM generate_series(1, {rows}) n;
+
+    INSERT INTO events (id, identifier, name, timezone, starts_at, ends_at, state, privacy, owner_id, deleted_at)
+    SELECT n, 'e' || lpad(to_hex(n), 7, '0'), 'Event ' || n, 'UTC', starts_at, starts_at + interval '1 day',
+           CASE n % 10 WHEN 3 THEN 'draft' ELSE 'published' END, CASE n % 10 WHEN 5 THEN 'private' ELSE 'public' END,
+           CASE n % 1000 WHEN 0 THEN {busy} ELSE n END, CASE n % 10 WHEN 7 THEN now() END
+    FROM generate_series(1, {rows}) n,
+         LATERAL (SELECT now() + (n - 0.9 * {rows}) * interval '6 hours' AS starts_at) nine_in_ten_are_over;
+
+    INSERT INTO event_roles (event_id, user_id, role) SELECT id, owner_id, 'owner' FROM events;
+    INSERT INTO event_roles (event_id, user_id, role)
+    SELECT {busy}, {busy} + n, CASE n % 20 WHEN 0 THEN 'organizer' ELSE 'coorganizer' END
+    FROM generate_series(-1000, 1000, 10) n WHERE n <> 0;
+
+    INSERT INTO faq_types (id, name, event_id, deleted_at)
+    SELECT n, 'Type ' || n, CASE n % 100 WHEN 0 THEN {busy} ELSE n % 5000 END, CASE n % 10 WHEN 7 THEN now() END
+    FROM generate_series(1, {rows}) n;
+
+    INSERT INTO faqs (id, question, answer, position, event_id, faq_type_id, deleted_at)
+    SELECT n, 'Question ' || n, repeat('An answer. ', 8), n / 100 % 8,
+           CASE n % 100 WHEN 0 THEN {busy} ELSE n % 5000 END,
+           CASE n % 100 WHEN 0 THEN {busy} WHEN 1 THEN NULL ELSE n END,
+           CASE n % 10 WHEN 7 THEN now() END
+    FROM generate_series(1, {rows}) n;
+
+    INSERT INTO sign_ins (id, user_id) SELECT md5(n::text)::uuid, n FROM generate_series(1, {rows}) n;
+    INSERT INTO refresh_tokens (token_hash, sign_in_id, expires_at)
+    SELECT sha256(n::text::bytea), md5(n::text)::uuid, now() + interval '30 days' FROM generate_series(1, {rows}) n;
+    INSERT INTO idempotency_keys (owner_id, key, fingerprint)
+    SELECT n, 'key ' || n, sha256(n::text::bytea) FROM generate_series(1, {rows}) n;
+"""
+
+CALLERS = {"anonymous": 0, "organizer": BUSY + 20, "owner": BUSY, "admin": 1}
+
+LISTS = {
+    "/v1/events": BUSY,
+    "/v1/events/upcoming": 95_000,
+    "/v1/events/<id>/faqs": BUSY,
+    "/v1/events/<id>/faq-types": BUSY,
+    "/v1/events/<id>/organizers": BUSY + 20,
+    "/v1/events/<id>/coorganizers": BUSY + 10,
+    "/v1/events/<id>/relationships/faqs": BUSY,
+    "/v1/events/<id>/relationships/faq-types": BUSY,
+    "/v1/events/<id>/relationships/organizers": BUSY + 20,
+    "/v1/events/<id>/relationships/coorganizers": BUSY + 10,
+    "/v1/faq-types": BUSY,
+    "/v1/faq-types/<id>/faqs": BUSY,
+    "/v1/faq-types/<id>/relationships/faqs": BUSY,
+    "/v1/faqs": BUSY,
+    "/v1/users": BUSY,
+    "/v1/users/<id>/events": BUSY,
+    "/v1/users/<id>/relationships/events": BUSY,
+}
+"""Every list, and the id of a row in its middle."""
+
+ONE = (
+    "/v1/events/<id>",
+    "/v1/events/<id>/owner",
+    "/v1/events/<id>/relationships/owner",
+    "/v1/faq-types/<id>",
+    "/v1/faq-types/<id>/event",
+    "/v1/faq-types/<id>/relationships/event",
+    "/v1/faqs/<id>",
+    "/v1/faqs/<id>/event",
+    "/v1/faqs/<id>/faq-type",
+    "/v1/faqs/<id>/relationships/event",
+    "/v1/faqs/<id>/relationships/faq-type",
+    "/v1/users/<id>",
+    "/v1/users/user-details/get-user-id",
+)
+
+
+def having(relation: str) -> str:
+    """A filter by the id of a related resource."""
+    return f'filter=[{{"name":"{relation}","op":"has","val":{{"name":"id","op":"eq","val":{BUSY}}}}}]'
+
+
+QUERIES = (
+    "/v1/events/e000c355",  # a private one
+    "/v1/events?include=faqs",
+    "/v1/events?include=faq-types.faqs,owner",
+    "/v1/events?include=organizers,coorganizers",
+    "/v1/events/<id>?include=owner,organizers,coorganizers",
+    "/v1/events/<id>/faqs?include=event,faq-type",
+    "/v1/faq-types?include=event,faqs",
+    "/v1/faqs?include=event.owner,faq-type",
+    "/v1/users/<id>?include=events",
+    "/v1/users/<id>/events?include=owner",
+    "/v1/events?filter[id]=50000,50002",
+    f"/v1/events?{having('owner')}",
+    f"/v1/faqs?{having('event')}",
+    f"/v1/faqs?{having('faq-type')}",
+    f"/v1/faq-types?{having('event')}",
+    "/v1/events?get_trashed=true",
+    "/v1/events/<id>/faqs?get_trashed=true",
+    "/v1/faqs?get_trashed=true",
+    "/v1/faq-types?get_trashed=true",
+    "/v1/users?get_trashed=true",
+)
+
+
+def asked_by(*paths: str) -> list[Any]:
+    """Each path with each caller who gets an answer there."""
+    return [_case(path, caller) for path in paths for caller in _callers(path)]
+
+
+def _callers(path: str) -> tuple[str, ...]:
+    if path == "/v1/users" or "get_trashed" in path:
+        return ("admin",)
+    return ("owner", "admin") if path.startswith("/v1/users/") else tuple(CALLERS)
+
+
+def _case(path: str, caller: str) -> Any:
+    return pytest.param(path, caller, id=f"{path}-{caller}")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement as the driver got it."""
+
+    cursor: type[psycopg.Cursor[Any]]
+    text: str
+    values: Any
+
+    def literals(self) -> list[sql.Literal]:
+        """The values in the order of the parameters."""
+        if isinstance(self.values, Mapping):
+            names = dict.fromkeys(re.findall(r"%\((\w+)\)s", self.text))
+            return [sql.Literal(self.values[name]) for name in names]
+        return [sql.Literal(value) for value in self.values or ()]
+
+
+class Explained:
+    """What EXPLAIN ANALYZE says of one run."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.blocks: int = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        self.steps = [*_steps(plan, 0)]
+
+    @property
+    def most(self) -> float:
+        """Rows that the busiest step read or made."""
+        return max(map(_read, self.steps))
+
+    def __str__(self) -> str:
+        return "\n".join(map(_line, self.steps))
+
+
+def _steps(plan: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
+    yield {**plan, "depth": depth}
+    for below in plan.get("Plans", ()):
+        yield from _steps(below, depth + 1)
+
+
+def _read(step: dict[str, Any]) -> float:
+    removed: float = sum(rows for name, rows in step.items() if name.startswith("Rows Removed by"))
+    return float((step["Actual Rows"] + removed) * step["Actual Loops"])
+
+
+def _line(step: dict[str, Any]) -> str:
+    shown = ("Node Type", "Relation Name", "Index Name", "Index Cond", "Filter", "Sort Key")
+    return (
+        f"{'  ' * step['depth']}{_read(step):.0f} rows: {' '.join(str(step[name]) for name in shown if name in step)}"
+    )
+
+
+class Database:
+    """Explains statements on a connection of the app's own."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+
+    def check(self, statement: Statement, rows: int, blocks: int, *, after: str = "") -> None:
+        """Fail when a step reads more rows than this, or all of them touch more blocks of 8 KiB."""
+        for more, explained in zip((0, CHILDREN), self.explain(statement, after), strict=True):
+            problem = f"{explained.most:.0f} rows, {explained.blocks} blocks\n{statement.text}\n\n{explained}"
+            assert explained.most <= rows + more, problem
+            assert explained.blocks <= blocks + more, problem
+
+    def explain(self, statement: Statement, after: str) -> tuple[Explained, Explained]:
+        """The plan that is made for these values, and the one that a connection keeps when it has seen five."""
+        with self.connection.transaction(force_rollback=True):
+            self._run(f"DEALLOCATE ALL; {after}")
+            statement.cursor(self.connection).execute(statement.text, statement.values, prepare=True)
+            ((name,),) = self._run("SELECT name FROM pg_prepared_statements")
+            call = sql.SQL("EXECUTE {}").format(sql.Identifier(name))
+            if literals := statement.literals():
+                call += sql.SQL("({})").format(sql.SQL(", ").join(literals))
+            made = self._explained(call)
+            for _ in range(5):
+                self._run(sql.SQL("EXPLAIN ") + call)
+            return made, self._explained(call)
+
+    def _explained(self, call: sql.Composed) -> Explained:
+        (((found,),),) = self._run(sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + call)
+        return Explained(found["Plan"])
+
+    def _run(self, query: Any) -> list[Any]:
+        cursor = self.connection.execute(query, prepare=False)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> None:
+    """Nothing after each test: they only read, and `filled` empties the tables after the last one."""
+
+
+@pytest.fixture(scope="module")
+def filled(app: Flask, servers: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to the suite's database, now with 100,000 rows in each table."""
+    tables = sql.SQL(", ").join(sql.Identifier(name) for name in db.metadata.tables)
+    with psycopg.connect(servers["DATABASE_URL"], autocommit=True, options="-c lock_timeout=10s") as connection:
+        connection.execute("SET session_replication_role = replica")  # no check of each foreign key: two seconds less
+        connection.execute(FILL.format(rows=ROWS, busy=BUSY))
+        connection.execute("SET default_statistics_target = 1000")  # looks at every row: the same plans every time
+        connection.execute("VACUUM ANALYZE")
+        yield connection
+        connection.execute(sql.SQL("TRUNCATE {}").format(tables))
+
+
+@pytest.fixture(scope="module")
+def database(app: Flask, filled: psycopg.Connection[Any]) -> Iterator[Database]:
+    """The database as the app's connections see it, with their settings."""
+    with app.app_context():
+        pooled = db.engine.raw_connection()
+    assert isinstance(pooled.driver_connection, psycopg.Connection)
+    yield Database(pooled.driver_connection)
+    pooled.invalidate()
+
+
+@pytest.fixture(scope="module")
+def callers(app: Flask, filled: psycopg.Connection[Any]) -> dict[str, Caller]:
+    """Nobody, one of the busy event's team, its owner, and an admin."""
+    with app.app_context():
+        tokens = {name: sign_ins.start(id_).access_token if id_ else None for name, id_ in CALLERS.items()}
+        db.session.commit()
+    return {name: Caller(app.test_client(), token) for name, token in tokens.items()}
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[Statement]:
+    """What the driver was asked to select, whichever way it was asked."""
+    asked: list[Statement] = []
+    execute = psycopg.Cursor.execute
+
+    def note(cursor: Any, query: Any, params: Any = None, **more: Any) -> Any:
+        if isinstance(query, str) and query.startswith("SELECT"):
+            asked.append(Statement(type(cursor), query, params))
+        return execute(cursor, query, params, **more)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", note)
+    return asked
+
+
+Prove = Callable[[str, str], None]
+
+
+@pytest.fixture
+def prove(statements: list[Statement], database: Database, callers: dict[str, Caller]) -> Prove:
+    """Ask for a path as a caller, and check every statement that it takes."""
+
+    def prove(path: str, caller: str) -> None:
+        statements.clear()
+        answer = callers[caller].get(path.replace("<id>", str(BUSY)))
+        asked = [*statements]
+        assert answer.status_code == 200, answer.text
+        assert asked
+        shown = resources(answer.get_json(force=True))
+        for statement in asked:
+            is_count = statement.text.startswith("SELECT count(")
+            rows, blocks = (COUNTED, COUNTED) if is_count else (100 + 10 * shown, 400 + 20 * shown)
+            database.check(statement, rows, blocks)
+
+    return prove
+
+
+def resources(document: dict[str, Any]) -> int:
+    """How many resources a document shows."""
+    primary = document.get("data", {})
+    return (len(primary) if isinstance(primary, list) else 1) + len(document.get("included", ()))
+
+
+@pytest.mark.parametrize(("path", "caller"), asked_by(*LISTS, *ONE, *QUERIES))
+def test_an_answer_reads_little_more_than_it_shows(prove: Prove, path: str, caller: str) -> None:
+    prove(path, caller)
+
+
+@pytest.mark.parametrize(("path", "caller"), asked_by(*LISTS))
+def test_a_page_in_the_middle_reads_no_more_than_the_first(
+    prove: Prove, callers: dict[str, Caller], path: str, caller: str
+) -> None:
+    items = path.replace("/relationships", "").replace("<id>", str(BUSY))  # the same rows in the same order
+    profile = f'{JSONAPI}; profile="{PROFILE}"'
+    (item,) = data(callers[caller].get(f"{items}?filter[id]={LISTS[path]}", Accept=profile))
+
+    for direction in ("after", "before"):
+        prove(f"{path}?page[{direction}]={item['meta']['page']['cursor']}", caller)
+
+
+def test_every_get_below_v1_is_proven(app: Flask) -> None:
+    rules = {rule.rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())}
+
+    assert {rule for rule in rules if rule.startswith("/v1/")} == {*LISTS, *ONE}
+
+
+def test_a_missing_index_is_noticed(
+    statements: list[Statement], database: Database, callers: dict[str, Caller]
+) -> None:
+    assert callers["anonymous"].get("/v1/faqs").status_code == 200
+    page = next(each for each in [*statements] if "ORDER BY" in each.text)
+
+    database.check(page, 300, 800)
+    with pytest.raises(AssertionError, match="rows: Sort"):
+        database.check(page, 300, 800, after="DROP INDEX ix_faqs_position_id")
+
+
+FOREIGN_KEYS = [
+    (table.name, column.name) for table in db.metadata.sorted_tables for column in table.columns if column.foreign_keys
+]
+
+
+@pytest.mark.parametrize(("table", "column"), FOREIGN_KEYS)
+def test_a_foreign_key_leads_an_index(filled: psycopg.Connection[Any], table: str, column: str) -> None:
+    whole_indexes = filled.execute(
+        "SELECT 1 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]"
+        " WHERE indrelid = %s::regclass AND attname = %s AND indisvalid AND indpred IS NULL",
+        (table, column),
+    )
+
+    assert whole_indexes.fetchone()
+
+
+@pytest.mark.parametrize(("table", "column"), FOREIGN_KEYS)
+def test_rows_are_found_by_their_foreign_key(
+    database: Database, filled: psycopg.Connection[Any], table: str, column: str
+) -> None:
+    names = {"table": sql.Identifier(table), "column": sql.Identifier(column)}
+    query = sql.SQL("SELECT count(*), percentile_disc(0.3) WITHIN GROUP (ORDER BY {column}) FROM {table}")
+    ((rows, value),) = filled.execute(query.format(**names)).fetchall()
+    assert rows >= ROWS, "FILL must fill this table too"
+    found = sql.SQL("SELECT * FROM {table} WHERE {column} = $1").format(**names).as_string()
+
+    made, _ = database.explain(Statement(psycopg.RawCursor, found, [value]), after="")
+
+    assert any("Index Name" in step for step in made.steps), str(made)
+    assert made.most <= 100, str(made)
+    assert made.blocks <= 100, str(made)

@@ -1,0 +1,124 @@
+"""The connection of a request, and statements that are prepared once."""
+
+import enum
+from collections.abc import Iterator
+from uuid import UUID
+
+import psycopg
+import pytest
+from flask import Flask
+from sqlalchemy import BigInteger, Column, Enum, MetaData, Table, bindparam, func, insert, literal, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from app.database import Prepared, commit, connection, transaction
+from app.extensions import db
+from app.outbox import OutboxEntry
+from app.users.models import User
+from tests.world import World
+
+NUMBER = bindparam("number", type_=BigInteger)
+NAMES = ("id", "consumer", "topic", "payload")
+ENTRY = Prepared(insert(OutboxEntry).values({name: bindparam(name) for name in NAMES}).returning(OutboxEntry.payload))
+VALUES = {"id": UUID("0198a1b2-0000-7000-8000-000000000000"), "consumer": "tests", "topic": "tests", "payload": {}}
+
+
+@pytest.fixture
+def context(app: Flask) -> Iterator[None]:
+    """The context of the app."""
+    with app.app_context():
+        yield
+
+
+def test_constants_stand_in_the_text_and_only_values_are_parameters() -> None:
+    statement = Prepared(select(User.id).where(User.email == "a'b", User.id == NUMBER).limit(3))
+
+    assert "'a''b'" in statement.text
+    assert "LIMIT 3" in statement.text
+    assert "$1" in statement.text
+    assert "$2" not in statement.text
+
+
+@pytest.mark.usefixtures("context")
+def test_a_value_may_stand_in_several_places() -> None:
+    assert Prepared(select(NUMBER, NUMBER + 1, literal(7))).rows({"number": 4, "unused": 1}) == [(4, 5, 7)]
+
+
+@pytest.mark.usefixtures("context")
+def test_a_value_that_is_not_given_is_an_error() -> None:
+    with pytest.raises(KeyError, match="number"):
+        Prepared(select(NUMBER)).rows({})
+
+
+@pytest.mark.usefixtures("context")
+def test_json_goes_in_and_comes_out() -> None:
+    assert ENTRY.rows({**VALUES, "payload": {"ä": [1, None]}}) == [({"ä": [1, None]},)]
+
+
+def test_a_default_of_the_model_that_is_not_given_is_refused() -> None:
+    with pytest.raises(TypeError, match="is_admin"):
+        Prepared(insert(User).values(email=bindparam("email"), password_hash="!"))
+
+
+def test_a_column_that_needs_converting_is_refused() -> None:
+    class Colour(enum.Enum):
+        RED = 1
+
+    table = Table("things", MetaData(), Column("colour", Enum(Colour)))
+
+    with pytest.raises(TypeError, match="colour"):
+        Prepared(select(table))
+
+
+@pytest.mark.usefixtures("context")
+def test_a_broken_rule_is_told_as_sqlalchemy_tells_it_without_the_values() -> None:
+    ENTRY.run({**VALUES, "payload": "hunter2"})
+
+    with pytest.raises(IntegrityError) as caught:
+        ENTRY.run({**VALUES, "payload": "hunter2"})
+
+    assert caught.value.orig.diag.constraint_name == "pk_outbox_entries"  # type: ignore[union-attr]  # the driver's
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_connection_that_dies_is_told_and_not_used_again(app: Flask) -> None:
+    suicide = Prepared(select(func.pg_terminate_backend(func.pg_backend_pid())))
+    with app.app_context():
+        with pytest.raises(OperationalError), transaction(is_read=True):
+            suicide.rows({})
+        with transaction(is_read=True):
+            assert Prepared(select(NUMBER)).rows({"number": 1}) == [(1,)]
+
+
+def test_connections_that_the_server_has_closed_meanwhile_are_replaced_unseen(app: Flask, world: World) -> None:
+    assert world.owner.get("/v1/events").status_code == 200
+    ours = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'open-event'"
+    with psycopg.connect(app.config["DATABASE_URL"].replace("+psycopg", "")) as apart:
+        row = apart.execute(f"{ours} AND datname = current_database()").fetchone()
+    assert row is not None
+    assert row[0] > 0
+
+    assert world.owner.get("/v1/events").status_code == 200
+
+
+def test_what_is_not_committed_has_never_been(app: Flask) -> None:
+    count = Prepared(select(func.count()).select_from(OutboxEntry))
+    with app.app_context():
+        with transaction(is_read=False):
+            ENTRY.run(VALUES)
+        with transaction(is_read=False):
+            assert count.rows({}) == [(0,)]
+            ENTRY.run(VALUES)
+            commit()
+        assert connection().scalar(text("SELECT count(*) FROM outbox_entries")) == 1
+
+
+def test_a_session_inside_a_request_is_an_error(app: Flask) -> None:
+    with app.app_context(), pytest.raises(RuntimeError, match="one transaction"), transaction(is_read=False):
+        db.session.execute(text("SELECT 1"))
+
+
+def test_no_connection_is_taken_before_a_statement_wants_one(app: Flask) -> None:
+    with app.app_context(), transaction(is_read=False):
+        assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # of the kind of pool we have
+        connection()
+        assert db.engine.pool.checkedout() == 1  # type: ignore[attr-defined]  # same
