@@ -75,7 +75,9 @@ def answers_well(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMo
         case.headers.pop("Authorization", None)
         if token := world.callers[caller].token:
             case.headers["Authorization"] = f"JWT {token}"
-        case.call_and_validate(checks=CHECKS)
+        # 503 is what /health-check is for: here no worker runs, which is forgiven for a while only.
+        expected = {not_a_server_error} if operation.path == "/health-check" else set()
+        case.call_and_validate(checks=[check for check in CHECKS if check not in expected])
 
     ask()
 
