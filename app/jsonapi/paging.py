@@ -58,15 +58,25 @@ class Slice:
         return cursors.write([cursors.plain(value) for value in row[-len(self.keys) :]])
 
 
-def fetch_numbered(execute: Execute, statement: Select[Any], keys: Sequence[Key], page: Page, count: Count) -> Slice:
-    """The page of this number."""
+def counted(found: Slice, page: Page, counting: Callable[[], Count]) -> Count:
+    """How many rows the list has: counted, unless its first page holds them all."""
+    is_whole = page.number == 1 and not page.by_cursor and len(found.rows) < page.size
+    return Count(len(found.rows), is_exact=True) if is_whole else counting()
+
+
+def fetch_numbered(
+    execute: Execute, statement: Select[Any], keys: Sequence[Key], page: Page, counting: Callable[[], Count]
+) -> tuple[Slice, Count]:
+    """The page of this number, and how many rows there are."""
+    limited = statement.order_by(*(key.ordered(backwards=False) for key in keys)).limit(at_most(page.size))
+    if page.number == 1:
+        found = Slice(execute(limited), keys)
+        return found, counted(found, page, counting)
+    count = counting()
     if count.is_exact and page.offset >= count.number:
-        return Slice([], keys)
-    ordered = statement.order_by(*(key.ordered(backwards=False) for key in keys))
-    limited = ordered.limit(at_most(page.size))
-    if page.offset:
-        limited = limited.offset(page.offset)
-    return Slice(execute(limited) if page.offset <= DEEP_OFFSET else _deep(execute, limited), keys)
+        return Slice([], keys), count
+    limited = limited.offset(page.offset)
+    return Slice(execute(limited) if page.offset <= DEEP_OFFSET else _deep(execute, limited), keys), count
 
 
 def fetch_keyset(execute: Execute, statement: Select[Any], keys: Sequence[Key], page: Page) -> Slice:

@@ -1,7 +1,8 @@
 """Reading: rows by plan, included resources by one statement per path, documents of plain dicts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, literal_column
@@ -15,6 +16,7 @@ from app.jsonapi.paging import (
     Count,
     Rows,
     Slice,
+    counted,
     fetch_keyset,
     fetch_numbered,
     keyset_links,
@@ -80,8 +82,7 @@ class Reader:
     def collection(self, resource_type: ResourceType, path: str, part: Part, *, related: bool = False) -> Item:
         """The document of a list."""
         plan = self._plan(resource_type, related=related)
-        count = self._count(plan, part)
-        found, links = self._listed(plan, part, path, count)
+        found, count, links = self._listed(plan, part, path)
         items, included = self._with_included(plan, found.rows)
         self._name_cursors(items, found)
         document: Item = {"data": items, "links": links, "meta": found.meta(count), "jsonapi": JSONAPI}
@@ -103,16 +104,18 @@ class Reader:
     def _conditions(self, plan: Plan) -> list[ColumnElement[bool]]:
         return [each.build(plan.type.table) for each in self.query.filters]
 
-    def _listed(self, plan: Plan, part: Part, path: str, count: Count) -> tuple[Slice, Item]:
+    def _listed(self, plan: Plan, part: Part, path: str) -> tuple[Slice, Count, Item]:
         """The page that is asked for; the first one in the default order without filters was prepared before."""
         parameters, page, order = self.query.parameters, self.query.page, part.order or plan.type.order
+        counting = partial(self._count, plan, part)
         if self.query.filters or self.query.sort or self.by_cursor or page.number > 1:
             narrowed = statements.listed(plan, part.narrowing).where(*self._conditions(plan))
             keys = order_keys(plan.type, self.query.sort, order, self.access.scope)
-            return self._page(narrowed, keys, path, count, part.parent_id)
+            return self._page(narrowed, keys, path, counting, part.parent_id)
         statement = statements.first_page(plan, part.narrowing, order, page.size)
         found = Slice(self.execute(statement, parent_id=part.parent_id), ())
-        return found, numbered_links(path, parameters, page, count, len(found.rows))
+        count = counted(found, page, counting)
+        return found, count, numbered_links(path, parameters, page, count, len(found.rows))
 
     def linkage(self, resource_type: ResourceType, id_: int, relation: Relation, path: str) -> Item:
         """The document of a relationship URL: identifiers only."""
@@ -123,18 +126,27 @@ class Reader:
             links = {"self": path, "related": related}
             return {"data": identifier(relation, key), "links": links, "jsonapi": JSONAPI}
         statement = statements.linked_many(relation, scope)
-        ((number,),) = self.execute(statements.count_of(statement, exact=True), parent_id=id_)
-        count = Count(number, is_exact=True)
-        found, links = self._page(statement, order_keys(target, (), target.order, scope), path, count, id_)
+
+        def counting() -> Count:
+            ((number,),) = self.execute(statements.count_of(statement, exact=True), parent_id=id_)
+            return Count(number, is_exact=True)
+
+        keys = order_keys(target, (), target.order, scope)
+        found, count, links = self._page(statement, keys, path, counting, id_)
         identifiers: list[Item] = [{"type": target.name, "id": str(row[0])} for row in found.rows]
         self._name_cursors(identifiers, found)
         meta = found.meta(count)
         return {"data": identifiers, "links": {**links, "related": related}, "meta": meta, "jsonapi": JSONAPI}
 
     def _page(
-        self, statement: Select[Any], keys: Sequence[Key], path: str, count: Count, parent_id: int | None
-    ) -> tuple[Slice, Item]:
-        """The rows of the page that is asked for, and the links of it."""
+        self,
+        statement: Select[Any],
+        keys: Sequence[Key],
+        path: str,
+        counting: Callable[[], Count],
+        parent_id: int | None,
+    ) -> tuple[Slice, Count, Item]:
+        """The rows of the page that is asked for, how many there are in all, and the links of it."""
         parameters, page = self.query.parameters, self.query.page
 
         def execute(statement: Select[Any]) -> Rows:
@@ -142,9 +154,9 @@ class Reader:
 
         if self.by_cursor:
             found = fetch_keyset(execute, statement, keys, page)
-            return found, keyset_links(path, parameters, found)
-        found = fetch_numbered(execute, statement, keys, page, count)
-        return found, numbered_links(path, parameters, page, count, len(found.rows))
+            return found, counted(found, page, counting), keyset_links(path, parameters, found)
+        found, count = fetch_numbered(execute, statement, keys, page, counting)
+        return found, count, numbered_links(path, parameters, page, count, len(found.rows))
 
     def _name_cursors(self, items: list[Item], found: Slice) -> None:
         if self.by_cursor:
