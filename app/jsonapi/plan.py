@@ -19,7 +19,8 @@ Item = dict[str, Any]
 class Plan:
     """The statement and the printing of one type, for one scope and one sparse fieldset.
 
-    A row is: id, name in links, whether private attributes show, to-one keys, public attributes, private attributes.
+    A row is: id, name in links, whether private attributes show, to-one keys, public attributes, private attributes;
+    then all columns, where some attribute is computed from them.
     """
 
     def __init__(self, resource_type: ResourceType, scope: Scope, fields: frozenset[str] | None, related: bool) -> None:
@@ -27,7 +28,8 @@ class Plan:
         self.scope = scope
         table, permissions = resource_type.table, resource_type.permissions
         asked = fields if fields is not None else frozenset((*resource_type.attributes, *resource_type.relations))
-        printed = [each for name, each in resource_type.attributes.items() if each.is_readable and name in asked]
+        readable = [each for name, each in resource_type.attributes.items() if each.is_readable and name in asked]
+        printed = [each for each in readable if each.is_column]
         public = [each for each in printed if each.name not in permissions.private]
         private = [each for each in printed if each.name in permissions.private]
         sees_private = permissions.sees_private(scope, table)
@@ -49,6 +51,8 @@ class Plan:
         self.public_keys = [each.key for each in public]
         self.all_keys = [each.key for each in (*public, *private)]
         self.first = 3 + len(self.to_one)
+        self.computed = [each for each in readable if not each.is_column]
+        self.row_from = self.first + len(self.all_keys)
         self.narrow = not isinstance(sees_private, True_)
         self.columns = (
             table.c.id,
@@ -56,6 +60,7 @@ class Plan:
             sees_private.label("sees_private"),
             *(linkage_key(resource_type.relations[name], table, scope).label(name) for name in self.to_one),
             *(each.expression(table).label(each.name) for each in (*public, *private)),
+            *(table.c if self.computed else ()),
         )
         self.criterion = permissions.criterion(scope, table, related=related)
         self.statement: Select[Any] = select(*self.columns).select_from(table).where(self.criterion)
@@ -71,12 +76,20 @@ class Plan:
         item: Item = {"type": self.name, "id": str(row[0])}
         if keys:
             item["attributes"] = dict(zip(keys, row[self.first :], strict=False))
+        if self.computed:
+            item.setdefault("attributes", {}).update(self._computed(row, whole))
         if whole:
             base = f"{self.path}/{row[1]}"
             if self.has_relationships:
                 item["relationships"] = self._relationships(base, row)
             item["links"] = {"self": base}
         return item
+
+    def _computed(self, row: Row, whole: bool) -> Item:
+        """What no column and no SQL says: marshmallow makes it from the row of the table."""
+        values = self.type.row(*row[self.row_from : self.row_from + len(self.type.table.c)])
+        shown = [each for each in self.computed if whole or each.name not in self.type.permissions.private]
+        return {each.key: each.field.serialize(each.name, values) for each in shown}
 
     def _relationships(self, base: str, row: Row) -> Item:
         """Written out rather than made of smaller parts: it is called for every row of every list."""

@@ -28,6 +28,8 @@ class Attribute:
     key: str
     field: marshmallow.fields.Field[Any]
     expression: Expression
+    is_column: bool = True
+    """Otherwise nothing in the database says it: the field itself makes it from a row of the table."""
 
     @property
     def is_volatile(self) -> bool:
@@ -97,7 +99,7 @@ class ResourceType:
         """The column and the value that a URL segment names; None where no row can be meant."""
         declared = schema().fields
         self.attributes = {
-            name: Attribute(name, dasherize(name), field, _expression(self.table, name, computed or {}))
+            name: _attribute(self.table, name, field, (computed or {}).get(name))
             for name, field in declared.items()
             if not isinstance(field, Relationship) and name != "id"
         }
@@ -153,12 +155,10 @@ def by_id(name: str) -> tuple[str, Any] | None:
     return None if number is None else ("id", number)
 
 
-def _expression(table: Table, name: str, computed: Mapping[str, Expression]) -> Expression:
-    if name in computed:
-        return computed[name]
-    if name not in table.c:
-        return lambda _table: literal(None)  # write-only input like a password
-    return lambda source: source.c[name]
+def _attribute(table: Table, name: str, field: marshmallow.fields.Field[Any], computed: Expression | None) -> Attribute:
+    if computed is None and name not in table.c:
+        return Attribute(name, dasherize(name), field, lambda _table: literal(None), is_column=False)
+    return Attribute(name, dasherize(name), field, computed or (lambda source: source.c[name]))
 
 
 def _relation(model: type[Model], name: str, field: Relationship) -> Relation:
