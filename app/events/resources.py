@@ -16,7 +16,7 @@ from app.jsonapi import rows
 from app.jsonapi.permissions import Access
 from app.jsonapi.reading import Part
 from app.jsonapi.relations import route_relations
-from app.jsonapi.resource_type import Relation, ResourceType, by_id
+from app.jsonapi.resource_type import Relation, ResourceType, by_number
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.writing import DataLayer, ToManyChange
 
@@ -28,7 +28,7 @@ def lookup(name: str) -> tuple[str, Any] | None:
     """An event by its id or by its identifier, which is never all digits."""
     if len(name) == IDENTIFIER_LENGTH and name.isascii() and not name.isdigit():
         return "identifier", name
-    return by_id(name)
+    return by_number(name)
 
 
 def link_name(events: FromClause) -> ColumnElement[Any]:

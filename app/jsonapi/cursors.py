@@ -15,18 +15,21 @@ import orjson
 from sqlalchemy import ColumnElement, and_, false, or_, tuple_
 
 from app.errors import InvalidParameter
+from app.jsonapi.resource_type import ResourceType
 
 PROFILE = "https://jsonapi.org/profiles/ethanresnick/cursor-pagination"
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of an order: what to sort by, and how a value of it is read back from a cursor (None: an id)."""
+    """One key of an order: what to sort by, and how a value of it is read back from a cursor."""
 
     column: ColumnElement[Any]
     descending: bool
     nullable: bool
     field: marshmallow.fields.Field[Any] | None
+    """Of the attribute; None for the id of `type`."""
+    type: ResourceType
 
     def ordered(self, *, backwards: bool) -> ColumnElement[Any]:
         """The term of ORDER BY; PostgreSQL puts nulls last, and first when descending."""
@@ -37,9 +40,10 @@ class Key:
         if value is None and self.nullable:
             return None
         if self.field is None:
-            if isinstance(value, bool) or not isinstance(value, int):
+            id_ = None if isinstance(value, bool) else self.type.parse_id(str(value))
+            if id_ is None:
                 raise ValueError("not an id")
-            return value
+            return id_
         try:
             return self.field.deserialize(value)
         except marshmallow.ValidationError:

@@ -3,20 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from app.errors import ApiError, BadRequest, Conflict, Forbidden, Unprocessable, raise_all
 from app.jsonapi.body import escaped
-from app.jsonapi.resource_type import Relation, ResourceType, parse_id
+from app.jsonapi.resource_type import Relation, ResourceType
 
 MOST_LINKAGES = 100
 
 ECHOED = frozenset({"links", "meta"})
 """What jsona sends back among the attributes of a resource it has read; no attribute has such a name."""
 
-NO_ROW = 0
-"""The id of no row: what an id too large for any row is read as."""
-
-Linkage = int | list[int] | None
+Id = int | UUID
+Linkage = Id | list[Id] | None
 
 
 @dataclass
@@ -143,17 +142,25 @@ def _linkage(data: Any, relation: Relation, pointer: str, errors: list[ApiError]
     return list(dict.fromkeys(ids))
 
 
-def _identifier(item: Any, relation: Relation, pointer: str, errors: list[ApiError]) -> int:
+def _identifier(item: Any, relation: Relation, pointer: str, errors: list[ApiError]) -> Id:
+    nothing: Id = relation.target.no_id
     if not isinstance(item, dict):
         errors.append(BadRequest("Must be a resource identifier object.", pointer=pointer))
-        return NO_ROW
+        return nothing
     try:
         _check_type(item, relation.target, pointer)
     except ApiError as error:
         errors.append(error)
-        return NO_ROW
+        return nothing
     id_ = item.get("id")
-    if isinstance(id_, bool) or not isinstance(id_, str | int) or not str(id_).isascii() or not str(id_).isdigit():
+    if isinstance(id_, bool) or not isinstance(id_, str | int) or not _could_be_id(str(id_), relation.target):
         errors.append(Unprocessable(f"This is not the id of a {relation.target.name}.", pointer=f"{pointer}/id"))
-        return NO_ROW
-    return parse_id(str(id_)) or NO_ROW
+        return nothing
+    return relation.target.parse_id(str(id_)) or nothing
+
+
+def _could_be_id(text: str, resource_type: ResourceType) -> bool:
+    """Whether it has the form of an id; a number may be too large for any row, which is then not there."""
+    if resource_type.has_uuids:
+        return resource_type.parse_id(text) is not None
+    return text.isascii() and text.isdigit()

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, not_, o
 
 from app.errors import InvalidParameter
 from app.jsonapi.permissions import Scope
-from app.jsonapi.resource_type import Attribute, Expression, Relation, ResourceType, parse_id
+from app.jsonapi.resource_type import Attribute, Expression, Relation, ResourceType
 from app.jsonapi.schema import Flag, Instant, Number, Text, Whole
 from app.jsonapi.viewer import Role
 
@@ -149,10 +149,11 @@ class _Parser:
         compare = OPERATORS.get(operator)
         if compare is None:
             raise self.refuse(f"There is no operator {operator[:40]!r}.")
-        if key := _id_expression(resource_type, name, self.scope):
+        if found := _ids(resource_type, name, self.scope):
+            of, key = found
             if operator in PATTERNS:
                 raise self.refuse(f"{operator} compares text, {name} is none.")
-            value = self._value(operator, raw, self._id)
+            value = self._value(operator, raw, lambda item: self._id(of, item))
             return Filter(lambda table: compare(key(table), value))
         attribute = comparable(resource_type, name, self.scope)
         if attribute is None:
@@ -192,11 +193,11 @@ class _Parser:
             return False
         raise self.refuse("is-null takes true or false.")
 
-    def _id(self, raw: Any) -> int:
-        number = None if isinstance(raw, bool) else parse_id(str(raw))
-        if number is None:
+    def _id(self, of: ResourceType, raw: Any) -> Any:
+        id_ = None if isinstance(raw, bool) else of.parse_id(str(raw))
+        if id_ is None:
             raise self.refuse(f"{str(raw)[:40]!r} is not an id.")
-        return number
+        return id_
 
     def _coerced(self, attribute: Attribute, raw: Any, operator: str) -> Any:
         if isinstance(attribute.field, Text):
@@ -213,14 +214,14 @@ class _Parser:
             raise self.refuse(f"{attribute.key}: {error.messages[0]}") from None
 
 
-def _id_expression(resource_type: ResourceType, name: str, scope: Scope) -> Expression | None:
-    """The id, or the one a to-one relationship prints in every row this scope sees; None for any other name."""
+def _ids(resource_type: ResourceType, name: str, scope: Scope) -> tuple[ResourceType, Expression] | None:
+    """Whose id a name means: the own one, or that which a to-one relationship prints in every row this scope sees."""
     if name == "id":
-        return lambda table: table.c.id
+        return resource_type, lambda table: table.c.id
     relation = resource_type.relation(name)
     if relation is None or relation.many or (resource_type.permissions.private and scope.role is not Role.ADMIN):
         return None
-    return lambda table: linkage_key(relation, table, scope)
+    return relation.target, lambda table: linkage_key(relation, table, scope)
 
 
 def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnElement[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, False_, FromClause, Select, True_, select
+from sqlalchemy import ColumnElement, False_, Select, True_, select
 
 from app.database import Row
 from app.jsonapi.cursors import Key
@@ -125,11 +125,17 @@ def order_keys(
 
     What a default order names has a value in every row of its list, so that one range of an index is the next page.
     """
-    table = resource_type.table
-    keys = [_sorted(table, key, scope) for key in sort] or [
-        Key(table.c[name], False, False, resource_type.attributes[name].field) for name in default if name != "id"
-    ]
-    return (*keys, Key(table.c.id, False, False, None))
+    asked = [_sorted(resource_type, key, scope) for key in sort]
+    keys = asked or [_default(resource_type, name) for name in default]
+    if keys and keys[-1].column is resource_type.table.c.id:
+        return tuple(keys)
+    return (*keys, _default(resource_type, "id"))
+
+
+def _default(resource_type: ResourceType, spelled: str) -> Key:
+    name = spelled.removeprefix("-")
+    field = None if name == "id" else resource_type.attributes[name].field
+    return Key(resource_type.table.c[name], spelled != name, False, field, resource_type)
 
 
 def default_order(
@@ -139,17 +145,18 @@ def default_order(
     return [key.ordered(backwards=False) for key in order_keys(resource_type, (), order or resource_type.order, scope)]
 
 
-def _sorted(table: FromClause, key: SortKey, scope: Scope) -> Key:
-    field = None if key.attribute is None else key.attribute.field
+def _sorted(resource_type: ResourceType, key: SortKey, scope: Scope) -> Key:
+    table, field = resource_type.table, None if key.attribute is None else key.attribute.field
     if key.through is None or key.through.local is None:
         column = table.c.id if key.attribute is None else key.attribute.expression(table)
-        return Key(column, key.descending, bool(getattr(column, "nullable", True)), field)
-    other = key.through.target.table.alias()
+        return Key(column, key.descending, bool(getattr(column, "nullable", True)), field, resource_type)
+    target = key.through.target
+    other = target.table.alias()
     expression = other.c.id if key.attribute is None else key.attribute.expression(other)
-    criterion = key.through.target.permissions.criterion(scope, other, related=True)
+    criterion = target.permissions.criterion(scope, other, related=True)
     near = table.c[key.through.local]
     column = select(expression).where(other.c.id == near, criterion).scalar_subquery()
-    return Key(column, key.descending, True, field)
+    return Key(column, key.descending, True, field, target)
 
 
 def _to_one(resource_type: ResourceType) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Select, literal_column
 
@@ -11,6 +11,7 @@ from app.database import Prepared, connection
 from app.errors import InvalidParameter, NotFound
 from app.jsonapi import statements
 from app.jsonapi.cursors import Key
+from app.jsonapi.documents import Id
 from app.jsonapi.filters import Build
 from app.jsonapi.paging import (
     Count,
@@ -35,7 +36,7 @@ class Part:
     """Which rows of a type a list holds: those of `parent_id` perhaps, and in which order unless asked otherwise."""
 
     narrowing: Build | None = None
-    parent_id: int | None = None
+    parent_id: Id | None = None
     order: tuple[str, ...] | None = None
 
 
@@ -57,12 +58,12 @@ class Reader:
     def _plan(self, resource_type: ResourceType, *, related: bool) -> Plan:
         return plan_for(resource_type, self.access.scope, self.query.fields.get(resource_type.name), related=related)
 
-    def find(self, resource_type: ResourceType, name: str) -> int:
+    def find(self, resource_type: ResourceType, name: str) -> Id:
         """The id of the visible row a URL segment names; 404 where there is none."""
         if named := resource_type.lookup(name):
             column, key = named
             for row in self.execute(statements.found(resource_type, self.access.scope, column), key=key):
-                return int(row[0])
+                return cast("Id", row[0])
         raise NotFound(f"There is no {resource_type.name} {name[:80]!r} here.")
 
     def resource(
@@ -117,7 +118,7 @@ class Reader:
         count = counted(found, page, counting)
         return found, count, numbered_links(path, parameters, page, count, len(found.rows))
 
-    def linkage(self, resource_type: ResourceType, id_: int, relation: Relation, path: str) -> Item:
+    def linkage(self, resource_type: ResourceType, id_: Id, relation: Relation, path: str) -> Item:
         """The document of a relationship URL: identifiers only."""
         target, scope = relation.target, self.access.scope
         related = path.replace("/relationships/", "/", 1)
@@ -144,7 +145,7 @@ class Reader:
         keys: Sequence[Key],
         path: str,
         counting: Callable[[], Count],
-        parent_id: int | None,
+        parent_id: Id | None,
     ) -> tuple[Slice, Count, Item]:
         """The rows of the page that is asked for, how many there are in all, and the links of it."""
         parameters, page = self.query.parameters, self.query.page
@@ -170,7 +171,7 @@ class Reader:
         return page.by_cursor or (self.with_cursors and "page[number]" not in self.query.parameters)
 
     def _with_included(self, plan: Plan, rows: Rows) -> tuple[list[Item], list[Item]]:
-        seen: dict[tuple[str, int], Item] = {}
+        seen: dict[tuple[str, Id], Item] = {}
         items = []
         for row in rows:
             seen[plan.type.name, row[0]] = item = plan.print(row)
@@ -179,7 +180,7 @@ class Reader:
         self._include(plan, rows, self.query.includes, seen)
         return items, list(seen.values())[primary:]
 
-    def _include(self, plan: Plan, rows: Rows, includes: Includes, seen: dict[tuple[str, int], Item]) -> None:
+    def _include(self, plan: Plan, rows: Rows, includes: Includes, seen: dict[tuple[str, Id], Item]) -> None:
         parents = [row for row in rows if plan.is_whole(row)] if includes else []
         for name, deeper in includes.items() if parents else ():
             relation = plan.type.relations[name]
@@ -194,7 +195,7 @@ class Reader:
             self._include(target_plan, found, deeper, seen)
 
     def _to_many(
-        self, plan: Plan, relation: Relation, target_plan: Plan, parents: Rows, seen: dict[tuple[str, int], Item]
+        self, plan: Plan, relation: Relation, target_plan: Plan, parents: Rows, seen: dict[tuple[str, Id], Item]
     ) -> Rows:
         ids = {row[0] for row in parents}
         if relation.target.permissions.linkable is None:
@@ -212,10 +213,10 @@ class Reader:
                 relationships[relation.key]["data"] = linkage
         return found
 
-    def _among(self, plan: Plan, ids: set[int]) -> Rows:
+    def _among(self, plan: Plan, ids: set[Id]) -> Rows:
         return self._few(statements.among_ids(plan), ids) if ids else []
 
-    def _few(self, statement: Prepared, ids: set[int]) -> Rows:
+    def _few(self, statement: Prepared, ids: set[Id]) -> Rows:
         rows = self.execute(statement, ids=sorted(ids))
         if len(rows) > statements.MOST_INCLUDED:
             most = statements.MOST_INCLUDED

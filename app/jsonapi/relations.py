@@ -65,7 +65,7 @@ class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
         if linked is None:
             nothing: Item = {"included": []} if reader.query.includes_asked else {}
             return answer({"data": None, **nothing, "links": {"self": self_link()}, "jsonapi": JSONAPI})
-        document = reader.resource(target, int(linked["id"]), related=True)
+        document = reader.resource(target, target.parse_id(linked["id"]), related=True)
         if document is None:
             raise NotFound(f"This {target.name} is not shown.")
         return answer({**document, "links": {"self": self_link()}})

@@ -1,13 +1,15 @@
 """A resource type, compiled once from its schema, its model and its permissions."""
 
+import re
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 import marshmallow
-from sqlalchemy import ColumnElement, FromClause, Table, inspect, literal
+from sqlalchemy import ColumnElement, FromClause, Table, Uuid, inspect, literal
 from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
 
 from app.extensions import Model
@@ -16,6 +18,7 @@ from app.jsonapi.permissions import Permissions
 from app.jsonapi.schema import Relationship, Schema
 
 BIGGEST_ID = 2**63 - 1
+UUID_TEXT = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 Expression = Callable[[FromClause], ColumnElement[Any]]
 
@@ -95,7 +98,12 @@ class ResourceType:
         self.conflicts = dict(conflicts or {})
         self.spellings = spellings(self.name, plural)
         self.link_name = link_name or (lambda table: table.c.id)
-        self.lookup = lookup or by_id
+        self.has_uuids = isinstance(self.table.c.id.type, Uuid)
+        self.parse_id: Callable[[str], Any] = parse_uuid if self.has_uuids else parse_number
+        """The id a text spells, None where no row can have it."""
+        self.no_id: Any = UUID(int=0) if self.has_uuids else 0
+        """The id of no row: what an id that no row can have is read as."""
+        self.lookup = lookup or self._by_id
         """The column and the value that a URL segment names; None where no row can be meant."""
         declared = schema().fields
         self.attributes = {
@@ -132,6 +140,10 @@ class ResourceType:
         """The URL of the collection."""
         return f"/v1/{self.plural}"
 
+    def _by_id(self, name: str) -> tuple[str, Any] | None:
+        id_ = self.parse_id(name)
+        return None if id_ is None else ("id", id_)
+
 
 TYPES: dict[str, ResourceType] = {}
 
@@ -141,7 +153,7 @@ def type_spelled(text: str) -> ResourceType | None:
     return TYPES.get(text) or next((known for known in TYPES.values() if text in known.spellings), None)
 
 
-def parse_id(text: str) -> int | None:
+def parse_number(text: str) -> int | None:
     """The number an id spells, None where it spells none that a row can have."""
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         return None
@@ -149,9 +161,14 @@ def parse_id(text: str) -> int | None:
     return number if 0 < number <= BIGGEST_ID else None
 
 
-def by_id(name: str) -> tuple[str, Any] | None:
-    """The row with this id."""
-    number = parse_id(name)
+def parse_uuid(text: str) -> UUID | None:
+    """The UUID an id spells, in the one way in which it is printed."""
+    return UUID(text) if UUID_TEXT.fullmatch(text) else None
+
+
+def by_number(name: str) -> tuple[str, Any] | None:
+    """The row with this id, where ids are numbers."""
+    number = parse_number(name)
     return None if number is None else ("id", number)
 
 

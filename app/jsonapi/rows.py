@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, Literal
 
-from sqlalchemy import any_, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import changes
@@ -32,7 +32,7 @@ def find(resource_type: ResourceType, named: tuple[str, Any], access: Access) ->
     return resource_type.row(*found[0]) if found else None
 
 
-def related(relation: Relation, ids: Iterable[int], access: Access, *, lock: Lock = "share") -> list[Any]:
+def related(relation: Relation, ids: Iterable[Any], access: Access, *, lock: Lock = "share") -> list[Any]:
     """The rows with these ids on the other side that the caller may know of; for "share" their keys only.
 
     They are locked, in the order of their ids, so that nobody trashes one before this transaction has linked it.
@@ -92,7 +92,7 @@ def _locking_related(target: ResourceType, scope: Scope, lock: Lock) -> Prepared
     table = target.table
     known = target.permissions.linkage(scope, table)
     columns = target.key_columns if lock == "share" else table.c
-    statement = select(*columns).where(table.c.id == any_(statements.IDS), known).order_by(table.c.id)
+    statement = select(*columns).where(statements.among(table.c.id), known).order_by(table.c.id)
     return Prepared(statement.with_for_update(of=table, read=lock == "share"))
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     ColumnElement,
     FromClause,
     Select,
@@ -25,10 +24,18 @@ from app.jsonapi.resource_type import Relation, ResourceType
 COUNT_CAP = 10_000
 MOST_INCLUDED = 1_000
 
-IDS = bindparam("ids", type_=ARRAY(BigInteger))
-PARENT_ID = bindparam("parent_id", type_=BigInteger)
 
 _kept = lru_cache(maxsize=1024)  # clients choose the sparse fieldsets, so there is a limit
+
+
+def among(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Rows whose column is one of `ids`."""
+    return column == any_(bindparam("ids", type_=ARRAY(column.type)))
+
+
+def of(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Rows whose column is `parent_id`."""
+    return column == bindparam("parent_id", type_=column.type)
 
 
 def keyed(table: FromClause, column: str) -> ColumnElement[bool]:
@@ -80,14 +87,14 @@ def count_of(statement: Select[Any], exact: bool) -> Select[Any]:
 @_kept
 def among_ids(plan: Plan) -> Prepared:
     """The rows with these `ids`."""
-    return Prepared(plan.statement.where(plan.type.table.c.id == any_(IDS)).limit(MOST_INCLUDED + 1))
+    return Prepared(plan.statement.where(among(plan.type.table.c.id)).limit(MOST_INCLUDED + 1))
 
 
 @_kept
 def children(plan: Plan, relation: Relation) -> Prepared:
     """The rows that a to-many relationship of the parents `ids` holds; the last column is the parent."""
     near, source = relation_key(relation, plan.type.table)
-    statement = select(*plan.columns, near).select_from(source).where(plan.criterion, near == any_(IDS))
+    statement = select(*plan.columns, near).select_from(source).where(plan.criterion, among(near))
     return Prepared(statement.order_by(*default_order(plan.type, plan.scope)).limit(MOST_INCLUDED + 1))
 
 
@@ -97,7 +104,7 @@ def pairs(relation: Relation, scope: Scope) -> Prepared:
     target = relation.target
     near, source = relation_key(relation, target.table)
     known = target.permissions.linkage(scope, target.table)
-    statement = select(target.table.c.id, near).select_from(source).where(known, near == any_(IDS))
+    statement = select(target.table.c.id, near).select_from(source).where(known, among(near))
     return Prepared(statement.order_by(*default_order(target, scope)).limit(MOST_INCLUDED + 1))
 
 
@@ -105,7 +112,7 @@ def pairs(relation: Relation, scope: Scope) -> Prepared:
 def linked_one(resource_type: ResourceType, relation: Relation, scope: Scope) -> Prepared:
     """What the to-one relationship of the row `parent_id` names."""
     table = resource_type.table
-    return Prepared(select(linkage_key(relation, table, scope)).where(table.c.id == PARENT_ID))
+    return Prepared(select(linkage_key(relation, table, scope)).where(of(table.c.id)))
 
 
 @_kept
@@ -114,7 +121,7 @@ def linked_many(relation: Relation, scope: Scope) -> Select[Any]:
     target = relation.target
     near, source = relation_key(relation, target.table)
     known = target.permissions.linkage(scope, target.table)
-    return select(target.table.c.id).select_from(source).where(near == PARENT_ID, known)
+    return select(target.table.c.id).select_from(source).where(of(near), known)
 
 
 @_kept
@@ -125,9 +132,9 @@ def of_parent(relation: Relation) -> Build:
         if relation.remote is None:
             raise TypeError(f"{relation.name} is a to-one relationship")
         if relation.secondary is None or relation.secondary_target is None:
-            return table.c[relation.remote] == PARENT_ID
+            return of(table.c[relation.remote])
         between = relation.secondary.alias()
         near, far = between.c[relation.remote], between.c[relation.secondary_target]
-        return table.c.id.in_(select(far).where(near == PARENT_ID))
+        return table.c.id.in_(select(far).where(of(near)))
 
     return build

@@ -16,7 +16,7 @@ from app.jsonapi.permissions import Access, Predicate, Scope, words
 from app.jsonapi.plan import Item
 from app.jsonapi.query import read_query
 from app.jsonapi.reading import Reader
-from app.jsonapi.resource_type import ResourceType, parse_id
+from app.jsonapi.resource_type import ResourceType, parse_number
 from app.jsonapi.viewer import current_viewer
 from app.jsonapi.writing import DataLayer
 
@@ -132,7 +132,7 @@ def tag(body: bytes) -> str:
 
 
 def _capability(name: str | None) -> str | None:
-    return name if name is not None and parse_id(name) is None else None
+    return name if name is not None and parse_number(name) is None else None
 
 
 def path() -> str:

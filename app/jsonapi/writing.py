@@ -28,7 +28,7 @@ class ToManyChange:
     """What a request does to a to-many relationship, and where in it errors point."""
 
     relation: Relation
-    ids: list[int]
+    ids: list[Any]
     mode: Mode
     pointer: str
 
