@@ -13,7 +13,7 @@ import orjson
 import psycopg
 from flask import Flask, current_app, g
 from psycopg import RawCursor
-from sqlalchemy import BindParameter, Connection, Delete, Engine, Insert, Select, Update, event
+from sqlalchemy import BindParameter, Connection, Delete, Engine, ExceptionContext, Insert, Select, Update, event
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
@@ -25,7 +25,7 @@ SESSION_OPTIONS = " ".join(
         "timezone=UTC",
         "random_page_cost=1.1",  # no disk turns any more: with 4, half of all events were read to count 1,000 FAQs
         "statement_timeout=3s",
-        "lock_timeout=5s",
+        "lock_timeout=2s",  # less than a statement has: who waits for somebody is told so
         "idle_in_transaction_session_timeout=150s",  # longer than a task may take
     )
 )
@@ -35,6 +35,9 @@ UNANSWERED_MS = 10_000
 """How long sent bytes may stay unacknowledged before a connection counts as dead: the other machine may be gone."""
 
 FLOAT8_OID = 701
+
+STALE_STATEMENT = frozenset({"0A000", "26000"})
+"""A column has another type than when the statement was prepared; the server, or a pooler, has forgotten it."""
 
 Row = Sequence[Any]
 
@@ -59,6 +62,7 @@ def install(app: Flask) -> None:
     migrate.init_app(app, db)
     with app.app_context():
         event.listen(db.engine, "checkout", _refuse_closed)
+        event.listen(db.engine, "handle_error", _drop_stale)
         app.extensions["autocommit"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -100,6 +104,12 @@ class _Transaction:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _drop_stale(context: ExceptionContext) -> None:
+    """A connection whose prepared statements are no good any more is not used again."""
+    if getattr(context.original_exception, "sqlstate", None) in STALE_STATEMENT:
+        context.is_disconnect = True
 
 
 @contextmanager
@@ -168,9 +178,10 @@ class Prepared:
         try:
             cursor.execute(self.text, self._arguments(values))
         except psycopg.Error as error:
-            if driver.closed:
+            is_lost = driver.closed or error.sqlstate in STALE_STATEMENT
+            if is_lost:
                 used.invalidate(error)
-            raise self._translated(error, driver.closed) from None
+            raise self._translated(error, is_lost) from None
         return cursor
 
     def _arguments(self, values: Mapping[str, Any]) -> list[Any]:
@@ -179,9 +190,9 @@ class Prepared:
         given = {**values, **{name: process(values[name]) for name, process in self._processors.items()}}
         return [given[name] for name in self._names]
 
-    def _translated(self, error: psycopg.Error, is_closed: bool) -> BaseException:
+    def _translated(self, error: psycopg.Error, is_lost: bool) -> BaseException:
         """The driver's error as SQLAlchemy's, which is what everybody handles; without the values."""
-        more: dict[str, Any] = {"hide_parameters": True, "connection_invalidated": is_closed, "dialect": DIALECT}
+        more: dict[str, Any] = {"hide_parameters": True, "connection_invalidated": is_lost, "dialect": DIALECT}
         translated: BaseException = DBAPIError.instance(self.text, None, error, psycopg.Error, **more)
         return translated
 

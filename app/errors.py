@@ -10,12 +10,16 @@ import orjson
 import structlog
 from flask import Flask, Response
 from flask_rest_jsonapi_next.exceptions import JsonApiException
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/vnd.api+json"
 FIELD = re.compile(r"/data/(?:attributes|relationships)/([^/]+)")
+
+READ_ONLY, IDLE_TOO_LONG = "25006", "25P03"
+AWAY = frozenset({READ_ONLY, IDLE_TOO_LONG})
+"""Another server has taken over, or this one has given us up."""
 
 QUERY_CANCELED, DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE = "57014", "40P01", "55P03", "40001"
 
@@ -199,7 +203,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(ApiError, lambda error: error_response([error]))
     app.register_error_handler(Errors, lambda error: error_response(error.errors))
     app.register_error_handler(HTTPException, lambda error: error_response([_from_http(error)]))
-    app.register_error_handler(OperationalError, _database_refused)
+    app.register_error_handler(DBAPIError, _database_refused)
     app.register_error_handler(PoolTimeout, _database_away)
     app.register_error_handler(Exception, _unexpected)
 
@@ -219,14 +223,19 @@ def _kinds(base: type[ApiError]) -> Iterator[type[ApiError]]:
         yield from _kinds(kind)
 
 
-def _database_refused(error: OperationalError) -> Response:
-    """What PostgreSQL says of a statement, by SQLSTATE; anything else means that it does not answer."""
+def _database_refused(error: DBAPIError) -> Response:
+    """What PostgreSQL says of a statement, by SQLSTATE; what is our fault remains unexpected."""
     state = getattr(error.orig, "sqlstate", None)
     if state == QUERY_CANCELED:
         return error_response([BadRequest("This takes too long: ask for less at once.", code="too-expensive")])
     if state in (DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE):
         return error_response([Conflict("Somebody else is changing this at the moment. Try again.")])
-    return _database_away(error)
+    if isinstance(error, DataError):
+        log.warning("a value reached the database that it cannot take", sqlstate=state)
+        return error_response([BadRequest("A value lies outside of what can be stored or compared.")])
+    if isinstance(error, OperationalError) or error.connection_invalidated or state in AWAY:
+        return _database_away(error)
+    return _unexpected(error)
 
 
 def _database_away(error: Exception) -> Response:

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+from contextlib import suppress
 from typing import Any, TextIO
 from urllib.parse import quote
 from uuid import uuid4
@@ -33,9 +34,10 @@ class _Lines:
     name = __name__
 
     def info(self, line: str) -> None:
-        """Write one."""
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+        """Write one; when stdout is full or gone, the request goes on: it may be committed already."""
+        with suppress(OSError, ValueError):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
 
 _access_processors: list[Processor] = []

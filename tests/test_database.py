@@ -122,3 +122,57 @@ def test_no_connection_is_taken_before_a_statement_wants_one(app: Flask) -> None
         assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # of the kind of pool we have
         connection()
         assert db.engine.pool.checkedout() == 1  # type: ignore[attr-defined]  # same
+
+
+def test_a_type_that_changes_under_a_running_server_is_noticed(app: Flask, world: World) -> None:
+    def ask() -> int:
+        return world.owner.get("/v1/faq-types?page[size]=2").status_code
+
+    def alter(type_: str) -> None:
+        with db.engine.begin() as apart:
+            apart.execute(text(f"ALTER TABLE faq_types ALTER name TYPE {type_}"))
+
+    with app.app_context():
+        assert {ask() for _ in range(10)} == {200}
+        alter("varchar(300)")
+        try:
+            answers = [ask() for _ in range(10)]
+        finally:
+            alter("text")
+    assert set(answers) <= {200, 503}
+    assert answers[-1] == 200
+
+
+def test_statements_that_the_server_has_forgotten_are_prepared_again(app: Flask, world: World) -> None:
+    with app.app_context():
+        assert {world.owner.get("/v1/events").status_code for _ in range(10)} == {200}
+        with db.engine.connect() as used:
+            used.connection.driver_connection.pgconn.exec_(b"DISCARD ALL")  # type: ignore[union-attr]  # psycopg's
+
+        answers = [world.owner.get("/v1/events").status_code for _ in range(10)]
+
+    assert set(answers) <= {200, 503}
+    assert answers[-1] == 200
+
+
+def test_a_database_that_only_reads_is_away_for_writers(app: Flask, world: World) -> None:
+    with app.app_context(), db.engine.connect() as used:
+        driver: psycopg.Connection[object] = used.connection.driver_connection  # type: ignore[assignment]  # psycopg's
+        driver.autocommit = True
+        driver.execute("SET default_transaction_read_only = on")
+        driver.autocommit = False
+    path = f"/v1/events/{world.events['published']}"
+    try:
+        assert world.owner.get(path).status_code == 200
+        assert world.owner.update(path, "event", {"name": "x"}).status_code == 503
+    finally:
+        with app.app_context():
+            db.engine.dispose()
+
+
+def test_a_row_that_somebody_holds_is_a_conflict_to_try_again(app: Flask, world: World) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    with psycopg.connect(app.config["DATABASE_URL"].replace("+psycopg", "")) as apart:
+        apart.execute("SELECT FROM events WHERE id = %s FOR UPDATE", [world.events["published"]])
+
+        assert world.owner.update(path, "event", {"name": "x"}).status_code == 409

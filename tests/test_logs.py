@@ -1,8 +1,12 @@
 """Log lines: one a request, with its id, without what is private."""
 
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import structlog
@@ -75,3 +79,21 @@ def test_secrets_are_hidden_by_their_name(json_lines: pytest.CaptureFixture[str]
 
     (line,) = read(json_lines)
     assert line[name] == "[hidden]"
+
+
+def test_a_full_stdout_fails_no_request(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115  # closing it fails as well
+    monkeypatch.setattr(sys, "stdout", full)
+
+    assert client.get("/livez").status_code == 200
+
+    with suppress(OSError):
+        full.close()
+
+
+def test_a_closed_stdout_fails_no_request(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+
+    assert client.get("/livez").status_code == 200

@@ -1,5 +1,6 @@
 """/v1/events: events and their teams."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +21,13 @@ from app.jsonapi.resource_type import Relation, ResourceType, by_number
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.writing import DataLayer, ToManyChange
 
-IDENTIFIER_LENGTH = 8
+IDENTIFIER = re.compile("[0-9a-f]{8}")
 OWNER_POINTER = "/data/relationships/owner"
 
 
 def lookup(name: str) -> tuple[str, Any] | None:
     """An event by its id or by its identifier, which is never all digits."""
-    if len(name) == IDENTIFIER_LENGTH and name.isascii() and not name.isdigit():
+    if IDENTIFIER.fullmatch(name) and not name.isdigit():
         return "identifier", name
     return by_number(name)
 

@@ -27,7 +27,7 @@ def _parse(body: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass  # said below: the standard parser lets lone surrogates through, which get a pointer
     try:
-        return json.loads(body, parse_constant=_refuse)
+        return json.loads(body.decode(), parse_constant=_refuse)  # UTF-8 and nothing else (RFC 8259, section 8.1)
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.", code="invalid-json") from None
 

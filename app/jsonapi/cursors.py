@@ -5,19 +5,24 @@ Profile: https://jsonapi.org/profiles/ethanresnick/cursor-pagination
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import marshmallow
 import orjson
-from sqlalchemy import ColumnElement, and_, false, or_, tuple_
+from sqlalchemy import ColumnElement, and_, false, literal, or_, tuple_
 
 from app.errors import InvalidParameter
+from app.jsonapi.body import UNSTORABLE
 from app.jsonapi.resource_type import ResourceType
+from app.jsonapi.schema import Text
 
 PROFILE = "https://jsonapi.org/profiles/ethanresnick/cursor-pagination"
+
+LONGEST = 4096
+"""Characters of a cursor: a link with one must fit into a query string."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Key:
             if id_ is None:
                 raise ValueError("not an id")
             return id_
+        if isinstance(self.field, Text):
+            # As it is stored: what the field would clean or trim today may have come otherwise.
+            if not isinstance(value, str) or UNSTORABLE.search(value):
+                raise ValueError("not a text")
+            return value
         try:
             return self.field.deserialize(value)
         except marshmallow.ValidationError:
@@ -51,19 +61,31 @@ class Key:
 
 
 def write(values: Sequence[Any]) -> str:
-    """The cursor of a row with these values of the keys."""
-    return base64.urlsafe_b64encode(orjson.dumps(list(values))).rstrip(b"=").decode()
+    """The cursor of a row with these values of the keys, the id last; of the id alone where it would be too long."""
+    cursor = _encoded([plain(value) for value in values])
+    return cursor if len(cursor) <= LONGEST else _encoded(plain(values[-1]))
 
 
-def read(text: str, keys: Sequence[Key], parameter: str) -> list[Any]:
-    """The values in a cursor; 400 when it does not fit this order."""
+def _encoded(value: Any) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(value)).rstrip(b"=").decode()
+
+
+def read(text: str, keys: Sequence[Key], parameter: str, find: Callable[[Any], Sequence[Any] | None]) -> Sequence[Any]:
+    """The values in a cursor, or those that `find` has of the row it names; 400 when it does not fit this order."""
     try:
         values = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-        if not isinstance(values, list) or len(values) != len(keys):
-            raise ValueError("not a cursor of this order")  # noqa: TRY301  # one refusal for all that is wrong
-        return [key.read(value) for key, value in zip(keys, values, strict=True)]
+        found = find(keys[-1].read(values)) if isinstance(values, int | str) else _read_all(values, keys)
     except (ValueError, binascii.Error):
-        raise InvalidParameter("This is no cursor for this list and order.", parameter=parameter) from None
+        found = None
+    if found is None:
+        raise InvalidParameter("This is no cursor for this list and order.", parameter=parameter)
+    return found
+
+
+def _read_all(values: Any, keys: Sequence[Key]) -> list[Any]:
+    if not isinstance(values, list) or len(values) != len(keys):
+        raise ValueError("not a cursor of this order")
+    return [key.read(value) for key, value in zip(keys, values, strict=True)]
 
 
 def beyond(keys: Sequence[Key], values: Sequence[Any], *, backwards: bool) -> ColumnElement[bool]:
@@ -71,7 +93,8 @@ def beyond(keys: Sequence[Key], values: Sequence[Any], *, backwards: bool) -> Co
     directions = {key.descending for key in keys}
     if len(directions) == 1 and not any(key.nullable for key in keys):
         # A comparison of rows, which one index range answers.
-        here, there = tuple_(*(key.column for key in keys)), tuple_(*values)
+        here = tuple_(*(key.column for key in keys))
+        there = tuple_(*(_bound(key, value) for key, value in zip(keys, values, strict=True)))
         return here > there if directions == {backwards} else here < there
     steps = []
     for at, key in enumerate(keys):
@@ -80,16 +103,22 @@ def beyond(keys: Sequence[Key], values: Sequence[Any], *, backwards: bool) -> Co
     return or_(*steps)
 
 
+def _bound(key: Key, value: Any) -> ColumnElement[Any]:
+    """A value to compare with: SQLAlchemy would take True and False for something else."""
+    return literal(value, key.column.type)
+
+
 def _same(key: Key, value: Any) -> ColumnElement[bool]:
-    return key.column.is_(None) if value is None else key.column == value
+    return key.column.is_(None) if value is None else key.column == _bound(key, value)
 
 
 def _past(key: Key, value: Any, *, backwards: bool) -> ColumnElement[bool]:
     if key.descending == backwards:  # towards greater values, nulls at the end
         if value is None:
             return false()
-        return or_(key.column > value, key.column.is_(None)) if key.nullable else key.column > value
-    return key.column.is_not(None) if value is None else key.column < value
+        greater = key.column > _bound(key, value)
+        return or_(greater, key.column.is_(None)) if key.nullable else greater
+    return key.column.is_not(None) if value is None else key.column < _bound(key, value)
 
 
 def plain(value: Any) -> Any:

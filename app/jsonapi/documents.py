@@ -34,6 +34,8 @@ def read_new_resource(document: Any, resource_type: ResourceType) -> ResourceDoc
     data = _resource_object(document, resource_type)
     if "id" in data:
         raise Forbidden("The server chooses the id.", pointer="/data/id")
+    if not isinstance(data.get("lid", ""), str):
+        raise Unprocessable("The lid must be a text.", pointer="/data/lid")
     return _members(data, resource_type, None)
 
 

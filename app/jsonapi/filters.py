@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, not_, o
 
 from app.errors import InvalidParameter
 from app.jsonapi.permissions import Scope
-from app.jsonapi.resource_type import Attribute, Expression, Relation, ResourceType
+from app.jsonapi.resource_type import Attribute, Relation, ResourceType
 from app.jsonapi.schema import Flag, Instant, Number, Text, Whole
 from app.jsonapi.viewer import Role
 
@@ -36,7 +36,7 @@ class Filter:
 
 
 def _equal(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
-    """Never unknown, so that `not` finds the rest; IS NOT DISTINCT FROM is as good, but uses no index."""
+    """As IS NOT DISTINCT FROM, which uses no index."""
     return column.is_(None) if value is None else and_(column == value, column.is_not(None))
 
 
@@ -47,15 +47,16 @@ def _is_null(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
 OPERATORS: dict[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] = {
     "eq": _equal,
     "ne": lambda column, value: not_(_equal(column, value)),
-    "gt": lambda column, value: column > value,
-    "ge": lambda column, value: column >= value,
-    "lt": lambda column, value: column < value,
-    "le": lambda column, value: column <= value,
+    "gt": lambda column, value: and_(column > value, column.is_not(None)),
+    "ge": lambda column, value: and_(column >= value, column.is_not(None)),
+    "lt": lambda column, value: and_(column < value, column.is_not(None)),
+    "le": lambda column, value: and_(column <= value, column.is_not(None)),
     "in": lambda column, value: and_(column.in_(value), column.is_not(None)),
-    "like": lambda column, value: column.like(value),
-    "ilike": lambda column, value: column.ilike(value),
+    "like": lambda column, value: and_(column.like(value), column.is_not(None)),
+    "ilike": lambda column, value: and_(column.ilike(value), column.is_not(None)),
     "is-null": _is_null,
 }
+"""None is ever unknown, so that `not` finds all the rest."""
 ALIASES = {"in_": "in", "is_null": "is-null"}
 ORDERED = {"gt", "ge", "lt", "le"}
 PATTERNS = {"like", "ilike"}
@@ -149,12 +150,12 @@ class _Parser:
         compare = OPERATORS.get(operator)
         if compare is None:
             raise self.refuse(f"There is no operator {operator[:40]!r}.")
-        if found := _ids(resource_type, name, self.scope):
-            of, key = found
+        if named := _of_ids(resource_type, name, self.scope):
+            target, relation = named
             if operator in PATTERNS:
                 raise self.refuse(f"{operator} compares text, {name} is none.")
-            value = self._value(operator, raw, lambda item: self._id(of, item))
-            return Filter(lambda table: compare(key(table), value))
+            ids = self._value(operator, raw, lambda item: self._id(target, item))
+            return Filter(lambda table: _compared(relation, table, self.scope, operator, ids))
         attribute = comparable(resource_type, name, self.scope)
         if attribute is None:
             raise self.refuse(f"A {resource_type.name} cannot be filtered by {name[:80]!r}.")
@@ -177,8 +178,8 @@ class _Parser:
             return self._flag(raw)
         if operator == "in":
             values = self.listed(raw)
-            if len(values) > MOST_VALUES:
-                raise self.refuse(f"More than {MOST_VALUES} values.")
+            if len(values) > MOST_VALUES or None in values:
+                raise self.refuse(f"A list has at most {MOST_VALUES} values; null is asked for by is-null.")
             return [coerce(value) for value in values]
         if raw is None:
             if operator in ("eq", "ne"):
@@ -214,14 +215,28 @@ class _Parser:
             raise self.refuse(f"{attribute.key}: {error.messages[0]}") from None
 
 
-def _ids(resource_type: ResourceType, name: str, scope: Scope) -> tuple[ResourceType, Expression] | None:
-    """Whose id a name means: the own one, or that which a to-one relationship prints in every row this scope sees."""
+def _of_ids(resource_type: ResourceType, name: str, scope: Scope) -> tuple[ResourceType, Relation | None] | None:
+    """Whose ids a name means: its own, or those that a to-one relationship prints in every row this scope sees."""
     if name == "id":
-        return resource_type, lambda table: table.c.id
+        return resource_type, None
     relation = resource_type.relation(name)
     if relation is None or relation.many or (resource_type.permissions.private and scope.role is not Role.ADMIN):
         return None
-    return relation.target, lambda table: linkage_key(relation, table, scope)
+    return relation.target, relation
+
+
+def _compared(
+    relation: Relation | None, table: FromClause, scope: Scope, operator: str, ids: Any
+) -> ColumnElement[bool]:
+    """The own id, or what is printed as linkage, compared."""
+    if relation is None:
+        return OPERATORS[operator](table.c.id, ids)
+    if relation.local is None or not relation.field.guarded or ids is None or operator not in ("eq", "ne", "in"):
+        return OPERATORS[operator](linkage_key(relation, table, scope), ids)
+    # The column itself first: it has an index, what becomes of a guarded one has none.
+    is_named = OPERATORS["in" if operator == "in" else "eq"](table.c[relation.local], ids)
+    is_shown = and_(is_named, linkage_key(relation, table, scope).is_not(None))
+    return not_(is_shown) if operator == "ne" else is_shown
 
 
 def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnElement[Any]:

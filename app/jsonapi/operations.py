@@ -27,6 +27,8 @@ EXTENSION = "https://jsonapi.org/ext/atomic"
 MOST_OPERATIONS = 100
 MODES: dict[str, Mode] = {"add": "add", "update": "replace", "remove": "remove"}
 REFERENCE = ("type", "id", "lid")
+OPAQUE = frozenset({"attributes", "meta", "links"})
+"""Members in which nothing is linkage."""
 HREF = re.compile(r"/v1/([a-z-]+)(?:/([^/]+)(?:/relationships/([^/]+))?)?/?")
 
 
@@ -104,6 +106,8 @@ class _Performer:
         if target.relation is not None:
             return self._relate(op, target, target.relation, operation.get("data"))
         if op == "add":
+            if target.id is not None:
+                raise BadRequest("A resource is added to a type, not where there is one.", pointer="/ref")
             return self._add(layer, operation.get("data"))
         row = self._row(layer, target)
         if op == "remove":
@@ -168,7 +172,7 @@ class _Performer:
         if not isinstance(value, dict):
             return value
         found = {
-            name: member if name == "attributes" or name[:1] == "@" else self._resolved(member, f"{pointer}/{name}")
+            name: member if name in OPAQUE or name[:1] == "@" else self._resolved(member, f"{pointer}/{name}")
             for name, member in value.items()
         }
         if "lid" not in found or "type" not in found:

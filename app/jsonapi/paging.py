@@ -55,7 +55,7 @@ class Slice:
 
     def cursor(self, row: Row) -> str:
         """The cursor of one of the rows."""
-        return cursors.write([cursors.plain(value) for value in row[-len(self.keys) :]])
+        return cursors.write(row[-len(self.keys) :])
 
 
 def counted(found: Slice, page: Page, counting: Callable[[], Count]) -> Count:
@@ -82,15 +82,19 @@ def fetch_numbered(
 def fetch_keyset(execute: Execute, statement: Select[Any], keys: Sequence[Key], page: Page) -> Slice:
     """The page after a cursor, before one, or between two; the first one without any."""
     backwards = page.before is not None and page.after is None
+
+    def find(id_: Any) -> Sequence[Any] | None:
+        named = statement.with_only_columns(*(key.column for key in keys), maintain_column_froms=True)
+        return next(iter(execute(named.where(keys[-1].column == id_))), None)
+
+    listed = statement
     if page.after is not None:
-        statement = statement.where(
-            cursors.beyond(keys, cursors.read(page.after, keys, "page[after]"), backwards=False)
-        )
+        after = cursors.read(page.after, keys, "page[after]", find)
+        listed = listed.where(cursors.beyond(keys, after, backwards=False))
     if page.before is not None:
-        statement = statement.where(
-            cursors.beyond(keys, cursors.read(page.before, keys, "page[before]"), backwards=True)
-        )
-    ordered = statement.add_columns(*(key.column for key in keys)).order_by(
+        before = cursors.read(page.before, keys, "page[before]", find)
+        listed = listed.where(cursors.beyond(keys, before, backwards=True))
+    ordered = listed.add_columns(*(key.column for key in keys)).order_by(
         *(key.ordered(backwards=backwards) for key in keys)
     )
     rows = execute(ordered.limit(at_most(page.size + 1)))

@@ -85,6 +85,7 @@ def read_query(raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed:
     if not parameters:
         return Query(scope, parameters=sent)
     reader = _Reader(resource_type, scope, parameters)
+    reader.only("get_trashed")
     return Query(
         scope=scope,
         fields=reader.fields(),
@@ -159,6 +160,8 @@ class _Reader:
             named = match and type_spelled(match[1])
             if not named:
                 raise InvalidParameter("There is no such resource type.", parameter=parameter)
+            if named.name in chosen:
+                raise InvalidParameter("This type is here twice, in two spellings.", parameter=parameter)
             chosen[named.name] = frozenset(self._field(named, spelled, parameter) for spelled in _listed(value))
         return chosen
 
@@ -169,7 +172,7 @@ class _Reader:
         return str(named.python_name(spelled))
 
     def includes(self) -> Includes:
-        self._only("include")
+        self.only("include")
         paths = _listed(self.parameters.get("include", ""))
         if len(paths) > MOST_INCLUDES:
             raise InvalidParameter(f"More than {MOST_INCLUDES} paths.", parameter="include")
@@ -188,7 +191,7 @@ class _Reader:
         return tree
 
     def sort(self) -> tuple[SortKey, ...]:
-        self._only("sort")
+        self.only("sort")
         keys = _listed(self.parameters.get("sort", ""))
         if len(keys) > MOST_SORT_KEYS:
             raise InvalidParameter(f"More than {MOST_SORT_KEYS} keys.", parameter="sort")
@@ -253,7 +256,7 @@ class _Reader:
             raise InvalidParameter(f"Must be a whole number from 1 to {biggest}.", parameter=parameter)
         return int(text)
 
-    def _only(self, name: str) -> None:
+    def only(self, name: str) -> None:
         for parameter in self._family(name):
             if parameter != name:
                 raise InvalidParameter("This parameter is not known here.", parameter=parameter)

@@ -100,4 +100,5 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
     def plain(self, row: Any, reader: Reader) -> Item | None:
         """What a GET without parameters would say of the row now."""
         document = replace(reader, query=Query(reader.query.scope)).resource(self.type, row.id)
-        return document and {**document, "links": {"self": path()}}
+        link = f"{path()}?get_trashed=true" if reader.query.scope.trashed else path()
+        return document and {**document, "links": {"self": link}}

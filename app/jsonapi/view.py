@@ -89,12 +89,17 @@ class View:
         return answer(document, profile=PROFILE if reader.by_cursor else None)
 
     def check_precondition(self, current: Callable[[], Item | None]) -> None:
-        """412 when If-Match names another state than the current one; the row is locked (RFC 9110, 13.1.1)."""
-        if not request.if_match:
-            return
-        document = current()
-        if document is None or not request.if_match.contains(tag(orjson.dumps(document))):
-            raise PreconditionFailed("It has changed since you read it.", header="If-Match")
+        """412 when If-Match names another state than the current one, or If-None-Match this one (RFC 9110, 13.1).
+
+        The row is locked.
+        """
+        for header, asked in (("If-Match", request.if_match), ("If-None-Match", request.if_none_match)):
+            if header not in request.headers:
+                continue
+            document = current()
+            is_it = document is not None and asked.contains(tag(orjson.dumps(document)))
+            if is_it != (header == "If-Match"):
+                raise PreconditionFailed("It has changed since you read it.", header=header)
 
     def row(self, name: str, access: Access) -> Any:
         """The row a URL segment names, locked; 404 where there is none for this caller."""

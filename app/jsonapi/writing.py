@@ -124,8 +124,8 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         changed = self._changed_to_one(row, document.relationships, access)
         for name in changed:
             self.require_relating(row, self.type.relations[name], None, access)
-        replacements = self._replacements(row, document.relationships, access)
-        for change in replacements:
+        # What a new owner, say, brings about may be what a list of the document says, or undo it.
+        for change in self._replacements(row, document.relationships, access, also_same=bool(changed)):
             self.require_relating(row, change.relation, change, access)
         related = self._related(changed, access)
         data |= _keys(related) | restoring
@@ -133,8 +133,10 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         raise_all([*errors, *check_whole(self.type, whole)])
         self._check_related(whole, related)
         row = self._store(row, data, access)
-        for change in replacements:
+        for change in self._replacements(row, document.relationships, access):
             self._apply(row, change, access)
+        for change in self._replacements(row, document.relationships, access):
+            raise Unprocessable("This cannot hold beside the rest of the document.", pointer=change.pointer)
 
     def delete_object(self, row: Any, access: Access) -> None:
         """Put a row into the trash."""
@@ -153,7 +155,10 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             return
         if linkage is None and relation.field.required:
             raise Unprocessable(f"{relation.key} cannot be empty.", pointer="/data")
-        related = self._related(self._changed_to_one(row, {relation.name: linkage}, access, "/data"), access, "/data")
+        is_the_same = relation.local is not None and getattr(row, relation.local) == linkage
+        if not is_the_same:
+            self._refuse_fixed(relation, "/data")
+        related = [] if is_the_same else self._related({relation.name: linkage}, access, "/data")
         self._check_related(self._values(row), related)
         self._store(row, _keys(related), access)
 
@@ -193,19 +198,14 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             if relation.field.required and document.relationships.get(name) is None
         ]
 
-    def _changed_to_one(
-        self, row: Any, sent: Mapping[str, Linkage], access: Access, pointer: str | None = None
-    ) -> dict[str, Linkage]:
+    def _changed_to_one(self, row: Any, sent: Mapping[str, Linkage], access: Access) -> dict[str, Linkage]:
         """The to-one relationships that differ from what the row shows; 403 for a fixed one."""
         changed: dict[str, Linkage] = {}
         for name, linkage in sent.items():
             relation = self.type.relations[name]
             if relation.local is None or self._shown(row, relation, access) == linkage:
                 continue
-            at = pointer or f"/data/relationships/{relation.key}"
-            if relation.field.fixed:
-                raise Forbidden(f"{relation.key} is chosen on creation and stays.", pointer=at)
-            self._refuse_read_only(relation, at)
+            self._refuse_fixed(relation, f"/data/relationships/{relation.key}")
             changed[name] = linkage
         return changed
 
@@ -216,6 +216,11 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         statement = statements.linked_one(self.type, relation, access.scope)
         ((linked,),) = statement.rows({**access.parameters(), "parent_id": row.id})
         return linked
+
+    def _refuse_fixed(self, relation: Relation, pointer: str) -> None:
+        if relation.field.fixed:
+            raise Forbidden(f"{relation.key} is chosen on creation and stays.", pointer=pointer)
+        self._refuse_read_only(relation, pointer)
 
     def _refuse_read_only(self, relation: Relation, pointer: str) -> None:
         if relation.field.dump_only:
@@ -245,12 +250,16 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
     def _values(self, row: Any) -> dict[str, Any]:
         return dict(row._asdict())
 
-    def _replacements(self, row: Any, sent: Mapping[str, Linkage], access: Access) -> list[ToManyChange]:
-        """The to-many relationships of a document that differ from what the row holds."""
+    def _replacements(
+        self, row: Any, sent: Mapping[str, Linkage], access: Access, *, also_same: bool = False
+    ) -> list[ToManyChange]:
+        """The to-many relationships of a document that differ from what the row holds, or all of them."""
         changes = []
         for name, linkage in sent.items():
             relation = self.type.relations[name]
-            if isinstance(linkage, list) and set(linkage) != set(linked_ids(row, relation, access)):
+            if isinstance(linkage, list) and (
+                (also_same and not relation.field.dump_only) or set(linkage) != set(linked_ids(row, relation, access))
+            ):
                 self._refuse_read_only(relation, f"/data/relationships/{relation.key}")
                 changes.append(ToManyChange(relation, linkage, "replace", f"/data/relationships/{relation.key}/data"))
         return changes

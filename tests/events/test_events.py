@@ -293,3 +293,23 @@ def test_upcoming_leaves_out_what_is_over(world: World) -> None:
 def member(caller: Caller) -> dict[str, str]:
     """A resource identifier of somebody."""
     return {"type": "user", "id": str(caller.id)}
+
+
+def test_the_team_a_document_names_is_the_team_when_the_owner_changes_too(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    organizers = [int(id_) for id_ in ids(world.owner.get(f"{path}/relationships/organizers"))]
+
+    answer = world.owner.update(path, "event", {}, owner=world.stranger.id, organizers=organizers)
+
+    assert answer.status_code == 200
+    assert ids(world.admin.get(f"{path}/relationships/organizers")) == organizers
+
+
+def test_nobody_is_organizer_and_coorganizer_at_once(world: World) -> None:
+    path, stranger = f"/v1/events/{world.events['published']}", world.stranger.id
+    before = ids(world.owner.get(f"{path}/relationships/organizers"))
+
+    answer = world.owner.update(path, "event", {}, organizers=[stranger], coorganizers=[stranger])
+
+    assert (answer.status_code, pointers(answer)) == (422, {"/data/relationships/coorganizers/data"})
+    assert ids(world.owner.get(f"{path}/relationships/organizers")) == before

@@ -372,3 +372,39 @@ def test_nothing_is_stored_when_a_faq_is_refused(world: World) -> None:
     world.stranger.create("/v1/faqs", "faq", {"question": "a", "answer": "x"}, event=world.events["published"])
 
     assert world.rows(Faq) == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "fields[event]=name&fields[events]=state",
+        "get_trashed[x]=true",
+        'filter=[{"name":"latitude","op":"in","val":[null]}]',
+    ],
+)
+def test_a_query_that_says_two_things_is_refused(world: World, query: str) -> None:
+    assert world.admin.get(f"/v1/events?{quote(query, safe='=&')}").status_code == 400
+
+
+def test_a_lid_is_a_text(world: World) -> None:
+    document = {"data": {"type": "event", "lid": 5, "attributes": {"name": "x", "timezone": "UTC"}}}
+
+    assert pointers(world.owner.send("POST", "/v1/events", document)) == {"/data/lid"}
+
+
+def test_a_body_in_another_encoding_is_not_json(world: World) -> None:
+    document = json.dumps({"data": {"type": "event", "attributes": {"name": "x", "timezone": "UTC"}}})
+
+    assert world.owner.send("POST", "/v1/events", document.encode("utf-16")).status_code == 400
+
+
+def test_null_clears_a_relationship_that_leads_into_the_trash(world: World) -> None:
+    faq, faq_type = f"/v1/faqs/{world.faqs['published']}", f"/v1/faq-types/{world.types['published']}"
+    world.owner.update(faq, "faq", {}, faq_type=world.types["published"])
+    world.owner.delete(faq_type)
+
+    assert world.owner.send("PATCH", f"{faq}/relationships/faq-type", {"data": None}).status_code == 200
+
+    document = {"data": {"type": "faq-type", "id": str(world.types["published"]), "attributes": {"deleted-at": None}}}
+    assert world.admin.send("PATCH", f"{faq_type}?get_trashed=true", document).status_code == 200
+    assert data(world.owner.get(f"{faq}/relationships/faq-type")) is None

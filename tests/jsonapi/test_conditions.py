@@ -53,3 +53,22 @@ def test_any_state_will_do(world: World) -> None:
     path = f"/v1/events/{world.events['published']}"
 
     assert world.owner.send("DELETE", path, If_Match="*").status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{"If_Match": ","}, {"If_Match": ""}, {"If_None_Match": "*"}])
+def test_a_condition_that_nothing_meets_refuses_the_write(world: World, headers: dict[str, str]) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    document = {"data": {"type": "event", "id": path.rpartition("/")[2], "attributes": {"name": "Mine"}}}
+
+    assert world.owner.send("PATCH", path, document, **headers).status_code == 412
+    assert world.owner.send("PATCH", path, document, If_None_Match='"other"').status_code == 200
+
+
+def test_what_is_in_the_trash_has_a_tag_to_bring_it_back_by(world: World) -> None:
+    path = f"/v1/faqs/{world.faqs['published']}"
+    assert world.owner.delete(path).status_code == 200
+    tag = world.admin.get(f"{path}?get_trashed=true").headers["ETag"]
+    document = {"data": {"type": "faq", "id": path.rpartition("/")[2], "attributes": {"deleted-at": None}}}
+
+    assert world.admin.send("PATCH", f"{path}?get_trashed=true", document, If_Match='"other"').status_code == 412
+    assert world.admin.send("PATCH", f"{path}?get_trashed=true", document, If_Match=tag).status_code == 200

@@ -150,3 +150,12 @@ def test_operations_are_repeated_safely(world: World) -> None:
         assert answer.status_code == 200
 
     assert world.rows(FaqType) == before + 1
+
+
+@pytest.mark.parametrize("place", ["href", "ref"])
+def test_nothing_is_added_where_something_is(world: World, place: str) -> None:
+    event = world.events["published"]
+    where: Any = f"/v1/events/{event}" if place == "href" else {"type": "event", "id": str(event)}
+    operation = {"op": "add", place: where, "data": {"type": "event", "attributes": {"name": "x", "timezone": "UTC"}}}
+
+    assert send(world.owner, operation).status_code == 400

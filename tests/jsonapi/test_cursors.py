@@ -1,0 +1,99 @@
+"""Pages by cursor: every row once, whatever the order and whatever is stored, and no cursor that hurts."""
+
+import base64
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import update
+
+from app.events.models import Event
+from app.extensions import db
+from app.jsonapi.cursors import PROFILE
+from tests.world import JSONAPI, World, data
+
+WITH_CURSORS = f'{JSONAPI}; profile="{PROFILE}"'
+
+
+def walk(world: World, path: str) -> list[str]:
+    """The ids on all pages, one after the other by their `next` links."""
+    found: list[str] = []
+    link: str | None = path
+    while link is not None:
+        assert len(found) < 50, "the walk has no end"
+        answer = world.owner.get(link, Accept=WITH_CURSORS)
+        found += [item["id"] for item in data(answer)]
+        link = (answer.json or {})["links"]["next"]
+    return found
+
+
+def cursor(value: Any) -> str:
+    """A cursor with this value in it."""
+    return base64.urlsafe_b64encode(orjson.dumps(value)).rstrip(b"=").decode()
+
+
+def store(world: World, **values: dict[str, Any]) -> None:
+    """Write values past the API."""
+    with world.app.app_context(), db.session.begin():
+        for name, columns in values.items():
+            db.session.execute(update(Event).where(Event.id == world.events[name]).values(columns))
+
+
+@pytest.mark.parametrize("sort", ["online", "-online", "online,-id", "-is-featured,online,name", "-online,-latitude"])
+def test_an_order_by_flags_leads_through_all_rows(world: World, sort: str) -> None:
+    store(world, draft={"online": True}, private={"online": True, "latitude": 1.5})
+    expected = [item["id"] for item in data(world.owner.get(f"/v1/events?sort={sort}"))]
+
+    assert walk(world, f"/v1/events?sort={sort}&page[size]=1") == expected
+
+
+def test_a_text_that_the_api_would_clean_is_compared_as_it_is_stored(world: World) -> None:
+    texts = ["<li><li>0</li></li>", "<script>1</script>", "\u00a0padded "]
+    for name, text in zip(("draft", "private", "published"), texts, strict=True):
+        store(world, **{name: {"description": text, "location_name": text}})
+    for sort in ("description", "-location-name"):
+        expected = [item["id"] for item in data(world.owner.get(f"/v1/events?sort={sort}"))]
+        assert walk(world, f"/v1/events?sort={sort}&page[size]=1") == expected
+
+
+def test_a_row_with_a_long_text_is_named_by_its_id(world: World) -> None:
+    store(world, draft={"refund_policy": "ä" * 15_000}, private={"refund_policy": "ä" * 15_000 + "b"})
+    expected = [item["id"] for item in data(world.owner.get("/v1/events?sort=refund-policy"))]
+
+    assert walk(world, "/v1/events?sort=refund-policy&page[size]=1") == expected
+
+
+@pytest.mark.parametrize(
+    ("sort", "value"),
+    [
+        ("id", [18446744073709551615]),
+        ("id", [True]),
+        ("id", 9223372036854775808),
+        ("id", "x"),
+        ("id", 10**9),
+        ("name", ["\0", 1]),
+        ("name", [1, 1]),
+        ("name", [None, 1]),
+        ("name", "1"),
+        ("online", ["perhaps", 1]),
+        ("starts-at", ["yesterday", 1]),
+        ("latitude", ["far", 1]),
+        ("latitude", {}),
+    ],
+)
+def test_a_cursor_that_somebody_made_up_is_refused_or_harmless(world: World, sort: str, value: Any) -> None:
+    for way in ("after", "before"):
+        answer = world.owner.get(f"/v1/events?sort={sort}&page[{way}]={cursor(value)}")
+        assert answer.status_code == 400 or (sort, value) == ("name", "1")
+
+
+def test_a_cursor_by_id_does_not_tell_of_rows_that_are_hidden(world: World) -> None:
+    seen = world.anonymous.get(f"/v1/events?sort=name&page[after]={cursor(world.events['draft'])}")
+    unknown = world.anonymous.get(f"/v1/events?sort=name&page[after]={cursor(10**9)}")
+
+    assert seen.status_code == unknown.status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/events/%00abcdefg", "/v1/events/abc%00efgh/faqs", "/v1/events/ABCDEFGH"])
+def test_a_name_that_no_event_can_have_is_not_found(world: World, path: str) -> None:
+    assert world.anonymous.get(path).status_code == 404
