@@ -156,6 +156,8 @@ def test_statements_that_the_server_has_forgotten_are_prepared_again(app: Flask,
 
 
 def test_a_database_that_only_reads_is_away_for_writers(app: Flask, world: World) -> None:
+    with app.app_context():
+        db.engine.dispose()  # the next connection is the only one
     with app.app_context(), db.engine.connect() as used:
         driver: psycopg.Connection[object] = used.connection.driver_connection  # type: ignore[assignment]  # psycopg's
         driver.autocommit = True
