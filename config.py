@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -124,6 +125,13 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
 
 
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise ValueError("must be comma-separated networks such as 10.0.0.0/8") from None
+
+
 def _jwt_keys(text: str) -> tuple[JwtKey, ...]:
     keys = []
     for number, entry in enumerate(text.split(","), start=1):
@@ -202,10 +210,12 @@ SETTINGS = (
     ),
     Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail", _address),
     Setting("RATELIMIT_ENABLED", "1", "0 switches the limits on log-in, sign-up and resets off", _flag),
+    Setting("OUTBOUND_ALLOW", "", "comma-separated networks to be reached besides public addresses", _networks),
     Setting("HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _whole(0, 3600)),
-    Setting("WORKER_CONCURRENCY", "2", "tasks one worker runs at once", _whole(1, 64)),
+    Setting("WORKER_CONCURRENCY", "2", "jobs one worker runs at once", _whole(1, 64)),
     Setting("WEB_WORKERS", "1", "web processes", _whole(1, 64)),
     Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _whole(2, 200)),
+    Setting("JOB_LEASE_SECONDS", "60", "a job whose worker is silent for so long gets another one", _whole(1, 3600)),
     Setting("RETENTION_DAYS", "30", "how long finished outbox entries and ended sign-ins are kept", _whole(1, 3650)),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
     Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),

@@ -121,11 +121,17 @@ def web() -> None:
 
 
 @cli.command()
-def worker() -> None:
-    """The Celery worker."""
-    from app.worker import run_worker
+@click.argument("queues", nargs=-1)
+def worker(queues: tuple[str, ...]) -> None:
+    """The Celery worker: a node for each queue, or one for those that are named."""
+    from app.worker import run_nodes, run_worker
 
-    run_worker(make_app(command_servers()))
+    servers = command_servers()
+    if queues:
+        run_worker(make_app(servers), *queues)
+    else:
+        os.environ.update(servers)
+        sys.exit(run_nodes([sys.executable, str(ROOT / "manage.py"), "worker"]))
 
 
 @cli.command()

@@ -13,6 +13,9 @@ from app.events import tasks as _event_tasks
 from app.extensions import cors, db
 from app.faqs import resources as faqs
 from app.health import routes as health
+from app.jobs import sleep as _sleep
+from app.jobs import sweep as jobs
+from app.jobs import tasks as _job_tasks
 from app.jsonapi import idempotency, operations
 from app.openapi import routes as openapi
 from app.users import auth, auth_routes, sign_ins
@@ -20,7 +23,8 @@ from app.users import resources as users
 from app.users import tasks as _user_tasks
 
 RESOURCES = (users, events, faqs)
-CONSUMERS = (_user_tasks, _event_tasks)
+CONSUMERS = (_user_tasks, _event_tasks, _job_tasks)
+KINDS = (_sleep,)
 
 
 class NoSessions(SessionInterface):
@@ -61,7 +65,8 @@ def run_in_background(app: Flask) -> None:
     """The Celery app that consumers' tasks run in, failures to Sentry, and what the relay's sweep deletes."""
     worker.make_celery(app)
     logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
-    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune)
+    relay.sweep_with(app, jobs.sweep)
+    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune, jobs.prune)
 
 
 def accept_accounts(app: Flask) -> None:

@@ -30,10 +30,16 @@ CHANNEL = "outbox"
 EVENTS_QUEUE = "events"
 """Celery queue of short work: mails, calendars."""
 
+JOBS_QUEUE = "jobs"
+"""Celery queue of long work."""
+
 MAX_TRIES = 40
 """A consumer that fails this often (a day and a half with the back-off below) leaves a dead entry for a person."""
 
 LONGEST_PAUSE = timedelta(hours=1)
+
+LONGEST_TASK = 7 * 24 * 3600
+"""Seconds for what keeps a clock of its own."""
 
 PATIENCE = 15.0
 """Seconds a task waits for the database, to write down that it failed."""
@@ -69,7 +75,8 @@ class Consumer:
     name: str
     queue: str
     on: tuple[str, ...]
-    act: Callable[[OutboxEntry], None]
+    act: Callable[[OutboxEntry], None] | None
+    """None for a wake-up, which is done when it is published."""
 
     def wants(self, topic: str, changed: Collection[str]) -> bool:
         """Whether this topic, with these changed columns, is an order for this consumer."""
@@ -99,6 +106,21 @@ def consumer(
         def task(entry_id: str) -> None:
             consume(UUID(entry_id))
 
+        return act
+
+    return register
+
+
+def wake_up(name: str, *, queue: str) -> Callable[[Callable[[str], None]], Callable[[str], None]]:
+    """Make a function the Celery task `name`, called with the `id` in the payload of an entry.
+
+    The row of that id is the order, and the entry is closed once it is published: whoever keeps such rows orders again
+    what nobody has taken up.
+    """
+
+    def register(act: Callable[[str], None]) -> Callable[[str], None]:
+        CONSUMERS[name] = Consumer(name, queue, (), None)
+        shared_task(name=name, acks_late=False, time_limit=LONGEST_TASK, soft_time_limit=None)(act)
         return act
 
     return register
@@ -172,7 +194,10 @@ def _act(entry_id: UUID) -> None:
         entry = db.session.scalar(_open(entry_id).with_for_update(skip_locked=True))
         if entry is None:
             return
-        CONSUMERS[entry.consumer].act(entry)
+        act = CONSUMERS[entry.consumer].act
+        if act is None:
+            raise TypeError(f"{entry.consumer} is woken up, not called with an entry")
+        act(entry)
         entry.done_at = func.now()
         entry.last_error = None
 

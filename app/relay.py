@@ -34,13 +34,16 @@ FULL_QUEUE = 1000
 
 POLL_SECONDS = 1.0
 BEAT_SECONDS = 2.0
-SWEEP_SECONDS = 600.0
+PRUNE_SECONDS = 600.0
+SWEEP_SECONDS = 10.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 STUCK_SECONDS = 30.0
 """A relay that has not come round for this long is stuck and must not pass for alive."""
 
 DATABASE_ERRORS = (SQLAlchemyError, DriverError)
 REDIS_ERRORS = (BrokerError, RedisError, OSError)
+
+Sweep = Callable[[], None]
 
 Prune = Callable[[timedelta], int]
 """Deletes a batch of what ended longer ago than this and tells how many."""
@@ -64,18 +67,25 @@ def run_relay(app: Flask, stop: threading.Event, *, lease: timedelta = LEASE) ->
 
 
 def prune_with(app: Flask, *prunes: Prune) -> None:
-    """Let the relay's sweep call these, for what is older than RETENTION_DAYS."""
+    """Let the relay call these now and then, for what is older than RETENTION_DAYS."""
     app.extensions["prunes"] = prunes
 
 
+def sweep_with(app: Flask, *sweeps: Sweep) -> None:
+    """Let the relay call these every SWEEP_SECONDS, for what somebody has left lying."""
+    app.extensions["sweeps"] = sweeps
+
+
 class Relay:
-    """One running relay: the calling thread publishes, a second one beats, a third one sweeps."""
+    """One running relay: the calling thread publishes, others beat, sweep and prune."""
 
     def __init__(self, app: Flask, stop: threading.Event, lease: timedelta) -> None:
         self.app = app
         self.stop = stop
         self.lease = lease
         self.turned_at = time.monotonic()
+        # Often enough for the lease of a job, which tests make short.
+        self.sweep_seconds = min(SWEEP_SECONDS, app.config["JOB_LEASE_SECONDS"])
         self.celery: Celery = app.extensions["celery"]
         self.redis = connect(app.config["REDIS_URL"], timeout=2)
         # Connections of its own, not the pool of a web process; each statement is a transaction.
@@ -89,7 +99,10 @@ class Relay:
 
     def run(self) -> None:
         """Publish until told to stop."""
-        threads = [threading.Thread(target=self._keep, args=(work,), daemon=True) for work in (self._beat, self._sweep)]
+        threads = [
+            threading.Thread(target=self._keep, args=(work,), daemon=True)
+            for work in (self._beat, self._sweep, self._prune)
+        ]
         for thread in threads:
             thread.start()
         log.info("relay is running")
@@ -125,16 +138,22 @@ class Relay:
     def _publish_batch(self, connection: Connection) -> int:
         """Claim and publish one batch; how many entries it had."""
         entries = _claim(connection, self._roomy_consumers(), self.lease)
-        waiting = [entry_id for entry_id, _ in entries]
+        waiting = [entry_id for entry_id, *_ in entries]
+        done = []
         try:
             with self.celery.producer_or_acquire() as producer:
-                for entry_id, name in entries:
-                    queue = CONSUMERS[name].queue
-                    self.celery.send_task(name, args=[str(entry_id)], queue=queue, retry=False, producer=producer)
+                for entry_id, name, subject in entries:
+                    consumer = CONSUMERS[name]
+                    argument = str(entry_id) if consumer.act else subject
+                    self.celery.send_task(name, args=[argument], queue=consumer.queue, retry=False, producer=producer)
                     waiting.remove(entry_id)
+                    if consumer.act is None:
+                        done.append(entry_id)
         finally:
             if waiting:
                 _give_back(connection, waiting)
+            if done:
+                _close(connection, done)
         return len(entries)
 
     def _roomy_consumers(self) -> list[str]:
@@ -154,12 +173,18 @@ class Relay:
                 self.stop.wait(BEAT_SECONDS)
 
     def _sweep(self) -> None:
+        while not self.stop.wait(self.sweep_seconds):
+            for sweep in self.app.extensions["sweeps"]:
+                with self.app.app_context():
+                    sweep()
+
+    def _prune(self) -> None:
         while not self.stop.is_set():
             for prune in self.app.extensions["prunes"]:
-                self._prune(prune)
-            self.stop.wait(SWEEP_SECONDS)
+                self._prune_all(prune)
+            self.stop.wait(PRUNE_SECONDS)
 
-    def _prune(self, prune: Prune) -> None:
+    def _prune_all(self, prune: Prune) -> None:
         older_than = timedelta(days=self.app.config["RETENTION_DAYS"])
         while not self.stop.is_set():
             with self.app.app_context():
@@ -167,7 +192,9 @@ class Relay:
                     return
 
 
-def _claim(connection: Connection, consumers: Sequence[str], lease: timedelta) -> Sequence[tuple[UUID, str]]:
+def _claim(
+    connection: Connection, consumers: Sequence[str], lease: timedelta
+) -> Sequence[tuple[UUID, str, str | None]]:
     """Up to a batch of open entries that are due, oldest first; nobody else gets them before the lease runs out."""
     due = (
         select(OutboxEntry.id)
@@ -183,15 +210,20 @@ def _claim(connection: Connection, consumers: Sequence[str], lease: timedelta) -
         update(OutboxEntry)
         .where(OutboxEntry.id == due.c.id)
         .values(next_at=func.now() + lease)
-        .returning(OutboxEntry.id, OutboxEntry.consumer)
+        .returning(OutboxEntry.id, OutboxEntry.consumer, OutboxEntry.payload["id"].astext)
     )
-    return [(entry_id, name) for entry_id, name in connection.execute(claim)]
+    return [(entry_id, name, subject) for entry_id, name, subject in connection.execute(claim)]
 
 
 def _give_back(connection: Connection, entry_ids: Sequence[UUID]) -> None:
     """Let what could not be published be claimed again soon."""
     soon = func.now() + timedelta(seconds=POLL_SECONDS)
     connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(next_at=soon))
+
+
+def _close(connection: Connection, entry_ids: Sequence[UUID]) -> None:
+    """What was a wake-up only is done."""
+    connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(done_at=func.now()))
 
 
 def _wait_for_notification(connection: Connection) -> None:

@@ -1,23 +1,78 @@
 """Files under names of ours: put bytes, get a URL; a directory or an S3 bucket."""
 
 import contextlib
+import hashlib
+import os
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from http import HTTPStatus
+from itertools import chain
+from typing import IO, TYPE_CHECKING
+from urllib.parse import quote
 
 import obstore
 from flask import Blueprint, Flask, Response, current_app, request
+from obstore.exceptions import InvalidPathError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from app.errors import NotFound
+from app.errors import BadRequest, NotFound, PreconditionFailed
 
-MEDIA_TYPES = {"ics": "text/calendar; charset=utf-8"}
-"""What is served, and as what: nothing else has an address."""
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
+
+MEDIA_TYPES = {
+    "ics": "text/calendar; charset=utf-8",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "json": "application/json",
+    "png": "image/png",
+    "webp": "image/webp",
+    "zip": "application/zip",
+}
+"""What everybody may be served, and as what."""
+
+REVALIDATED = "no-cache"
+"""Kept, but asked about each time: a removed file is gone at once."""
+FOREVER = "public, max-age=31536000, immutable"
+PRIVATE = "private, no-cache"
+
+CHUNK = 1024 * 1024
+"""Bytes of a file that one stream holds at a time."""
 
 # No dot but the last: no way up, no hidden or unfinished file.
-_NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,4}[A-Za-z0-9_-]{1,100}\.([a-z0-9]{1,8})", re.ASCII)
+_NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,4}[A-Za-z0-9_-]{1,100}\.[a-z0-9]{1,8}", re.ASCII)
+# What others leave there has names of theirs.
+_INBOX_NAME = re.compile(r"inbox(?:/(?!\.\.?(?:/|\Z))[^/\x00-\x1f\x7f]{1,255}){1,8}")
+_FOLDER = re.compile(r"[A-Za-z0-9_-]{1,100}(?:/[A-Za-z0-9_-]{1,100}){0,4}", re.ASCII)
+# What lies directly in one of these, and nothing else, is for everybody who knows its name.
+_PUBLIC_NAME = re.compile(r"(?:calendars|images|uploads)/([A-Za-z0-9_-]{1,100})\.([a-z0-9]{1,8})", re.ASCII)
+_NOT_IN_FILENAMES = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 files = Blueprint("files", __name__)
+
+
+class RangeNotSatisfiable(BadRequest):
+    """The range asked for is not within the file."""
+
+    http_status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+    default_code = "range-not-satisfiable"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file as it was when we looked; `etag` is another one as soon as the file is."""
+
+    name: str
+    size: int
+    etag: str
+
+
+class Replaced(FileNotFoundError):
+    """The file is another one than when we looked."""
 
 
 class Storage:
@@ -28,25 +83,82 @@ class Storage:
         self.public_url = public_url
 
     @cached_property
-    def _store(self) -> ObjectStore:
+    def _opened(self) -> tuple[ObjectStore, int]:
         if self.storage_url.startswith("file:"):
-            return from_url(self.storage_url, mkdir=True)
-        return from_url(
+            return from_url(self.storage_url, mkdir=True), os.getpid()
+        store = from_url(
             self.storage_url,
             # Plain http only where the operator's AWS_ENDPOINT_URL says so: a MinIO next door.
             client_options={"connect_timeout": "3s", "timeout": "15s", "allow_http": True},
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
         )
+        return store, os.getpid()
 
-    def put(self, name: str, content: bytes, media_type: str) -> None:
-        """Write the whole file or nothing of it."""
+    @property
+    def _store(self) -> ObjectStore:
+        store, process = self._opened
+        if process != os.getpid():  # the call would wait for ever
+            raise RuntimeError("The storage was used before this process was forked: obstore's threads are not here.")
+        return store
+
+    def put(self, name: str, content: bytes | IO[bytes] | Iterable[bytes], media_type: str) -> None:
+        """Write the whole file or nothing of it; an open file or an iterator is never in memory as a whole.
+
+        An iterator must not read from the storage itself.
+        """
         # A directory has no place for a media type; what we serve goes by the suffix anyway.
         attributes = None if isinstance(self._store, LocalStore) else {"Content-Type": media_type}
-        obstore.put(self._store, _checked(name), content, attributes=attributes)
+        # Four parts of 5 MiB at once: twelve, as it would be by itself, are 60 MiB for each file.
+        obstore.put(self._store, _checked(name), content, attributes=attributes, max_concurrency=4)
+
+    def put_by_content(self, prefix: str, content: bytes | IO[bytes], suffix: str, media_type: str) -> str:
+        """The name, `prefix/sha256.suffix`, under which this content lies now; it is written when it did not."""
+        name = f"{prefix}/{_sha256(content)}.{suffix}"
+        if not self.exists(name):
+            self.put(name, content, media_type)
+        return name
+
+    def stat(self, name: str) -> Stored:
+        """The file without its content; FileNotFoundError when there is none."""
+        meta = obstore.head(self._store, _checked(name))
+        return _stored(meta)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        try:
+            self.stat(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str) -> list[Stored]:
+        """All files below this folder, by name; ValueError when one of them has a name that cannot be."""
+        if not _FOLDER.fullmatch(prefix):
+            raise ValueError(f"{prefix!r} is no name of a folder")
+        try:
+            found = [meta for chunk in obstore.list(self._store, prefix) for meta in chunk]
+        except InvalidPathError:
+            raise ValueError(f"a file below {prefix} has a name that cannot be") from None
+        # A bucket may hold an empty object for the folder itself.
+        return sorted((_stored(meta) for meta in found if meta["path"] != prefix), key=lambda stored: stored.name)
 
     def read(self, name: str) -> bytes:
         """The content; FileNotFoundError when there is none."""
         return bytes(obstore.get(self._store, _checked(name)).bytes())
+
+    def stream(self, stored: Stored, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The content from `start` to before `stop`, part by part; raises Replaced, FileNotFoundError."""
+        stop = stored.size if stop is None else stop
+        # One question for each part: S3 does not wait long for whoever reads one answer slowly.
+        for begin in range(start, stop, CHUNK):
+            yield self._part(stored, begin, min(begin + CHUNK, stop))
+
+    def _part(self, stored: Stored, start: int, stop: int) -> bytes:
+        try:
+            options: GetOptions = {"range": (start, stop), "if_match": stored.etag}
+            return bytes(obstore.get(self._store, _checked(stored.name), options=options).bytes())
+        except PreconditionError:
+            raise Replaced(stored.name) from None
 
     def delete(self, name: str) -> None:
         """Remove the file; one that is already gone is fine."""
@@ -54,18 +166,40 @@ class Storage:
             obstore.delete(self._store, _checked(name))
 
     def url(self, name: str) -> str:
-        """Where everybody who knows the name can fetch it."""
-        return f"{self.public_url}/files/{_checked(name)}"
+        """Where everybody who knows the name can fetch it; ValueError for a file that is not public."""
+        if not _PUBLIC_NAME.fullmatch(_checked(name)):
+            raise ValueError(f"{name!r} is not for everybody")
+        return f"{self.public_url}/files/{name}"
 
     def name(self, url: str) -> str:
         """The name in a URL made by `url`, whatever PUBLIC_URL was then."""
         return _checked(url.partition("/files/")[2])
 
+    def public_name(self, url: str) -> str | None:
+        """The name when anybody's URL leads to a public file of ours: to be read from here, not fetched."""
+        base, separator, name = url.partition("/files/")
+        return name if separator and base == self.public_url and _PUBLIC_NAME.fullmatch(name) else None
+
 
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) and not _INBOX_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a stored file")
     return name
+
+
+def _stored(meta: "ObjectMeta") -> Stored:
+    return Stored(meta["path"], meta["size"], str(meta["e_tag"]))  # directories and S3 have one for every file
+
+
+def _sha256(content: bytes | IO[bytes]) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    content.seek(0)
+    while part := content.read(CHUNK):
+        digest.update(part)
+    content.seek(0)
+    return digest.hexdigest()
 
 
 def install(app: Flask) -> None:
@@ -82,20 +216,72 @@ def current_storage() -> Storage:
 
 @files.get("/files/<path:name>")
 def serve(name: str) -> Response:
-    """A stored file for everybody who knows its name; there is no listing."""
-    match = _NAME.fullmatch(name)
-    media_type = match and MEDIA_TYPES.get(match[1])
-    if not media_type:
+    """A public file for everybody who knows its name; there is no listing."""
+    match = _PUBLIC_NAME.fullmatch(name)
+    if not match or match[2] not in MEDIA_TYPES:
         raise NotFound
-    try:
-        response = Response(current_storage().read(name), content_type=media_type)
-    except FileNotFoundError:
-        raise NotFound from None
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Cache-Control"] = "no-cache"  # kept, but asked about each time: a removed file is gone at once
-    response.add_etag()
-    response.make_conditional(request)
-    return response
+    return send(name, cache=FOREVER if _SHA256.fullmatch(match[1]) else REVALIDATED)
 
 
 serve.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`
+
+
+def send(name: str, *, media_type: str | None = None, filename: str | None = None, cache: str = PRIVATE) -> Response:
+    """The answer that streams this file, whoever asks: to be saved as `filename` where there is one."""
+    try:
+        response = _current(name)
+    except FileNotFoundError:
+        raise NotFound from None
+    response.content_type = media_type or MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
+    response.headers["Cache-Control"] = cache
+    if filename is not None:
+        plain = _NOT_IN_FILENAMES.sub("_", filename)
+        names = {"filename": plain.encode("ascii", "replace").decode(), "filename*": f"UTF-8''{quote(plain, safe='')}"}
+        response.headers.set("Content-Disposition", "attachment", **names)
+    return response
+
+
+def _current(name: str) -> Response:
+    storage = current_storage()
+    try:
+        return _answer(storage.stat(name))
+    except Replaced:  # just between the two questions
+        return _answer(storage.stat(name))
+
+
+def _answer(stored: Stored) -> Response:
+    """200, 206 or 304 (RFC 9110, 13 and 14), or the error that the conditions of the request make."""
+    response = Response()
+    response.headers["ETag"] = stored.etag
+    response.headers["Accept-Ranges"] = "bytes"
+    response.make_conditional(request)
+    if response.status_code == HTTPStatus.PRECONDITION_FAILED:
+        raise PreconditionFailed
+    if response.status_code == HTTPStatus.NOT_MODIFIED:
+        return response
+    start, stop = 0, stored.size
+    if part := _range(stored):
+        start, stop = part
+        response.status_code = HTTPStatus.PARTIAL_CONTENT
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.size}"
+    if request.method == "GET":
+        parts = current_storage().stream(stored, start, stop)
+        response.response = chain([next(parts, b"")], parts)  # the first one now: what fails, fails as an error
+    response.content_length = stop - start
+    return response
+
+
+def _range(stored: Stored) -> tuple[int, int] | None:
+    """The one part asked for; None, which is the whole, for several, for nonsense, and for a part of another file."""
+    asked = request.range
+    if request.method != "GET" or asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return None
+    if request.headers.get("If-Range", stored.etag) != stored.etag:
+        return None
+    start, stop = asked.ranges[0]
+    start = max(start + stored.size, 0) if start < 0 else start
+    if start >= stored.size:
+        raise RangeNotSatisfiable(header="Range", headers={"Content-Range": f"bytes */{stored.size}"})
+    return start, min(stop or stored.size, stored.size)

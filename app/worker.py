@@ -6,6 +6,9 @@ here prefers to stop early and run again.
 
 import os
 import secrets
+import signal
+import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, Task, signals
@@ -13,12 +16,15 @@ from flask import Flask
 
 from app.extensions import db
 from app.health.heartbeat import Heartbeat
-from app.outbox import EVENTS_QUEUE
-from app.processes.orphans import forks_die_with_parent
+from app.outbox import EVENTS_QUEUE, JOBS_QUEUE
+from app.processes.orphans import dying_with_parent, forks_die_with_parent
 from app.redis_client import broker_url
 
-QUEUES = (EVENTS_QUEUE,)
-"""What a worker serves."""
+QUEUES = (EVENTS_QUEUE, JOBS_QUEUE)
+"""What workers serve, each in a node of its own: long work never keeps a mail waiting."""
+
+NICENESS = 5
+"""Of the node for long work."""
 
 TASK_SECONDS = 120
 """A task is killed after this; its soft limit comes 20 s earlier."""
@@ -82,15 +88,15 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def worker_arguments(config: dict[str, Any]) -> list[str]:
-    """What `celery` is called with to serve all queues."""
+def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]:
+    """What `celery` is called with to serve these queues."""
     return [
         "--quiet",  # no banner among the log lines
         "worker",
-        f"--queues={','.join(QUEUES)}",
-        f"--concurrency={config['WORKER_CONCURRENCY']}",
+        f"--queues={','.join(queues)}",
+        f"--concurrency={config['WORKER_CONCURRENCY'] if JOBS_QUEUE in queues else 1}",
         # Two workers of one name would answer for each other.
-        f"--hostname={EVENTS_QUEUE}-{secrets.token_hex(4)}@%h",
+        f"--hostname={'-'.join(queues)}-{secrets.token_hex(4)}@%h",
         "--pool=prefork",
         "--loglevel=INFO",
         "--without-gossip",
@@ -99,10 +105,30 @@ def worker_arguments(config: dict[str, Any]) -> list[str]:
     ]
 
 
-def run_worker(app: Flask) -> None:
-    """Serve all queues until SIGTERM or SIGINT; a kill -9 takes the pool along."""
+def run_nodes(command: Sequence[str]) -> int:
+    """A node for each queue, `command` with its name, until SIGTERM or SIGINT; when one ends, so do all."""
+    nodes = [subprocess.Popen([*command, queue], preexec_fn=dying_with_parent()) for queue in QUEUES]  # noqa: S603  # our own command
+
+    def end(*_: object) -> None:
+        for node in nodes:
+            node.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    pid, status = os.wait()
+    end()
+    for node in nodes:
+        if node.pid != pid:
+            node.wait()
+    return os.waitstatus_to_exitcode(status)
+
+
+def run_worker(app: Flask, *queues: str) -> None:
+    """Serve these queues until SIGTERM or SIGINT; a kill -9 takes the pool along."""
     celery: Celery = app.extensions["celery"]
     forks_die_with_parent()
+    if EVENTS_QUEUE not in queues:
+        os.nice(NICENESS)
 
     def forget_connections(**_: Any) -> None:
         """A connection opened before the fork belongs to the parent."""
@@ -111,7 +137,7 @@ def run_worker(app: Flask) -> None:
                 engine.dispose(close=False)
 
     signals.worker_process_init.connect(forget_connections, weak=False)
-    celery.worker_main(worker_arguments(app.config))
+    celery.worker_main(worker_arguments(app.config, queues))
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]  # Celery carries no types

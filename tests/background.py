@@ -22,7 +22,8 @@ from app.factory import create_app
 from app.outbox import OutboxEntry, consumer
 from app.processes.orphans import dying_with_parent, kill_group
 from app.relay import run_relay
-from app.worker import run_worker
+from app.worker import QUEUES, run_worker
+from tests.jobs import kinds  # noqa: F401  # declares them
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,7 +98,7 @@ def main(kind: str, *lease_seconds: str) -> None:
     """Be a worker, or a relay with this lease."""
     app = create_app(config.read(os.environ))
     if kind == "worker":
-        run_worker(app)
+        run_worker(app, *QUEUES)
         return
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -214,7 +214,7 @@ def test_a_task_leaves_no_transaction_and_no_connection_behind(app: Flask, tmp_p
 
 
 def test_a_worker_serves_every_queue(app: Flask) -> None:
-    (served,) = [each for each in worker_arguments(app.config) if each.startswith("--queues=")]
+    (served,) = [each for each in worker_arguments(app.config, QUEUES) if each.startswith("--queues=")]
 
     assert set(served.removeprefix("--queues=").split(",")) == set(QUEUES)
 

@@ -58,6 +58,15 @@ FILL = """
     SELECT sha256(n::text::bytea), md5(n::text)::uuid, now() + interval '30 days' FROM generate_series(1, {rows}) n;
     INSERT INTO idempotency_keys (owner_id, key, fingerprint)
     SELECT n, 'key ' || n, sha256(n::text::bytea) FROM generate_series(1, {rows}) n;
+
+    INSERT INTO jobs (id, kind, parameters, state, trigger, owner_id, event_id, retry_of_id, fingerprint, finished_at)
+    SELECT md5(n::text)::uuid, 'sleep', '{{}}', CASE n % 100 WHEN 0 THEN 'queued' ELSE 'succeeded' END, 'api', n, n,
+           md5((n % 2000 + 1)::text)::uuid, decode(md5(n::text), 'hex'), CASE n % 100 WHEN 0 THEN NULL ELSE now() END
+    FROM generate_series(1, {rows}) n;
+    INSERT INTO job_attempts (job_id, number, worker) SELECT id, 1, 'w' FROM jobs;
+    INSERT INTO job_events (id, job_id, seq, state) SELECT id, id, 1, 'running' FROM jobs;
+    INSERT INTO job_artifacts (id, job_id, name, media_type, size, sha256, stored_as)
+    SELECT id, id, 'a', 'text/plain', 1, '', '' FROM jobs;
 """
 
 CALLERS = {"anonymous": 0, "organizer": BUSY + 20, "owner": BUSY, "admin": 1}

@@ -1,0 +1,56 @@
+"""What is known of an image before it is decoded, and the ways in which one is refused."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import ClassVar, Literal
+
+Format = Literal["jpeg", "png", "webp"]
+
+MEDIA_TYPES: dict[Format, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image by its header; width and height are those of the file, before its orientation is applied."""
+
+    format: Format
+    width: int
+    height: int
+    is_progressive: bool
+    """Progressive or interlaced: all of it is held in memory before its first row is known."""
+    frames: int
+    end: int
+    """Bytes of the image proper: what follows belongs to something else and is never kept."""
+
+
+class Refused(Exception):
+    """The image is not taken; the text is for the person who sent it."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.UNPROCESSABLE_ENTITY
+    code: ClassVar[str]
+
+
+class Unsupported(Refused):
+    """The content is no image of a format that is taken."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "unsupported-image"
+
+
+class Broken(Refused):
+    """The image is empty, truncated or damaged."""
+
+    code = "broken-image"
+
+
+class TooLarge(Refused):
+    """The image has more bytes, pixels or frames than are taken."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "image-too-large"
+
+
+class TooCostly(Refused):
+    """Decoding was ended: it took too much memory or time, or crashed."""
+
+    code = "image-too-costly"

@@ -1,0 +1,81 @@
+"""What can run: every kind of job is declared once, in code."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonschema import Draft202012Validator, FormatChecker
+
+from app.errors import Unprocessable, raise_all
+from app.jsonapi.body import escaped
+from app.outbox import JOBS_QUEUE
+
+if TYPE_CHECKING:
+    from app.jobs.running import Running
+
+Dedupe = Literal["once", "single-flight", "none"]
+Run = Callable[["Running"], Mapping[str, Any] | None]
+
+LARGEST_PARAMETERS = 65_536
+"""Bytes of the parameters as JSON."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of job.
+
+    Submitted again with the same parameters, `once` joins a job that lives or has succeeded, `single-flight` one that
+    lives (and runs it once more when it is running already), `none` nothing. `on` names topics (`event.updated:name`)
+    whose events start one.
+    """
+
+    name: str
+    run: Run
+    parameters: Mapping[str, Any]
+    title: str = ""
+    dedupe: Dedupe = "none"
+    time_limit: timedelta = timedelta(minutes=10)
+    max_attempts: int = 3
+    queue: str = JOBS_QUEUE
+    on: tuple[str, ...] = ()
+    inputs: Callable[[Mapping[str, Any]], str] = field(default=lambda _parameters: "")
+    """A digest of what the job will read besides its parameters: other data, another job."""
+    in_production: bool = True
+
+    def check(self, parameters: Mapping[str, Any], pointer: str) -> None:
+        """422 with a pointer for each parameter that does not fit the schema."""
+        validator = Draft202012Validator(dict(self.parameters), format_checker=FormatChecker())
+        found = sorted(validator.iter_errors(parameters), key=lambda error: list(map(str, error.absolute_path)))
+        raise_all(Unprocessable(_words(error), pointer=pointer + _path(error)) for error in found)
+
+
+def _words(error: Any) -> str:
+    """What is wrong, without a value that somebody sent as long as he liked."""
+    return str(error.message)[:200]
+
+
+def _path(error: Any) -> str:
+    parts = [str(part) for part in error.absolute_path]
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        parts.append(missing)
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = error.schema.get("properties", {})
+        parts.append(next(iter(name for name in error.instance if name not in known)))
+    return "".join(f"/{escaped(part)}" for part in parts)
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def job_kind(name: str, *, parameters: Mapping[str, Any], **options: Any) -> Callable[[Run], Run]:
+    """Make a function the kind `name`; `parameters` is a JSON Schema (2020-12), `options` are fields of `Kind`."""
+    Draft202012Validator.check_schema(dict(parameters))
+
+    def register(run: Run) -> Run:
+        title = (run.__doc__ or "").partition("\n")[0]
+        KINDS[name] = Kind(name, run, parameters, **{"title": title, **options})
+        return run
+
+    return register

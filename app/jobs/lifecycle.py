@@ -1,0 +1,237 @@
+"""The life of a job: the one place that writes `state`.
+
+Every write is fenced: it names the attempt and the states it is about, and does nothing to a job that has moved on.
+With each goes an event, and a NOTIFY to whoever watches, in one statement. Nothing here commits.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    Interval,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from uuid_utils.compat import uuid7
+
+from app.database import Prepared
+from app.jobs.models import (
+    CANCELED,
+    CANCELING,
+    FAILED,
+    FINALIZING,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    WAITING,
+    Attempt,
+    Job,
+    JobEvent,
+)
+from app.jobs.records import JobRow
+
+CHANNEL = "jobs"
+"""The NOTIFY channel of progress; the payload is the id of the job."""
+
+HELD = (RUNNING, WAITING, FINALIZING, CANCELING)
+"""States in which an attempt owns the job."""
+
+CRASHED, TIMED_OUT = "crashed", "timed-out"
+
+_jobs, _attempts = Job.__table__, Attempt.__table__
+
+
+def _parameter(name: str, type_: Any) -> Any:
+    return bindparam(f"new_{name}", type_=type_)
+
+
+_ID = bindparam("id", type_=Uuid)
+_LEASE = bindparam("lease", type_=Interval)
+_MINE = and_(_jobs.c.id == _ID, _jobs.c.attempt == bindparam("attempt", type_=BigInteger))
+_LEVEL, _MESSAGE = _parameter("level", Text), _parameter("message", Text)
+
+
+def _moving(fence: ColumnElement[bool], values: Mapping[str, Any]) -> Prepared:
+    """An UPDATE of one job, its event and the NOTIFY, in one statement; it returns the job as it is then."""
+    moved = update(Job).where(fence).values({**values, "last_seq": _jobs.c.last_seq + 1}).returning(*_jobs.c).cte()
+    told = _told(moved.c)
+    return Prepared(select(*moved.c, func.pg_notify(CHANNEL, cast(moved.c.id, Text))).add_cte(told))
+
+
+def _told(job: Any) -> Any:
+    """The event that says what a job has come to."""
+    values = {
+        "id": bindparam("told_id", type_=Uuid),
+        "job_id": job.id,
+        "seq": job.last_seq,
+        "level": _LEVEL,
+        "state": job.state,
+        "fraction": job.progress,
+        "message": job.message,
+    }
+    statement = insert(JobEvent).from_select([*values], select(*values.values()), include_defaults=False)
+    return statement.cte("told")
+
+
+_held = and_(_MINE, _jobs.c.state.in_(HELD))
+_outcome = {
+    "state": _parameter("state", Text),
+    "progress": func.coalesce(_parameter("progress", Double), _jobs.c.progress),
+    "message": func.coalesce(_MESSAGE, _jobs.c.message),
+    "result": _parameter("result", JSONB(none_as_null=True)),
+    "error": _parameter("error", JSONB(none_as_null=True)),
+    "finished_at": func.now(),
+    "lease_until": null(),
+}
+
+_claim = _moving(
+    and_(_jobs.c.id == _ID, _jobs.c.state == QUEUED),
+    {
+        "state": RUNNING,
+        "attempt": _jobs.c.attempt + 1,
+        "message": null(),
+        "started_at": func.coalesce(_jobs.c.started_at, func.now()),
+        "heartbeat_at": func.now(),
+        "lease_until": func.now() + _LEASE,
+    },
+)
+_report = _moving(
+    and_(_MINE, _jobs.c.state.in_((RUNNING, FINALIZING))),
+    {
+        "progress": func.greatest(_jobs.c.progress, _parameter("progress", Double)),  # it never goes back
+        "message": func.coalesce(_MESSAGE, _jobs.c.message),
+    },
+)
+_finish = _moving(_held, _outcome)
+_cancel_queued = _moving(
+    and_(_jobs.c.id == _ID, _jobs.c.state == QUEUED), {"state": CANCELED, "finished_at": func.now()}
+)
+_cancel_held = _moving(and_(_jobs.c.id == _ID, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))), {"state": CANCELING})
+_requeue = _moving(
+    _held,
+    {
+        "state": QUEUED,
+        "queued_at": func.now(),
+        "lease_until": null(),
+        "heartbeat_at": null(),
+        "message": func.coalesce(_MESSAGE, _jobs.c.message),
+    },
+)
+_beat = Prepared(
+    update(Job).where(_held).values(heartbeat_at=func.now(), lease_until=func.now() + _LEASE).returning(_jobs.c.state)
+)
+_ask_again = Prepared(update(Job).where(_jobs.c.id == _ID, _jobs.c.state != QUEUED).values(runs_again=True))
+_begin = Prepared(
+    insert(Attempt).values(
+        job_id=_ID, number=bindparam("attempt", type_=BigInteger), worker=bindparam("worker", type_=Text)
+    )
+)
+_end = Prepared(
+    update(Attempt)
+    .where(_attempts.c.job_id == _ID, _attempts.c.number == bindparam("attempt", type_=BigInteger))
+    .values(ended_at=func.now(), outcome=_parameter("outcome", Text))
+)
+_expired = Prepared(
+    select(*_jobs.c)
+    .where(_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lease_until < func.now())
+    .order_by(_jobs.c.queued_at, _jobs.c.id)
+    .limit(100)
+    .with_for_update(skip_locked=True)
+)
+
+
+def claim(job_id: UUID, worker: str, lease: timedelta) -> JobRow | None:
+    """Begin the next attempt of a queued job; None when somebody else has it, or it has ended."""
+    job = _moved(_claim, {"id": job_id, "lease": lease})
+    if job is not None:
+        _begin.run({"id": job_id, "attempt": job.attempt, "worker": worker})
+    return job
+
+
+def beat(job: JobRow, lease: timedelta) -> str | None:
+    """Say that the attempt lives; the state of the job, None when it is no longer this attempt's."""
+    found = _beat.rows({"id": job.id, "attempt": job.attempt, "lease": lease})
+    return found[0][0] if found else None
+
+
+def report(job: JobRow, fraction: float | None, message: str | None, level: str = "info") -> JobRow | None:
+    """Note progress; None when the job is no longer this attempt's, or is being canceled."""
+    return _moved(_report, {**_fence(job), "new_progress": fraction, "new_message": message, "new_level": level})
+
+
+def succeed(job: JobRow, result: Mapping[str, Any] | None) -> JobRow | None:
+    """End an attempt well; None when the job is no longer this attempt's."""
+    return _ended(job, SUCCEEDED, outcome=SUCCEEDED, progress=1.0, result=result)
+
+
+def fail(job: JobRow, code: str, detail: str, **more: Any) -> JobRow | None:
+    """End an attempt badly; None when the job is no longer this attempt's."""
+    error = {"code": code, "detail": detail, **more}
+    return _ended(job, FAILED, outcome=code, error=error, message=detail, level="error")
+
+
+def cancel(job_id: UUID) -> JobRow | None:
+    """Ask a job to end: at once where nobody works on it yet; None when it has ended, or was asked already."""
+    values = {"id": job_id, "new_level": "info"}
+    return _moved(_cancel_queued, values) or _moved(_cancel_held, values)
+
+
+def canceled(job: JobRow) -> JobRow | None:
+    """End an attempt because it was asked to end."""
+    return _ended(job, CANCELED, outcome=CANCELED)
+
+
+def expire(job: JobRow) -> JobRow | None:
+    """What becomes of an attempt whose worker is lost: another one, or the end."""
+    if job.state == CANCELING:
+        return canceled(job)
+    if job.attempt >= job.max_attempts:
+        return fail(job, CRASHED, f"Its worker was lost {job.attempt} times.")
+    return requeue(job, CRASHED, "Its worker was lost; it starts again.")
+
+
+def requeue(job: JobRow, outcome: str, message: str) -> JobRow | None:
+    """Give the job back to the queue."""
+    _end.run({**_fence(job), "new_outcome": outcome})
+    return _moved(_requeue, {**_fence(job), "new_message": message, "new_level": "warning"})
+
+
+def expired() -> list[JobRow]:
+    """Jobs whose worker has not been heard of for longer than the lease, locked."""
+    return [JobRow(*row) for row in _expired.rows({})]
+
+
+def ask_again(job_id: UUID) -> None:
+    """Let a job that runs be submitted once more when it has ended."""
+    _ask_again.run({"id": job_id})
+
+
+def _ended(job: JobRow, state: str, *, outcome: str, **more: Any) -> JobRow | None:
+    given = {"progress": None, "result": None, "error": None, "message": None, "level": "info", **more, "state": state}
+    ended = _moved(_finish, {**_fence(job), **{f"new_{name}": value for name, value in given.items()}})
+    if ended is not None:
+        _end.run({**_fence(job), "new_outcome": outcome})
+    return ended
+
+
+def _fence(job: JobRow) -> dict[str, Any]:
+    return {"id": job.id, "attempt": job.attempt}
+
+
+def _moved(statement: Prepared, values: Mapping[str, Any]) -> JobRow | None:
+    found = statement.rows({"new_level": "info", **values, "told_id": uuid7()})
+    return JobRow(*found[0][:-1]) if found else None

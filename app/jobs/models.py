@@ -1,0 +1,121 @@
+"""Jobs: long work as a row first, its attempts, its progress and what it made."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from uuid_utils.compat import uuid7
+
+from app.events.models import Event
+from app.extensions import Model, off
+from app.users.models import User
+
+QUEUED, RUNNING, WAITING, FINALIZING, CANCELING = "queued", "running", "waiting", "finalizing", "canceling"
+SUCCEEDED, FAILED, CANCELED = "succeeded", "failed", "canceled"
+LIVE = (QUEUED, RUNNING, WAITING, FINALIZING, CANCELING)
+ENDED = (SUCCEEDED, FAILED, CANCELED)
+STATES = (*LIVE, *ENDED)
+
+_live = text("state IN ('queued', 'running', 'waiting', 'finalizing', 'canceling')")
+
+
+class Job(Model):
+    """One piece of long work; only `lifecycle` writes its state."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
+        CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
+        Index("ix_jobs_live", "queued_at", "id", postgresql_where=_live),
+        Index("ix_jobs_fingerprint", "fingerprint", "id"),
+        Index("ix_jobs_owner_id_id", "owner_id", "id"),
+        Index("ix_jobs_event_id_id", "event_id", "id"),
+        Index("ix_jobs_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    kind: Mapped[str]
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    state: Mapped[str] = mapped_column(default=QUEUED, server_default=QUEUED)
+    progress: Mapped[float | None]
+    message: Mapped[str | None]
+    attempt: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    max_attempts: Mapped[int] = mapped_column(default=3, server_default=text("3"))
+    trigger: Mapped[str]
+    fingerprint: Mapped[bytes | None]
+    """What makes another submission the same; None where every submission is another job."""
+    runs_again: Mapped[bool] = off()
+    """Asked for again while it ran: once it has ended, it is submitted once more."""
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    last_seq: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    event_id: Mapped[int | None] = mapped_column(ForeignKey("events.id"))
+    retry_of_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it last got into the queue: by its submission, or because its worker was lost."""
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime | None]
+    lease_until: Mapped[datetime | None]
+
+    owner: Mapped[User | None] = relationship(lazy="raise")
+    event: Mapped[Event | None] = relationship(lazy="raise")
+    retry_of: Mapped["Job | None"] = relationship(remote_side=lambda: Job.id, lazy="raise")
+    events: Mapped[list["JobEvent"]] = relationship(viewonly=True, lazy="raise")
+    artifacts: Mapped[list["Artifact"]] = relationship(viewonly=True, lazy="raise")
+
+
+class Attempt(Model):
+    """One try: which worker, from when to when, and why it ended."""
+
+    __tablename__ = "job_attempts"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    worker: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    """The state it led to, or the code of the error."""
+
+
+class JobEvent(Model):
+    """One line of the progress log; `seq` counts within the job, without gaps."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (UniqueConstraint("job_id", "seq"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    seq: Mapped[int]
+    level: Mapped[str] = mapped_column(default="info", server_default="info")
+    state: Mapped[str]
+    fraction: Mapped[float | None]
+    message: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    job: Mapped[Job] = relationship(lazy="raise")
+
+
+class Artifact(Model):
+    """A file that a job made; a partial one may still be replaced."""
+
+    __tablename__ = "job_artifacts"
+    __table_args__ = (UniqueConstraint("job_id", "name"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    media_type: Mapped[str]
+    size: Mapped[int]
+    sha256: Mapped[str]
+    stored_as: Mapped[str]
+    partial: Mapped[bool] = off()
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    job: Mapped[Job] = relationship(lazy="raise")

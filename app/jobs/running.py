@@ -1,0 +1,232 @@
+"""Running a job: what its function is given, and how an attempt lives and ends."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+import structlog
+from flask import Flask, current_app
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from app.database import commit, transaction
+from app.jobs import artifacts, lifecycle, sweep
+from app.jobs.kinds import KINDS, Kind
+from app.jobs.models import CANCELING
+from app.jobs.records import JobRow
+
+End = Callable[[], JobRow | None]
+"""Writes an outcome down; None when the job had moved on."""
+
+BEATS = 4
+"""In a lease."""
+
+REPORTS_A_SECOND = 2
+"""Stored events of one attempt; what is said more often is not kept."""
+
+log = structlog.get_logger(__name__)
+
+
+class Canceled(Exception):
+    """Somebody asked the job to end."""
+
+
+class LeaseLost(Exception):
+    """The job belongs to another attempt now, or has ended: nothing may be written any more."""
+
+
+class JobFailed(Exception):
+    """The job cannot be done; what it says is shown to its owner."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+class Running:
+    """What the function of a kind is given: its job, a directory of its own, and a way to say how far it is."""
+
+    def __init__(self, job: JobRow, work_dir: Path) -> None:
+        self.job = job
+        self.work_dir = work_dir
+        self.ends: type[Exception] | None = None
+        """Why the attempt must end, once it must."""
+        self._told_to_end = threading.Event()
+        self._reported_at = 0.0
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As they were checked when the job was submitted."""
+        return self.job.parameters
+
+    def progress(self, fraction: float | None = None, message: str | None = None, *, level: str = "info") -> None:
+        """Say how far it is, 0 to 1, and what it does; raises Canceled or LeaseLost when it must end."""
+        self.check()
+        now = time.monotonic()
+        if now - self._reported_at < 1 / REPORTS_A_SECOND and level == "info":
+            return
+        self._reported_at = now
+        kept = fraction if fraction is None else min(max(fraction, 0.0), 1.0)
+        with transaction(is_read=False):
+            lifecycle.report(self.job, kept, message, level)
+            commit()
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but not when it must end."""
+        self._told_to_end.wait(seconds)
+        self.check()
+
+    def end(self, why: type[Exception]) -> None:
+        """Let the function end at its next report, with Canceled or LeaseLost."""
+        self.ends = why
+        self._told_to_end.set()
+
+    def check(self) -> None:
+        """Raise Canceled or LeaseLost when it must end."""
+        if self.ends is not None:
+            raise self.ends
+
+    def publish(self, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False) -> None:
+        """Keep a file that was made, in place of another of this name; from now on it can be fetched."""
+        self.check()
+        if not artifacts.publish(self.job, name, content, media_type, partial=partial):
+            raise LeaseLost
+
+
+def run(job_id: UUID, worker: str) -> None:
+    """One attempt of a queued job, from the claim to the end; nothing when it is not queued any more."""
+    with transaction(is_read=False):
+        job = lifecycle.claim(job_id, worker, _lease())
+        commit()
+    if job is None:
+        return
+    kind = KINDS.get(job.kind)
+    with structlog.contextvars.bound_contextvars(job_id=str(job.id), kind=job.kind, attempt=job.attempt):
+        if kind is None:
+            _end(job, lambda: lifecycle.fail(job, "unknown-kind", "This server does not know this kind of job."))
+            return
+        _attempt(job, kind)
+
+
+def _attempt(job: JobRow, kind: Kind) -> None:
+    log.info("job begins")
+    with _work_dir(job) as work_dir:
+        running = Running(job, work_dir)
+        with Heart(running, kind.time_limit):
+            write_down = _outcome(running, kind)
+    _end(job, write_down)
+
+
+def _outcome(running: Running, kind: Kind) -> End:
+    """Run the function; how to write down what became of it."""
+    job = running.job
+    try:
+        result = kind.run(running)
+        running.check()
+    except Canceled:
+        return partial(lifecycle.canceled, job)
+    except LeaseLost:
+        return _too_late
+    except JobFailed as failed:
+        return partial(lifecycle.fail, job, failed.code, failed.detail)
+    except OperationalError as error:
+        log.warning("job lost the database", error=type(error).__name__)
+        return partial(lifecycle.expire, job)  # not its fault: another attempt, where there is one left
+    except Exception as error:
+        log.exception("job failed")
+        detail = f"This is our fault ({type(error).__name__}); the log has more."
+        return partial(lifecycle.fail, job, "failed", detail)
+    return partial(lifecycle.succeed, job, result)
+
+
+def _too_late() -> None:
+    """Another attempt has it, or it has ended: nothing is written."""
+
+
+def _end(job: JobRow, write_down: End) -> None:
+    """Write the end down; while the database is away nothing can, and the lease runs out."""
+    with transaction(is_read=False):
+        ended = write_down()
+        if ended is not None:
+            sweep.follow(ended)
+        commit()
+    if ended is None:
+        log.warning("job belongs to another attempt now")
+    else:
+        log.info("job ended", state=ended.state, error=(ended.error or {}).get("code"))
+
+
+@contextmanager
+def _work_dir(job: JobRow) -> Iterator[Path]:
+    """A directory for this attempt alone, gone when it has ended."""
+    path = Path(current_app.config["VAR_DIR"]) / "work" / f"{job.id}-{job.attempt}"
+    path.mkdir(parents=True, mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Heart:
+    """Beats for an attempt from a thread of its own, watches its deadline, and learns there what was asked of it."""
+
+    def __init__(self, running: Running, time_limit: timedelta) -> None:
+        self.running = running
+        self.app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to hand it to a thread
+        self.lease = _lease()
+        self.deadline = time.monotonic() + time_limit.total_seconds()
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._beat, name="heart", daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+
+    def _beat(self) -> None:
+        last = time.monotonic()
+        while not self.stopped.wait(min(self.lease.total_seconds() / BEATS, self.deadline - time.monotonic())):
+            if time.monotonic() >= self.deadline:
+                self._time_out()
+            try:
+                state = self._say()
+            except SQLAlchemyError as error:
+                log.warning("job cannot beat", error=type(error).__name__)
+                if time.monotonic() - last > self.lease.total_seconds():
+                    self.running.end(LeaseLost)
+                continue
+            last = time.monotonic()
+            if state is None:
+                self.running.end(LeaseLost)
+            elif state == CANCELING:
+                self.running.end(Canceled)
+
+    def _say(self) -> str | None:
+        with self.app.app_context(), transaction(is_read=False):
+            state = lifecycle.beat(self.running.job, self.lease)
+            commit()
+        return state
+
+    def _time_out(self) -> None:
+        """Functions cannot be stopped from outside: the process of the worker ends with this one, and is replaced."""
+        job = self.running.job
+        with self.app.app_context():
+            _end(job, partial(lifecycle.fail, job, lifecycle.TIMED_OUT, "It took longer than its kind may take."))
+        shutil.rmtree(self.running.work_dir, ignore_errors=True)
+        log.error("job is out of time", job_id=str(job.id), kind=job.kind)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lease() -> timedelta:
+    return timedelta(seconds=current_app.config["JOB_LEASE_SECONDS"])

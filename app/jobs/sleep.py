@@ -1,0 +1,28 @@
+"""Kinds that do nothing for a while, to look at and to test with; not in production."""
+
+from typing import Any
+
+from app.jobs.kinds import job_kind
+from app.jobs.running import Running
+
+PARAMETERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "seconds": {"type": "number", "minimum": 0, "maximum": 3600},
+        "steps": {"type": "integer", "minimum": 1, "maximum": 10_000},
+    },
+    "required": ["seconds"],
+    "additionalProperties": False,
+}
+
+
+@job_kind("sleep", parameters=PARAMETERS, in_production=False, dedupe="none")
+@job_kind("sleep-once", parameters=PARAMETERS, in_production=False, dedupe="once")
+@job_kind("sleep-single-flight", parameters=PARAMETERS, in_production=False, dedupe="single-flight")
+def sleep(running: Running) -> dict[str, Any]:
+    """Sleep, and say how far it is after each step."""
+    seconds, steps = running.parameters["seconds"], running.parameters.get("steps", 10)
+    for step in range(steps):
+        running.progress(step / steps, f"step {step + 1} of {steps}")
+        running.wait(seconds / steps)
+    return {"slept": seconds}

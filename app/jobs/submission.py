@@ -1,0 +1,133 @@
+"""Submitting: parameters checked, the same work found again, a row and its outbox entry in one transaction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+import orjson
+from flask import current_app
+from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, func, insert, select
+from sqlalchemy.dialects.postgresql import JSONB
+from uuid_utils.compat import uuid7
+
+from app import outbox
+from app.database import Prepared
+from app.errors import Unprocessable
+from app.jobs import lifecycle
+from app.jobs.kinds import KINDS, LARGEST_PARAMETERS, Kind
+from app.jobs.models import LIVE, SUCCEEDED, Job
+from app.jobs.records import JobRow
+
+START = "jobs.run"
+"""The consumer of the entries that start jobs."""
+
+PARAMETERS = "/data/attributes/parameters"
+
+_jobs = Job.__table__
+_FINGERPRINT = bindparam("fingerprint", type_=LargeBinary)
+
+_lock = Prepared(select(func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger))))
+_alike = (
+    select(*_jobs.c).where(_jobs.c.fingerprint == _FINGERPRINT).order_by(_jobs.c.id.desc()).limit(1).with_for_update()
+)
+_live = Prepared(_alike.where(_jobs.c.state.in_(LIVE)))
+_live_or_done = Prepared(_alike.where(_jobs.c.state.in_((*LIVE, SUCCEEDED))))
+_VALUES = {
+    "id": Uuid,
+    "kind": Text,
+    "parameters": JSONB,
+    "trigger": Text,
+    "fingerprint": LargeBinary,
+    "max_attempts": BigInteger,
+    "owner_id": BigInteger,
+    "event_id": BigInteger,
+    "retry_of_id": Uuid,
+}
+_insert = Prepared(
+    insert(Job)
+    .values(
+        {name: bindparam(name, type_=type_) for name, type_ in _VALUES.items()},
+    )
+    .values(state="queued", attempt=0, runs_again=False, last_seq=0)
+    .returning(*_jobs.c)
+)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The job, and whether it is a new one."""
+
+    job: JobRow
+    is_new: bool
+
+
+def submit(
+    kind_name: str,
+    parameters: Mapping[str, Any],
+    *,
+    trigger: str,
+    owner_id: int | None,
+    event_id: int | None = None,
+    retry_of_id: UUID | None = None,
+    pointer: str = PARAMETERS,
+) -> Submitted:
+    """Write a job, or find the one that does this already; 422 with pointers for what cannot run."""
+    kind = KINDS.get(kind_name)
+    if kind is None or not (kind.in_production or current_app.config["APP_ENV"] != "production"):
+        raise Unprocessable("There is no such kind of job.", pointer="/data/attributes/kind", code="unknown-kind")
+    canonical = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)
+    if len(canonical) > LARGEST_PARAMETERS:
+        raise Unprocessable(f"More than {LARGEST_PARAMETERS} bytes.", pointer=pointer)
+    kind.check(parameters, pointer)
+    fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, canonical, parameters, owner_id)
+    if fingerprint is not None and (alike := _found(kind, fingerprint)):
+        return Submitted(alike, is_new=False)
+    (row,) = _insert.rows(
+        {
+            "id": uuid7(),
+            "kind": kind.name,
+            "parameters": dict(parameters),
+            "trigger": trigger,
+            "fingerprint": fingerprint,
+            "max_attempts": kind.max_attempts,
+            "owner_id": owner_id,
+            "event_id": event_id,
+            "retry_of_id": retry_of_id,
+        }
+    )
+    job = JobRow(*row)
+    start(job)
+    return Submitted(job, is_new=True)
+
+
+def again(job: JobRow) -> Submitted:
+    """Submit the same once more."""
+    return submit(job.kind, job.parameters, trigger=job.trigger, owner_id=job.owner_id, event_id=job.event_id)
+
+
+def start(job: JobRow) -> None:
+    """Order a worker to look at a queued job."""
+    outbox.order(START, "job.queued", {"id": str(job.id)})
+
+
+def _fingerprint(kind: Kind, canonical: bytes, parameters: Mapping[str, Any], owner_id: int | None) -> bytes:
+    """What is the same work: kind, parameters, what it reads, and for whom."""
+    digest = sha256()
+    for part in (kind.name.encode(), canonical, kind.inputs(parameters).encode(), str(owner_id).encode()):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()
+
+
+def _found(kind: Kind, fingerprint: bytes) -> JobRow | None:
+    """The job that does, or has done, the same; two submissions at once wait for each other here."""
+    _lock.run({"lock": int.from_bytes(fingerprint[:8], "big", signed=True)})
+    statement = _live if kind.dedupe == "single-flight" else _live_or_done
+    found = statement.rows({"fingerprint": fingerprint})
+    if not found:
+        return None
+    job = JobRow(*found[0])
+    if kind.dedupe == "single-flight" and job.state != "queued":
+        lifecycle.ask_again(job.id)
+    return job

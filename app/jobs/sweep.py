@@ -1,0 +1,69 @@
+"""What the relay does for jobs every few seconds: lost workers are given up, lost wake-ups repeated."""
+
+from datetime import timedelta
+
+import structlog
+from flask import current_app
+from sqlalchemy import delete, func, select
+
+from app.database import Prepared, commit, connection, transaction
+from app.jobs import lifecycle, submission
+from app.jobs.models import QUEUED, Job
+from app.jobs.records import JobRow
+from app.outbox import JOBS_QUEUE
+from app.redis_client import connect
+
+OVERLOOKED = timedelta(seconds=60)
+"""A job that nobody has taken up for this long may have been lost on the way."""
+
+BATCH = 100
+
+_jobs = Job.__table__
+_overlooked = Prepared(
+    select(*_jobs.c)
+    .where(_jobs.c.state == QUEUED, _jobs.c.queued_at < func.now() - OVERLOOKED)
+    .order_by(_jobs.c.queued_at, _jobs.c.id)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
+_queued = Prepared(select(func.count()).select_from(Job).where(_jobs.c.state == QUEUED))
+
+log = structlog.get_logger(__name__)
+
+
+def sweep() -> None:
+    """Give up attempts whose lease has run out, and wake the workers for queued jobs that they do not know of."""
+    with transaction(is_read=False):
+        for job in lifecycle.expired():
+            moved = lifecycle.expire(job)
+            if moved is not None:
+                log.warning("job lost its worker", job_id=str(job.id), attempt=job.attempt, state=moved.state)
+                follow(moved)
+        if _wake_ups_are_missing():
+            for row in _overlooked.rows({}):
+                submission.start(JobRow(*row))
+        commit()
+
+
+def follow(job: JobRow) -> None:
+    """What the end of an attempt brings about: another one, or another job."""
+    if job.state == QUEUED:
+        submission.start(job)
+    elif job.runs_again:
+        submission.again(job)
+
+
+def _wake_ups_are_missing() -> bool:
+    """Whether Redis holds fewer than there are queued jobs; those that wait for a slot are not woken twice."""
+    ((queued,),) = _queued.rows({})
+    return bool(queued) and int(connect(current_app.config["REDIS_URL"], timeout=2).llen(JOBS_QUEUE)) < queued
+
+
+def prune(older_than: timedelta) -> int:
+    """Delete a batch of jobs that ended longer ago than this, with their events; how many."""
+    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than).limit(BATCH)
+    with transaction(is_read=False):
+        statement = delete(Job).where(_jobs.c.id.in_(old.with_for_update(skip_locked=True)))
+        gone = connection().execute(statement).rowcount
+        commit()
+    return gone

@@ -1,0 +1,168 @@
+"""The process that decodes: its limits are kept, its end is one error, and it leaves nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.images import pixels
+from app.images.picture import Broken, Picture, TooCostly
+from app.images.pixels import USER_SIZES, Limits, Size, make_variants
+from tests.images.pictures import Image, encode, flag
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENT = Limits(processor_seconds=60, seconds=60)
+ENDLESS = [Size("huge", 4000, 4000, crops=True, format="webp")] * 50
+"""A minute of work from a small image."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No file, with or without a name, and no process."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    children = _children(os.getpid())
+    yield
+    assert list(tmp_path.iterdir()) == []
+    assert not [file for file in _open_files(os.getpid()) if str(tmp_path) in file]
+    assert _children(os.getpid()) == children
+
+
+def test_too_much_memory_is_refused() -> None:
+    deep = Image.black(5000, 5000, bands=4).cast("ushort").copy(interpretation="rgb16")
+    content = encode(deep, "png", bitdepth=16, interlace=True)
+
+    with pytest.raises(TooCostly):
+        make_variants(content, USER_SIZES, replace(PATIENT, memory=256 * 2**20))
+
+
+def test_too_much_processor_time_is_refused() -> None:
+    with pytest.raises(TooCostly):
+        make_variants(encode(flag(), "png"), ENDLESS, replace(PATIENT, processor_seconds=1))
+
+
+def test_too_much_time_is_refused() -> None:
+    with pytest.raises(TooCostly):
+        make_variants(encode(flag(), "png"), ENDLESS, replace(PATIENT, seconds=0.5))
+
+
+def test_too_much_output_is_refused() -> None:
+    with pytest.raises(TooCostly):
+        make_variants(encode(flag(), "png"), USER_SIZES, replace(PATIENT, output=1000))
+
+
+@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_a_crash_is_refused(how: signal.Signals, wait_until: Callable[..., Any]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make_variants, encode(flag(), "png"), ENDLESS, PATIENT)
+        os.kill(_decoder_of(os.getpid(), wait_until), how)
+
+        with pytest.raises(TooCostly):
+            making.result(timeout=30)
+
+
+def test_being_stopped_with_the_service_is_no_fault_of_the_image(wait_until: Callable[..., Any]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make_variants, encode(flag(), "png"), ENDLESS, PATIENT)
+        os.kill(_decoder_of(os.getpid(), wait_until), signal.SIGTERM)
+
+        with pytest.raises(RuntimeError, match="the decoder ended with -15"):
+            making.result(timeout=30)
+
+
+def test_a_decoder_that_cannot_start_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "_PROGRAM", (sys.executable, "-c", "import no_such_module"))
+
+    with pytest.raises(RuntimeError, match="no_such_module"):
+        make_variants(encode(flag(), "png"), USER_SIZES)
+
+
+def test_the_decoder_ends_with_the_worker_that_started_it(wait_until: Callable[..., Any]) -> None:
+    program = "from tests.images.test_decoder import *\nmake_variants(encode(flag(), 'png'), ENDLESS, PATIENT)\n"
+    worker = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    try:
+        decoder = _decoder_of(worker.pid, wait_until)
+    finally:
+        worker.kill()
+        worker.wait()
+
+    wait_until(lambda: not _is_running(decoder), what="the decoder is gone")
+
+
+def test_the_decoder_gets_no_secret(monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]) -> None:
+    monkeypatch.setenv("SECRET_KEY", "not for decoders")
+    content = encode(flag(), "png")
+
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make_variants, content, ENDLESS, PATIENT)
+        decoder = _decoder_of(os.getpid(), wait_until)
+        seen = _proc(decoder, "environ") + _proc(decoder, "cmdline")
+        files = _open_files(decoder)
+        os.kill(decoder, signal.SIGKILL)
+        making.exception(timeout=30)
+
+    assert "decoder.py" in seen
+    assert "not for decoders" not in seen
+    assert not [file for file in files if "deleted" not in file and not file.startswith(("anon_inode:", "/dev/"))]
+
+
+@pytest.mark.parametrize("form", ["svg", "gif", "jpeg"])
+def test_only_the_loader_of_the_inspected_format_reads(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = {
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg' width='80' height='40'/>",
+        "gif": flag().gifsave_buffer(),
+        "jpeg": encode(flag(), "jpeg"),
+    }[form]
+    taken_for_png = Picture("png", 80, 40, is_progressive=False, frames=1, end=len(content))
+    monkeypatch.setattr(pixels, "inspect", lambda _: taken_for_png)
+
+    with pytest.raises(Broken):
+        make_variants(content, USER_SIZES)
+
+
+def test_a_size_that_is_not_the_inspected_one_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encode(flag(), "jpeg")
+    other = replace(pixels.inspect(content), width=8)
+    monkeypatch.setattr(pixels, "inspect", lambda _: other)
+
+    with pytest.raises(Broken):
+        make_variants(content, USER_SIZES)
+
+
+def _decoder_of(parent: int, wait_until: Callable[..., Any]) -> int:
+    """The decoder that this process has started, once it works within its limits."""
+
+    def limited() -> list[int]:
+        return [child for child in _children(parent) if str(PATIENT.memory) in _proc(child, "limits")]
+
+    found: list[int] = wait_until(limited, what="a decoder at work")
+    return found[0]
+
+
+def _children(parent: int) -> list[int]:
+    threads = Path(f"/proc/{parent}/task").iterdir()
+    return [int(child) for thread in threads for child in _proc(parent, f"task/{thread.name}/children").split()]
+
+
+def _open_files(process: int) -> list[str]:
+    with os.scandir(f"/proc/{process}/fd") as entries:
+        return [os.readlink(entry.path) for entry in entries]
+
+
+def _is_running(process: int) -> bool:
+    return _proc(process, "stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
+
+
+def _proc(process: int, name: str) -> str:
+    """What the kernel says of this process; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{process}/{name}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,687 @@
+"""The way out: whatever an address says it is, and however the other side behaves."""
+
+import contextlib
+import gzip
+import logging
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import orjson
+import pytest
+import trustme
+from flask import Flask
+
+import config
+from app import http_client
+from app.http_client import Failed, Fetched, OutboundError, Refused, TimedOut, TooLarge, fetch, post
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+Behaviour = Callable[[socket.socket], None]
+
+
+def answering(*parts: bytes) -> Behaviour:
+    """Send this and hang up."""
+    return lambda connection: connection.sendall(b"".join(parts))
+
+
+class Receiver:
+    """A real server that reads one request and then behaves as it is told."""
+
+    def __init__(self, host: str = "", behave: Behaviour | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self.behave, self.tls = behave or answering(OK), tls
+        self.connections = 0
+        self.requests: list[bytes] = []
+        family = socket.AF_INET if host else socket.AF_INET6
+        self.listener = socket.create_server((host, 0), family=family, dualstack_ipv6=not host)
+        self.port = int(self.listener.getsockname()[1])
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):  # the listener is closed at the end of the test
+            while True:
+                connection, _ = self.listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        # The client may hang up, or not like our certificate.
+        with (
+            contextlib.suppress(OSError),
+            self.tls.wrap_socket(connection, server_side=True) if self.tls else connection as stream,
+        ):
+            self.requests.append(_request(stream))
+            self.behave(stream)
+
+
+def _request(stream: socket.socket) -> bytes:
+    """The head, and the body unless it is a large one."""
+    read = b""
+    while (end := read.find(b"\r\n\r\n") + 4) < 4 and (more := stream.recv(65536)):
+        read += more
+    announced = re.search(rb"\r\nContent-Length: (\d{1,4})\r\n", read[:end])
+    while announced and len(read) < end + int(announced[1]) and (more := stream.recv(65536)):
+        read += more
+    return read
+
+
+@pytest.fixture
+def receivers() -> Iterator[Callable[..., Receiver]]:
+    """`receivers(host, behave)` starts one on a free port; without a host on every address of this machine."""
+    started: list[Receiver] = []
+
+    def start(*arguments: Any, **more: Any) -> Receiver:
+        started.append(Receiver(*arguments, **more))
+        return started[-1]
+
+    yield start
+    for receiver in started:
+        # Wakes the thread that accepts, which `close` alone does not.
+        with contextlib.suppress(OSError):
+            receiver.listener.shutdown(socket.SHUT_RDWR)
+        receiver.listener.close()
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
+    """`outside(**settings)` makes an app of these settings the current one."""
+    with contextlib.ExitStack() as stack:
+
+        def enter(**settings: str) -> Flask:
+            app = Flask(__name__)
+            app.config.update(config.read({"APP_ENV": "testing", "VAR_DIR": str(tmp_path), **settings}))
+            stack.enter_context(app.app_context())
+            return app
+
+        yield enter
+
+
+@pytest.fixture
+def inside(outside: Callable[..., Flask]) -> Flask:
+    """This machine may be reached."""
+    return outside(OUTBOUND_ALLOW="127.0.0.0/8, ::1/128")
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
+    """What each name means, look-up by look-up; the last meaning stays. Numbers are read as always."""
+    meanings: dict[str, list[list[str]]] = {}
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *arguments: Any, **more: Any) -> list[Any]:
+        name = host.decode("ascii") if isinstance(host, bytes) else host
+        if name not in meanings:
+            return real(host, port, *arguments, **{**more, "flags": more.get("flags", 0) | socket.AI_NUMERICHOST})
+        meaning = meanings[name].pop(0) if len(meanings[name]) > 1 else meanings[name][0]
+        return [(0, socket.SOCK_STREAM, 6, "", (address, port or 0)) for address in meaning]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return meanings
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is a second."""
+    monkeypatch.setattr(http_client, "TOTAL_SECONDS", 1.0)
+
+
+def test_get_brings_status_headers_and_content(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=answering(b"HTTP/1.1 404 Gone\r\nX-Word: hi\r\nContent-Length: 5\r\n\r\nhello"))
+
+    answer = fetch(f"{receiver.url}/path?query=1#fragment", headers={"X-Ours": "1"})
+
+    assert (answer.status, answer.headers["x-word"], answer.content) == (404, "hi", b"hello")
+    request = receiver.requests[0]
+    assert request.startswith(b"GET /path?query=1 HTTP/1.1\r\n")
+    assert f"Host: 127.0.0.1:{receiver.port}\r\n".encode() in request
+    assert b"X-Ours: 1\r\n" in request
+    assert b"Accept-Encoding: identity\r\n" in request
+    assert b"User-Agent: open-event-api-server (+http://127.0.0.1:5000)\r\n" in request
+
+
+def test_post_sends_bytes_or_json(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers()
+
+    post(receiver.url, content=b"bytes", headers={"Content-Type": "text/plain"})
+    post(receiver.url, json={"a": [1, "ä"]})
+
+    plain, document = receiver.requests
+    assert plain.startswith(b"POST / HTTP/1.1\r\n")
+    assert plain.endswith(b"\r\n\r\nbytes")
+    assert b"Content-Type: application/json\r\n" in document
+    assert orjson.loads(document.partition(b"\r\n\r\n")[2]) == {"a": [1, "ä"]}
+
+
+def test_a_redirect_is_an_answer_and_not_followed(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    private = receivers("127.0.0.2")
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2:%d/\r\nContent-Length: 0\r\n\r\n" % private.port
+    receiver = receivers("127.0.0.1", answering(redirect))
+
+    assert fetch(receiver.url).status == 302
+    assert private.connections == 0
+
+
+def test_cookies_are_not_kept(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=answering(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"))
+
+    fetch(receiver.url)
+    fetch(receiver.url)
+
+    assert b"cookie" not in receiver.requests[1].lower()
+
+
+def test_the_environment_names_no_proxy_and_no_password(
+    inside: Flask, receivers: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proxy, receiver = receivers("127.0.0.2"), receivers("127.0.0.1")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.2:{proxy.port}")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    fetch(receiver.url)
+
+    assert proxy.connections == 0
+    assert b"authorization" not in receiver.requests[0].lower()
+
+
+def test_nothing_of_the_address_is_logged(
+    inside: Flask, receivers: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    fetch(f"{receivers().url}/hunter2")
+
+    assert caplog.text == ""
+
+
+# What is said about the content
+
+
+def test_an_answer_of_the_largest_size_is_whole(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=answering(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n", b"x" * 65536))
+
+    assert len(fetch(receiver.url).content) == 65536
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 99999999", b"Content-Length: 65537", b"X-Until: the end"])
+def test_a_larger_answer_is_cut(inside: Flask, receivers: Callable[..., Receiver], head: bytes) -> None:
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 201 Created\r\n" + head + b"\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 65536)
+
+    receiver = receivers(behave=behave)
+
+    with pytest.raises(TooLarge, match="larger than 65536 bytes") as refused:
+        fetch(receiver.url)
+
+    assert (refused.value.answer.status, len(refused.value.answer.content)) == (201, 65536)
+
+
+def test_the_caller_may_want_more(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=answering(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n", b"x" * 300000))
+
+    assert len(fetch(receiver.url, largest=300_000).content) == 300_000
+    with pytest.raises(TooLarge):
+        fetch(receiver.url, largest=299_999)
+
+
+def test_a_bomb_is_not_unpacked(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    receiver = receivers(behave=answering(head, bomb))
+
+    assert fetch(receiver.url, largest=len(bomb)).content == bomb
+    with pytest.raises(TooLarge) as refused:
+        fetch(receiver.url, largest=1000)
+    assert refused.value.answer.content == bomb[:1000]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"hello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFFFFF\r\nhello",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 100_000 + b"\r\n",
+        b"HTTP/1.1 999999 OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x16\x03\x01\x00\xff\xfe" * 100,
+    ],
+)
+def test_what_is_not_whole_http_fails(inside: Flask, receivers: Callable[..., Receiver], answer: bytes) -> None:
+    receiver = receivers(behave=answering(answer))
+
+    with pytest.raises(Failed):
+        fetch(receiver.url)
+
+
+def test_what_comes_after_the_announced_length_is_not_read(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    assert fetch(receivers(behave=answering(OK, b"and more")).url).content == b"ok"
+
+
+def test_a_port_that_nobody_listens_on_fails(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers("127.0.0.1")
+
+    with pytest.raises(Failed):
+        fetch(f"http://127.0.0.9:{receiver.port}/")
+    with pytest.raises(Failed):
+        fetch("http://127.0.0.1:0/")
+
+
+# Deadlines
+
+
+def _drip(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+    _forever(connection, b"x")
+
+
+def _drip_headers(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    _forever(connection, b"X: x\r\n")
+
+
+def _drip_interim_answers(connection: socket.socket) -> None:
+    _forever(connection, b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+def _forever(connection: socket.socket, what: bytes) -> None:
+    while True:
+        connection.sendall(what)
+        sleep(0.05)
+
+
+def _say_nothing(connection: socket.socket) -> None:
+    connection.settimeout(10)
+    connection.recv(1)
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("behave", [_drip, _drip_headers, _drip_interim_answers, _say_nothing])
+def test_the_deadline_is_for_all_of_it(inside: Flask, receivers: Callable[..., Receiver], behave: Behaviour) -> None:
+    receiver = receivers(behave=behave)
+    started = monotonic()
+
+    with pytest.raises(TimedOut):
+        fetch(receiver.url)
+
+    assert 0.9 < monotonic() - started < 2
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_receiver_that_does_not_read_does_not_hold_us(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    def sip(connection: socket.socket) -> None:
+        while connection.recv(1000):
+            sleep(0.05)
+
+    receiver = receivers(behave=sip)
+    started = monotonic()
+
+    with pytest.raises(TimedOut):
+        post(receiver.url, content=bytes(50_000_000))
+
+    assert monotonic() - started < 2
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_handshake_that_never_ends_does_not_hold_us(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=_say_nothing)
+    started = monotonic()
+
+    with pytest.raises(TimedOut):
+        fetch(f"https://127.0.0.1:{receiver.port}/")
+
+    assert monotonic() - started < 2
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_name_server_that_hangs_does_not_hold_us(inside: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30) and [])
+    started = monotonic()
+
+    with pytest.raises(TimedOut):
+        fetch("http://slow.example.com/")
+
+    assert monotonic() - started < 2
+    over.set()
+
+
+def test_a_connection_that_is_not_answered_is_given_up_early(inside: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "CONNECT_SECONDS", 0.3)
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # nobody accepts: the kernel answers no more of them
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        started = monotonic()
+
+        with pytest.raises(TimedOut):
+            fetch(f"http://127.0.0.1:{full.getsockname()[1]}/")
+
+    assert monotonic() - started < 1.5
+
+
+# Where it goes
+
+HOSTS = [
+    "127.0.0.1",
+    "127.1",
+    "127.255.255.254",
+    "2130706433",
+    "0x7f000001",
+    "0x7f.0.0.1",
+    "0x7f.1",
+    "017700000001",
+    "0177.0.0.1",
+    "0177.0.0.01",
+    "127.0.0.1.",
+    "0",
+    "0.0.0.0",  # noqa: S104  # nobody binds to it
+    "00000000",
+    "①②⑦.⓪.⓪.①",
+    "127。0。0。1",  # full stops of another script, which IDNA takes for ours
+    "[::]",
+    "[::1]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::127.0.0.1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[::ffff:0:127.0.0.1]",
+    "[64:ff9b::127.0.0.1]",
+    "[64:ff9b::a9fe:a9fe]",
+    "[64:ff9b:1::7f00:1]",
+    "[2002:7f00:1::]",
+    "[2002:a9fe:a9fe::1]",
+    "[2001:0:7f00:1::1]",
+    "[2001:db8::1]",
+    "[fe80::1]",
+    "[fe80::1%25eth0]",
+    "[fe80::1%eth0]",
+    "[fec0::1]",
+    "[fc00::1]",
+    "[fd00:ec2::254]",
+    "[ff02::1]",
+    "[100::1]",
+    "[5f00::1]",
+    "10.0.0.1",
+    "10.255.255.255",
+    "100.64.0.1",
+    "100.100.100.200",
+    "168.63.129.16",
+    "169.254.169.254",
+    "169.254.170.2",
+    "2852039166",
+    "0xa9fea9fe",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.192",
+    "192.0.2.1",
+    "192.168.0.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "239.255.255.250",
+    "240.0.0.1",
+    "255.255.255.255",
+    "me@127.0.0.1",
+    "public.example.com@127.0.0.1",
+    "public.example.com:80@127.0.0.1",
+    "public.example.com\\@127.0.0.1",
+    "public.example.com%2f@127.0.0.1",
+    "public.example.com%00@127.0.0.1",
+    "127.0.0.1%2f@public.example.com",
+    "localhost",
+    "LOCALHOST",
+    "localhost.",
+    "sub.localhost",
+    "private.example.com",
+    "metadata.google.internal",
+    "mapped.example.com",
+    "translated.example.com",
+    "half.example.com",
+    "other-half.example.com",
+    "",
+    ".",
+    "..",
+    "%",
+    "%31%32%37.0.0.1",
+    "127.0.0.1 ",
+    " 127.0.0.1",
+    "127.0.0.1\t",
+    "127.0.0.1\r\nHost: public.example.com",
+    "127.0.0.1\x00.example.com",
+    "a" * 70 + ".example.com",
+    "[",
+    "[]",
+    "[::1",
+    "[127.0.0.1]",
+    "[::1]:80@[::1]",
+    "\ud800",
+    "127.0.0.1:80:80",
+    "xn--",
+    "xn--a.example.com",
+]
+NAMES = {
+    "localhost": ["127.0.0.1", "::1"],
+    "localhost.": ["127.0.0.1"],
+    "sub.localhost": ["::1"],
+    "private.example.com": ["127.0.0.1"],
+    "metadata.google.internal": ["169.254.169.254"],
+    "mapped.example.com": ["::ffff:127.0.0.1"],
+    "translated.example.com": ["64:ff9b::7f00:1"],
+    "half.example.com": ["93.184.216.34", "127.0.0.1"],
+    "other-half.example.com": ["127.0.0.1", "2606:2800:220:1::1"],
+}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", HOSTS)
+def test_no_private_address_is_reached(
+    outside: Callable[..., Flask],
+    receivers: Callable[..., Receiver],
+    names: dict[str, list[list[str]]],
+    host: str,
+    scheme: str,
+) -> None:
+    outside()
+    names.update({name: [meaning] for name, meaning in NAMES.items()})
+    receiver = receivers()
+
+    for act in (fetch, post):
+        with pytest.raises((Refused, Failed)) as refused:
+            act(f"{scheme}://{host}:{receiver.port}/")  # type: ignore[operator]  # either takes a URL
+        assert isinstance(refused.value, Refused) or "leads nowhere" in str(refused.value)
+
+    assert receiver.connections == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/",
+        "//127.0.0.1/",
+        "127.0.0.1",
+        "http:127.0.0.1",
+        "http:/127.0.0.1/",
+        "http:///127.0.0.1/",
+        "https://",
+        "ftp://93.184.216.34/",
+        "file:///etc/passwd",
+        "gopher://93.184.216.34/",
+        "unix:///run/docker.sock",
+        "http+unix://%2Frun%2Fdocker.sock/",
+        "data:text/plain,hello",
+        "javascript:alert(1)",
+        "https://93.184.216.34:65536/",
+        "https://93.184.216.34:99999999999999999999/",
+        "https://93.184.216.34:-1/",
+        "https://me:hunter2@93.184.216.34/",
+        "https://93.184.216.34/\ud800",
+        "https://93.184.216.34/\x00",
+        "https://93.184.216.34/" + "x" * 100_000,
+    ],
+)
+def test_what_is_no_web_address_is_refused(outside: Callable[..., Flask], url: str) -> None:
+    outside()
+
+    with pytest.raises(Refused) as refused:
+        fetch(url)
+
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "64:ff9b::5db8:d822", "168.63.129.17"]
+)
+def test_a_public_address_is_allowed(
+    outside: Callable[..., Flask], names: dict[str, list[list[str]]], address: str
+) -> None:
+    outside()
+    names["public.example.com"] = [[address]]
+
+    assert http_client._resolved(b"public.example.com") == [address]  # tests do not go there
+
+
+def test_allowed_networks_are_reached_and_no_others(
+    outside: Callable[..., Flask], receivers: Callable[..., Receiver]
+) -> None:
+    outside(OUTBOUND_ALLOW="127.0.0.2/32")
+    receiver = receivers()
+
+    assert fetch(f"http://127.0.0.2:{receiver.port}/").content == b"ok"
+    for host in ("127.0.0.1", "[::1]", "[::ffff:127.0.0.2]", "[64:ff9b::127.0.0.2]"):
+        with pytest.raises(Refused):
+            fetch(f"http://{host}:{receiver.port}/")
+    assert receiver.connections == 1
+
+
+def test_ipv6_is_reached_by_its_own_name(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers()
+
+    assert fetch(f"http://[::1]:{receiver.port}/").content == b"ok"
+    assert f"Host: [::1]:{receiver.port}\r\n".encode() in receiver.requests[0]
+
+
+def test_a_name_that_changes_its_meaning_is_looked_up_once(
+    outside: Callable[..., Flask], receivers: Callable[..., Receiver], names: dict[str, list[list[str]]]
+) -> None:
+    outside(OUTBOUND_ALLOW="127.0.0.2/32")
+    receiver = receivers()
+    names["rebinding.example.com"] = [["127.0.0.2"], ["127.0.0.1"]]
+
+    answer = fetch(f"http://rebinding.example.com:{receiver.port}/")
+
+    assert answer.content == b"ok"
+    assert f"Host: rebinding.example.com:{receiver.port}\r\n".encode() in receiver.requests[0]
+    assert names["rebinding.example.com"] == [["127.0.0.1"]]
+    with pytest.raises(Refused):
+        fetch(f"http://rebinding.example.com:{receiver.port}/")
+    assert receiver.connections == 1
+
+
+def test_the_next_address_is_tried_when_one_cannot_be_connected_to(
+    inside: Flask, receivers: Callable[..., Receiver], names: dict[str, list[list[str]]]
+) -> None:
+    receiver = receivers("127.0.0.3")
+    names["two.example.com"] = [["127.0.0.9", "127.0.0.3"]]
+
+    assert fetch(f"http://two.example.com:{receiver.port}/").content == b"ok"
+
+
+def test_a_request_that_was_sent_is_not_sent_again_elsewhere(
+    inside: Flask, receivers: Callable[..., Receiver], names: dict[str, list[list[str]]]
+) -> None:
+    receiver = receivers(behave=answering(b""))
+    names["two.example.com"] = [["127.0.0.2", "127.0.0.3"]]
+
+    with pytest.raises(Failed):
+        post(f"http://two.example.com:{receiver.port}/", content=b"once")
+
+    assert receiver.connections == 1
+
+
+# TLS
+
+
+@pytest.fixture
+def authority(monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """Whom we trust."""
+    authority = trustme.CA()
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    monkeypatch.setattr(http_client, "_certificates", lambda: trusting)
+    return authority
+
+
+def _serving(authority: trustme.CA, *hosts: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*hosts).configure_cert(context)
+    return context
+
+
+def test_the_certificate_is_for_the_name_not_the_address(
+    inside: Flask, receivers: Callable[..., Receiver], names: dict[str, list[list[str]]], authority: trustme.CA
+) -> None:
+    asked: list[str | None] = []
+    tls = _serving(authority, "hooks.example.com")
+    tls.sni_callback = lambda _socket, name, _context: asked.append(name)
+    receiver = receivers(tls=tls)
+    names.update({name: [["127.0.0.1"]] for name in ("hooks.example.com", "hooks.example.com.", "other.example.com")})
+
+    assert fetch(f"https://hooks.example.com:{receiver.port}/").content == b"ok"
+    assert fetch(f"https://hooks.example.com.:{receiver.port}/").content == b"ok"
+    for host in ("other.example.com", "127.0.0.1"):
+        with pytest.raises(Failed):
+            fetch(f"https://{host}:{receiver.port}/")
+    assert asked == ["hooks.example.com", "hooks.example.com", "other.example.com", None]
+
+
+def test_a_certificate_of_nobody_we_know_fails(
+    inside: Flask, receivers: Callable[..., Receiver], names: dict[str, list[list[str]]]
+) -> None:
+    receiver = receivers(tls=_serving(trustme.CA(), "hooks.example.com"))
+    names["hooks.example.com"] = [["127.0.0.1"]]
+
+    with pytest.raises(Failed):
+        fetch(f"https://hooks.example.com:{receiver.port}/")
+
+    assert receiver.requests == []
+
+
+def test_production_speaks_https_alone(
+    outside: Callable[..., Flask], receivers: Callable[..., Receiver], authority: trustme.CA
+) -> None:
+    app = outside(OUTBOUND_ALLOW="127.0.0.0/8")
+    app.config["APP_ENV"] = "production"
+    receiver = receivers(tls=_serving(authority, "127.0.0.1"))
+
+    with pytest.raises(Refused, match="must begin with https"):
+        fetch(receiver.url)
+    assert fetch(f"https://127.0.0.1:{receiver.port}/").content == b"ok"
+    assert receiver.connections == 1
+
+
+def test_every_error_is_of_one_family() -> None:
+    assert all(issubclass(kind, OutboundError) for kind in (Refused, TimedOut, Failed, TooLarge))
+    assert str(TooLarge(Fetched(200, {}, b"abc"))) == "The answer is larger than 3 bytes."
