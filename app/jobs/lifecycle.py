@@ -134,6 +134,7 @@ _requeue = _moving(
 _beat = Prepared(
     update(Job).where(_held).values(heartbeat_at=func.now(), lease_until=func.now() + _LEASE).returning(_jobs.c.state)
 )
+_holding = Prepared(select(_jobs.c.id).where(_held))
 _ask_again = Prepared(update(Job).where(_jobs.c.id == _ID, _jobs.c.state != QUEUED).values(runs_again=True))
 _begin = Prepared(
     insert(Attempt).values(
@@ -166,6 +167,11 @@ def beat(job: JobRow, lease: timedelta) -> str | None:
     """Say that the attempt lives; the state of the job, None when it is no longer this attempt's."""
     found = _beat.rows({"id": job.id, "attempt": job.attempt, "lease": lease})
     return found[0][0] if found else None
+
+
+def is_held(job_id: UUID, attempt: int) -> bool:
+    """Whether this attempt may still be at work."""
+    return bool(_holding.rows({"id": job_id, "attempt": attempt}))
 
 
 def report(job: JobRow, fraction: float | None, message: str | None, level: str = "info") -> JobRow | None:

@@ -168,12 +168,24 @@ def _end(job: JobRow, write_down: End) -> None:
 @contextmanager
 def _work_dir(job: JobRow) -> Iterator[Path]:
     """A directory for this attempt alone, gone when it has ended."""
-    path = Path(current_app.config["VAR_DIR"]) / "work" / f"{job.id}-{job.attempt}"
+    work = Path(current_app.config["VAR_DIR"]) / "work"
+    _tidy(work)
+    path = work / f"{job.id}-{job.attempt}"
     path.mkdir(parents=True, mode=0o700)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _tidy(work: Path) -> None:
+    """Remove what attempts that were killed have left on this machine."""
+    for path in work.glob("*-*-*-*-*-*"):
+        job_id, _, attempt = path.name.rpartition("-")
+        with transaction(is_read=True):
+            is_held = lifecycle.is_held(UUID(job_id), int(attempt))
+        if not is_held:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class Heart:

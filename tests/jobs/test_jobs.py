@@ -1,0 +1,174 @@
+"""Jobs in this process: what is refused, found again, ended, and swept up."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select, text
+
+from app.database import commit, connection, transaction
+from app.errors import Errors, Unprocessable
+from app.jobs import lifecycle, running, submission, sweep
+from app.jobs.models import Artifact, Job, JobEvent
+from app.storage import current_storage
+from tests.background import entries
+from tests.jobs import kinds  # noqa: F401  # declares them
+from tests.jobs.written import read, written
+from tests.world import World
+
+
+@pytest.fixture
+def here(app: Flask) -> Iterator[Flask]:
+    """The context of the app."""
+    with app.app_context():
+        yield app
+
+
+def submitted(kind: str, parameters: dict[str, Any] | None = None, owner_id: int | None = None) -> submission.Submitted:
+    """Commit a job."""
+    with transaction(is_read=False):
+        made = submission.submit(kind, parameters or {}, trigger="api", owner_id=owner_id)
+        commit()
+    return made
+
+
+def run(job_id: UUID) -> None:
+    """What a worker does."""
+    running.run(job_id, "tests")
+
+
+def test_a_job_that_cannot_be_done_says_why_and_leaves_nothing_lying(here: Flask) -> None:
+    job_id = submitted("tests-fail").job.id
+    killed = Path(here.config["VAR_DIR"]) / "work" / f"{job_id}-0"
+    killed.mkdir(parents=True)
+
+    run(job_id)
+
+    assert os.listdir(killed.parent) == []
+    job = read(here, job_id)
+    assert (job.state, job.error) == ("failed", {"code": "no-output", "detail": "There is nothing to make."})
+
+
+def test_a_job_that_breaks_tells_its_owner_nothing_of_the_inside(here: Flask) -> None:
+    job_id = submitted("tests-fail", {"breaks": True}).job.id
+
+    run(job_id)
+
+    job = read(here, job_id)
+    assert (job.error or {})["code"] == "failed"
+    assert "not for everybody" not in str(job)
+
+
+def test_a_file_is_replaced_by_the_next_of_its_name(here: Flask) -> None:
+    job_id = submitted("tests-make").job.id
+
+    run(job_id)
+
+    (made,) = written(here, Artifact, job_id)
+    assert (made.name, made.size, made.partial) == ("made.json", 2, False)
+    assert current_storage().read(made.stored_as) == b"[]"
+
+
+def test_whoever_is_woken_how_often_runs_a_job_once(here: Flask) -> None:
+    job_id = submitted("sleep", {"seconds": 0}).job.id
+
+    run(job_id)
+    run(job_id)
+
+    assert read(here, job_id).attempt == 1
+
+
+def test_the_same_work_is_done_once_for_one_owner(here: Flask, world: World) -> None:
+    first = submitted("sleep-once", {"seconds": 0, "steps": 2})
+
+    assert submitted("sleep-once", {"steps": 2, "seconds": 0}).job.id == first.job.id
+    run(first.job.id)
+    again = submitted("sleep-once", {"seconds": 0, "steps": 2})
+    assert (again.job.id, again.is_new) == (first.job.id, False)
+    assert submitted("sleep-once", {"seconds": 0}).is_new
+    assert submitted("sleep-once", {"seconds": 0, "steps": 2}, world.owner.id).is_new
+    assert len([entry for entry in entries(here) if entry.consumer == submission.START]) == 3
+
+
+def test_what_is_asked_for_while_it_runs_is_run_once_more(here: Flask) -> None:
+    first = submitted("sleep-single-flight", {"seconds": 0}).job
+    assert submitted("sleep-single-flight", {"seconds": 0}).job.id == first.id
+    with transaction(is_read=False):
+        claimed = lifecycle.claim(first.id, "tests", running._lease())
+        commit()
+    assert claimed is not None
+    assert not submitted("sleep-single-flight", {"seconds": 0}).is_new
+
+    running._end(claimed, lambda: lifecycle.succeed(claimed, None))
+
+    with transaction(is_read=True):
+        states = [row.state for row in connection().execute(select(Job.__table__).order_by(Job.id))]
+    assert states == ["succeeded", "queued"]
+
+
+def test_a_queued_job_is_canceled_at_once_and_never_begun(here: Flask) -> None:
+    job_id = submitted("sleep", {"seconds": 0}).job.id
+    with transaction(is_read=False):
+        asked = lifecycle.cancel(job_id)
+        assert lifecycle.cancel(job_id) is None
+        commit()
+
+    run(job_id)
+
+    assert asked is not None
+    assert (asked.state, read(here, job_id).attempt) == ("canceled", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "expected"),
+    [
+        ("fly", {}, {"/data/attributes/kind"}),
+        ("sleep", {}, {"/data/attributes/parameters/seconds"}),
+        ("sleep", {"seconds": "x"}, {"/data/attributes/parameters/seconds"}),
+        ("sleep", {"seconds": 1, "mi/nutes": 1}, {"/data/attributes/parameters/mi~1nutes"}),
+        ("sleep", {"seconds": 1, "x": "x" * 70_000}, {"/data/attributes/parameters"}),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_place(
+    here: Flask, kind: str, parameters: dict[str, Any], expected: set[str]
+) -> None:
+    with pytest.raises((Unprocessable, Errors)) as caught, transaction(is_read=False):
+        submission.submit(kind, parameters, trigger="api", owner_id=None)
+
+    refused = getattr(caught.value, "errors", [caught.value])
+    assert {error.source["pointer"] for error in refused} == expected
+    assert entries(here) == []
+
+
+def test_a_wake_up_that_was_lost_is_repeated(here: Flask) -> None:
+    job_id = submitted("sleep", {"seconds": 0}).job.id
+    with transaction(is_read=False):
+        connection().execute(text("UPDATE jobs SET queued_at = now() - interval '2 minutes'"))
+        commit()
+
+    sweep.sweep()
+
+    woken = [entry.payload["id"] for entry in entries(here)]
+    assert woken == [str(job_id)] * 2
+
+
+def test_old_jobs_go_with_all_that_belongs_to_them(here: Flask) -> None:
+    job_id = submitted("sleep", {"seconds": 0}).job.id
+    run(job_id)
+    young = submitted("sleep", {"seconds": 0}).job.id
+    run(young)
+    with transaction(is_read=False):
+        connection().execute(
+            text("UPDATE jobs SET finished_at = now() - interval '31 days' WHERE id = :id"), {"id": job_id}
+        )
+        commit()
+
+    assert sweep.prune(running.timedelta(days=30)) == 1
+
+    with transaction(is_read=True):
+        assert connection().scalar(select(func.count()).select_from(Job)) == 1
+        assert connection().scalar(select(func.count()).select_from(JobEvent).where(JobEvent.job_id == job_id)) == 0
