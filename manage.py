@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import config
 from app import embedded, supervisor
-from app.processes import address, machine, var_dir
+from app.processes import address, machine, nodes, var_dir
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -124,14 +124,13 @@ def web() -> None:
 @click.argument("queues", nargs=-1)
 def worker(queues: tuple[str, ...]) -> None:
     """The Celery worker: a node for each queue, or one for those that are named."""
-    from app.worker import run_nodes, run_worker
-
     servers = command_servers()
-    if queues:
-        run_worker(make_app(servers), *queues)
-    else:
+    if not queues:
         os.environ.update(servers)
-        sys.exit(run_nodes([sys.executable, str(ROOT / "manage.py"), "worker"]))
+        sys.exit(nodes.run_nodes([sys.executable, str(ROOT / "manage.py"), "worker"]))
+    from app.worker import run_worker
+
+    run_worker(make_app(servers), *queues)
 
 
 @cli.command()

@@ -22,16 +22,11 @@ from uuid_utils.compat import uuid7
 
 from app.database import Prepared
 from app.extensions import Model, db
+from app.processes.nodes import EVENTS_QUEUE
 from app.signals import event_changed, faq_changed, faq_type_changed, user_changed
 
 CHANNEL = "outbox"
 """The NOTIFY channel the relay listens on."""
-
-EVENTS_QUEUE = "events"
-"""Celery queue of short work: mails, calendars."""
-
-JOBS_QUEUE = "jobs"
-"""Celery queue of long work."""
 
 MAX_TRIES = 40
 """A consumer that fails this often (a day and a half with the back-off below) leaves a dead entry for a person."""

@@ -6,8 +6,6 @@ here prefers to stop early and run again.
 
 import os
 import secrets
-import signal
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +14,9 @@ from flask import Flask
 
 from app.extensions import db
 from app.health.heartbeat import Heartbeat
-from app.outbox import EVENTS_QUEUE, JOBS_QUEUE
-from app.processes.orphans import dying_with_parent, forks_die_with_parent
+from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE
+from app.processes.orphans import forks_die_with_parent
 from app.redis_client import broker_url
-
-QUEUES = (EVENTS_QUEUE, JOBS_QUEUE)
-"""What workers serve, each in a node of its own: long work never keeps a mail waiting."""
 
 NICENESS = 5
 """Of the node for long work."""
@@ -103,24 +98,6 @@ def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]
         "--without-mingle",
         "--without-heartbeat",
     ]
-
-
-def run_nodes(command: Sequence[str]) -> int:
-    """A node for each queue, `command` with its name, until SIGTERM or SIGINT; when one ends, so do all."""
-    nodes = [subprocess.Popen([*command, queue], preexec_fn=dying_with_parent()) for queue in QUEUES]  # noqa: S603  # our own command
-
-    def end(*_: object) -> None:
-        for node in nodes:
-            node.terminate()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    pid, status = os.wait()
-    end()
-    for node in nodes:
-        if node.pid != pid:
-            node.wait()
-    return os.waitstatus_to_exitcode(status)
 
 
 def run_worker(app: Flask, *queues: str) -> None:

@@ -20,9 +20,10 @@ from app import outbox
 from app.extensions import db
 from app.factory import create_app
 from app.outbox import OutboxEntry, consumer
+from app.processes.nodes import QUEUES
 from app.processes.orphans import dying_with_parent, kill_group
 from app.relay import run_relay
-from app.worker import QUEUES, run_worker
+from app.worker import run_worker
 from tests.jobs import kinds  # noqa: F401  # declares them
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,8 +14,8 @@ from flask import Flask
 
 from app.extensions import db
 from app.outbox import CONSUMERS
+from app.processes.nodes import QUEUES
 from app.routes import listed
-from app.worker import QUEUES
 
 ROOT = Path(__file__).resolve().parent.parent
 

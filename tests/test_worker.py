@@ -14,10 +14,11 @@ from sqlalchemy import func, select
 
 from app import embedded
 from app.extensions import db
-from app.outbox import EVENTS_QUEUE, OutboxEntry
+from app.outbox import OutboxEntry
+from app.processes.nodes import EVENTS_QUEUE, QUEUES
 from app.redis_client import broker_url, client_url, connect, limits_url
 from app.users.models import User
-from app.worker import QUEUES, worker_arguments
+from app.worker import worker_arguments
 from tests.background import are_done, entries, lines, order, process
 
 

@@ -3,19 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from jsonschema import Draft202012Validator, FormatChecker
 
 from app.errors import Unprocessable, raise_all
+from app.jobs.context import Running
 from app.jsonapi.body import escaped
-from app.outbox import JOBS_QUEUE
-
-if TYPE_CHECKING:
-    from app.jobs.running import Running
+from app.processes.nodes import JOBS_QUEUE
 
 Dedupe = Literal["once", "single-flight", "none"]
-Run = Callable[["Running"], Mapping[str, Any] | None]
+Run = Callable[[Running], Mapping[str, Any] | None]
 
 LARGEST_PARAMETERS = 65_536
 """Bytes of the parameters as JSON."""

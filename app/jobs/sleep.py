@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from app.jobs.context import Running
 from app.jobs.kinds import job_kind
-from app.jobs.running import Running
 
 PARAMETERS: dict[str, Any] = {
     "type": "object",

@@ -10,7 +10,7 @@ from app.database import Prepared, commit, connection, transaction
 from app.jobs import lifecycle, submission
 from app.jobs.models import QUEUED, Job
 from app.jobs.records import JobRow
-from app.outbox import JOBS_QUEUE
+from app.processes.nodes import JOBS_QUEUE
 from app.redis_client import connect
 
 OVERLOOKED = timedelta(seconds=60)

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from app.jobs import running
 from app.jobs.submission import START
-from app.outbox import JOBS_QUEUE, wake_up
+from app.outbox import wake_up
+from app.processes.nodes import JOBS_QUEUE
 
 
 @wake_up(START, queue=JOBS_QUEUE)

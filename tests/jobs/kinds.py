@@ -7,8 +7,8 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
+from app.jobs.context import JobFailed, Running
 from app.jobs.kinds import job_kind
-from app.jobs.running import JobFailed, Running
 
 ANYTHING: dict[str, Any] = {"type": "object"}
 

@@ -1,0 +1,80 @@
+"""What the function of a kind is given, and how it learns that it must end."""
+
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from app.database import commit, transaction
+from app.jobs import artifacts, lifecycle
+from app.jobs.records import JobRow
+
+REPORTS_A_SECOND = 2
+"""Stored events of one attempt; what is said more often is not kept."""
+
+
+class Canceled(Exception):
+    """Somebody asked the job to end."""
+
+
+class LeaseLost(Exception):
+    """The job belongs to another attempt now, or has ended: nothing may be written any more."""
+
+
+class JobFailed(Exception):
+    """The job cannot be done; what it says is shown to its owner."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+class Running:
+    """What the function of a kind is given: its job, a directory of its own, and a way to say how far it is."""
+
+    def __init__(self, job: JobRow, work_dir: Path) -> None:
+        self.job = job
+        self.work_dir = work_dir
+        self.ends: type[Exception] | None = None
+        """Why the attempt must end, once it must."""
+        self._told_to_end = threading.Event()
+        self._reported_at = 0.0
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As they were checked when the job was submitted."""
+        return self.job.parameters
+
+    def progress(self, fraction: float | None = None, message: str | None = None, *, level: str = "info") -> None:
+        """Say how far it is, 0 to 1, and what it does; raises Canceled or LeaseLost when it must end."""
+        self.check()
+        now = time.monotonic()
+        if now - self._reported_at < 1 / REPORTS_A_SECOND and level == "info":
+            return
+        self._reported_at = now
+        kept = fraction if fraction is None else min(max(fraction, 0.0), 1.0)
+        with transaction(is_read=False):
+            lifecycle.report(self.job, kept, message, level)
+            commit()
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but not when it must end."""
+        self._told_to_end.wait(seconds)
+        self.check()
+
+    def end(self, why: type[Exception]) -> None:
+        """Let the function end at its next report, with Canceled or LeaseLost."""
+        self.ends = why
+        self._told_to_end.set()
+
+    def check(self) -> None:
+        """Raise Canceled or LeaseLost when it must end."""
+        if self.ends is not None:
+            raise self.ends
+
+    def publish(self, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False) -> None:
+        """Keep a file that was made, in place of another of this name; from now on it can be fetched."""
+        self.check()
+        if not artifacts.publish(self.job, name, content, media_type, partial=partial):
+            raise LeaseLost
