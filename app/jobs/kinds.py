@@ -10,7 +10,6 @@ from jsonschema import Draft202012Validator, FormatChecker
 from app.errors import Unprocessable, raise_all
 from app.jobs.context import Running
 from app.jsonapi.body import escaped
-from app.processes.nodes import JOBS_QUEUE
 
 Dedupe = Literal["once", "single-flight", "none"]
 Run = Callable[[Running], Mapping[str, Any] | None]
@@ -24,8 +23,7 @@ class Kind:
     """A kind of job.
 
     Submitted again with the same parameters, `once` joins a job that lives or has succeeded, `single-flight` one that
-    lives (and runs it once more when it is running already), `none` nothing. `on` names topics (`event.updated:name`)
-    whose events start one.
+    lives (and runs it once more when it is running already), `none` nothing.
     """
 
     name: str
@@ -35,8 +33,6 @@ class Kind:
     dedupe: Dedupe = "none"
     time_limit: timedelta = timedelta(minutes=10)
     max_attempts: int = 3
-    queue: str = JOBS_QUEUE
-    on: tuple[str, ...] = ()
     inputs: Callable[[Mapping[str, Any]], str] = field(default=lambda _parameters: "")
     """A digest of what the job will read besides its parameters: other data, another job."""
     in_production: bool = True

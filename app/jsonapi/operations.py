@@ -191,11 +191,7 @@ class _Performer:
 
 def _followed(href: Any) -> Target:
     """What a href like /v1/faqs/1/relationships/faq-type leads to."""
-    match = (
-        re.fullmatch(r"/v1/([a-z-]+)(?:/([^/]+)(?:/relationships/([^/]+))?)?/?", href)
-        if isinstance(href, str)
-        else None
-    )
+    match = HREF.fullmatch(href) if isinstance(href, str) else None
     type_ = type_spelled(match[1]) if match else None
     if match is None or type_ is None:
         raise Unprocessable("This leads to no resource.", pointer="/href")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, False_, Select, True_, select
 
@@ -113,7 +114,7 @@ def plan_for(
     return Plan(resource_type, scope, fields, related)
 
 
-def identifier(relation: Relation, id_: int | None) -> Item | None:
+def identifier(relation: Relation, id_: int | UUID | None) -> Item | None:
     """A resource identifier object, or null."""
     return None if id_ is None else {"type": relation.field.type_, "id": str(id_)}
 
