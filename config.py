@@ -216,6 +216,8 @@ SETTINGS = (
     Setting("WEB_WORKERS", "1", "web processes", _whole(1, 64)),
     Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _whole(2, 200)),
     Setting("JOB_LEASE_SECONDS", "60", "a job whose worker is silent for so long gets another one", _whole(1, 3600)),
+    Setting("MAX_UPLOAD_MB", "20", "MiB an image may have that is sent to us; all other bodies: 1", _whole(1, 20)),
+    Setting("RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _flag),
     Setting("RETENTION_DAYS", "30", "how long finished outbox entries and ended sign-ins are kept", _whole(1, 3650)),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
     Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),

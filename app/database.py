@@ -13,7 +13,20 @@ import orjson
 import psycopg
 from flask import Flask, current_app, g
 from psycopg import RawCursor
-from sqlalchemy import BindParameter, Connection, Delete, Engine, ExceptionContext, Insert, Select, Update, event
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Delete,
+    Engine,
+    ExceptionContext,
+    Insert,
+    NullPool,
+    Select,
+    Update,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
@@ -64,6 +77,28 @@ def install(app: Flask) -> None:
         event.listen(db.engine, "checkout", _refuse_closed)
         event.listen(db.engine, "handle_error", _drop_stale)
         app.extensions["autocommit"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def listener(database_url: str, application_name: str) -> Engine:
+    """Connections that stay open beside the pool, each statement a transaction: for LISTEN."""
+    return create_engine(
+        database_url,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
+        connect_args={"connect_timeout": 3, "tcp_user_timeout": 5000, "application_name": application_name},
+    )
+
+
+def listen(connection: Connection, channel: str) -> None:
+    """From now on `notified` knows of this channel; LISTEN takes no parameters, so the name is one of ours."""
+    connection.execute(text(f"LISTEN {channel}"))
+
+
+def notified(connection: Connection, seconds: float) -> list[str]:
+    """The payloads that have come; nothing yet: the first ones within so many seconds."""
+    driver_connection: Any = connection.connection.driver_connection
+    return [notification.payload for notification in driver_connection.notifies(timeout=seconds, stop_after=1)]
 
 
 def _refuse_closed(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:

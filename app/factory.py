@@ -12,9 +12,14 @@ from app.events import resources as events
 from app.events import tasks as _event_tasks
 from app.extensions import cors, db
 from app.faqs import resources as faqs
+from app.gallery import resources as gallery
+from app.gallery import tasks as _gallery_tasks
 from app.health import routes as health
+from app.images import resize_api, uploads
+from app.images import tasks as _image_tasks
+from app.jobs import resources as jobs
 from app.jobs import sleep as _sleep
-from app.jobs import sweep as jobs
+from app.jobs import sweep, triggers, watching
 from app.jobs import tasks as _job_tasks
 from app.jsonapi import idempotency, operations
 from app.openapi import routes as openapi
@@ -22,9 +27,9 @@ from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
 
-RESOURCES = (users, events, faqs)
+RESOURCES = (users, events, faqs, gallery, jobs)
 CONSUMERS = (_user_tasks, _event_tasks, _job_tasks)
-KINDS = (_sleep,)
+KINDS = (_sleep, _gallery_tasks, _image_tasks)
 
 
 class NoSessions(SessionInterface):
@@ -45,11 +50,13 @@ def create_app(config: dict[str, Any]) -> Flask:
     changes.install(db.session)
     trust_proxies(app)
     outbox.subscribe()
+    triggers.subscribe()
     run_in_background(app)
     storage.install(app)
     health.install(app)
     accept_accounts(app)
     serve_resources(app)
+    take_images(app)
     openapi.install(app)
     docs.install(app)
     return app
@@ -65,8 +72,8 @@ def run_in_background(app: Flask) -> None:
     """The Celery app that consumers' tasks run in, failures to Sentry, and what the relay's sweep deletes."""
     worker.make_celery(app)
     logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
-    relay.sweep_with(app, jobs.sweep)
-    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune, jobs.prune)
+    relay.sweep_with(app, sweep.sweep)
+    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune, sweep.prune)
 
 
 def accept_accounts(app: Flask) -> None:
@@ -81,13 +88,20 @@ def serve_resources(app: Flask) -> None:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # its redirect would go wherever the Host header says
     errors.register(app)
+    watching.install(app)
     blueprint = Blueprint("v1", __name__, url_prefix="/v1")
     api = Api(blueprint=blueprint)
     for package in RESOURCES:
         package.route(api)
     blueprint.add_url_rule("/operations", view_func=operations.OperationsView.as_view("operations"))
     app.register_blueprint(blueprint)
-    cors.init_app(app, resources={r"/(v1|auth)/.*|/openapi\.json": {"origins": list(app.config["CORS_ORIGINS"])}})
+    cors.init_app(app, resources={r"/(v1|auth|api)/.*|/openapi\.json": {"origins": list(app.config["CORS_ORIGINS"])}})
+
+
+def take_images(app: Flask) -> None:
+    """Uploads, and the resize API."""
+    for package in (uploads, resize_api):
+        app.register_blueprint(package.routes)
 
 
 def trust_proxies(app: Flask) -> None:

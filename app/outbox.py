@@ -5,7 +5,7 @@ id to Celery; the consumer's task does the work and closes the row. Redis is onl
 published and lost is published again when its lease runs out.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic, sleep
@@ -23,7 +23,7 @@ from uuid_utils.compat import uuid7
 from app.database import Prepared
 from app.extensions import Model, db
 from app.processes.nodes import EVENTS_QUEUE
-from app.signals import event_changed, faq_changed, faq_type_changed, user_changed
+from app.signals import NOUNS, is_wanted
 
 CHANNEL = "outbox"
 """The NOTIFY channel the relay listens on."""
@@ -72,14 +72,6 @@ class Consumer:
     on: tuple[str, ...]
     act: Callable[[OutboxEntry], None] | None
     """None for a wake-up, which is done when it is published."""
-
-    def wants(self, topic: str, changed: Collection[str]) -> bool:
-        """Whether this topic, with these changed columns, is an order for this consumer."""
-        for pattern in self.on:
-            wanted_topic, _, fields = pattern.partition(":")
-            if wanted_topic == topic and (not fields or not set(fields.split(",")).isdisjoint(changed)):
-                return True
-        return False
 
 
 CONSUMERS: dict[str, Consumer] = {}
@@ -147,7 +139,7 @@ _written = _writing()
 def _receiver(noun: str) -> Callable[..., None]:
     def write_entries(_app: object, **change: Any) -> None:
         topic = f"{noun}.{change['verb']}"
-        wanted = [consumer.name for consumer in CONSUMERS.values() if consumer.wants(topic, change["changed"])]
+        wanted = [consumer.name for consumer in CONSUMERS.values() if is_wanted(consumer.on, topic, change["changed"])]
         if wanted:
             payload = {"id": change["id"], "event_id": change["event_id"], "changed": sorted(change["changed"])}
             _write(wanted, topic, payload)
@@ -156,12 +148,7 @@ def _receiver(noun: str) -> Callable[..., None]:
 
 
 # Made once: a second app in one process subscribes the same functions, which Blinker does not call twice.
-RECEIVERS = (
-    (user_changed, _receiver("user")),
-    (event_changed, _receiver("event")),
-    (faq_type_changed, _receiver("faq-type")),
-    (faq_changed, _receiver("faq")),
-)
+RECEIVERS = [(signal, _receiver(noun)) for noun, signal in NOUNS.items()]
 
 
 def subscribe() -> None:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -18,11 +17,12 @@ from flask import Flask
 from kombu.exceptions import OperationalError as BrokerError
 from psycopg import Error as DriverError
 from redis import RedisError
-from sqlalchemy import CheckConstraint, Connection, NullPool, SmallInteger, create_engine, func, select, text, update
+from sqlalchemy import CheckConstraint, Connection, SmallInteger, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.database import listen, listener, notified
 from app.extensions import Model
 from app.outbox import CHANNEL, CONSUMERS, OutboxEntry
 from app.redis_client import connect
@@ -88,14 +88,7 @@ class Relay:
         self.sweep_seconds = min(SWEEP_SECONDS, app.config["JOB_LEASE_SECONDS"])
         self.celery: Celery = app.extensions["celery"]
         self.redis = connect(app.config["REDIS_URL"], timeout=2)
-        # Connections of its own, not the pool of a web process; each statement is a transaction.
-        self.engine = create_engine(
-            app.config["DATABASE_URL"],
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
-            connect_args={"connect_timeout": 3, "tcp_user_timeout": 5000, "application_name": "open-event-relay"},
-        )
+        self.engine = listener(app.config["DATABASE_URL"], "open-event-relay")
 
     def run(self) -> None:
         """Publish until told to stop."""
@@ -125,12 +118,12 @@ class Relay:
 
     def _publish(self) -> None:
         with self.engine.connect() as connection:
-            connection.execute(text(f"LISTEN {CHANNEL}"))
+            listen(connection, CHANNEL)
             while not self.stop.is_set():
                 self.turned_at = time.monotonic()
                 try:
                     if self._publish_batch(connection) < BATCH:
-                        _wait_for_notification(connection)
+                        notified(connection, POLL_SECONDS)
                 except REDIS_ERRORS as error:
                     log.warning("relay cannot publish", error=type(error).__name__)
                     self.stop.wait(POLL_SECONDS)
@@ -224,9 +217,3 @@ def _give_back(connection: Connection, entry_ids: Sequence[UUID]) -> None:
 def _close(connection: Connection, entry_ids: Sequence[UUID]) -> None:
     """What was a wake-up only is done."""
     connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(done_at=func.now()))
-
-
-def _wait_for_notification(connection: Connection) -> None:
-    driver_connection: Any = connection.connection.driver_connection
-    for _ in driver_connection.notifies(timeout=POLL_SECONDS, stop_after=1):
-        continue

@@ -5,6 +5,8 @@ created, updated, deleted or restored; `changed` is the frozenset of column name
 `(app, **kwargs)`, writes to this transaction only and touches nothing outside: what was sent may still roll back.
 """
 
+from collections.abc import Collection, Iterable
+
 from blinker import Namespace
 
 signals = Namespace()
@@ -20,3 +22,15 @@ faq_type_changed = signals.signal("faq-type-changed")
 
 faq_changed = signals.signal("faq-changed")
 """A FAQ of the event `event_id` was created, changed, deleted or restored."""
+
+NOUNS = {"user": user_changed, "event": event_changed, "faq-type": faq_type_changed, "faq": faq_changed}
+"""What each signal is about, as topics name it: `event.updated`."""
+
+
+def is_wanted(on: Iterable[str], topic: str, changed: Collection[str]) -> bool:
+    """Whether one of these patterns (`event.created`, `event.updated:name,state`) means this change."""
+    for pattern in on:
+        wanted_topic, _, fields = pattern.partition(":")
+        if wanted_topic == topic and (not fields or not set(fields.split(",")).isdisjoint(changed)):
+            return True
+    return False

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,22 @@ from app.processes.orphans import forks_die_with_parent
 STOP_SECONDS = 10
 """How long requests may take to end after SIGTERM."""
 
-THREADS = 256
+THREADS = 512
 """At most; they are made when they are needed. An open stream holds one, and must not keep requests waiting."""
+
+
+class Server(Granian):  # type: ignore[misc,valid-type]  # its class is chosen at run time
+    """Granian, which waits for open streams to end and tells nobody that they should."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.stopping, self._stop = os.pipe()
+        """Readable in every worker, as nobody reads it, from when the server was told to stop."""
+
+    def signal_handler_interrupt(self, *arguments: Any, **options: Any) -> None:
+        """Told to stop, before any worker is."""
+        os.write(self._stop, b".")
+        super().signal_handler_interrupt(*arguments, **options)
 
 
 def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
@@ -28,7 +43,7 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     forks_die_with_parent()
     # It warns of so many threads at every start; THREADS says why.
     logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
-    Granian(
+    server = Server(
         "app",
         address=settings["HOST"],
         port=settings["PORT"],
@@ -41,4 +56,11 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         respawn_interval=0.2,
         workers_kill_timeout=STOP_SECONDS,
         log_dictconfig=logs.GRANIAN,
-    ).serve(target_loader=make_app, wrap_loader=False)
+    )
+
+    def load() -> Flask:
+        app = make_app()
+        app.extensions["stopping"] = server.stopping
+        return app
+
+    server.serve(target_loader=load, wrap_loader=False)

@@ -196,7 +196,12 @@ def ids_for(path: str, world: World) -> list[str]:
     """One id of each state that a path can name, and one of nothing."""
     if "{id}" not in path:
         return [""]
-    by_type: dict[str, dict[str, int]] = {"events": world.events, "faq-types": world.types, "faqs": world.faqs}
+    by_type: dict[str, dict[str, int]] = {
+        "events": world.events,
+        "faq-types": world.types,
+        "faqs": world.faqs,
+        "event-images": world.images,
+    }
     rows = by_type.get(path.split("/")[2])
     users = [str(world.callers[role].id) for role in ("owner", "stranger")]
     return [*(users if rows is None else (str(rows[state]) for state in EVENTS)), "999999999"]

@@ -27,7 +27,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-TAGS = ["auth", "description", "events", "faq-types", "faqs", "health", "operations", "users"]
+TAGS = ["auth", "description", "event-images", "events", "faq-types", "faqs", "health", "operations", "users"]
 CALLERS = ("owner", "admin", "anonymous")
 SEED = 20260101
 EXAMPLES = 10
@@ -84,7 +84,12 @@ def answers_well(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMo
 
 def ids_of(world: World, state: str) -> dict[str, str]:
     """The ids of an event in this state and of what belongs to it."""
-    ids = {"event": world.events[state], "faq-type": world.types[state], "faq": world.faqs[state]}
+    ids = {
+        "event": world.events[state],
+        "faq-type": world.types[state],
+        "faq": world.faqs[state],
+        "event-image": world.images[state],
+    }
     return {name: str(id_) for name, id_ in {**ids, "user": world.owner.id}.items()}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from werkzeug.test import TestResponse
 from app.events.models import Event, EventRole
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
+from app.gallery.models import EventImage
 from app.users import sign_ins
 from app.users.models import User
 
@@ -60,6 +62,7 @@ TYPES = {
     "event": "event",
     "faq_type": "faq-type",
     "faqs": "faq",
+    "images": "event-image",
     "owner": "user",
     "organizers": "user",
     "coorganizers": "user",
@@ -120,6 +123,7 @@ class World:
     identifiers: dict[str, str]
     types: dict[str, int]
     faqs: dict[str, int]
+    images: dict[str, int]
 
     def __getattr__(self, name: str) -> Caller:
         try:
@@ -157,6 +161,7 @@ def world(app: Flask) -> Iterator[World]:
             for name, event in events.items()
         }
         db.session.add_all(faqs.values())
+        images = {name: _image(name, event) for name, event in events.items()}
         db.session.flush()
         callers = {"anonymous": Caller(client)}
         for name, user in people.items():
@@ -168,6 +173,7 @@ def world(app: Flask) -> Iterator[World]:
             {name: event.identifier for name, event in events.items()},
             {name: each.id for name, each in types.items()},
             {name: each.id for name, each in faqs.items()},
+            {name: each.id for name, each in images.items()},
         )
         db.session.commit()
     return made
@@ -200,6 +206,23 @@ def _event(name: str, owner: User) -> Event:
     )
     db.session.add(event)
     return event
+
+
+def _image(name: str, event: Event) -> EventImage:
+    digest = sha256(name.encode()).hexdigest()
+    image = EventImage(
+        event_id=event.id,
+        name=f"{name}.jpg",
+        stored_as=f"images/{digest}.jpg",
+        media_type="image/jpeg",
+        width=80,
+        height=40,
+        size=1000,
+        sha256=digest,
+        source_sha256=digest,
+    )
+    db.session.add(image)
+    return image
 
 
 def _team(event: Event, people: dict[str, User]) -> None:

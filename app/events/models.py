@@ -16,6 +16,7 @@ from app.users.models import User
 
 if TYPE_CHECKING:
     from app.faqs.models import Faq, FaqType
+    from app.gallery.models import EventImage
 
 
 def new_identifier() -> str:
@@ -137,3 +138,4 @@ class Event(Announced, Model):
     coorganizers: Mapped[list[User]] = relationship(secondary=_members("coorganizer"), viewonly=True, lazy="raise")
     faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")
     faq_types: Mapped[list["FaqType"]] = relationship(viewonly=True, lazy="raise")
+    images: Mapped[list["EventImage"]] = relationship(viewonly=True, lazy="raise")

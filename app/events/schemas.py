@@ -133,6 +133,7 @@ class EventSchema(Schema):
     coorganizers = Relationship("user", many=True)
     faqs = Relationship("faq", many=True, dump_only=True)
     faq_types = Relationship("faq-type", many=True, dump_only=True)
+    images = Relationship("event-image", many=True, dump_only=True)
 
     def check_whole(self, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         starts_at, ends_at = values.get("starts_at"), values.get("ends_at")

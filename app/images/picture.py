@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 Format = Literal["jpeg", "png", "webp"]
 
 MEDIA_TYPES: dict[Format, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+SUFFIXES: dict[Format, str] = {"jpeg": "jpg", "png": "png", "webp": "webp"}
+"""Of the names under which images are stored."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Submitting: parameters checked, the same work found again, a row and its outbox entry in one transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -16,7 +16,7 @@ from app import outbox
 from app.database import Prepared
 from app.errors import Unprocessable
 from app.jobs import lifecycle
-from app.jobs.kinds import KINDS, LARGEST_PARAMETERS, Kind
+from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import LIVE, SUCCEEDED, Job
 from app.jobs.records import JobRow
 
@@ -69,31 +69,31 @@ def submit(
     *,
     trigger: str,
     owner_id: int | None,
-    event_id: int | None = None,
     retry_of_id: UUID | None = None,
+    job_id: UUID | None = None,
     pointer: str = PARAMETERS,
+    authorize: Callable[[Kind], None] = lambda _kind: None,
 ) -> Submitted:
-    """Write a job, or find the one that does this already; 422 with pointers for what cannot run."""
-    kind = KINDS.get(kind_name)
-    if kind is None or not (kind.in_production or current_app.config["APP_ENV"] != "production"):
-        raise Unprocessable("There is no such kind of job.", pointer="/data/attributes/kind", code="unknown-kind")
-    canonical = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)
-    if len(canonical) > LARGEST_PARAMETERS:
-        raise Unprocessable(f"More than {LARGEST_PARAMETERS} bytes.", pointer=pointer)
+    """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
+
+    `authorize` may raise, once the parameters are known to be good: nothing has been read or written then.
+    """
+    kind = kind_named(kind_name)
     kind.check(parameters, pointer)
-    fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, canonical, parameters, owner_id)
-    if fingerprint is not None and (alike := _found(kind, fingerprint)):
+    authorize(kind)
+    fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, parameters, owner_id)
+    if fingerprint is not None and (alike := _found(kind, fingerprint, is_retry=retry_of_id is not None)):
         return Submitted(alike, is_new=False)
     (row,) = _insert.rows(
         {
-            "id": uuid7(),
+            "id": job_id or uuid7(),
             "kind": kind.name,
             "parameters": dict(parameters),
             "trigger": trigger,
             "fingerprint": fingerprint,
             "max_attempts": kind.max_attempts,
             "owner_id": owner_id,
-            "event_id": event_id,
+            "event_id": parameters.get("event") if kind.about_event else None,
             "retry_of_id": retry_of_id,
         }
     )
@@ -102,9 +102,22 @@ def submit(
     return Submitted(job, is_new=True)
 
 
+def kind_named(name: str) -> Kind:
+    """The kind of this name; 422 where this server has none."""
+    kind = KINDS.get(name)
+    if kind is None or not is_offered(kind):
+        raise Unprocessable("There is no such kind of job.", pointer="/data/attributes/kind", code="unknown-kind")
+    return kind
+
+
+def is_offered(kind: Kind) -> bool:
+    """Whether this server runs it: some are for looking and testing only."""
+    return kind.in_production or current_app.config["APP_ENV"] != "production"
+
+
 def again(job: JobRow) -> Submitted:
     """Submit the same once more."""
-    return submit(job.kind, job.parameters, trigger=job.trigger, owner_id=job.owner_id, event_id=job.event_id)
+    return submit(job.kind, job.parameters, trigger=job.trigger, owner_id=job.owner_id)
 
 
 def start(job: JobRow) -> None:
@@ -112,18 +125,19 @@ def start(job: JobRow) -> None:
     outbox.order(START, "job.queued", {"id": str(job.id)})
 
 
-def _fingerprint(kind: Kind, canonical: bytes, parameters: Mapping[str, Any], owner_id: int | None) -> bytes:
+def _fingerprint(kind: Kind, parameters: Mapping[str, Any], owner_id: int | None) -> bytes:
     """What is the same work: kind, parameters, what it reads, and for whom."""
+    canonical = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)
     digest = sha256()
     for part in (kind.name.encode(), canonical, kind.inputs(parameters).encode(), str(owner_id).encode()):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()
 
 
-def _found(kind: Kind, fingerprint: bytes) -> JobRow | None:
+def _found(kind: Kind, fingerprint: bytes, *, is_retry: bool) -> JobRow | None:
     """The job that does, or has done, the same; two submissions at once wait for each other here."""
     _lock.run({"lock": int.from_bytes(fingerprint[:8], "big", signed=True)})
-    statement = _live if kind.dedupe == "single-flight" else _live_or_done
+    statement = _live if is_retry or kind.dedupe == "single-flight" else _live_or_done
     found = statement.rows({"fingerprint": fingerprint})
     if not found:
         return None

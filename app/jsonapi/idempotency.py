@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import Any
 
 from flask import Response, request
@@ -85,7 +86,16 @@ def _replay(kept: Row[Any]) -> Response:
     response = Response(kept.body, status=kept.status, content_type=kept.content_type)
     response.headers["Idempotent-Replayed"] = "true"
     if kept.location is not None:
-        response.headers["Location"] = kept.location
+        locate(response, kept.location)
+    return response
+
+
+def locate(response: Response, location: str) -> Response:
+    """Say where the new resource is; for one that is still in the making also that this is its present state."""
+    response.headers["Location"] = location
+    if response.status_code == HTTPStatus.ACCEPTED:
+        response.headers["Content-Location"] = location
+        response.headers["Retry-After"] = "1"
     return response
 
 

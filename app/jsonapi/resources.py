@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from flask import Response, current_app, request
@@ -11,7 +12,7 @@ from flask_rest_jsonapi_next import ResourceList as LibraryList
 from app.errors import Conflict, NotFound
 from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_changed_resource, read_new_resource
-from app.jsonapi.idempotency import answered_once
+from app.jsonapi.idempotency import answered_once, locate
 from app.jsonapi.permissions import Predicate, anyone
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, WRITE, Query
@@ -51,10 +52,17 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         stored = self.stored(row, reader)
         if stored is None:
             raise NotFound("What it belongs to has just gone away.")  # somebody deleted it, or took our rights
-        link = stored["data"]["links"]["self"]
-        response = answer({**stored, "links": {"self": link}}, 201)
-        response.headers["Location"] = current_app.config["PUBLIC_URL"] + link
-        return response
+        return located(stored, self.status(row))
+
+    def status(self, row: Any) -> HTTPStatus:
+        """What a POST has come to."""
+        return HTTPStatus.CREATED
+
+
+def located(document: Item, status: HTTPStatus) -> Response:
+    """The answer that shows a new resource and says where it is."""
+    link = document["data"]["links"]["self"]
+    return locate(answer({**document, "links": {"self": link}}, status), current_app.config["PUBLIC_URL"] + link)
 
 
 class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same

@@ -192,6 +192,15 @@ class Instant(marshmallow.fields.Field[datetime]):
             raise marshmallow.ValidationError("Must be a time like 2030-05-01T10:00:00+02:00.") from None
 
 
+class Object(marshmallow.fields.Field[dict[str, Any]]):
+    """A JSON object; what may be in it is said elsewhere."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise marshmallow.ValidationError("Must be an object.")
+        return value
+
+
 class Relationship(jsonapi_fields.Relationship):  # type: ignore[misc]  # the library carries no types
     """A relationship to resources of type `type_`.
 

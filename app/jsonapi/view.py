@@ -20,7 +20,6 @@ from app.jsonapi.resource_type import ResourceType, parse_number
 from app.jsonapi.viewer import current_viewer
 from app.jsonapi.writing import DataLayer
 
-BODY_METHODS = frozenset({"POST", "PATCH"})
 LARGEST_ANSWER = 16 * 2**20
 
 
@@ -31,6 +30,8 @@ class View:
     decorators: ClassVar[tuple[Any, ...]] = ()
     families: ClassVar[Mapping[str, frozenset[str]]]
     """The families of query parameters that each method takes."""
+    body_methods: ClassVar[frozenset[str]] = frozenset({"POST", "PATCH"})
+    """Those that come with a document."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -59,7 +60,7 @@ class View:
     def dispatch_request(self, **names: str) -> Response:
         """Negotiate, open the right kind of transaction, answer; what fails leaves nothing behind."""
         check_accept(request.headers)
-        if request.method in BODY_METHODS or request.content_length or request.mimetype == MEDIA_TYPE:
+        if request.method in self.body_methods or request.content_length or request.mimetype == MEDIA_TYPE:
             check_content_type(request.headers)
         handler = getattr(self, "get" if request.method == "HEAD" else request.method.lower())
         with transaction(is_read=request.method in ("GET", "HEAD")):

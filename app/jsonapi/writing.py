@@ -92,6 +92,17 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
 
     def create_object(self, document: ResourceDocument, access: Access) -> Any:
         """Insert the resource of a document; its row, flushed."""
+        data = self.new_values(document, access)
+        self.before_create_object(data, access)
+        row = rows.create(self.type, data)
+        self.after_create_object(row, access)
+        for change in self._replacements(row, document.relationships, access):
+            self.require_relating(row, change.relation, change, access)
+            self._apply(row, change, access)
+        return row
+
+    def new_values(self, document: ResourceDocument, access: Access) -> dict[str, Any]:
+        """The checked values of a new resource, which the caller may create."""
         sent = writable(self.type, document.attributes, {}, access, None)
         data, errors = load(self.type, sent, partial=False)
         errors += document.errors
@@ -102,13 +113,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         access.require(self.type.permissions.create, data)
         raise_all([*errors, *check_whole(self.type, data)])
         self._check_related(data, related)
-        self.before_create_object(data, access)
-        row = rows.create(self.type, data)
-        self.after_create_object(row, access)
-        for change in self._replacements(row, document.relationships, access):
-            self.require_relating(row, change.relation, change, access)
-            self._apply(row, change, access)
-        return row
+        return data
 
     def get_object(self, named: tuple[str, Any] | None, access: Access) -> Any:
         """The visible row whose column has this value, locked for this transaction; None where there is none."""
@@ -234,6 +239,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             relation = self.type.relations[name]
             if relation.local is None or isinstance(linkage, list):
                 continue
+            self._refuse_read_only(relation, pointer or f"/data/relationships/{relation.key}")
             (other,) = (rows.related(relation, [linkage], access) if linkage is not None else ()) or (None,)
             if linkage is not None and other is None:
                 at = pointer or f"/data/relationships/{relation.key}/data"

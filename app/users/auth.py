@@ -83,6 +83,11 @@ def _viewer(access: Access) -> Viewer:
     )
 
 
+def still_knows(viewer: Viewer) -> bool:
+    """Whether somebody who was authenticated before has not logged out, nor been blocked or deleted, since."""
+    return bool(_known.rows({"user_id": viewer.id, "sign_in_id": viewer.sign_in_id}))
+
+
 def _note_access_later(user_id: int) -> None:
     engine = db.engine
 

@@ -6,6 +6,7 @@ import pytest
 
 from app.events.schemas import EventSchema
 from app.faqs.schemas import FaqSchema, FaqTypeSchema
+from app.gallery.schemas import EventImageSchema
 from app.jsonapi.naming import dasherize
 from app.jsonapi.schema import Schema
 from app.users.schemas import UserSchema
@@ -19,6 +20,7 @@ from tests.docs.sources import DIRECTORY
         ("events.apib", EventSchema, {"id"}),
         ("faq-types.apib", FaqTypeSchema, {"id"}),
         ("faqs.apib", FaqSchema, {"id"}),
+        ("event-images.apib", EventImageSchema, {"id"}),
     ],
 )
 def test_a_table_is_complete(file: str, schema: type[Schema], unlisted: set[str]) -> None:
@@ -34,6 +36,7 @@ def test_a_table_is_complete(file: str, schema: type[Schema], unlisted: set[str]
         ("events.apib", EventSchema),
         ("faq-types.apib", FaqTypeSchema),
         ("faqs.apib", FaqSchema),
+        ("event-images.apib", EventImageSchema),
     ],
 )
 def test_what_is_read_only_is_called_so(file: str, schema: type[Schema]) -> None:

@@ -46,6 +46,7 @@ def test_every_group_has_a_table_of_its_parameters() -> None:
         "Events",
         "FAQ Types",
         "FAQs",
+        "Event Images",
         "Operations",
         "Health",
     ]

@@ -96,6 +96,7 @@ class Wire:
             "event": [*world.events.values()],
             "faq": [*world.faqs.values()],
             "faq-type": [*world.types.values()],
+            "event-image": [*world.images.values()],
             "user": [caller.id for caller in world.callers.values() if caller.id],
         }
         self.identifiers = [*world.identifiers.values()]

@@ -53,6 +53,12 @@ FILL = """
            CASE n % 10 WHEN 7 THEN now() END
     FROM generate_series(1, {rows}) n;
 
+    INSERT INTO event_images (id, event_id, name, stored_as, media_type, width, height, size, sha256, source_sha256,
+                              deleted_at)
+    SELECT n, CASE n % 100 WHEN 0 THEN {busy} ELSE n % 5000 END, n || '.jpg', 'images/' || md5(n::text) || '.jpg',
+           'image/jpeg', 800, 600, 100000, md5(n::text), md5(n::text), CASE n % 10 WHEN 7 THEN now() END
+    FROM generate_series(1, {rows}) n;
+
     INSERT INTO sign_ins (id, user_id) SELECT md5(n::text)::uuid, n FROM generate_series(1, {rows}) n;
     INSERT INTO refresh_tokens (token_hash, sign_in_id, expires_at)
     SELECT sha256(n::text::bytea), md5(n::text)::uuid, now() + interval '30 days' FROM generate_series(1, {rows}) n;
@@ -76,12 +82,15 @@ LISTS = {
     "/v1/events/upcoming": 95_000,
     "/v1/events/<id>/faqs": BUSY,
     "/v1/events/<id>/faq-types": BUSY,
+    "/v1/events/<id>/images": BUSY,
     "/v1/events/<id>/organizers": BUSY + 20,
     "/v1/events/<id>/coorganizers": BUSY + 10,
     "/v1/events/<id>/relationships/faqs": BUSY,
     "/v1/events/<id>/relationships/faq-types": BUSY,
+    "/v1/events/<id>/relationships/images": BUSY,
     "/v1/events/<id>/relationships/organizers": BUSY + 20,
     "/v1/events/<id>/relationships/coorganizers": BUSY + 10,
+    "/v1/event-images": BUSY,
     "/v1/faq-types": BUSY,
     "/v1/faq-types/<id>/faqs": BUSY,
     "/v1/faq-types/<id>/relationships/faqs": BUSY,
@@ -96,6 +105,9 @@ ONE = (
     "/v1/events/<id>",
     "/v1/events/<id>/owner",
     "/v1/events/<id>/relationships/owner",
+    "/v1/event-images/<id>",
+    "/v1/event-images/<id>/event",
+    "/v1/event-images/<id>/relationships/event",
     "/v1/faq-types/<id>",
     "/v1/faq-types/<id>/event",
     "/v1/faq-types/<id>/relationships/event",
@@ -121,6 +133,9 @@ QUERIES = (
     "/v1/events?include=organizers,coorganizers",
     "/v1/events/<id>?include=owner,organizers,coorganizers",
     "/v1/events/<id>/faqs?include=event,faq-type",
+    "/v1/events/<id>?include=images",
+    "/v1/events?include=images",
+    "/v1/event-images?include=event.owner",
     "/v1/faq-types?include=event,faqs",
     "/v1/faqs?include=event.owner,faq-type",
     "/v1/users/<id>?include=events",
@@ -130,10 +145,12 @@ QUERIES = (
     f"/v1/faqs?{having('event')}",
     f"/v1/faqs?{having('faq-type')}",
     f"/v1/faq-types?{having('event')}",
+    f"/v1/event-images?{having('event')}",
     "/v1/events?get_trashed=true",
     "/v1/events/<id>/faqs?get_trashed=true",
     "/v1/faqs?get_trashed=true",
     "/v1/faq-types?get_trashed=true",
+    "/v1/event-images?get_trashed=true",
     "/v1/users?get_trashed=true",
 )
 

@@ -16,9 +16,9 @@ from tests.world import World
 def ways_in(world: World) -> Iterator[str]:
     """URLs of every kind that could touch a hidden row."""
     events = [world.events[name] for name in ("draft", "private", "trashed", "published")]
-    includes = "owner,organizers,coorganizers,faqs.faq-type,faq-types"
+    includes = "owner,organizers,coorganizers,faqs.faq-type,faq-types,images.event"
     yield from ("/v1/users", "/v1/users?sort=email", "/v1/faq-types?include=event", "/v1/events/upcoming")
-    for kind in ("events", "faqs", "faq-types"):
+    for kind in ("events", "faqs", "faq-types", "event-images"):
         yield f"/v1/{kind}"
         yield f"/v1/{kind}?sort=id&page[size]=1"
     yield f"/v1/events?include={includes}"
@@ -41,12 +41,13 @@ def ways_in(world: World) -> Iterator[str]:
         yield f"/v1/events?filter={quote(json.dumps([condition]))}"
         yield f"/v1/events?sort=owner.{field}"
     for event in events:
-        for rest in ("", "/owner", "/organizers", "/faqs", "/relationships/owner", f"?include={includes}"):
+        for rest in ("", "/owner", "/organizers", "/faqs", "/images", "/relationships/owner", f"?include={includes}"):
             yield f"/v1/events/{event}{rest}"
     for name in ("draft", "private", "trashed", "published"):
         yield f"/v1/faqs/{world.faqs[name]}/event"
         yield f"/v1/faqs/{world.faqs[name]}?include=event.owner"
         yield f"/v1/faq-types/{world.types[name]}/event"
+        yield f"/v1/event-images/{world.images[name]}?include=event"
     yield f"/v1/users/{world.owner.id}"
     yield f"/v1/users/{world.owner.id}/events?sort=name"
 

@@ -24,13 +24,16 @@ WRITE = {
 @pytest.mark.parametrize("state", READ)
 def test_reading_an_event_and_what_belongs_to_it(world: World, state: str) -> None:
     event, faq_type, faq = world.events[state], world.types[state], world.faqs[state]
+    image = world.images[state]
     paths = [
         f"/v1/events/{event}",
         f"/v1/events/{event}/owner",
         f"/v1/events/{event}/organizers",
         f"/v1/events/{event}/faqs",
         f"/v1/events/{event}/faq-types",
+        f"/v1/events/{event}/images",
         f"/v1/events/{event}/relationships/faqs",
+        f"/v1/events/{event}/relationships/images",
         f"/v1/events/{event}/relationships/owner",
         f"/v1/events/{event}/relationships/coorganizers",
         f"/v1/faq-types/{faq_type}",
@@ -42,6 +45,9 @@ def test_reading_an_event_and_what_belongs_to_it(world: World, state: str) -> No
         f"/v1/faqs/{faq}/faq-type",
         f"/v1/faqs/{faq}/relationships/event",
         f"/v1/faqs/{faq}/relationships/faq-type",
+        f"/v1/event-images/{image}",
+        f"/v1/event-images/{image}/event",
+        f"/v1/event-images/{image}/relationships/event",
     ]
     for role in ROLES:
         for path in paths:
@@ -95,9 +101,14 @@ VISIBLE = {"anonymous": {"published", "others"}, "stranger": {"published", "othe
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("collection", ["events", "faqs", "faq-types"])
+@pytest.mark.parametrize("collection", ["events", "faqs", "faq-types", "event-images"])
 def test_lists_and_their_counts_hold_what_the_role_sees(world: World, role: str, collection: str) -> None:
-    known = {"events": world.events, "faqs": world.faqs, "faq-types": world.types}[collection]
+    known = {
+        "events": world.events,
+        "faqs": world.faqs,
+        "faq-types": world.types,
+        "event-images": world.images,
+    }[collection]
     visible = VISIBLE.get(role, {"published", "draft", "private", "others"})
 
     answer = world.callers[role].get(f"/v1/{collection}")
@@ -155,7 +166,7 @@ def test_handing_an_event_over(world: World, role: str) -> None:
 def test_a_private_event_opens_by_its_identifier_alone(world: World) -> None:
     identifier = world.identifiers["private"]
 
-    answer = world.anonymous.get(f"/v1/events/{identifier}?include=faqs,faq-types")
+    answer = world.anonymous.get(f"/v1/events/{identifier}?include=faqs,faq-types,images")
 
     document = answer.get_json(force=True)
     assert answer.status_code == 200
@@ -163,6 +174,7 @@ def test_a_private_event_opens_by_its_identifier_alone(world: World) -> None:
     assert {(item["type"], int(item["id"])) for item in document["included"]} == {
         ("faq", world.faqs["private"]),
         ("faq-type", world.types["private"]),
+        ("event-image", world.images["private"]),
     }
     assert ids(world.anonymous.get(f"/v1/events/{identifier}/faqs")) == [world.faqs["private"]]
     assert world.anonymous.get(f"/v1/events/{world.identifiers['draft']}").status_code == 404

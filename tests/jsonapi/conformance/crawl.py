@@ -9,9 +9,10 @@ from app.jsonapi.cursors import PROFILE
 from tests.world import JSONAPI, Caller, World
 
 INCLUDES = {
-    "events": "owner,organizers,coorganizers,faqs.faq-type,faq-types",
+    "events": "owner,organizers,coorganizers,faqs.faq-type,faq-types,images",
     "faqs": "event.owner,faq-type",
     "faq-types": "event,faqs",
+    "event-images": "event",
     "users": "events.faqs",
 }
 
@@ -24,6 +25,7 @@ def rows(world: World) -> dict[str, int]:
         "events": world.events["draft"],
         "faqs": world.faqs["draft"],
         "faq-types": world.types["draft"],
+        "event-images": world.images["draft"],
         "users": world.owner.id,
     }
 

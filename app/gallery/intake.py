@@ -1,0 +1,99 @@
+"""How one file becomes one image of a gallery: read, looked up, made anew from its pixels, stored, written down."""
+
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+from sqlalchemy import BigInteger, Text, bindparam, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.database import Prepared, commit, transaction
+from app.events.models import Event
+from app.gallery import inbox
+from app.gallery.models import EventImage
+from app.images.headers import inspect
+from app.images.picture import Format
+from app.images.pixels import Limits, Size, Variant, make_variants
+from app.storage import Stored, current_storage
+
+LONGEST_SIDE = 4096
+LIMITS = Limits(processor_seconds=10, seconds=60.0)
+"""More than the small variants get: to write a WebP of 16 megapixels takes 1.7 seconds, one of pure noise 4."""
+
+SUFFIXES: dict[Format, str] = {"jpeg": "jpg", "png": "png", "webp": "webp"}
+
+_VALUES = {
+    "event_id": BigInteger,
+    "name": Text,
+    "stored_as": Text,
+    "media_type": Text,
+    "width": BigInteger,
+    "height": BigInteger,
+    "size": BigInteger,
+    "sha256": Text,
+    "source_sha256": Text,
+}
+_events, _images = Event.__table__, EventImage.__table__
+_EVENT_ID = bindparam("event_id", type_=BigInteger)
+
+_identifier = Prepared(select(_events.c.identifier).where(_events.c.id == _EVENT_ID, _events.c.deleted_at.is_(None)))
+_count = Prepared(select(func.count()).select_from(_images).where(_images.c.event_id == _EVENT_ID))
+_made_from = Prepared(
+    select(_images.c.id).where(
+        _images.c.event_id == _EVENT_ID, _images.c.source_sha256 == bindparam("source_sha256", type_=Text)
+    )
+)
+_add = Prepared(
+    insert(EventImage)
+    .values({name: bindparam(name, type_=type_) for name, type_ in _VALUES.items()})
+    .on_conflict_do_nothing()
+    .returning(_images.c.id)
+)
+
+
+def identifier(event_id: int) -> str | None:
+    """The identifier of an event; None where it is gone or in the trash."""
+    found = _identifier.rows({"event_id": event_id})
+    return found[0][0] if found else None
+
+
+def count(event_id: int) -> int:
+    """The images that an event has ever got."""
+    ((images,),) = _count.rows({"event_id": event_id})
+    return int(images)
+
+
+def take(event_id: int, name: str, file: Stored) -> bool:
+    """Put a file of the inbox into the gallery; False when it is there, or was. Raises Refused, inbox.UNREADABLE."""
+    content = inbox.read(file)
+    source_sha256 = sha256(content).hexdigest()
+    if _is_known(event_id, source_sha256):
+        return False
+    size = Size("gallery", LONGEST_SIDE, LONGEST_SIDE, format=inspect(content).format)
+    (image,) = make_variants(content, [size], LIMITS)
+    return _is_added({"event_id": event_id, "name": name, "source_sha256": source_sha256, **_stored(image)})
+
+
+def _stored(image: Variant) -> dict[str, object]:
+    """What the row says of a file that lies in storage now, for everybody who knows its name."""
+    stored_as = current_storage().put_by_content("images", image.content, SUFFIXES[image.format], image.media_type)
+    return {
+        "stored_as": stored_as,
+        "media_type": image.media_type,
+        "width": image.width,
+        "height": image.height,
+        "size": len(image.content),
+        "sha256": PurePosixPath(stored_as).stem,
+    }
+
+
+def _is_known(event_id: int, source_sha256: str) -> bool:
+    with transaction(is_read=True):
+        return bool(_made_from.rows({"event_id": event_id, "source_sha256": source_sha256}))
+
+
+def _is_added(values: dict[str, object]) -> bool:
+    """False when another import was faster, or another file has the same pixels: each image is there once."""
+    with transaction(is_read=False):
+        added = _add.rows(values)
+        commit()
+    return bool(added)

@@ -1,0 +1,38 @@
+"""/v1/event-images: what imports have put into galleries; nobody posts there."""
+
+from flask_rest_jsonapi_next import Api
+
+from app.gallery.models import EventImage
+from app.gallery.permissions import PERMISSIONS
+from app.gallery.schemas import EventImageSchema
+from app.jsonapi.relations import route_relations
+from app.jsonapi.resource_type import ResourceType
+from app.jsonapi.resources import ResourceDetail, ResourceList
+from app.jsonapi.writing import DataLayer
+
+EVENT_IMAGE = ResourceType(
+    schema=EventImageSchema,
+    model=EventImage,
+    plural="event-images",
+    permissions=PERMISSIONS,
+)
+
+
+class EventImageList(ResourceList):
+    """All images the viewer sees."""
+
+    data_layer = {"class": DataLayer, "type": EVENT_IMAGE}
+    methods = {"GET"}
+
+
+class EventImageDetail(ResourceDetail):
+    """One image; a PATCH takes it out of the trash, and nothing else."""
+
+    data_layer = {"class": DataLayer, "type": EVENT_IMAGE}
+
+
+def route(api: Api) -> None:
+    """The URLs of images."""
+    api.route(EventImageList, "event_image_list", "/event-images")
+    api.route(EventImageDetail, "event_image_detail", "/event-images/<id>")
+    route_relations(api, EVENT_IMAGE, DataLayer)

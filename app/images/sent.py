@@ -1,0 +1,96 @@
+"""The image in the body of a request: as base64 in JSON, or as a file of a form."""
+
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import current_app, request
+
+from app.errors import MEDIA_TYPE, ApiError, BadRequest, ContentTooLarge, Unprocessable, UnsupportedMediaType
+from app.images.picture import Refused
+
+MOST_MARKS = 1_000
+"""Of the signs that make more values of a body: ten million empty lists are as long as an image, and fill a gigabyte."""
+
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_WHITESPACE = b" \t\r\n\f"
+_ERRORS: dict[HTTPStatus, type[ApiError]] = {
+    each.http_status: each for each in (ContentTooLarge, UnsupportedMediaType, Unprocessable)
+}
+
+
+def largest_image() -> int:
+    """Bytes."""
+    return int(current_app.config["MAX_UPLOAD_MB"]) * 2**20
+
+
+def largest_body() -> int:
+    """Bytes; base64 is a third longer than the image, and has lines, whose ends are four bytes in JSON."""
+    return largest_image() * 3 // 2
+
+
+def read_members() -> dict[str, Any]:
+    """The members of a JSON body with an image in it; 415 or 400 when it is none that can be read."""
+    if request.mimetype not in ("application/json", MEDIA_TYPE):
+        raise UnsupportedMediaType("Send the body as application/json.", header="Content-Type")
+    body = request.get_data()
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MOST_MARKS:
+        raise BadRequest("The body holds far more than an image.", code="too-large")
+    try:
+        members = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise BadRequest("The body is not JSON.", code="invalid-json") from None
+    if not isinstance(members, dict):
+        raise BadRequest("The body must be a JSON object.", pointer="")
+    return members
+
+
+def decoded(members: Mapping[str, Any], name: str) -> bytes:
+    """The image that a member holds as base64, after `data:...;base64,` or not, in lines or not."""
+    pointer, text = f"/{name}", members.get(name)
+    if not isinstance(text, str):
+        raise Unprocessable("Here must be an image, as text in base64.", pointer=pointer)
+    prefix = _DATA_URL.match(text)
+    try:
+        content = _decoded(text[prefix.end() :] if prefix else text)
+    except (binascii.Error, UnicodeEncodeError):
+        raise Unprocessable("This is no base64.", pointer=pointer) from None
+    return _within_limit(content, pointer)
+
+
+def _decoded(text: str) -> bytes:
+    packed = text.encode("ascii").translate(None, _WHITESPACE)
+    if missing := -len(packed) % 4:
+        packed += b"=" * missing  # data URLs may leave it out
+    return binascii.a2b_base64(packed, strict_mode=True)
+
+
+def file_of_form() -> bytes:
+    """The file in a form: `file`, `image`, or the only one."""
+    files = request.files
+    if not files:
+        raise Unprocessable("The form has no file: send one as `file`.")
+    chosen = next((files[name] for name in ("file", "image") if name in files), None)
+    if chosen is None and len(files) > 1:
+        raise Unprocessable("The form has several files: name the one that is meant `file`.")
+    return _within_limit((chosen or next(files.values())).read(), None)
+
+
+def _within_limit(content: bytes, pointer: str | None) -> bytes:
+    if len(content) > largest_image():
+        detail = f"An image may have at most {current_app.config['MAX_UPLOAD_MB']} MiB."
+        raise ContentTooLarge(detail, pointer=pointer, code="image-too-large")
+    return content
+
+
+@contextmanager
+def refusing(pointer: str | None) -> Iterator[None]:
+    """An image that is not taken is an error of the request, which points to it."""
+    try:
+        yield
+    except Refused as refused:
+        raise _ERRORS[refused.status](str(refused), pointer=pointer, code=refused.code) from None

@@ -1,0 +1,83 @@
+"""Where a job gets its image from: our own storage, or anywhere outside."""
+
+from http import HTTPStatus
+from typing import NoReturn
+
+from sqlalchemy import Uuid, bindparam, select
+
+from app import http_client
+from app.database import Prepared, transaction
+from app.http_client import OutboundError
+from app.images.headers import MOST_BYTES
+from app.jobs.context import JobFailed
+from app.jobs.models import Job
+from app.jobs.records import JobRow
+from app.storage import current_storage
+
+CODES: dict[type[OutboundError], str] = {
+    http_client.Refused: "address-refused",
+    http_client.TimedOut: "fetch-timed-out",
+    http_client.Failed: "fetch-failed",
+    http_client.TooLarge: "image-too-large",
+}
+
+_jobs = Job.__table__
+_itself = select(_jobs.c.id, _jobs.c.retry_of_id).where(_jobs.c.id == bindparam("id", type_=Uuid)).cte(recursive=True)
+_repeated = _itself.union_all(
+    select(_jobs.c.id, _jobs.c.retry_of_id).join_from(_jobs, _itself, _jobs.c.id == _itself.c.retry_of_id)
+)
+_line = Prepared(select(_repeated.c.id))
+"""A job, the one it repeats, the one that this repeats and so on."""
+
+
+def read(job: JobRow, image: str) -> bytes:
+    """The bytes of an image, which is a URL or a name in our storage; JobFailed where there are none to be had."""
+    storage = current_storage()
+    if "://" not in image:
+        return _stored(image) if _is_public(image) or _is_input_of(job, image) else _missing()
+    name = storage.public_name(image)
+    return _fetched(image) if name is None else _stored(name)
+
+
+def _stored(name: str) -> bytes:
+    storage = current_storage()
+    try:
+        if storage.stat(name).size > MOST_BYTES:
+            raise JobFailed("image-too-large", f"An image may have at most {MOST_BYTES // 2**20} MiB.")
+        return storage.read(name)
+    except FileNotFoundError:
+        _missing()
+
+
+def _missing() -> NoReturn:
+    raise JobFailed("image-not-found", "There is no such image in our storage.")
+
+
+def _is_public(name: str) -> bool:
+    try:
+        current_storage().url(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_input_of(job: JobRow, name: str) -> bool:
+    """Whether the resize API has put it there for this job, or for one that this repeats: nobody names another's."""
+    with transaction(is_read=True):
+        ids = [id_ for (id_,) in _line.rows({"id": job.id})]
+    return name.rpartition("/")[0] in {input_folder(id_) for id_ in ids}
+
+
+def input_folder(job_id: object) -> str:
+    """Where what a job reads lies in storage; not for everybody."""
+    return f"jobs/{job_id}"
+
+
+def _fetched(url: str) -> bytes:
+    try:
+        answer = http_client.fetch(url, largest=MOST_BYTES)
+    except OutboundError as error:
+        raise JobFailed(CODES[type(error)], str(error)) from None
+    if answer.status != HTTPStatus.OK:
+        raise JobFailed("unexpected-status", f"The address answered with status {answer.status}, not with an image.")
+    return answer.content

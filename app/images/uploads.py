@@ -1,0 +1,87 @@
+"""POST /v1/upload/image: a picture gets an address, to be named as the image of an event or a user."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from app.database import transaction
+from app.errors import ContentTooLarge, Unavailable
+from app.images import sent
+from app.images.headers import MOST_BYTES, inspect
+from app.images.picture import SUFFIXES
+from app.images.pixels import Size, Variant, make_variants
+from app.jsonapi.viewer import signed_in_viewer
+from app.storage import current_storage
+
+routes = Blueprint("uploads", __name__)
+
+LONGEST_SIDE = 4_096
+"""Of what is kept; a larger image is made smaller."""
+
+MOST_DECODERS = 2
+"""Images that one web process takes in at once: each is two seconds of a processor, at worst."""
+LONGEST_WAIT = 5.0
+"""Seconds a request waits for its turn."""
+
+FORM = "multipart/form-data"
+TAKES: dict[str, Any] = {
+    "application/json": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]},
+    FORM: {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]},
+}
+GIVES: dict[str, Any] = {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"]}
+
+_turns = threading.BoundedSemaphore(MOST_DECODERS)
+
+
+def _largest_body() -> int:
+    """Whoever is not signed in may send none."""
+    _require_user()
+    return sent.largest_body()
+
+
+@routes.post("/v1/upload/image", strict_slashes=False)
+def upload() -> Response:
+    """An image is kept, upright, without what the camera wrote into it, and within 4096x4096; its address comes back."""
+    _require_user()
+    with _turn():
+        variant = _upright()
+    storage = current_storage()
+    name = storage.put_by_content("uploads", variant.content, SUFFIXES[variant.format], variant.media_type)
+    return jsonify(url=storage.url(name))
+
+
+upload.permission = "signed in"  # type: ignore[attr-defined]  # read by `manage.py routes`
+upload.largest_body = _largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
+upload.takes, upload.gives = TAKES, GIVES  # type: ignore[attr-defined]  # read by /openapi.json
+
+
+def _require_user() -> None:
+    with transaction(is_read=True):
+        signed_in_viewer()
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    if not _turns.acquire(timeout=LONGEST_WAIT):
+        raise Unavailable("Too many images are being sent at this moment.", headers={"Retry-After": "5"})
+    try:
+        yield
+    finally:
+        _turns.release()
+
+
+def _upright() -> Variant:
+    """The image that was sent, made anew in its own format."""
+    is_form = request.mimetype == FORM
+    pointer = None if is_form else "/data"
+    content = sent.file_of_form() if is_form else sent.decoded(sent.read_members(), "data")
+    with sent.refusing(pointer):
+        size = Size("upload", LONGEST_SIDE, LONGEST_SIDE, format=inspect(content).format)
+        [variant] = make_variants(content, [size])
+    if len(variant.content) > MOST_BYTES:  # the encoder of a PNG may have been a better one than ours
+        detail = f"Made anew, the image has more than {MOST_BYTES // 2**20} MiB."
+        raise ContentTooLarge(detail, pointer=pointer, code="image-too-large")
+    return variant

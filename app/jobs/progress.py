@@ -1,0 +1,234 @@
+"""/v1/jobs/{id}/progress: what a job says, as it says it, in the three formats that people stream."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from time import monotonic
+from typing import ClassVar, NamedTuple
+from uuid import UUID
+
+import orjson
+import structlog
+from flask import Flask, Response, current_app, request
+from flask.views import MethodView
+from sqlalchemy import BigInteger, Uuid, bindparam, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.database import Prepared, transaction
+from app.errors import BadRequest, NotAcceptable, NotFound
+from app.jobs.models import ENDED, QUEUED, Job, JobEvent
+from app.jobs.permissions import own
+from app.jobs.watching import Watcher, current_hub
+from app.jsonapi.permissions import Access, Scope, signed_in, words
+from app.jsonapi.query import NOTHING, check_names
+from app.jsonapi.resource_type import parse_uuid
+from app.jsonapi.viewer import Role, Viewer, signed_in_viewer
+from app.users.auth import still_knows
+
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a stream says that it lives."""
+
+BATCH = 500
+"""Events that are read at once."""
+
+_events = JobEvent.__table__
+_after = Prepared(
+    select(_events.c.seq, _events.c.fraction, _events.c.message, _events.c.state, _events.c.level)
+    .where(_events.c.job_id == bindparam("job_id", type_=Uuid), _events.c.seq > bindparam("seq", type_=BigInteger))
+    .order_by(_events.c.seq)
+    .limit(BATCH)
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Element(NamedTuple):
+    """One element of a stream."""
+
+    seq: int
+    fraction: float | None
+    message: str | None
+    state: str
+    level: str = "info"
+
+
+@dataclass(frozen=True)
+class Format:
+    """How elements are written: before the first, between two, after the last, and while there is nothing to say."""
+
+    media_type: str
+    write: Callable[[Element], str]
+    first: str = ""
+    between: str = ""
+    last: str = ""
+    silence: str = "\n"
+
+
+def _json(element: Element) -> str:
+    return orjson.dumps(element._asdict()).decode()
+
+
+FORMATS = (
+    Format("application/json", _json, first="[", between=",\n", last="]\n"),
+    Format("application/x-ndjson", lambda element: f"{_json(element)}\n"),
+    Format("text/event-stream", lambda element: f"id: {element.seq}\ndata: {_json(element)}\n\n", silence=":\n\n"),
+)
+"""A JSON array streamed element by element, JSON lines, server-sent events (HTML, 9.2)."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The job of a stream, who watches it, and the last event that he knows of."""
+
+    job_id: UUID
+    viewer: Viewer
+    seq: int
+    is_queued: bool
+    """Whether the stream begins by saying that the job waits: no event has been written yet."""
+    is_over: bool
+    """Whether there is nothing more to say: the job has ended, and its last event is known."""
+
+
+class ProgressView(MethodView):
+    """The events of a job, from its present state on or after Last-Event-ID, until it has ended."""
+
+    methods: ClassVar[set[str]] = {"GET"}
+
+    @classmethod
+    def permissions_by_method(cls) -> dict[str, str]:
+        """As for the job itself."""
+        return {"GET": words(signed_in)}
+
+    def get(self, id: str) -> Response:
+        """A stream in the format that Accept names; 204 where there is nothing more to come."""
+        check_names(request.query_string, NOTHING)
+        chosen = _format()
+        with transaction(is_read=True):
+            watched = _watched(id, signed_in_viewer())
+        if watched.is_over and chosen.media_type == "text/event-stream":
+            return Response(status=HTTPStatus.NO_CONTENT)  # tells an EventSource not to come again (HTML, 9.2.3)
+        response = Response(content_type=chosen.media_type)
+        if request.method == "GET":
+            response.response = _Stream(current_app._get_current_object(), watched, chosen)  # type: ignore[attr-defined]  # the documented way to hand it to what runs later
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Vary"] = "Accept, Authorization"
+        response.headers["X-Accel-Buffering"] = "no"
+        return response
+
+
+def _format() -> Format:
+    """The format of the stream; a client that takes anything gets the JSON array."""
+    found = request.accept_mimetypes.best_match([each.media_type for each in FORMATS])
+    if request.headers.get("Accept") and found is None:
+        names = ", ".join(each.media_type for each in FORMATS)
+        raise NotAcceptable(f"Progress comes as {names}.", header="Accept")
+    return next((each for each in FORMATS if each.media_type == found), FORMATS[0])
+
+
+def _watched(name: str, viewer: Viewer) -> Watched:
+    """The job of the URL; 404 where there is none for this caller."""
+    access = Access(viewer, Scope(viewer.role))
+    for job_id, state, last_seq in _state(access.scope.role).rows({**access.parameters(), "id": parse_uuid(name)}):
+        asked = _last_event_id(last_seq)
+        seq = max(last_seq - 1, 0) if asked is None else asked
+        return Watched(
+            job_id,
+            viewer,
+            seq,
+            is_queued=asked is None and state == QUEUED and not last_seq,
+            is_over=asked == last_seq and state in ENDED,
+        )
+    raise NotFound(f"There is no job {name[:80]!r} here.")
+
+
+def _last_event_id(last_seq: int) -> int | None:
+    """The event after which to go on; 400 for one that this job never had."""
+    sent = request.headers.get("Last-Event-ID")
+    if sent is None:
+        return None
+    known = int(sent) if sent.isascii() and sent.isdigit() and len(sent) < 19 else last_seq + 1
+    if known > last_seq:
+        raise BadRequest("This job has no such event.", header="Last-Event-ID", code="unknown-event")
+    return known
+
+
+@cache
+def _state(role: Role) -> Prepared:
+    jobs = Job.__table__
+    columns = (jobs.c.id, jobs.c.state, jobs.c.last_seq)
+    return Prepared(select(*columns).where(jobs.c.id == bindparam("id", type_=Uuid), own(Scope(role), jobs)))
+
+
+class _Stream:
+    """The body of the answer: it holds a thread and, while it reads, a connection; news wakes it."""
+
+    def __init__(self, app: Flask, watched: Watched, chosen: Format) -> None:
+        self.app = app
+        self.watched = watched
+        self.format = chosen
+        self.stack = ExitStack()
+        self.watcher: Watcher = self.stack.enter_context(current_hub().watch(watched.job_id))
+        self.asked_at = monotonic()
+        self._written = self._write()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._written).encode()
+
+    def close(self) -> None:
+        """Called by the server, also when the client has gone away."""
+        self.stack.close()
+
+    def _write(self) -> Iterator[str]:
+        chosen = self.format
+        separator = ""
+        if chosen.first:
+            yield chosen.first
+        for element in self._elements():
+            if element is None:
+                yield chosen.silence
+                continue
+            yield separator + chosen.write(element)
+            separator = chosen.between
+        if chosen.last:
+            yield chosen.last
+
+    def _elements(self) -> Iterator[Element | None]:
+        """What the job says; None while it says nothing. Ends with the job, the sign-in or the server."""
+        if self.watched.is_over:
+            return
+        if self.watched.is_queued:
+            yield Element(0, None, None, QUEUED)
+        try:
+            yield from self._news()
+        except SQLAlchemyError as error:
+            log.warning("stream ends: the database does not answer", error=type(error).__name__)
+
+    def _news(self) -> Iterator[Element | None]:
+        seq = self.watched.seq
+        while self._goes_on():
+            elements = self._read(seq)
+            yield from elements
+            seq = elements[-1].seq if elements else seq
+            if elements and elements[-1].state in ENDED:
+                return
+            if len(elements) < BATCH and not self.watcher.wait(KEEP_ALIVE):
+                yield None
+
+    def _read(self, seq: int) -> list[Element]:
+        with self.app.app_context(), transaction(is_read=True):
+            return [Element(*row) for row in _after.rows({"job_id": self.watched.job_id, "seq": seq})]
+
+    def _goes_on(self) -> bool:
+        """Not when the server stops; nor, asked now and then, when whoever watches has logged out."""
+        if self.watcher.hub.is_stopping:
+            return False
+        if monotonic() - self.asked_at < KEEP_ALIVE:
+            return True
+        self.asked_at = monotonic()
+        with self.app.app_context(), transaction(is_read=True):
+            return still_knows(self.watched.viewer)

@@ -1,0 +1,40 @@
+"""A change starts the jobs of the kinds that wait for it, in the transaction that makes the change."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import g
+
+from app.jobs import submission
+from app.jobs.kinds import KINDS, Change
+from app.jsonapi.viewer import ANONYMOUS, Viewer
+from app.signals import NOUNS, is_wanted
+
+
+def _receiver(noun: str) -> Callable[..., None]:
+    def start_jobs(_app: object, **sent: Any) -> None:
+        change = Change(f"{noun}.{sent['verb']}", sent["id"], sent["event_id"], sent["changed"])
+        for kind in list(KINDS.values()):
+            if is_wanted(kind.on, change.topic, change.changed):
+                parameters = kind.ordered(change)
+                if parameters is not None:
+                    submission.submit(kind.name, parameters, trigger="signal", owner_id=_owner_id(noun, change))
+
+    return start_jobs
+
+
+RECEIVERS = [(signal, _receiver(noun)) for noun, signal in NOUNS.items()]
+
+
+def _owner_id(noun: str, change: Change) -> int | None:
+    """Who made the change; a user who signs up is not signed in yet, and commands have nobody."""
+    viewer: Viewer = g.get("viewer", ANONYMOUS)
+    if not viewer.is_anonymous:
+        return viewer.id
+    return change.id if noun == "user" else None
+
+
+def subscribe() -> None:
+    """Turn every signal into jobs of the kinds that want it; once, however many apps a process makes."""
+    for signal, receiver in RECEIVERS:
+        signal.connect(receiver)

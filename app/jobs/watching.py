@@ -1,0 +1,130 @@
+"""Watching: whoever waits for news of jobs, and the one connection of this process on which PostgreSQL sends them."""
+
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import structlog
+from flask import Flask, current_app
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.database import listen, listener, notified
+from app.errors import Unavailable
+from app.jobs.lifecycle import CHANNEL
+
+MOST_WATCHERS = 240
+"""In one process: each holds a thread (`app/web.py` has as many again)."""
+
+LONGEST_SILENCE = 15.0
+"""Seconds after which the listener asks whether PostgreSQL is still there."""
+
+LONGEST_PAUSE = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Watcher:
+    """Somebody who waits for news of one job, or of all of them."""
+
+    def __init__(self, hub: "Hub", job_id: UUID | None) -> None:
+        self.hub = hub
+        self.job_id = job_id
+        self._news = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is, or soon comes, news since the last time; also when the server stops."""
+        is_news = self._news.wait(seconds)
+        self._news.clear()
+        return is_news
+
+    def wake(self) -> None:
+        """There is news."""
+        self._news.set()
+
+
+class Hub:
+    """All watchers of this process; its threads start with the first one, which is after any fork."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._watchers: set[Watcher] = set()
+        self._stopping = threading.Event()
+        self._is_started = False
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server stops, so that every stream has to end."""
+        return self._stopping.is_set()
+
+    @contextmanager
+    def watch(self, job_id: UUID | None) -> Iterator[Watcher]:
+        """News of one job, or of all; what is read after this begins misses nothing. 503 where too many watch."""
+        watcher = Watcher(self, job_id)
+        with self._lock:
+            if len(self._watchers) >= MOST_WATCHERS:
+                raise Unavailable("Too many are watching at this moment.", headers={"Retry-After": "5"})
+            self._watchers.add(watcher)
+            self._start()
+        try:
+            yield watcher
+        finally:
+            with self._lock:
+                self._watchers.discard(watcher)
+
+    def _start(self) -> None:
+        if self._is_started:
+            return
+        self._is_started = True
+        threading.Thread(target=self._keep_listening, name="jobs-listener", daemon=True).start()
+        stops_when_readable: int | None = self._app.extensions.get("stopping")
+        if stops_when_readable is not None:
+            threading.Thread(target=self._stop_when, args=(stops_when_readable,), daemon=True).start()
+
+    def _stop_when(self, readable: int) -> None:
+        select.select([readable], [], [])
+        self._stopping.set()
+        self._wake(None)
+
+    def _keep_listening(self) -> None:
+        engine = listener(self._app.config["DATABASE_URL"], "open-event-watch")
+        pause = LONGEST_PAUSE / 50
+        while not self.is_stopping:
+            try:
+                with engine.connect() as connection:
+                    pause = LONGEST_PAUSE / 50
+                    self._listen(connection)
+            except SQLAlchemyError as error:
+                log.warning("nobody hears of jobs", error=type(error).__name__, pause=pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _listen(self, connection: Connection) -> None:
+        listen(connection, CHANNEL)
+        self._wake(None)  # of what came before nobody was told
+        while not self.is_stopping:
+            payloads = notified(connection, LONGEST_SILENCE)
+            if not payloads:
+                connection.execute(text("SELECT 1"))
+            for payload in payloads:
+                self._wake(UUID(payload))
+
+    def _wake(self, job_id: UUID | None) -> None:
+        with self._lock:
+            concerned = [each for each in self._watchers if job_id is None or each.job_id in (None, job_id)]
+        for watcher in concerned:
+            watcher.wake()
+
+
+def install(app: Flask) -> None:
+    """One hub for this app."""
+    app.extensions["jobs"] = Hub(app)
+
+
+def current_hub() -> Hub:
+    """The hub of the current app."""
+    hub: Hub = current_app.extensions["jobs"]
+    return hub
