@@ -7,7 +7,7 @@ from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import bodies, changes, database, docs, errors, logs, outbox, relay, storage, throttle, worker
+from app import archive, bodies, changes, database, docs, errors, logs, outbox, relay, storage, throttle, worker
 from app.events import resources as events
 from app.events import tasks as _event_tasks
 from app.extensions import cors, db
@@ -27,7 +27,7 @@ from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
 
-RESOURCES = (users, events, faqs, gallery, jobs)
+RESOURCES = (users, events, faqs, gallery, jobs, archive)
 CONSUMERS = (_user_tasks, _event_tasks, _job_tasks)
 KINDS = (_sleep, _gallery_tasks, _image_tasks)
 

@@ -31,6 +31,8 @@ from tests.jsonapi.validator import CheckedClient
 pytest_plugins = ["tests.world"]
 
 ROOT = Path(__file__).resolve().parent.parent
+FIGURE = "figure"
+"""The property of a report that holds something measured."""
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 15, what: str = "") -> Any:
@@ -47,6 +49,21 @@ def wait_until(condition: Callable[[], Any], seconds: float = 15, what: str = ""
 def _wait_until() -> Callable[..., Any]:
     """`wait_until(condition, seconds)` for tests."""
     return wait_until
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Say what was measured: it is printed at the end of the run, from whichever process it comes."""
+    return lambda text: record_property(FIGURE, text)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """All figures of this run."""
+    reports = terminalreporter.getreports("passed")
+    figures = [text for report in reports for name, text in report.user_properties if name == FIGURE]
+    if figures:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(sorted(figures)))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -10,10 +11,12 @@ from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from werkzeug.test import TestResponse
 
+from app.jobs import running
 from app.jsonapi.operations import EXTENSION
 from app.openapi.document import UNDESCRIBED, build
 from app.routes import listed
 from tests.docs.sources import actions, unnamed
+from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
 from tests.world import EVENTS, JSONAPI, World, data, linkage, resource
 
 Json = dict[str, Any]
@@ -177,14 +180,30 @@ def test_its_server_is_the_configured_one(app: Flask, description: Json) -> None
 def test_what_is_read_is_as_described(world: World, described: Described, description: Json, role: str) -> None:
     caller = world.callers[role]
     found = []
+    made = jobs_of(world, role)
     for path in paths_with_get(description):
-        for id_ in ids_for(path, world):
+        for id_ in made.get(path.split("/")[2]) or ids_for(path, world):
             included = ",".join(includes(description, path)[:6])
             for query in ("", f"?include={included}") if included else ("",):
                 response = caller.get(path.replace("{id}", id_) + query)
                 found += [(path, id_, query, fault) for fault in described.faults(response)]
 
     assert found == []
+
+
+def jobs_of(world: World, role: str) -> dict[str, list[str]]:
+    """The ids of a job that was run, and of what it said and made."""
+    if role == "anonymous":
+        return {}
+    caller = world.callers[role]
+    job = data(caller.create("/v1/jobs", "job", {"kind": "tests-make"}))
+    with world.app.app_context():
+        running.run(UUID(job["id"]), "tests")
+    path = f"/v1/jobs/{job['id']}"
+    parts = {
+        f"job-{name}": [each["id"] for each in data(caller.get(f"{path}/{name}"))] for name in ("events", "artifacts")
+    }
+    return {"jobs": [job["id"]], "job-kinds": ["sleep"], **parts}
 
 
 def paths_with_get(description: Json) -> list[str]:

@@ -27,7 +27,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-TAGS = ["auth", "description", "event-images", "events", "faq-types", "faqs", "health", "operations", "users"]
+TAGS = ["auth", "description", "event-images", "events", "faq-types", "faqs", "health", "images", "operations", "users"]
 CALLERS = ("owner", "admin", "anonymous")
 SEED = 20260101
 EXAMPLES = 10

@@ -11,15 +11,13 @@ from app.events.models import Event
 from app.gallery import inbox
 from app.gallery.models import EventImage
 from app.images.headers import inspect
-from app.images.picture import Format
+from app.images.picture import SUFFIXES
 from app.images.pixels import Limits, Size, Variant, make_variants
 from app.storage import Stored, current_storage
 
 LONGEST_SIDE = 4096
 LIMITS = Limits(processor_seconds=10, seconds=60.0)
 """More than the small variants get: to write a WebP of 16 megapixels takes 1.7 seconds, one of pure noise 4."""
-
-SUFFIXES: dict[Format, str] = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 
 _VALUES = {
     "event_id": BigInteger,

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import marshmallow
-
 from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import Instant, Relationship, Schema, Text, Whole
+from app.jsonapi.schema import Instant, MadeUrl, Relationship, Schema, Text, Whole
 from app.storage import current_storage
 
 
@@ -22,7 +20,7 @@ class EventImageSchema(Schema):
         inflect = dasherize
 
     name = Text(dump_only=True)
-    image_url = marshmallow.fields.Function(_image_url, dump_only=True)
+    image_url = MadeUrl(_image_url)
     media_type = Text(dump_only=True)
     width = Whole(dump_only=True)
     height = Whole(dump_only=True)

@@ -13,11 +13,12 @@ from app.gallery import inbox, intake
 from app.images.picture import Refused
 from app.jobs.context import JobFailed, Running
 from app.jobs.kinds import job_kind
+from app.jsonapi.resource_type import BIGGEST_ID
 from app.storage import Stored
 
 PARAMETERS: dict[str, Any] = {
     "type": "object",
-    "properties": {"event": {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}},
+    "properties": {"event": {"type": "integer", "minimum": 1, "maximum": BIGGEST_ID}},
     "required": ["event"],
     "additionalProperties": False,
 }

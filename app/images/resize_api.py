@@ -1,4 +1,4 @@
-"""The resize API: an image in, a token out, by which its smaller copy is asked for; docs/resize-api.md has its story."""
+"""The resize API: an image in, a token out, by which its smaller copy is asked for (docs/resize-api.md)."""
 
 from http import HTTPStatus
 from typing import Any
@@ -99,6 +99,7 @@ resize.permission = show.permission = WHO  # type: ignore[attr-defined]  # read 
 resize.largest_body = _largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
 resize.takes, resize.gives = TAKES, TAKEN  # type: ignore[attr-defined]  # read by /openapi.json
 show.takes, show.gives = None, STATUS  # type: ignore[attr-defined]  # same
+resize.status, show.status = HTTPStatus.ACCEPTED, HTTPStatus.OK  # type: ignore[attr-defined]  # same
 
 
 @routes.after_request

@@ -5,17 +5,21 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 import orjson
 from flask import current_app, request
+from werkzeug.formparser import FormDataParser
 
 from app.errors import MEDIA_TYPE, ApiError, BadRequest, ContentTooLarge, Unprocessable, UnsupportedMediaType
 from app.images.picture import Refused
 
 MOST_MARKS = 1_000
-"""Of the signs that make more values of a body: ten million empty lists are as long as an image, and fill a gigabyte."""
+"""Of the signs that make values of a body: ten million empty lists are as long as an image, and fill a gigabyte."""
 
+# Kept in memory, where the body is already: Flask would write files, and leave those of a broken form open.
+_form = FormDataParser(stream_factory=lambda *_, **__: BytesIO(), max_form_parts=100, silent=False)
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _WHITESPACE = b" \t\r\n\f"
 _ERRORS: dict[HTTPStatus, type[ApiError]] = {
@@ -70,14 +74,18 @@ def _decoded(text: str) -> bytes:
 
 
 def file_of_form() -> bytes:
-    """The file in a form: `file`, `image`, or the only one."""
-    files = request.files
+    """The file in a form: `file`, `image`, or the only one; 400 for a form that cannot be read."""
+    body = request.get_data()
+    try:
+        _, _, files = _form.parse(BytesIO(body), request.mimetype, len(body), request.mimetype_params)
+    except ValueError:
+        raise BadRequest("The form cannot be read.", code="invalid-form") from None
     if not files:
         raise Unprocessable("The form has no file: send one as `file`.")
-    chosen = next((files[name] for name in ("file", "image") if name in files), None)
-    if chosen is None and len(files) > 1:
+    name = next(name for name in ("file", "image", *files) if name in files)
+    if name not in ("file", "image") and len(files) > 1:
         raise Unprocessable("The form has several files: name the one that is meant `file`.")
-    return _within_limit((chosen or next(files.values())).read(), None)
+    return _within_limit(files[name].read(), None)
 
 
 def _within_limit(content: bytes, pointer: str | None) -> bytes:

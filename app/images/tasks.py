@@ -1,7 +1,8 @@
-"""The job that makes variants: of the picture of an event or a user when it changes, of one image for the resize API."""
+"""The job that makes variants of an image: of the picture of an event or a user when it changes, or of any one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -122,11 +123,10 @@ def _size(parameters: Mapping[str, Any], content: bytes) -> Size:
     """What was asked for; within 100x100 where nothing was, a side that is not named is free."""
     with _failing():
         form = parameters.get("format") or inspect(content).format
-    sides = {name: int(parameters[name]) for name in ("width", "height") if name in parameters}
-    default = (
-        {"width": LONGEST_SIDE, "height": LONGEST_SIDE} if sides else {"width": RESIZED.width, "height": RESIZED.height}
-    )
-    return Size(RESIZED.name, **{**default, **sides}, format=form)
+    width, height = parameters.get("width"), parameters.get("height")
+    if width is None and height is None:
+        return replace(RESIZED, format=form)
+    return Size(RESIZED.name, int(width or LONGEST_SIDE), int(height or LONGEST_SIDE), format=form)
 
 
 @contextmanager

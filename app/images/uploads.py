@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -44,7 +45,7 @@ def _largest_body() -> int:
 
 @routes.post("/v1/upload/image", strict_slashes=False)
 def upload() -> Response:
-    """An image is kept, upright, without what the camera wrote into it, and within 4096x4096; its address comes back."""
+    """An image is kept, upright, within 4096x4096, without what the camera wrote into it; its address comes back."""
     _require_user()
     with _turn():
         variant = _upright()
@@ -55,7 +56,7 @@ def upload() -> Response:
 
 upload.permission = "signed in"  # type: ignore[attr-defined]  # read by `manage.py routes`
 upload.largest_body = _largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
-upload.takes, upload.gives = TAKES, GIVES  # type: ignore[attr-defined]  # read by /openapi.json
+upload.takes, upload.gives, upload.status = TAKES, GIVES, HTTPStatus.OK  # type: ignore[attr-defined]  # read by /openapi.json
 
 
 def _require_user() -> None:

@@ -125,7 +125,7 @@ class JobCommand(View, LibraryDetail):  # type: ignore[misc]  # the library carr
     """A POST without a body that moves a job."""
 
     data_layer = {"class": JobData, "type": JOB}
-    methods: ClassVar[set[str]] = {"POST"}
+    methods: ClassVar[set[str]] = {"POST"}  # subclasses say so again, or they would have those of the library
     families = {"POST": LINKAGE}
     body_methods = frozenset()
 
@@ -146,6 +146,8 @@ class JobCommand(View, LibraryDetail):  # type: ignore[misc]  # the library carr
 class CancelJob(JobCommand):
     """Asks a job to end."""
 
+    methods = {"POST"}
+
     def move(self, job: JobRow, access: Access) -> Response:
         if job.state in ENDED:
             raise Conflict(f"The job has ended: it is {job.state}.", code="job-ended")
@@ -155,6 +157,8 @@ class CancelJob(JobCommand):
 
 class RetryJob(JobCommand):
     """Submits the same once more, as a new job."""
+
+    methods = {"POST"}
 
     def move(self, job: JobRow, access: Access) -> Response:
         if job.state in LIVE:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import marshmallow
 from flask import current_app
 from marshmallow_jsonapi import fields as jsonapi_fields
 
@@ -13,6 +12,7 @@ from app.jsonapi.schema import (
     Choice,
     Flag,
     Instant,
+    MadeUrl,
     Number,
     Object,
     Relationship,
@@ -38,7 +38,7 @@ class JobSchema(Schema):
     attempt = Whole(**WRITTEN_BY_THE_SERVER)
     max_attempts = Whole(dump_only=True)
     trigger = Text(dump_only=True)
-    queue_position = Whole(**WRITTEN_BY_THE_SERVER)
+    queue_position = Whole(allow_none=True, **WRITTEN_BY_THE_SERVER)
     error = Object(**WRITTEN_BY_THE_SERVER)
     result = Object(**WRITTEN_BY_THE_SERVER)
     created_at = Instant(dump_only=True)
@@ -92,7 +92,7 @@ class ArtifactSchema(Schema):
     media_type = Text(dump_only=True)
     size = Whole(dump_only=True)
     sha256 = Text(dump_only=True)
-    url = marshmallow.fields.Function(_file_url, dump_only=True)
+    url = MadeUrl(_file_url)
     partial = Flag(dump_only=True)
     created_at = Instant(dump_only=True)
 

@@ -1,7 +1,7 @@
 """What schemas are declared with: a marshmallow-jsonapi schema and fields that say 422 instead of guessing."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, ClassVar
@@ -87,6 +87,13 @@ class Url(Text):
         if not is_web_url(text):
             raise marshmallow.ValidationError("Must be an http or https URL.")
         return text
+
+
+class MadeUrl(marshmallow.fields.Function):
+    """A URL that no column holds: `serialize` makes it from the row."""
+
+    def __init__(self, serialize: Callable[[Any], str]) -> None:
+        super().__init__(serialize, dump_only=True)
 
 
 def is_web_url(text: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from app.jsonapi.operations import EXTENSION
 from app.jsonapi.resource_type import TYPES, Relation, ResourceType
 from app.openapi.fields import given, is_optional
-from app.openapi.json_schema import ID, LINK, TEXT, Json, component, nullable, object_of, reference
+from app.openapi.json_schema import LINK, TEXT, Json, component, id_of, nullable, object_of, reference
 
 
 def shared_answers() -> dict[str, Json]:
@@ -72,7 +72,7 @@ def answers_of(type_: ResourceType) -> dict[str, Json]:
 
 
 def _identifier(type_: ResourceType) -> Json:
-    return object_of({"type": {"const": type_.name}, "id": ID, "meta": reference("ItemMeta")}, ["type", "id"])
+    return object_of({"type": {"const": type_.name}, "id": id_of(type_), "meta": reference("ItemMeta")}, ["type", "id"])
 
 
 def _resource(type_: ResourceType) -> Json:
@@ -80,7 +80,7 @@ def _resource(type_: ResourceType) -> Json:
     relationships = {each.key: _relationship(type_, each) for each in type_.relations.values()}
     members: dict[str, Json] = {
         "type": {"const": type_.name},
-        "id": ID,
+        "id": id_of(type_),
         "attributes": object_of(attributes),
         "relationships": object_of(relationships),
         "links": reference("SelfLink"),

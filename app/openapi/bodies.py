@@ -5,7 +5,18 @@ from app.jsonapi.operations import HREF, MODES, MOST_OPERATIONS
 from app.jsonapi.permissions import anyone
 from app.jsonapi.resource_type import TYPES, Attribute, Relation, ResourceType
 from app.openapi.fields import taken
-from app.openapi.json_schema import ID, LINK, TEXT, Json, closed_object_of, component, nullable, object_of, reference
+from app.openapi.json_schema import (
+    ANY_ID,
+    LINK,
+    TEXT,
+    Json,
+    closed_object_of,
+    component,
+    id_of,
+    nullable,
+    object_of,
+    reference,
+)
 
 
 def bodies_of(type_: ResourceType) -> dict[str, Json]:
@@ -26,7 +37,7 @@ def linkage_taken(relation: Relation) -> Json:
 
 def operations_taken() -> Json:
     """A body with the atomic extension; `lid` stands for an id that an earlier operation made."""
-    named: dict[str, Json] = {"type": {"enum": list(TYPES)}, "id": ID, "lid": TEXT}
+    named: dict[str, Json] = {"type": {"enum": list(TYPES)}, "id": ANY_ID, "lid": TEXT}
     resource = {**named, "attributes": {"type": "object"}, "relationships": {"type": "object"}}
     identifiers = {"type": "array", "items": object_of(named, ["type"]), "maxItems": MOST_LINKAGES}
     operation: dict[str, Json] = {
@@ -63,7 +74,7 @@ def _changed(type_: ResourceType) -> Json:
         attributes["deleted-at"] = {"type": "null", "description": "Out of the trash again, beside get_trashed=true."}
     members: dict[str, Json] = {
         "type": {"const": type_.name},
-        "id": ID,
+        "id": id_of(type_),
         "attributes": closed_object_of(attributes),
         "relationships": closed_object_of(_relationships_taken(type_)),
     }

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 from flask import Flask
 from werkzeug.routing import Rule
 
 from app.jsonapi.operations import OperationsView
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.view import View
-from app.openapi import filters, parameters, plain, resources, responses
+from app.openapi import filters, jobs, parameters, plain, resources, responses
 from app.openapi.answers import answers_of, shared_answers
 from app.openapi.bodies import bodies_of, operations_taken
 from app.openapi.json_schema import Json, component, reference
@@ -20,6 +21,15 @@ UNDESCRIBED = ("/docs", "/files/")
 """Pages and files: nothing that a client of the API calls."""
 
 HEALTH = {"health.live": "Alive", "health.ready": "HealthReport", "health.check": "HealthReport"}
+OTHERS = {
+    "accounts.": plain.described_account,
+    "openapi.": plain.described_description,
+    "uploads.": plain.described_image,
+    "resize.": plain.described_image,
+    "v1.job_progress": jobs.described_progress,
+    "v1.job_kind": jobs.described_kinds,
+}
+"""Routes that are no resources, by how their endpoints begin."""
 SCHEMES = {
     "jwt": {
         "type": "apiKey",
@@ -39,7 +49,7 @@ numbers. Bodies may come as `application/json`. HEAD and OPTIONS work wherever G
 
 def build(app: Flask) -> Json:
     """The OpenAPI 3.1 document of this app."""
-    return {
+    document = {
         "openapi": "3.1.1",
         "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
         "info": {"title": "Open Event API", "version": "1", "description": DESCRIPTION},
@@ -47,6 +57,25 @@ def build(app: Flask) -> Json:
         "paths": _paths(app),
         "components": _components(),
     }
+    _drop_unused(document)
+    return document
+
+
+def _drop_unused(document: Json) -> None:
+    """Take away what is made for every type and used for some: what nobody creates has no body."""
+    components = document["components"]
+    while unused := {
+        (section, name)
+        for section in ("schemas", "parameters")
+        for name in components[section].keys() - _references(document, f"#/components/{section}/")
+    }:
+        for section, name in unused:
+            del components[section][name]
+
+
+def _references(value: Any, section: str) -> set[str]:
+    """The names of components of this section that are referred to."""
+    return set(re.findall(f'"{section}([^"]+)"', orjson.dumps(value).decode()))
 
 
 def _components() -> Json:
@@ -55,6 +84,7 @@ def _components() -> Json:
         "schemas": {
             **shared_answers(),
             **plain.plain_answers(),
+            **jobs.kind_answers(),
             "Operations": operations_taken(),
             **{name: schema for each in types for name, schema in (answers_of(each) | bodies_of(each)).items()},
             **{f"{component(each)}Term": filters.term_of(each) for each in types},
@@ -116,10 +146,9 @@ def _described(view: Any, endpoint: str, method: str) -> Json:
         return resources.described(view_class, method)
     if endpoint in HEALTH:
         return plain.described_health(view, HEALTH[endpoint])
-    if endpoint == "openapi.show":
-        return plain.described_description(view)
-    if hasattr(view, "gives"):
-        return plain.described_account(view)
+    for beginning, describe in OTHERS.items():
+        if endpoint.startswith(beginning):
+            return describe(view)
     raise LookupError(f"{endpoint} is not described yet")
 
 

@@ -18,7 +18,9 @@ from app.jsonapi.schema import (
     Flag,
     Html,
     Instant,
+    MadeUrl,
     Number,
+    Object,
     Text,
     Url,
     Whole,
@@ -41,10 +43,11 @@ def taken(field: marshmallow.fields.Field[Any]) -> Json:
 
 
 def given(resource_type: ResourceType, attribute: Attribute) -> Json:
-    """The JSON Schema of an attribute in an answer; its column says whether it may be null."""
+    """The JSON Schema of an attribute in an answer; its column, where it has one, says whether it may be null."""
     schema = {name: value for name, value in described(attribute.field).items() if name not in LIMITS}
     column = resource_type.table.c.get(attribute.name)
-    return nullable(schema) if column is not None and column.nullable else schema
+    may_be_null = attribute.field.allow_none if column is None else column.nullable
+    return nullable(schema) if may_be_null else schema
 
 
 def is_optional(resource_type: ResourceType, relation: Relation) -> bool:
@@ -78,6 +81,16 @@ def _(field: Html) -> Json:
 @described.register
 def _(field: Url) -> Json:
     return {"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": field.limit}
+
+
+@described.register
+def _(_field: MadeUrl) -> Json:
+    return {"type": "string", "format": "uri"}
+
+
+@described.register
+def _(_field: Object) -> Json:
+    return {"type": "object"}
 
 
 @described.register

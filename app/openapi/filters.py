@@ -8,7 +8,7 @@ from app.jsonapi.resource_type import Attribute, ResourceType
 from app.jsonapi.schema import Flag, Text
 from app.jsonapi.viewer import Role
 from app.openapi.fields import LIMITS, described
-from app.openapi.json_schema import ID, TEXT, Json, closed_object_of, component, reference
+from app.openapi.json_schema import TEXT, Json, closed_object_of, component, id_of, reference
 
 EVERYTHING = Scope(Role.ADMIN)
 """What admins may compare; for others the same names answer 400 where they may not read them in every row."""
@@ -19,7 +19,9 @@ def filters_of(type_: ResourceType) -> dict[str, Json]:
     name = component(type_)
     made = {f"Filter{name}": _filter(type_)}
     for key in ids_of(type_):
-        made[f"Filter{name}-{key}"] = _comparison(key, ID, _operators(None), "a list of ids")
+        relation = type_.relation(key)
+        id_ = id_of(relation.target if relation else type_)
+        made[f"Filter{name}-{key}"] = _comparison(key, id_, _operators(None), "a list of ids")
     for each in comparable_by_admins(type_):
         value = {name: value for name, value in described(each.field).items() if name not in LIMITS}
         made[f"Filter{name}-{each.key}"] = _comparison(each.key, value, _operators(each), "`eq`")

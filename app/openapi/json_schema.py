@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.jsonapi.naming import camelize
-from app.jsonapi.resource_type import ResourceType
+from app.jsonapi.resource_type import UUID_TEXT, ResourceType
 
 Json = dict[str, Any]
 
 TEXT: Json = {"type": "string"}
-ID: Json = {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"}
+NUMBER, UUID = "[1-9][0-9]{0,18}", UUID_TEXT.pattern
+ANY_ID: Json = {"type": "string", "pattern": f"^({NUMBER}|{UUID})$"}
 LINK: Json = {"type": "string", "format": "uri-reference"}
 
 
@@ -34,6 +35,11 @@ def nullable(schema: Json) -> Json:
     if "$ref" in schema:
         return {"anyOf": [schema, {"type": "null"}]}
     return {**schema, "type": [schema["type"], "null"]}
+
+
+def id_of(type_: ResourceType) -> Json:
+    """An id of this type."""
+    return {"type": "string", "pattern": f"^{UUID if type_.has_uuids else NUMBER}$"}
 
 
 def component(type_: ResourceType) -> str:

@@ -1,4 +1,4 @@
-"""The operations that are not JSON:API: accounts, health and the description itself."""
+"""The operations that are not JSON:API: accounts, images, health and the description itself."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -58,6 +58,24 @@ def described_account(view: Any) -> Json:
         },
     }
     return {**described, "requestBody": _form(takes)} if takes else described
+
+
+def described_image(view: Any) -> Json:
+    """A route that takes an image, or tells what became of one; 202 where that is made in the background."""
+    takes: Mapping[str, Json] | None = view.takes
+    status: HTTPStatus = view.status
+    headers = ("Location", "Retry-After") if status is HTTPStatus.ACCEPTED else ()
+    refused = REFUSED if takes else (errors.NotFound,)
+    described = {
+        **_words(view),
+        "tags": ["images"],
+        "responses": {
+            **answered(status, "The answer.", view.gives, *headers, media_type=JSON),
+            **refusals((*refused, errors.Unauthenticated, errors.Unavailable)),
+        },
+    }
+    bodies = {media_type: {"schema": schema} for media_type, schema in (takes or {}).items()}
+    return {**described, "requestBody": {"required": True, "content": bodies}} if takes else described
 
 
 def described_health(view: Any, schema: str) -> Json:

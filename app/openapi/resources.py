@@ -7,6 +7,7 @@ from app.errors import MEDIA_TYPE
 from app.jsonapi.relations import RelatedList, RelatedOne, RelationshipMany, RelationshipOne, RelationView
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.view import View
+from app.openapi import jobs
 from app.openapi.bodies import linkage_taken
 from app.openapi.json_schema import Json, component, reference
 from app.openapi.parameters import parameters_of
@@ -42,6 +43,7 @@ SUMMARIES: Mapping[type, Mapping[str, str]] = {
         "POST": "Add {relation} to one {type}",
         "DELETE": "Take {relation} from one {type}",
     },
+    **jobs.SUMMARIES,
     RelationshipOne: {
         "GET": "Read the id of the {relation} of one {type}",
         "PATCH": "Set the {relation} of one {type}",
@@ -93,7 +95,7 @@ def _headers(view: type[View], method: str) -> list[Json]:
 
 
 def _body(view: type[View], method: str) -> Json | None:
-    if method == "GET":
+    if method not in view.body_methods | {"DELETE"}:
         return None
     if issubclass(view, RelationView):
         return linkage_taken(view.relation)
@@ -103,6 +105,8 @@ def _body(view: type[View], method: str) -> Json | None:
 
 def _success(view: type[View], method: str) -> Json:
     name = component(view._data_layer.type)
+    if started := jobs.success(view, method):
+        return started
     if issubclass(view, RelationView):
         return {**_ok(_related(view), *TAGGED), **(_unchanged() if method == "GET" else {})}
     if method == "GET":

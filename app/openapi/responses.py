@@ -15,6 +15,7 @@ HEADERS = {
     "ETag": "A hash of the bytes of this answer, which differ by URL and caller.",
     "Vary": "What of the request shaped the answer.",
     "Location": "The URL of the new resource.",
+    "Content-Location": "The same, where the answer shows its present state.",
     "Idempotent-Replayed": "`true` where an earlier request with the key was answered.",
     "Retry-After": "Seconds to wait.",
     "WWW-Authenticate": "How to sign in.",

@@ -4,6 +4,7 @@ import email
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import func, insert, select, text
 from app.events.models import Event, EventRole
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
+from app.gallery.models import EventImage
 from app.outbox import OutboxEntry
 from app.relay import RelayBeat
 from app.users import accounts, sign_ins
@@ -40,6 +42,7 @@ def replace_world(app: Flask) -> None:
         db.session.execute(insert(EventRole), _team())
         db.session.execute(insert(FaqType), _faq_types())
         db.session.execute(insert(Faq), _faqs())
+        db.session.execute(insert(EventImage), _event_images())
 
 
 def remove_world(app: Flask) -> None:
@@ -152,3 +155,20 @@ def _faqs() -> list[dict[str, Any]]:
     ]
     names = ("question", "answer", "event_id", "faq_type_id", "position")
     return [dict(zip(names, faq, strict=True)) | {"created_at": THEN} for faq in asked]
+
+
+def _event_images() -> list[dict[str, Any]]:
+    taken = [
+        ("opening.jpg", 3000, 2000, 1, None),
+        ("day 2/hall.jpg", 1600, 1200, 1, None),
+        ("blurred.jpg", 800, 600, 1, THEN),
+        ("rehearsal.jpg", 640, 480, 2, None),
+    ]
+    names = ("name", "width", "height", "event_id", "deleted_at")
+    return [dict(zip(names, image, strict=True)) | _stored(image[0]) for image in taken]
+
+
+def _stored(name: str) -> dict[str, Any]:
+    digest = sha256(name.encode()).hexdigest()
+    file = {"stored_as": f"images/{digest}.jpg", "media_type": "image/jpeg", "size": 412_803, "sha256": digest}
+    return {**file, "source_sha256": digest, "created_at": THEN}

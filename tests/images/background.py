@@ -1,0 +1,45 @@
+"""Jobs of images, run in this process, and what they leave behind."""
+
+import os
+from pathlib import Path
+from uuid import UUID
+
+from flask import Flask
+from sqlalchemy import select
+
+from app.database import connection, transaction
+from app.jobs import running
+from app.jobs.models import Job
+from app.jobs.records import JobRow
+from app.storage import Storage
+
+
+def jobs(app: Flask) -> list[JobRow]:
+    """All jobs, oldest first."""
+    with app.app_context(), transaction(is_read=True):
+        return [JobRow(*row) for row in connection().execute(select(Job.__table__).order_by(Job.id))]
+
+
+def run(app: Flask, job_id: UUID) -> None:
+    """What a worker does."""
+    with app.app_context():
+        running.run(job_id, "tests")
+
+
+def work_off(app: Flask) -> list[JobRow]:
+    """Run what is queued, and what that brings about; all jobs, oldest first."""
+    while queued := [job for job in jobs(app) if job.state == "queued"]:
+        run(app, queued[0].id)
+    return jobs(app)
+
+
+def files(storage: Storage) -> list[str]:
+    """The names of all that is stored, unfinished files too."""
+    directory = Path(storage.storage_url.removeprefix("file://"))
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+def work_files(app: Flask) -> list[str]:
+    """What lies in the work directories of jobs."""
+    directory = Path(app.config["VAR_DIR"]) / "work"
+    return os.listdir(directory) if directory.exists() else []

@@ -1,0 +1,367 @@
+"""A picture is taken in: by content, within limits, upright and without metadata, or nothing of it is kept."""
+
+import base64
+import json
+import textwrap
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from app.images import uploads
+from app.storage import Storage
+from tests.conftest import Processes
+from tests.images import pictures
+from tests.images.background import files
+from tests.images.pictures import GPS, ZIP, Image, encode, flag, plain, with_metadata
+from tests.test_flow import attempt_get
+from tests.world import Caller, World, errors
+
+JSON = "application/json"
+FORM = "multipart/form-data; boundary=x"
+URL = "/v1/upload/image"
+SMALL = encode(flag(), "png")
+
+Send = Callable[[Caller, bytes], TestResponse]
+
+
+def as_data_url(caller: Caller, content: bytes) -> TestResponse:
+    """As a browser makes it."""
+    return post(caller, {"data": f"data:image/png;base64,{base64.b64encode(content).decode()}"})
+
+
+def as_form(caller: Caller, content: bytes) -> TestResponse:
+    """As a file of a form."""
+    return post_form(caller, file=content)
+
+
+def post(caller: Caller, document: Any, content_type: str = JSON) -> TestResponse:
+    """JSON."""
+    return caller.send("POST", URL, document, Content_Type=content_type)
+
+
+def post_form(caller: Caller, **sent: bytes | str) -> TestResponse:
+    """A form: bytes are files, text is text."""
+    body = b"".join(_part(name, value) for name, value in sent.items()) + b"--x--\r\n"
+    return post(caller, body, FORM)
+
+
+def _part(name: str, value: bytes | str) -> bytes:
+    is_file = isinstance(value, bytes)
+    head = f'--x\r\nContent-Disposition: form-data; name="{name}"' + ('; filename="../a.svg"' if is_file else "")
+    return head.encode() + b"\r\n\r\n" + (value if isinstance(value, bytes) else value.encode()) + b"\r\n"
+
+
+ways = pytest.mark.parametrize("send", [as_data_url, as_form])
+
+
+def image_at(app: Flask, storage: Storage, response: TestResponse) -> Any:
+    """The image behind the URL of an answer."""
+    assert response.status_code == 200, response.text
+    assert response.json is not None
+    return Image.new_from_buffer(storage.read(storage.name(response.json["url"])), "")
+
+
+@ways
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
+def test_an_image_gets_an_address_and_keeps_its_format(
+    app: Flask, world: World, storage: Storage, send: Send, form: str
+) -> None:
+    answer = send(world.stranger, encode(flag(), form))
+
+    image = image_at(app, storage, answer)
+    assert (image.width, image.height) == (80, 40)
+    assert image.get("vips-loader").startswith(form)
+    assert answer.content_type == JSON
+    served = app.test_client().get(answer.get_json()["url"].removeprefix(app.config["PUBLIC_URL"]))
+    suffix = "jpg" if form == "jpeg" else form
+    assert files(storage) == [f"uploads/{sha256(served.data).hexdigest()}.{suffix}"]
+    assert served.content_type == f"image/{form}"
+    assert served.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert served.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", [URL, f"{URL}/"])
+@pytest.mark.parametrize("content_type", [JSON, "application/vnd.api+json", "application/json; charset=utf-8"])
+def test_json_comes_under_either_name_with_and_without_a_slash(
+    world: World, storage: Storage, path: str, content_type: str
+) -> None:
+    document = {"data": base64.b64encode(SMALL).decode()}
+
+    assert world.stranger.send("POST", path, document, Content_Type=content_type).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "written",
+    {
+        "plain": lambda text: text,
+        "data URL": lambda text: f"data:image/png;base64,{text}",
+        "data URL of another type": lambda text: f"DATA:text/plain;charset=utf-8;BASE64,{text}",
+        "data URL without a type": lambda text: f"data:;base64,{text}",
+        "lines": lambda text: "\n".join(textwrap.wrap(text, 76)) + "\n",
+        "lines of Windows": lambda text: "data:image/png;base64," + "\r\n".join(textwrap.wrap(text, 64)),
+        "spaces": lambda text: f" \t{text[:9]} {text[9:]} ",
+        "without padding": lambda text: text.rstrip("="),
+    }.items(),
+    ids=lambda pair: pair[0],
+)
+def test_base64_is_taken_as_programs_write_it(
+    app: Flask, world: World, storage: Storage, written: tuple[str, Callable[[str], str]]
+) -> None:
+    content = SMALL + b"\0" * (-len(SMALL) % 3 + 1)  # so that there is padding
+
+    answer = post(world.stranger, {"data": written[1](base64.b64encode(content).decode())})
+
+    assert image_at(app, storage, answer).width == 80
+
+
+@pytest.mark.parametrize("fields", [{"file": SMALL}, {"image": SMALL}, {"picture": SMALL, "title": "words"}])
+def test_a_form_may_name_its_file_as_it_likes(
+    app: Flask, world: World, storage: Storage, fields: dict[str, bytes | str]
+) -> None:
+    assert image_at(app, storage, post_form(world.stranger, **fields)).width == 80
+
+
+@ways
+def test_an_image_is_upright_and_says_nothing_of_where_it_was_taken(
+    app: Flask, world: World, storage: Storage, send: Send
+) -> None:
+    content = encode(with_metadata(flag(800, 400).rot270(), 6), "jpeg") + ZIP
+
+    image = image_at(app, storage, send(world.stranger, content))
+
+    assert (image.width, image.height) == (800, 400)
+    assert image(20, 20)[2] > 250, "blue above on the left"
+    (name,) = files(storage)
+    assert not [word for word in (GPS.encode(), b"GPS", b"Exif", b"PK\x03\x04") if word in storage.read(name)]
+
+
+def test_a_large_image_is_made_smaller_and_what_is_transparent_stays_so(
+    app: Flask, world: World, storage: Storage
+) -> None:
+    clear = plain(8_192, 2_048).bandjoin(Image.black(8_192, 2_048)).copy(interpretation="srgb")
+
+    image = image_at(app, storage, as_form(world.stranger, encode(clear, "png")))
+
+    assert (image.width, image.height) == (4_096, 1_024)
+    assert image(5, 5)[3] == 0
+
+
+def test_the_same_image_has_the_same_address(world: World, storage: Storage) -> None:
+    first, again = as_data_url(world.stranger, SMALL), as_form(world.owner, SMALL + ZIP)
+
+    assert first.json == again.json
+    assert len(files(storage)) == 1
+
+
+def test_an_address_can_be_set_as_a_picture(world: World, storage: Storage) -> None:
+    url = as_data_url(world.stranger, SMALL).get_json()["url"]
+
+    answer = world.stranger.update(f"/v1/users/{world.stranger.id}", "user", {"avatar-url": url})
+
+    assert answer.status_code == 200
+
+
+# What is refused
+
+
+@ways
+def test_nobody_unknown_sends_images(world: World, storage: Storage, send: Send) -> None:
+    answer = send(world.anonymous, SMALL)
+
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"]
+    assert files(storage) == []
+
+
+@ways
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"", 422, "broken-image"),
+        (SMALL[:-1], 422, "broken-image"),
+        (SMALL[:5], 422, "broken-image"),
+        (pictures.webp_saying(400, 300), 422, "broken-image"),
+        (pictures.png(3_000, 9_000), 422, "broken-image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported-image"),
+        (pictures.animated("gif"), 415, "unsupported-image"),
+        (ZIP + SMALL, 415, "unsupported-image"),
+        (pictures.png(50_000, 50_000), 413, "image-too-large"),
+        (pictures.jpeg_saying(40_000, 25_000), 413, "image-too-large"),
+        (pictures.jpeg_of_scans(5_000, 5_000, 2_000), 413, "image-too-large"),
+        (pictures.animated("webp"), 413, "image-too-large"),
+        (SMALL + bytes(20 * 2**20), 413, "image-too-large"),
+        (bytes(25_000_000), 413, None),
+    ],
+    ids=[
+        "empty",
+        "cut at its end",
+        "cut in its beginning",
+        "webp with a false canvas",
+        "png without pixels",
+        "svg",
+        "gif",
+        "zip with an image in it",
+        "bomb",
+        "gigapixel",
+        "thousands of scans",
+        "animated",
+        "just over 20 MiB",
+        "25 MB",
+    ],
+)
+def test_what_is_no_image_for_us_is_told_and_leaves_nothing(
+    world: World, storage: Storage, send: Send, content: bytes, status: int, code: str | None
+) -> None:
+    answer = send(world.stranger, content)
+
+    (error,) = errors(answer)
+    assert answer.status_code == status
+    assert error["detail"].endswith(".")
+    if code is not None:
+        assert error["code"] == code
+        assert error.get("source") == (None if send is as_form else {"pointer": "/data"})
+    assert files(storage) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer"),
+    [
+        ({}, "/data"),
+        ({"data": None}, "/data"),
+        ({"data": 5}, "/data"),
+        ({"data": {"type": "image"}}, "/data"),
+        ({"data": "no base64!"}, "/data"),
+        ({"data": "ä"}, "/data"),
+        ({"data": "A"}, "/data"),
+        ({"data": "AAAA=AAA"}, "/data"),
+        ({"data": "AA\0A"}, "/data"),
+        ({"data": "data:image/svg+xml,%3Csvg/%3E"}, "/data"),
+        ({"data": "https://example.com/a.png"}, "/data"),
+    ],
+)
+def test_what_is_no_base64_is_told(world: World, storage: Storage, document: Any, pointer: str) -> None:
+    answer = post(world.stranger, document)
+
+    assert answer.status_code == 422
+    assert [error["source"] for error in errors(answer)] == [{"pointer": pointer}]
+    assert files(storage) == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"a"', b"\xff", b'{"data": "\\ud800"}', b"[" * 5_000, b'{"data": NaN}']
+)
+def test_what_is_no_json_object_is_told(world: World, body: bytes) -> None:
+    assert post(world.stranger, body).status_code == 400
+
+
+def test_a_body_of_a_million_values_is_not_even_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.images.sent.orjson.loads", lambda _body: pytest.fail("it was read"))
+
+    for body in (b'{"data": [' + b"[]," * 9_000_000 + b"0]}", b'{"a":' * 2_000 + b"0" + b"}" * 2_000):
+        answer = post(world.stranger, body)
+        assert (answer.status_code, errors(answer)[0]["code"]) == (400, "too-large")
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "text/plain", "application/x-www-form-urlencoded"])
+def test_another_media_type_is_told(world: World, content_type: str) -> None:
+    answer = post(world.stranger, SMALL, content_type)
+
+    assert answer.status_code == 415
+    assert errors(answer)[0]["source"] == {"header": "Content-Type"}
+
+
+@pytest.mark.parametrize("fields", [{}, {"file": "words"}, {"one": SMALL, "two": SMALL}])
+def test_a_form_without_the_one_file_is_told(world: World, storage: Storage, fields: dict[str, bytes | str]) -> None:
+    assert post_form(world.stranger, **fields).status_code == 422
+    assert files(storage) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"--x", b"--x\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n"])
+@pytest.mark.parametrize("boundary", ["; boundary=x", ""])
+def test_a_form_that_is_none_is_told(world: World, storage: Storage, body: bytes, boundary: str) -> None:
+    answer = post(world.stranger, body, f"multipart/form-data{boundary}")
+
+    assert answer.status_code in (400, 422)
+    assert files(storage) == []
+
+
+def test_a_smaller_limit_holds(world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(world.app.config, "MAX_UPLOAD_MB", 1)
+
+    for send in (as_data_url, as_form):
+        assert send(world.stranger, SMALL + bytes(2**20)).status_code == 413
+        assert send(world.stranger, SMALL + bytes(2**20 - len(SMALL))).status_code == 200
+
+
+def test_only_so_many_images_are_decoded_at_once(
+    world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
+    working, go_on = threading.Semaphore(0), threading.Event()
+    real = uploads.make_variants
+
+    def make(*arguments: Any) -> Any:
+        working.release()
+        go_on.wait(20)
+        return real(*arguments)
+
+    monkeypatch.setattr(uploads, "make_variants", make)
+    with ThreadPoolExecutor(uploads.MOST_DECODERS) as pool:
+        busy = [pool.submit(as_data_url, world.stranger, SMALL) for _ in range(uploads.MOST_DECODERS)]
+        for _ in busy:
+            assert working.acquire(timeout=20)
+        refused = as_data_url(world.stranger, SMALL)
+        go_on.set()
+
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        assert [future.result().status_code for future in busy] == [200, 200]
+    assert as_data_url(world.stranger, SMALL).status_code == 200
+
+
+# Through a real web process
+
+
+@pytest.fixture
+def web(world: World, processes: Processes, wait_until: Callable[..., Any]) -> str:
+    """One."""
+    processes.start("web")
+    wait_until(lambda: attempt_get(f"{processes.base_url}/livez") == 200, 30)
+    return processes.base_url
+
+
+def post_over_http(base_url: str, content: bytes, token: str | None) -> int:
+    """The status of an upload, by a client that listens only when it has sent all."""
+    connection = HTTPConnection(base_url.removeprefix("http://"), timeout=30)
+    try:
+        body = json.dumps({"data": base64.b64encode(content).decode()})
+        connection.request("POST", URL, body, {"Content-Type": JSON, "Authorization": f"JWT {token}"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("size", [15_000_000, 25_000_000, 40_000_000])
+def test_whoever_sends_much_hears_why_it_is_refused(world: World, web: str, size: int) -> None:
+    content = SMALL + bytes(size)
+
+    assert post_over_http(web, content, world.stranger.token) == (413 if size > 20 * 2**20 else 200)
+    assert post_over_http(web, content, "not a token") == 401
+
+
+def test_many_at_once_are_taken_or_told_to_come_back(world: World, web: str) -> None:
+    photo = encode(pictures.photo(3_000, 2_000), "jpeg")
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(pool.map(lambda _: post_over_http(web, photo, world.stranger.token), range(24)))
+        assert attempt_get(f"{web}/livez") == 200
+
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 4
+    assert post_over_http(web, SMALL, world.stranger.token) == 200

@@ -1,0 +1,259 @@
+"""Streams of a real web process: cut, resumed, crowded, ended when the server stops; each test prints its figure."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import httpx
+import orjson
+import psycopg
+import pytest
+from flask import Flask
+
+from app.database import commit, transaction
+from app.jobs import lifecycle, submission
+from app.jobs.records import JobRow
+from tests.conftest import Processes
+from tests.world import World
+
+LEASE = timedelta(minutes=5)
+
+
+@pytest.fixture
+def web(world: World, processes: Processes, wait_until: Callable[..., Any]) -> str:
+    """A web process that serves."""
+    processes.start("web")
+    wait_until(lambda: _is_alive(processes.base_url), 30)
+    return processes.base_url
+
+
+def _is_alive(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/livez", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def running_job(world: World) -> JobRow:
+    """A job of the stranger's that a worker has begun."""
+    with world.app.app_context(), transaction(is_read=False):
+        job = submission.submit("sleep", {"seconds": 1}, trigger="api", owner_id=world.stranger.id).job
+        claimed = lifecycle.claim(job.id, "tests", LEASE)
+        commit()
+    assert claimed is not None
+    return claimed
+
+
+def report(app: Flask, job: JobRow, fraction: float) -> None:
+    """One event more."""
+    with app.app_context(), transaction(is_read=False):
+        lifecycle.report(job, fraction, f"at {fraction}")
+        commit()
+
+
+def finish(app: Flask, job: JobRow) -> None:
+    """The last event."""
+    with app.app_context(), transaction(is_read=False):
+        lifecycle.succeed(job, None)
+        commit()
+
+
+class Watching:
+    """A client of a stream, as a browser's EventSource is one."""
+
+    def __init__(self, url: str, job_id: UUID, token: str | None) -> None:
+        self.url = f"{url}/v1/jobs/{job_id}/progress"
+        self.headers = {"Accept": "text/event-stream", "Authorization": f"JWT {token}"}
+        self.seen: list[dict[str, Any]] = []
+
+    def follow(self, at_most: int = 10**9) -> None:
+        """Take elements until the stream ends, or so many have come, and then hang up."""
+        headers = {**self.headers, "Last-Event-ID": str(self.seen[-1]["seq"] if self.seen else 0)}
+        with httpx.stream("GET", self.url, headers=headers, timeout=30) as response:
+            if response.status_code == 204:
+                return
+            assert response.status_code == 200, response.read()
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    self.seen.append(orjson.loads(line.removeprefix("data: ")))
+                    at_most -= 1
+                if not at_most:
+                    return
+
+    @property
+    def seqs(self) -> list[int]:
+        """What it was told, in order."""
+        return [each["seq"] for each in self.seen]
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Those who watch."""
+    with ThreadPoolExecutor(256) as executor:
+        yield executor
+
+
+def test_a_stream_cut_50_times_has_no_gap_and_no_repeat(
+    figure: Callable[[str], None], world: World, web: str, threads: ThreadPoolExecutor
+) -> None:
+    job = running_job(world)
+    watching = Watching(web, job.id, world.stranger.token)
+    cuts = 0
+
+    def write() -> None:
+        for number in range(200):
+            report(world.app, job, number / 200)
+        finish(world.app, job)
+
+    written = threads.submit(write)
+    while not watching.seen or watching.seen[-1]["state"] != "succeeded":
+        watching.follow(at_most=4)
+        cuts += 1
+    written.result()
+
+    assert watching.seqs == list(range(1, 203))  # begun, 200 reports, ended
+    assert cuts >= 50
+    figure(f"P9: {cuts} connections, {len(watching.seen)} events, no gap, no repeat")
+
+
+def test_200_watchers_of_20_jobs_miss_nothing_with_one_listener(
+    figure: Callable[[str], None],
+    world: World,
+    web: str,
+    servers: dict[str, str],
+    threads: ThreadPoolExecutor,
+    wait_until: Callable[..., Any],
+) -> None:
+    jobs = [running_job(world) for _ in range(20)]
+    watchers = [Watching(web, job.id, world.stranger.token) for job in jobs for _ in range(10)]
+    begun = monotonic()
+    followed = [threads.submit(watcher.follow) for watcher in watchers]
+    wait_until(lambda: all(watcher.seen for watcher in watchers), 60)
+    watched = monotonic()
+    with psycopg.connect(servers["DATABASE_URL"]) as connection:
+        ((listeners,),) = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'open-event-watch'"
+        ).fetchall()
+
+    for number in range(1, 21):
+        for job in jobs:
+            report(world.app, job, number / 20)
+    for job in jobs:
+        finish(world.app, job)
+    for each in followed:
+        each.result(60)
+
+    assert {tuple(watcher.seqs) for watcher in watchers} == {tuple(range(1, 23))}
+    assert listeners == 1
+    figure(f"200 watchers: connected in {watched - begun:.1f} s, 4400 events told in {monotonic() - watched:.1f} s")
+
+
+def test_streams_end_when_the_server_stops(
+    figure: Callable[[str], None],
+    world: World,
+    web: str,
+    processes: Processes,
+    threads: ThreadPoolExecutor,
+    wait_until: Callable[..., Any],
+) -> None:
+    job = running_job(world)
+    watchers = [Watching(web, job.id, world.stranger.token) for _ in range(5)]
+    followed = [threads.submit(watcher.follow) for watcher in watchers]
+    wait_until(lambda: all(watcher.seen for watcher in watchers))
+    (process,) = processes.started
+
+    begun = monotonic()
+    status = processes.stop(process)
+    took = monotonic() - begun
+
+    for each in followed:
+        each.result(5)  # an end, not a broken connection
+    assert status == 0
+    assert took < 5
+    figure(f"5 streams, SIGTERM to exit: {took:.1f} s")
+
+
+def test_who_hangs_up_is_not_waited_for(
+    figure: Callable[[str], None], world: World, web: str, threads: ThreadPoolExecutor, wait_until: Callable[..., Any]
+) -> None:
+    """More than may watch at once, one after the other: each place is given back."""
+    job = running_job(world)
+    count = 300
+
+    def hang_up(_number: int) -> None:
+        watching = Watching(web, job.id, world.stranger.token)
+        watching.follow(at_most=1)
+
+    begun = monotonic()
+    for number in range(count):
+        wait_until(lambda number=number: _tried(hang_up, number), 60)
+
+    figure(f"{count} watchers that hung up: {monotonic() - begun:.1f} s")
+
+
+def _tried(act: Callable[[int], None], number: int) -> bool:
+    try:
+        act(number)
+    except AssertionError:
+        return False
+    return True
+
+
+def test_a_stream_ends_when_its_watcher_logs_out(
+    world: World, web: str, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
+) -> None:
+    job = running_job(world)
+    told: list[int] = []
+    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.2)
+    client = world.app.test_client()
+    headers = {"Accept": "text/event-stream", "Authorization": f"JWT {world.stranger.token}"}
+    response = client.get(f"/v1/jobs/{job.id}/progress", headers=headers)
+    reading = threading.Thread(target=lambda: told.extend(len(part) for part in response.iter_encoded()))
+    reading.start()
+    wait_until(lambda: told)
+
+    httpx.post(f"{web}/v1/auth/logout", headers=headers)
+
+    reading.join(10)
+    assert not reading.is_alive()
+    assert len(told) >= 1
+
+
+def test_an_idle_stream_says_that_it_lives_and_holds_no_connection(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = running_job(world)
+    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.1)
+    response = world.stranger.get(f"/v1/jobs/{job.id}/progress", Accept="text/event-stream")
+
+    parts = response.iter_encoded()
+    begun, *silences = [next(parts) for _ in range(3)]
+
+    assert begun.startswith(b"id: 1\ndata: ")
+    assert silences == [b":\n\n"] * 2
+    with world.app.app_context():
+        from app.extensions import db  # noqa: PLC0415
+
+        assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool
+    response.close()
+
+
+def test_a_client_that_reads_nothing_does_not_stop_the_others(world: World, web: str) -> None:
+    job = running_job(world)
+    host, port = web.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as deaf:
+        deaf.sendall(
+            f"GET /v1/jobs/{job.id}/progress HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+            f"Authorization: JWT {world.stranger.token}\r\n\r\n".encode()
+        )
+        watching = Watching(web, job.id, world.stranger.token)
+        watching.follow(at_most=1)
+        finish(world.app, job)
+        watching.follow()
+
+    assert watching.seen[-1]["state"] == "succeeded"
