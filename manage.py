@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 
-GROUPS = {"db": "flask_migrate.cli:db", "users": "app.users.cli:users_cli"}
+GROUPS = {"db": "flask_migrate.cli:db", "jobs": "app.jobs.cli:jobs_cli", "users": "app.users.cli:users_cli"}
 """Groups of commands that live elsewhere."""
 
 UNDEFINED_TABLE = "42P01"

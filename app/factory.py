@@ -15,6 +15,7 @@ from app.faqs import resources as faqs
 from app.gallery import resources as gallery
 from app.gallery import tasks as _gallery_tasks
 from app.health import routes as health
+from app.hooks import resources as hooks
 from app.images import resize_api, uploads
 from app.images import tasks as _image_tasks
 from app.jobs import resources as jobs
@@ -27,7 +28,7 @@ from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
 
-RESOURCES = (users, events, faqs, gallery, jobs, archive)
+RESOURCES = (users, events, faqs, gallery, jobs, archive, hooks)
 CONSUMERS = (_user_tasks, _event_tasks, _job_tasks)
 KINDS = (_sleep, _gallery_tasks, _image_tasks)
 

@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import suppress
 from typing import Any, TextIO
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
 import orjson
@@ -18,7 +18,12 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 REQUEST_ID = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+# Whatever follows and is not a hook by its id may be, or hold, the token that calls one.
+_CALLED_HOOK = re.compile(r"(?i:hooks)(?!(?:/+[0-9]{1,19}(?:/[a-z-]{1,20}){0,2})?/*\Z).+", re.DOTALL)
 _SECRET = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?key", re.IGNORECASE)
+
+MOST_QUOTED = 3
+"""How many times a path may have been percent-encoded, by mistake, and still be understood here."""
 
 GRANIAN = {
     "version": 1,
@@ -140,8 +145,18 @@ def _end(response: Response) -> Response:
     response.headers[REQUEST_ID] = g.request_id
     took = round((time.perf_counter() - g.started) * 1000, 1)
     # Without the query string, which may carry what people search for; quoted, so that it stays on its line.
-    access_log.info("request", method=request.method, path=quote(request.path), status=response.status_code, ms=took)
+    path = without_token(quote(request.path))
+    access_log.info("request", method=request.method, path=path, status=response.status_code, ms=took)
     return response
+
+
+def without_token(path: str) -> str:
+    """A quoted path without the token of a hook, which is all that is needed to call it."""
+    plain = path
+    for _ in range(MOST_QUOTED):
+        plain = unquote(plain)
+    found = _CALLED_HOOK.search(plain)
+    return f"{quote(plain[: found.start()])}hooks/[hidden]" if found else path
 
 
 def report_failures(app: Flask) -> None:
@@ -159,9 +174,13 @@ def report_failures(app: Flask) -> None:
 
 
 def _tidied(event: Any, hint: dict[str, Any]) -> Any:
-    """Without query strings; a log line by its words, so that the same failure is the same issue each time."""
+    """Without query strings and tokens; a log line by its words, so that the same failure is the same issue each time."""
+    asked = event.get("request", {})
     for part in ("query_string", "cookies", "env"):
-        event.get("request", {}).pop(part, None)
+        asked.pop(part, None)
+    if "url" in asked:
+        parts = urlsplit(asked["url"])
+        asked["url"] = parts._replace(path=without_token(parts.path)).geturl()
     record = hint.get("log_record")
     if record is not None and isinstance(record.msg, dict):
         event["logentry"] = {"message": record.msg["event"]}

@@ -7,7 +7,8 @@ published again.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -168,7 +169,7 @@ class Relay:
     def _sweep(self) -> None:
         while not self.stop.wait(self.sweep_seconds):
             for sweep in self.app.extensions["sweeps"]:
-                with self.app.app_context():
+                with self.app.app_context(), self._surviving("sweep"):
                     sweep()
 
     def _prune(self) -> None:
@@ -180,9 +181,21 @@ class Relay:
     def _prune_all(self, prune: Prune) -> None:
         older_than = timedelta(days=self.app.config["RETENTION_DAYS"])
         while not self.stop.is_set():
-            with self.app.app_context():
-                if not prune(older_than):
-                    return
+            is_done = True
+            with self.app.app_context(), self._surviving("prune"):
+                is_done = not prune(older_than)
+            if is_done:
+                return
+
+    @contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """What fails is told and tried again next time, and keeps nothing else from being done."""
+        try:
+            yield
+        except DATABASE_ERRORS:
+            raise
+        except Exception:
+            log.exception("relay cannot do its other work", what=what)
 
 
 def _claim(

@@ -14,11 +14,12 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 import obstore
+import structlog
 from flask import Blueprint, Flask, Response, current_app, request
-from obstore.exceptions import InvalidPathError, PreconditionError
+from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from app.errors import BadRequest, NotFound, PreconditionFailed
+from app.errors import BadRequest, NotFound, PreconditionFailed, Unavailable, error_response
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -52,7 +53,12 @@ _PUBLIC_NAME = re.compile(r"(?:calendars|images|uploads)/([A-Za-z0-9_-]{1,100})\
 _NOT_IN_FILENAMES = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+StorageError = BaseError
+"""What all of this raises when the storage does not answer."""
+
 files = Blueprint("files", __name__)
+
+log = structlog.get_logger(__name__)
 
 
 class RangeNotSatisfiable(BadRequest):
@@ -160,6 +166,11 @@ class Storage:
         except PreconditionError:
             raise Replaced(stored.name) from None
 
+    def delete_folder(self, prefix: str) -> None:
+        """Remove all that lies below this folder."""
+        for stored in self.list(prefix):
+            self.delete(stored.name)
+
     def delete(self, name: str) -> None:
         """Remove the file; one that is already gone is fine."""
         with contextlib.suppress(FileNotFoundError):
@@ -206,6 +217,12 @@ def install(app: Flask) -> None:
     """Bind the storage and serve what is in it."""
     app.extensions["storage"] = Storage(app.config["STORAGE_URL"], app.config["PUBLIC_URL"])
     app.register_blueprint(files)
+    app.register_error_handler(StorageError, _storage_away)
+
+
+def _storage_away(error: Exception) -> Response:
+    log.error("the storage does not answer", error=type(error).__name__)
+    return error_response([Unavailable("The storage does not answer. Try again.", headers={"Retry-After": "2"})])
 
 
 def current_storage() -> Storage:

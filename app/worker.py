@@ -6,7 +6,9 @@ here prefers to stop early and run again.
 
 import os
 import secrets
+import signal
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 from celery import Celery, Task, signals
@@ -113,8 +115,23 @@ def run_worker(app: Flask, *queues: str) -> None:
             for engine in db.engines.values():
                 engine.dispose(close=False)
 
+    app.extensions["stopping"], stop = os.pipe()  # every child of the pool has it, and knows at once
     signals.worker_process_init.connect(forget_connections, weak=False)
+    # Not `worker_shutting_down`: Celery sends it when the soft shutdown is over.
+    signals.worker_ready.connect(lambda **_: _tell_children_first(stop), weak=False)
     celery.worker_main(worker_arguments(app.config, queues))
+
+
+def _tell_children_first(stop: int) -> None:
+    """At SIGTERM and SIGINT make the other end of the pipe readable, then do what Celery does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handle: Any = signal.getsignal(number)
+
+        def tell(number: int, frame: FrameType | None, handle: Any = handle) -> None:
+            os.write(stop, b".")
+            handle(number, frame)
+
+        signal.signal(number, tell)
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]  # Celery carries no types

@@ -1,25 +1,33 @@
-"""Clients that send their bodies slowly hold neither the database nor the probes."""
+"""Clients that send their bodies slowly hold neither the database nor the probes; nobody sends more than he may."""
 
+import base64
 import contextlib
+import json
 import socket
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from app.bodies import LARGEST_BODY, LONGEST_WAIT, MOST_DRAINED, MOST_LARGE
 from tests.conftest import Processes
+from tests.images.pictures import encode, flag
 from tests.test_flow import attempt_get
 from tests.world import World
 
+UPLOAD = "/v1/upload/image"
+SMALL = encode(flag(), "png")
+
 
 @contextlib.contextmanager
-def slow_clients(base: str, number: int, path: str, token: str) -> Iterator[list[socket.socket]]:
+def slow_clients(base: str, number: int, path: str, token: str, length: int = 5000) -> Iterator[list[socket.socket]]:
     """Connections that announce a body and send its first byte."""
     parts = urlsplit(base)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: JWT {token}\r\n"
-        "Content-Type: application/json\r\nContent-Length: 5000\r\n\r\n{"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{{"
     )
     with contextlib.ExitStack() as stack:
         opened = []
@@ -49,13 +57,74 @@ def test_slow_bodies_leave_threads_for_probes_and_reads(world: World, web: str) 
         assert attempt_get(f"{web}/v1/events") == 200
 
 
-@pytest.mark.parametrize(("length", "status"), [(1000, b"401"), (3 * 2**20, b"413")])
-def test_a_chunked_body_is_read_and_has_the_same_limit(world: World, web: str, length: int, status: bytes) -> None:
-    body = b'{"email": "a@example.com", "password": "%s"}' % (b"x" * length)
-    parts = urlsplit(web)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
-        client.sendall(b"POST /auth/session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+def test_a_chunked_body_is_read_and_has_the_same_limit(world: World, web: str) -> None:
+    for path, length, status in (
+        ("/auth/session", 1000, 401),
+        ("/auth/session", 3 * 2**20, 413),
+        (UPLOAD, 3 * 2**20, 200),
+        (UPLOAD, 25 * 2**20, 413),
+    ):
+        image, account = {"data": image_of(length)}, {"email": "a@example.com", "password": "x" * length}
+        body = json.dumps(image if path == UPLOAD else account).encode()
+        assert send_chunked(web, path, str(world.stranger.token), body) == status
+
+
+def send_chunked(base: str, path: str, token: str, body: bytes) -> int:
+    """The status of a POST that does not say how long it is."""
+    parts = urlsplit(base)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
+        client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode())
+        client.sendall(f"Authorization: JWT {token}\r\n".encode())
         client.sendall(b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
-        with contextlib.suppress(OSError):
-            client.sendall(b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
-        assert client.recv(1000).split()[1] == status
+        client.sendall(b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
+        return int(client.recv(1000).split()[1])
+
+
+def image_of(length: int) -> str:
+    """An image followed by so many bytes, as base64."""
+    return base64.b64encode(SMALL + bytes(length)).decode()
+
+
+def send(base: str, path: str, token: str, body: bytes) -> int:
+    """The status of a POST, by a client that listens only when it has sent all."""
+    with contextlib.closing(HTTPConnection(urlsplit(base).netloc, timeout=20)) as connection:
+        connection.request("POST", path, body, {"Content-Type": "application/json", "Authorization": f"JWT {token}"})
+        return connection.getresponse().status
+
+
+def upload(base: str, token: str, length: int) -> int:
+    """The status of an image followed by so many bytes."""
+    return send(base, UPLOAD, token, json.dumps({"data": image_of(length)}).encode())
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/operations", "/auth/session", "/v1/auth/login", "/v1/jobs"])
+def test_only_images_may_be_large(world: World, path: str) -> None:
+    def status(length: int) -> int:
+        return world.owner.send("POST", path, b"{" + b" " * (length - 1), Content_Type="application/json").status_code
+
+    assert status(LARGEST_BODY) in (400, 415)
+    assert status(LARGEST_BODY + 1) == 413
+
+
+def test_a_refusal_is_heard_by_whoever_sends_all_first(world: World, web: str) -> None:
+    for path, token, status in (
+        ("/v1/events", str(world.owner.token), 413),
+        (UPLOAD, str(world.owner.token), 413),
+        (UPLOAD, "nonsense", 401),
+    ):
+        assert send(web, path, token, bytes(MOST_DRAINED)) == status
+    with slow_clients(web, 1, "/v1/events", str(world.owner.token), MOST_DRAINED + 1) as (client,):
+        assert client.recv(1000).split()[1] == b"413", "what is absurdly large is not waited for"
+
+
+def test_only_so_many_large_bodies_are_here_at_once(world: World, web: str, wait_until: Callable[..., Any]) -> None:
+    token = str(world.stranger.token)
+    with slow_clients(web, 3 * MOST_LARGE, UPLOAD, "nonsense", 2 * LARGEST_BODY):
+        assert upload(web, token, LARGEST_BODY) == 200, "whoever is not signed in takes nobody's room"
+
+    with slow_clients(web, MOST_LARGE, UPLOAD, token, 2 * LARGEST_BODY):
+        wait_until(lambda: upload(web, token, LARGEST_BODY) == 503, 3 * LONGEST_WAIT)
+        assert upload(web, token, 0) == 200, "a small one needs no room"
+        assert attempt_get(f"{web}/v1/events") == 200
+
+    assert upload(web, token, LARGEST_BODY) == 200

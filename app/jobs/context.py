@@ -21,6 +21,10 @@ class LeaseLost(Exception):
     """The job belongs to another attempt now, or has ended: nothing may be written any more."""
 
 
+class Interrupted(Exception):
+    """The worker stops: another one begins the job again."""
+
+
 class JobFailed(Exception):
     """The job cannot be done; what it says is shown to its owner."""
 
@@ -47,7 +51,7 @@ class Running:
         return self.job.parameters
 
     def progress(self, fraction: float | None = None, message: str | None = None, *, level: str = "info") -> None:
-        """Say how far it is, 0 to 1, and what it does; raises Canceled or LeaseLost when it must end."""
+        """Say how far it is, 0 to 1, and what it does; raises as `check` does."""
         self.check()
         now = time.monotonic()
         if now - self._reported_at < 1 / REPORTS_A_SECOND and level == "info":
@@ -64,12 +68,12 @@ class Running:
         self.check()
 
     def end(self, why: type[Exception]) -> None:
-        """Let the function end at its next report, with Canceled or LeaseLost."""
+        """Let the function end at its next report, with one of the exceptions above."""
         self.ends = why
         self._told_to_end.set()
 
     def check(self) -> None:
-        """Raise Canceled or LeaseLost when it must end."""
+        """Raise Canceled, LeaseLost or Interrupted when it must end."""
         if self.ends is not None:
             raise self.ends
 

@@ -50,7 +50,7 @@ CHANNEL = "jobs"
 HELD = (RUNNING, WAITING, FINALIZING, CANCELING)
 """States in which an attempt owns the job."""
 
-CRASHED, TIMED_OUT = "crashed", "timed-out"
+CRASHED, TIMED_OUT, INTERRUPTED, UNAVAILABLE = "crashed", "timed-out", "interrupted", "unavailable"
 
 _jobs, _attempts = Job.__table__, Attempt.__table__
 
@@ -122,9 +122,10 @@ _cancel_queued = _moving(
 )
 _cancel_held = _moving(and_(_jobs.c.id == _ID, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))), {"state": CANCELING})
 _requeue = _moving(
-    _held,
+    and_(_MINE, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))),
     {
         "state": QUEUED,
+        "max_attempts": _jobs.c.max_attempts + bindparam("uncounted", type_=BigInteger),
         "queued_at": func.now(),
         "lease_until": null(),
         "heartbeat_at": null(),
@@ -201,19 +202,26 @@ def canceled(job: JobRow) -> JobRow | None:
     return _ended(job, CANCELED, outcome=CANCELED)
 
 
-def expire(job: JobRow) -> JobRow | None:
-    """What becomes of an attempt whose worker is lost: another one, or the end."""
-    if job.state == CANCELING:
+def expire(job: JobRow, code: str = CRASHED, what: str = "Its worker was lost") -> JobRow | None:
+    """What becomes of an attempt that ended without a result: another one, or the end."""
+    if job.attempt >= job.max_attempts and job.state != CANCELING:
+        return fail(job, code, f"{what}, at the last of {job.max_attempts} attempts.")
+    return requeue(job, code, f"{what}; it starts again.")
+
+
+def requeue(job: JobRow, outcome: str, message: str, *, uncounted: int = 0) -> JobRow | None:
+    """Give the job back to the queue, with so many attempts more as were not its fault; one to be canceled ends."""
+    values = {"new_message": message, "new_level": "warning", "uncounted": uncounted}
+    moved = _moved(_requeue, {**_fence(job), **values})
+    if moved is None:
         return canceled(job)
-    if job.attempt >= job.max_attempts:
-        return fail(job, CRASHED, f"Its worker was lost {job.attempt} times.")
-    return requeue(job, CRASHED, "Its worker was lost; it starts again.")
-
-
-def requeue(job: JobRow, outcome: str, message: str) -> JobRow | None:
-    """Give the job back to the queue."""
     _end.run({**_fence(job), "new_outcome": outcome})
-    return _moved(_requeue, {**_fence(job), "new_message": message, "new_level": "warning"})
+    return moved
+
+
+def interrupt(job: JobRow) -> JobRow | None:
+    """Give the job back because its worker stops."""
+    return requeue(job, INTERRUPTED, "Its worker stops; it starts again.", uncounted=1)
 
 
 def expired() -> list[JobRow]:

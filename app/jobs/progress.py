@@ -1,12 +1,12 @@
 """/v1/jobs/{id}/progress: what a job says, as it says it, in the three formats that people stream."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from time import monotonic
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
 import orjson
@@ -40,6 +40,8 @@ _after = Prepared(
     .order_by(_events.c.seq)
     .limit(BATCH)
 )
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +113,7 @@ class ProgressView(MethodView):
             return Response(status=HTTPStatus.NO_CONTENT)  # tells an EventSource not to come again (HTML, 9.2.3)
         response = Response(content_type=chosen.media_type)
         if request.method == "GET":
-            response.response = _Stream(current_app._get_current_object(), watched, chosen)  # type: ignore[attr-defined]  # the documented way to hand it to what runs later
+            response.response = _Progress(watched, chosen)
         response.headers["Cache-Control"] = "no-store"
         response.headers["Vary"] = "Accept, Authorization"
         response.headers["X-Accel-Buffering"] = "no"
@@ -161,15 +163,17 @@ def _state(role: Role) -> Prepared:
     return Prepared(select(*columns).where(jobs.c.id == bindparam("id", type_=Uuid), own(Scope(role), jobs)))
 
 
-class _Stream:
-    """The body of the answer: it holds a thread and, while it reads, a connection; news wakes it."""
+class Stream:
+    """The body of an answer that goes on: it holds a thread and, while it reads, a connection; news wakes it.
 
-    def __init__(self, app: Flask, watched: Watched, chosen: Format) -> None:
-        self.app = app
-        self.watched = watched
-        self.format = chosen
+    It ends with the server and with the sign-in of whoever watches.
+    """
+
+    def __init__(self, viewer: Viewer, job_id: UUID | None) -> None:
+        self.app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to hand it to what runs later
+        self.viewer = viewer
         self.stack = ExitStack()
-        self.watcher: Watcher = self.stack.enter_context(current_hub().watch(watched.job_id))
+        self.watcher: Watcher = self.stack.enter_context(current_hub().watch(job_id))
         self.asked_at = monotonic()
         self._written = self._write()
 
@@ -182,6 +186,40 @@ class _Stream:
     def close(self) -> None:
         """Called by the server, also when the client has gone away."""
         self.stack.close()
+
+    def _write(self) -> Iterator[str]:
+        """What it says, part by part."""
+        raise NotImplementedError
+
+    def _while_it_can(self, news: Iterator[T]) -> Iterator[T]:
+        try:
+            yield from news
+        except SQLAlchemyError as error:
+            log.warning("stream ends: the database does not answer", error=type(error).__name__)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self.app.app_context(), transaction(is_read=True):
+            yield
+
+    def _goes_on(self) -> bool:
+        """Not when the server stops; nor, asked now and then, when whoever watches has logged out."""
+        if self.watcher.hub.is_stopping:
+            return False
+        if monotonic() - self.asked_at < KEEP_ALIVE:
+            return True
+        self.asked_at = monotonic()
+        with self._reading():
+            return still_knows(self.viewer)
+
+
+class _Progress(Stream):
+    """What one job says, in one of the formats."""
+
+    def __init__(self, watched: Watched, chosen: Format) -> None:
+        self.watched = watched
+        self.format = chosen
+        super().__init__(watched.viewer, watched.job_id)
 
     def _write(self) -> Iterator[str]:
         chosen = self.format
@@ -198,15 +236,12 @@ class _Stream:
             yield chosen.last
 
     def _elements(self) -> Iterator[Element | None]:
-        """What the job says; None while it says nothing. Ends with the job, the sign-in or the server."""
+        """What the job says; None while it says nothing."""
         if self.watched.is_over:
             return
         if self.watched.is_queued:
             yield Element(0, None, None, QUEUED)
-        try:
-            yield from self._news()
-        except SQLAlchemyError as error:
-            log.warning("stream ends: the database does not answer", error=type(error).__name__)
+        yield from self._while_it_can(self._news())
 
     def _news(self) -> Iterator[Element | None]:
         seq = self.watched.seq
@@ -220,15 +255,5 @@ class _Stream:
                 yield None
 
     def _read(self, seq: int) -> list[Element]:
-        with self.app.app_context(), transaction(is_read=True):
+        with self._reading():
             return [Element(*row) for row in _after.rows({"job_id": self.watched.job_id, "seq": seq})]
-
-    def _goes_on(self) -> bool:
-        """Not when the server stops; nor, asked now and then, when whoever watches has logged out."""
-        if self.watcher.hub.is_stopping:
-            return False
-        if monotonic() - self.asked_at < KEEP_ALIVE:
-            return True
-        self.asked_at = monotonic()
-        with self.app.app_context(), transaction(is_read=True):
-            return still_knows(self.watched.viewer)

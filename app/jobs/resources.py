@@ -93,6 +93,21 @@ def submitted(kind_name: str, parameters: Mapping[str, Any], access: Access, **m
     return submission.submit(kind_name, parameters, authorize=authorize, **{"owner_id": access.viewer.id, **more})
 
 
+def cancel(job: JobRow) -> None:
+    """Ask a locked job to end; 409 for one that has ended."""
+    if job.state in ENDED:
+        raise Conflict(f"The job has ended: it is {job.state}.", code="job-ended")
+    lifecycle.cancel(job.id)
+
+
+def retry(job: JobRow, access: Access) -> JobRow:
+    """Submit the same once more; 409 for one that has not ended."""
+    if job.state in LIVE:
+        raise Conflict(f"The job has not ended: it is {job.state}.", code="job-lives")
+    more = {"trigger": "retry", "owner_id": job.owner_id, "retry_of_id": job.id}
+    return submitted(job.kind, job.parameters, access, **more).job
+
+
 def accepted(job: JobRow, access: Access) -> Response:
     """202 with the job as it is now; 200 for one that was found and has succeeded already."""
     document = Reader(access, Query(access.scope)).resource(JOB, job.id)
@@ -149,9 +164,7 @@ class CancelJob(JobCommand):
     methods = {"POST"}
 
     def move(self, job: JobRow, access: Access) -> Response:
-        if job.state in ENDED:
-            raise Conflict(f"The job has ended: it is {job.state}.", code="job-ended")
-        lifecycle.cancel(job.id)
+        cancel(job)
         return accepted(job, access)
 
 
@@ -161,10 +174,7 @@ class RetryJob(JobCommand):
     methods = {"POST"}
 
     def move(self, job: JobRow, access: Access) -> Response:
-        if job.state in LIVE:
-            raise Conflict(f"The job has not ended: it is {job.state}.", code="job-lives")
-        again = submitted(job.kind, job.parameters, access, trigger="retry", owner_id=job.owner_id, retry_of_id=job.id)
-        return accepted(again.job, access)
+        return accepted(retry(job, access), access)
 
 
 class JobEventDetail(ResourceDetail):

@@ -1,6 +1,8 @@
 """Running a job: how an attempt begins, lives and ends."""
 
+import math
 import os
+import select
 import shutil
 import signal
 import threading
@@ -18,16 +20,20 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.database import commit, transaction
 from app.jobs import lifecycle, sweep
-from app.jobs.context import Canceled, JobFailed, LeaseLost, Running
+from app.jobs.context import Canceled, Interrupted, JobFailed, LeaseLost, Running
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELING
 from app.jobs.records import JobRow
+from app.storage import StorageError
 
 End = Callable[[], JobRow | None]
 """Writes an outcome down; None when the job had moved on."""
 
 BEATS = 4
 """In a lease."""
+
+GRACE = 1.0
+"""Seconds a job has to end by itself when its worker stops, before it is given back."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,9 +74,12 @@ def _outcome(running: Running, kind: Kind) -> End:
         return _too_late
     except JobFailed as failed:
         return partial(lifecycle.fail, job, failed.code, failed.detail)
-    except OperationalError as error:
-        log.warning("job lost the database", error=type(error).__name__)
-        return partial(lifecycle.expire, job)  # not its fault: another attempt, where there is one left
+    except Interrupted:
+        return partial(lifecycle.interrupt, job)
+    except (OperationalError, StorageError) as error:
+        log.warning("job lost the database or the storage", error=type(error).__name__)
+        what = "The database or the storage did not answer"  # not its fault: another attempt, where there is one left
+        return partial(lifecycle.expire, job, lifecycle.UNAVAILABLE, what)
     except Exception as error:
         log.exception("job failed")
         detail = f"This is our fault ({type(error).__name__}); the log has more."
@@ -126,21 +135,30 @@ class Heart:
         self.app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to hand it to a thread
         self.lease = _lease()
         self.deadline = time.monotonic() + time_limit.total_seconds()
-        self.stopped = threading.Event()
+        self.interrupted_at = math.inf
+        self.over, self._end = os.pipe()
+        stopping: int | None = self.app.extensions.get("stopping")
+        self.stopping = [] if stopping is None else [stopping]
+        """Readable from when the worker was told to stop."""
         self.thread = threading.Thread(target=self._beat, name="heart", daemon=True)
 
     def __enter__(self) -> None:
         self.thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self.stopped.set()
+        os.close(self._end)
         self.thread.join()
+        os.close(self.over)
 
     def _beat(self) -> None:
         last = time.monotonic()
-        while not self.stopped.wait(min(self.lease.total_seconds() / BEATS, self.deadline - time.monotonic())):
-            if time.monotonic() >= self.deadline:
+        while not self._is_over():
+            now = time.monotonic()
+            if now >= self.deadline:
                 self._time_out()
+            if now >= self.interrupted_at:
+                self.interrupted_at = math.inf
+                self.running.end(Interrupted)
             try:
                 state = self._say()
             except SQLAlchemyError as error:
@@ -153,6 +171,16 @@ class Heart:
                 self.running.end(LeaseLost)
             elif state == CANCELING:
                 self.running.end(Canceled)
+
+    def _is_over(self) -> bool:
+        """Whether the attempt ends before the next beat is due."""
+        now = time.monotonic()
+        seconds = min(self.lease.total_seconds() / BEATS, self.deadline - now, self.interrupted_at - now)
+        readable, _, _ = select.select([self.over, *self.stopping], [], [], max(seconds, 0.0))
+        if self.stopping and self.stopping[0] in readable:
+            self.stopping = []
+            self.interrupted_at = time.monotonic() + GRACE
+        return self.over in readable
 
     def _say(self) -> str | None:
         with self.app.app_context(), transaction(is_read=False):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 from flask import current_app
-from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, func, insert, select
+from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from uuid_utils.compat import uuid7
 
@@ -51,7 +51,7 @@ _insert = Prepared(
         {name: bindparam(name, type_=type_) for name, type_ in _VALUES.items()},
     )
     .values(state="queued", attempt=0, runs_again=False, last_seq=0)
-    .returning(*_jobs.c)
+    .returning(*_jobs.c, func.pg_notify(lifecycle.CHANNEL, cast(_jobs.c.id, Text)))
 )
 
 
@@ -97,7 +97,7 @@ def submit(
             "retry_of_id": retry_of_id,
         }
     )
-    job = JobRow(*row)
+    job = JobRow(*row[:-1])
     start(job)
     return Submitted(job, is_new=True)
 

@@ -33,6 +33,8 @@ class Watcher:
         self.hub = hub
         self.job_id = job_id
         self._news = threading.Event()
+        self._lock = threading.Lock()
+        self._named: set[UUID | None] = set()
 
     def wait(self, seconds: float) -> bool:
         """Whether there is, or soon comes, news since the last time; also when the server stops."""
@@ -40,9 +42,17 @@ class Watcher:
         self._news.clear()
         return is_news
 
-    def wake(self) -> None:
-        """There is news."""
+    def wake(self, job_id: UUID | None) -> None:
+        """There is news, of this job or nobody knows of which."""
+        with self._lock:
+            self._named.add(job_id)
         self._news.set()
+
+    def named(self) -> set[UUID | None]:
+        """The jobs there is news of since this was last asked; None among them when it may be of any."""
+        with self._lock:
+            named, self._named = self._named, set()
+        return named
 
 
 class Hub:
@@ -116,7 +126,7 @@ class Hub:
         with self._lock:
             concerned = [each for each in self._watchers if job_id is None or each.job_id in (None, job_id)]
         for watcher in concerned:
-            watcher.wake()
+            watcher.wake(job_id)
 
 
 def install(app: Flask) -> None:

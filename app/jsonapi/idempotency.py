@@ -21,6 +21,7 @@ from app.errors import BadRequest, Unprocessable
 from app.extensions import Model, db
 from app.jsonapi.viewer import Viewer
 
+HEADER = "Idempotency-Key"
 KEPT = timedelta(hours=24)
 
 
@@ -41,17 +42,27 @@ class IdempotencyKey(Model):
 
 def answered_once(viewer: Viewer, make: Callable[[], Response]) -> Response:
     """Make the answer and commit; with a key that was used before, give the answer of then."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None or viewer.is_anonymous:
+    return answered_by_key(viewer.id, None if viewer.is_anonymous else sent_key(), make)
+
+
+def sent_key() -> str | None:
+    """The key of this request; 400 for one that is none."""
+    key = request.headers.get(HEADER)
+    if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        raise BadRequest(f"An {HEADER} has 1 to 255 visible ASCII characters.", header=HEADER)
+    return key
+
+
+def answered_by_key(owner_id: int, key: str | None, make: Callable[[], Response], *, header: str = HEADER) -> Response:
+    """The same for somebody's key, which came in this header; None is no key."""
+    if key is None:
         response = make()
         commit()
         return response
-    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
-        raise BadRequest("An Idempotency-Key has 1 to 255 visible ASCII characters.", header="Idempotency-Key")
-    mine = and_(IdempotencyKey.owner_id == viewer.id, IdempotencyKey.key == key)
-    kept = _claim(mine, {"owner_id": viewer.id, "key": key, "fingerprint": _fingerprint()})
+    mine = and_(IdempotencyKey.owner_id == owner_id, IdempotencyKey.key == key)
+    kept = _claim(mine, {"owner_id": owner_id, "key": key, "fingerprint": _fingerprint()})
     if kept.status is not None:
-        return _replay(kept)
+        return _replay(kept, header)
     response = make()
     answer = {
         "status": response.status_code,
@@ -80,9 +91,9 @@ def _fingerprint() -> bytes:
     return hashed.digest()
 
 
-def _replay(kept: Row[Any]) -> Response:
+def _replay(kept: Row[Any], header: str) -> Response:
     if kept.fingerprint != _fingerprint():
-        raise Unprocessable("This key was used for another request.", header="Idempotency-Key")
+        raise Unprocessable("This key was used for another request.", header=header)
     response = Response(kept.body, status=kept.status, content_type=kept.content_type)
     response.headers["Idempotent-Replayed"] = "true"
     if kept.location is not None:

@@ -37,13 +37,13 @@ log = structlog.get_logger(__name__)
 def authenticate() -> Viewer:
     """The caller of this request, nobody without a token; 401 when the token is no good."""
     token = _token_in_header()
-    return ANONYMOUS if token is None else _viewer(_read(token))
+    return ANONYMOUS if token is None else viewer_of(_read(token))
 
 
 def get_identity() -> Viewer:
     """The caller even when the token has expired; all else that may be wrong with it is a 401 as ever."""
     token = _token_in_header()
-    return ANONYMOUS if token is None else _viewer(_read(token, forgive_expiry=True))
+    return ANONYMOUS if token is None else viewer_of(_read(token, forgive_expiry=True))
 
 
 def _token_in_header() -> str | None:
@@ -65,7 +65,8 @@ def _read(token: str, *, forgive_expiry: bool = False) -> Access:
         raise Unauthenticated("The access token is not valid.", code="token-invalid") from None
 
 
-def _viewer(access: Access) -> Viewer:
+def viewer_of(access: Access) -> Viewer:
+    """Whom this access is given to; 401 when the sign-in has ended, or the user was blocked or deleted."""
     parameters = {"user_id": access.user_id, "sign_in_id": access.sign_in_id}
     found = _known.rows(parameters)
     if not found:

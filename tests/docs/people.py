@@ -21,6 +21,7 @@ from app.relay import RelayBeat
 from app.users import accounts, sign_ins
 from app.users.models import User
 from app.users.passwords import hash_password
+from tests.docs import jobs
 
 PASSWORD = "a long pass phrase"
 PEOPLE = ("admin", "owner", "organizer", "coorganizer", "user", "newcomer", "super admin")
@@ -43,6 +44,7 @@ def replace_world(app: Flask) -> None:
         db.session.execute(insert(FaqType), _faq_types())
         db.session.execute(insert(Faq), _faqs())
         db.session.execute(insert(EventImage), _event_images())
+    jobs.add_jobs(app, THEN)
 
 
 def remove_world(app: Flask) -> None:
@@ -57,7 +59,7 @@ def is_quiet(app: Flask) -> bool:
     """Whether the worker has done all that was ordered."""
     unfinished = select(func.count()).where(OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None))
     with app.app_context():
-        return not db.session.scalar(unfinished)
+        return not any(db.session.scalar(statement) for statement in (unfinished, jobs.unfinished()))
 
 
 class Tokens:

@@ -8,7 +8,7 @@ from tests.docs.sources import files
 
 
 def record(number: int, body: Any) -> None:
-    """Make this the body of the documented answer with this number, counted from 0 through all files."""
+    """Make this JSON or text the body of the documented answer with this number, counted from 0 through all files."""
     for path in files():
         lines = path.read_text().splitlines()
         answers = [at for at, line in enumerate(lines) if line.startswith("+ Response ")]
@@ -23,6 +23,7 @@ def _with_body(lines: list[str], answer: int, body: Any) -> list[str]:
     has_headers = "    + Body" in lines[answer:end]
     start = lines.index("    + Body", answer) if has_headers else answer
     indent = " " * (12 if has_headers else 8)
-    text = textwrap.indent(json.dumps(body, indent=4, ensure_ascii=False), indent)
+    plain = body if isinstance(body, str) else json.dumps(body, indent=4, ensure_ascii=False)
+    text = textwrap.indent(plain, indent)
     following = [""] if end < len(lines) else []
     return [*lines[: start + 1], "", *text.splitlines(), *following, *lines[end:]]

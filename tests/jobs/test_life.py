@@ -134,6 +134,25 @@ def test_a_job_whose_worker_is_killed_is_begun_again(
     assert outcomes == ["crashed", "succeeded"]
 
 
+def test_a_worker_that_is_told_to_stop_gives_its_jobs_back(
+    workshop: Workshop, acts: Path, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    job_id = workshop.submit("tests-linger", file=str(acts), until=str(tmp_path / "go-on"))
+    wait_until(lambda: signed(acts))
+
+    workshop.worker.terminate()
+    workshop.worker.wait(15)
+    given_back = workshop.job(job_id)
+    workshop.worker = workshop.stack.enter_context(process(workshop.environment, workshop.log, "worker"))
+    (tmp_path / "go-on").touch()
+    wait_until(lambda: is_over(workshop, job_id), 30)
+
+    assert (given_back.state, given_back.attempt, given_back.max_attempts) == ("queued", 1, 4)
+    assert workshop.job(job_id).state == "succeeded"
+    outcomes = [attempt.outcome for attempt in written(workshop.app, Attempt, job_id)]
+    assert outcomes == ["interrupted", "succeeded"]
+
+
 def test_a_job_that_kills_its_worker_ends_after_three_attempts(
     workshop: Workshop, acts: Path, wait_until: Callable[..., Any]
 ) -> None:

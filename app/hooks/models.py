@@ -1,0 +1,38 @@
+"""Inbound hooks: each is a URL that starts jobs of one kind."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.events.models import Event
+from app.extensions import Model, off
+from app.users.models import User
+
+
+class Hook(Model):
+    """What is started for its owner by whoever knows its URL."""
+
+    __tablename__ = "hooks"
+    __table_args__ = (Index("ix_hooks_owner_id_id", "owner_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    kind: Mapped[str]
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """What stands for whatever the body of a call does not say."""
+    enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    signed: Mapped[bool] = off()
+    """Whether a call must carry a signature."""
+    token_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    """SHA-256 of the token in its URL; None until it has been given one."""
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    event_id: Mapped[int | None] = mapped_column(ForeignKey("events.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_called_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+    owner: Mapped[User] = relationship(lazy="raise")
+    event: Mapped[Event | None] = relationship(lazy="raise")

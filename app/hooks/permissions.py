@@ -1,0 +1,51 @@
+"""Who may see and change hooks, and what they may start: what their owner may start himself."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, and_
+
+from app.jobs.kinds import Kind
+from app.jobs.permissions import own, require_start
+from app.jobs.submission import PARAMETERS
+from app.jsonapi.permissions import Access, Permissions, Scope, signed_in
+from app.jsonapi.viewer import Viewer
+
+OF_WHAT_IS_THERE = frozenset(
+    {"$defs", "type", "properties", "patternProperties", "additionalProperties", "propertyNames", "maxProperties"}
+)
+"""Keywords of JSON Schema that no further member can satisfy; those others ask for may come with the call."""
+
+
+def live_own(scope: Scope, hooks: FromClause) -> ColumnElement[bool]:
+    """The hooks that the viewer owns; every hook for admins."""
+    return and_(scope.live(hooks), own(scope, hooks))
+
+
+def owner(viewer: Viewer, row: Any) -> bool:
+    """The owner, or an admin."""
+    return viewer.is_admin or viewer.id == row.owner_id
+
+
+def on_creation(_viewer: Viewer, row: Any) -> bool:
+    """Anybody, for a hook that is not there yet."""
+    return row is None
+
+
+PERMISSIONS = Permissions(
+    visible=live_own,
+    list=signed_in,
+    read=signed_in,
+    create=signed_in,
+    update=owner,
+    delete=owner,
+    write={"kind": on_creation, "signed": on_creation},
+)
+
+
+def require_fixing(kind: Kind, parameters: Mapping[str, Any], access: Access) -> None:
+    """422 for fixed parameters that no body can complete, 403 or 404 for those that the caller may not start."""
+    schema = {name: rule for name, rule in kind.parameters.items() if name in OF_WHAT_IS_THERE}
+    replace(kind, parameters=schema).check(parameters, PARAMETERS)
+    require_start(kind, parameters, access, PARAMETERS)

@@ -1,0 +1,177 @@
+"""POST /v1/hooks/{token}: whoever knows the URL of a hook starts a job of its kind, and is answered at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import structlog
+from flask import Response, after_this_request, current_app, jsonify, request
+from sqlalchemy import Engine, LargeBinary, bindparam, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.database import Prepared, transaction
+from app.errors import ApiError, Errors, Forbidden, NotFound, Unprocessable
+from app.extensions import db
+from app.hooks import signatures
+from app.hooks.models import Hook
+from app.hooks.tokens import SHAPE, token_hash
+from app.jobs.kinds import KINDS, LARGEST_PARAMETERS
+from app.jobs.models import SUCCEEDED
+from app.jobs.resources import submitted
+from app.jobs.submission import PARAMETERS, is_offered
+from app.jsonapi.body import read_json
+from app.jsonapi.idempotency import HEADER, answered_by_key, locate, sent_key
+from app.jsonapi.negotiation import check_content_type
+from app.jsonapi.permissions import Access, Scope
+from app.jsonapi.query import NOTHING, check_names
+from app.jsonapi.viewer import Viewer
+from app.users.models import User
+
+_hooks, _users = Hook.__table__, User.__table__
+_is_stale = or_(_hooks.c.last_called_at.is_(None), _hooks.c.last_called_at < func.now() - timedelta(minutes=1))
+_called = Prepared(
+    select(
+        *(_hooks.c[name] for name in ("id", "kind", "parameters", "signed", "token_hash", "owner_id")),
+        *(_users.c[name] for name in ("is_admin", "is_super_admin", "is_verified")),
+        _is_stale.label("is_stale"),
+    )
+    .join_from(_hooks, _users, _users.c.id == _hooks.c.owner_id)
+    .where(
+        _hooks.c.token_hash == bindparam("token_hash", type_=LargeBinary),
+        _hooks.c.enabled.is_(True),
+        _hooks.c.deleted_at.is_(None),
+        _users.c.deleted_at.is_(None),
+        _users.c.is_blocked.is_(False),
+    )
+)
+"""The hook with this token, where it may be called."""
+
+log = structlog.get_logger(__name__)
+
+
+class Called(NamedTuple):
+    """A hook that is called, and its owner as he is now."""
+
+    id: int
+    kind: str
+    parameters: dict[str, Any]
+    signed: bool
+    token_hash: bytes
+    owner_id: int
+    is_admin: bool
+    is_super_admin: bool
+    is_verified: bool
+    is_stale: bool
+    """Whether it is a minute since a call was last noted."""
+
+    @property
+    def access(self) -> Access:
+        """What its owner may do."""
+        is_admin = self.is_admin or self.is_super_admin
+        viewer = Viewer(self.owner_id, is_admin, self.is_super_admin, self.is_verified)
+        return Access(viewer, Scope(viewer.role))
+
+
+def receive(id: str) -> Response:
+    """Start what a hook is for: its fixed parameters, and those of the body over them."""
+    with transaction(is_read=False):
+        hook = _found(id)
+        check_names(request.query_string, NOTHING)
+        header, name = _named(hook)
+        key = name and f"hook {hook.id} {name}"  # with spaces, which no key of the owner's own has
+        response = answered_by_key(hook.owner_id, key, lambda: _started(hook), header=header)
+    if hook.is_stale:
+        _note_call_later(hook.id)
+    return response
+
+
+receive.permission = "anyone with the token"  # type: ignore[attr-defined]  # read by `manage.py routes`
+receive.largest_body = lambda: LARGEST_PARAMETERS  # type: ignore[attr-defined]  # read by app/bodies.py
+
+
+def _found(token: str) -> Called:
+    """The hook, if it may be called and its owner may still do anything; the same 404 otherwise."""
+    rows = _called.rows({"token_hash": token_hash(token)}) if SHAPE.fullmatch(token) else ()
+    for hook in (Called(*row) for row in rows):
+        if hook.kind in KINDS and is_offered(KINDS[hook.kind]):
+            return hook
+    raise _nothing()
+
+
+def _nothing() -> NotFound:
+    return NotFound("There is no such hook here.")
+
+
+def _named(hook: Called) -> tuple[str, str | None]:
+    """What tells a call sent twice from two calls, and the header it stands in.
+
+    Where nothing is signed, `webhook-id` says nothing: some senders put the id of the subscription there.
+    """
+    if not hook.signed:
+        return HEADER, sent_key()
+    return signatures.ID, signatures.verified_id(hook.id, hook.token_hash, request.headers, request.get_data())
+
+
+def _started(hook: Called) -> Response:
+    """The job, and nothing of it but where it is: whoever calls may not read it."""
+    with _about_the_body():
+        job = submitted(hook.kind, {**hook.parameters, **_members()}, hook.access, trigger="hook").job
+    url = f"{current_app.config['PUBLIC_URL']}/v1/jobs/{job.id}"
+    response = jsonify(job={"id": str(job.id), "state": job.state, "url": url})
+    response.status_code = HTTPStatus.OK if job.state == SUCCEEDED else HTTPStatus.ACCEPTED
+    return locate(response, url)
+
+
+def _members() -> dict[str, Any]:
+    """The parameters in the body; nothing is as good as an empty object."""
+    body = request.get_data()
+    if not body:
+        return {}
+    if "Content-Type" in request.headers:
+        check_content_type(request.headers)
+    members = read_json(body)
+    if not isinstance(members, dict):
+        raise Unprocessable("The body must be a JSON object.", pointer="")
+    return members
+
+
+@contextmanager
+def _about_the_body() -> Iterator[None]:
+    """Errors point into the body; what its owner may not start is a hook that is not there."""
+    try:
+        yield
+    except (Forbidden, NotFound):
+        raise _nothing() from None
+    except ApiError as error:
+        raise _moved(error) from None
+    except Errors as errors:
+        raise Errors(map(_moved, errors.errors)) from None
+
+
+def _moved(error: ApiError) -> ApiError:
+    if pointer := (error.source or {}).get("pointer"):
+        error.source = {"pointer": pointer.removeprefix(PARAMETERS)}
+        error.meta = {}  # names the attribute of a resource, which this is none of
+    return error
+
+
+def _note_call_later(hook_id: int) -> None:
+    engine = db.engine
+
+    @after_this_request
+    def when_sent(response: Response) -> Response:
+        response.call_on_close(lambda: note_call(engine, hook_id))
+        return response
+
+
+def note_call(engine: Engine, hook_id: int) -> None:
+    """Write `last_called_at`, at most once a minute; whoever holds the row at the moment is not waited for."""
+    free = select(Hook.id).where(Hook.id == hook_id, _is_stale).with_for_update(skip_locked=True, key_share=True)
+    try:
+        with engine.begin() as connection:
+            connection.execute(update(Hook).where(Hook.id == free.scalar_subquery()).values(last_called_at=func.now()))
+    except SQLAlchemyError as error:
+        # The answer has gone out; the next call tries again.
+        log.warning("call not noted", hook_id=hook_id, error=type(error).__name__)

@@ -1,0 +1,64 @@
+"""Signed calls, as Standard Webhooks describes them (https://www.standardwebhooks.com): HMAC-SHA256, `v1`.
+
+A secret is derived from SECRET_KEY, the hook and its token, and stored nowhere: who reads the database cannot sign,
+and a new token brings a new secret. With another SECRET_KEY all secrets are others.
+"""
+
+import hmac
+import re
+import time
+from base64 import b64encode
+from http import HTTPStatus
+
+from flask import current_app
+from werkzeug.datastructures import Headers
+
+from app.errors import ApiError
+
+ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
+TOLERANCE = 300
+"""Seconds that a message may be old, or a clock may be wrong."""
+
+# Without dots, which separate what is signed.
+_ID = re.compile(r"[!-\-/-~]{1,255}", re.ASCII)
+_TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
+
+
+class InvalidSignature(ApiError):
+    """The call is not signed as it should be."""
+
+    http_status = HTTPStatus.UNAUTHORIZED
+    default_code = "invalid-signature"
+
+    def __init__(self, detail: str, header: str) -> None:
+        super().__init__(detail, header=header, headers={"WWW-Authenticate": 'Webhook-Signature realm="open-event"'})
+
+
+def secret(hook_id: int, token_hash: bytes) -> str:
+    """The secret of a hook as its sender is given it."""
+    return f"whsec_{b64encode(_key(hook_id, token_hash)).decode()}"
+
+
+def verified_id(hook_id: int, token_hash: bytes, headers: Headers, body: bytes) -> str:
+    """The id of a message that is signed with the hook's secret and was sent just now; 401 otherwise."""
+    message_id, sent_at = headers.get(ID, ""), headers.get(TIMESTAMP, "")
+    if not _ID.fullmatch(message_id):
+        raise InvalidSignature(f"This hook takes signed calls only: {ID} is missing, or is none.", ID)
+    if not _TIMESTAMP.fullmatch(sent_at) or abs(time.time() - int(sent_at)) > TOLERANCE:
+        raise InvalidSignature(f"Must be the present time in seconds, within {TOLERANCE} of ours.", TIMESTAMP)
+    signed = f"{message_id}.{sent_at}.".encode() + body
+    expected = b64encode(hmac.digest(_key(hook_id, token_hash), signed, "sha256"))
+    if not any(hmac.compare_digest(each, expected) for each in _signatures(headers)):
+        raise InvalidSignature("None of the signatures is made with the secret of this hook.", SIGNATURE)
+    return message_id
+
+
+def _key(hook_id: int, token_hash: bytes) -> bytes:
+    about = b"hooks.signature\n%d\n" % hook_id + token_hash
+    return hmac.digest(current_app.config["SECRET_KEY"].encode(), about, "sha256")
+
+
+def _signatures(headers: Headers) -> list[bytes]:
+    """Those of our version: while a sender changes secrets there are several, separated by spaces."""
+    listed = [each.partition(",") for each in headers.get(SIGNATURE, "").split(" ")]
+    return [signature.encode() for version, _, signature in listed if version == "v1"]

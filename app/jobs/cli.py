@@ -1,0 +1,267 @@
+"""Commands about jobs, for whoever runs the server: he sees all of them, as an admin does, and owns none."""
+
+import io
+import sys
+from collections.abc import Mapping
+from functools import partial
+from time import monotonic
+from typing import Any, NoReturn
+from uuid import UUID
+
+import click
+from flask.cli import AppGroup
+from sqlalchemy import func, select
+
+from app.database import commit, connection, transaction
+from app.errors import ApiError, Errors, NotFound
+from app.jobs import arguments, flat, lifecycle, submission
+from app.jobs.following import follow
+from app.jobs.kinds import KINDS, Kind
+from app.jobs.models import CANCELED, ENDED, FAILED, LIVE, QUEUED, STATES, SUCCEEDED
+from app.jobs.terminal import Lines, display, one_line, words, write_facts, write_json, write_table
+from app.jsonapi.body import UNSTORABLE
+from app.jsonapi.plan import Item
+from app.users.models import User
+
+EXIT_STATUSES = {SUCCEEDED: 0, FAILED: 1, CANCELED: 3}
+INTERRUPTED = 130
+"""What shells make of Ctrl-C."""
+
+SOON = 3.0
+"""Seconds in which a worker takes up what it has a slot for."""
+
+NOBODY = "no worker has taken it up yet"
+AWAY = "the database does not answer; it is waited for"
+
+MOST_LISTED = 1_000
+
+
+class Refused(click.ClickException):
+    """What was asked for cannot be done; one line on stderr."""
+
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class OneLine(AppGroup):
+    """Commands whose mistakes are one line on stderr and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack what jobs say
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise Refused(error.format_message()) from None
+        except ApiError as error:
+            raise Refused(_sentence(error)) from None
+        except Errors as error:
+            raise Refused("; ".join(map(_sentence, error.errors))) from None
+
+
+def _sentence(error: ApiError) -> str:
+    """What is wrong, and with which parameter."""
+    pointer: str = (error.source or {}).get("pointer", "")
+    name = pointer.removeprefix("/data/attributes").removeprefix("/parameters/").strip("/")
+    return f"{name[:80]}: {error}" if name else str(error)
+
+
+jobs_cli = OneLine("jobs", help="Long work: what can run, what does, and what came of it.")
+
+job_argument = click.argument("name", metavar="ID")
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+watch_option = click.option("--watch", "watches", is_flag=True, help="Follow it; the exit status is that of `watch`.")
+
+
+@jobs_cli.command()
+@json_option
+def kinds(*, as_json: bool) -> None:
+    """What can run, and which parameters it takes."""
+    offered = sorted((kind for kind in KINDS.values() if submission.is_offered(kind)), key=lambda kind: kind.name)
+    if as_json:
+        write_json([flat.kind(kind) for kind in offered])
+    else:
+        rows = [(kind.name, kind.title, arguments.in_short(kind.parameters)) for kind in offered]
+        write_table(("KIND", "TITLE", "PARAMETERS"), rows)
+
+
+@jobs_cli.command()
+@click.argument("kind")
+@click.option(arguments.PAIR, "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
+@click.option(
+    arguments.DOCUMENT, "document", metavar="JSON|@FILE|-", help="Parameters as an object, --param goes before."
+)
+@click.option("--owner", metavar="EMAIL", help="The user whose job it is.")
+@watch_option
+@json_option
+def submit(
+    *, kind: str, pairs: tuple[str, ...], document: str | None, owner: str | None, watches: bool, as_json: bool
+) -> None:
+    """Start a job and print its id; it may be one that does the same already."""
+    parameters = arguments.read(submission.kind_named(kind).parameters, document, pairs)
+    with transaction(is_read=False):
+        owner_id = None if owner is None else _owner_id(owner)
+        job = _submitted(kind, parameters, trigger="cli", owner_id=owner_id)
+        commit()
+    _answer(job, as_json=as_json, watches=watches)
+
+
+@jobs_cli.command("list")
+@click.option(
+    "--state", "states", type=click.Choice(STATES), multiple=True, help="Those in this state, or another one."
+)
+@click.option("--kind", help="Those of this kind.")
+@click.option("--limit", type=click.IntRange(1, MOST_LISTED), default=20, show_default=True)
+@json_option
+def list_jobs(*, states: tuple[str, ...], kind: str | None, limit: int, as_json: bool) -> None:
+    """Jobs, the newest first."""
+    if kind is not None and UNSTORABLE.search(kind):
+        raise click.BadParameter("this is not UTF-8", param_hint="--kind")
+    with transaction(is_read=True):
+        jobs = flat.jobs(states, kind, limit)
+    if not jobs and kind is not None and kind not in KINDS:
+        raise click.BadParameter(f"there is no such kind of job: {kind[:80]!r}", param_hint="--kind")
+    if as_json:
+        write_json(jobs)
+    else:
+        titles = ("ID", "KIND", "STATE", "PROGRESS", "TRIGGER", "CREATED", "MESSAGE")
+        write_table(titles, [_row(job) for job in jobs])
+
+
+@jobs_cli.command()
+@job_argument
+@json_option
+def show(*, name: str, as_json: bool) -> None:
+    """All that is known of a job: its attempts, what it said, what it made."""
+    with transaction(is_read=True):
+        job = flat.whole_job(_job_id(name))
+    if as_json:
+        write_json(job)
+    else:
+        write_facts(job)
+
+
+@jobs_cli.command()
+@job_argument
+@json_option
+def watch(*, name: str, as_json: bool) -> None:
+    """Follow a job to its end: exit status 0 where it succeeds, 1 where it fails, 3 where it is canceled."""
+    with transaction(is_read=True):
+        job_id = _job_id(name)
+    _watch(job_id, as_json=as_json)
+
+
+@jobs_cli.command()
+@job_argument
+@json_option
+def cancel(*, name: str, as_json: bool) -> None:
+    """Ask a job to end."""
+    with transaction(is_read=False):
+        job_id = _job_id(name)
+        is_asked = lifecycle.cancel(job_id) is not None
+        job = flat.job(job_id)
+        commit()
+    if job["state"] in ENDED and not is_asked:
+        raise Refused(f"the job has ended: it is {job['state']}")
+    if as_json:
+        write_json(job)
+    else:
+        click.echo(f"{job['id']} {job['state']}")
+
+
+@jobs_cli.command()
+@job_argument
+@watch_option
+@json_option
+def retry(*, name: str, watches: bool, as_json: bool) -> None:
+    """Start what has ended once more, and print the id of the new job."""
+    with transaction(is_read=False):
+        old = flat.job(_job_id(name))
+        if old["state"] in LIVE:
+            raise Refused(f"the job has not ended: it is {old['state']}")
+        owner_id = None if old["owner"] is None else int(old["owner"])
+        more = {"owner_id": owner_id, "retry_of_id": UUID(old["id"])}
+        job = _submitted(old["kind"], old["parameters"], trigger="retry", **more)
+        commit()
+    _answer(job, as_json=as_json, watches=watches)
+
+
+def _job_id(name: str) -> UUID:
+    try:
+        job_id: UUID = flat.find("job", name)
+    except NotFound:
+        raise click.BadParameter(f"there is no job {name[:80]!r}", param_hint="ID") from None
+    return job_id
+
+
+def _owner_id(email: str) -> int:
+    """The user who has this address."""
+    same = func.lower(User.email) == func.lower(email.strip())
+    statement = select(User.id).where(User.deleted_at.is_(None), same)
+    user_id: int | None = None if UNSTORABLE.search(email) else connection().scalar(statement)
+    if user_id is None:
+        raise click.BadParameter("nobody has this e-mail address", param_hint="--owner")
+    return user_id
+
+
+def _submitted(kind_name: str, parameters: Mapping[str, Any], **more: Any) -> Item:
+    """The job as it is then; nothing is committed yet."""
+    authorize = partial(_require_event, parameters)
+    return flat.job(submission.submit(kind_name, parameters, authorize=authorize, **more).job.id)
+
+
+def _require_event(parameters: Mapping[str, Any], kind: Kind) -> None:
+    """An operator may start anything, but nothing about an event that is gone."""
+    if kind.about_event and "event" in parameters:
+        try:
+            flat.find("event", str(parameters["event"]))
+        except NotFound:
+            raise Refused(f"event: there is no event {parameters['event']}, or it is in the trash") from None
+
+
+def _answer(job: Item, *, as_json: bool, watches: bool) -> None:
+    if as_json:
+        write_json(job)
+    else:
+        click.echo(job["id"])
+    if watches:
+        _watch(UUID(job["id"]), as_json=as_json)
+
+
+def _row(job: Item) -> tuple[object, ...]:
+    progress = None if job["progress"] is None else f"{job['progress']:.0%}"
+    created = job["created-at"].astimezone().strftime("%Y-%m-%d %H:%M")
+    ahead = None if job["queue-position"] is None else f"{job['queue-position']} ahead"
+    return job["id"], job["kind"], job["state"], progress, job["trigger"], created, ahead or job["message"]
+
+
+def _watch(job_id: UUID, *, as_json: bool) -> NoReturn:
+    """Show what a job says, and exit as it ends; the job goes on when nobody looks."""
+    shown = display(as_json=as_json)
+    try:
+        with shown:
+            state = _follow(job_id, shown)
+    except KeyboardInterrupt:
+        where = f"{words(shown.shown)}; " if shown.shown else ""
+        click.echo(f"{where}the job goes on, and `manage.py jobs watch {job_id}` follows it again", err=True)
+        sys.exit(INTERRUPTED)
+    sys.exit(EXIT_STATUSES[state])
+
+
+def _follow(job_id: UUID, shown: Lines) -> str:
+    """The state in which it ends."""
+    state, waits_since = QUEUED, monotonic()
+    for news in follow(job_id):
+        if news is None:
+            shown.remark(AWAY)
+            continue
+        shown.show(news)
+        state = news.element.state
+        if state != QUEUED:
+            waits_since = monotonic()
+        elif monotonic() - waits_since >= SOON:
+            shown.remark(NOBODY)
+    return state

@@ -1,0 +1,181 @@
+"""What people see of jobs on a terminal, what goes into a pipe, and what programs read."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from app.jobs.following import News
+from app.jobs.models import CANCELED, FAILED, FINALIZING, QUEUED, RUNNING, SUCCEEDED, WAITING
+from app.jobs.progress import Element
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+WORKED_ON = (RUNNING, WAITING, FINALIZING)
+"""States in which what a job says is more than the state."""
+
+STYLES = {RUNNING: "cyan", SUCCEEDED: "green", FAILED: "red", CANCELED: "yellow"}
+
+
+class Lines:
+    """A line for each thing that happens: how far it is, and what the job says."""
+
+    def __init__(self) -> None:
+        self.shown: News | None = None
+        self._remarks: set[str] = set()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to put back."""
+
+    def show(self, news: News) -> None:
+        """Write down what is new."""
+        if news != self.shown:
+            self.shown = news
+            self.write(news)
+
+    def write(self, news: News) -> None:
+        """Write down what somebody waits for."""
+        click.echo(f"{news.element.fraction or 0:.2f} {words(news)}")
+
+    def remark(self, text: str) -> None:
+        """Say once what is no news of the job."""
+        if text not in self._remarks:
+            self._remarks.add(text)
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Write a remark down where it is in nobody's way."""
+        click.echo(text, err=True)
+
+
+class JsonLines(Lines):
+    """The elements that a stream has, for programs."""
+
+    def show(self, news: News) -> None:
+        """Write an element down; nobody waits for a place in the queue."""
+        super().show(news._replace(ahead=None))
+
+    def write(self, news: News) -> None:
+        write_json(news.element._asdict())
+
+
+class Bar(Lines):
+    """A progress bar; one that moves to and fro as long as nobody knows how far the job is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress = _progress()
+        self.task = self.progress.add_task("", total=None)
+
+    def __enter__(self) -> "Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def write(self, news: News) -> None:
+        fraction = news.element.fraction
+        total = None if fraction is None else 1.0
+        self.progress.update(self.task, total=total, completed=fraction or 0, description=words(news))
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, highlight=False)
+
+
+def _progress() -> "Progress":
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn  # noqa: PLC0415  # for terminals only
+    from rich.table import Column  # noqa: PLC0415  # same
+
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    text = TextColumn("{task.description}", markup=False, table_column=rest)
+    return Progress(BarColumn(30), TaskProgressColumn(), text, expand=True)
+
+
+def display(*, as_json: bool) -> Lines:
+    """What fits stdout."""
+    if as_json:
+        return JsonLines()
+    return Bar() if is_terminal() else Lines()
+
+
+def is_terminal() -> bool:
+    """Whether stdout is one that can move its cursor."""
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def words(news: News) -> str:
+    """What a job says, or else the state that it is in."""
+    element = news.element
+    if element.state in WORKED_ON:
+        return one_line(element.message or element.state)
+    ahead = f", {news.ahead} ahead" if element.state == QUEUED and news.ahead is not None else ""
+    return one_line(f"{element.state}{ahead}{_why(element)}")
+
+
+def _why(element: Element) -> str:
+    return f": {element.message}" if element.message and element.level != "info" else ""
+
+
+def one_line(text: str) -> str:
+    """Text from anywhere, on one line and without what moves a cursor."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+
+
+def write_json(value: Any) -> None:
+    """One document on a line of its own."""
+    click.echo(orjson.dumps(value))
+
+
+def write_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows below their titles: aligned, and on a terminal no wider than it is."""
+    cells = [[cell(value) for value in row] for row in rows]
+    if is_terminal():
+        _write_rich(titles, cells)
+        return
+    lines = [list(titles), *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def write_facts(facts: Mapping[str, Any]) -> None:
+    """Names and values; a list of objects is a table of its own."""
+    tables = {name: value for name, value in facts.items() if isinstance(value, list)}
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if name not in tables:
+            click.echo(f"{name:<{width}}  {cell(value)}")
+    for name, items in tables.items():
+        click.echo(f"\n{name}: {len(items)}")
+        if items:
+            write_table([title.upper() for title in items[0]], [list(item.values()) for item in items])
+
+
+def _write_rich(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console  # noqa: PLC0415  # for terminals only
+    from rich.table import Table  # noqa: PLC0415  # same
+    from rich.text import Text  # noqa: PLC0415  # same
+
+    table = Table(box=None, pad_edge=False)
+    for number, title in enumerate(titles):
+        # What names a row stays whole, however narrow the terminal is.
+        whole = max(len(row[0]) for row in [titles, *rows]) if number == 0 else None
+        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=whole)
+    for row in rows:
+        table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
+    Console().print(table)
+
+
+def cell(value: object) -> str:
+    """A value as people read it."""
+    if value is None:
+        return "-"
+    return one_line(orjson.dumps(value).decode() if isinstance(value, dict | list) else str(value))

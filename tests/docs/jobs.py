@@ -1,0 +1,210 @@
+"""The jobs of the world that the blueprint's examples are about, in the states that people meet."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+from typing import Any
+from uuid import UUID
+
+from flask import Flask
+from sqlalchemy import Select, delete, func, insert, select, update
+
+from app.database import commit, connection, transaction
+from app.jobs import submission
+from app.jobs.models import ENDED, LIVE, RUNNING, Artifact, Job, JobEvent
+from app.outbox import OutboxEntry
+from app.storage import current_storage
+
+OWNER, USER = 2, 5
+
+CRASHED, ARCHIVED, IMPORTED = (
+    "019b7e0a-ddc0-7b1f-9c4e-2f6a0d5b8e30",
+    "019b7e0e-8740-7d02-8a7b-4c1f9e63d0b0",
+    "019b7e14-0580-7e6a-b5d1-90c7a2f41e80",
+)
+ARCHIVES, WAITS, OTHERS = (
+    "019b7e26-5500-7a94-8e20-6d3b17c5f940",
+    "019b7e27-3f60-7c38-a14d-e85f02b96d10",
+    "019b7e2f-7cc0-71d5-9b66-0ea4c8d372f0",
+)
+"""Their ids; the ids of their events and artifacts differ in the last digit."""
+
+LOST = "Its worker was lost; it starts again."
+FAR = datetime(2099, 1, 1, tzinfo=UTC)
+"""No worker has what runs, and nobody is to miss it."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A job and its log: seconds after its beginning, state, fraction and message; the last entry is its present."""
+
+    id: str
+    minute: int
+    kind: str
+    parameters: dict[str, Any]
+    log: tuple[tuple[float, str, float | None, str | None], ...] = ()
+    owner_id: int = OWNER
+    trigger: str = "api"
+    attempt: int = 1
+    retry_of: str | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    artifact: str | None = None
+
+
+JOBS = (
+    Made(
+        CRASHED,
+        0,
+        "event-archive",
+        {"event": 1},
+        (
+            (0, "running", None, None),
+            (1, "running", 0.0, "reading the event"),
+            (71, "queued", 0.0, LOST),
+            (72, "running", 0.0, None),
+            (142, "queued", 0.0, LOST),
+            (143, "running", 0.0, None),
+            (213, "failed", 0.0, "Its worker was lost 3 times."),
+        ),
+        attempt=3,
+        error={"code": "crashed", "detail": "Its worker was lost 3 times."},
+    ),
+    Made(
+        ARCHIVED,
+        4,
+        "event-archive",
+        {"event": 1},
+        (
+            (0, "running", None, None),
+            (0.1, "running", 0.0, "reading the event"),
+            (0.7, "running", 0.5, "image 2 of 2"),
+            (1.3, "running", 0.95, "storing the archive"),
+            (1.4, "succeeded", 1.0, "storing the archive"),
+        ),
+        trigger="retry",
+        retry_of=CRASHED,
+        result={
+            "artifact": "a1b2c3d4.zip",
+            "resources": {"faq-types": 2, "faqs": 3, "event-images": 2},
+            "images": 2,
+        },
+        artifact="a1b2c3d4.zip",
+    ),
+    Made(
+        IMPORTED,
+        10,
+        "import-images",
+        {"event": 1},
+        (
+            (0, "running", None, None),
+            (0.1, "running", 0.0, "1 of 3: blurred.jpg"),
+            (2.2, "succeeded", 1.0, "3 of 3: opening.jpg"),
+        ),
+        result={"imported": 3, "known": 0, "refused-count": 0, "refused": [], "left": 0},
+    ),
+    Made(
+        ARCHIVES,
+        30,
+        "event-archive",
+        {"event": 2},
+        ((0, "running", None, None), (0.1, "running", 0.0, "reading the event"), (0.8, "running", 0.26, "image 2 of 5")),
+    ),
+    Made(WAITS, 31, "resize-image", {"image": "https://example.org/logo.png", "width": 200, "height": 200}, attempt=0),
+    Made(
+        OTHERS,
+        40,
+        "resize-image",
+        {"user": 5},
+        ((0, "running", None, None), (0.2, "succeeded", 1.0, None)),
+        owner_id=USER,
+        trigger="signal",
+        result={"urls": {"thumbnail": None, "small": None, "icon": None}},
+    ),
+)
+LEVELS = {"failed": "error", "queued": "warning"}
+
+
+def add_jobs(app: Flask, then: datetime) -> None:
+    """Submit them as everybody does, so that the same work finds them; but no worker is told."""
+    with app.app_context(), transaction(is_read=False):
+        for made in JOBS:
+            _add(made, then + timedelta(minutes=made.minute))
+        connection().execute(delete(OutboxEntry))
+        commit()
+
+
+def unfinished() -> Select[tuple[int]]:
+    """How many jobs that an example has started still live."""
+    ours = [UUID(made.id) for made in JOBS]
+    return select(func.count()).select_from(Job).where(Job.state.in_(LIVE), Job.id.not_in(ours))
+
+
+def _add(made: Made, at: datetime) -> None:
+    retry_of_id = UUID(made.retry_of) if made.retry_of else None
+    job = submission.submit(
+        made.kind,
+        made.parameters,
+        trigger=made.trigger,
+        owner_id=made.owner_id,
+        retry_of_id=retry_of_id,
+        job_id=UUID(made.id),
+    ).job
+    connection().execute(update(Job).where(Job.id == job.id).values(created_at=at, **_present(made, at)))
+    for seq, entry in enumerate(made.log, start=1):
+        connection().execute(insert(JobEvent).values(_event(made, seq, entry, at)))
+    if made.artifact:
+        connection().execute(insert(Artifact).values(_artifact(made.id, made.artifact, at)))
+
+
+def _present(made: Made, at: datetime) -> dict[str, Any]:
+    """What the log has come to."""
+    if not made.log:
+        return {}
+    last, state, progress, message = made.log[-1]
+    now = at + timedelta(seconds=last)
+    return {
+        "state": state,
+        "progress": progress,
+        "message": message,
+        "attempt": made.attempt,
+        "started_at": at,
+        "heartbeat_at": now,
+        "finished_at": now if state in ENDED else None,
+        "lease_until": FAR if state == RUNNING else None,
+        "last_seq": len(made.log),
+        "result": made.result,
+        "error": made.error,
+    }
+
+
+def _event(made: Made, seq: int, entry: tuple[float, str, float | None, str | None], at: datetime) -> dict[str, Any]:
+    seconds, state, fraction, message = entry
+    told = {"state": state, "fraction": fraction, "message": message, "level": LEVELS.get(state, "info")}
+    created_at = at + timedelta(seconds=seconds)
+    return {"id": UUID(f"{made.id[:-1]}{seq}"), "job_id": UUID(made.id), "seq": seq, "created_at": created_at, **told}
+
+
+def _artifact(job_id: str, name: str, at: datetime) -> dict[str, Any]:
+    storage = current_storage()
+    stored = storage.stat(storage.put_by_content(f"jobs/{job_id}", _zipped(), "zip", "application/zip"))
+    return {
+        "id": UUID(f"{job_id[:-1]}a"),
+        "job_id": UUID(job_id),
+        "name": name,
+        "media_type": "application/zip",
+        "size": stored.size,
+        "sha256": PurePosixPath(stored.name).stem,
+        "stored_as": stored.name,
+        "created_at": at + timedelta(seconds=1.4),
+    }
+
+
+def _zipped() -> bytes:
+    """An archive that is the same each time."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr(zipfile.ZipInfo("event.json"), '{"data": {"type": "event", "id": "1"}}')
+    return content.getvalue()

@@ -1,0 +1,125 @@
+"""No line that is logged, and nothing that goes to Sentry, holds the token of a hook."""
+
+import re
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from app import logs
+from app.hooks import receiving
+from tests.hooks.calls import made, path_of
+from tests.world import World
+
+PATHS = {
+    "as it is": "/v1/hooks/{token}",
+    "with a slash at its end": "/v1/hooks/{token}/",
+    "with slashes at its end": "/v1/hooks/{token}//",
+    "with double slashes": "//v1//hooks//{token}",
+    "percent-encoded": "/v1/hooks/{encoded}",
+    "with everything percent-encoded": "%2Fv1%2F%68%6Fo%6B%73%2F{encoded}",
+    "percent-encoded twice": "/v1/%2568ooks%252F{twice}",
+    "in capitals": "/V1/HOOKS/{token}",
+    "with dots": "/v1/hooks/./{token}",
+    "with more behind": "/v1/hooks/{token}/rotate",
+    "with its relationship": "/v1/hooks/{token}/relationships/owner",
+    "behind an id": "/v1/hooks/5/{token}",
+    "with a query": "/v1/hooks/{token}?token={token}",
+    "with a line break": "/v1/hooks/%0a{token}",
+    "of something else": "/api/hooks/{token}",
+}
+
+
+def spelled(path: str, token: str) -> str:
+    """A path with the token in it."""
+    encoded = "".join(f"%{ord(each):02X}" for each in token)
+    return path.format(token=token, encoded=encoded, twice=encoded.replace("%", "%25"))
+
+
+@pytest.fixture
+def token(world: World, capsys: pytest.CaptureFixture[str]) -> str:
+    """That of a hook; what was logged until now is forgotten."""
+    made_token = path_of(made(world.stranger)).rpartition("/")[2]
+    capsys.readouterr()
+    return made_token
+
+
+def assert_unsaid(token: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a part of it stands in any line, and there are lines."""
+    said = capsys.readouterr()
+    lines = said.out + said.err
+    assert "request" in lines
+    for part in (token, token[:12], token[-12:], "".join(f"%{ord(each):02X}" for each in token[:6])):
+        assert part not in lines
+
+
+@pytest.mark.parametrize("spelling", PATHS)
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE", "PUT", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_request_logs_the_token(
+    world: World, token: str, capsys: pytest.CaptureFixture[str], spelling: str, method: str, log_format: str
+) -> None:
+    logs.configure(log_format)
+    try:
+        world.app.test_client().open(spelled(PATHS[spelling], token), method=method)
+    finally:
+        logs.configure(world.app.config["LOG_FORMAT"])
+
+    assert_unsaid(token, capsys)
+
+
+REFUSED: dict[int, Any] = {
+    400: {"data": b"{", "content_type": "application/json"},
+    413: {"data": b"x" * 70_000},
+    415: {"data": b"x", "content_type": "text/plain"},
+    422: {"json": {"seconds": -1}},
+}
+
+
+@pytest.mark.parametrize("status", REFUSED)
+def test_a_refused_call_logs_no_token(
+    world: World, token: str, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    response: TestResponse = world.app.test_client().post(f"/v1/hooks/{token}", **REFUSED[status])
+
+    assert response.status_code == status
+    assert token not in response.text
+    assert_unsaid(token, capsys)
+
+
+def test_a_fault_of_ours_logs_no_token(
+    world: World, token: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(receiving, "_started", break_down)
+
+    response = world.app.test_client().post(f"/v1/hooks/{token}")
+
+    assert response.status_code == 500
+    assert token not in response.text
+    lines = capsys.readouterr().out
+    assert "RuntimeError: a fault" in lines
+    assert token not in lines
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/hooks", "/v1/hooks/", "/v1/hooks/5", "/v1/hooks/5/rotate", "/v1/hooks/5/relationships/owner"]
+)
+def test_all_other_paths_are_logged_as_they_are(world: World, capsys: pytest.CaptureFixture[str], path: str) -> None:
+    world.anonymous.get(path)
+
+    assert re.search(rf"path={re.escape(path)} ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("spelling", [each for each in PATHS if not PATHS[each].startswith("%")])
+def test_sentry_is_told_no_token(token: str, spelling: str) -> None:
+    path = spelled(PATHS[spelling], token)
+    event = {"request": {"url": f"https://hooks.example.org{path}", "method": "POST", "query_string": f"t={token}"}}
+
+    told = logs._tidied(event, {})
+
+    assert token not in repr(told)
+    assert "%".join(f"{ord(each):02X}" for each in token[:6]) not in repr(told)
+    assert told["request"]["url"].startswith("https://hooks.example.org/")
