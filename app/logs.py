@@ -174,13 +174,13 @@ def report_failures(app: Flask) -> None:
 
 
 def _tidied(event: Any, hint: dict[str, Any]) -> Any:
-    """Without query strings and tokens; a log line by its words, so that the same failure is the same issue each time."""
+    """Without query strings and tokens; a log line by its words: the same failure is the same issue each time."""
     asked = event.get("request", {})
     for part in ("query_string", "cookies", "env"):
         asked.pop(part, None)
     if "url" in asked:
         parts = urlsplit(asked["url"])
-        asked["url"] = parts._replace(path=without_token(parts.path)).geturl()
+        asked["url"] = parts._replace(path=without_token(parts.path), query="").geturl()
     record = hint.get("log_record")
     if record is not None and isinstance(record.msg, dict):
         event["logentry"] = {"message": record.msg["event"]}

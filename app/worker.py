@@ -17,7 +17,7 @@ from flask import Flask
 from app.extensions import db
 from app.health.heartbeat import Heartbeat
 from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE
-from app.processes.orphans import forks_die_with_parent
+from app.processes.orphans import adopt_orphans, forks_die_with_parent
 from app.redis_client import broker_url
 
 NICENESS = 5
@@ -115,8 +115,14 @@ def run_worker(app: Flask, *queues: str) -> None:
             for engine in db.engines.values():
                 engine.dispose(close=False)
 
+    def own_children(**_: Any) -> None:
+        """What a job has started ends with it."""
+        adopt_orphans()
+        app.extensions["owns_children"] = True
+
     app.extensions["stopping"], stop = os.pipe()  # every child of the pool has it, and knows at once
     signals.worker_process_init.connect(forget_connections, weak=False)
+    signals.worker_process_init.connect(own_children, weak=False)
     # Not `worker_shutting_down`: Celery sends it when the soft shutdown is over.
     signals.worker_ready.connect(lambda **_: _tell_children_first(stop), weak=False)
     celery.worker_main(worker_arguments(app.config, queues))

@@ -85,7 +85,7 @@ def kinds(*, as_json: bool) -> None:
         write_json([flat.kind(kind) for kind in offered])
     else:
         rows = [(kind.name, kind.title, arguments.in_short(kind.parameters)) for kind in offered]
-        write_table(("KIND", "TITLE", "PARAMETERS"), rows)
+        write_table(("KIND", "TITLE", "PARAMETERS"), rows, wraps=True)
 
 
 @jobs_cli.command()

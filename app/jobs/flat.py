@@ -78,7 +78,8 @@ def _parts(type_name: str, order: str, job_id: UUID) -> list[Item]:
     plan = plan_for(TYPES[type_name], OPERATOR.scope)
     table = plan.type.table
     rows = _reader().execute(plan.statement.where(table.c.job_id == job_id).order_by(table.c[order]))
-    return [_flat(plan.print(row)) for row in rows]
+    items = [plan.print(row) for row in rows]
+    return [{"id": item["id"], **item["attributes"]} for item in items]
 
 
 def _flat(item: Item) -> Item:

@@ -32,6 +32,8 @@ class Job(Model):
         Index("ix_jobs_live", "queued_at", "id", postgresql_where=_live),
         Index("ix_jobs_fingerprint", "fingerprint", "id"),
         Index("ix_jobs_owner_id_id", "owner_id", "id"),
+        Index("ix_jobs_state_id", "state", "id"),
+        Index("ix_jobs_kind_id", "kind", "id"),
         Index("ix_jobs_event_id_id", "event_id", "id"),
         Index("ix_jobs_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
@@ -106,7 +108,7 @@ class Artifact(Model):
     """A file that a job made; a partial one may still be replaced."""
 
     __tablename__ = "job_artifacts"
-    __table_args__ = (UniqueConstraint("job_id", "name"),)
+    __table_args__ = (UniqueConstraint("job_id", "name"), Index("ix_job_artifacts_job_id_id", "job_id", "id"))
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))

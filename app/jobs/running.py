@@ -24,6 +24,7 @@ from app.jobs.context import Canceled, Interrupted, JobFailed, LeaseLost, Runnin
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELING
 from app.jobs.records import JobRow
+from app.processes.orphans import kill_descendants
 from app.storage import StorageError
 
 End = Callable[[], JobRow | None]
@@ -59,7 +60,14 @@ def _attempt(job: JobRow, kind: Kind) -> None:
         running = Running(job, work_dir)
         with Heart(running, kind.time_limit):
             write_down = _outcome(running, kind)
+        _end_children()
     _end(job, write_down)
+
+
+def _end_children() -> None:
+    """Nothing that the function has started outlives it; in a process that is the job's alone."""
+    if current_app.extensions.get("owns_children") and (killed := kill_descendants()):
+        log.warning("job left processes behind", killed=killed)
 
 
 def _outcome(running: Running, kind: Kind) -> End:
@@ -193,6 +201,7 @@ class Heart:
         job = self.running.job
         with self.app.app_context():
             _end(job, partial(lifecycle.fail, job, lifecycle.TIMED_OUT, "It took longer than its kind may take."))
+            _end_children()
         shutil.rmtree(self.running.work_dir, ignore_errors=True)
         log.error("job is out of time", job_id=str(job.id), kind=job.kind)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -134,11 +134,11 @@ def write_json(value: Any) -> None:
     click.echo(orjson.dumps(value))
 
 
-def write_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows below their titles: aligned, and on a terminal no wider than it is."""
+def write_table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, wraps: bool = False) -> None:
+    """Rows below their titles: aligned, and on a terminal no wider than it is, cut off unless the table wraps."""
     cells = [[cell(value) for value in row] for row in rows]
     if is_terminal():
-        _write_rich(titles, cells)
+        _write_rich(titles, cells, wraps=wraps)
         return
     lines = [list(titles), *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -147,7 +147,7 @@ def write_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def write_facts(facts: Mapping[str, Any]) -> None:
-    """Names and values; a list of objects is a table of its own."""
+    """Names and values; a list of objects is a table of its own, where nobody needs their ids."""
     tables = {name: value for name, value in facts.items() if isinstance(value, list)}
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -156,10 +156,11 @@ def write_facts(facts: Mapping[str, Any]) -> None:
     for name, items in tables.items():
         click.echo(f"\n{name}: {len(items)}")
         if items:
-            write_table([title.upper() for title in items[0]], [list(item.values()) for item in items])
+            columns = [column for column in items[0] if column != "id"]
+            write_table([column.upper() for column in columns], [[item[each] for each in columns] for item in items])
 
 
-def _write_rich(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _write_rich(titles: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: bool) -> None:
     from rich.console import Console  # noqa: PLC0415  # for terminals only
     from rich.table import Table  # noqa: PLC0415  # same
     from rich.text import Text  # noqa: PLC0415  # same
@@ -168,7 +169,7 @@ def _write_rich(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for number, title in enumerate(titles):
         # What names a row stays whole, however narrow the terminal is.
         whole = max(len(row[0]) for row in [titles, *rows]) if number == 0 else None
-        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=whole)
+        table.add_column(title, no_wrap=not wraps, overflow="ellipsis", min_width=whole)
     for row in rows:
         table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
     Console().print(table)

@@ -5,8 +5,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from time import monotonic
+
+import psutil
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+PATIENCE = 5.0
+"""Seconds for processes to be gone after SIGKILL; one that hangs in the kernel is left to it."""
 
 # Loaded here: a forked child must not import anything before it runs its program.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -34,6 +41,44 @@ def forks_die_with_parent() -> None:
         after_in_parent=asks.clear,
         after_in_child=lambda: asks.pop()(),
     )
+
+
+def adopt_orphans() -> None:
+    """From now on whatever descends from this process stays below it, whoever between them ends (prctl(2))."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_descendants() -> int:
+    """SIGKILL for all that this process has started, and for what that has started; how many there were."""
+    killed: set[int] = set()
+    until = monotonic() + PATIENCE
+    while _has_children() and monotonic() < until:
+        found = psutil.Process().children(recursive=True)  # again, for those that were being made meanwhile
+        for process in found:
+            process.kill()  # psutil does not mistake another process with the same number for it
+            killed.add(process.pid)
+        psutil.wait_procs(found, timeout=0.5)
+        _bury()
+    return len(killed)
+
+
+def _has_children() -> bool:
+    """One system call, where there are none as ever."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _bury() -> None:
+    """Wait for orphans that came to us and have ended: nobody else will."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+    except ChildProcessError:
+        return
 
 
 def kill_group(leader: int) -> None:

@@ -32,6 +32,7 @@ ARCHIVES, WAITS, OTHERS = (
 """Their ids; the ids of their events and artifacts differ in the last digit."""
 
 LOST = "Its worker was lost; it starts again."
+LAST = "Its worker was lost, at the last of 3 attempts."
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
 """No worker has what runs, and nobody is to miss it."""
 
@@ -67,10 +68,10 @@ JOBS = (
             (72, "running", 0.0, None),
             (142, "queued", 0.0, LOST),
             (143, "running", 0.0, None),
-            (213, "failed", 0.0, "Its worker was lost 3 times."),
+            (213, "failed", 0.0, LAST),
         ),
         attempt=3,
-        error={"code": "crashed", "detail": "Its worker was lost 3 times."},
+        error={"code": "crashed", "detail": LAST},
     ),
     Made(
         ARCHIVED,
@@ -206,5 +207,6 @@ def _zipped() -> bytes:
     """An archive that is the same each time."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
-        file.writestr(zipfile.ZipInfo("event.json"), '{"data": {"type": "event", "id": "1"}}')
+        for name in ("event", "faq-types", "faqs", "event-images"):
+            file.writestr(zipfile.ZipInfo(f"{name}.json"), '{"jsonapi": {"version": "1.1"}, "data": []}')
     return content.getvalue()

@@ -24,6 +24,6 @@ def _with_body(lines: list[str], answer: int, body: Any) -> list[str]:
     start = lines.index("    + Body", answer) if has_headers else answer
     indent = " " * (12 if has_headers else 8)
     plain = body if isinstance(body, str) else json.dumps(body, indent=4, ensure_ascii=False)
-    text = textwrap.indent(plain, indent)
+    text = textwrap.indent(plain.rstrip(), indent)
     following = [""] if end < len(lines) else []
     return [*lines[: start + 1], "", *text.splitlines(), *following, *lines[end:]]

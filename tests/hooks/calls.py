@@ -32,12 +32,12 @@ def path_of(hook: Any) -> str:
 
 
 def call(app: Flask, hook: Any, body: Any = None, **headers: str) -> TestResponse:
-    """What a sender does, who has no account; bytes go as they are, everything else as JSON."""
+    """What a sender does, who has no account; bytes go as they are, all else as JSON. The answer is read to its end."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if body is not None and not isinstance(body, bytes):
         body = orjson.dumps(body)
         sent.setdefault("Content-Type", JSON)
-    return app.test_client().post(path_of(hook), data=body, headers=sent)
+    return app.test_client().post(path_of(hook), data=body, headers=sent, buffered=True)
 
 
 def job_of(response: TestResponse) -> str:

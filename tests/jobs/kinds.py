@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 from time import sleep
@@ -50,6 +51,25 @@ def make(running: Running) -> None:
     """Make a file twice, the second time for good."""
     running.publish("made.json", b"[", "application/json", partial=True)
     running.publish("made.json", b"[]", "application/json")
+
+
+@job_kind("tests-spawn", parameters=ANYTHING)
+def spawn(running: Running) -> None:
+    """Start a tree of processes that ignore SIGTERM, some of them orphans, and stay until told to end."""
+    asleep = f"trap '' TERM; sleep {running.parameters['seconds']}; true"
+    subprocess.Popen(["sh", "-c", asleep])
+    subprocess.Popen(["sh", "-c", f'setsid sh -c "{asleep}" & {asleep}'], start_new_session=True)
+    _sign(running)
+    while True:
+        running.wait(0.05)
+
+
+@job_kind("tests-work", parameters=ANYTHING)
+def work(running: Running) -> dict[str, Any]:
+    """Work for a while, and say who has done it."""
+    for _ in range(10):
+        running.wait(running.parameters["seconds"] / 10)
+    return {"by": os.getpid(), "attempt": running.job.attempt}
 
 
 def _sign(running: Running) -> None:

@@ -414,7 +414,7 @@ def _field_name(type_: ResourceType) -> Strategy:
 
 
 def _attributes(draw: Any, required: Iterable[Attribute], known: list[Attribute]) -> dict[str, Any]:
-    writable = [each for each in known if not each.field.dump_only]
+    writable = [each for each in known if not each.field.dump_only] or known
     chosen = [*required, *draw(st.lists(mostly(st.sampled_from(writable), st.sampled_from(known)), max_size=2))]
     made = {draw(spelled(each.key)): draw(mostly(value_of(each.field))) for each in chosen}
     if draw(mostly(st.just(False), st.just(True))):

@@ -1,0 +1,62 @@
+"""What is posted to a page: from a form of ours, by whom the form was made for, and where to go afterwards."""
+
+import hmac
+import re
+from urllib.parse import urlsplit
+
+from flask import Response, current_app, redirect, request
+
+from app.errors import BadRequest, Forbidden
+from app.jsonapi.body import UNSTORABLE
+from app.pages.cookies import token_for
+
+TOKEN = "token"  # noqa: S105 - the name of a field
+
+HOME = "/jobs"
+_ID = "[0-9a-f-]{36}"
+_PAGE = re.compile(rf"/jobs(?:/{_ID}(?:/artifacts/{_ID})?)?(?:\?[\w=&%.~+-]{{0,500}})?", re.ASCII)
+
+
+def is_ours(cookie: str) -> bool:
+    """Whether this POST was sent from a page of ours, with the token made for this cookie."""
+    sent = request.form.get(TOKEN, "").encode()
+    return bool(cookie) and _is_from_here() and hmac.compare_digest(sent, token_for(cookie).encode())
+
+
+def require_ours(cookie: str) -> None:
+    """403 unless it is."""
+    if not is_ours(cookie):
+        raise Forbidden("This form is too old, or it came from elsewhere. Go back, reload the page and try again.")
+
+
+def text(name: str) -> str:
+    """A field of the form, "" where it was not sent; 400 for what can be no text."""
+    value = request.form.get(name, "")
+    if UNSTORABLE.search(value):
+        raise BadRequest(f"{name} has a character that no text has.")
+    return value
+
+
+def next_page(asked: str | None) -> str:
+    """Where to go: the page of ours that is asked for, else the list."""
+    return asked if asked and _PAGE.fullmatch(asked) else HOME
+
+
+def go_to(path: str) -> Response:
+    """A redirect that is followed by a GET."""
+    response: Response = redirect(path, 303, Response=Response)  # type: ignore[assignment]  # Flask's type says more than a Response
+    return response
+
+
+def _is_from_here() -> bool:
+    """What the browser says of where the form was; old ones say nothing."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = request.headers.get("Origin")
+    return origin is None or origin in (_origin(current_app.config["PUBLIC_URL"]), _origin(request.host_url))
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,212 @@
+"""Jobs in words: what templates print and the script puts in their place, the same for both.
+
+Every value is text, a number, true or null; nothing here is markup.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from math import floor
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from app.jobs.kinds import KINDS
+from app.jobs.models import (
+    CANCELED,
+    CANCELING,
+    ENDED,
+    FAILED,
+    FINALIZING,
+    LIVE,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    WAITING,
+)
+from app.jobs.resources import MOST_AHEAD
+from app.jsonapi.viewer import Viewer
+from app.pages.reading import File, Line, Listed, Try, Whole
+
+Shown = dict[str, Any]
+
+STATES = {
+    QUEUED: "Waiting",
+    RUNNING: "Running",
+    WAITING: "Running elsewhere",
+    FINALIZING: "Finishing",
+    CANCELING: "Canceling",
+    SUCCEEDED: "Succeeded",
+    FAILED: "Failed",
+    CANCELED: "Canceled",
+}
+TRIGGERS = {
+    "api": "through the API",
+    "page": "on this page",
+    "hook": "through a hook",
+    "signal": "by a change",
+    "cli": "on the command line",
+    "retry": "by trying again",
+    "schedule": "on schedule",
+}
+SERVER = "the server"
+"""Who starts what belongs to nobody."""
+
+
+def listed(job: Listed, viewer: Viewer) -> Shown:
+    """A job in a list."""
+    is_live = job.state in LIVE
+    url = f"/jobs/{job.id}"
+    verb, at = _last_step(job)
+    return {
+        "id": str(job.id),
+        "url": url,
+        "kind": job.kind,
+        "label": label(job.id),
+        "title": KINDS[job.kind].title if job.kind in KINDS else "",
+        "state": job.state,
+        "state_words": STATES[job.state],
+        "place": _place(job.ahead),
+        "fraction": job.progress,
+        "percent": _percent(job.progress),
+        "moves": is_live and job.state != QUEUED,
+        "message": job.message or "",
+        "who": _who(job, viewer),
+        "how": TRIGGERS.get(job.trigger, job.trigger),
+        "event": job.event_name or "",
+        "event_url": f"/v1/events/{job.event_link}" if job.event_link else "",
+        "verb": verb,
+        "at": _iso(at),
+        "took": _took(job.started_at, job.finished_at),
+        "attempts": f"attempt {job.attempt} of {job.max_attempts}" if job.attempt > 1 else "",
+        "can_cancel": is_live and job.state != CANCELING,
+        "can_retry": not is_live,
+        "cancel_url": f"{url}/cancel",
+        "retry_url": f"{url}/retry",
+    }
+
+
+def whole(job: Listed, rest: Whole, viewer: Viewer) -> Shown:
+    """A job on a page of its own."""
+    error = rest.error or {}
+    more = {name: value for name, value in error.items() if name not in ("code", "detail")}
+    return {
+        **listed(job, viewer),
+        "tab": " ".join(filter(None, (_percent(job.progress) if job.state not in ENDED else "", STATES[job.state]))),
+        "submitted_at": _iso(job.created_at),
+        "started_at": _iso(job.started_at),
+        "finished_at": _iso(job.finished_at),
+        "heartbeat_at": _iso(rest.heartbeat_at) if job.state in LIVE else "",
+        "attempt": f"{job.attempt} of {job.max_attempts}",
+        "parameters": _json(rest.parameters),
+        "result": _json(rest.result),
+        "error_code": error.get("code", ""),
+        "error_detail": error.get("detail", ""),
+        "error_more": _json(more or None),
+        "retry_of": label(job.retry_of_id) if job.retry_of_id else "",
+        "retry_of_url": f"/jobs/{job.retry_of_id}" if job.retry_of_id else "",
+    }
+
+
+def line(told: Line) -> Shown:
+    """A line of the log: what was said, else the state it came to."""
+    return {
+        "seq": told.seq,
+        "level": told.level,
+        "at": _iso(told.created_at),
+        "percent": _percent(told.fraction),
+        "text": told.message or STATES[told.state],
+        "state_words": STATES[told.state],
+    }
+
+
+def tried(attempt: Try) -> Shown:
+    """An attempt."""
+    return {
+        "number": attempt.number,
+        "worker": attempt.worker,
+        "started_at": _iso(attempt.started_at),
+        "took": _took(attempt.started_at, attempt.ended_at),
+        "outcome": STATES.get(attempt.outcome or RUNNING, attempt.outcome),
+    }
+
+
+def file(made: File, job_id: UUID) -> Shown:
+    """A file, and where a browser fetches it."""
+    return {
+        "name": made.name,
+        "url": f"/jobs/{job_id}/artifacts/{made.id}",
+        "media_type": made.media_type,
+        "size": _size(made.size),
+        "partial": made.partial,
+    }
+
+
+def label(job_id: UUID) -> str:
+    """What tells two jobs of a kind apart: the end of the id, which is random."""
+    return str(job_id)[-6:]
+
+
+def blank(example: Mapping[str, Any]) -> Shown:
+    """The same with nothing in it, for what the script fills."""
+    return dict.fromkeys(example, "")
+
+
+def _place(ahead: int | None) -> str:
+    if ahead is None:
+        return ""
+    if ahead >= MOST_AHEAD:
+        return f"{MOST_AHEAD} or more before it"
+    return f"{ahead} before it" if ahead else "next in the queue"
+
+
+def _who(job: Listed, viewer: Viewer) -> str:
+    if job.owner_id == viewer.id:
+        return "you"
+    return SERVER if job.owner_id is None else job.owner_email or f"user {job.owner_id}"
+
+
+def _last_step(job: Listed) -> tuple[str, datetime]:
+    if job.finished_at is not None:
+        return "ended", job.finished_at
+    if job.state == QUEUED or job.started_at is None:
+        return "waiting since", job.queued_at
+    return "started", job.started_at
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{floor(fraction * 100)} %"
+
+
+def _took(since: datetime | None, until: datetime | None) -> str:
+    if since is None or until is None:
+        return ""
+    return duration(until - since)
+
+
+def duration(time: timedelta) -> str:
+    """A length of time as people say it, in its two largest units."""
+    seconds = max(time.total_seconds(), 0.0)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    parts = []
+    left = round(seconds)
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= length:
+            parts.append(f"{left // length} {unit}")
+            left %= length
+    return " ".join(parts[:2])
+
+
+def _size(size: int) -> str:
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1000:.1f} kB" if size < 10**6 else f"{size / 10**6:.1f} MB"
+
+
+def _json(value: Any) -> str:
+    return "" if value is None else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
+def _iso(at: datetime | None) -> str:
+    return "" if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
