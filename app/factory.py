@@ -24,6 +24,7 @@ from app.jobs import sweep, triggers, watching
 from app.jobs import tasks as _job_tasks
 from app.jsonapi import idempotency, operations
 from app.openapi import routes as openapi
+from app.pages import routes as pages
 from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
@@ -34,7 +35,7 @@ KINDS = (_sleep, _gallery_tasks, _image_tasks)
 
 
 class NoSessions(SessionInterface):
-    """No cookies: Flask would prepare to sign one for every request."""
+    """No cookies: Flask would prepare to sign one for every request. `app/pages` reads its own, and nobody else any."""
 
     def open_session(self, app: Flask, request: Request) -> None:
         """Nothing."""
@@ -60,6 +61,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     take_images(app)
     openapi.install(app)
     docs.install(app)
+    pages.install(app)
     return app
 
 

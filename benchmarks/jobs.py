@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from http.client import HTTPConnection
 from statistics import quantiles
@@ -34,19 +34,20 @@ PATIENCE = 120.0
 
 
 class Client:
-    """Somebody who submits jobs, on one connection."""
+    """Somebody who submits jobs, on a new connection each time."""
 
     def __init__(self, port: int, headers: Mapping[str, str]) -> None:
-        self.connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        self.port = port
         self.headers = dict(headers)
 
     def send(self, method: str, path: str, document: Any = None) -> tuple[Any, float]:
         """The answer, and the milliseconds it took."""
         body = None if document is None else orjson.dumps(document)
         begun = perf_counter()
-        self.connection.request(method, path, body, self.headers)
-        response = self.connection.getresponse()
-        answer = response.read()
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request(method, path, body, self.headers)
+            response = connection.getresponse()
+            answer = response.read()
         took = (perf_counter() - begun) * 1000
         if response.status >= 300:
             raise RuntimeError(answer.decode())

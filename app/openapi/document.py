@@ -17,7 +17,7 @@ from app.openapi.bodies import bodies_of, operations_taken
 from app.openapi.json_schema import Json, component, reference
 from app.routes import listed
 
-UNDESCRIBED = ("/docs", "/files/")
+UNDESCRIBED = ("/docs", "/files/", "/jobs")
 """Pages and files: nothing that a client of the API calls."""
 
 HEALTH = {"health.live": "Alive", "health.ready": "HealthReport", "health.check": "HealthReport"}

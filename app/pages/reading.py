@@ -79,10 +79,9 @@ class Listed(NamedTuple):
     """What a link names the event by, where everybody may follow it."""
 
 
-class Whole(NamedTuple):
+class Outcome(NamedTuple):
     """What only the page of the job shows."""
 
-    parameters: dict[str, Any]
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     heartbeat_at: datetime | None
@@ -122,7 +121,8 @@ class File(NamedTuple):
 _FROM_JOBS = [_jobs.c[name] for name in Listed._fields if name in _jobs.c]
 
 _email = Prepared(select(_users.c.email).where(_users.c.id == bindparam("id", type_=BigInteger)))
-_whole = Prepared(select(*(_jobs.c[name] for name in Whole._fields)).where(_jobs.c.id == _ID))
+_outcome = Prepared(select(*(_jobs.c[name] for name in Outcome._fields)).where(_jobs.c.id == _ID))
+_parameters = Prepared(select(_jobs.c.parameters).where(_jobs.c.id == _ID))
 _tries = Prepared(
     select(*(_attempts.c[name] for name in Try._fields)).where(_attempts.c.job_id == _ID).order_by(_attempts.c.number)
 )
@@ -179,9 +179,15 @@ def changed_since(access: Access, since: UUID) -> set[UUID]:
     return {row[0] for row in _changed(access.scope.role).rows({**access.parameters(), "since": since})}
 
 
-def whole(job_id: UUID) -> Whole:
-    """The rest of a job that the viewer was found to see."""
-    return Whole(*_whole.rows({"id": job_id})[0])
+def outcome(job_id: UUID) -> Outcome:
+    """What has come of a job that the viewer was found to see."""
+    return Outcome(*_outcome.rows({"id": job_id})[0])
+
+
+def parameters(job_id: UUID) -> dict[str, Any]:
+    """What it was started with."""
+    ((found,),) = _parameters.rows({"id": job_id})
+    return dict(found)
 
 
 def tries(job_id: UUID) -> list[Try]:

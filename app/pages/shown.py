@@ -3,7 +3,6 @@
 Every value is text, a number, true or null; nothing here is markup.
 """
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from math import floor
 from typing import Any
@@ -26,7 +25,7 @@ from app.jobs.models import (
 )
 from app.jobs.resources import MOST_AHEAD
 from app.jsonapi.viewer import Viewer
-from app.pages.reading import File, Line, Listed, Try, Whole
+from app.pages.reading import File, Line, Listed, Outcome, Try
 
 Shown = dict[str, Any]
 
@@ -51,6 +50,15 @@ TRIGGERS = {
 }
 SERVER = "the server"
 """Who starts what belongs to nobody."""
+
+
+class _Blank(dict[str, Any]):
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
+BLANK: Shown = _Blank()
+"""Every value is empty, for what the script fills."""
 
 
 def listed(job: Listed, viewer: Viewer) -> Shown:
@@ -86,9 +94,9 @@ def listed(job: Listed, viewer: Viewer) -> Shown:
     }
 
 
-def whole(job: Listed, rest: Whole, viewer: Viewer) -> Shown:
+def whole(job: Listed, outcome: Outcome, viewer: Viewer) -> Shown:
     """A job on a page of its own."""
-    error = rest.error or {}
+    error = outcome.error or {}
     more = {name: value for name, value in error.items() if name not in ("code", "detail")}
     return {
         **listed(job, viewer),
@@ -96,13 +104,12 @@ def whole(job: Listed, rest: Whole, viewer: Viewer) -> Shown:
         "submitted_at": _iso(job.created_at),
         "started_at": _iso(job.started_at),
         "finished_at": _iso(job.finished_at),
-        "heartbeat_at": _iso(rest.heartbeat_at) if job.state in LIVE else "",
+        "heartbeat_at": _iso(outcome.heartbeat_at) if job.state in LIVE else "",
         "attempt": f"{job.attempt} of {job.max_attempts}",
-        "parameters": _json(rest.parameters),
-        "result": _json(rest.result),
+        "result": as_json(outcome.result),
         "error_code": error.get("code", ""),
         "error_detail": error.get("detail", ""),
-        "error_more": _json(more or None),
+        "error_more": as_json(more or None),
         "retry_of": label(job.retry_of_id) if job.retry_of_id else "",
         "retry_of_url": f"/jobs/{job.retry_of_id}" if job.retry_of_id else "",
     }
@@ -145,11 +152,6 @@ def file(made: File, job_id: UUID) -> Shown:
 def label(job_id: UUID) -> str:
     """What tells two jobs of a kind apart: the end of the id, which is random."""
     return str(job_id)[-6:]
-
-
-def blank(example: Mapping[str, Any]) -> Shown:
-    """The same with nothing in it, for what the script fills."""
-    return dict.fromkeys(example, "")
 
 
 def _place(ahead: int | None) -> str:
@@ -204,7 +206,8 @@ def _size(size: int) -> str:
     return f"{size / 1000:.1f} kB" if size < 10**6 else f"{size / 10**6:.1f} MB"
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """A value for people to read, "" for none."""
     return "" if value is None else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 

@@ -4,7 +4,7 @@ The id of an event is where to go on: for one job the number of the last line of
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,6 @@ from flask import Response, request
 from app.errors import BadRequest, NotFound
 from app.jobs.models import ENDED, QUEUED
 from app.jobs.progress import KEEP_ALIVE, Stream
-from app.jsonapi.permissions import Access
 from app.pages import cookies, listing, reading, shown
 from app.pages.cookies import SignedIn
 from app.pages.routing import page
@@ -35,7 +34,6 @@ MARGIN_MS = 30_000
 LONGEST_ABSENCE_MS = 600_000
 """After which the page is asked for anew, instead of all that has changed."""
 
-SILENCE = ":\n\n"
 RELOAD = "event: reload\ndata:\n\n"
 
 
@@ -43,7 +41,10 @@ RELOAD = "event: reload\ndata:\n\n"
 def follow_list(caller: SignedIn) -> Response:
     """Jobs of the list, each time one of them has changed."""
     filters = listing.read_filters(request.args)
-    since = _resumed_at(int(marker()))
+    now = marker()
+    since = _resumed_at(now)
+    if now - since > LONGEST_ABSENCE_MS:
+        return _streamed(lambda: [RELOAD])
     return _streamed(lambda: _ListStream(caller, filters.kind, since))
 
 
@@ -59,20 +60,20 @@ def follow_job(caller: SignedIn, id: str) -> Response:
     return _streamed(lambda: _JobStream(caller, job.id, seq))
 
 
-def marker() -> str:
+def marker() -> int:
     """The time, from which a list goes on."""
-    return str(time.time_ns() // 1_000_000)
+    return time.time_ns() // 1_000_000
 
 
 def _resumed_at(default: int) -> int:
     """What the browser has seen already: it says so when it comes again, and in the URL when it comes first."""
     sent = request.headers.get("Last-Event-ID") or request.args.get("after") or str(default)
-    if not (sent.isascii() and sent.isdigit() and len(sent) < 16):
+    if not (sent.isascii() and sent.isdigit() and len(sent) < 15):
         raise BadRequest("There is no such event.", header="Last-Event-ID", code="unknown-event")
     return int(sent)
 
 
-def _streamed(make: Any) -> Response:
+def _streamed(make: Callable[[], Iterable[str] | Stream]) -> Response:
     response = Response(content_type="text/event-stream")
     if request.method == "GET":
         response.response = make()
@@ -83,11 +84,15 @@ def _streamed(make: Any) -> Response:
 class _Live(Stream):
     """Server-sent events: what is new, at most once in PAUSE seconds."""
 
+    patience = KEEP_ALIVE
+    """Seconds without news after which it says that it lives."""
+
     def __init__(self, caller: SignedIn, job_id: UUID | None) -> None:
         self.caller = caller
-        self.access: Access = reading.access_of(caller.viewer)
+        self.access = reading.access_of(caller.viewer)
         self.is_over = False
         super().__init__(caller.viewer, job_id)
+        self.watcher.wake(None)  # of what came before nobody was told
 
     def _write(self) -> Iterator[str]:
         yield f"retry: {RETRY_MS}\n\n"
@@ -95,16 +100,101 @@ class _Live(Stream):
 
     def _events(self) -> Iterator[str]:
         while self._goes_on() and cookies.now() < self.caller.ends_at:
-            news = self._news()
-            if news:
+            if not self.watcher.wait(self.patience):
+                yield self._silence()
+            if news := self._news():
                 yield news
             if self.is_over:
                 return
-            spoke_at = time.monotonic()
-            while not self._is_time(spoke_at):
-                ...
             time.sleep(PAUSE)
+
+    def _silence(self) -> str:
+        return ":\n\n"
 
     def _news(self) -> str:
         """An event, "" when nothing has changed."""
         raise NotImplementedError
+
+
+class _ListStream(_Live):
+    """What changes in a list."""
+
+    def __init__(self, caller: SignedIn, kind: str, since: int) -> None:
+        self.kind = kind
+        self.since = since
+        self.told: dict[UUID, shown.Shown] = {}
+        """What is known of jobs that have not ended."""
+        super().__init__(caller, None)
+
+    def _silence(self) -> str:
+        return f"id: {self.since}\n\n"
+
+    def _news(self) -> str:
+        read_at = marker()
+        with self._reading():
+            rows = self._changed()
+        if len(rows) >= reading.MOST_CHANGED:
+            self.is_over = True
+            return RELOAD
+        self.since = read_at
+        jobs = [shown.listed(row, self.viewer) for row in rows if self.kind in ("", row.kind)]
+        news = [job for job in jobs if self.told.get(UUID(job["id"])) != job]
+        self._remember(jobs)
+        return _event(self.since, {"jobs": news}) if news else ""
+
+    def _changed(self) -> list[reading.Listed]:
+        """The jobs there is news of, and those that wait, whose place may be another one."""
+        named = self.watcher.named()
+        if None in named:
+            ids = reading.changed_since(self.access, _first_id(self.since - MARGIN_MS))
+        else:
+            ids = {id_ for id_ in named if id_ is not None}
+        waiting = [id_ for id_, job in self.told.items() if job["state"] == QUEUED]
+        return reading.among(self.access, {*ids, *waiting[-reading.MOST_LIVE :]}) if named else []
+
+    def _remember(self, jobs: list[shown.Shown]) -> None:
+        for job in jobs:
+            if job["state"] in ENDED:
+                self.told.pop(UUID(job["id"]), None)
+            else:
+                self.told[UUID(job["id"])] = job
+
+
+class _JobStream(_Live):
+    """What one job says, does and makes."""
+
+    def __init__(self, caller: SignedIn, job_id: UUID, seq: int) -> None:
+        self.job_id = job_id
+        self.seq = seq
+        self.told: dict[str, Any] = {}
+        super().__init__(caller, job_id)
+
+    def _news(self) -> str:
+        with self._reading():
+            job = next(iter(reading.among(self.access, [self.job_id])), None)
+            if job is None:
+                self.is_over = True
+                return RELOAD
+            lines = reading.lines_after(job.id, self.seq)
+            attempts = [shown.tried(each) for each in reading.tries(job.id)]
+            files = [shown.file(each, job.id) for each in reading.files(job.id)]
+            seen = shown.whole(job, reading.outcome(job.id), self.viewer)
+        if lines:
+            self.seq = lines[-1].seq
+        if len(lines) == reading.MOST_LINES:
+            self.watcher.wake(self.job_id)
+        self.patience = PLACE_SECONDS if job.state == QUEUED else KEEP_ALIVE
+        self.is_over = job.state in ENDED and self.seq >= job.last_seq
+        said = {"job": seen, "attempts": attempts, "files": files, "is_over": self.is_over}
+        is_news = bool(lines) or said != self.told
+        self.told = said
+        return _event(self.seq, {**said, "lines": [shown.line(each) for each in lines]}) if is_news else ""
+
+
+def _event(id_: int, data: dict[str, Any]) -> str:
+    return f"id: {id_}\ndata: {orjson.dumps(data).decode()}\n\n"
+
+
+def _first_id(at: int) -> UUID:
+    """What all ids made since then are greater than: they begin with the time (RFC 9562, 5.7)."""
+    return UUID(int=max(at, 0) << 80)

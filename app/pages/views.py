@@ -40,7 +40,8 @@ def list_jobs(caller: SignedIn) -> Response:
         states=shown.STATES,
         stream=filters.url("/jobs/stream", state=""),
         after=after,
-        lives=any(job["can_cancel"] or job["moves"] for section in found for job in section.jobs),
+        is_empty=not any(section.jobs for section in found),
+        lives=any(not job["can_retry"] for section in found for job in section.jobs),
         can_sleep=SLEEP in KINDS and is_offered(KINDS[SLEEP]),
     )
 
@@ -53,9 +54,10 @@ def show_job(caller: SignedIn, id: str) -> Response:
     return _shown(
         "job.html",
         caller,
-        job=shown.whole(job, reading.whole(job.id), caller.viewer),
+        job=shown.whole(job, reading.outcome(job.id), caller.viewer),
+        parameters=shown.as_json(reading.parameters(job.id)),
         lines=[shown.line(each) for each in lines],
-        has_more_lines=bool(lines) and lines[-1].seq > 1,
+        older_lines=lines[-1].seq - 1 if lines else 0,
         attempts=[shown.tried(each) for each in reading.tries(job.id)],
         files=[shown.file(each, job.id) for each in reading.files(job.id)],
         stream=f"/jobs/{job.id}/stream",

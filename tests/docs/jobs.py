@@ -111,7 +111,11 @@ JOBS = (
         30,
         "event-archive",
         {"event": 2},
-        ((0, "running", None, None), (0.1, "running", 0.0, "reading the event"), (0.8, "running", 0.26, "image 2 of 5")),
+        (
+            (0, "running", None, None),
+            (0.1, "running", 0.0, "reading the event"),
+            (0.8, "running", 0.26, "image 2 of 5"),
+        ),
     ),
     Made(WAITS, 31, "resize-image", {"image": "https://example.org/logo.png", "width": 200, "height": 200}, attempt=0),
     Made(

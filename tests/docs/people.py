@@ -21,7 +21,7 @@ from app.relay import RelayBeat
 from app.users import accounts, sign_ins
 from app.users.models import User
 from app.users.passwords import hash_password
-from tests.docs import jobs
+from tests.docs import hooks, jobs
 
 PASSWORD = "a long pass phrase"
 PEOPLE = ("admin", "owner", "organizer", "coorganizer", "user", "newcomer", "super admin")
@@ -44,6 +44,7 @@ def replace_world(app: Flask) -> None:
         db.session.execute(insert(FaqType), _faq_types())
         db.session.execute(insert(Faq), _faqs())
         db.session.execute(insert(EventImage), _event_images())
+        hooks.add_hooks(THEN)
     jobs.add_jobs(app, THEN)
 
 

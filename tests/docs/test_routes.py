@@ -48,6 +48,7 @@ def test_every_group_has_a_table_of_its_parameters() -> None:
         "FAQs",
         "Event Images",
         "Jobs",
+        "Hooks",
         "Images",
         "Operations",
         "Health",

@@ -2,8 +2,8 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPResponse
-from time import time
 from typing import Any
 from uuid import UUID
 
@@ -25,11 +25,12 @@ RATHER = {
     "refresh_token": "43-characters-that-tell-nothing-about-anybody",
     "hostname": "api-1",
 }
-NEW_ID = "019b7e30-6720-7c55-8f3d-6a1e9b02c4d7"
+NEW_ID, NOW = "019b7e30-6720-7c55-8f3d-6a1e9b02c4d7", "2026-01-02T10:11:00.402560+00:00"
 """What stands in the documentation for what is different each time."""
 
 ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b")
-STARTED_MS = int(time() * 1000)
+TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
+STARTED = datetime.now(UTC)
 
 
 # Both of the session: without Node the tests are skipped before any server is started for them.
@@ -116,7 +117,7 @@ def send(live: Processes, transaction: Transaction, tokens: Tokens) -> tuple[HTT
 
 def documented(media_type: str, body: bytes, live: Processes) -> Any:
     """The answer as people read it: from the host they know, without what belongs to this run."""
-    shown = ID.sub(_steady, body.decode().replace(live.base_url, "https://api.example.org"))
+    shown = steady(body.decode().replace(live.base_url, "https://api.example.org"))
     if content.is_stream(media_type):
         return shown
     document = json.loads(shown)
@@ -125,6 +126,17 @@ def documented(media_type: str, body: bytes, live: Processes) -> Any:
     return {name: RATHER.get(name, value) for name, value in document.items()}
 
 
-def _steady(found: re.Match[str]) -> str:
-    """An id of the world as it is, and one name for whatever was made since this run began (RFC 9562, 5.7)."""
-    return found[0] if UUID(found[0]).int >> 80 < STARTED_MS else NEW_ID
+def steady(text: str) -> str:
+    """Times since this run began, and ids that were made since then (RFC 9562, 5.7), are always the same."""
+
+    def is_new(moment: datetime) -> bool:
+        return STARTED <= moment <= datetime.now(UTC)
+
+    def time(found: re.Match[str]) -> str:
+        return NOW if is_new(datetime.fromisoformat(found[0])) else found[0]
+
+    def id_(found: re.Match[str]) -> str:
+        milliseconds = UUID(found[0]).int >> 80
+        return NEW_ID if is_new(datetime.fromtimestamp(milliseconds / 1000, UTC)) else found[0]
+
+    return ID.sub(id_, TIME.sub(time, text))

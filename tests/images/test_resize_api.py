@@ -1,6 +1,7 @@
 """The resize API from the image to its smaller copy; docs/resize-api.md says which shortcoming each test answers."""
 
 import base64
+import re
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
@@ -23,6 +24,7 @@ from app.images import resize_api
 from app.jobs import lifecycle
 from app.storage import Storage
 from app.users import auth
+from tests.conftest import ROOT
 from tests.images import pictures
 from tests.images.background import files, jobs, run, work_files, work_off
 from tests.images.pictures import GPS, ZIP, Image, encode, flag, with_metadata
@@ -417,3 +419,14 @@ def test_answers_are_as_openapi_describes_them(
 
     assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
     assert {answer.status_code for answer in answers} == {200, 202, 401, 404, 413, 415, 422}
+
+
+def test_every_answer_to_a_shortcoming_of_the_original_is_there() -> None:
+    text = (ROOT / "docs" / "resize-api.md").read_text()
+    paths = re.findall(r"`([\w.]+/[\w./]*|[\w.]+\.py|\.env\.example)`", text)
+    names = re.findall(r"`(test_\w+)`", text)
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [name for name in names if f"def {name}(" not in tests] == []

@@ -1,0 +1,38 @@
+"""The hooks of the world that the blueprint's examples are about, and the tokens that their URLs end with."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert
+
+from app.extensions import db
+from app.hooks.models import Hook
+from app.hooks.tokens import token_hash
+
+OWNER, ORGANIZER = 2, 3
+IMPORTS, ARCHIVES, DISABLED = (
+    "pictures_for_event_1-1234567890-abcdefghijk",
+    "archives_of_event_1-1234567890-abcdefghijkl",
+    "was_for_event_2-1234567890-abcdefghijklmnop",
+)
+
+
+def add_hooks(then: datetime) -> None:
+    """Three, of which the second takes signed calls only and the last one none."""
+    shared = {"name": None, "enabled": True, "signed": False, "created_at": then}
+    hooks: list[dict[str, Any]] = [
+        _hook(IMPORTS, "import-images", OWNER, {"event": 1}) | {"name": "The photographer's uploads"},
+        _hook(ARCHIVES, "event-archive", OWNER, {"event": 1}) | {"signed": True},
+        _hook(DISABLED, "import-images", ORGANIZER, {"event": 2}) | {"enabled": False},
+    ]
+    db.session.execute(insert(Hook), [shared | hook for hook in hooks])
+
+
+def _hook(token: str, kind: str, owner_id: int, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "token_hash": token_hash(token),
+        "kind": kind,
+        "owner_id": owner_id,
+        "parameters": parameters,
+        "event_id": parameters["event"],
+    }
