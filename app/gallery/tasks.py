@@ -27,7 +27,7 @@ POINTER = "/data/attributes/parameters/event"
 MOST_IMAGES = 1000
 """New ones of one run; what is left is for the next."""
 MOST_NAMED = 100
-"""Files that are refused by name; the others are counted."""
+"""Files of which a run says that they are not taken; the others are counted."""
 MOST_UNREADABLE = 3
 """In a row: then it is the storage, not the files."""
 
@@ -147,7 +147,8 @@ class _Run:
         self.unreadable_in_a_row += 1
         if self.unreadable_in_a_row == MOST_UNREADABLE:
             raise JobFailed("storage-unavailable", NO_STORAGE) from error
-        self._warn(f"{inbox.shown(name)}: The file cannot be read.")
+        if len(self.unreadable) <= MOST_NAMED:
+            self._warn(f"{inbox.shown(name)}: The file cannot be read.")
 
     def _warn(self, words: str) -> None:
         self.running.progress(message=words, level="warning")

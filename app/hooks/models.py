@@ -16,7 +16,10 @@ class Hook(Model):
     """What is started for its owner by whoever knows its URL."""
 
     __tablename__ = "hooks"
-    __table_args__ = (Index("ix_hooks_owner_id_id", "owner_id", "id"),)
+    __table_args__ = (
+        Index("ix_hooks_owner_id_id", "owner_id", "id"),
+        Index("ix_hooks_event_id_id", "event_id", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str | None]
@@ -29,7 +32,7 @@ class Hook(Model):
     token_hash: Mapped[bytes | None] = mapped_column(unique=True)
     """SHA-256 of the token in its URL; None until it has been given one."""
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
-    event_id: Mapped[int | None] = mapped_column(ForeignKey("events.id"), index=True)
+    event_id: Mapped[int | None] = mapped_column(ForeignKey("events.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_called_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]

@@ -10,7 +10,7 @@ class ShownOnce(marshmallow.fields.Function):
     """A text in the answer that makes it, null in every other."""
 
     def __init__(self) -> None:
-        super().__init__(lambda _hook: None, dump_only=True)
+        super().__init__(lambda _hook: None, dump_only=True, allow_none=True)
 
 
 class HookSchema(Schema):

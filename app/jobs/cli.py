@@ -18,7 +18,7 @@ from app.jobs import arguments, flat, lifecycle, submission
 from app.jobs.following import follow
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELED, ENDED, FAILED, LIVE, QUEUED, STATES, SUCCEEDED
-from app.jobs.terminal import Lines, display, one_line, words, write_facts, write_json, write_table
+from app.jobs.terminal import Lines, display, line, one_line, write_facts, write_json, write_table
 from app.jsonapi.body import UNSTORABLE
 from app.jsonapi.plan import Item
 from app.users.models import User
@@ -127,7 +127,7 @@ def list_jobs(*, states: tuple[str, ...], kind: str | None, limit: int, as_json:
     if as_json:
         write_json(jobs)
     else:
-        titles = ("ID", "KIND", "STATE", "PROGRESS", "TRIGGER", "CREATED", "MESSAGE")
+        titles = ("ID", "KIND", "STATE", "DONE", "BY", "CREATED", "MESSAGE")
         write_table(titles, [_row(job) for job in jobs])
 
 
@@ -233,7 +233,7 @@ def _answer(job: Item, *, as_json: bool, watches: bool) -> None:
 
 def _row(job: Item) -> tuple[object, ...]:
     progress = None if job["progress"] is None else f"{job['progress']:.0%}"
-    created = job["created-at"].astimezone().strftime("%Y-%m-%d %H:%M")
+    created = job["created-at"].astimezone().strftime("%b %d %H:%M")
     ahead = None if job["queue-position"] is None else f"{job['queue-position']} ahead"
     return job["id"], job["kind"], job["state"], progress, job["trigger"], created, ahead or job["message"]
 
@@ -245,7 +245,7 @@ def _watch(job_id: UUID, *, as_json: bool) -> NoReturn:
         with shown:
             state = _follow(job_id, shown)
     except KeyboardInterrupt:
-        where = f"{words(shown.shown)}; " if shown.shown else ""
+        where = f"{line(shown.shown)}; " if shown.shown else ""
         click.echo(f"{where}the job goes on, and `manage.py jobs watch {job_id}` follows it again", err=True)
         sys.exit(INTERRUPTED)
     sys.exit(EXIT_STATUSES[state])

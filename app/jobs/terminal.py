@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 WORKED_ON = (RUNNING, WAITING, FINALIZING)
 """States in which what a job says is more than the state."""
 
+WIDEST = 1_000
+"""Characters of a row on a terminal."""
+
 STYLES = {RUNNING: "cyan", SUCCEEDED: "green", FAILED: "red", CANCELED: "yellow"}
 
 
@@ -42,7 +45,7 @@ class Lines:
 
     def write(self, news: News) -> None:
         """Write down what somebody waits for."""
-        click.echo(f"{news.element.fraction or 0:.2f} {words(news)}")
+        click.echo(line(news))
 
     def remark(self, text: str) -> None:
         """Say once what is no news of the job."""
@@ -111,6 +114,11 @@ def is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+def line(news: News) -> str:
+    """How far a job is, and what it says."""
+    return f"{news.element.fraction or 0:.2f} {words(news)}"
+
+
 def words(news: News) -> str:
     """What a job says, or else the state that it is in."""
     element = news.element
@@ -140,10 +148,10 @@ def write_table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, wrap
     if is_terminal():
         _write_rich(titles, cells, wraps=wraps)
         return
-    lines = [list(titles), *cells]
+    lines = [titles, *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+    for each in lines:
+        click.echo("  ".join(map(str.ljust, each, widths)).rstrip())
 
 
 def write_facts(facts: Mapping[str, Any]) -> None:
@@ -165,14 +173,16 @@ def _write_rich(titles: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: 
     from rich.table import Table  # noqa: PLC0415  # same
     from rich.text import Text  # noqa: PLC0415  # same
 
-    table = Table(box=None, pad_edge=False)
+    console = Console()
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for number, title in enumerate(titles):
-        # What names a row stays whole, however narrow the terminal is.
-        whole = max(len(row[0]) for row in [titles, *rows]) if number == 0 else None
-        table.add_column(title, no_wrap=not wraps, overflow="ellipsis", min_width=whole)
+        table.add_column(title, no_wrap=number == 0 or not wraps)
     for row in rows:
         table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
-    Console().print(table)
+    if not wraps:
+        # As wide as it is by itself, then cut off on the right: squeezed, it would lose whole columns.
+        table.width = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    console.print(table)
 
 
 def cell(value: object) -> str:

@@ -48,7 +48,9 @@ def _said_to_people(response: Response) -> Response:
     if response.status_code == HTTPStatus.UNAUTHORIZED and not is_stream:
         return go_to(_sign_in_url())
     (error, *_) = orjson.loads(response.get_data())["errors"]
-    page = Response(render_template("error.html", error=error), response.status_code, content_type="text/html; charset=utf-8")
+    page = Response(
+        render_template("error.html", error=error), response.status_code, content_type="text/html; charset=utf-8"
+    )
     page.headers.update(CHALLENGE if response.status_code == HTTPStatus.UNAUTHORIZED else {})
     page.headers.update({name: response.headers[name] for name in KEPT if name in response.headers})
     return page

@@ -85,8 +85,6 @@ def _live(access: Access, filters: Filters, title: str, states: tuple[str, ...])
     return Section(title, states, found, more)
 
 
-def _read(
-    access: Access, filters: Filters, states: tuple[str, ...], most: int
-) -> tuple[list[dict[str, Any]], bool]:
+def _read(access: Access, filters: Filters, states: tuple[str, ...], most: int) -> tuple[list[dict[str, Any]], bool]:
     rows = reading.listed(access, states, most + 1, kind=filters.kind or None, older=filters.older)
     return [shown.listed(row, access.viewer) for row in rows[:most]], len(rows) > most

@@ -18,7 +18,6 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
-    func,
     literal_column,
     null,
     select,

@@ -116,14 +116,14 @@ def whole(job: Listed, outcome: Outcome, viewer: Viewer) -> Shown:
 
 
 def line(told: Line) -> Shown:
-    """A line of the log: what was said, else the state it came to."""
+    """A line of the log: what was said, or the state it came to, with which what was said before comes again."""
+    says_more = told.message and told.state not in (CANCELING, CANCELED, SUCCEEDED)
     return {
         "seq": told.seq,
         "level": told.level,
         "at": _iso(told.created_at),
         "percent": _percent(told.fraction),
-        "text": told.message or STATES[told.state],
-        "state_words": STATES[told.state],
+        "text": told.message if says_more else STATES[told.state],
     }
 
 

@@ -29,11 +29,11 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_hooks')),
     sa.UniqueConstraint('token_hash', name=op.f('uq_hooks_token_hash'))
     )
-    op.create_index(op.f('ix_hooks_event_id'), 'hooks', ['event_id'], unique=False)
+    op.create_index('ix_hooks_event_id_id', 'hooks', ['event_id', 'id'], unique=False)
     op.create_index('ix_hooks_owner_id_id', 'hooks', ['owner_id', 'id'], unique=False)
 
 
 def downgrade() -> None:
     op.drop_index('ix_hooks_owner_id_id', table_name='hooks')
-    op.drop_index(op.f('ix_hooks_event_id'), table_name='hooks')
+    op.drop_index('ix_hooks_event_id_id', table_name='hooks')
     op.drop_table('hooks')

@@ -11,9 +11,9 @@ from app.hooks.tokens import token_hash
 
 OWNER, ORGANIZER = 2, 3
 IMPORTS, ARCHIVES, DISABLED = (
-    "pictures_for_event_1-1234567890-abcdefghijk",
-    "archives_of_event_1-1234567890-abcdefghijkl",
-    "was_for_event_2-1234567890-abcdefghijklmnop",
+    "PicturesForEvent11234567890abcdefghijklmnop",
+    "ArchivesOfEvent11234567890abcdefghijklmnopq",
+    "WasForEvent21234567890abcdefghijklmnopqrstu",
 )
 
 

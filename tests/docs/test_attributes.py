@@ -19,7 +19,7 @@ ROW = re.compile(r"^\| `([a-z0-9-]+)` \|.*\| (.+) \|$", re.MULTILINE)
 
 def table(file: str, schema: type[Schema]) -> dict[str, str]:
     """The names in the table of a chapter that begins with the first attribute, each with its last column."""
-    _id, first, *_ = schema().fields
+    first = next(name for name in schema().fields if name != "id")
     parts = (DIRECTORY / file).read_text().split("\n| Parameter |")[1:]
     tables = [dict(ROW.findall(part.partition("\n\n")[0])) for part in parts]
     return next(rows for rows in tables if next(iter(rows)) == dasherize(first))

@@ -10,6 +10,7 @@ from hashlib import sha256
 from http.client import HTTPConnection
 from typing import Any
 
+import psutil
 import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
@@ -353,13 +354,24 @@ def test_whoever_sends_much_hears_why_it_is_refused(world: World, web: str) -> N
         assert post_over_http(web, SMALL + bytes(size), "not a token") == 401
 
 
-def test_many_at_once_are_taken_or_told_to_come_back(world: World, web: str) -> None:
-    photo = encode(pictures.photo(3_000, 2_000), "jpeg")
+def test_many_at_once_are_taken_or_told_to_come_back_and_leave_no_memory_behind(
+    world: World, web: str, processes: Processes
+) -> None:
+    content, token = SMALL + bytes(15_000_000), world.stranger.token
+    assert post_over_http(web, SMALL, token) == 200
+    before = megabytes(processes)
 
     with ThreadPoolExecutor(12) as pool:
-        statuses = list(pool.map(lambda _: post_over_http(web, photo, world.stranger.token), range(24)))
+        statuses = list(pool.map(lambda _: post_over_http(web, content, token), range(24)))
         assert attempt_get(f"{web}/livez") == 200
 
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= 4
-    assert post_over_http(web, SMALL, world.stranger.token) == 200
+    assert post_over_http(web, SMALL, token) == 200
+    assert megabytes(processes) - before < 150
+
+
+def megabytes(processes: Processes) -> float:
+    """What the web processes hold."""
+    web = psutil.Process(processes.started[0].pid)
+    return sum(process.memory_info().rss for process in (web, *web.children())) / 2**20

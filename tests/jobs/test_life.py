@@ -56,6 +56,11 @@ class Workshop:
         """The job as it is now."""
         return read(self.app, job_id)
 
+    def revive(self) -> None:
+        """What a supervisor does when the worker has ended."""
+        if self.worker.poll() is not None:
+            self.worker = self.stack.enter_context(process(self.environment, self.log, "worker"))
+
     def work_dirs(self) -> list[str]:
         """What attempts have left behind."""
         path = Path(self.app.config["VAR_DIR"]) / "work"
@@ -74,9 +79,7 @@ def workshop_of_module(
 @pytest.fixture
 def workshop(workshop_of_module: Workshop) -> Workshop:
     """All of them running."""
-    if workshop_of_module.worker.poll() is not None:
-        started = process(workshop_of_module.environment, workshop_of_module.log, "worker")
-        workshop_of_module.worker = workshop_of_module.stack.enter_context(started)
+    workshop_of_module.revive()
     return workshop_of_module
 
 

@@ -59,8 +59,10 @@ def test_p8_every_job_ends_and_once_whatever_dies_or_freezes(
     chance = random.Random(4)  # noqa: S311  # not for secrets
     jobs = [workshop.submit("tests-work", seconds=0.4) for _ in range(int(CHAOS_SECONDS * 2))]
     kills = freezes = 0
+    wait_until(lambda: any(workshop.job(job_id).attempt for job_id in jobs), 60, "the worker works")
     until = monotonic() + CHAOS_SECONDS
     while monotonic() < until:
+        workshop.revive()
         children = wait_until(lambda: _children(workshop), 30)
         victim = chance.choice(children)
         if chance.random() < 0.2:
@@ -71,7 +73,8 @@ def test_p8_every_job_ends_and_once_whatever_dies_or_freezes(
             _end(victim)
         threading.Event().wait(2)
 
-    wait_until(lambda: all(is_over(workshop, job_id) for job_id in jobs), 120)
+    workshop.revive()
+    wait_until(lambda: all(is_over(workshop, job_id) for job_id in jobs), 90)
 
     ended = [workshop.job(job_id) for job_id in jobs]
     for job in ended:

@@ -83,6 +83,11 @@ FILL = """
     INSERT INTO job_artifacts (id, job_id, name, media_type, size, sha256, stored_as)
     SELECT md5(n::text)::uuid, md5(CASE n % 100 WHEN 0 THEN {busy} ELSE n END::text)::uuid, n, 'text/plain', 1, '', ''
     FROM generate_series(1, {rows}) n;
+
+    INSERT INTO hooks (id, kind, parameters, token_hash, owner_id, event_id, deleted_at)
+    SELECT n, 'sleep', '{{}}', sha256(n::text::bytea), CASE n % 100 WHEN 0 THEN {busy} ELSE n END,
+           CASE n % 100 WHEN 0 THEN {busy} ELSE n END, CASE n % 10 WHEN 7 THEN now() END
+    FROM generate_series(1, {rows}) n;
 """
 
 CALLERS = {"anonymous": 0, "organizer": BUSY + 20, "owner": BUSY, "admin": 1}
@@ -105,6 +110,7 @@ LISTS = {
     "/v1/faq-types/<id>/faqs": BUSY,
     "/v1/faq-types/<id>/relationships/faqs": BUSY,
     "/v1/faqs": BUSY,
+    "/v1/hooks": BUSY,
     "/v1/jobs": BUSY_JOB,
     "/v1/jobs/<id>/events": BUSY_JOB,
     "/v1/jobs/<id>/artifacts": BUSY_JOB,
@@ -131,6 +137,11 @@ ONE = (
     "/v1/faqs/<id>/faq-type",
     "/v1/faqs/<id>/relationships/event",
     "/v1/faqs/<id>/relationships/faq-type",
+    "/v1/hooks/<id>",
+    "/v1/hooks/<id>/event",
+    "/v1/hooks/<id>/owner",
+    "/v1/hooks/<id>/relationships/event",
+    "/v1/hooks/<id>/relationships/owner",
     "/v1/job-events/<id>",
     "/v1/job-events/<id>/job",
     "/v1/job-events/<id>/relationships/job",
@@ -193,6 +204,9 @@ QUERIES = (
     "/v1/faqs?get_trashed=true",
     "/v1/faq-types?get_trashed=true",
     "/v1/event-images?get_trashed=true",
+    "/v1/hooks?get_trashed=true",
+    "/v1/hooks?include=owner,event",
+    f"/v1/hooks?filter[event]={BUSY}",
     "/v1/users?get_trashed=true",
 )
 
@@ -203,9 +217,9 @@ def asked_by(*paths: str) -> list[Any]:
 
 
 def _callers(path: str) -> tuple[str, ...]:
-    if path == "/v1/users" or "get_trashed" in path or path.startswith("/v1/jobs?filter"):
+    if path == "/v1/users" or "get_trashed" in path or path.startswith(("/v1/jobs?filter", "/v1/hooks?filter")):
         return ("admin",)  # whoever filters his own jobs may read all of his
-    return ("owner", "admin") if path.startswith(("/v1/users/", "/v1/job")) else tuple(CALLERS)
+    return ("owner", "admin") if path.startswith(("/v1/users/", "/v1/job", "/v1/hooks")) else tuple(CALLERS)
 
 
 def named(path: str) -> int | str:

@@ -8,7 +8,8 @@ const LATER = 5000;
 const page = document.querySelector("[data-stream]");
 const said = document.querySelector("#said");
 const lost = document.querySelector("#lost");
-const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+const hour = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
@@ -21,7 +22,12 @@ function setAttribute(node, name, value) {
 
 function tellTime(node, at) {
   setAttribute(node, "datetime", at);
-  setText(node, at ? clock.format(new Date(at)) : "");
+  setText(node, at ? inWords(new Date(at)) : "");
+}
+
+function inWords(at) {
+  const isToday = day.format(at) === day.format(new Date());
+  return isToday ? hour.format(at) : `${day.format(at)}, ${hour.format(at)}`;
 }
 
 const PLACES = {
@@ -32,9 +38,10 @@ const PLACES = {
   time: tellTime,
 };
 
+// What is in a list has values of its own.
 function fill(root, values) {
   for (const [place, put] of Object.entries(PLACES)) {
-    for (const node of root.querySelectorAll(`[data-${place}]`)) {
+    for (const node of root.querySelectorAll(`[data-${place}]:not([data-list] *)`)) {
       const name = node.dataset[place];
       if (name in values) put(node, values[name] ?? "");
     }

@@ -1,0 +1,87 @@
+"""Somebody at a browser, as far as HTTP goes: cookies are kept, forms are sent with what is in them."""
+
+import re
+from functools import cache
+from html import unescape
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app.extensions import db
+from app.users.models import User
+from app.users.passwords import hash_password
+from tests.world import World
+
+PASSWORD = "correct horse battery"
+
+
+@cache
+def _hash() -> str:
+    return hash_password(PASSWORD)
+
+
+def give_passwords(world: World) -> None:
+    """Let everybody in this world sign in."""
+    with world.app.app_context():
+        db.session.query(User).update({User.password_hash: _hash()})
+        db.session.commit()
+
+
+class Browser:
+    """One browser; nobody is signed in yet."""
+
+    def __init__(self, app: Flask) -> None:
+        self.client: FlaskClient = app.test_client()
+
+    def get(self, path: str, **headers: str) -> TestResponse:
+        """A page."""
+        return self.client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    def post(self, path: str, fields: dict[str, str], **headers: str) -> TestResponse:
+        """A form."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.post(path, data=fields, headers=sent)
+
+    def token(self, path: str = "/jobs") -> str:
+        """The token in the forms of a page."""
+        return field(self.get(path), "token")
+
+    def sign_in(self, name: str, password: str = PASSWORD, **fields: str) -> TestResponse:
+        """Send the form for signing in."""
+        given = {"email": f"{name}@example.com", "password": password, "token": self.token("/jobs/sign-in")}
+        return self.post("/jobs/sign-in", {**given, **fields})
+
+    def press(self, path: str, **fields: str) -> TestResponse:
+        """Send one of the small forms of a page."""
+        return self.post(path, {"token": self.token(), **fields})
+
+    def cookie(self) -> str | None:
+        """What says who is signed in."""
+        found = self.client.get_cookie("jobs-sign-in", path="/jobs")
+        return found.value if found else None
+
+    def take(self, cookie: str) -> None:
+        """Have a cookie of that name."""
+        self.client.set_cookie("jobs-sign-in", cookie, path="/jobs")
+
+
+def signed_in(world: World, name: str) -> Browser:
+    """A browser in which this person is signed in."""
+    browser = Browser(world.app)
+    assert browser.sign_in(name).status_code == 303
+    return browser
+
+
+def field(response: TestResponse, name: str) -> str:
+    """The value of a hidden field."""
+    found = re.search(rf'name="{name}" value="([^"]*)"', response.text)
+    assert found, response.text
+    return unescape(found[1])
+
+
+def rows(response: TestResponse) -> list[tuple[str, str]]:
+    """The jobs of a list: the id and the state of each."""
+    found: list[Any] = re.findall(r'data-id="([^"]+)" data-state="([^"]+)"', response.text)
+    return [(id_, state) for id_, state in found]

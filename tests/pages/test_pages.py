@@ -1,0 +1,861 @@
+"""/jobs for people with a browser: signing in, looking, canceling and trying again, and what must not work."""
+
+import html
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+import config
+from app import database, embedded, errors, throttle
+from app.database import commit, transaction
+from app.extensions import db, limiter
+from app.jobs import lifecycle, running, submission
+from app.jobs.models import Job
+from app.jobs.records import JobRow
+from app.pages import cookies, reading, streams
+from app.pages import routes as pages
+from app.users import auth_routes
+from app.users.models import User
+from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
+from tests.jobs.written import read
+from tests.pages.browser import PASSWORD, Browser, field, give_passwords, rows, signed_in
+from tests.world import World, data
+
+NOBODY = "01900000-0000-7000-8000-000000000000"
+LEASE = timedelta(minutes=5)
+MARKUP = """<script>alert(1)</script><img src=x onerror=alert(1)>'"&</textarea></template>javascript:alert(1)"""
+
+
+@pytest.fixture
+def people(world: World) -> World:
+    """A world in which everybody has a password."""
+    give_passwords(world)
+    return world
+
+
+@pytest.fixture
+def browser(people: World) -> Browser:
+    """The stranger's browser, signed in."""
+    return signed_in(people, "stranger")
+
+
+def submit(world: World, kind: str = "sleep", owner: str | None = "stranger", **parameters: Any) -> JobRow:
+    """A job that waits."""
+    owner_id = None if owner is None else world.callers[owner].id
+    with world.app.app_context(), transaction(is_read=False):
+        job = submission.submit(kind, parameters or {"seconds": 0}, trigger="api", owner_id=owner_id).job
+        commit()
+    return job
+
+
+def begin(world: World, job: JobRow) -> JobRow:
+    """What a worker does first."""
+    with world.app.app_context(), transaction(is_read=False):
+        claimed = lifecycle.claim(job.id, "tests", LEASE)
+        commit()
+    assert claimed is not None
+    return claimed
+
+
+def report(world: World, job: JobRow, fraction: float | None, message: str) -> None:
+    """What a worker says."""
+    with world.app.app_context(), transaction(is_read=False):
+        lifecycle.report(job, fraction, message)
+        commit()
+
+
+def run(world: World, job: JobRow) -> None:
+    """What a worker does."""
+    with world.app.app_context():
+        running.run(job.id, "tests")
+
+
+def change_user(world: World, name: str, **columns: Any) -> None:
+    """What an admin may do to an account."""
+    with world.app.app_context():
+        db.session.query(User).filter(User.id == world.callers[name].id).update(columns)
+        db.session.commit()
+
+
+# Signing in
+
+
+def test_whoever_is_not_signed_in_is_led_to_the_form_and_back(people: World) -> None:
+    browser = Browser(people.app)
+    asked = f"/jobs/{NOBODY}?x=1"
+
+    led = browser.get(asked)
+    form = browser.get(led.headers["Location"])
+
+    assert (led.status_code, form.status_code) == (303, 200)
+    assert 'name="email"' in form.text
+    assert 'name="password"' in form.text
+    entered = browser.sign_in("stranger", next=field(form, "next"))
+    assert (entered.status_code, entered.headers["Location"]) == (303, asked)
+    assert browser.get("/jobs").status_code == 200
+
+
+def test_whoever_is_signed_in_needs_no_form(browser: Browser) -> None:
+    response = browser.get("/jobs/sign-in?next=/jobs%3Fkind%3Dsleep")
+
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs?kind=sleep")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "https://evil.example/jobs",
+        "//evil.example/jobs",
+        "/jobs//evil.example",
+        "/jobs\\@evil.example",
+        "/jobsevil",
+        "/v1/jobs",
+        "/jobs/sign-in",
+        "/jobs/../docs",
+        "/jobs\r\nSet-Cookie: x=1",
+        "javascript:alert(1)",
+        "",
+    ],
+)
+def test_signing_in_leads_nowhere_else(people: World, asked: str) -> None:
+    response = Browser(people.app).sign_in("stranger", next=asked)
+
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs")
+
+
+def test_the_cookie_is_for_the_browser_alone(people: World) -> None:
+    sent = Browser(people.app).sign_in("stranger").headers.getlist("Set-Cookie")
+
+    (cookie,) = [each for each in sent if each.startswith("jobs-sign-in=")]
+    attributes = set(cookie.split("; ")[1:])
+    assert {"HttpOnly", "SameSite=Lax", "Path=/jobs", "Max-Age=43200"} <= attributes
+    assert "Secure" not in attributes
+    assert "Domain" not in cookie
+
+
+def test_over_https_the_cookie_is_of_this_host_alone(people: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(people.app.config, "PUBLIC_URL", "https://events.example")
+    browser = Browser(people.app)
+    browser.client.environ_base["wsgi.url_scheme"] = "https"
+
+    sent = browser.sign_in("stranger").headers.getlist("Set-Cookie")
+
+    (cookie,) = [each for each in sent if each.startswith("__Host-jobs-sign-in=")]
+    assert {"HttpOnly", "SameSite=Lax", "Path=/", "Secure"} <= set(cookie.split("; ")[1:])
+    assert browser.get("/jobs").status_code == 200
+
+
+@pytest.mark.parametrize(("name", "password"), [("stranger", "wrong password"), ("nobody", PASSWORD), ("", "")])
+def test_a_wrong_password_says_nothing_of_the_account(people: World, name: str, password: str) -> None:
+    browser = Browser(people.app)
+
+    response = browser.sign_in(name, password)
+
+    assert response.status_code == 401
+    assert "do not belong together" in response.text
+    assert browser.cookie() is None
+    assert password == "" or password not in response.text
+
+
+def test_the_address_that_was_typed_is_printed_as_text(people: World) -> None:
+    response = Browser(people.app).sign_in("stranger", email=MARKUP)
+
+    assert "<script>alert" not in response.text
+    assert field(response, "token")
+    assert html.escape(MARKUP, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in response.text
+
+
+def test_nul_is_400_as_a_page(people: World) -> None:
+    response = Browser(people.app).sign_in("stranger", email="a\0b@example.com")
+
+    assert (response.status_code, response.mimetype) == (400, "text/html")
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({"token": ""}, {}),
+        ({"token": "x" * 43}, {}),
+        ({}, {"Origin": "https://evil.example"}),
+        ({}, {"Origin": "null"}),
+        ({}, {"Sec_Fetch_Site": "cross-site"}),
+        ({}, {"Sec_Fetch_Site": "same-site"}),
+    ],
+)
+def test_nobody_is_signed_in_from_elsewhere(people: World, fields: dict[str, str], headers: dict[str, str]) -> None:
+    browser = Browser(people.app)
+    given = {"email": "stranger@example.com", "password": PASSWORD, "token": browser.token("/jobs/sign-in")}
+
+    response = browser.post("/jobs/sign-in", {**given, **fields}, **headers)
+
+    assert response.status_code == 403
+    assert browser.cookie() is None
+
+
+def test_nobody_is_signed_in_with_the_form_of_another_browser(people: World) -> None:
+    given = {"email": "stranger@example.com", "password": PASSWORD}
+    token = Browser(people.app).token("/jobs/sign-in")
+
+    without_cookie = Browser(people.app).post("/jobs/sign-in", {**given, "token": token})
+    browser = Browser(people.app)
+    browser.get("/jobs/sign-in")
+    with_another = browser.post("/jobs/sign-in", {**given, "token": token})
+
+    assert (without_cookie.status_code, with_another.status_code) == (403, 403)
+
+
+@pytest.mark.parametrize("origin", ["public", "here"])
+def test_a_form_of_this_server_is_taken(people: World, origin: str) -> None:
+    browser = Browser(people.app)
+    given = {"email": "stranger@example.com", "password": PASSWORD, "token": browser.token("/jobs/sign-in")}
+    url = people.app.config["PUBLIC_URL"] if origin == "public" else "http://localhost"
+
+    assert browser.post("/jobs/sign-in", given, Origin=url).status_code == 303
+
+
+# The end of a sign-in
+
+
+def test_signing_out_ends_the_sign_in_for_good(browser: Browser) -> None:
+    cookie = browser.cookie()
+
+    response = browser.press("/jobs/sign-out")
+
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs/sign-in")
+    assert browser.cookie() is None
+    browser.take(str(cookie))
+    assert browser.get("/jobs").status_code == 303
+
+
+@pytest.mark.parametrize("columns", [{"is_blocked": True}, {"deleted_at": "2026-01-01T00:00:00Z"}])
+def test_who_is_blocked_or_deleted_is_out_at_once(people: World, browser: Browser, columns: dict[str, Any]) -> None:
+    change_user(people, "stranger", **columns)
+
+    assert browser.get("/jobs").status_code == 303
+    assert browser.get("/jobs/stream").status_code == 401
+
+
+def test_a_new_password_ends_what_was_signed_in(people: World, browser: Browser) -> None:
+    body = {"old-password": PASSWORD, "new-password": "another horse battery"}
+    headers = {"Authorization": f"JWT {people.stranger.token}"}
+    people.stranger.client.post("/v1/auth/change-password", json=body, headers=headers)
+
+    assert browser.get("/jobs").status_code == 303
+
+
+def test_a_sign_in_lasts_twelve_hours(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cookies, "LIFE", timedelta(seconds=-1))
+
+    assert browser.get("/jobs").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "change", [lambda cookie: cookie[:-1], lambda cookie: cookie + "x", lambda _: "", lambda _: "ä"]
+)
+def test_a_changed_cookie_is_none(browser: Browser, change: Callable[[str], str]) -> None:
+    browser.take(change(str(browser.cookie())))
+
+    assert browser.get("/jobs").status_code == 303
+
+
+def test_a_token_of_the_api_is_no_cookie_and_the_reverse(people: World, browser: Browser) -> None:
+    cookie = str(browser.cookie())
+    as_cookie = Browser(people.app)
+    as_cookie.take(str(people.stranger.token))
+
+    assert as_cookie.get("/jobs").status_code == 303
+    assert Browser(people.app).get("/jobs", Authorization=f"JWT {people.stranger.token}").status_code == 303
+    for scheme in ("JWT", "Bearer"):
+        assert people.anonymous.get("/v1/jobs", Authorization=f"{scheme} {cookie}").status_code == 401
+
+
+def test_the_api_never_looks_at_cookies(people: World, browser: Browser) -> None:
+    client = people.app.test_client()
+    client.set_cookie("jobs-sign-in", str(browser.cookie()), path="/")
+
+    assert client.get("/v1/jobs").status_code == 401
+    assert client.post("/v1/auth/logout").status_code == 401
+
+
+# Commands
+
+COMMANDS = ("/jobs", "/jobs/{}/cancel", "/jobs/{}/retry", "/jobs/sign-out")
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({}, {}),
+        ({"token": "wrong"}, {}),
+        ({"token": "ä"}, {}),
+        ({"token": "of another"}, {}),
+        ({"token": "right"}, {"Origin": "https://evil.example"}),
+        ({"token": "right"}, {"Sec_Fetch_Site": "cross-site"}),
+    ],
+)
+def test_what_no_form_of_ours_sent_does_nothing(
+    people: World, browser: Browser, path: str, fields: dict[str, str], headers: dict[str, str]
+) -> None:
+    job = submit(people)
+    tokens = {"right": browser.token(), "of another": signed_in(people, "owner").token()}
+    sent = {name: tokens.get(value, value) for name, value in fields.items()}
+
+    response = browser.post(path.format(job.id), {**sent, "seconds": "1"}, **headers)
+
+    assert (response.status_code, response.mimetype) == (403, "text/html")
+    assert people.rows(Job) == 1
+    assert read(people.app, job.id).state == "queued"
+    assert browser.get("/jobs").status_code == 200
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_who_is_not_signed_in_commands_nothing(people: World, path: str) -> None:
+    job = submit(people)
+
+    response = Browser(people.app).post(path.format(job.id), {"token": "x"})
+
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs/sign-in")
+    assert read(people.app, job.id).state == "queued"
+
+
+def test_a_job_is_canceled_and_one_is_back_where_the_button_was(people: World, browser: Browser) -> None:
+    job = submit(people)
+
+    response = browser.press(f"/jobs/{job.id}/cancel", next="/jobs?kind=sleep")
+
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs?kind=sleep")
+    assert read(people.app, job.id).state == "canceled"
+
+
+def test_what_has_ended_is_not_canceled(people: World, browser: Browser) -> None:
+    job = submit(people)
+    run(people, job)
+
+    response = browser.press(f"/jobs/{job.id}/cancel")
+
+    assert (response.status_code, response.mimetype) == (409, "text/html")
+    assert "it is succeeded" in response.text
+
+
+def test_trying_again_leads_to_the_new_job(people: World, browser: Browser) -> None:
+    job = submit(people, "tests-fail", breaks=False)
+    early = browser.press(f"/jobs/{job.id}/retry")
+    run(people, job)
+
+    response = browser.press(f"/jobs/{job.id}/retry")
+
+    assert (early.status_code, response.status_code) == (409, 303)
+    page = browser.get(response.headers["Location"])
+    assert f'href="/jobs/{job.id}"' in page.text
+    assert "by trying again" in page.text
+
+
+def test_a_job_to_look_at_is_started_here(people: World, browser: Browser) -> None:
+    response = browser.press("/jobs", seconds="7")
+
+    assert response.status_code == 303
+    ((id_, state),) = rows(browser.get("/jobs"))
+    job = read(people.app, UUID(id_))
+    assert (state, job.parameters, job.trigger) == ("queued", {"seconds": 7, "steps": 14}, "page")
+    assert job.owner_id == people.stranger.id
+
+
+@pytest.mark.parametrize(("seconds", "status"), [("", 400), ("x", 400), ("-1", 422), ("1e9", 400), ("9" * 5000, 400)])
+def test_no_nonsense_is_started(people: World, browser: Browser, seconds: str, status: int) -> None:
+    response = browser.press("/jobs", seconds=seconds)
+
+    assert (response.status_code, response.mimetype) == (status, "text/html")
+    assert people.rows(Job) == 0
+
+
+def test_in_production_there_is_nothing_to_look_at(
+    people: World, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(people.app.config, "APP_ENV", "production")
+
+    assert "Watch something happen" not in browser.get("/jobs").text
+    assert browser.press("/jobs", seconds="1").status_code == 422
+    assert people.rows(Job) == 0
+
+
+# What is shown
+
+
+def test_the_list_has_what_runs_what_waits_and_what_has_ended(people: World, browser: Browser) -> None:
+    done, busy, first, second = (submit(people) for _ in range(4))
+    run(people, done)
+    report(people, begin(people, busy), 0.25, "a quarter")
+    submit(people, owner="owner")
+
+    page = browser.get("/jobs")
+
+    assert rows(page) == [
+        (str(busy.id), "running"),
+        (str(second.id), "queued"),
+        (str(first.id), "queued"),
+        (str(done.id), "succeeded"),
+    ]
+    assert 'value="0.25"' in page.text
+    text = " ".join(re.sub(r"<[^>]+>", "", page.text).split())
+    for words in ("a quarter", "25 %", "1 before it", "2 before it", "by you, through the API"):
+        assert words in text
+
+
+def test_admins_see_all_and_whose_it_is(people: World, browser: Browser) -> None:
+    mine, nobodys = submit(people), submit(people, owner=None)
+
+    page = signed_in(people, "admin").get("/jobs")
+
+    assert {id_ for id_, _ in rows(page)} == {str(mine.id), str(nobodys.id)}
+    assert "stranger@example.com" in page.text
+    assert "the server" in page.text
+    assert "admin@example.com" not in browser.get("/jobs").text
+
+
+def test_a_job_names_its_event(people: World) -> None:
+    job = submit(people, "event-archive", owner="owner", event=people.events["published"])
+    hidden = submit(people, "event-archive", owner="stranger", event=people.events["draft"])
+
+    page = signed_in(people, "owner").get(f"/jobs/{job.id}")
+    others = signed_in(people, "stranger").get(f"/jobs/{hidden.id}")
+
+    assert "published event" in page.text
+    assert f'href="/v1/events/{people.events["published"]}"' in page.text
+    assert "draft event" not in others.text
+
+
+def test_the_list_is_narrowed_by_kind_and_state(people: World, browser: Browser) -> None:
+    failed, done, waiting = submit(people, "tests-fail", x=1), submit(people), submit(people)
+    run(people, failed)
+    run(people, done)
+
+    def listed(query: str) -> list[str]:
+        return [id_ for id_, _ in rows(browser.get(f"/jobs?{query}"))]
+
+    assert listed("kind=tests-fail") == [str(failed.id)]
+    assert listed("state=queued") == [str(waiting.id)]
+    assert listed("state=succeeded&kind=sleep") == [str(done.id)]
+    assert listed("state=&kind=&utm_source=mail") == [str(waiting.id), str(done.id), str(failed.id)]
+    assert listed("kind=none") == []
+    assert "No such job" in browser.get("/jobs?kind=none").text
+
+
+@pytest.mark.parametrize("query", ["state=done", "older=1", "older=%00", "kind=%00", "kind=" + "x" * 300])
+def test_a_filter_that_cannot_be_is_400(browser: Browser, query: str) -> None:
+    response = browser.get(f"/jobs?{query}")
+
+    assert (response.status_code, response.mimetype) == (400, "text/html")
+
+
+def test_what_has_ended_comes_twenty_at_a_time(people: World, browser: Browser) -> None:
+    jobs = [submit(people) for _ in range(23)]
+    with people.app.app_context():
+        db.session.query(Job).update({"state": "canceled"})
+        db.session.commit()
+    live = submit(people)
+
+    first = browser.get("/jobs")
+    (older,) = re.findall(r'href="(/jobs\?older=[^"]+)"', first.text)
+    second = browser.get(older)
+
+    newest_first = [str(job.id) for job in reversed(jobs)]
+    assert [id_ for id_, _ in rows(first)] == [str(live.id), *newest_first[:20]]
+    assert [id_ for id_, _ in rows(second)] == newest_first[20:]
+    assert 'href="/jobs?older=' not in second.text
+    assert "The newest jobs" in second.text
+
+
+def test_the_page_of_a_job_tells_everything(people: World, browser: Browser) -> None:
+    job = submit(people, "tests-make", secret="none")
+    run(people, job)
+
+    page = browser.get(f"/jobs/{job.id}").text
+
+    for words in (
+        "tests-make",
+        str(job.id),
+        "Succeeded",
+        "&#34;secret&#34;",
+        "1 of 3",
+        "made.json",
+        "application/json",
+    ):
+        assert words in page
+    assert page.count('data-level="info"') >= 2
+    assert ">tests<" in page  # the worker
+
+
+def test_the_page_of_a_failure_says_why(people: World, browser: Browser) -> None:
+    job = submit(people, "tests-fail", x=1)
+    run(people, job)
+
+    page = browser.get(f"/jobs/{job.id}").text
+
+    assert "no-output" in page
+    assert "There is nothing to make." in page
+    assert "Try again" in page
+
+
+def test_an_artifact_is_fetched_with_the_cookie(people: World, browser: Browser) -> None:
+    job, other = submit(people, "tests-make", x=1), submit(people)
+    run(people, job)
+    (path,) = re.findall(r'href="(/jobs/[^"]+/artifacts/[^"]+)"', browser.get(f"/jobs/{job.id}").text)
+
+    fetched = browser.get(path)
+
+    assert (fetched.data, fetched.mimetype) == (b"[]", "application/json")
+    assert fetched.headers["Content-Disposition"].startswith("attachment")
+    assert "sandbox" in fetched.headers["Content-Security-Policy"]
+    assert fetched.headers["Cache-Control"] == "private, no-cache"
+    assert browser.get(path.replace(str(job.id), str(other.id))).status_code == 404
+    assert signed_in(people, "owner").get(path).status_code == 404
+    assert "sign-in?next=" in Browser(people.app).get(path).headers["Location"]
+
+
+def test_others_jobs_are_not_there(people: World) -> None:
+    job = submit(people)
+    browser = signed_in(people, "owner")
+
+    for below in ("", "/stream", f"/artifacts/{NOBODY}"):
+        assert browser.get(f"/jobs/{job.id}{below}").status_code == 404
+    for command in ("cancel", "retry"):
+        assert browser.press(f"/jobs/{job.id}/{command}").status_code == 404
+    assert read(people.app, job.id).state == "queued"
+    assert rows(browser.get("/jobs")) == []
+
+
+@pytest.mark.parametrize("id_", [NOBODY, "1", "abc", "0" * 400, "%00", "%ff", "..%2f..%2fdocs", "stream/x", "sign-out"])
+def test_an_unknown_page_is_404_for_people(people: World, id_: str) -> None:
+    response = signed_in(people, "admin").get(f"/jobs/{id_}")
+
+    assert (response.status_code, response.mimetype) == (404, "text/html")
+
+
+def test_what_people_and_workers_write_is_text(people: World, browser: Browser) -> None:
+    job = submit(people, "tests-linger", **{MARKUP: MARKUP, "file": "/dev/null", "until": "/"})
+    claimed = begin(people, job)
+    report(people, claimed, None, MARKUP)
+    with people.app.app_context(), transaction(is_read=False):
+        lifecycle.fail(claimed, MARKUP, MARKUP, more=MARKUP)
+        commit()
+    change_user(people, "stranger", email=f"{MARKUP}@example.com")
+
+    pages = [browser.get(path).text for path in ("/jobs", f"/jobs/{job.id}", "/jobs?kind=%3Cscript%3Ealert(1)")]
+
+    for page in pages:
+        assert "alert(1)" in page
+        assert "<script>alert" not in page
+        assert "<img" not in page
+        assert not re.search(r'(?:href|src|action)="(?![/#]|")', page)
+        assert not re.search(r"<[^>]+\son\w+=", page)
+        assert len(re.findall(r"<script[ >]", page)) == 1
+
+
+def test_without_a_script_the_page_comes_again_while_something_lives(people: World, browser: Browser) -> None:
+    refresh = '<noscript><meta http-equiv="refresh" content="5"></noscript>'
+    empty = browser.get("/jobs").text
+    job = submit(people)
+    live = [browser.get(path).text for path in ("/jobs", f"/jobs/{job.id}")]
+    run(people, job)
+    ended = [browser.get(path).text for path in ("/jobs", f"/jobs/{job.id}")]
+
+    assert refresh not in empty
+    assert all(refresh in page for page in live)
+    assert not any(refresh in page for page in ended)
+    assert re.search(rf'<form method="post"[^>]+action="/jobs/{job.id}/cancel"[^>]+>', live[0])
+
+
+# Headers and errors
+
+
+def assert_protected(response: TestResponse) -> None:
+    """The headers that every page has."""
+    policy = response.headers["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "script-src 'self'", "form-action 'self'", "frame-ancestors 'none'"} <= set(policy)
+    assert not any("unsafe" in rule for rule in policy)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "same-origin"
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_every_page_and_error_is_protected(people: World, browser: Browser) -> None:
+    job = submit(people)
+    pages = [
+        browser.get(path) for path in ("/jobs", "/jobs/", f"/jobs/{job.id}", "/jobs/x", "/jobs/x/y/z", "/jobs?state=x")
+    ]
+    nobody = Browser(people.app)
+    pages += [nobody.get("/jobs"), nobody.get("/jobs/sign-in"), nobody.get("/jobs/stream"), nobody.sign_in("x")]
+    pages += [browser.client.put("/jobs"), browser.client.delete(f"/jobs/{job.id}"), browser.client.head("/jobs")]
+    pages += [browser.post("/jobs", {"x": "y" * 2**21}), browser.press(f"/jobs/{job.id}/retry")]
+
+    for page in pages:
+        assert page.mimetype == "text/html", page.request.path
+        assert_protected(page)
+    assert [page.status_code for page in pages] == [
+        200,
+        200,
+        200,
+        404,
+        404,
+        400,
+        303,
+        200,
+        401,
+        401,
+        405,
+        405,
+        200,
+        413,
+        409,
+    ]
+    assert pages[10].headers["Allow"]
+
+
+def test_the_database_away_is_a_page(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("not for people")
+
+    monkeypatch.setattr(reading, "listed", fail)
+    response = browser.get("/jobs")
+
+    assert (response.status_code, response.mimetype) == (500, "text/html")
+    assert "not for people" not in response.text
+    assert_protected(response)
+
+
+def test_other_errors_stay_as_they_are(people: World) -> None:
+    assert people.anonymous.get("/v1/nothing").mimetype == "application/vnd.api+json"
+    assert people.anonymous.get("/jobsnothing").mimetype == "application/vnd.api+json"
+    assert "Referrer-Policy" not in people.anonymous.get("/v1/events").headers
+
+
+def test_assets_are_kept_for_good(people: World, browser: Browser) -> None:
+    urls = re.findall(r'(?:href|src)="(/jobs/static/[^"]+)"', browser.get("/jobs").text)
+
+    for url in urls:
+        asset = Browser(people.app).get(url)
+        assert asset.status_code == 200
+        assert asset.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert asset.headers["X-Content-Type-Options"] == "nosniff"
+        assert re.search(r"-[0-9a-f]{16}\.", url)
+    assert {url.rpartition(".")[2] for url in urls} == {"css", "js", "svg"}
+    assert Browser(people.app).get("/jobs/static/jobs-0000000000000000.js").status_code == 404
+    assert Browser(people.app).get("/jobs/static/..%2fjobs.js").status_code == 404
+
+
+# Streams
+
+
+class Listening:
+    """The events of a stream, one at a time; closed at the end of the test."""
+
+    def __init__(self, browser: Browser, path: str, **headers: str) -> None:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.response = browser.client.get(path, headers=sent, buffered=False)
+        self.parts: Iterator[bytes] = iter(self.response.response)
+
+    def next(self) -> tuple[str, Any]:
+        """The id and the data of the next event that has data."""
+        for part in self.parts:
+            lines = dict(line.split(": ", 1) for line in part.decode().splitlines() if ": " in line)
+            if "data" in lines:
+                return lines["id"], orjson.loads(lines["data"])
+        pytest.fail("the stream has ended")
+
+    def rest(self) -> bytes:
+        """All that comes before it ends."""
+        return b"".join(self.parts)
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., Listening]]:
+    """A function that opens a stream."""
+    opened: list[Listening] = []
+
+    def open_stream(*arguments: Any, **headers: str) -> Listening:
+        opened.append(Listening(*arguments, **headers))
+        return opened[-1]
+
+    yield open_stream
+    for each in opened:
+        each.response.close()
+
+
+def after(page: TestResponse) -> str:
+    """Where the stream of a page begins."""
+    (stream,) = re.findall(r'data-stream="([^"]+)"', page.text)
+    (begin_at,) = re.findall(r'data-after="([^"]+)"', page.text)
+    joiner = "&" if "?" in stream else "?"
+    return f"{html.unescape(stream)}{joiner}after={begin_at}"
+
+
+def test_the_list_is_told_of_jobs_as_they_come_and_go(
+    people: World, browser: Browser, listen: Callable[..., Listening]
+) -> None:
+    told = listen(browser, after(browser.get("/jobs")))
+    assert told.response.headers["X-Accel-Buffering"] == "no"
+    assert told.response.mimetype == "text/event-stream"
+
+    job = submit(people)
+    submit(people, owner="owner")
+    (seen,) = told.next()[1]["jobs"]
+    assert (seen["id"], seen["state_words"], seen["place"]) == (str(job.id), "Waiting", "next in the queue")
+    claimed = begin(people, job)
+    report(people, claimed, 0.5, MARKUP)
+    (seen,) = told.next()[1]["jobs"]
+    assert (seen["state"], seen["fraction"], seen["message"]) == ("running", 0.5, MARKUP)
+
+
+def test_the_list_is_told_of_places_that_other_jobs_change(
+    people: World, browser: Browser, listen: Callable[..., Listening]
+) -> None:
+    others = submit(people, owner="owner")
+    mine = submit(people)
+    told = listen(browser, after(browser.get("/jobs")))
+    assert told.next()[1]["jobs"][0]["place"] == "1 before it"
+
+    with people.app.app_context(), transaction(is_read=False):
+        lifecycle.cancel(others.id)
+        commit()
+
+    (seen,) = told.next()[1]["jobs"]
+    assert (seen["id"], seen["place"]) == (str(mine.id), "next in the queue")
+
+
+def test_the_list_goes_on_where_it_was_cut(people: World, browser: Browser, listen: Callable[..., Listening]) -> None:
+    first = listen(browser, after(browser.get("/jobs")))
+    job = submit(people)
+    known, _ = first.next()
+    first.response.close()
+    run(people, job)
+
+    again = listen(browser, "/jobs/stream", Last_Event_ID=known)
+
+    assert [seen["state"] for seen in again.next()[1]["jobs"]] == ["succeeded"]
+
+
+def test_the_list_of_one_kind_is_told_of_that_kind(
+    people: World, browser: Browser, listen: Callable[..., Listening]
+) -> None:
+    told = listen(browser, after(browser.get("/jobs?kind=sleep-once&state=queued")))
+
+    submit(people)
+    job = submit(people, "sleep-once", seconds=0)
+
+    assert [seen["id"] for seen in told.next()[1]["jobs"]] == [str(job.id)]
+
+
+def test_who_was_away_for_long_is_told_to_reload(browser: Browser, listen: Callable[..., Listening]) -> None:
+    assert listen(browser, "/jobs/stream?after=1").rest() == b"event: reload\ndata:\n\n"
+
+
+@pytest.mark.parametrize("known", ["-1", "abc", "9" * 400, "1e3", "%00"])
+def test_an_event_that_never_was_is_400(people: World, browser: Browser, known: str) -> None:
+    job = submit(people)
+
+    for path in ("/jobs/stream", f"/jobs/{job.id}/stream"):
+        assert browser.get(f"{path}?after={known}").status_code == 400
+
+
+def test_a_job_is_told_line_by_line_until_it_has_ended(
+    people: World, browser: Browser, listen: Callable[..., Listening]
+) -> None:
+    job = submit(people)
+    told = listen(browser, after(browser.get(f"/jobs/{job.id}")))
+    assert told.next()[1]["job"]["place"] == "next in the queue"
+
+    claimed = begin(people, job)
+    report(people, claimed, 0.5, MARKUP)
+    seq, news = told.next()
+
+    assert (seq, news["job"]["percent"], news["lines"][-1]["text"]) == ("2", "50 %", MARKUP)
+    assert [each["worker"] for each in news["attempts"]] == ["tests"]
+    known = listen(browser, f"/jobs/{job.id}/stream", Last_Event_ID="1")
+    assert [line["text"] for line in known.next()[1]["lines"]] == [MARKUP]
+    with people.app.app_context(), transaction(is_read=False):
+        lifecycle.succeed(claimed, {"made": 1})
+        commit()
+    _, last = told.next()
+    assert (last["is_over"], last["job"]["state"], last["job"]["result"]) == (True, "succeeded", '{\n  "made": 1\n}')
+    assert told.rest() == b""
+    assert browser.get(f"/jobs/{job.id}/stream", Last_Event_ID="3").status_code == 204
+
+
+def test_a_long_log_comes_whole(
+    people: World, browser: Browser, listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PAUSE", 0)
+    claimed = begin(people, submit(people))
+    for number in range(reading.MOST_LINES + 5):
+        report(people, claimed, None, str(number))
+
+    told = listen(browser, f"/jobs/{claimed.id}/stream?after=1")
+    lines = [line["text"] for _ in range(2) for line in told.next()[1]["lines"]]
+
+    assert lines == [str(number) for number in range(reading.MOST_LINES + 5)]
+    page = browser.get(f"/jobs/{claimed.id}").text
+    assert page.count('<li data-level="info">') == reading.MOST_LINES
+    assert "6 older lines" in page
+
+
+def test_a_stream_ends_with_the_sign_in(
+    people: World, browser: Browser, listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.2)
+    monkeypatch.setattr(streams._Live, "patience", 0.2)
+    told = listen(browser, "/jobs/stream")
+    submit(people)
+    told.next()
+
+    change_user(people, "stranger", is_blocked=True)
+
+    assert b"data:" not in told.rest()
+
+
+# How often
+
+
+@pytest.fixture
+def counting(
+    people: World, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Flask]:
+    """The pages and the accounts with limits on, and a Redis to count in; the suite's own app has them off."""
+    monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
+    server = embedded.Redis(tmp_path)
+    counting = Flask("counting")
+    counting.config.update(config.read({**environment, "REDIS_URL": server.url, "RATELIMIT_ENABLED": "1"}))
+    database.install(counting)
+    throttle.install(counting)
+    counting.register_blueprint(auth_routes.routes)
+    pages.install(counting)
+    errors.register(counting)
+    with embedded.run(server):
+        embedded.wait_until(server.answers, "redis does not answer")
+        yield counting
+    with counting.app_context():
+        db.engine.dispose()
+
+
+def test_signing_in_is_counted_together_with_the_api(counting: Flask) -> None:
+    body = {"email": "stranger@example.com", "password": "x" * 200}  # too long to be hashed: quick
+    answers = [counting.test_client().post("/v1/auth/login", json=body).status_code for _ in range(3)]
+    browser = Browser(counting)
+
+    answers += [browser.sign_in("stranger", "x" * 200).status_code for _ in range(2)]
+    refused = browser.sign_in("stranger")
+
+    assert answers == [401] * 5
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert "Too many tries" in refused.text
+    assert browser.cookie() is None
+    assert_protected(refused)
