@@ -176,7 +176,7 @@ class ArchiveEvent(View, LibraryDetail):  # type: ignore[misc]  # the library ca
         event_id = reader.find(EVENT, id)
 
         def start() -> Response:
-            job = submitted("event-archive", {"event": event_id}, reader.access, trigger="api").job
+            job = submitted("event-archive", {"event": event_id}, reader.access, pointer=None, trigger="api").job
             return accepted(job, reader.access)
 
         return answered_once(viewer, start)

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, or_, select
 
-from app.events.models import EventRole
+from app.events.models import Event, EventRole
 from app.events.team import ORGANIZER, OWNER, TEAM, has_role
 from app.jsonapi.permissions import Permissions, Scope, anyone, signed_in
 from app.jsonapi.viewer import CAPABILITY, VIEWER_ID, Role, Viewer
@@ -35,6 +35,23 @@ def organizer(viewer: Viewer, event: Any) -> bool:
 def coorganizer(viewer: Viewer, event: Any) -> bool:
     """Anybody in the team, or an admin."""
     return has_role(viewer, event.id, *TEAM)
+
+
+def visible_with_event(scope: Scope, table: FromClause) -> ColumnElement[bool]:
+    """What belongs to an event that the viewer sees."""
+    events = Event.__table__.alias()
+    event = exists(select(literal(1)).where(events.c.id == table.c.event_id, visible(scope, events)))
+    return and_(scope.live(table), event)
+
+
+def coorganizer_of_the_event_named(viewer: Viewer, values: Any) -> bool:
+    """Anybody in the team of the event the new resource names, or an admin."""
+    return has_role(viewer, values["event_id"], *TEAM)
+
+
+def coorganizer_of_its_event(viewer: Viewer, row: Any) -> bool:
+    """Anybody in the team of the event, or an admin."""
+    return has_role(viewer, row.event_id, *TEAM)
 
 
 PERMISSIONS = Permissions(

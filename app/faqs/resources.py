@@ -6,8 +6,9 @@ from typing import Any
 from flask_rest_jsonapi_next import Api
 
 from app.errors import Unprocessable
+from app.events.permissions import coorganizer_of_its_event
 from app.faqs.models import Faq, FaqType
-from app.faqs.permissions import PERMISSIONS, coorganizer_of_its_event
+from app.faqs.permissions import PERMISSIONS
 from app.faqs.schemas import FaqSchema, FaqTypeSchema
 from app.jsonapi import rows
 from app.jsonapi.permissions import Access

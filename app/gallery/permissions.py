@@ -1,6 +1,6 @@
 """Who may see and delete the images of a gallery: the event decides, as for its FAQs."""
 
-from app.faqs.permissions import coorganizer_of_its_event, visible_with_event
+from app.events.permissions import coorganizer_of_its_event, visible_with_event
 from app.jsonapi.permissions import Permissions, anyone
 
 PERMISSIONS = Permissions(

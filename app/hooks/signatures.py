@@ -8,12 +8,11 @@ import hmac
 import re
 import time
 from base64 import b64encode
-from http import HTTPStatus
 
 from flask import current_app
 from werkzeug.datastructures import Headers
 
-from app.errors import ApiError
+from app.errors import Unauthenticated
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 TOLERANCE = 300
@@ -24,14 +23,12 @@ _ID = re.compile(r"[!-\-/-~]{1,255}", re.ASCII)
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
-class InvalidSignature(ApiError):
+class InvalidSignature(Unauthenticated):
     """The call is not signed as it should be."""
 
-    http_status = HTTPStatus.UNAUTHORIZED
-    default_code = "invalid-signature"
-
     def __init__(self, detail: str, header: str) -> None:
-        super().__init__(detail, header=header, headers={"WWW-Authenticate": 'Webhook-Signature realm="open-event"'})
+        super().__init__(detail, header=header, code="invalid-signature")
+        self.headers = {"WWW-Authenticate": 'Webhook-Signature realm="open-event"'}  # a token is not what is missing
 
 
 def secret(hook_id: int, token_hash: bytes) -> str:

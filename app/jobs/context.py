@@ -59,8 +59,10 @@ class Running:
         self._reported_at = now
         kept = fraction if fraction is None else min(max(fraction, 0.0), 1.0)
         with transaction(is_read=False):
-            lifecycle.report(self.job, kept, message, level)
+            if lifecycle.report(self.job, kept, message, level) is None:
+                self.end(Canceled if lifecycle.is_held(self.job.id, self.job.attempt) else LeaseLost)
             commit()
+        self.check()
 
     def wait(self, seconds: float) -> None:
         """Wait, but not when it must end."""

@@ -1,6 +1,6 @@
 """What can run: every kind of job is declared once, in code."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
@@ -29,6 +29,8 @@ Run = Callable[[Running], Mapping[str, Any] | None]
 
 LARGEST_PARAMETERS = 65_536
 """Bytes of the parameters as JSON."""
+LONGEST_WORDS = 200
+"""Characters of what is said of one of them, which may quote what somebody sent as long as he liked."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +65,24 @@ class Kind:
         if len(orjson.dumps(parameters)) > LARGEST_PARAMETERS:
             raise Unprocessable(f"More than {LARGEST_PARAMETERS} bytes.", pointer=pointer)
         validator = Draft202012Validator(dict(self.parameters), format_checker=FormatChecker())
-        found = sorted(validator.iter_errors(parameters), key=lambda error: list(map(str, error.absolute_path)))
-        raise_all(Unprocessable(_words(error), pointer=pointer + _path(error)) for error in found)
+        # Of several that are missing, the library says each one's name in an error of its own, and of all unknown ones.
+        faults = dict.fromkeys(fault for error in validator.iter_errors(parameters) for fault in _faults(error))
+        raise_all(Unprocessable(words[:LONGEST_WORDS], pointer=pointer + path) for path, words in sorted(faults))
 
 
-def _words(error: Any) -> str:
-    """What is wrong, without a value that somebody sent as long as he liked."""
-    return str(error.message)[:200]
-
-
-def _path(error: Any) -> str:
-    parts = [str(part) for part in error.absolute_path]
+def _faults(error: Any) -> Iterator[tuple[str, str]]:
+    """Where a parameter does not fit, and why; one that is missing or unknown is at its own place."""
+    base = "".join(f"/{escaped(str(part))}" for part in error.absolute_path)
     if error.validator == "required":
-        missing = next(name for name in error.validator_value if name not in error.instance)
-        parts.append(missing)
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = error.schema.get("properties", {})
-        parts.append(next(iter(name for name in error.instance if name not in known)))
-    return "".join(f"/{escaped(part)}" for part in parts)
+        for name in error.validator_value:
+            if name not in error.instance:
+                yield f"{base}/{escaped(name)}", f"{name!r} is a required property"
+    elif error.validator == "additionalProperties":
+        for name in error.instance:
+            if name not in error.schema.get("properties", {}):
+                yield f"{base}/{escaped(name)}", f"Additional properties are not allowed ({name!r} was unexpected)"
+    else:
+        yield base, str(error.message)
 
 
 KINDS: dict[str, Kind] = {}

@@ -32,15 +32,15 @@ PERMISSIONS = Permissions(visible=own, list=signed_in, read=signed_in, create=si
 PARTS_PERMISSIONS = Permissions(visible=of_own_jobs, list=signed_in, read=signed_in)
 
 
-def require_start(kind: Kind, parameters: Mapping[str, Any], access: Access, pointer: str) -> None:
+def require_start(kind: Kind, parameters: Mapping[str, Any], access: Access, pointer: str | None) -> None:
     """403 unless the caller may start this kind with these parameters; 404 for an event that is not there for him."""
     if kind.about_event and "event" in parameters:
-        _require_team(parameters["event"], access, f"{pointer}/event")
+        _require_team(parameters["event"], access, pointer and f"{pointer}/event")
     if not kind.may(access.viewer, parameters):
         raise Forbidden("You may not start this.", pointer=pointer)
 
 
-def _require_team(event_id: int, access: Access, pointer: str) -> None:
+def _require_team(event_id: int, access: Access, pointer: str | None) -> None:
     values = {**access.parameters(), "key": event_id}
     found = statements.found(EVENT, access.scope, "id").rows(values)
     if not found:

@@ -110,7 +110,7 @@ class ProgressView(MethodView):
         with transaction(is_read=True):
             watched = _watched(id, signed_in_viewer())
         if watched.is_over and chosen.media_type == "text/event-stream":
-            return Response(status=HTTPStatus.NO_CONTENT)  # tells an EventSource not to come again (HTML, 9.2.3)
+            return _nothing_more()
         response = Response(content_type=chosen.media_type)
         if request.method == "GET":
             response.response = _Progress(watched, chosen)
@@ -118,6 +118,13 @@ class ProgressView(MethodView):
         response.headers["Vary"] = "Accept, Authorization"
         response.headers["X-Accel-Buffering"] = "no"
         return response
+
+
+def _nothing_more() -> Response:
+    """What tells an EventSource not to come again (HTML, 9.2.3)."""
+    response = Response(status=HTTPStatus.NO_CONTENT)
+    del response.headers["Content-Type"]
+    return response
 
 
 def _format() -> Format:

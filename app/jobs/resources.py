@@ -84,11 +84,13 @@ class PartData(DataLayer):
     """What jobs write themselves; nobody else does."""
 
 
-def submitted(kind_name: str, parameters: Mapping[str, Any], access: Access, **more: Any) -> Submitted:
-    """Submit for the caller, who must be allowed to; the job is his."""
+def submitted(
+    kind_name: str, parameters: Mapping[str, Any], access: Access, *, pointer: str | None = PARAMETERS, **more: Any
+) -> Submitted:
+    """Submit for the caller, who must be allowed to; the job is his. No `pointer` where no document was sent."""
 
     def authorize(kind: Kind) -> None:
-        require_start(kind, parameters, access, more.get("pointer", PARAMETERS))
+        require_start(kind, parameters, access, pointer)
 
     return submission.submit(kind_name, parameters, authorize=authorize, **{"owner_id": access.viewer.id, **more})
 
@@ -104,8 +106,8 @@ def retry(job: JobRow, access: Access) -> JobRow:
     """Submit the same once more; 409 for one that has not ended."""
     if job.state in LIVE:
         raise Conflict(f"The job has not ended: it is {job.state}.", code="job-lives")
-    more = {"trigger": "retry", "owner_id": job.owner_id, "retry_of_id": job.id}
-    return submitted(job.kind, job.parameters, access, **more).job
+    origin: dict[str, Any] = {"trigger": "retry", "owner_id": job.owner_id, "retry_of_id": job.id}
+    return submitted(job.kind, job.parameters, access, pointer=None, **origin).job
 
 
 def accepted(job: JobRow, access: Access) -> Response:

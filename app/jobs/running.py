@@ -31,7 +31,9 @@ End = Callable[[], JobRow | None]
 """Writes an outcome down; None when the job had moved on."""
 
 BEATS = 4
-"""In a lease."""
+"""In a lease, at least."""
+LONGEST_SILENCE = 3.0
+"""Seconds between two beats: whoever cancels a job that says nothing waits no longer for it."""
 
 GRACE = 1.0
 """Seconds a job has to end by itself when its worker stops, before it is given back."""
@@ -183,7 +185,8 @@ class Heart:
     def _is_over(self) -> bool:
         """Whether the attempt ends before the next beat is due."""
         now = time.monotonic()
-        seconds = min(self.lease.total_seconds() / BEATS, self.deadline - now, self.interrupted_at - now)
+        beat = min(self.lease.total_seconds() / BEATS, LONGEST_SILENCE)
+        seconds = min(beat, self.deadline - now, self.interrupted_at - now)
         readable, _, _ = select.select([self.over, *self.stopping], [], [], max(seconds, 0.0))
         if self.stopping and self.stopping[0] in readable:
             self.stopping = []

@@ -79,6 +79,7 @@ def submit(
     `authorize` may raise, once the parameters are known to be good: nothing has been read or written then.
     """
     kind = kind_named(kind_name)
+    parameters = _whole(parameters)
     kind.check(parameters, pointer)
     authorize(kind)
     fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, parameters, owner_id)
@@ -118,6 +119,15 @@ def is_offered(kind: Kind) -> bool:
 def again(job: JobRow) -> Submitted:
     """Submit the same once more."""
     return submit(job.kind, job.parameters, trigger=job.trigger, owner_id=job.owner_id)
+
+
+def _whole(value: Any) -> Any:
+    """The same with 1 for 1.0, which is the same number to JSON Schema and to people."""
+    if isinstance(value, Mapping):
+        return {name: _whole(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def start(job: JobRow) -> None:

@@ -49,7 +49,7 @@ def live(
     try:
         for name in ("web", "worker", "relay"):
             running.start(name, RETENTION_DAYS="3650")  # what is told of ended long ago
-        wait_until(lambda: _passes_every_check(running.base_url), 30, "the server did not become healthy")
+        wait_until(lambda: _passes_every_check(running.base_url), 90, "the server did not become healthy")
         yield running
     finally:
         for process in running.started:

@@ -238,7 +238,7 @@ def test_what_is_no_image_for_us_is_told_and_leaves_nothing(
         ({"data": None}, "/data"),
         ({"data": 5}, "/data"),
         ({"data": {"type": "image"}}, "/data"),
-        ({"data": "no base64!"}, "/data"),
+        ({"data": "No base64!"}, "/data"),
         ({"data": "ä"}, "/data"),
         ({"data": "A"}, "/data"),
         ({"data": "AAAA=AAA"}, "/data"),

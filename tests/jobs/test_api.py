@@ -215,6 +215,19 @@ def test_once_joins_what_lives_or_has_succeeded(world: World) -> None:
     assert done.headers["Location"].endswith(job["id"])
 
 
+def test_1_and_1_0_are_the_same_number(world: World) -> None:
+    job = data(start(world.stranger, "sleep-once", seconds=1, steps=1.0))
+
+    assert job["attributes"]["parameters"] == {"seconds": 1, "steps": 1}
+    assert data(start(world.stranger, "sleep-once", seconds=1.0, steps=1))["id"] == job["id"]
+
+
+def test_every_parameter_that_is_missing_or_unknown_is_told(world: World) -> None:
+    response = start(world.stranger, "sleep", a=1, b=2)
+
+    assert pointers(response) == {f"/data/attributes/parameters/{name}" for name in ("a", "b", "seconds")}
+
+
 def test_single_flight_joins_what_lives_only(world: World) -> None:
     job = data(start(world.stranger, "sleep-single-flight", seconds=0))
 

@@ -1,0 +1,543 @@
+"""`manage.py jobs`: what it prints for people and for programs, and how it exits."""
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from click.testing import Result
+from flask import Flask
+from sqlalchemy.exc import OperationalError
+
+from app.database import commit, transaction
+from app.jobs import lifecycle, running, submission
+from app.jobs.cli import jobs_cli
+from app.jobs.models import Job
+from app.jobs.records import JobRow
+from app.processes.nodes import JOBS_QUEUE
+from app.processes.orphans import dying_with_parent
+from tests.conftest import Processes
+from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
+from tests.jobs.written import read
+from tests.world import World
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NOBODY = "01900000-0000-7000-8000-000000000000"
+
+WaitUntil = Callable[..., Any]
+
+
+def run(app: Flask, *arguments: str, given: str | bytes | None = None) -> Result:
+    """What a command prints and how it exits."""
+    return app.test_cli_runner().invoke(jobs_cli, list(arguments), input=given)
+
+
+def printed(app: Flask, *arguments: str) -> Any:
+    """What a command says to programs."""
+    result = run(app, *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def submit(app: Flask, kind: str = "sleep", **parameters: Any) -> UUID:
+    """Commit a job; one that sleeps no time where nothing else is said."""
+    given = parameters or {"seconds": 0, "steps": 1}
+    with app.app_context(), transaction(is_read=False):
+        job = submission.submit(kind, given, trigger="cli", owner_id=None).job
+        commit()
+    return job.id
+
+
+def work(app: Flask, job_id: UUID) -> None:
+    """What a worker does."""
+    with app.app_context():
+        running.run(job_id, "tests")
+
+
+def begin(app: Flask, job_id: UUID) -> JobRow:
+    """The first thing that a worker does."""
+    with app.app_context(), transaction(is_read=False):
+        job = lifecycle.claim(job_id, "tests", timedelta(seconds=60))
+        commit()
+    assert job is not None
+    return job
+
+
+def tell(app: Flask, write: Callable[..., JobRow | None], *arguments: Any) -> None:
+    """Commit what an attempt has to say."""
+    with app.app_context(), transaction(is_read=False):
+        assert write(*arguments) is not None
+        commit()
+
+
+def test_kinds_names_what_can_run_and_its_parameters(app: Flask) -> None:
+    result = run(app, "kinds")
+
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("sleep ")]
+    assert line.endswith("  seconds=number [steps=integer]")
+    assert "  Sleep, and say how far it is after each step.  " in line
+    (kind,) = [kind for kind in printed(app, "kinds") if kind["name"] == "sleep"]
+    assert kind["title"] == "Sleep, and say how far it is after each step."
+    assert kind["parameters"]["required"] == ["seconds"]
+
+
+def test_submit_prints_the_id(app: Flask) -> None:
+    result = run(app, "submit", "sleep", "--param", "seconds=2")
+
+    job = read(app, UUID(result.stdout.strip()))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (job.kind, job.parameters, job.state) == ("sleep", {"seconds": 2}, "queued")
+    assert (job.trigger, job.owner_id, job.event_id) == ("cli", None, None)
+
+
+def test_submit_says_to_programs_what_the_api_says(world: World) -> None:
+    job = printed(world.app, "submit", "sleep", "--param", "seconds=2", "--owner", " Stranger@example.com")
+
+    document = world.stranger.get(f"/v1/jobs/{job['id']}").get_json(force=True)["data"]
+    assert job == {
+        "id": document["id"],
+        **document["attributes"],
+        "owner": str(world.stranger.id),
+        "event": None,
+        "retry-of": None,
+    }
+    assert (job["kind"], job["state"], job["trigger"], job["queue-position"]) == ("sleep", "queued", "cli", 0)
+
+
+def test_submit_joins_what_does_the_same(app: Flask) -> None:
+    first, again = (run(app, "submit", "sleep-once", "--param", "seconds=0").stdout for _ in range(2))
+
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "expected"),
+    [
+        ("sleep", ["--param", "seconds=2"], {"seconds": 2}),
+        ("sleep", ["--param", "seconds=0.5", "--param", "steps=3"], {"seconds": 0.5, "steps": 3}),
+        ("resize-image", ["--param", "image=2"], {"image": "2"}),
+        ("resize-image", ["--param", 'image="2"'], {"image": '"2"'}),
+        ("resize-image", ["--param", "image=a=b", "--param", "format=png"], {"image": "a=b", "format": "png"}),
+        ("tests-make", ["--param", "n=2", "--param", "t=true", "--param", "x=[1]"], {"n": 2, "t": True, "x": [1]}),
+        ("tests-make", ["--param", "text=2 apples", "--param", "empty="], {"text": "2 apples", "empty": ""}),
+        ("tests-make", ["--params", '{"a": {"b": null}}'], {"a": {"b": None}}),
+        ("sleep", ["--params", '{"seconds": 1, "steps": 2}', "--param", "steps=3"], {"seconds": 1, "steps": 3}),
+        ("sleep", ["--params", "-"], {"seconds": 7}),
+    ],
+)
+def test_parameters_are_read_by_the_schema(
+    app: Flask, kind: str, arguments: list[str], expected: dict[str, Any]
+) -> None:
+    result = run(app, "submit", kind, *arguments, given='{"seconds": 7}')
+
+    assert result.exit_code == 0, result.stderr
+    assert read(app, UUID(result.stdout.strip())).parameters == expected
+
+
+def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
+    (tmp_path / "parameters.json").write_text('{"seconds": 3}')
+
+    result = run(app, "submit", "sleep", "--params", f"@{tmp_path}/parameters.json")
+
+    assert read(app, UUID(result.stdout.strip())).parameters == {"seconds": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["submit", "no-such-kind"], "kind: There is no such kind of job."),
+        (["submit", "\udcff"], "kind: There is no such kind of job."),
+        (["submit"], "Missing argument 'KIND'."),
+        (["submit", "sleep"], "seconds: 'seconds' is a required property"),
+        (["submit", "sleep", "--param", "seconds=abc"], "seconds: 'abc' is not of type 'number'"),
+        (["submit", "sleep", "--param", "seconds=-1"], "seconds: -1 is less than the minimum of 0"),
+        (["submit", "sleep", "--param", "seconds=1e400"], "--param seconds: A number is too large."),
+        (["submit", "sleep", "--param", "seconds=a\nb"], "seconds: 'a\\nb' is not of type 'number'"),
+        (["submit", "sleep", "--param", "seconds=" + "9" * 5000], "seconds: "),
+        (["submit", "sleep", "--param", "x" * 70_000 + "=1"], "parameters: More than 65536 bytes."),
+        (["submit", "sleep", "--param", "seconds=1", "--param", "seconds=2"], "--param: 'seconds' is there twice"),
+        (["submit", "sleep", "--param", "seconds"], "--param: 'seconds' is not NAME=VALUE"),
+        (["submit", "sleep", "--param", "=1"], "--param: '=1' is not NAME=VALUE"),
+        (["submit", "sleep", "--param", "seconds=\udcff"], "--param: 'seconds' is not UTF-8"),
+        (["submit", "sleep", "--params", "{"], "--params: this is not JSON"),
+        (["submit", "sleep", "--params", '{"a": ' + "[" * 100_000], "--params: this is not JSON"),
+        (["submit", "sleep", "--params", "[" * 40 + "]" * 40], "--params: this is not JSON, or nested too deep"),
+        (["submit", "sleep", "--params", "NaN"], "--params: this is not JSON"),
+        (["submit", "sleep", "--params", "[]"], "--params: this is not a JSON object"),
+        (["submit", "sleep", "--params", '{"seconds": "\\u0000"}'], "seconds: Holds a NUL or a lone surrogate"),
+        (["submit", "sleep", "--params", "@/nowhere"], "--params: '/nowhere' cannot be read: No such file"),
+        (["submit", "sleep", "--params", "@/dev/zero"], "--params: more than 1048576 bytes"),
+        (["submit", "sleep", "--param", "seconds=0", "--owner", "nobody@example.com"], "--owner: nobody has this"),
+        (["submit", "event-archive", "--param", "event=999"], "event: there is no event 999"),
+        (["list", "--state", "done"], "'--state': 'done' is not one of 'queued', "),
+        (["list", "--kind", "no-such-kind"], "--kind: there is no such kind of job: 'no-such-kind'"),
+        (["list", "--kind", "\udcff"], "--kind: this is not UTF-8"),
+        (["list", "--limit", "0"], "'--limit': 0 is not in the range"),
+        (["show", "abc"], "ID: there is no job 'abc'"),
+        (["show", NOBODY], f"ID: there is no job '{NOBODY}'"),
+        (["watch", NOBODY[:8]], f"ID: there is no job '{NOBODY[:8]}'"),
+        (["watch", NOBODY], f"ID: there is no job '{NOBODY}'"),
+        (["cancel", "\udcff"], "ID: there is no job '\\udcff'"),
+        (["retry", NOBODY.upper()], f"ID: there is no job '{NOBODY}'"),
+        (["no-such-command"], "No such command 'no-such-command'."),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_status_2(world: World, arguments: list[str], complaint: str) -> None:
+    result = run(world.app, *arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert len(result.stderr) < 400
+    assert world.rows(Job) == 0
+
+
+def test_a_job_about_an_event_needs_the_event(world: World) -> None:
+    live = printed(world.app, "submit", "event-archive", "--param", f"event={world.events['draft']}")
+    trashed = run(world.app, "submit", "event-archive", "--param", f"event={world.events['trashed']}")
+
+    assert live["event"] == str(world.events["draft"])
+    assert (trashed.exit_code, trashed.stdout) == (2, "")
+    assert trashed.stderr == f"Error: event: there is no event {world.events['trashed']}, or it is in the trash\n"
+
+
+def test_list_has_the_newest_first(app: Flask) -> None:
+    first, second = submit(app), submit(app)
+    other = submit(app, "tests-fail", breaks=False)
+    work(app, first)
+
+    def ids(*arguments: str) -> list[UUID]:
+        return [UUID(job["id"]) for job in printed(app, "list", *arguments)]
+
+    assert ids() == [other, second, first]
+    assert ids("--state", "queued") == [other, second]
+    assert ids("--state", "queued", "--state", "succeeded", "--kind", "sleep") == [second, first]
+    assert ids("--limit", "1") == [other]
+    assert ids("--state", "canceled") == []
+
+
+def test_list_is_aligned_for_people(app: Flask) -> None:
+    first, second = submit(app), submit(app, "sleep-once", seconds=0, steps=1)
+    work(app, first)
+
+    titles, *lines = run(app, "list").stdout.splitlines()
+
+    assert titles.split() == ["ID", "KIND", "STATE", "DONE", "BY", "CREATED", "MESSAGE"]
+    assert [line[: titles.index("DONE")].split() for line in lines] == [
+        [str(second), "sleep-once", "queued"],
+        [str(first), "sleep", "succeeded"],
+    ]
+    assert [line[titles.index("MESSAGE") :] for line in lines] == ["0 ahead", "step 1 of 1"]
+
+
+def test_a_table_on_a_narrow_terminal_keeps_the_ids(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.jobs.terminal.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    job_id = submit(app)
+
+    lines = run(app, "list").stdout.splitlines()
+
+    assert lines[1].startswith(f"{job_id} sleep queued ")
+    assert {len(line) for line in lines} == {60}
+
+
+def test_show_has_all_that_belongs_to_a_job(app: Flask) -> None:
+    job_id = submit(app, "tests-make", file="x")
+    work(app, job_id)
+
+    job = printed(app, "show", str(job_id))
+
+    assert (job["id"], job["state"], job["parameters"]) == (str(job_id), "succeeded", {"file": "x"})
+    ((attempt,), (artifact,)) = job["attempts"], job["artifacts"]
+    assert (attempt["number"], attempt["worker"], attempt["outcome"]) == (1, "tests", "succeeded")
+    assert (artifact["name"], artifact["media-type"], artifact["partial"]) == ("made.json", "application/json", False)
+    assert [event["seq"] for event in job["events"]] == list(range(1, len(job["events"]) + 1))
+    text = run(app, "show", str(job_id)).stdout
+    for shown in (
+        f"id              {job_id}\n",
+        "attempts: 1\n",
+        "artifacts: 1\n",
+        artifact["url"],
+        artifact["sha256"],
+    ):
+        assert shown in text
+
+
+def test_what_a_job_says_stays_on_its_line_and_moves_no_cursor(app: Flask) -> None:
+    job = begin(app, submit(app))
+    tell(app, lifecycle.report, job, 0.5, "a\x1b[2Jb\nc [red]d[/red]\u202e")
+    tell(app, lifecycle.fail, job, "no-output", "é\x07\r!")
+
+    listed, shown, watched = (
+        run(app, *command) for command in (["list"], ["show", str(job.id)], ["watch", str(job.id)])
+    )
+
+    assert listed.stdout.endswith("  é !\n")
+    assert "  a [2Jb c [red]d[/red]  " in shown.stdout
+    assert watched.stdout == "0.50 failed: é !\n"
+    assert "\x1b" not in listed.stdout + shown.stdout + watched.stdout
+
+
+def test_cancel_says_what_has_become_of_the_job(app: Flask) -> None:
+    waits, runs = submit(app), begin(app, submit(app)).id
+
+    assert run(app, "cancel", str(waits)).stdout == f"{waits} canceled\n"
+    assert run(app, "cancel", str(runs)).stdout == f"{runs} canceling\n"
+    assert printed(app, "cancel", str(runs))["state"] == "canceling"
+    again = run(app, "cancel", str(waits))
+    assert (again.exit_code, again.stdout, again.stderr) == (2, "", "Error: the job has ended: it is canceled\n")
+
+
+def test_retry_starts_the_same_again_for_the_same_owner(world: World) -> None:
+    old = printed(world.app, "submit", "sleep", "--param", "seconds=0", "--owner", "stranger@example.com")
+
+    lives = run(world.app, "retry", old["id"])
+    run(world.app, "cancel", old["id"])
+    job = printed(world.app, "retry", old["id"])
+
+    assert (lives.exit_code, lives.stderr) == (2, "Error: the job has not ended: it is queued\n")
+    assert (job["state"], job["trigger"], job["retry-of"]) == ("queued", "retry", old["id"])
+    assert (job["kind"], job["parameters"], job["owner"]) == (old["kind"], old["parameters"], old["owner"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "last"),
+    [
+        ("sleep", 0, "1.00 succeeded"),
+        ("tests-fail", 1, "0.00 failed: There is nothing to make."),
+        ("", 3, "0.00 canceled"),
+    ],
+)
+def test_the_exit_status_of_watch_tells_how_it_ended(app: Flask, kind: str, status: int, last: str) -> None:
+    job_id = submit(app, kind or "sleep", seconds=0)
+    if kind:
+        work(app, job_id)
+    else:
+        run(app, "cancel", str(job_id))
+
+    result = run(app, "watch", str(job_id))
+
+    assert (result.exit_code, result.stdout, result.stderr) == (status, f"{last}\n", "")
+
+
+@contextmanager
+def meanwhile(act: Callable[[], None]) -> Iterator[None]:
+    """Something happens while a command runs."""
+    failures: list[BaseException] = []
+
+    def keep_failure() -> None:
+        try:
+            act()
+        except BaseException as failure:  # noqa: BLE001  # raised below, where the test sees it
+            failures.append(failure)
+
+    thread = threading.Thread(target=keep_failure)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    assert failures == []
+
+
+def follows(app: Flask) -> bool:
+    """Whether somebody listens."""
+    with psycopg.connect(app.config["DATABASE_URL"].replace("+psycopg", "")) as connection:
+        asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'open-event-follow'"
+        return connection.execute(asked).fetchone() != (0,)
+
+
+def test_programs_watch_what_a_stream_has(world: World, wait_until: WaitUntil) -> None:
+    job = begin(world.app, submit(world.app))
+
+    def go_on() -> None:
+        wait_until(lambda: follows(world.app))
+        tell(world.app, lifecycle.report, job, 0.25, "a quarter")
+        tell(world.app, lifecycle.succeed, job, {})
+
+    with meanwhile(go_on):
+        result = run(world.app, "watch", str(job.id), "--json")
+
+    headers = {"Accept": "application/x-ndjson", "Last-Event-ID": "0"}
+    streamed = world.admin.send("GET", f"/v1/jobs/{job.id}/progress", **headers).get_data(as_text=True)
+    elements = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 0
+    assert elements[-2:] == [json.loads(line) for line in streamed.splitlines()][-2:]
+    assert {"seq": 2, "fraction": 0.25, "message": "a quarter", "state": "running"}.items() <= elements[-2].items()
+
+
+@contextmanager
+def database_away(app: Flask) -> Iterator[None]:
+    """Every connection is cut, and nobody gets a new one."""
+    url = app.config["DATABASE_URL"].replace("+psycopg", "").replace("/postgres?", "/template1?")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres'")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
+
+
+def test_watch_waits_for_a_database_that_restarts(
+    app: Flask, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = begin(app, submit(app))
+    asked = threading.Event()
+    monkeypatch.setattr("app.jobs.following.sleep", lambda _seconds: asked.set())
+
+    def restart() -> None:
+        wait_until(lambda: follows(app))
+        with database_away(app):
+            assert asked.wait(15)
+        tell(app, lifecycle.succeed, job, {})
+
+    with meanwhile(restart):
+        result = run(app, "watch", str(job.id))
+
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "1.00 succeeded")
+    assert result.stderr == "the database does not answer; it is waited for\n"
+
+
+def test_watch_gives_a_database_up_that_stays_away(
+    app: Flask, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = begin(app, submit(app))
+    monkeypatch.setattr("app.jobs.following.PATIENCE", 0.5)
+    given_up = threading.Event()
+
+    def stay_away() -> None:
+        wait_until(lambda: follows(app))
+        with database_away(app):
+            assert given_up.wait(30)
+
+    with meanwhile(stay_away):
+        result = run(app, "watch", str(job.id))
+        given_up.set()
+
+    assert isinstance(result.exception, OperationalError)  # which manage.py makes one line and exit status 1
+
+
+@contextmanager
+def command(
+    environment: dict[str, str], *arguments: str, output: int = subprocess.PIPE, **settings: str
+) -> Iterator[subprocess.Popen[str]]:
+    """`manage.py jobs`, as people start it; killed at the end of the block."""
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "jobs", *arguments],
+        env={**os.environ, **environment, **settings},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=dying_with_parent(),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
+    """What a command has printed when it prints this."""
+    lines: list[str] = []
+    assert process.stdout is not None
+    while last not in lines:
+        lines.append(next(process.stdout).rstrip("\n"))
+    return lines
+
+
+def test_the_exit_status_of_submit_tells_how_it_ended(
+    processes: Processes, environment: dict[str, str], app: Flask
+) -> None:
+    sleep = ("submit", "sleep", "--watch", "--param")
+    missing = ("submit", "resize-image", "--watch", "--json", "--param", "image=uploads/none.png")
+    with ExitStack() as stack:
+        commands = [(*sleep, "seconds=0.1"), missing, (*sleep, "seconds=600")]
+        started = [stack.enter_context(command(environment, *arguments)) for arguments in commands]
+        for arguments in (["relay"], ["worker", JOBS_QUEUE]):
+            processes.start(*arguments)
+
+        job_id, *_ = lines_until(started[2], "0.00 running")
+        run(app, "cancel", job_id)
+        (good, bad, ended) = [process.communicate(timeout=90) for process in started]
+
+    assert [process.returncode for process in started] == [0, 1, 3]
+    assert [stdout.splitlines()[-1] for stdout, _ in (good, ended)] == ["1.00 succeeded", "0.00 canceled"]
+    job, *elements = [json.loads(line) for line in bad[0].splitlines()]
+    assert (job["state"], elements[-1]["state"]) == ("queued", "failed")
+    assert {stderr for _, stderr in (good, bad, ended)} <= {"", "no worker has taken it up yet\n"}
+
+
+def test_whoever_stops_watching_leaves_the_job_running(environment: dict[str, str], app: Flask) -> None:
+    with command(environment, "submit", "sleep", "--param", "seconds=600", "--watch") as watching:
+        job_id, *_ = lines_until(watching, "0.00 queued, 0 ahead")
+        assert watching.stderr is not None
+        assert next(watching.stderr) == "no worker has taken it up yet\n"
+        job = begin(app, UUID(job_id))
+        tell(app, lifecycle.report, job, 0.3, "a third")
+        lines_until(watching, "0.30 a third")
+
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=30)
+
+    assert watching.returncode == 130
+    assert said == f"0.30 a third; the job goes on, and `manage.py jobs watch {job_id}` follows it again\n"
+    assert read(app, job.id).state == "running"
+
+
+def test_a_reader_that_goes_away_is_no_error_to_speak_of(environment: dict[str, str], app: Flask) -> None:
+    job = begin(app, submit(app))
+    with command(environment, "watch", str(job.id)) as watching:
+        lines_until(watching, "0.00 running")
+        assert watching.stdout is not None
+        watching.stdout.close()
+        tell(app, lifecycle.succeed, job, {})
+
+        assert watching.wait(30) == 1
+        assert watching.stderr is not None
+        assert watching.stderr.read() == ""
+
+
+def test_a_terminal_gets_a_bar(environment: dict[str, str], app: Flask, wait_until: WaitUntil) -> None:
+    job = begin(app, submit(app))
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    seen: list[str] = []
+
+    def look() -> None:
+        with suppress(OSError):  # what a terminal says when nobody is left on the other side
+            while part := os.read(master, 65_536):
+                seen.append(part.decode(errors="replace"))
+
+    with command(environment, "watch", str(job.id), output=slave, TERM="xterm") as watching:
+        os.close(slave)
+        with meanwhile(look):
+            wait_until(lambda: "running" in "".join(seen), 60)
+            tell(app, lifecycle.report, job, 0.5, "half of it")
+            wait_until(lambda: "half of it" in "".join(seen))
+            tell(app, lifecycle.succeed, job, {})
+            assert watching.wait(30) == 0
+    os.close(master)
+
+    shown = "".join(seen)
+    assert "━" in shown
+    for text in (" 50%", "half of it", "100%", "succeeded"):
+        assert text in shown
+    assert shown.endswith("\x1b[?25h")  # the cursor is there again

@@ -1,0 +1,212 @@
+"""/jobs in a real browser: what moves by itself, what the keyboard reaches, and what is left without a script."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from app.database import commit, transaction
+from app.jobs import submission
+from app.jobs.records import JobRow
+from tests.conftest import Processes
+from tests.pages.browser import PASSWORD, give_passwords
+from tests.world import World
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium, and /jobs is tried in a browser"
+)
+
+REPORTS_VIOLATIONS = """
+addEventListener("securitypolicyviolation", (event) => console.error(`refused: ${event.violatedDirective}`));
+"""
+FOCUSED = "[document.activeElement.tagName, document.activeElement.textContent.trim()].join(' ')"
+OUTLINE = "getComputedStyle(document.activeElement).outlineStyle"
+MOST_TABS = 40
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests; each has a window of its own."""
+    with sync_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Site:
+    """A web process, a worker and a relay, and people who may sign in."""
+
+    world: World
+    processes: Processes
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """The list of jobs."""
+        return f"{self.processes.base_url}/jobs"
+
+    def visit(self, context: BrowserContext) -> Page:
+        """A window; what the browser complains of is noted."""
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.add_init_script(REPORTS_VIOLATIONS)
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.goto(self.url)
+        return page
+
+    def submit(self, **parameters: Any) -> JobRow:
+        """A job of the stranger's, from elsewhere."""
+        with self.world.app.app_context(), transaction(is_read=False):
+            owner_id = self.world.stranger.id
+            job = submission.submit("sleep", parameters, trigger="api", owner_id=owner_id).job
+            commit()
+        return job
+
+
+@pytest.fixture(scope="module")
+def started(
+    app: Flask,
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    wait_until: Callable[..., Any],
+) -> Iterator[Processes]:
+    """All of them, for all tests: they take longer to start than the tests."""
+    processes = Processes(environment, tmp_path_factory.mktemp("site"))
+    for name in ("web", "relay", "worker"):
+        processes.start(name)
+    wait_until(lambda: is_well(processes), 60)
+    yield processes
+    for process in processes.started:
+        process.send_signal(signal.SIGTERM)
+    for process in processes.started:
+        processes.stop(process)
+
+
+@pytest.fixture
+def site(world: World, started: Processes) -> Site:
+    """All of them, and somebody who may sign in."""
+    give_passwords(world)
+    return Site(world, started)
+
+
+def is_well(processes: Processes) -> bool:
+    """Whether the web process answers, and nothing is missing."""
+    try:
+        return all(each["passed"] for each in httpx.get(f"{processes.base_url}/health-check").json()["results"])
+    except httpx.HTTPError:
+        return False
+
+
+expect.set_options(timeout=15_000)
+
+
+def tab_to(page: Page, words: str) -> None:
+    """Press Tab until a button that says this has the focus, which shows."""
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        if page.evaluate(FOCUSED).startswith(f"BUTTON {words}"):
+            assert page.evaluate(OUTLINE) != "none"
+            return
+    pytest.fail(f"the keyboard does not reach {words!r}")
+
+
+def sign_in(page: Page, site: Site) -> None:
+    """With the keyboard: the form has the focus."""
+    page.keyboard.type("stranger@example.com")
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url(site.url)
+
+
+def fraction(page: Page) -> float:
+    """How far the bar is."""
+    return float(page.locator("progress").first.evaluate("bar => bar.value"))
+
+
+def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(chromium: Browser, site: Site) -> None:
+    page = site.visit(chromium.new_context())
+    sign_in(page, site)
+
+    tab_to(page, "Start")
+    page.keyboard.press("Enter")
+    id_ = str(page.locator(".job").get_attribute("data-id"))
+    page.evaluate("window.stayed = true")
+    expect(page.locator(".job[data-state=running] .message")).to_contain_text("step")
+    seen = fraction(page)
+    page.wait_for_function("seen => document.querySelector('progress').value > seen", arg=seen)
+    another = site.submit(seconds=0)
+    expect(page.locator(f'[data-states~=succeeded] .job[data-id="{another.id}"]')).to_be_visible()
+    expect(page.locator("#said")).to_have_text(f"sleep {str(another.id)[-6:]}: Succeeded")
+    assert page.evaluate("window.stayed")  # all this without loading it again
+
+    tab_to(page, f"Cancel sleep {id_[-6:]}")
+    page.keyboard.press("Enter")
+    expect(page.locator(".job[data-state=canceled]")).to_be_visible()
+    tab_to(page, f"Try again sleep {id_[-6:]}")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{site.url}/*")
+    page.evaluate("window.stayed = true")
+    expect(page.locator("#job[data-state=running]")).to_be_visible()
+    page.wait_for_function("document.querySelectorAll('[data-list=lines] li').length > 3")
+    expect(page.locator("[data-list=attempts] tr")).to_have_count(1)
+    assert page.title().startswith(page.locator(".now .percent").inner_text())
+
+    tab_to(page, "Cancel")
+    page.keyboard.press("Enter")
+    expect(page.locator("#job[data-state=canceled]")).to_be_visible()
+    tab_to(page, "Sign out")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{site.url}/sign-in")
+    assert site.complaints == []
+
+
+def test_a_page_goes_on_when_the_server_comes_back(
+    chromium: Browser, site: Site, wait_until: Callable[..., Any]
+) -> None:
+    job = site.submit(seconds=8, steps=16)
+    page = site.visit(chromium.new_context())
+    sign_in(page, site)
+    expect(page.locator(".job[data-state=running]")).to_be_visible()
+    page.evaluate("window.stayed = true")
+    web, *_ = site.processes.started
+
+    site.processes.stop(web)
+    expect(page.locator("#lost")).to_be_visible()
+    site.processes.start("web")
+    wait_until(lambda: is_well(site.processes), 60)
+
+    expect(page.locator("#lost")).to_be_hidden()
+    expect(page.locator(f'[data-states~=succeeded] .job[data-id="{job.id}"]')).to_be_visible()
+    assert page.evaluate("window.stayed")
+    assert {complaint.rpartition(": ")[2] for complaint in site.complaints} <= {"net::ERR_CONNECTION_REFUSED"}
+
+
+def test_without_a_script_everything_works_but_slower(chromium: Browser, site: Site) -> None:
+    page = site.visit(chromium.new_context(java_script_enabled=False, viewport={"width": 360, "height": 700}))
+    page.fill("[name=email]", "stranger@example.com")
+    page.fill("[name=password]", PASSWORD)
+    page.click("main button")
+    page.wait_for_url(site.url)
+
+    page.click("text=Start")
+    page.wait_for_selector(".job[data-state=running] progress[value]")
+    first = page.inner_text(".job .message")
+    expect(page.locator(".job .message")).not_to_have_text(first)
+    page.click(".job button:has-text('Cancel')")
+
+    expect(page.locator(".job[data-state=canceled]")).to_be_visible()
+    assert page.locator("html").evaluate("page => page.scrollWidth") <= 360
+    assert site.complaints == []
