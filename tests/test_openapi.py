@@ -16,6 +16,7 @@ from app.jsonapi.operations import EXTENSION
 from app.openapi.document import UNDESCRIBED, build
 from app.routes import listed
 from tests.docs.sources import actions, unnamed
+from tests.hooks.calls import call, made, make
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
 from tests.world import EVENTS, JSONAPI, World, data, linkage, resource
 
@@ -205,7 +206,8 @@ def jobs_of(world: World, role: str) -> dict[str, list[str]]:
     parts = {
         f"job-{name}": [each["id"] for each in data(caller.get(f"{path}/{name}"))] for name in ("events", "artifacts")
     }
-    return {"jobs": [job["id"]], "job-kinds": ["sleep"], **parts}
+    hook = made(caller, "import-images", {"event": world.events["published"]})
+    return {"jobs": [job["id"]], "job-kinds": ["sleep"], "hooks": [hook["id"]], **parts}
 
 
 def paths_with_get(description: Json) -> list[str]:
@@ -270,6 +272,25 @@ def test_what_writes_answer_is_as_described(world: World, described: Described) 
 
     assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
     assert {answer.status_code for answer in answers} >= {200, 201, 400, 401, 403, 404, 409, 412, 413, 415, 422}
+
+
+def test_what_hooks_answer_is_as_described(world: World, described: Described) -> None:
+    hook, signed = make(world.owner, "sleep-once"), make(world.owner, signed=True)
+    answers = [
+        hook,
+        signed,
+        call(world.app, data(hook), {"steps": 2}, Idempotency_Key="one"),
+        call(world.app, data(hook), {"steps": 2}, Idempotency_Key="one"),
+        call(world.app, data(hook), {"seconds": -1}),
+        call(world.app, data(hook), b"x" * 70_000),
+        call(world.app, data(hook), b"x", Content_Type="text/plain"),
+        call(world.app, data(signed)),
+        world.owner.send("POST", f"/v1/hooks/{data(hook)['id']}/rotate"),
+        call(world.app, data(hook)),
+    ]
+
+    assert [answer.status_code for answer in answers] == [201, 201, 202, 202, 422, 413, 415, 401, 200, 404]
+    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
 
 
 def test_what_operations_answer_is_as_described(world: World, described: Described) -> None:

@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.openapi.document import build
+from tests.hooks.calls import made, path_of
 from tests.world import EVENTS, World
 
 CHECKS = [
@@ -27,7 +28,8 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-TAGS = ["auth", "description", "event-images", "events", "faq-types", "faqs", "health", "images", "operations", "users"]
+TAGS = ["auth", "description", "event-images", "events", "faq-types", "faqs", "health", "hooks", "images", "operations"]
+TAGS += ["users"]
 CALLERS = ("owner", "admin", "anonymous")
 SEED = 20260101
 EXAMPLES = 10
@@ -63,14 +65,16 @@ def test_made_up_requests_get_the_answers_that_are_described(world: World, tag: 
 
 def answers_well(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, world: World) -> None:
     """Ask for one operation, about things that are there, as people with different rights."""
+    hook = hook_of(world) if "hooks" in operation.tags else {}
 
     @seed(SEED)
     @repeatable
     @given(operation.as_strategy(generation_mode=mode), st.sampled_from(CALLERS), st.sampled_from(EVENTS))
     def ask(case: Case, caller: str, state: str) -> None:
-        ids = ids_of(world, state)
+        ids = ids_of(world, state) | hook
         if "id" in case.path_parameters:
-            case.path_parameters["id"] = ids[operation.tags[0].removesuffix("s")]
+            named = "token" if operation.label == "POST /v1/hooks/{id}" else operation.tags[0].removesuffix("s")
+            case.path_parameters["id"] = ids[named]
         case.body = about(case.body, ids)
         case.headers.pop("Authorization", None)
         if token := world.callers[caller].token:
@@ -91,6 +95,12 @@ def ids_of(world: World, state: str) -> dict[str, str]:
         "event-image": world.images[state],
     }
     return {name: str(id_) for name, id_ in {**ids, "user": world.owner.id}.items()}
+
+
+def hook_of(world: World) -> dict[str, str]:
+    """The id of a hook, and the token that stands in its place where it is called."""
+    hook = made(world.owner)
+    return {"hook": hook["id"], "token": path_of(hook).rpartition("/")[2]}
 
 
 def about(body: Any, ids: dict[str, str]) -> Any:

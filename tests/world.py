@@ -15,6 +15,8 @@ from app.events.models import Event, EventRole
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
 from app.gallery.models import EventImage
+from app.hooks.models import Hook
+from app.jobs.models import Artifact, Job, JobEvent
 from app.users import sign_ins
 from app.users.models import User
 
@@ -124,12 +126,35 @@ class World:
     types: dict[str, int]
     faqs: dict[str, int]
     images: dict[str, int]
+    _background: dict[str, str] | None = None
 
     def __getattr__(self, name: str) -> Caller:
         try:
             return self.callers[name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def background(self) -> dict[str, str]:
+        """A job of the owner's about his draft, what it said and made, and a hook: their ids by type, made once."""
+        if self._background is None:
+            event_id = self.events["draft"]
+            with self.app.app_context():
+                # It has ended, so that a stream of it ends too.
+                ended = {"state": "failed", "last_seq": 1, "finished_at": datetime.now(UTC)}
+                about = {"owner_id": self.owner.id, "event_id": event_id}
+                job = Job(kind="sleep", parameters={"seconds": 0}, trigger="api", **about, **ended)
+                db.session.add(job)
+                db.session.flush()
+                said = JobEvent(job_id=job.id, seq=1, state="failed", message="It could not.")
+                made = Artifact(
+                    job_id=job.id, name="made.json", media_type="application/json", size=2, sha256="", stored_as=""
+                )
+                hook = Hook(kind="sleep", parameters={}, **about)
+                rows = {"job": job, "job-event": said, "job-artifact": made, "hook": hook}
+                db.session.add_all(rows.values())
+                db.session.commit()
+                self._background = {name: str(row.id) for name, row in rows.items()}
+        return self._background
 
     def rows(self, model: type[Any]) -> int:
         """How many rows a table has."""

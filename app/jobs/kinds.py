@@ -62,7 +62,11 @@ class Kind:
 
     def check(self, parameters: Mapping[str, Any], pointer: str) -> None:
         """422 with a pointer for each parameter that does not fit the schema."""
-        if len(orjson.dumps(parameters)) > LARGEST_PARAMETERS:
+        try:
+            size = len(orjson.dumps(parameters))
+        except orjson.JSONEncodeError:
+            raise Unprocessable("A number has more than 64 bits.", pointer=pointer) from None
+        if size > LARGEST_PARAMETERS:
             raise Unprocessable(f"More than {LARGEST_PARAMETERS} bytes.", pointer=pointer)
         validator = Draft202012Validator(dict(self.parameters), format_checker=FormatChecker())
         # Of several that are missing, the library says each one's name in an error of its own, and of all unknown ones.

@@ -11,7 +11,7 @@ from werkzeug.routing import Rule
 from app.jsonapi.operations import OperationsView
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.view import View
-from app.openapi import filters, jobs, parameters, plain, resources, responses
+from app.openapi import filters, hooks, jobs, parameters, plain, resources, responses
 from app.openapi.answers import answers_of, shared_answers
 from app.openapi.bodies import bodies_of, operations_taken
 from app.openapi.json_schema import Json, component, reference
@@ -26,6 +26,7 @@ OTHERS = {
     "openapi.": plain.described_description,
     "uploads.": plain.described_image,
     "resize.": plain.described_image,
+    "v1.hook_receive": hooks.described_call,
     "v1.job_progress": jobs.described_progress,
     "v1.job_kind": jobs.described_kinds,
 }
@@ -134,7 +135,7 @@ def _operation(app: Flask, rule: Rule, method: str, permission: str) -> Json:
         "responses": dict(sorted(described["responses"].items())),
         "operationId": _operation_id(rule, method),
         "description": f"{described['description']}\n\n{words}" if "description" in described else words,
-        "security": ANYONE if permission == "anyone" else SIGNED_IN,
+        "security": ANYONE if permission.startswith("anyone") else SIGNED_IN,
     }
 
 

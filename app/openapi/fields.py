@@ -7,6 +7,7 @@ import marshmallow
 from marshmallow.validate import Length
 
 from app.events.schemas import MOST_DOCUMENT_LINKS, DocumentLinks
+from app.hooks.schemas import ShownOnce
 from app.jsonapi.resource_type import Attribute, Relation, ResourceType
 from app.jsonapi.schema import (
     EARLIEST_YEAR,
@@ -86,6 +87,11 @@ def _(field: Url) -> Json:
 @described.register
 def _(_field: MadeUrl) -> Json:
     return {"type": "string", "format": "uri"}
+
+
+@described.register
+def _(_field: ShownOnce) -> Json:
+    return {"type": "string"}
 
 
 @described.register

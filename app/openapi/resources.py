@@ -7,7 +7,7 @@ from app.errors import MEDIA_TYPE
 from app.jsonapi.relations import RelatedList, RelatedOne, RelationshipMany, RelationshipOne, RelationView
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.view import View
-from app.openapi import jobs
+from app.openapi import hooks, jobs
 from app.openapi.bodies import linkage_taken
 from app.openapi.json_schema import Json, component, reference
 from app.openapi.parameters import parameters_of
@@ -44,6 +44,7 @@ SUMMARIES: Mapping[type, Mapping[str, str]] = {
         "DELETE": "Take {relation} from one {type}",
     },
     **jobs.SUMMARIES,
+    **hooks.SUMMARIES,
     RelationshipOne: {
         "GET": "Read the id of the {relation} of one {type}",
         "PATCH": "Set the {relation} of one {type}",
@@ -105,8 +106,8 @@ def _body(view: type[View], method: str) -> Json | None:
 
 def _success(view: type[View], method: str) -> Json:
     name = component(view._data_layer.type)
-    if started := jobs.success(view, method):
-        return started
+    if own := jobs.success(view, method) or hooks.success(view):
+        return own
     if issubclass(view, RelationView):
         return {**_ok(_related(view), *TAGGED), **(_unchanged() if method == "GET" else {})}
     if method == "GET":

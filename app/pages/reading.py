@@ -42,7 +42,7 @@ MOST_LIVE = 50
 MOST_LINES = 200
 """Lines of a log that a page begins with."""
 MOST_CHANGED = 500
-"""Jobs that may have changed since a page was made, before it is made again."""
+"""Jobs whose changes are told at once; a page that has missed more is made again."""
 
 _jobs, _events, _users = Job.__table__, EVENT.table.alias("events"), User.__table__
 _lines, _attempts, _artifacts = JobEvent.__table__, Attempt.__table__, Artifact.__table__
@@ -259,4 +259,5 @@ def _changed(role: Role) -> Prepared:
     waiting = select(_jobs.c.id).where(_in((QUEUED,)), mine).order_by(_jobs.c.id.desc()).limit(MOST_LIVE)
     told = select(_lines.c.job_id).where(_lines.c.id > _SINCE)
     found = union(new, waiting.subquery().select(), told).subquery()
-    return Prepared(select(found.c.id).limit(literal_column(str(MOST_CHANGED), Integer)))
+    newest = select(found.c.id).order_by(found.c.id.desc())
+    return Prepared(newest.limit(literal_column(str(MOST_CHANGED), Integer)))

@@ -100,6 +100,7 @@ def whole(job: Listed, outcome: Outcome, viewer: Viewer) -> Shown:
     more = {name: value for name, value in error.items() if name not in ("code", "detail")}
     return {
         **listed(job, viewer),
+        "message": "" if error else job.message or "",  # an error says it again
         "tab": " ".join(filter(None, (_percent(job.progress) if job.state not in ENDED else "", STATES[job.state]))),
         "submitted_at": _iso(job.created_at),
         "started_at": _iso(job.started_at),

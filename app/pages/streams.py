@@ -133,7 +133,7 @@ class _ListStream(_Live):
         read_at = marker()
         with self._reading():
             rows = self._changed()
-        if len(rows) >= reading.MOST_CHANGED:
+        if len(rows) >= reading.MOST_CHANGED and read_at - self.since > MARGIN_MS:  # not of a page just made
             self.is_over = True
             return RELOAD
         self.since = read_at

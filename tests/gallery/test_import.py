@@ -16,8 +16,7 @@ from app.database import commit, transaction
 from app.errors import Errors, NotFound, Unavailable, Unprocessable
 from app.gallery import inbox, intake, tasks
 from app.images.headers import MOST_BYTES
-from app.images.picture import TooCostly
-from app.images.pixels import Size, make_variants
+from app.images.pixels import make_variants
 from app.jobs import lifecycle, running, submission
 from app.jobs.models import Job, JobEvent
 from app.jobs.records import JobRow
@@ -177,16 +176,6 @@ def test_a_huge_image_is_made_to_fit(gallery: Gallery) -> None:
 
     (image,) = gallery.images()
     assert (image["attributes"]["width"], image["attributes"]["height"]) == (4096, 50)
-
-
-def test_an_image_that_is_hard_to_write_is_not_too_costly(gallery: Gallery) -> None:
-    noise = pyvips.Image.gaussnoise(3300, 3300, sigma=20, mean=128).cast("uchar")
-    content = encode(noise.bandjoin([noise, noise]).copy(interpretation="srgb"), "webp", effort=0)
-    gallery.leave("noise.webp", content)
-    with pytest.raises(TooCostly):
-        make_variants(content, [Size("large", 4096, 4096, format="webp")])  # within what small variants may take
-
-    assert counts(gallery.fill()) == (1, 0, 0)
 
 
 # Each once

@@ -1,8 +1,5 @@
 """/v1/jobs: started, found again, watched, canceled and retried, by whom it may be."""
 
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -402,38 +399,30 @@ def test_head_of_a_stream_is_its_headers(world: World, ended: Any) -> None:
     assert (response.status_code, response.mimetype, response.data) == (200, "text/event-stream", b"")
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Somebody to watch while somebody works."""
-    with ThreadPoolExecutor(4) as executor:
-        yield executor
-
-
-def test_a_stream_follows_a_job_from_the_queue_to_its_end(
-    world: World, threads: ThreadPoolExecutor, wait_until: Callable[..., Any]
-) -> None:
+def test_a_stream_follows_a_job_from_the_queue_to_its_end(world: World) -> None:
     job = data(start(world.stranger, seconds=0.3, steps=3))
-    watched = threads.submit(stream, world.stranger, job, "application/json")
-    wait_until(lambda: any("jobs-listener" in thread.name for thread in threading.enumerate()))
+    parts = stream(world.stranger, job, "application/json").iter_encoded()
+    begun = next(parts) + next(parts)
 
     run(world.app, job)
 
-    told = elements(watched.result(10))
+    told = orjson.loads(begun + b"".join(parts))
     assert (told[0]["seq"], told[0]["state"]) == (0, "queued")
     assert [each["seq"] for each in told] == list(range(len(told)))
     assert told[-1]["state"] == "succeeded"
     assert len(told) - 1 == read(world.app, UUID(job["id"])).last_seq
 
 
-def test_a_stream_ends_when_a_waiting_job_is_canceled(world: World, threads: ThreadPoolExecutor) -> None:
+def test_a_stream_ends_when_a_waiting_job_is_canceled(world: World) -> None:
     job = data(start(world.stranger))
-    watched = threads.submit(stream, world.stranger, job, "application/x-ndjson")
+    parts = stream(world.stranger, job, "application/x-ndjson").iter_encoded()
+    begun = orjson.loads(next(parts))
 
     with world.app.app_context(), transaction(is_read=False):
         lifecycle.cancel(UUID(job["id"]))
         commit()
 
-    assert elements(watched.result(10))[-1]["state"] == "canceled"
+    assert (begun["state"], [orjson.loads(part)["state"] for part in parts]) == ("queued", ["canceled"])
 
 
 def test_a_job_asked_for_by_a_command_has_no_owner(world: World) -> None:

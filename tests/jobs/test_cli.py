@@ -11,7 +11,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ import psycopg
 import pytest
 from click.testing import Result
 from flask import Flask
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from app.database import commit, transaction
+from app.database import commit, notified, transaction
 from app.jobs import lifecycle, running, submission
 from app.jobs.cli import jobs_cli
-from app.jobs.models import Job
 from app.jobs.records import JobRow
 from app.processes.nodes import JOBS_QUEUE
 from app.processes.orphans import dying_with_parent
@@ -197,15 +197,15 @@ def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line_and_exit_status_2(world: World, arguments: list[str], complaint: str) -> None:
-    result = run(world.app, *arguments)
+def test_a_mistake_is_one_line_and_exit_status_2(app: Flask, arguments: list[str], complaint: str) -> None:
+    result = run(app, *arguments)
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("Error: ")
     assert complaint in result.stderr
     assert result.stderr.count("\n") == 1
     assert len(result.stderr) < 400
-    assert world.rows(Job) == 0
+    assert printed(app, "list") == []
 
 
 def test_a_job_about_an_event_needs_the_event(world: World) -> None:
@@ -356,18 +356,27 @@ def meanwhile(act: Callable[[], None]) -> Iterator[None]:
     assert failures == []
 
 
-def follows(app: Flask) -> bool:
-    """Whether somebody listens."""
-    with psycopg.connect(app.config["DATABASE_URL"].replace("+psycopg", "")) as connection:
-        asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'open-event-follow'"
-        return connection.execute(asked).fetchone() != (0,)
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that returns once the command in this process knows how the job is, and waits for news."""
+    begun = threading.Event()
+
+    def waiting(connection: Connection, seconds: float) -> list[str]:
+        begun.set()
+        return notified(connection, seconds)
+
+    def wait() -> None:
+        assert begun.wait(15)
+
+    monkeypatch.setattr("app.jobs.following.notified", waiting)
+    return wait
 
 
-def test_programs_watch_what_a_stream_has(world: World, wait_until: WaitUntil) -> None:
+def test_programs_watch_what_a_stream_has(world: World, waits: Callable[[], None]) -> None:
     job = begin(world.app, submit(world.app))
 
     def go_on() -> None:
-        wait_until(lambda: follows(world.app))
+        waits()
         tell(world.app, lifecycle.report, job, 0.25, "a quarter")
         tell(world.app, lifecycle.succeed, job, {})
 
@@ -378,7 +387,7 @@ def test_programs_watch_what_a_stream_has(world: World, wait_until: WaitUntil) -
     streamed = world.admin.send("GET", f"/v1/jobs/{job.id}/progress", **headers).get_data(as_text=True)
     elements = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0
-    assert elements[-2:] == [json.loads(line) for line in streamed.splitlines()][-2:]
+    assert elements == [json.loads(line) for line in streamed.splitlines()]
     assert {"seq": 2, "fraction": 0.25, "message": "a quarter", "state": "running"}.items() <= elements[-2].items()
 
 
@@ -396,14 +405,14 @@ def database_away(app: Flask) -> Iterator[None]:
 
 
 def test_watch_waits_for_a_database_that_restarts(
-    app: Flask, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    app: Flask, waits: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = begin(app, submit(app))
     asked = threading.Event()
     monkeypatch.setattr("app.jobs.following.sleep", lambda _seconds: asked.set())
 
     def restart() -> None:
-        wait_until(lambda: follows(app))
+        waits()
         with database_away(app):
             assert asked.wait(15)
         tell(app, lifecycle.succeed, job, {})
@@ -416,14 +425,14 @@ def test_watch_waits_for_a_database_that_restarts(
 
 
 def test_watch_gives_a_database_up_that_stays_away(
-    app: Flask, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    app: Flask, waits: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = begin(app, submit(app))
     monkeypatch.setattr("app.jobs.following.PATIENCE", 0.5)
     given_up = threading.Event()
 
     def stay_away() -> None:
-        wait_until(lambda: follows(app))
+        waits()
         with database_away(app):
             assert given_up.wait(30)
 
@@ -464,25 +473,27 @@ def lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
 
 
 def test_the_exit_status_of_submit_tells_how_it_ended(
-    processes: Processes, environment: dict[str, str], app: Flask
+    processes: Processes, environment: dict[str, str], app: Flask, wait_until: WaitUntil
 ) -> None:
-    sleep = ("submit", "sleep", "--watch", "--param")
-    missing = ("submit", "resize-image", "--watch", "--json", "--param", "image=uploads/none.png")
-    with ExitStack() as stack:
-        commands = [(*sleep, "seconds=0.1"), missing, (*sleep, "seconds=600")]
-        started = [stack.enter_context(command(environment, *arguments)) for arguments in commands]
-        for arguments in (["relay"], ["worker", JOBS_QUEUE]):
-            processes.start(*arguments)
+    missing = ["submit", "resize-image", "--param", "image=uploads/none.png", "--watch", "--json"]
+    long = ["submit", "sleep", "--param", "seconds=600", "--watch"]
+    short = ["submit", "sleep", "--param", "seconds=0.1", "--watch"]
+    with command(environment, *missing) as failing, command(environment, *long) as ending:
+        processes.start("relay")
+        processes.start("worker", JOBS_QUEUE)
 
-        job_id, *_ = lines_until(started[2], "0.00 running")
+        good = run(app, *short)
+        assert ending.stdout is not None
+        job_id = next(ending.stdout).strip()
+        wait_until(lambda: read(app, UUID(job_id)).state == "running", 60)
         run(app, "cancel", job_id)
-        (good, bad, ended) = [process.communicate(timeout=90) for process in started]
+        bad, canceled = (process.communicate(timeout=60) for process in (failing, ending))
 
-    assert [process.returncode for process in started] == [0, 1, 3]
-    assert [stdout.splitlines()[-1] for stdout, _ in (good, ended)] == ["1.00 succeeded", "0.00 canceled"]
+    assert (good.exit_code, failing.returncode, ending.returncode) == (0, 1, 3)
+    assert [text.splitlines()[-1] for text in (good.stdout, canceled[0])] == ["1.00 succeeded", "0.00 canceled"]
     job, *elements = [json.loads(line) for line in bad[0].splitlines()]
     assert (job["state"], elements[-1]["state"]) == ("queued", "failed")
-    assert {stderr for _, stderr in (good, bad, ended)} <= {"", "no worker has taken it up yet\n"}
+    assert {good.stderr, bad[1], canceled[1]} <= {"", "no worker has taken it up yet\n"}
 
 
 def test_whoever_stops_watching_leaves_the_job_running(environment: dict[str, str], app: Flask) -> None:

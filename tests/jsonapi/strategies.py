@@ -92,7 +92,8 @@ class Wire:
 
     def __init__(self, world: World) -> None:
         self.types = list(TYPES.values())
-        self.ids = {
+        self.ids: dict[str, list[Any]] = {
+            **{name: [id_] for name, id_ in world.background().items()},
             "event": [*world.events.values()],
             "faq": [*world.faqs.values()],
             "faq-type": [*world.types.values()],

@@ -74,7 +74,8 @@ FILL = """
     SELECT md5(n::text)::uuid, CASE n % 1000 WHEN 1 THEN 'sleep-once' ELSE 'sleep' END, '{{}}',
            CASE n % 10000 WHEN 0 THEN 'queued' WHEN 50 THEN 'failed' ELSE 'succeeded' END, 'api',
            CASE n % 100 WHEN 0 THEN {busy} ELSE n END, CASE n % 100 WHEN 0 THEN {busy} ELSE n END,
-           md5(CASE n % 100 WHEN 0 THEN {busy} ELSE n % 2000 + 1 END::text)::uuid, decode(md5(n::text), 'hex'), CASE n % 10000 WHEN 0 THEN NULL ELSE now() END
+           md5(CASE n % 100 WHEN 0 THEN {busy} ELSE n % 2000 + 1 END::text)::uuid, decode(md5(n::text), 'hex'),
+           CASE n % 10000 WHEN 0 THEN NULL ELSE now() END
     FROM generate_series(1, {rows}) n;
     INSERT INTO job_attempts (job_id, number, worker) SELECT id, 1, 'w' FROM jobs;
     INSERT INTO job_events (id, job_id, seq, state)

@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from app.database import commit, transaction
-from app.jobs import submission
+from app.jobs import lifecycle, submission
 from app.jobs.records import JobRow
 from tests.conftest import Processes
 from tests.pages.browser import PASSWORD, give_passwords
@@ -31,6 +32,8 @@ addEventListener("securitypolicyviolation", (event) => console.error(`refused: $
 FOCUSED = "[document.activeElement.tagName, document.activeElement.textContent.trim()].join(' ')"
 OUTLINE = "getComputedStyle(document.activeElement).outlineStyle"
 MOST_TABS = 40
+LEASE = timedelta(minutes=5)
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,22 @@ class Site:
             job = submission.submit("sleep", parameters, trigger="api", owner_id=owner_id).job
             commit()
         return job
+
+    def begin(self) -> JobRow:
+        """A job that no worker is at, whatever the relay says: it has begun before it was committed."""
+        with self.world.app.app_context(), transaction(is_read=False):
+            owner_id = self.world.stranger.id
+            job = submission.submit("sleep", {"seconds": 1}, trigger="api", owner_id=owner_id).job
+            claimed = lifecycle.claim(job.id, "tests", LEASE)
+            commit()
+        assert claimed is not None
+        return claimed
+
+    def report(self, job: JobRow, message: str) -> None:
+        """What its worker says."""
+        with self.world.app.app_context(), transaction(is_read=False):
+            lifecycle.report(job, None, message)
+            commit()
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +155,9 @@ def fraction(page: Page) -> float:
     return float(page.locator("progress").first.evaluate("bar => bar.value"))
 
 
-def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(chromium: Browser, site: Site) -> None:
+def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(
+    chromium: Browser, site: Site, wait_until: Callable[..., Any]
+) -> None:
     page = site.visit(chromium.new_context())
     sign_in(page, site)
 
@@ -145,8 +166,9 @@ def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(chromium:
     id_ = str(page.locator(".job").get_attribute("data-id"))
     page.evaluate("window.stayed = true")
     expect(page.locator(".job[data-state=running] .message")).to_contain_text("step")
+    wait_until(lambda: fraction(page) > 0)
     seen = fraction(page)
-    page.wait_for_function("seen => document.querySelector('progress').value > seen", arg=seen)
+    wait_until(lambda: fraction(page) > seen)
     another = site.submit(seconds=0)
     expect(page.locator(f'[data-states~=succeeded] .job[data-id="{another.id}"]')).to_be_visible()
     expect(page.locator("#said")).to_have_text(f"sleep {str(another.id)[-6:]}: Succeeded")
@@ -160,7 +182,7 @@ def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(chromium:
     page.wait_for_url(f"{site.url}/*")
     page.evaluate("window.stayed = true")
     expect(page.locator("#job[data-state=running]")).to_be_visible()
-    page.wait_for_function("document.querySelectorAll('[data-list=lines] li').length > 3")
+    expect(page.locator("[data-list=lines] li").nth(3)).to_be_visible()
     expect(page.locator("[data-list=attempts] tr")).to_have_count(1)
     assert page.title().startswith(page.locator(".now .percent").inner_text())
 
@@ -176,7 +198,7 @@ def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(chromium:
 def test_a_page_goes_on_when_the_server_comes_back(
     chromium: Browser, site: Site, wait_until: Callable[..., Any]
 ) -> None:
-    job = site.submit(seconds=8, steps=16)
+    job = site.submit(seconds=5, steps=10)
     page = site.visit(chromium.new_context())
     sign_in(page, site)
     expect(page.locator(".job[data-state=running]")).to_be_visible()
@@ -194,6 +216,22 @@ def test_a_page_goes_on_when_the_server_comes_back(
     assert {complaint.rpartition(": ")[2] for complaint in site.complaints} <= {"net::ERR_CONNECTION_REFUSED"}
 
 
+def test_what_comes_over_the_stream_is_text(chromium: Browser, site: Site) -> None:
+    job = site.begin()
+    page = site.visit(chromium.new_context())
+    sign_in(page, site)
+    expect(page.locator(".job[data-state=running]")).to_be_visible()
+
+    site.report(job, MARKUP)
+    expect(page.locator(".job .message")).to_have_text(MARKUP)
+    page.goto(f"{site.url}/{job.id}")
+    site.report(job, f"{MARKUP} again")
+    expect(page.locator(".log .text").first).to_have_text(f"{MARKUP} again")
+
+    assert page.locator("img, main script").count() == 0
+    assert site.complaints == []
+
+
 def test_without_a_script_everything_works_but_slower(chromium: Browser, site: Site) -> None:
     page = site.visit(chromium.new_context(java_script_enabled=False, viewport={"width": 360, "height": 700}))
     page.fill("[name=email]", "stranger@example.com")
@@ -201,7 +239,7 @@ def test_without_a_script_everything_works_but_slower(chromium: Browser, site: S
     page.click("main button")
     page.wait_for_url(site.url)
 
-    page.click("text=Start")
+    page.click(".watch button")
     page.wait_for_selector(".job[data-state=running] progress[value]")
     first = page.inner_text(".job .message")
     expect(page.locator(".job .message")).not_to_have_text(first)

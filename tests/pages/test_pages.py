@@ -17,7 +17,7 @@ import config
 from app import database, embedded, errors, throttle
 from app.database import commit, transaction
 from app.extensions import db, limiter
-from app.jobs import lifecycle, running, submission
+from app.jobs import lifecycle, running, submission, watching
 from app.jobs.models import Job
 from app.jobs.records import JobRow
 from app.pages import cookies, reading, streams
@@ -620,15 +620,25 @@ def test_every_page_and_error_is_protected(people: World, browser: Browser) -> N
     assert pages[10].headers["Allow"]
 
 
-def test_the_database_away_is_a_page(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_inside_is_a_page_without_a_word_of_it(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("not for people")
 
-    monkeypatch.setattr(reading, "listed", fail)
-    response = browser.get("/jobs")
+    monkeypatch.setattr(reading, "job", fail)
+    response = browser.get(f"/jobs/{NOBODY}")
 
     assert (response.status_code, response.mimetype) == (500, "text/html")
     assert "not for people" not in response.text
+    assert_protected(response)
+
+
+def test_too_many_who_watch_are_told_on_a_page(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "MOST_WATCHERS", 0)
+
+    response = browser.get("/jobs/stream")
+
+    assert (response.status_code, response.mimetype) == (503, "text/html")
+    assert response.headers["Retry-After"] == "5"
     assert_protected(response)
 
 

@@ -13,19 +13,24 @@ INCLUDES = {
     "faqs": "event.owner,faq-type",
     "faq-types": "event,faqs",
     "event-images": "event",
+    "jobs": "owner,event,retry-of,events,artifacts",
+    "hooks": "owner,event",
     "users": "events.faqs",
 }
 
 KEPT: dict[str, list[TestResponse]] = {}
 
 
-def rows(world: World) -> dict[str, int]:
-    """A row of every type that the owner sees, by the plural of its type."""
+def rows(world: World) -> dict[str, int | str]:
+    """A row of every type with a list that the owner sees, by the plural of its type."""
+    background = world.background()
     return {
         "events": world.events["draft"],
         "faqs": world.faqs["draft"],
         "faq-types": world.types["draft"],
         "event-images": world.images["draft"],
+        "jobs": background["job"],
+        "hooks": background["hook"],
         "users": world.owner.id,
     }
 
