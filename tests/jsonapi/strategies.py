@@ -98,6 +98,7 @@ class Wire:
             "faq": [*world.faqs.values()],
             "faq-type": [*world.types.values()],
             "event-image": [*world.images.values()],
+            "hook": [*world.hooks.values()],
             "user": [caller.id for caller in world.callers.values() if caller.id],
         }
         self.identifiers = [*world.identifiers.values()]

@@ -18,7 +18,7 @@ def ways_in(world: World) -> Iterator[str]:
     events = [world.events[name] for name in ("draft", "private", "trashed", "published")]
     includes = "owner,organizers,coorganizers,faqs.faq-type,faq-types,images.event"
     yield from ("/v1/users", "/v1/users?sort=email", "/v1/faq-types?include=event", "/v1/events/upcoming")
-    for kind in ("events", "faqs", "faq-types", "event-images"):
+    for kind in ("events", "faqs", "faq-types", "event-images", "hooks"):
         yield f"/v1/{kind}"
         yield f"/v1/{kind}?sort=id&page[size]=1"
     yield f"/v1/events?include={includes}"
@@ -48,6 +48,7 @@ def ways_in(world: World) -> Iterator[str]:
         yield f"/v1/faqs/{world.faqs[name]}?include=event.owner"
         yield f"/v1/faq-types/{world.types[name]}/event"
         yield f"/v1/event-images/{world.images[name]}?include=event"
+        yield f"/v1/hooks/{world.hooks[name]}?include=event"
     yield f"/v1/users/{world.owner.id}"
     yield f"/v1/users/{world.owner.id}/events?sort=name"
 
