@@ -16,7 +16,6 @@ from app.extensions import db
 from app.faqs.models import Faq, FaqType
 from app.gallery.models import EventImage
 from app.hooks.models import Hook
-from app.hooks.models import Hook
 from app.jobs.models import Artifact, Job, JobEvent
 from app.users import sign_ins
 from app.users.models import User
@@ -127,7 +126,6 @@ class World:
     types: dict[str, int]
     faqs: dict[str, int]
     images: dict[str, int]
-    hooks: dict[str, int]
     _background: dict[str, str] | None = None
 
     def __getattr__(self, name: str) -> Caller:
@@ -189,7 +187,6 @@ def world(app: Flask) -> Iterator[World]:
         }
         db.session.add_all(faqs.values())
         images = {name: _image(name, event) for name, event in events.items()}
-        hooks = {name: _hook(event) for name, event in events.items()}
         db.session.flush()
         callers = {"anonymous": Caller(client)}
         for name, user in people.items():
@@ -202,7 +199,6 @@ def world(app: Flask) -> Iterator[World]:
             {name: each.id for name, each in types.items()},
             {name: each.id for name, each in faqs.items()},
             {name: each.id for name, each in images.items()},
-            {name: each.id for name, each in hooks.items()},
         )
         db.session.commit()
     return made
@@ -252,13 +248,6 @@ def _image(name: str, event: Event) -> EventImage:
     )
     db.session.add(image)
     return image
-
-
-def _hook(event: Event) -> Hook:
-    parameters = {"event": event.id}
-    hook = Hook(kind="import-images", parameters=parameters, owner_id=event.owner_id, event_id=event.id)
-    db.session.add(hook)
-    return hook
 
 
 def _team(event: Event, people: dict[str, User]) -> None:

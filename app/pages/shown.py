@@ -41,7 +41,7 @@ STATES = {
 }
 TRIGGERS = {
     "api": "through the API",
-    "page": "on this page",
+    "page": "in a browser",
     "hook": "through a hook",
     "signal": "by a change",
     "cli": "on the command line",

@@ -16,7 +16,7 @@ from app.jsonapi.filters import OPERATORS
 from app.jsonapi.operations import EXTENSION
 from app.jsonapi.query import LIST, PAGED_LINKAGE
 from app.jsonapi.resource_type import TYPES, Attribute, Relation, ResourceType
-from app.jsonapi.schema import Choice, Flag, Instant, Number, Text, Url, Whole, Zone
+from app.jsonapi.schema import Choice, Flag, Instant, Number, Object, Text, Url, Whole, Zone
 from app.users.schemas import Email
 from tests.world import JSONAPI, World
 
@@ -68,6 +68,8 @@ def spelled(name: str) -> Strategy:
 
 def value_of(declared: marshmallow.fields.Field[Any]) -> Strategy:
     """What a field takes."""
+    if declared.name == "kind":
+        return st.sampled_from(["sleep", "sleep-once", "sleep-single-flight"])
     for kind, made in VALUES.items():
         if isinstance(declared, kind):
             return made(declared)
@@ -83,6 +85,7 @@ VALUES: dict[type[Any], Callable[[Any], Strategy]] = {
     Flag: lambda _: st.sampled_from([True, False, "true", "false"]),
     Whole: lambda _: st.integers(-(2**31) + 1, 2**31 - 1),
     Number: lambda declared: st.floats(declared.low, declared.high),
+    Object: lambda _: st.sampled_from([{"seconds": 0}, {"seconds": 0.5, "steps": 2}]),
     Instant: lambda _: st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat()),
 }
 
@@ -98,7 +101,6 @@ class Wire:
             "faq": [*world.faqs.values()],
             "faq-type": [*world.types.values()],
             "event-image": [*world.images.values()],
-            "hook": [*world.hooks.values()],
             "user": [caller.id for caller in world.callers.values() if caller.id],
         }
         self.identifiers = [*world.identifiers.values()]
@@ -133,7 +135,12 @@ class Wire:
     def relationships(self, type_: ResourceType, *, complete: bool) -> Strategy:
         """Relationships of a type; `complete` ones hold all that are required."""
         required = [each for each in type_.relations.values() if complete and each.field.required]
-        some = st.lists(st.sampled_from([*type_.relations.values()]), max_size=1 if complete else 2)
+        writable = [each for each in type_.relations.values() if not each.field.dump_only]
+        anyone = st.sampled_from([*type_.relations.values()])
+        one = mostly(st.sampled_from(writable), anyone) if writable else anyone
+        some = (
+            often(st.lists(one, max_size=1 if complete else 2), []) if writable else mostly(st.just([]), st.lists(one))
+        )
         return some.flatmap(
             lambda chosen: st.fixed_dictionaries(
                 {each.key: mostly(st.fixed_dictionaries({"data": self.linkage(each)})) for each in (*required, *chosen)}
@@ -288,7 +295,9 @@ class Wire:
         """A document to any resource route that takes one."""
         writable = ("POST", "PATCH", "DELETE")
         routes = [(rule, method) for rule, methods in self.routes if _named(rule) for method in methods]
-        return st.sampled_from([each for each in routes if each[1] in writable]).flatmap(self._writing)
+        every = [each for each in routes if each[1] in writable]
+        open_ones = [each for each in every if not _is_read_only(each[0])]
+        return mostly(st.sampled_from(open_ones), st.sampled_from(every)).flatmap(self._writing)
 
     def _writing(self, route: tuple[str, str]) -> Strategy:
         rule, method = route
@@ -413,6 +422,12 @@ def _field_name(type_: ResourceType) -> Strategy:
     return st.sampled_from([*type_.attributes, *type_.relations, "id", "password_hash", "owner_id"]).flatmap(
         lambda name: st.sampled_from([name, name.replace("_", "-")])
     )
+
+
+def _is_read_only(rule: str) -> bool:
+    """Whether a relationship is only ever changed from the other side."""
+    named = _named(rule)
+    return named is not None and named[1] is not None and named[1].field.dump_only
 
 
 def _attributes(draw: Any, required: Iterable[Attribute], known: list[Attribute]) -> dict[str, Any]:

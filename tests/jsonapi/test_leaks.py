@@ -48,7 +48,6 @@ def ways_in(world: World) -> Iterator[str]:
         yield f"/v1/faqs/{world.faqs[name]}?include=event.owner"
         yield f"/v1/faq-types/{world.types[name]}/event"
         yield f"/v1/event-images/{world.images[name]}?include=event"
-        yield f"/v1/hooks/{world.hooks[name]}?include=event"
     yield f"/v1/users/{world.owner.id}"
     yield f"/v1/users/{world.owner.id}/events?sort=name"
 

@@ -3,6 +3,7 @@
 import re
 from functools import cache
 from html import unescape
+from html.parser import HTMLParser
 from typing import Any
 
 from flask import Flask
@@ -85,3 +86,20 @@ def rows(response: TestResponse) -> list[tuple[str, str]]:
     """The jobs of a list: the id and the state of each."""
     found: list[Any] = re.findall(r'data-id="([^"]+)" data-state="([^"]+)"', response.text)
     return [(id_, state) for id_, state in found]
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes, as a browser reads it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """One of them."""
+        self.found.append((tag, dict(attrs)))
+
+    def values(self, name: str) -> list[str]:
+        """What this attribute says, wherever it is."""
+        return [attributes[name] or "" for _, attributes in self.found if name in attributes]

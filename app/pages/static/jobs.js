@@ -62,7 +62,7 @@ function keepingFocus(root, change) {
   const focused = root.contains(document.activeElement) ? document.activeElement : null;
   change();
   if (!focused) return;
-  if (focused.isConnected && focused.checkVisibility()) focused.focus({ preventScroll: true });
+  if (focused.getClientRects().length) focused.focus({ preventScroll: true });
   else root.querySelector(":is(a[href], form:not([hidden]) button)")?.focus({ preventScroll: true });
 }
 
