@@ -108,7 +108,7 @@ def _renderer(log_format: str) -> Processor:
     if log_format == "json":
         return structlog.processors.JSONRenderer(lambda line, **more: orjson.dumps(line, **more).decode())
     return structlog.dev.ConsoleRenderer(
-        colors=sys.stdout.isatty(),
+        colors=sys.stdout is not None and sys.stdout.isatty(),
         pad_event_to=0,
         exception_formatter=structlog.dev.plain_traceback,
     )

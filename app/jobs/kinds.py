@@ -53,7 +53,7 @@ class Kind:
     about_event: bool = False
     """Its parameter `event` is the id of an event: the job belongs to it, and the team of the event may start it."""
     may: Predicate = signed_in
-    """Who may start it with which parameters, besides what `about_event` says."""
+    """Who may start it with which parameters, besides what `about_event` says; those of a hook may be incomplete."""
     on: tuple[str, ...] = ()
     """What changes start it: `event.created`, `event.updated:name,state`."""
     ordered: Callable[[Change], Mapping[str, Any] | None] = field(default=lambda change: {"event": change.event_id})

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from app.database import commit, transaction
 from app.jobs import lifecycle, submission
 from app.jobs.records import JobRow
+from app.processes.nodes import JOBS_QUEUE
 from tests.conftest import Processes
 from tests.pages.browser import PASSWORD, give_passwords
 from tests.world import World
@@ -98,8 +99,9 @@ class Site:
 def started(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """All of them, for all tests: they take longer to start than the tests, and do so beside the browser."""
     processes = Processes(environment, tmp_path_factory.mktemp("site"))
-    for name in ("web", "relay", "worker"):
-        processes.start(name)
+    processes.start("web")
+    processes.start("relay")
+    processes.start("worker", JOBS_QUEUE)
     yield processes
     for process in processes.started:
         process.send_signal(signal.SIGTERM)
