@@ -25,7 +25,7 @@ PAUSE = 0.3
 PLACE_SECONDS = 2.0
 """How old the place in the queue may be, which the jobs before it change."""
 
-RETRY_MS = 2000
+RETRY_MS = 1000
 """After which a browser comes again when the connection is lost."""
 
 MARGIN_MS = 30_000

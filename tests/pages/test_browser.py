@@ -245,6 +245,6 @@ def test_without_a_script_everything_works_but_slower(chromium: Browser, site: S
     page.wait_for_selector(".job[data-state=running] progress[value]", timeout=60_000)
     page.click(".job button:has-text('Cancel')")
 
-    expect(page.locator(".job[data-state=canceled]")).to_be_visible()
+    expect(page.locator(".job:is([data-state=canceling], [data-state=canceled])")).to_be_visible()
     assert page.locator("html").evaluate("page => page.scrollWidth") <= 360
     assert site.complaints == []
