@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from app.images.headers import MOST_BYTES
 from app.images.tasks import resize_image
 from app.jobs import lifecycle, submission
 from app.jobs.context import Canceled, LeaseLost, Running
+from app.jobs.records import JobRow
 from app.storage import Storage
 from tests.conftest import Processes
 from tests.images import pictures
@@ -331,7 +333,11 @@ def test_whoever_is_told_to_end_sets_no_url(
         serving(PHOTO)(connection)
 
     show(world.owner, event, f"{receivers(behave=behave).url}/a.jpg")
-    running = Running(jobs(app)[0], tmp_path)
+    with app.app_context(), transaction(is_read=False):
+        job = lifecycle.claim(jobs(app)[0].id, "tests", timedelta(minutes=1))
+        commit()
+    assert job is not None
+    running = Running(job, tmp_path)
 
     with app.app_context(), pytest.raises(why):
         resize_image(running)
@@ -342,7 +348,12 @@ def test_whoever_is_told_to_end_sets_no_url(
 
 def test_progress_is_told(app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[float | None, str | None]] = []
-    monkeypatch.setattr(lifecycle, "report", lambda _job, fraction, message, _level: told.append((fraction, message)))
+
+    def report(job: JobRow, fraction: float | None, message: str | None, _level: str) -> JobRow:
+        told.append((fraction, message))
+        return job
+
+    monkeypatch.setattr(lifecycle, "report", report)
     monkeypatch.setattr("app.jobs.context.REPORTS_A_SECOND", 1_000_000)
 
     show(world.owner, world.events["published"], kept(storage))

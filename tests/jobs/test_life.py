@@ -15,6 +15,7 @@ from flask import Flask
 import config
 from app import embedded
 from app.database import commit, transaction
+from app.extensions import db
 from app.factory import create_app
 from app.jobs import lifecycle, submission
 from app.jobs.models import Attempt, Job, JobEvent
@@ -42,6 +43,7 @@ class Workshop:
         self.app = create_app(config.read(self.environment))
         self.log = directory / "output"
         self.stack = stack
+        stack.callback(self.disconnect)
         stack.enter_context(process(self.environment, self.log, "relay", "2"))
         self.worker = stack.enter_context(process(self.environment, self.log, "worker"))
 
@@ -55,6 +57,11 @@ class Workshop:
     def job(self, job_id: UUID) -> JobRow:
         """The job as it is now."""
         return read(self.app, job_id)
+
+    def disconnect(self) -> None:
+        """Close what this process has opened."""
+        with self.app.app_context():
+            db.engine.dispose()
 
     def revive(self) -> None:
         """What a supervisor does when the worker has ended."""
