@@ -29,7 +29,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 TAGS = ["auth", "description", "event-images", "events", "faq-types", "faqs", "health", "hooks", "images", "operations"]
-TAGS += ["users"]
+TAGS += ["job-artifacts", "job-events", "job-kinds", "jobs", "users"]
 CALLERS = ("owner", "admin", "anonymous")
 SEED = 20260101
 EXAMPLES = 10
@@ -94,7 +94,8 @@ def ids_of(world: World, state: str) -> dict[str, str]:
         "faq": world.faqs[state],
         "event-image": world.images[state],
     }
-    return {name: str(id_) for name, id_ in {**ids, "user": world.owner.id}.items()}
+    others = {**world.background(), "job-kind": "sleep", "user": world.owner.id}
+    return {name: str(id_) for name, id_ in {**ids, **others}.items()}
 
 
 def hook_of(world: World) -> dict[str, str]:

@@ -147,7 +147,12 @@ class World:
                 db.session.flush()
                 said = JobEvent(job_id=job.id, seq=1, state="failed", message="It could not.")
                 made = Artifact(
-                    job_id=job.id, name="made.json", media_type="application/json", size=2, sha256="", stored_as=""
+                    job_id=job.id,
+                    name="made.json",
+                    media_type="application/json",
+                    size=2,
+                    sha256="",
+                    stored_as="jobs/gone/made.json",
                 )
                 hook = Hook(kind="sleep", parameters={}, **about)
                 rows = {"job": job, "job-event": said, "job-artifact": made, "hook": hook}

@@ -101,7 +101,7 @@ def described_kinds(view: Any) -> Json:
     refused = (errors.BadRequest, errors.NotAcceptable, errors.PreconditionFailed, errors.NotFound)
     return {
         "summary": "List what can run" if is_list else "Read one kind of job",
-        "tags": ["jobs"],
+        "tags": ["job-kinds"],
         "parameters": [reference("IfNoneMatch", "parameters")],
         "responses": {
             **answered(HTTPStatus.OK, "The answer.", schema, "ETag", "Vary"),
