@@ -188,7 +188,7 @@ class Storage:
 
     def public_name(self, url: str) -> str | None:
         """The name when anybody's URL leads to a public file of ours: to be read from here, not fetched."""
-        base, separator, name = url.partition("/files/")
+        base, separator, name = re.split("[?#]", url, maxsplit=1)[0].partition("/files/")
         return name if separator and base == self.public_url and _PUBLIC_NAME.fullmatch(name) else None
 
 

@@ -120,6 +120,20 @@ def test_an_event_that_cannot_be_is_refused(world: World, event: Any) -> None:
     assert pointers(response) == {"/data/attributes/parameters/event"}
 
 
+def test_who_has_left_the_team_gets_nothing_of_what_he_asked_for_before(world: World) -> None:
+    job = data(order(world.coorganizer, world.events["draft"]))
+    team = f"/v1/events/{world.events['draft']}/relationships/coorganizers"
+    left = world.owner.send("DELETE", team, {"data": [{"type": "user", "id": str(world.coorganizer.id)}]})
+    assert left.status_code == 200
+
+    with world.app.app_context():
+        running.run(UUID(job["id"]), "tests")
+
+    attributes = data(world.coorganizer.get(f"/v1/jobs/{job['id']}"))["attributes"]
+    assert (attributes["state"], attributes["error"]["code"]) == ("failed", "forbidden")
+    assert data(world.coorganizer.get(f"/v1/jobs/{job['id']}/artifacts")) == []
+
+
 def test_an_event_deleted_meanwhile_ends_the_job(world: World) -> None:
     job = data(order(world.owner, world.events["draft"]))
     world.owner.delete(f"/v1/events/{world.events['draft']}")

@@ -89,7 +89,11 @@ def _refreshed(running: Running, pictured: Pictured, id_: int) -> dict[str, Any]
     image = next(filter(None, originals), None)
     urls: dict[str, str | None] = dict.fromkeys(size.name for size in pictured.sizes)
     if image is not None:
-        urls |= _made(running, _read(running, image), pictured.sizes)
+        try:
+            urls |= _made(running, _read(running, image), pictured.sizes)
+        except JobFailed:
+            pictured.write(id_, originals, urls)  # none, rather than those of the picture before
+            raise
     running.check()
     if not pictured.write(id_, originals, urls):
         # Who changed it has asked for another run.

@@ -42,6 +42,8 @@ class Running:
         self.work_dir = work_dir
         self.ends: type[Exception] | None = None
         """Why the attempt must end, once it must."""
+        self.unsaid: str | None = None
+        """What was said too soon after something else to be kept; at the end it is."""
         self._told_to_end = threading.Event()
         self._reported_at = 0.0
 
@@ -55,8 +57,10 @@ class Running:
         self.check()
         now = time.monotonic()
         if now - self._reported_at < 1 / REPORTS_A_SECOND and level == "info":
+            self.unsaid = message or self.unsaid
             return
         self._reported_at = now
+        self.unsaid = None
         kept = fraction if fraction is None else min(max(fraction, 0.0), 1.0)
         with transaction(is_read=False):
             if lifecycle.report(self.job, kept, message, level) is None:

@@ -180,9 +180,9 @@ def report(job: JobRow, fraction: float | None, message: str | None, level: str 
     return _moved(_report, {**_fence(job), "new_progress": fraction, "new_message": message, "new_level": level})
 
 
-def succeed(job: JobRow, result: Mapping[str, Any] | None) -> JobRow | None:
-    """End an attempt well; None when the job is no longer this attempt's."""
-    return _ended(job, SUCCEEDED, outcome=SUCCEEDED, progress=1.0, result=result)
+def succeed(job: JobRow, result: Mapping[str, Any] | None, message: str | None = None) -> JobRow | None:
+    """End an attempt well, perhaps with a last word; None when the job is no longer this attempt's."""
+    return _ended(job, SUCCEEDED, outcome=SUCCEEDED, progress=1.0, result=result, message=message)
 
 
 def fail(job: JobRow, code: str, detail: str, **more: Any) -> JobRow | None:

@@ -3,16 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, exists, false, literal, select, true
+from sqlalchemy import BigInteger, ColumnElement, FromClause, bindparam, exists, false, literal, select, true
 
+from app.database import Prepared
 from app.errors import Forbidden, NotFound
 from app.events.resources import EVENT
 from app.events.team import TEAM, has_role
 from app.jobs.kinds import Kind
 from app.jobs.models import Job
+from app.jobs.records import JobRow
 from app.jsonapi import statements
 from app.jsonapi.permissions import Access, Permissions, Scope, signed_in
-from app.jsonapi.viewer import VIEWER_ID, Role
+from app.jsonapi.viewer import VIEWER_ID, Role, Viewer
+from app.users.models import User
+
+_users = User.__table__
+_known = Prepared(
+    select(_users.c.is_admin, _users.c.is_super_admin).where(
+        _users.c.id == bindparam("id", type_=BigInteger), _users.c.deleted_at.is_(None), _users.c.is_blocked.is_(False)
+    )
+)
 
 
 def own(scope: Scope, jobs: FromClause) -> ColumnElement[bool]:
@@ -38,6 +48,24 @@ def require_start(kind: Kind, parameters: Mapping[str, Any], access: Access, poi
         _require_team(parameters["event"], access, pointer and f"{pointer}/event")
     if not kind.may(access.viewer, parameters):
         raise Forbidden("You may not start this.", pointer=pointer)
+
+
+def may_still(kind: Kind, job: JobRow) -> bool:
+    """Whether whoever asked for a job may start it now, when it begins: he may have left the team since.
+
+    What a change or an operator has started asks for nobody's rights.
+    """
+    if job.owner_id is None or job.trigger in ("signal", "cli"):
+        return True
+    for is_admin, is_super_admin in _known.rows({"id": job.owner_id}):
+        viewer = Viewer(job.owner_id, is_admin or is_super_admin, is_super_admin)
+        try:
+            # With the trash: of an event that has been deleted the kind itself has something to say.
+            require_start(kind, job.parameters, Access(viewer, Scope(viewer.role, trashed=True)), None)
+        except (Forbidden, NotFound):
+            return False
+        return True
+    return False
 
 
 def _require_team(event_id: int, access: Access, pointer: str | None) -> None:

@@ -23,6 +23,7 @@ from app.jobs import lifecycle, sweep
 from app.jobs.context import Canceled, Interrupted, JobFailed, LeaseLost, Running
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELING
+from app.jobs.permissions import may_still
 from app.jobs.records import JobRow
 from app.processes.orphans import kill_descendants
 from app.storage import StorageError
@@ -53,7 +54,15 @@ def run(job_id: UUID, worker: str) -> None:
         if kind is None:
             _end(job, lambda: lifecycle.fail(job, "unknown-kind", "This server does not know this kind of job."))
             return
+        if not _may_begin(job, kind):
+            _end(job, lambda: lifecycle.fail(job, "forbidden", "Its owner may not start this any more."))
+            return
         _attempt(job, kind)
+
+
+def _may_begin(job: JobRow, kind: Kind) -> bool:
+    with transaction(is_read=True):
+        return may_still(kind, job)
 
 
 def _attempt(job: JobRow, kind: Kind) -> None:
@@ -94,7 +103,7 @@ def _outcome(running: Running, kind: Kind) -> End:
         log.exception("job failed")
         detail = f"This is our fault ({type(error).__name__}); the log has more."
         return partial(lifecycle.fail, job, "failed", detail)
-    return partial(lifecycle.succeed, job, result)
+    return partial(lifecycle.succeed, job, result, running.unsaid)
 
 
 def _too_late() -> None:

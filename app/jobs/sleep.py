@@ -1,5 +1,6 @@
 """Kinds that do nothing for a while, to look at and to test with; not in production."""
 
+from datetime import timedelta
 from typing import Any
 
 from app.jobs.context import Running
@@ -15,10 +16,14 @@ PARAMETERS: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+TIME_LIMIT = timedelta(hours=2)
 
-@job_kind("sleep", parameters=PARAMETERS, in_production=False, dedupe="none")
-@job_kind("sleep-once", parameters=PARAMETERS, in_production=False, dedupe="once")
-@job_kind("sleep-single-flight", parameters=PARAMETERS, in_production=False, dedupe="single-flight")
+
+@job_kind("sleep", parameters=PARAMETERS, in_production=False, time_limit=TIME_LIMIT, dedupe="none")
+@job_kind("sleep-once", parameters=PARAMETERS, in_production=False, time_limit=TIME_LIMIT, dedupe="once")
+@job_kind(
+    "sleep-single-flight", parameters=PARAMETERS, in_production=False, time_limit=TIME_LIMIT, dedupe="single-flight"
+)
 def sleep(running: Running) -> dict[str, Any]:
     """Sleep, and say how far it is after each step."""
     seconds, steps = running.parameters["seconds"], running.parameters.get("steps", 10)

@@ -15,7 +15,7 @@ from app.processes.nodes import JOBS_QUEUE
 from app.redis_client import connect
 from app.storage import current_storage
 
-OVERLOOKED = timedelta(seconds=60)
+OVERLOOKED = timedelta(seconds=15)
 """A job that nobody has taken up for this long may have been lost on the way."""
 
 BATCH = 100
