@@ -301,7 +301,10 @@ def test_a_private_file_has_no_url(directory: Storage, name: str) -> None:
         (f"{PUBLIC_URL}/files/inbox/1/a.jpg", None),
         (f"{PUBLIC_URL}/files/uploads/private/a.jpg", None),
         (f"{PUBLIC_URL}/files/images/../jobs/a.jpg", None),
-        (f"{PUBLIC_URL}/files/images/a.jpg?b", None),
+        (f"{PUBLIC_URL}/files/images/a.jpg?b", "images/a.jpg"),  # the same file, whatever follows
+        (f"{PUBLIC_URL}/files/images/a.jpg#b", "images/a.jpg"),
+        (f"{PUBLIC_URL}?/files/images/a.jpg", None),
+        (f"{PUBLIC_URL}/files/jobs/1/a.jpg?/files/images/a.jpg", None),
         (f"{PUBLIC_URL}/v1/files/images/a.jpg", None),
         ("https://elsewhere.example.com/files/images/a.jpg", None),
         (f"{PUBLIC_URL}.example.com/files/images/a.jpg", None),
