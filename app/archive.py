@@ -17,24 +17,17 @@ from app.events.calendar import to_icalendar
 from app.events.permissions import coorganizer
 from app.events.resources import EVENT, EventData
 from app.jobs.context import JobFailed, Running
-from app.jobs.kinds import job_kind
+from app.jobs.kinds import EVENT_ALONE, job_kind
 from app.jobs.resources import accepted, submitted
 from app.jsonapi.idempotency import answered_once
 from app.jsonapi.permissions import Predicate, Scope
 from app.jsonapi.plan import Item, plan_for
 from app.jsonapi.query import LINKAGE
 from app.jsonapi.reading import JSONAPI
-from app.jsonapi.resource_type import BIGGEST_ID, TYPES, ResourceType
+from app.jsonapi.resource_type import TYPES, ResourceType
 from app.jsonapi.view import View
 from app.jsonapi.viewer import Role, signed_in_viewer
 from app.storage import Stored, current_storage
-
-PARAMETERS: dict[str, Any] = {
-    "type": "object",
-    "properties": {"event": {"type": "integer", "minimum": 1, "maximum": BIGGEST_ID}},
-    "required": ["event"],
-    "additionalProperties": False,
-}
 
 PARTS = ("faq-type", "faq", "event-image")
 """The types whose resources belong to an event."""
@@ -49,7 +42,7 @@ WHOLE = Scope(Role.ADMIN)
 log = structlog.get_logger(__name__)
 
 
-@job_kind("event-archive", parameters=PARAMETERS, dedupe="single-flight", about_event=True)
+@job_kind("event-archive", parameters=EVENT_ALONE, dedupe="single-flight", about_event=True)
 def archive(running: Running) -> dict[str, Any]:
     """Put an event, its FAQs and their types, its calendar and its images into one zip."""
     running.progress(0.0, "reading the event")

@@ -194,7 +194,7 @@ class Relay:
             yield
         except DATABASE_ERRORS:
             raise
-        except Exception:
+        except Exception:  # whatever it is, it must not end the thread that does this work
             log.exception("relay cannot do its other work", what=what)
 
 

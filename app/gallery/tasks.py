@@ -12,16 +12,9 @@ from app.errors import NotFound, Unavailable, Unprocessable
 from app.gallery import inbox, intake
 from app.images.picture import Refused
 from app.jobs.context import JobFailed, Running
-from app.jobs.kinds import job_kind
-from app.jsonapi.resource_type import BIGGEST_ID
+from app.jobs.kinds import EVENT_ALONE, job_kind
 from app.storage import Stored
 
-PARAMETERS: dict[str, Any] = {
-    "type": "object",
-    "properties": {"event": {"type": "integer", "minimum": 1, "maximum": BIGGEST_ID}},
-    "required": ["event"],
-    "additionalProperties": False,
-}
 POINTER = "/data/attributes/parameters/event"
 
 MOST_IMAGES = 1000
@@ -60,7 +53,7 @@ def listing(parameters: Mapping[str, Any]) -> str:
 
 @job_kind(
     "import-images",
-    parameters=PARAMETERS,
+    parameters=EVENT_ALONE,
     dedupe="once",
     about_event=True,
     inputs=listing,

@@ -12,6 +12,7 @@ from app.errors import Unprocessable, raise_all
 from app.jobs.context import Running
 from app.jsonapi.body import escaped
 from app.jsonapi.permissions import Predicate, signed_in
+from app.jsonapi.resource_type import BIGGEST_ID
 
 Dedupe = Literal["once", "single-flight", "none"]
 
@@ -31,6 +32,15 @@ LARGEST_PARAMETERS = 65_536
 """Bytes of the parameters as JSON."""
 LONGEST_WORDS = 200
 """Characters of what is said of one of them, which may quote what somebody sent as long as he liked."""
+
+
+EVENT_ALONE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"event": {"type": "integer", "minimum": 1, "maximum": BIGGEST_ID}},
+    "required": ["event"],
+    "additionalProperties": False,
+}
+"""Parameters of a kind that is told its event and nothing else."""
 
 
 @dataclass(frozen=True)
