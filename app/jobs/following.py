@@ -8,14 +8,14 @@ from uuid import UUID
 
 import psycopg
 from flask import current_app
-from sqlalchemy import BigInteger, Connection, Uuid, bindparam, select
+from sqlalchemy import Connection, Uuid, bindparam, select
 from sqlalchemy.exc import DBAPIError
 
 from app.database import Prepared, listen, listener, notified, transaction
 from app.errors import NotFound
 from app.jobs.lifecycle import CHANNEL
-from app.jobs.models import ENDED, Job, JobEvent
-from app.jobs.progress import Element
+from app.jobs.models import ENDED, Job
+from app.jobs.progress import Element, elements_after
 from app.jsonapi.resource_type import TYPES
 
 POLL_SECONDS = 1.0
@@ -27,12 +27,6 @@ PATIENCE = 60.0
 PAUSE = 0.5
 
 _ID = bindparam("job_id", type_=Uuid)
-_events = JobEvent.__table__
-_after = Prepared(
-    select(*(_events.c[name] for name in Element._fields))
-    .where(_events.c.job_id == _ID, _events.c.seq > bindparam("seq", type_=BigInteger))
-    .order_by(_events.c.seq)
-)
 
 
 class News(NamedTuple):
@@ -91,7 +85,7 @@ class _Following:
                 raise NotFound("The job has just gone away.")
             ((state, last_seq, ahead),) = found
             seq = max(last_seq - 1, 0) if self.known is None else self.known.seq
-            elements = [Element(*row) for row in _after.rows({"job_id": self.job_id, "seq": seq})]
+            elements = elements_after(self.job_id, seq)
         said = elements or [self.known or Element(0, None, None, state)]
         self.known = said[-1]
         return [News(element, ahead) for element in said]

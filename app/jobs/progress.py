@@ -56,6 +56,11 @@ class Element(NamedTuple):
     level: str = "info"
 
 
+def elements_after(job_id: UUID, seq: int) -> list[Element]:
+    """What a job has said after this event, at most BATCH elements of it."""
+    return [Element(*row) for row in _after.rows({"job_id": job_id, "seq": seq})]
+
+
 @dataclass(frozen=True)
 class Format:
     """How elements are written: before the first, between two, after the last, and while there is nothing to say."""
@@ -263,4 +268,4 @@ class _Progress(Stream):
 
     def _read(self, seq: int) -> list[Element]:
         with self._reading():
-            return [Element(*row) for row in _after.rows({"job_id": self.watched.job_id, "seq": seq})]
+            return elements_after(self.watched.job_id, seq)
