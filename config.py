@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+ROOT = Path(__file__).resolve().parent
+
 ENVIRONMENTS = ("development", "testing", "production")
 
 
@@ -121,6 +123,21 @@ def _address(text: str) -> str:
     return text
 
 
+def _directory(text: str) -> Path | None:
+    if not text:
+        return None
+    path = ROOT / Path(text).expanduser()
+    if not path.is_dir():
+        raise ValueError("must name a directory that is there")
+    return path
+
+
+def _file_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError("must be the name of a file, of letters, digits, dots, dashes and underscores")
+    return text
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
 
@@ -217,6 +234,27 @@ SETTINGS = (
     Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _whole(2, 200)),
     Setting("JOB_LEASE_SECONDS", "60", "a job whose worker is silent for so long gets another one", _whole(1, 3600)),
     Setting("MAX_UPLOAD_MB", "20", "MiB an image may have that is sent to us; all other bodies: 1", _whole(1, 20)),
+    Setting(
+        "JOB_PROGRAMS_DIR",
+        "",
+        "directory, seen from the checkout, of programs that run as jobs of the kinds program:NAME",
+        _directory,
+    ),
+    Setting("OVERVIEW_PROGRAM", "process-docset", "program that makes what /overview shows", _file_name),
+    Setting(
+        "OVERVIEW_SERVERS",
+        "",
+        "comma-separated servers /overview may be asked for; empty: any, development only",
+        _words,
+    ),
+    Setting("PROCESSOR_URL", "", "base of the processing API that treatments are sent to; empty: none", _base_url),
+    Setting(
+        "PROCESSOR_POLL_SECONDS", "60", "silence after which the processor is asked how far it is", _whole(1, 3600)
+    ),
+    Setting(
+        "PROCESSOR_CANCEL_GRACE_SECONDS", "30", "how long the processor has to say that it canceled", _whole(1, 3600)
+    ),
+    Setting("PROCESSOR_REQUIRE_SIGNATURE", "0", "1: callbacks of the processor must be signed", _flag),
     Setting("RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _flag),
     Setting("RETENTION_DAYS", "30", "how long finished outbox entries and ended sign-ins are kept", _whole(1, 3650)),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
@@ -242,7 +280,7 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:
-    var_dir = Path(__file__).resolve().parent / values["VAR_DIR"]
+    var_dir = ROOT / values["VAR_DIR"]
     values["VAR_DIR"] = var_dir
     host = f"[{values['HOST']}]" if ":" in values["HOST"] else values["HOST"]
     values["PUBLIC_URL"] = values["PUBLIC_URL"] or f"http://{host}:{values['PORT']}"

@@ -5,6 +5,7 @@ The JSON:API layer says itself what it wrote; what the ORM writes is seen when i
 
 from collections.abc import Collection
 from typing import Any, ClassVar
+from uuid import UUID
 
 from blinker import NamedSignal
 from flask import current_app
@@ -20,7 +21,7 @@ class Announced:
     """The column that names the event a row belongs to."""
 
 
-def announce(signal: NamedSignal, *, verb: str, id: int, event_id: int | None, changed: Collection[str]) -> None:
+def announce(signal: NamedSignal, *, verb: str, id: int | UUID, event_id: int | None, changed: Collection[str]) -> None:
     """Send one change; for what no row shows, like the members of a team."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to a sender (Flask, "Sending Signals")
     signal.send(app, verb=verb, id=id, event_id=event_id, changed=frozenset(changed))

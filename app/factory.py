@@ -28,6 +28,8 @@ from app.pages import routes as pages
 from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
+from app.processors import models as _pm
+from app.treatments import models as _tm
 
 RESOURCES = (users, events, faqs, gallery, jobs, archive, hooks)
 CONSUMERS = (_user_tasks, _event_tasks, _job_tasks)

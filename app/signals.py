@@ -23,6 +23,9 @@ faq_type_changed = signals.signal("faq-type-changed")
 faq_changed = signals.signal("faq-changed")
 """A FAQ of the event `event_id` was created, changed, deleted or restored."""
 
+treatment_changed = signals.signal("treatment-changed")
+"""A treatment was created, changed, deleted or restored; `id` is a UUID, `event_id` is None."""
+
 NOUNS = {"user": user_changed, "event": event_changed, "faq-type": faq_type_changed, "faq": faq_changed}
 """What each signal is about, as topics name it: `event.updated`."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, and_
 
+from app.errors import Unprocessable
 from app.jobs.kinds import Kind
 from app.jobs.permissions import own, require_start
 from app.jobs.submission import PARAMETERS
@@ -46,6 +47,8 @@ PERMISSIONS = Permissions(
 
 def require_fixing(kind: Kind, parameters: Mapping[str, Any], access: Access) -> None:
     """422 for fixed parameters that no body can complete, 403 or 404 for those that the caller may not start."""
+    for name in kind.secrets & parameters.keys():
+        raise Unprocessable("A secret comes with each call: it is not kept here.", pointer=f"{PARAMETERS}/{name}")
     schema = {name: rule for name, rule in kind.parameters.items() if name in OF_WHAT_IS_THERE}
     replace(kind, parameters=schema).check(parameters, PARAMETERS)
     require_start(kind, parameters, access, PARAMETERS)

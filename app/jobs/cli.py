@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from app.database import commit, connection, transaction
 from app.errors import ApiError, Errors, NotFound
-from app.jobs import arguments, flat, lifecycle, submission
+from app.jobs import arguments, consequences, flat, lifecycle, submission
 from app.jobs.following import follow
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELED, ENDED, FAILED, LIVE, QUEUED, STATES, SUCCEEDED
@@ -161,7 +161,7 @@ def cancel(*, name: str, as_json: bool) -> None:
     """Ask a job to end."""
     with transaction(is_read=False):
         job_id = _job_id(name)
-        is_asked = lifecycle.cancel(job_id) is not None
+        is_asked = consequences.cancel(job_id) is not None
         job = flat.job(job_id)
         commit()
     if job["state"] in ENDED and not is_asked:
@@ -182,11 +182,18 @@ def retry(*, name: str, watches: bool, as_json: bool) -> None:
         old = flat.job(_job_id(name))
         if old["state"] in LIVE:
             raise Refused(f"the job has not ended: it is {old['state']}")
-        owner_id = None if old["owner"] is None else int(old["owner"])
-        more = {"owner_id": owner_id, "retry_of_id": UUID(old["id"])}
-        job = _submitted(old["kind"], old["parameters"], trigger="retry", **more)
+        job = _tried_again(UUID(old["id"]))
         commit()
     _answer(job, as_json=as_json, watches=watches)
+
+
+def _tried_again(job_id: UUID) -> Item:
+    old = lifecycle.locked(job_id)
+    if old is None:
+        raise Refused("the job has just gone away")
+    if (own := consequences.again(old)) is not None:
+        return flat.job(own.id)
+    return _submitted(old.kind, old.parameters, trigger="retry", owner_id=old.owner_id, retry_of_id=old.id)
 
 
 def _job_id(name: str) -> UUID:

@@ -2,12 +2,15 @@
 
 import threading
 import time
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 from app.database import commit, transaction
 from app.jobs import artifacts, lifecycle
 from app.jobs.records import JobRow
+from app.sealing import opened
 
 REPORTS_A_SECOND = 2
 """Stored events of one attempt; what is said more often is not kept."""
@@ -26,12 +29,21 @@ class Interrupted(Exception):
 
 
 class JobFailed(Exception):
-    """The job cannot be done; what it says is shown to its owner."""
+    """The job cannot be done; what it says is shown to its owner, with whatever `more` there is to say."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, **more: Any) -> None:
         self.code = code
         self.detail = detail
+        self.more = more
         super().__init__(detail)
+
+
+class Elsewhere(Exception):
+    """The work goes on at another machine; `note` writes down where, in the transaction that frees the worker."""
+
+    def __init__(self, note: Callable[[JobRow], None]) -> None:
+        self.note = note
+        super().__init__()
 
 
 class Running:
@@ -47,10 +59,10 @@ class Running:
         self._told_to_end = threading.Event()
         self._reported_at = 0.0
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, Any]:
-        """As they were checked when the job was submitted."""
-        return self.job.parameters
+        """As they were checked when the job was submitted, with the secrets among them."""
+        return {**self.job.parameters, **opened(self.job.sealed)}
 
     def progress(self, fraction: float | None = None, message: str | None = None, *, level: str = "info") -> None:
         """Say how far it is, 0 to 1, and what it does; raises as `check` does."""

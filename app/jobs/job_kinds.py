@@ -61,9 +61,11 @@ def _printed(kind: Kind) -> Item:
     attributes = {
         "title": kind.title,
         "parameters": kind.parameters,
+        "runner": kind.runner,
         "dedupe": kind.dedupe,
         "time-limit": kind.time_limit.total_seconds(),
         "max-attempts": kind.max_attempts,
+        "concurrency": kind.concurrency,
         "started-by": list(kind.on),
     }
     return {"type": TYPE, "id": kind.name, "attributes": attributes, "links": {"self": f"{URL}/{kind.name}"}}

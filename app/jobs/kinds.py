@@ -1,20 +1,22 @@
 """What can run: every kind of job is declared once, in code."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 from jsonschema import Draft202012Validator, FormatChecker
 
 from app.errors import Unprocessable, raise_all
 from app.jobs.context import Running
+from app.jobs.records import JobRow
 from app.jsonapi.body import escaped
 from app.jsonapi.permissions import Predicate, signed_in
 from app.jsonapi.resource_type import BIGGEST_ID
 
 Dedupe = Literal["once", "single-flight", "none"]
+Runner = Literal["function", "executable", "external"]
 
 
 class Change(NamedTuple):
@@ -54,9 +56,17 @@ class Kind:
     name: str
     run: Run
     parameters: Mapping[str, Any]
+    """A JSON Schema (2020-12); what it calls `writeOnly` is a secret: kept sealed, shown nowhere, gone at the end."""
     title: str = ""
+    runner: Runner = "function"
     dedupe: Dedupe = "none"
     time_limit: timedelta = timedelta(minutes=10)
+    grace: timedelta = timedelta(0)
+    """What its function needs to end by itself at the time limit; then its worker is killed."""
+    concurrency: int | None = None
+    """How many of it run at once, whichever workers there are; None for as many as there are slots."""
+    largest_parameters: int = LARGEST_PARAMETERS
+    """Bytes of the parameters as JSON."""
     max_attempts: int = 3
     inputs: Callable[[Mapping[str, Any]], str] = field(default=lambda _parameters: "")
     """A digest of what the job will read besides its parameters: other data, another job."""
@@ -69,6 +79,18 @@ class Kind:
     ordered: Callable[[Change], Mapping[str, Any] | None] = field(default=lambda change: {"event": change.event_id})
     """The parameters of the job that a change starts; None for no job."""
     in_production: bool = True
+    ended: Callable[[JobRow], None] = field(default=lambda _job: None)
+    """Told, in the transaction that ends it, of each job that has ended."""
+    asked_to_end: Callable[[JobRow], None] = field(default=lambda _job: None)
+    """Told, in the same way, of each job that somebody works on and somebody cancels."""
+    again: Callable[[JobRow], JobRow] | None = None
+    """What trying again means, where it means more than another job with the same parameters."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The names of its secret parameters."""
+        properties = self.parameters.get("properties", {})
+        return frozenset(name for name, schema in properties.items() if schema is not True and schema.get("writeOnly"))
 
     def check(self, parameters: Mapping[str, Any], pointer: str) -> None:
         """422 with a pointer for each parameter that does not fit the schema."""
@@ -76,8 +98,8 @@ class Kind:
             size = len(orjson.dumps(parameters))
         except orjson.JSONEncodeError:
             raise Unprocessable("A number has more than 64 bits.", pointer=pointer) from None
-        if size > LARGEST_PARAMETERS:
-            raise Unprocessable(f"More than {LARGEST_PARAMETERS} bytes.", pointer=pointer)
+        if size > self.largest_parameters:
+            raise Unprocessable(f"More than {self.largest_parameters} bytes.", pointer=pointer)
         validator = Draft202012Validator(dict(self.parameters), format_checker=FormatChecker())
         # Of several that are missing, the library says each one's name in an error of its own, and of all unknown ones.
         faults = dict.fromkeys(fault for error in validator.iter_errors(parameters) for fault in _faults(error))
@@ -99,7 +121,47 @@ def _faults(error: Any) -> Iterator[tuple[str, str]]:
         yield base, str(error.message)
 
 
-KINDS: dict[str, Kind] = {}
+class Source(Protocol):
+    """Where kinds come from that are not declared in code."""
+
+    def find(self, name: str) -> Kind | None:
+        """The kind of this name, as it is now."""
+
+    def names(self) -> Iterator[str]:
+        """Of all its kinds."""
+
+
+class Kinds(MutableMapping[str, Kind]):
+    """All kinds by name: those that are declared, and what the sources have at this moment."""
+
+    def __init__(self) -> None:
+        self.declared: dict[str, Kind] = {}
+        self.sources: list[Source] = []
+
+    def __getitem__(self, name: str) -> Kind:
+        if name in self.declared:
+            return self.declared[name]
+        for source in self.sources:
+            if (found := source.find(name)) is not None:
+                return found
+        raise KeyError(name)
+
+    def __setitem__(self, name: str, kind: Kind) -> None:
+        self.declared[name] = kind
+
+    def __delitem__(self, name: str) -> None:
+        del self.declared[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.declared
+        for source in self.sources:
+            yield from source.names()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+KINDS = Kinds()
 
 
 def job_kind(name: str, *, parameters: Mapping[str, Any], **options: Any) -> Callable[[Run], Run]:

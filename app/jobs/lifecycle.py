@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Double,
     Interval,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Uuid,
     and_,
     bindparam,
+    case,
     cast,
     func,
     insert,
@@ -96,6 +98,7 @@ _outcome = {
     "error": _parameter("error", JSONB(none_as_null=True)),
     "finished_at": func.now(),
     "lease_until": null(),
+    "sealed": null(),
 }
 
 _claim = _moving(
@@ -118,7 +121,8 @@ _report = _moving(
 )
 _finish = _moving(_held, _outcome)
 _cancel_queued = _moving(
-    and_(_jobs.c.id == _ID, _jobs.c.state == QUEUED), {"state": CANCELED, "finished_at": func.now()}
+    and_(_jobs.c.id == _ID, _jobs.c.state == QUEUED),
+    {"state": CANCELED, "finished_at": func.now(), "sealed": null()},
 )
 _cancel_held = _moving(and_(_jobs.c.id == _ID, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))), {"state": CANCELING})
 _requeue = _moving(
@@ -132,6 +136,27 @@ _requeue = _moving(
         "message": func.coalesce(_MESSAGE, _jobs.c.message),
     },
 )
+_wait = _moving(
+    and_(_MINE, _jobs.c.state.in_((RUNNING, CANCELING))),
+    {
+        "state": case((_jobs.c.state == RUNNING, WAITING), else_=_jobs.c.state),  # who cancels it goes on doing so
+        "lease_until": null(),
+        "heartbeat_at": null(),
+        "message": func.coalesce(_MESSAGE, _jobs.c.message),
+    },
+)
+_heard = _moving(
+    and_(_MINE, _jobs.c.state.in_((WAITING, FINALIZING, CANCELING))),
+    {
+        "state": case(
+            (and_(_jobs.c.state == WAITING, bindparam("finalizing", type_=Boolean)), FINALIZING), else_=_jobs.c.state
+        ),
+        "progress": func.greatest(_jobs.c.progress, _parameter("progress", Double)),
+        "message": func.coalesce(_MESSAGE, _jobs.c.message),
+        "heartbeat_at": func.now(),
+    },
+)
+_locked = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID).with_for_update())
 _beat = Prepared(
     update(Job).where(_held).values(heartbeat_at=func.now(), lease_until=func.now() + _LEASE).returning(_jobs.c.state)
 )
@@ -146,6 +171,17 @@ _end = Prepared(
     update(Attempt)
     .where(_attempts.c.job_id == _ID, _attempts.c.number == bindparam("attempt", type_=BigInteger))
     .values(ended_at=func.now(), outcome=_parameter("outcome", Text))
+)
+_kind = Prepared(select(_jobs.c.kind).where(_jobs.c.id == _ID))
+_lock = Prepared(select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("kind", type_=Text), 0))))
+_at_work = Prepared(
+    select(func.count()).select_from(Job).where(_jobs.c.kind == bindparam("kind", type_=Text), _jobs.c.state.in_(HELD))
+)
+_next = Prepared(
+    select(*_jobs.c)
+    .where(_jobs.c.kind == bindparam("kind", type_=Text), _jobs.c.state == QUEUED)
+    .order_by(_jobs.c.queued_at, _jobs.c.id)
+    .limit(1)
 )
 _expired = Prepared(
     select(*_jobs.c)
@@ -162,6 +198,46 @@ def claim(job_id: UUID, worker: str, lease: timedelta) -> JobRow | None:
     if job is not None:
         _begin.run({"id": job_id, "attempt": job.attempt, "worker": worker})
     return job
+
+
+def kind_of(job_id: UUID) -> str | None:
+    """The kind of a job."""
+    return next((kind for (kind,) in _kind.rows({"id": job_id})), None)
+
+
+def has_room(kind: str, concurrency: int) -> bool:
+    """Whether fewer jobs of a kind than that are at work; until this transaction ends, no other learns so."""
+    _lock.run({"kind": kind})
+    return at_work(kind) < concurrency
+
+
+def at_work(kind: str) -> int:
+    """How many jobs of a kind are neither queued nor ended."""
+    ((count,),) = _at_work.rows({"kind": kind})
+    return int(count)
+
+
+def next_of(kind: str) -> JobRow | None:
+    """The job of a kind that has been queued for longest."""
+    return next((JobRow(*row) for row in _next.rows({"kind": kind})), None)
+
+
+def locked(job_id: UUID) -> JobRow | None:
+    """A job that nobody else moves until this transaction ends."""
+    return next((JobRow(*row) for row in _locked.rows({"id": job_id})), None)
+
+
+def wait(job: JobRow, message: str | None = None) -> JobRow | None:
+    """Free the worker: the work goes on elsewhere; None when the job is no longer this attempt's."""
+    return _moved(_wait, {**_fence(job), "new_message": message})
+
+
+def hear(
+    job: JobRow, message: str | None, *, fraction: float | None = None, level: str = "info", finalizing: bool = False
+) -> JobRow | None:
+    """Note what is heard of work elsewhere, perhaps that only its results are missing; None when it has ended."""
+    values = {"new_progress": fraction, "new_message": message, "new_level": level, "finalizing": finalizing}
+    return _moved(_heard, {**_fence(job), **values})
 
 
 def beat(job: JobRow, lease: timedelta) -> str | None:

@@ -64,6 +64,10 @@ class Job(Model):
     finished_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
+    sealed: Mapped[bytes | None]
+    """Its secret parameters, until it has ended."""
+    kept: Mapped[bool] = off()
+    """Whether it stays although it has ended long ago: it is part of something."""
 
     owner: Mapped[User | None] = relationship(lazy="raise")
     event: Mapped[Event | None] = relationship(lazy="raise")

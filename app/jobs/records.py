@@ -31,3 +31,5 @@ class JobRow(NamedTuple):
     finished_at: datetime | None
     heartbeat_at: datetime | None
     lease_until: datetime | None
+    sealed: bytes | None
+    kept: bool

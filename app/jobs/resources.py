@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, FromClause, case, func, literal, or_, sele
 
 from app.database import Prepared
 from app.errors import Conflict, NotFound
-from app.jobs import lifecycle, submission
+from app.jobs import consequences, submission
 from app.jobs.job_kinds import KindDetail, KindList
 from app.jobs.kinds import Kind
 from app.jobs.models import ENDED, LIVE, QUEUED, SUCCEEDED, WAITING, Artifact, Job, JobEvent
@@ -99,13 +99,15 @@ def cancel(job: JobRow) -> None:
     """Ask a locked job to end; 409 for one that has ended."""
     if job.state in ENDED:
         raise Conflict(f"The job has ended: it is {job.state}.", code="job-ended")
-    lifecycle.cancel(job.id)
+    consequences.cancel(job.id)
 
 
 def retry(job: JobRow, access: Access) -> JobRow:
     """Submit the same once more; 409 for one that has not ended."""
     if job.state in LIVE:
         raise Conflict(f"The job has not ended: it is {job.state}.", code="job-lives")
+    if (own := consequences.again(job)) is not None:
+        return own
     origin: dict[str, Any] = {"trigger": "retry", "owner_id": job.owner_id, "retry_of_id": job.id}
     return submitted(job.kind, job.parameters, access, pointer=None, **origin).job
 

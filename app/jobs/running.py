@@ -19,8 +19,8 @@ from flask import Flask, current_app
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.database import commit, transaction
-from app.jobs import lifecycle, sweep
-from app.jobs.context import Canceled, Interrupted, JobFailed, LeaseLost, Running
+from app.jobs import consequences, lifecycle
+from app.jobs.context import Canceled, Elsewhere, Interrupted, JobFailed, LeaseLost, Running
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELING
 from app.jobs.permissions import may_still
@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 def run(job_id: UUID, worker: str) -> None:
     """One attempt of a queued job, from the claim to the end; nothing when it is not queued any more."""
     with transaction(is_read=False):
-        job = lifecycle.claim(job_id, worker, _lease())
+        job = _claimed(job_id, worker)
         commit()
     if job is None:
         return
@@ -60,6 +60,14 @@ def run(job_id: UUID, worker: str) -> None:
         _attempt(job, kind)
 
 
+def _claimed(job_id: UUID, worker: str) -> JobRow | None:
+    """Begin an attempt; None also while as many of the kind are at work as may be: the end of one wakes the next."""
+    kind = KINDS.get(lifecycle.kind_of(job_id) or "")
+    if kind is not None and kind.concurrency is not None and not lifecycle.has_room(kind.name, kind.concurrency):
+        return None
+    return lifecycle.claim(job_id, worker, _lease())
+
+
 def _may_begin(job: JobRow, kind: Kind) -> bool:
     with transaction(is_read=True):
         return may_still(kind, job)
@@ -69,7 +77,7 @@ def _attempt(job: JobRow, kind: Kind) -> None:
     log.info("job begins")
     with _work_dir(job) as work_dir:
         running = Running(job, work_dir)
-        with Heart(running, kind.time_limit):
+        with Heart(running, kind.time_limit + kind.grace):
             write_down = _outcome(running, kind)
         _end_children()
     _end(job, write_down)
@@ -92,7 +100,9 @@ def _outcome(running: Running, kind: Kind) -> End:
     except LeaseLost:
         return _too_late
     except JobFailed as failed:
-        return partial(lifecycle.fail, job, failed.code, failed.detail)
+        return partial(lifecycle.fail, job, failed.code, failed.detail, **failed.more)
+    except Elsewhere as elsewhere:
+        return partial(_hand_over, job, elsewhere)
     except Interrupted:
         return partial(lifecycle.interrupt, job)
     except (OperationalError, StorageError) as error:
@@ -106,6 +116,13 @@ def _outcome(running: Running, kind: Kind) -> End:
     return partial(lifecycle.succeed, job, result, running.unsaid)
 
 
+def _hand_over(job: JobRow, elsewhere: Elsewhere) -> JobRow | None:
+    waiting = lifecycle.wait(job)
+    if waiting is not None:
+        elsewhere.note(waiting)
+    return waiting
+
+
 def _too_late() -> None:
     """Another attempt has it, or it has ended: nothing is written."""
 
@@ -115,12 +132,12 @@ def _end(job: JobRow, write_down: End) -> None:
     with transaction(is_read=False):
         ended = write_down()
         if ended is not None:
-            sweep.follow(ended)
+            consequences.follow(ended)
         commit()
     if ended is None:
         log.warning("job belongs to another attempt now")
     else:
-        log.info("job ended", state=ended.state, error=(ended.error or {}).get("code"))
+        log.info("attempt over", state=ended.state, error=(ended.error or {}).get("code"))
 
 
 @contextmanager

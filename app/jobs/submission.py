@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 from flask import current_app
-from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, cast, func, insert, select
+from sqlalchemy import BigInteger, Boolean, LargeBinary, Text, Uuid, bindparam, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from uuid_utils.compat import uuid7
 
@@ -19,6 +19,7 @@ from app.jobs import lifecycle
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import LIVE, SUCCEEDED, Job
 from app.jobs.records import JobRow
+from app.sealing import sealed
 
 START = "jobs.run"
 """The consumer of the entries that start jobs."""
@@ -44,6 +45,8 @@ _VALUES = {
     "owner_id": BigInteger,
     "event_id": BigInteger,
     "retry_of_id": Uuid,
+    "sealed": LargeBinary,
+    "kept": Boolean,
 }
 _insert = Prepared(
     insert(Job)
@@ -71,6 +74,7 @@ def submit(
     owner_id: int | None,
     retry_of_id: UUID | None = None,
     job_id: UUID | None = None,
+    kept: bool = False,
     pointer: str = PARAMETERS,
     authorize: Callable[[Kind], None] = lambda _kind: None,
 ) -> Submitted:
@@ -89,7 +93,9 @@ def submit(
         {
             "id": job_id or uuid7(),
             "kind": kind.name,
-            "parameters": dict(parameters),
+            "parameters": {name: value for name, value in parameters.items() if name not in kind.secrets},
+            "sealed": sealed({name: value for name, value in parameters.items() if name in kind.secrets}),
+            "kept": kept,
             "trigger": trigger,
             "fingerprint": fingerprint,
             "max_attempts": kind.max_attempts,

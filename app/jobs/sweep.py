@@ -1,14 +1,16 @@
 """What the relay does for jobs every few seconds: lost workers are given up, lost wake-ups repeated."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
 from flask import current_app
 from redis import RedisError
-from sqlalchemy import delete, func, select
+from sqlalchemy import ARRAY, Text, bindparam, delete, func, select
 
 from app.database import Prepared, commit, connection, transaction
-from app.jobs import lifecycle, submission
+from app.jobs import consequences, lifecycle, submission
+from app.jobs.kinds import KINDS
 from app.jobs.models import QUEUED, Job
 from app.jobs.records import JobRow
 from app.processes.nodes import JOBS_QUEUE
@@ -21,14 +23,15 @@ OVERLOOKED = timedelta(seconds=15)
 BATCH = 100
 
 _jobs = Job.__table__
+_has_room = _jobs.c.kind.not_in(func.unnest(bindparam("full", type_=ARRAY(Text))).select().scalar_subquery())
 _overlooked = Prepared(
     select(*_jobs.c)
-    .where(_jobs.c.state == QUEUED, _jobs.c.queued_at < func.now() - OVERLOOKED)
+    .where(_jobs.c.state == QUEUED, _jobs.c.queued_at < func.now() - OVERLOOKED, _has_room)
     .order_by(_jobs.c.queued_at, _jobs.c.id)
     .limit(BATCH)
     .with_for_update(skip_locked=True)
 )
-_queued = Prepared(select(func.count()).select_from(Job).where(_jobs.c.state == QUEUED))
+_queued = Prepared(select(func.count()).select_from(Job).where(_jobs.c.state == QUEUED, _has_room))
 
 log = structlog.get_logger(__name__)
 
@@ -40,26 +43,25 @@ def sweep() -> None:
             moved = lifecycle.expire(job)
             if moved is not None:
                 log.warning("job lost its worker", job_id=str(job.id), attempt=job.attempt, state=moved.state)
-                follow(moved)
+                consequences.follow(moved)
         commit()
     with transaction(is_read=False):
-        if _wake_ups_are_missing():
-            for row in _overlooked.rows({}):
+        full = {"full": _full_kinds()}
+        if _wake_ups_are_missing(full):
+            for row in _overlooked.rows(full):
                 submission.start(JobRow(*row))
         commit()
 
 
-def follow(job: JobRow) -> None:
-    """What the end of an attempt brings about: another one, or another job."""
-    if job.state == QUEUED:
-        submission.start(job)
-    elif job.runs_again:
-        submission.again(job)
+def _full_kinds() -> list[str]:
+    """Kinds of which as many are at work as may be: the end of one wakes the next."""
+    limited = [kind for kind in KINDS.values() if kind.concurrency is not None]
+    return [kind.name for kind in limited if lifecycle.at_work(kind.name) >= (kind.concurrency or 0)]
 
 
-def _wake_ups_are_missing() -> bool:
+def _wake_ups_are_missing(full: Mapping[str, list[str]]) -> bool:
     """Whether Redis holds fewer than there are queued jobs; those that wait for a slot are not woken twice."""
-    ((queued,),) = _queued.rows({})
+    ((queued,),) = _queued.rows(full)
     try:
         return bool(queued) and int(connect(current_app.config["REDIS_URL"], timeout=2).llen(JOBS_QUEUE)) < queued
     except RedisError as error:
@@ -69,7 +71,7 @@ def _wake_ups_are_missing() -> bool:
 
 def prune(older_than: timedelta) -> int:
     """Delete a batch of jobs that ended longer ago than this, with their events and files; how many."""
-    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than).limit(BATCH)
+    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than, _jobs.c.kept.is_(False)).limit(BATCH)
     with transaction(is_read=False):
         ids = connection().scalars(old.with_for_update(skip_locked=True)).all()
         # The files first: what dies in between leaves rows, which come again.

@@ -14,7 +14,7 @@ from app.signals import NOUNS, is_wanted
 def _receiver(noun: str) -> Callable[..., None]:
     def start_jobs(_app: object, **sent: Any) -> None:
         change = Change(f"{noun}.{sent['verb']}", sent["id"], sent["event_id"], sent["changed"])
-        for kind in list(KINDS.values()):
+        for kind in list(KINDS.declared.values()):
             if is_wanted(kind.on, change.topic, change.changed):
                 parameters = kind.ordered(change)
                 if parameters is not None:

@@ -1,0 +1,49 @@
+"""What follows when a job moves: another attempt, another job, whatever its kind wants to be told."""
+
+from uuid import UUID
+
+from app.errors import Conflict
+from app.jobs import lifecycle, submission
+from app.jobs.kinds import KINDS, Kind
+from app.jobs.models import CANCELING, ENDED, QUEUED
+from app.jobs.records import JobRow
+
+
+def follow(job: JobRow) -> None:
+    """Do what the state brings about that a job has just come to, in the transaction that brought it there."""
+    kind = KINDS.get(job.kind)
+    if job.state == QUEUED:
+        submission.start(job)
+    elif job.state == CANCELING and kind is not None:
+        kind.asked_to_end(job)
+    elif job.state in ENDED:
+        _end(job, kind)
+
+
+def cancel(job_id: UUID) -> JobRow | None:
+    """Ask a job to end; None when it has ended, or was asked already."""
+    moved = lifecycle.cancel(job_id)
+    if moved is not None:
+        follow(moved)
+    return moved
+
+
+def again(job: JobRow) -> JobRow | None:
+    """What its kind makes of trying a job again; None where that is another job with the same parameters.
+
+    409 where it had secrets: they are gone.
+    """
+    kind = KINDS.get(job.kind)
+    if kind is not None and kind.secrets:
+        raise Conflict("What was secret in it is not kept: submit it anew.", code="secrets-needed")
+    return None if kind is None or kind.again is None else kind.again(job)
+
+
+def _end(job: JobRow, kind: Kind | None) -> None:
+    if job.runs_again:
+        submission.again(job)
+    if kind is None:
+        return
+    kind.ended(job)
+    if kind.concurrency is not None and (waits := lifecycle.next_of(kind.name)) is not None:
+        submission.start(waits)

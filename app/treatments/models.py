@@ -1,0 +1,91 @@
+"""Treatments: what a processor makes of the documents of a set."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from blinker import NamedSignal
+from sqlalchemy import Double, ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from uuid_utils.compat import uuid7
+
+from app.changes import Announced
+from app.documents.models import DocumentSet
+from app.extensions import Model, off
+from app.jobs.models import Job
+from app.signals import treatment_changed
+from app.users.models import User
+
+
+class Treatment(Announced, Model):
+    """A task that is done to a document set; it shares its id with its job, and lives as long."""
+
+    __tablename__ = "treatments"
+    __table_args__ = (
+        Index("ix_treatments_requested_by_id_id", "requested_by_id", "id"),
+        Index("ix_treatments_document_set_id_id", "document_set_id", "id"),
+    )
+    __signal__: ClassVar[NamedSignal] = treatment_changed
+
+    id: Mapped[UUID] = mapped_column(
+        # The job is written by who is told of the treatment, a moment later.
+        ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        primary_key=True,
+        default=uuid7,
+    )
+    task_type: Mapped[str]
+    api_parameters: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    notify_email: Mapped[bool] = off()
+    document_set_id: Mapped[int] = mapped_column(ForeignKey("document_sets.id"))
+    requested_by_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    retry_of_id: Mapped[UUID | None] = mapped_column(ForeignKey("treatments.id", ondelete="SET NULL"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+    job: Mapped[Job] = relationship(lazy="raise")
+    document_set: Mapped[DocumentSet] = relationship(lazy="raise")
+    requested_by: Mapped[User] = relationship(lazy="raise")
+    retry_of: Mapped["Treatment | None"] = relationship(remote_side=lambda: Treatment.id, lazy="raise")
+    regions: Mapped[list["Region"]] = relationship(viewonly=True, lazy="raise")
+    similarities: Mapped[list["Similarity"]] = relationship(viewonly=True, lazy="raise")
+
+
+class Region(Model):
+    """A part of an image that a processor has found, in pixels from its upper left corner."""
+
+    __tablename__ = "regions"
+    __table_args__ = (Index("ix_regions_treatment_id_id", "treatment_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    treatment_id: Mapped[UUID] = mapped_column(ForeignKey("treatments.id", ondelete="CASCADE"))
+    document: Mapped[str]
+    """The uid of the document whose result it stands in."""
+    source: Mapped[str]
+    """What the processor calls the image."""
+    x: Mapped[float] = mapped_column(Double)
+    y: Mapped[float] = mapped_column(Double)
+    width: Mapped[float] = mapped_column(Double)
+    height: Mapped[float] = mapped_column(Double)
+
+    treatment: Mapped[Treatment] = relationship(lazy="raise")
+
+
+class Similarity(Model):
+    """How much two documents are alike, 0 to 1."""
+
+    __tablename__ = "similarities"
+    __table_args__ = (
+        UniqueConstraint("treatment_id", "a", "b"),
+        Index("ix_similarities_treatment_id_id", "treatment_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    treatment_id: Mapped[UUID] = mapped_column(ForeignKey("treatments.id", ondelete="CASCADE"))
+    document: Mapped[str]
+    """The uid of the document whose result it stands in."""
+    a: Mapped[str]
+    b: Mapped[str]
+    score: Mapped[float] = mapped_column(Double)
+
+    treatment: Mapped[Treatment] = relationship(lazy="raise")

@@ -1,0 +1,31 @@
+"""Images that users have sent us, each with an address of its own."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.extensions import Model
+from app.users.models import User
+
+
+class Upload(Model):
+    """One image of one user; sent twice, it is the same."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        UniqueConstraint("owner_id", "stored_as"),
+        Index("ix_uploads_owner_id_id", "owner_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    stored_as: Mapped[str]
+    media_type: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    size: Mapped[int]
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+    owner: Mapped[User] = relationship(lazy="raise")
