@@ -1,6 +1,6 @@
 # `make` lists what it can do. All paths are relative: the checkout may lie in a directory with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs test-docs test-clients bench requirements clean test-openapi soak
+.PHONY: help run processor test check docs test-docs test-clients bench requirements clean test-openapi soak
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -13,6 +13,9 @@ help: ## this list
 
 run: .venv/run.stamp ## install, start everything, print `ready: URL`; Ctrl-C stops it
 	@exec $(PY) manage.py run
+
+processor: .venv/run.stamp ## a small processor for treatments, at http://127.0.0.1:5080
+	@exec $(PY) examples/processor/server.py $(ARGS)
 
 # What needs Node, or half a minute, has a target of its own.
 test: .venv/dev.stamp ## the test suite on a PostgreSQL and a Redis of its own

@@ -2,14 +2,13 @@
 
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 import structlog
 from flask import Response, current_app
 from flask_rest_jsonapi_next import Api
-from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
 from sqlalchemy import ColumnElement, select, text
 
 from app.database import connection, transaction
@@ -22,10 +21,9 @@ from app.jobs.resources import accepted, submitted
 from app.jsonapi.idempotency import answered_once
 from app.jsonapi.permissions import Predicate, Scope
 from app.jsonapi.plan import Item, plan_for
-from app.jsonapi.query import LINKAGE
 from app.jsonapi.reading import JSONAPI
 from app.jsonapi.resource_type import TYPES, ResourceType
-from app.jsonapi.view import View
+from app.jsonapi.resources import Command
 from app.jsonapi.viewer import Role, signed_in_viewer
 from app.storage import Stored, current_storage
 
@@ -150,13 +148,11 @@ def _entry(name: str, compression: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipInf
     return entry
 
 
-class ArchiveEvent(View, LibraryDetail):  # type: ignore[misc]  # the library carries no types
+class ArchiveEvent(Command):
     """The friendly way to an `event-archive`."""
 
     data_layer = {"class": EventData, "type": EVENT}
-    methods: ClassVar[set[str]] = {"POST"}
-    families = {"POST": LINKAGE}
-    body_methods = frozenset()
+    methods = {"POST"}
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:

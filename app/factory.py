@@ -8,6 +8,7 @@ from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import archive, bodies, changes, database, docs, errors, logs, outbox, relay, storage, throttle, worker
+from app.documents import resources as documents
 from app.events import resources as events
 from app.events import tasks as _event_tasks
 from app.extensions import cors, db
@@ -25,15 +26,21 @@ from app.jobs import tasks as _job_tasks
 from app.jsonapi import idempotency, operations
 from app.openapi import routes as openapi
 from app.pages import routes as pages
+from app.processors import routes as processors
+from app.processors import tasks as _processor_tasks
+from app.programs import discovery as _programs
+from app.treatments import kinds as _treatment_kinds
+from app.treatments import launching
+from app.treatments import mailing as _treatment_mails
+from app.treatments import resources as treatments
+from app.uploads import resources as upload_resources
 from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
-from app.processors import models as _pm
-from app.treatments import models as _tm
 
-RESOURCES = (users, events, faqs, gallery, jobs, archive, hooks)
-CONSUMERS = (_user_tasks, _event_tasks, _job_tasks)
-KINDS = (_sleep, _gallery_tasks, _image_tasks)
+RESOURCES = (users, events, faqs, upload_resources, gallery, documents, jobs, processors, treatments, archive, hooks)
+CONSUMERS = (_user_tasks, _event_tasks, _job_tasks, _processor_tasks, _treatment_mails)
+KINDS = (_sleep, _gallery_tasks, _image_tasks, _programs, _treatment_kinds)
 
 
 class NoSessions(SessionInterface):
@@ -55,6 +62,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     trust_proxies(app)
     outbox.subscribe()
     triggers.subscribe()
+    launching.subscribe()
     run_in_background(app)
     storage.install(app)
     health.install(app)

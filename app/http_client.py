@@ -76,9 +76,21 @@ class TooLarge(OutboundError):
         self.answer = answer
 
 
-def fetch(url: str, *, headers: Mapping[str, str] | None = None, largest: int = LARGEST) -> Fetched:
+@dataclass(frozen=True)
+class Limits:
+    """What an exchange may cost; `trusted` ones go wherever the operator's own settings send us."""
+
+    largest: int = LARGEST
+    seconds: float = TOTAL_SECONDS
+    trusted: bool = False
+
+
+ORDINARY = Limits()
+
+
+def fetch(url: str, *, headers: Mapping[str, str] | None = None, limits: Limits = ORDINARY) -> Fetched:
     """GET; raises one of the errors above, and no other."""
-    return _send("GET", url, headers, largest)
+    return _send("GET", url, headers, limits)
 
 
 def post(
@@ -87,27 +99,28 @@ def post(
     content: bytes | None = None,
     json: Any = None,
     headers: Mapping[str, str] | None = None,
-    largest: int = LARGEST,
+    limits: Limits = ORDINARY,
 ) -> Fetched:
     """POST these bytes, or this as JSON; raises as `fetch` does."""
-    return _send("POST", url, headers, largest, content=content, json=json)
+    return _send("POST", url, headers, limits, content=content, json=json)
 
 
-def _send(method: str, url: str, headers: Mapping[str, str] | None, largest: int, **body: Any) -> Fetched:
-    until = monotonic() + TOTAL_SECONDS
-    target = _parsed(url)
-    addresses = _resolved(target.raw_host)
+def _send(method: str, url: str, headers: Mapping[str, str] | None, limits: Limits, **body: Any) -> Fetched:
+    until = monotonic() + limits.seconds
+    target = _parsed(url, limits)
+    addresses = _resolved(target.raw_host, limits)
     requests = [_request(method, target, address, headers, body) for address in addresses]
     try:
-        return asyncio.run(_exchange(requests, largest, until - monotonic()))
+        return asyncio.run(_exchange(requests, limits.largest, until - monotonic()))
     except (TimeoutError, httpx.TimeoutException):
         raise TimedOut("The other side takes too long.") from None
     except (httpx.HTTPError, OSError) as error:
         raise Failed(f"The exchange failed: {type(error).__name__}.") from error
 
 
-def _parsed(url: str) -> httpx.URL:
-    schemes = ("https",) if current_app.config["APP_ENV"] == "production" else ("https", "http")
+def _parsed(url: str, limits: Limits) -> httpx.URL:
+    must_encrypt = current_app.config["APP_ENV"] == "production" and not limits.trusted
+    schemes = ("https",) if must_encrypt else ("https", "http")
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
@@ -121,17 +134,17 @@ def _parsed(url: str) -> httpx.URL:
     return parsed
 
 
-def _resolved(host: bytes) -> list[str]:
+def _resolved(host: bytes, limits: Limits) -> list[str]:
     """The addresses of this host, all of them allowed; a name server that hangs keeps a thread waiting, not us."""
     answers: SimpleQueue[list[str] | OSError] = SimpleQueue()
     Thread(target=lambda: answers.put(_looked_up(host)), daemon=True).start()
     try:
-        found = answers.get(timeout=TOTAL_SECONDS)
+        found = answers.get(timeout=limits.seconds)
     except Empty:
         raise TimedOut("The name of the host takes too long to look up.") from None
     if isinstance(found, OSError):
         raise Failed("The name of the host leads nowhere.")
-    if not all(_is_allowed(ip_address(address)) for address in found):
+    if not limits.trusted and not all(_is_allowed(ip_address(address)) for address in found):
         raise Refused("The host has an address that is not public.")
     return found
 

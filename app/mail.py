@@ -19,7 +19,7 @@ TIMEOUT = 10
 
 
 def compose(
-    *, id: UUID, created_at: datetime, to: str, subject: str, body: str, resource_type: str, resource_id: int
+    *, id: UUID, created_at: datetime, to: str, subject: str, body: str, resource_type: str, resource_id: int | UUID
 ) -> EmailMessage:
     """A mail named after the order it follows from, about one resource; its body is ASCII."""
     sender = current_app.config["MAIL_FROM"]

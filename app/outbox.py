@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 from celery import shared_task
-from sqlalchemy import ARRAY, Index, Text, Uuid, bindparam, column, delete, func, insert, select, text
+from sqlalchemy import ARRAY, Index, Interval, Text, Uuid, bindparam, column, delete, func, insert, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, mapped_column
@@ -113,14 +113,14 @@ def wake_up(name: str, *, queue: str) -> Callable[[Callable[[str], None]], Calla
     return register
 
 
-def order(consumer_name: str, topic: str, payload: Mapping[str, Any]) -> None:
+def order(consumer_name: str, topic: str, payload: Mapping[str, Any], *, delay: timedelta = timedelta(0)) -> None:
     """Write one entry into the current transaction, for work that no change of a resource orders."""
-    _write([CONSUMERS[consumer_name].name], topic, payload)
+    _write([CONSUMERS[consumer_name].name], topic, payload, delay)
 
 
-def _write(consumers: list[str], topic: str, payload: Mapping[str, Any]) -> None:
+def _write(consumers: list[str], topic: str, payload: Mapping[str, Any], delay: timedelta = timedelta(0)) -> None:
     ids = [uuid7() for _ in consumers]
-    _written.run({"ids": ids, "consumers": consumers, "topic": topic, "payload": payload})
+    _written.run({"ids": ids, "consumers": consumers, "topic": topic, "payload": payload, "delay": delay})
 
 
 def _writing() -> Prepared:
@@ -128,8 +128,9 @@ def _writing() -> Prepared:
     each = func.unnest(bindparam("ids", type_=ARRAY(Uuid)), bindparam("consumers", type_=ARRAY(Text)))
     entry = each.table_valued(column("id", Uuid), column("consumer", Text), name="entry").render_derived()
     topic, payload = bindparam("topic", type_=Text), bindparam("payload", type_=JSONB)
-    values = select(entry.c.id, entry.c.consumer, topic, payload)
-    written = insert(OutboxEntry).from_select(["id", "consumer", "topic", "payload"], values).cte("written")
+    next_at = func.now() + bindparam("delay", type_=Interval)
+    values = select(entry.c.id, entry.c.consumer, topic, payload, next_at)
+    written = insert(OutboxEntry).from_select(["id", "consumer", "topic", "payload", "next_at"], values).cte("written")
     return Prepared(select(func.pg_notify(CHANNEL, "")).add_cte(written))
 
 

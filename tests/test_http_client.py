@@ -19,7 +19,7 @@ from flask import Flask
 
 import config
 from app import http_client
-from app.http_client import Failed, Fetched, OutboundError, Refused, TimedOut, TooLarge, fetch, post
+from app.http_client import Failed, Fetched, Limits, OutboundError, Refused, TimedOut, TooLarge, fetch, post
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -232,9 +232,9 @@ def test_a_larger_answer_is_cut(inside: Flask, receivers: Callable[..., Receiver
 def test_the_caller_may_want_more(inside: Flask, receivers: Callable[..., Receiver]) -> None:
     receiver = receivers(behave=answering(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n", b"x" * 300000))
 
-    assert len(fetch(receiver.url, largest=300_000).content) == 300_000
+    assert len(fetch(receiver.url, limits=Limits(300_000)).content) == 300_000
     with pytest.raises(TooLarge):
-        fetch(receiver.url, largest=299_999)
+        fetch(receiver.url, limits=Limits(299_999))
 
 
 def test_a_bomb_is_not_unpacked(inside: Flask, receivers: Callable[..., Receiver]) -> None:
@@ -242,9 +242,9 @@ def test_a_bomb_is_not_unpacked(inside: Flask, receivers: Callable[..., Receiver
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
     receiver = receivers(behave=answering(head, bomb))
 
-    assert fetch(receiver.url, largest=len(bomb)).content == bomb
+    assert fetch(receiver.url, limits=Limits(len(bomb))).content == bomb
     with pytest.raises(TooLarge) as refused:
-        fetch(receiver.url, largest=1000)
+        fetch(receiver.url, limits=Limits(1000))
     assert refused.value.answer.content == bomb[:1000]
 
 

@@ -183,7 +183,7 @@ def test_its_server_is_the_configured_one(app: Flask, description: Json) -> None
 def test_what_is_read_is_as_described(world: World, described: Described, description: Json, role: str) -> None:
     caller = world.callers[role]
     found = []
-    made = jobs_of(world, role)
+    made = owned_by(world, role)
     for path in paths_with_get(description):
         for id_ in made.get(path.split("/")[2]) or ids_for(path, world):
             included = ",".join(includes(description, path)[:6])
@@ -194,8 +194,8 @@ def test_what_is_read_is_as_described(world: World, described: Described, descri
     assert found == []
 
 
-def jobs_of(world: World, role: str) -> dict[str, list[str]]:
-    """The ids of a job that was run, and of what it said and made."""
+def owned_by(world: World, role: str) -> dict[str, list[str]]:
+    """The ids of a job that was run, of what it said and made, and of more that has an owner."""
     if role == "anonymous":
         return {}
     caller = world.callers[role]
@@ -207,7 +207,9 @@ def jobs_of(world: World, role: str) -> dict[str, list[str]]:
         f"job-{name}": [each["id"] for each in data(caller.get(f"{path}/{name}"))] for name in ("events", "artifacts")
     }
     hook = made(caller, "import-images", {"event": world.events["published"]})
-    return {"jobs": [job["id"]], "job-kinds": ["sleep"], "hooks": [hook["id"]], **parts}
+    own = {"uploads": [str(world.upload(role))]}
+    own["document-sets"] = [str(world.document_set(role, map(int, own["uploads"])))]
+    return {"jobs": [job["id"]], "job-kinds": ["sleep"], "hooks": [hook["id"]], **parts, **own}
 
 
 def paths_with_get(description: Json) -> list[str]:

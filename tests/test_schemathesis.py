@@ -29,7 +29,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 TAGS = ["auth", "description", "event-images", "events", "faq-types", "faqs", "health", "hooks", "images", "operations"]
-TAGS += ["job-artifacts", "job-events", "job-kinds", "jobs", "users"]
+TAGS += ["document-sets", "job-artifacts", "job-events", "job-kinds", "jobs", "uploads", "users"]
 CALLERS = ("owner", "admin", "anonymous")
 SEED = 20260101
 EXAMPLES = 10

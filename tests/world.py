@@ -1,6 +1,6 @@
 """A small world for tests: an event in every state, somebody in every role, and callers who speak for them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import insert
 from werkzeug.test import TestResponse
 
+from app.documents.models import SET_EVENTS, SET_FAQS, SET_UPLOADS, DocumentSet
 from app.events.models import Event, EventRole
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
 from app.gallery.models import EventImage
 from app.hooks.models import Hook
 from app.jobs.models import Artifact, Job, JobEvent
+from app.uploads.models import Upload
 from app.users import sign_ins
 from app.users.models import User
 
@@ -62,8 +65,10 @@ class Caller:
 
 TYPES = {
     "event": "event",
+    "events": "event",
     "faq_type": "faq-type",
     "faqs": "faq",
+    "uploads": "upload",
     "images": "event-image",
     "owner": "user",
     "organizers": "user",
@@ -135,7 +140,10 @@ class World:
             raise AttributeError(name) from None
 
     def background(self) -> dict[str, str]:
-        """A job of the owner's about his draft, what it said and made, and a hook: their ids by type, made once."""
+        """A job of the owner's about his draft, what it said and made, a hook, an upload, and a document set.
+
+        Their ids by type, made once.
+        """
         if self._background is None:
             event_id = self.events["draft"]
             with self.app.app_context():
@@ -159,7 +167,36 @@ class World:
                 db.session.add_all(rows.values())
                 db.session.commit()
                 self._background = {name: str(row.id) for name, row in rows.items()}
+            upload = self.upload("owner")
+            self._background |= {"upload": str(upload), "document-set": str(self.document_set("owner", [upload]))}
         return self._background
+
+    def upload(self, role: str, name: str = "picture") -> int:
+        """The id of an upload of somebody's, whose file is not there."""
+        with self.app.app_context():
+            stored_as = f"uploads/{sha256(f'{role} {name}'.encode()).hexdigest()}.jpg"
+            about = {"media_type": "image/jpeg", "width": 80, "height": 40, "size": 1000}
+            upload = Upload(owner_id=self.callers[role].id, stored_as=stored_as, **about)
+            db.session.add(upload)
+            db.session.commit()
+            return upload.id
+
+    def document_set(self, role: str, uploads: Iterable[int] = ()) -> int:
+        """The id of a document set of somebody's with all events and FAQs, of which he may not see some any more."""
+        with self.app.app_context():
+            made = DocumentSet(title=f"All that {role} chose", owner_id=self.callers[role].id)
+            db.session.add(made)
+            db.session.flush()
+            for table, ids in (
+                (SET_EVENTS, self.events.values()),
+                (SET_FAQS, self.faqs.values()),
+                (SET_UPLOADS, uploads),
+            ):
+                rows = [(made.id, id_) for id_ in ids]
+                if rows:
+                    db.session.execute(insert(table).values(rows))
+            db.session.commit()
+            return made.id
 
     def rows(self, model: type[Any]) -> int:
         """How many rows a table has."""

@@ -10,7 +10,7 @@ from app.errors import Unprocessable
 from app.jobs.kinds import Kind
 from app.jobs.permissions import own, require_start
 from app.jobs.submission import PARAMETERS
-from app.jsonapi.permissions import Access, Permissions, Scope, signed_in
+from app.jsonapi.permissions import Access, Permissions, Scope, on_creation, signed_in
 from app.jsonapi.viewer import Viewer
 
 OF_WHAT_IS_THERE = frozenset(
@@ -27,11 +27,6 @@ def live_own(scope: Scope, hooks: FromClause) -> ColumnElement[bool]:
 def owner(viewer: Viewer, row: Any) -> bool:
     """The owner, or an admin."""
     return viewer.is_admin or viewer.id == row.owner_id
-
-
-def on_creation(_viewer: Viewer, row: Any) -> bool:
-    """Anybody, for a hook that is not there yet."""
-    return row is None
 
 
 PERMISSIONS = Permissions(

@@ -11,12 +11,12 @@ from flask import Response, after_this_request, current_app, jsonify, request
 from sqlalchemy import Engine, LargeBinary, bindparam, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import signatures
 from app.database import Prepared, transaction
 from app.errors import ApiError, Errors, Forbidden, NotFound, Unprocessable
 from app.extensions import db
-from app.hooks import signatures
 from app.hooks.models import Hook
-from app.hooks.tokens import SHAPE, token_hash
+from app.hooks.tokens import SHAPE, signing, token_hash
 from app.jobs.kinds import KINDS, LARGEST_PARAMETERS
 from app.jobs.models import SUCCEEDED
 from app.jobs.resources import submitted
@@ -111,7 +111,7 @@ def _named(hook: Called) -> tuple[str, str | None]:
     """
     if not hook.signed:
         return HEADER, sent_key()
-    return signatures.ID, signatures.verified_id(hook.id, hook.token_hash, request.headers, request.get_data())
+    return signatures.ID, signatures.verified_id(signing(hook.id, hook.token_hash), request.headers, request.get_data())
 
 
 def _started(hook: Called) -> Response:

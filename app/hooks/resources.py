@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any
 
 from flask import Response, request
 from flask_rest_jsonapi_next import Api
-from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
 
+from app import signatures
 from app.errors import NotFound
-from app.hooks import signatures
 from app.hooks.models import Hook
 from app.hooks.permissions import PERMISSIONS, require_fixing
 from app.hooks.receiving import receive
 from app.hooks.schemas import HookSchema
-from app.hooks.tokens import hook_url, new_token, token_hash
+from app.hooks.tokens import hook_url, new_token, signing, token_hash
 from app.jobs.submission import kind_named
 from app.jsonapi import rows
 from app.jsonapi.body import read_json
@@ -22,11 +21,10 @@ from app.jsonapi.documents import ResourceDocument, read_new_resource
 from app.jsonapi.idempotency import answered_once
 from app.jsonapi.permissions import Access, Predicate
 from app.jsonapi.plan import Item
-from app.jsonapi.query import LINKAGE
 from app.jsonapi.reading import Reader
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import ResourceType, by_number
-from app.jsonapi.resources import ResourceDetail, ResourceList, located
+from app.jsonapi.resources import Command, ResourceDetail, ResourceList, located
 from app.jsonapi.view import View
 from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import DataLayer
@@ -81,7 +79,7 @@ def _was_shown(row: Any, name: str, sent: Any) -> bool:
         return False
     token = sent.rpartition("/")[2]
     is_url = sent == hook_url(token) and token_hash(token) == row.token_hash
-    return is_url if name == "url" else sent == signatures.secret(row.id, row.token_hash)
+    return is_url if name == "url" else sent == signatures.secret(signing(row.id, row.token_hash))
 
 
 class TokenView(View):
@@ -106,7 +104,7 @@ class TokenView(View):
 
 def _with_token(document: Item, row: Any, token: str) -> Item:
     """The document with the URL and the secret, where those attributes are asked for."""
-    secret = signatures.secret(row.id, row.token_hash) if row.signed else None
+    secret = signatures.secret(signing(row.id, row.token_hash)) if row.signed else None
     shown = {"url": hook_url(token), "secret": secret}
     resource = document["data"]
     attributes = {name: shown.get(name, value) for name, value in resource.get("attributes", {}).items()}
@@ -135,13 +133,11 @@ class HookDetail(ResourceDetail):
     data_layer = {"class": HookData, "type": HOOK}
 
 
-class RotateHook(TokenView, LibraryDetail):  # type: ignore[misc]  # the library carries no types
+class RotateHook(TokenView, Command):
     """A POST without a body that gives a hook another URL; the old one is void at once."""
 
     data_layer = {"class": HookData, "type": HOOK}
-    methods: ClassVar[set[str]] = {"POST"}
-    families = {"POST": LINKAGE}
-    body_methods = frozenset()
+    methods = {"POST"}
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:

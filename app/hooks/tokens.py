@@ -19,6 +19,11 @@ def token_hash(token: str) -> bytes:
     return sha256(token.encode()).digest()
 
 
+def signing(hook_id: int, token_hash: bytes) -> bytes:
+    """What the secret of a hook is about: a new token brings a new secret."""
+    return b"hooks.signature\n%d\n" % hook_id + token_hash
+
+
 def hook_url(token: str) -> str:
     """The URL to be called."""
     return f"{current_app.config['PUBLIC_URL']}/v1/hooks/{token}"

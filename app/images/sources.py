@@ -75,7 +75,7 @@ def input_folder(job_id: object) -> str:
 
 def _fetched(url: str) -> bytes:
     try:
-        answer = http_client.fetch(url, largest=MOST_BYTES)
+        answer = http_client.fetch(url, limits=http_client.Limits(largest=MOST_BYTES))
     except OutboundError as error:
         raise JobFailed(CODES[type(error)], str(error)) from None
     if answer.status != HTTPStatus.OK:

@@ -8,14 +8,15 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from app.database import transaction
+from app.database import commit, transaction
 from app.errors import ContentTooLarge, Unavailable
 from app.images import sent
 from app.images.headers import MOST_BYTES, inspect
 from app.images.picture import SUFFIXES
 from app.images.pixels import Size, Variant, make_variants
-from app.jsonapi.viewer import signed_in_viewer
+from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.storage import current_storage
+from app.uploads.intake import StoredImage, keep
 
 routes = Blueprint("uploads", __name__)
 
@@ -32,7 +33,8 @@ TAKES: dict[str, Any] = {
     "application/json": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]},
     FORM: {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]},
 }
-GIVES: dict[str, Any] = {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"]}
+_TEXT = {"type": "string"}
+GIVES: dict[str, Any] = {"type": "object", "properties": {"url": _TEXT, "id": _TEXT}, "required": ["url", "id"]}
 
 _turns = threading.BoundedSemaphore(MOST_DECODERS)
 
@@ -45,13 +47,18 @@ def _largest_body() -> int:
 
 @routes.post("/v1/upload/image", strict_slashes=False)
 def upload() -> Response:
-    """An image is kept, upright, within 4096x4096, without what the camera wrote into it; its address comes back."""
-    _require_user()
+    """An image is kept, upright, within 4096x4096, without what the camera wrote into it; its address comes back.
+
+    `id` is that of the upload, which a document set can hold. The same image sent again is the same upload.
+    """
+    viewer = _require_user()
     with _turn():
         variant = _upright()
-    storage = current_storage()
-    name = storage.put_by_content("uploads", variant.content, SUFFIXES[variant.format], variant.media_type)
-    return jsonify(url=storage.url(name))
+    image = _stored(variant)
+    with transaction(is_read=False):
+        id_ = keep(viewer.id, image)
+        commit()
+    return jsonify(url=current_storage().url(image.stored_as), id=str(id_))
 
 
 upload.permission = "signed in"  # type: ignore[attr-defined]  # read by `manage.py routes`
@@ -59,9 +66,9 @@ upload.largest_body = _largest_body  # type: ignore[attr-defined]  # read by app
 upload.takes, upload.gives, upload.status = TAKES, GIVES, HTTPStatus.OK  # type: ignore[attr-defined]  # read by /openapi.json
 
 
-def _require_user() -> None:
+def _require_user() -> Viewer:
     with transaction(is_read=True):
-        signed_in_viewer()
+        return signed_in_viewer()
 
 
 @contextmanager
@@ -86,3 +93,9 @@ def _upright() -> Variant:
         detail = f"Made anew, the image has more than {MOST_BYTES // 2**20} MiB."
         raise ContentTooLarge(detail, pointer=pointer, code="image-too-large")
     return variant
+
+
+def _stored(variant: Variant) -> StoredImage:
+    storage = current_storage()
+    name = storage.put_by_content("uploads", variant.content, SUFFIXES[variant.format], variant.media_type)
+    return StoredImage(name, variant.media_type, variant.width, variant.height, len(variant.content))

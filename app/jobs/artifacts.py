@@ -1,8 +1,9 @@
 """What a job made: files in storage that appear whole, and rows that name them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from sqlalchemy import BigInteger, Boolean, Text, Uuid, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
@@ -45,12 +46,23 @@ _named = Prepared(
 
 def publish(job: JobRow, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool) -> bool:
     """Store a file under its content, then name it, in place of another of this name; False when the job moved on."""
+    values = store(job, name, content, media_type, partial=partial)
+    with transaction(is_read=False):
+        is_named = show(job, values)
+        commit()
+    return is_named
+
+
+def store(
+    job: JobRow, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False
+) -> dict[str, Any]:
+    """Store a file under its content, where nobody sees it; what `show` wants to know of it."""
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of an artifact")
     storage = current_storage()
     suffix = PurePosixPath(name).suffix.removeprefix(".").lower() or "bin"
     stored = storage.stat(storage.put_by_content(f"jobs/{job.id}", content, suffix, media_type))
-    values = {
+    return {
         "id": uuid7(),
         "name": name,
         "media_type": media_type,
@@ -59,7 +71,8 @@ def publish(job: JobRow, name: str, content: bytes | IO[bytes], media_type: str,
         "stored_as": stored.name,
         "partial": partial,
     }
-    with transaction(is_read=False):
-        named = _named.rows({**values, "job_id": job.id, "attempt": job.attempt})
-        commit()
-    return bool(named)
+
+
+def show(job: JobRow, values: Mapping[str, Any]) -> bool:
+    """Name a stored file, in place of another of this name; False when the job moved on."""
+    return bool(_named.rows({**values, "job_id": job.id, "attempt": job.attempt}))

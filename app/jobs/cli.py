@@ -221,7 +221,8 @@ def _submitted(kind_name: str, parameters: Mapping[str, Any], **more: Any) -> It
 
 
 def _require_event(parameters: Mapping[str, Any], kind: Kind) -> None:
-    """An operator may start anything, but nothing about an event that is gone."""
+    """An operator may start anything, but nothing about an event that is gone, nor what is part of something."""
+    kind.require_alone(None)
     if kind.about_event and "event" in parameters:
         try:
             flat.find("event", str(parameters["event"]))

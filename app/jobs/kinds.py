@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import orjson
 from jsonschema import Draft202012Validator, FormatChecker
 
-from app.errors import Unprocessable, raise_all
+from app.errors import Forbidden, Unprocessable, raise_all
 from app.jobs.context import Running
 from app.jobs.records import JobRow
 from app.jsonapi.body import escaped
@@ -79,6 +79,8 @@ class Kind:
     ordered: Callable[[Change], Mapping[str, Any] | None] = field(default=lambda change: {"event": change.event_id})
     """The parameters of the job that a change starts; None for no job."""
     in_production: bool = True
+    part_of: str = ""
+    """What has to be created for such a job to run; empty for one that is submitted by itself."""
     ended: Callable[[JobRow], None] = field(default=lambda _job: None)
     """Told, in the transaction that ends it, of each job that has ended."""
     asked_to_end: Callable[[JobRow], None] = field(default=lambda _job: None)
@@ -91,6 +93,11 @@ class Kind:
         """The names of its secret parameters."""
         properties = self.parameters.get("properties", {})
         return frozenset(name for name, schema in properties.items() if schema is not True and schema.get("writeOnly"))
+
+    def require_alone(self, pointer: str | None) -> None:
+        """403 for a kind that is part of something."""
+        if self.part_of:
+            raise Forbidden(f"This is part of a {self.part_of}: create one.", pointer=pointer, code="not-alone")
 
     def check(self, parameters: Mapping[str, Any], pointer: str) -> None:
         """422 with a pointer for each parameter that does not fit the schema."""

@@ -156,6 +156,7 @@ _heard = _moving(
         "heartbeat_at": func.now(),
     },
 )
+_found = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID))
 _locked = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID).with_for_update())
 _beat = Prepared(
     update(Job).where(_held).values(heartbeat_at=func.now(), lease_until=func.now() + _LEASE).returning(_jobs.c.state)
@@ -220,6 +221,11 @@ def at_work(kind: str) -> int:
 def next_of(kind: str) -> JobRow | None:
     """The job of a kind that has been queued for longest."""
     return next((JobRow(*row) for row in _next.rows({"kind": kind})), None)
+
+
+def found(job_id: UUID) -> JobRow | None:
+    """A job as it is now."""
+    return next((JobRow(*row) for row in _found.rows({"id": job_id})), None)
 
 
 def locked(job_id: UUID) -> JobRow | None:

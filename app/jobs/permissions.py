@@ -44,6 +44,7 @@ PARTS_PERMISSIONS = Permissions(visible=of_own_jobs, list=signed_in, read=signed
 
 def require_start(kind: Kind, parameters: Mapping[str, Any], access: Access, pointer: str | None) -> None:
     """403 unless the caller may start this kind with these parameters; 404 for an event that is not there for him."""
+    kind.require_alone(pointer)
     if kind.about_event and "event" in parameters:
         _require_team(parameters["event"], access, pointer and f"{pointer}/event")
     if not kind.may(access.viewer, parameters):
@@ -53,19 +54,27 @@ def require_start(kind: Kind, parameters: Mapping[str, Any], access: Access, poi
 def may_still(kind: Kind, job: JobRow) -> bool:
     """Whether whoever asked for a job may start it now, when it begins: he may have left the team since.
 
-    What a change or an operator has started asks for nobody's rights.
+    What a change or an operator has started asks for nobody's rights; what is part of something asks by itself.
     """
-    if job.owner_id is None or job.trigger in ("signal", "cli"):
+    if job.owner_id is None or job.trigger in ("signal", "cli") or kind.part_of:
         return True
+    # With the trash: of an event that has been deleted the kind itself has something to say.
+    access = owner_access(job, trashed=True)
+    if access is None:
+        return False
+    try:
+        require_start(kind, job.parameters, access, None)
+    except (Forbidden, NotFound):
+        return False
+    return True
+
+
+def owner_access(job: JobRow, *, trashed: bool = False) -> Access | None:
+    """What the owner of a job may do now; None where there is none, or he may do nothing any more."""
     for is_admin, is_super_admin in _known.rows({"id": job.owner_id}):
-        viewer = Viewer(job.owner_id, is_admin or is_super_admin, is_super_admin)
-        try:
-            # With the trash: of an event that has been deleted the kind itself has something to say.
-            require_start(kind, job.parameters, Access(viewer, Scope(viewer.role, trashed=True)), None)
-        except (Forbidden, NotFound):
-            return False
-        return True
-    return False
+        viewer = Viewer(job.owner_id or 0, is_admin or is_super_admin, is_super_admin)
+        return Access(viewer, Scope(viewer.role, trashed=trashed))
+    return None
 
 
 def _require_team(event_id: int, access: Access, pointer: str | None) -> None:

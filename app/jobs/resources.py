@@ -29,7 +29,7 @@ from app.jsonapi.query import LINKAGE, Query
 from app.jsonapi.reading import Reader
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import ResourceType
-from app.jsonapi.resources import ResourceDetail, ResourceList, located
+from app.jsonapi.resources import Command, ResourceDetail, ResourceList, located
 from app.jsonapi.view import View
 from app.jsonapi.viewer import signed_in_viewer
 from app.jsonapi.writing import DataLayer
@@ -140,13 +140,11 @@ class JobDetail(ResourceDetail):
     methods = {"GET"}
 
 
-class JobCommand(View, LibraryDetail):  # type: ignore[misc]  # the library carries no types
+class JobCommand(Command):
     """A POST without a body that moves a job."""
 
     data_layer = {"class": JobData, "type": JOB}
-    methods: ClassVar[set[str]] = {"POST"}  # subclasses say so again, or they would have those of the library
-    families = {"POST": LINKAGE}
-    body_methods = frozenset()
+    methods = {"POST"}
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
@@ -195,7 +193,7 @@ class ArtifactDetail(ResourceDetail):
     methods = {"GET"}
 
 
-class ArtifactFile(View, LibraryDetail):  # type: ignore[misc]  # same
+class ArtifactFile(View, LibraryDetail):  # type: ignore[misc]  # the library carries no types
     """The content of an artifact, for those who may read its job."""
 
     data_layer = {"class": PartData, "type": ARTIFACT}

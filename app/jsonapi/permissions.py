@@ -67,6 +67,11 @@ def signed_in(viewer: Viewer, _row: Any) -> bool:
     return not viewer.is_anonymous
 
 
+def on_creation(_viewer: Viewer, row: Any) -> bool:
+    """Whoever makes it; afterwards nobody."""
+    return row is None
+
+
 def admin(viewer: Viewer, _row: Any) -> bool:
     """Admins and super admins."""
     return viewer.is_admin

@@ -65,6 +65,14 @@ def located(document: Item, status: HTTPStatus) -> Response:
     return locate(answer({**document, "links": {"self": link}}, status), current_app.config["PUBLIC_URL"] + link)
 
 
+class Command(View, LibraryDetail):  # type: ignore[misc]  # same
+    """A POST without a body that does something about one resource."""
+
+    methods: ClassVar[set[str]] = {"POST"}  # subclasses say so again, or they would have those of the library
+    families = {"POST": LINKAGE}
+    body_methods = frozenset()
+
+
 class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
     """GET, PATCH and DELETE of one resource."""
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from app import errors
 from app.hooks.resources import RotateHook
-from app.hooks.signatures import ID, SIGNATURE, TIMESTAMP
 from app.jobs.models import STATES
 from app.jsonapi.view import View
 from app.openapi.json_schema import LINK, TEXT, Json, object_of, reference
 from app.openapi.responses import answered, content, refusals
+from app.signatures import ID, SIGNATURE, TIMESTAMP
 
 SUMMARIES: Mapping[type, Mapping[str, str]] = {RotateHook: {"POST": "Give one {type} another URL"}}
 

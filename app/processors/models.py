@@ -45,6 +45,8 @@ class RemoteRun(Model):
     heard_at: Mapped[datetime] = mapped_column(server_default=func.now())
     unanswered: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Questions in a row that it did not answer."""
+    silent_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When it last did not answer at all."""
     completed_at: Mapped[datetime | None]
     """When it said that it is done: only its results are missing."""
 

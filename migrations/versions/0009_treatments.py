@@ -86,10 +86,12 @@ def upgrade() -> None:
     sa.Column('begun_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('heard_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('unanswered', sa.BigInteger(), server_default=sa.text('0'), nullable=False),
+    sa.Column('silent_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('completed_at', sa.DateTime(timezone=True), nullable=True),
     sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_remote_runs_job_id_jobs'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('job_id', 'attempt', name=op.f('pk_remote_runs'))
     )
+    op.create_index(op.f('ix_remote_runs_silent_at'), 'remote_runs', ['silent_at'], unique=False)
     op.create_table('result_files',
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('job_id', sa.Uuid(), nullable=False),
@@ -175,6 +177,7 @@ def downgrade() -> None:
     op.drop_index('ix_treatments_document_set_id_id', table_name='treatments')
     op.drop_table('treatments')
     op.drop_table('result_files')
+    op.drop_index(op.f('ix_remote_runs_silent_at'), table_name='remote_runs')
     op.drop_table('remote_runs')
     op.drop_table('job_documents')
     op.drop_index('ix_job_callbacks_open', table_name='job_callbacks', postgresql_where=sa.text('applied_at IS NULL'))

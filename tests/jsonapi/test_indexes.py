@@ -19,7 +19,10 @@ from tests.world import JSONAPI, Caller, data
 
 ROWS = 100_000
 BUSY = ROWS // 2
-"""The user with 100 events, the event with a team of 200, and the FAQ type; the last two have 1,000 FAQs."""
+"""The user with 100 events, the event with a team of 200, and the FAQ type; the last two have 1,000 FAQs.
+
+And the document set with 100 events, FAQs and uploads each, of that user, who has 1,000 of both.
+"""
 
 BUSY_JOB = str(UUID(md5(str(BUSY).encode(), usedforsecurity=False).hexdigest()))
 """The job with 1,000 events and artifacts, of the busy user, who has 1,000 jobs."""
@@ -89,6 +92,20 @@ FILL = """
     SELECT n, 'sleep', '{{}}', sha256(n::text::bytea), CASE n % 100 WHEN 0 THEN {busy} ELSE n END,
            CASE n % 100 WHEN 0 THEN {busy} ELSE n END, CASE n % 10 WHEN 7 THEN now() END
     FROM generate_series(1, {rows}) n;
+
+    INSERT INTO uploads (id, stored_as, media_type, width, height, size, owner_id, deleted_at)
+    SELECT n, 'uploads/' || md5(n::text) || '.jpg', 'image/jpeg', 800, 600, 100000,
+           CASE n % 100 WHEN 0 THEN {busy} ELSE n END, CASE n % 10 WHEN 7 THEN now() END
+    FROM generate_series(1, {rows}) n;
+    INSERT INTO document_sets (id, title, owner_id, deleted_at)
+    SELECT n, 'Set ' || n, CASE n % 100 WHEN 0 THEN {busy} ELSE n END, CASE n % 10 WHEN 7 THEN now() END
+    FROM generate_series(1, {rows}) n;
+    INSERT INTO document_set_events (document_set_id, event_id)
+    SELECT CASE n % 1000 WHEN 0 THEN {busy} ELSE n % 5000 END, n FROM generate_series(1, {rows}) n;
+    INSERT INTO document_set_faqs (document_set_id, faq_id)
+    SELECT CASE n % 1000 WHEN 0 THEN {busy} ELSE n % 5000 END, n FROM generate_series(1, {rows}) n;
+    INSERT INTO document_set_uploads (document_set_id, upload_id)
+    SELECT CASE n % 1000 WHEN 0 THEN {busy} ELSE n % 5000 END, n FROM generate_series(1, {rows}) n;
 """
 
 CALLERS = {"anonymous": 0, "organizer": BUSY + 20, "owner": BUSY, "admin": 1}
@@ -106,6 +123,13 @@ LISTS = {
     "/v1/events/<id>/relationships/images": BUSY,
     "/v1/events/<id>/relationships/organizers": BUSY + 20,
     "/v1/events/<id>/relationships/coorganizers": BUSY + 10,
+    "/v1/document-sets": BUSY,
+    "/v1/document-sets/<id>/events": BUSY,
+    "/v1/document-sets/<id>/faqs": BUSY,
+    "/v1/document-sets/<id>/uploads": BUSY,
+    "/v1/document-sets/<id>/relationships/events": BUSY,
+    "/v1/document-sets/<id>/relationships/faqs": BUSY,
+    "/v1/document-sets/<id>/relationships/uploads": BUSY,
     "/v1/event-images": BUSY,
     "/v1/faq-types": BUSY,
     "/v1/faq-types/<id>/faqs": BUSY,
@@ -117,6 +141,7 @@ LISTS = {
     "/v1/jobs/<id>/artifacts": BUSY_JOB,
     "/v1/jobs/<id>/relationships/events": BUSY_JOB,
     "/v1/jobs/<id>/relationships/artifacts": BUSY_JOB,
+    "/v1/uploads": BUSY,
     "/v1/users": BUSY,
     "/v1/users/<id>/events": BUSY,
     "/v1/users/<id>/relationships/events": BUSY,
@@ -124,6 +149,9 @@ LISTS = {
 """Every list, and the id of a row in its middle."""
 
 ONE = (
+    "/v1/document-sets/<id>",
+    "/v1/document-sets/<id>/owner",
+    "/v1/document-sets/<id>/relationships/owner",
     "/v1/events/<id>",
     "/v1/events/<id>/owner",
     "/v1/events/<id>/relationships/owner",
@@ -156,6 +184,9 @@ ONE = (
     "/v1/jobs/<id>/relationships/event",
     "/v1/jobs/<id>/relationships/owner",
     "/v1/jobs/<id>/relationships/retry-of",
+    "/v1/uploads/<id>",
+    "/v1/uploads/<id>/owner",
+    "/v1/uploads/<id>/relationships/owner",
     "/v1/users/<id>",
     "/v1/users/user-details/get-user-id",
 )
@@ -209,7 +240,19 @@ QUERIES = (
     "/v1/hooks?include=owner,event",
     f"/v1/hooks?filter[event]={BUSY}",
     "/v1/users?get_trashed=true",
+    "/v1/uploads?get_trashed=true",
+    "/v1/uploads?include=owner",
+    f"/v1/uploads?filter[owner]={BUSY}",
+    "/v1/document-sets?get_trashed=true",
+    f"/v1/document-sets?filter[owner]={BUSY}",
+    "/v1/document-sets?include=owner,events&page[size]=5",
+    "/v1/document-sets/<id>?include=faqs,uploads",
+    "/v1/document-sets/<id>?include=events",
 )
+
+
+OWNED = ("/v1/users/", "/v1/job", "/v1/hooks", "/v1/uploads", "/v1/document-sets")
+"""What is its owner's, and the admins'."""
 
 
 def asked_by(*paths: str) -> list[Any]:
@@ -218,9 +261,9 @@ def asked_by(*paths: str) -> list[Any]:
 
 
 def _callers(path: str) -> tuple[str, ...]:
-    if path == "/v1/users" or "get_trashed" in path or path.startswith(("/v1/jobs?filter", "/v1/hooks?filter")):
+    if path == "/v1/users" or "get_trashed" in path or re.match("/v1/(jobs|hooks|uploads|document-sets)[?]filter", path):
         return ("admin",)  # whoever filters his own jobs may read all of his
-    return ("owner", "admin") if path.startswith(("/v1/users/", "/v1/job", "/v1/hooks")) else tuple(CALLERS)
+    return ("owner", "admin") if path.startswith(OWNED) else tuple(CALLERS)
 
 
 def named(path: str) -> int | str:

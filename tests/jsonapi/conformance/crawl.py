@@ -15,6 +15,8 @@ INCLUDES = {
     "event-images": "event",
     "jobs": "owner,event,retry-of,events,artifacts",
     "hooks": "owner,event",
+    "uploads": "owner",
+    "document-sets": "owner,events.faqs,faqs,uploads",
     "users": "events.faqs",
 }
 
@@ -31,6 +33,8 @@ def rows(world: World) -> dict[str, int | str]:
         "event-images": world.images["draft"],
         "jobs": background["job"],
         "hooks": background["hook"],
+        "uploads": background["upload"],
+        "document-sets": background["document-set"],
         "users": world.owner.id,
     }
 

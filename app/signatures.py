@@ -1,7 +1,7 @@
 """Signed calls, as Standard Webhooks describes them (https://www.standardwebhooks.com): HMAC-SHA256, `v1`.
 
-A secret is derived from SECRET_KEY, the hook and its token, and stored nowhere: who reads the database cannot sign,
-and a new token brings a new secret. With another SECRET_KEY all secrets are others.
+A secret is derived from SECRET_KEY and what it is `about`, and stored nowhere: who reads the database cannot sign. With
+another SECRET_KEY all secrets are others.
 """
 
 import hmac
@@ -31,27 +31,31 @@ class InvalidSignature(Unauthenticated):
         self.headers = {"WWW-Authenticate": 'Webhook-Signature realm="open-event"'}  # a token is not what is missing
 
 
-def secret(hook_id: int, token_hash: bytes) -> str:
-    """The secret of a hook as its sender is given it."""
-    return f"whsec_{b64encode(_key(hook_id, token_hash)).decode()}"
+def secret(about: bytes) -> str:
+    """A secret as its sender is given it."""
+    return f"whsec_{b64encode(_key(about)).decode()}"
 
 
-def verified_id(hook_id: int, token_hash: bytes, headers: Headers, body: bytes) -> str:
-    """The id of a message that is signed with the hook's secret and was sent just now; 401 otherwise."""
+def is_signed(headers: Headers) -> bool:
+    """Whether a message carries anything of a signature."""
+    return any(name in headers for name in (ID, TIMESTAMP, SIGNATURE))
+
+
+def verified_id(about: bytes, headers: Headers, body: bytes) -> str:
+    """The id of a message that is signed with this secret and was sent just now; 401 otherwise."""
     message_id, sent_at = headers.get(ID, ""), headers.get(TIMESTAMP, "")
     if not _ID.fullmatch(message_id):
-        raise InvalidSignature(f"This hook takes signed calls only: {ID} is missing, or is none.", ID)
+        raise InvalidSignature(f"Only signed calls are taken here: {ID} is missing, or is none.", ID)
     if not _TIMESTAMP.fullmatch(sent_at) or abs(time.time() - int(sent_at)) > TOLERANCE:
         raise InvalidSignature(f"Must be the present time in seconds, within {TOLERANCE} of ours.", TIMESTAMP)
     signed = f"{message_id}.{sent_at}.".encode() + body
-    expected = b64encode(hmac.digest(_key(hook_id, token_hash), signed, "sha256"))
+    expected = b64encode(hmac.digest(_key(about), signed, "sha256"))
     if not any(hmac.compare_digest(each, expected) for each in _signatures(headers)):
-        raise InvalidSignature("None of the signatures is made with the secret of this hook.", SIGNATURE)
+        raise InvalidSignature("None of the signatures is made with the secret for these calls.", SIGNATURE)
     return message_id
 
 
-def _key(hook_id: int, token_hash: bytes) -> bytes:
-    about = b"hooks.signature\n%d\n" % hook_id + token_hash
+def _key(about: bytes) -> bytes:
     return hmac.digest(current_app.config["SECRET_KEY"].encode(), about, "sha256")
 
 

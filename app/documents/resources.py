@@ -1,0 +1,75 @@
+"""/v1/document-sets: what its owner has chosen to be treated together."""
+
+from typing import Any
+
+from flask_rest_jsonapi_next import Api
+from sqlalchemy import Table, delete
+from sqlalchemy.dialects.postgresql import insert
+
+from app.database import connection
+from app.documents.models import SET_EVENTS, SET_FAQS, SET_UPLOADS, DocumentSet
+from app.documents.permissions import PERMISSIONS
+from app.documents.schemas import DocumentSetSchema
+from app.jsonapi.permissions import Access
+from app.jsonapi.relations import route_relations
+from app.jsonapi.resource_type import ResourceType
+from app.jsonapi.resources import ResourceDetail, ResourceList
+from app.jsonapi.writing import DataLayer, ToManyChange, linked_ids
+
+SELECTED: dict[str, Table] = {"events": SET_EVENTS, "faqs": SET_FAQS, "uploads": SET_UPLOADS}
+"""The tables between, by relationship."""
+
+DOCUMENT_SET = ResourceType(
+    schema=DocumentSetSchema,
+    model=DocumentSet,
+    plural="document-sets",
+    permissions=PERMISSIONS,
+    order=("-id",),
+)
+
+
+class DocumentSetData(DataLayer):
+    """The creator owns the set; it takes what the caller sees now."""
+
+    def before_create_object(self, data: dict[str, Any], access: Access) -> None:
+        data["owner_id"] = access.viewer.id
+
+    def change_related(self, row: Any, change: ToManyChange, access: Access) -> None:
+        """What is hidden from the caller stays: he cannot have meant it."""
+        held, named = set(linked_ids(row, change.relation, access)), set(change.ids)
+        change.rows(access)
+        table = SELECTED[change.relation.name]
+        if leaving := {"add": set(), "remove": named, "replace": held - named}[change.mode]:
+            _leave(table, row.id, leaving)
+        if change.mode != "remove" and named:
+            _join(table, row.id, named)
+
+
+def _leave(table: Table, set_id: int, ids: set[int]) -> None:
+    near, far = table.c
+    connection().execute(delete(table).where(near == set_id, far.in_(ids)))
+
+
+def _join(table: Table, set_id: int, ids: set[int]) -> None:
+    near, far = table.c
+    rows = [{near.name: set_id, far.name: id_} for id_ in sorted(ids)]
+    connection().execute(insert(table).values(rows).on_conflict_do_nothing())
+
+
+class DocumentSetList(ResourceList):
+    """The caller's document sets, the newest first."""
+
+    data_layer = {"class": DocumentSetData, "type": DOCUMENT_SET}
+
+
+class DocumentSetDetail(ResourceDetail):
+    """One document set."""
+
+    data_layer = {"class": DocumentSetData, "type": DOCUMENT_SET}
+
+
+def route(api: Api) -> None:
+    """The URLs of document sets."""
+    api.route(DocumentSetList, "document_set_list", "/document-sets")
+    api.route(DocumentSetDetail, "document_set_detail", "/document-sets/<id>")
+    route_relations(api, DOCUMENT_SET, DocumentSetData)

@@ -1,0 +1,36 @@
+"""Document sets as the API shows them."""
+
+from typing import Any
+
+from app.jsonapi.naming import dasherize
+from app.jsonapi.schema import Instant, Relationship, Schema, Text
+
+LONGEST_TITLE = 50
+
+
+class Title(Text):
+    """A title, trimmed before it is measured."""
+
+    def __init__(self) -> None:
+        super().__init__(LONGEST_TITLE, required=True)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+        trimmed = value.strip() if isinstance(value, str) else value
+        return super()._deserialize(trimmed, attr, data, **more)
+
+
+class DocumentSetSchema(Schema):
+    """Attributes and relationships of a document set."""
+
+    class Meta:
+        type_ = "document-set"
+        inflect = dasherize
+
+    title = Title()
+    created_at = Instant(dump_only=True)
+    deleted_at = Instant(dump_only=True)
+
+    owner = Relationship("user", dump_only=True)
+    events = Relationship("event", many=True)
+    faqs = Relationship("faq", many=True)
+    uploads = Relationship("upload", many=True)

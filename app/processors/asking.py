@@ -1,0 +1,165 @@
+"""What we ask a processor on our own account: how far it is when it is silent, and to stop."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from flask import current_app
+from sqlalchemy import BigInteger, Interval, Uuid, bindparam, func, select, update
+
+from app.database import Prepared
+from app.http_client import OutboundError
+from app.jobs import lifecycle
+from app.jobs.models import CANCELING, ENDED
+from app.jobs.records import JobRow
+from app.processors import client, hearing, remote
+from app.processors.models import RemoteRun
+from app.processors.remote import CANCEL, CANCEL_DEADLINE, POLL, Run
+from app.processors.words import is_answer
+
+HEARTBEAT_LOST = "heartbeat-lost"
+MOST_UNANSWERED = 5
+"""Questions in a row."""
+LONGEST = timedelta(days=7)
+"""What a processor may take."""
+
+CANCEL_AGAIN = timedelta(seconds=5)
+
+WORDS: Mapping[str, str | None] = {
+    "PENDING": None,
+    "QUEUED": None,
+    "STARTED": "STARTED",
+    "IN PROGRESS": "PROGRESS",
+    "RUNNING": "PROGRESS",
+    "PROGRESS": "PROGRESS",
+    "SUCCESS": "SUCCESS",
+    "FINISHED": "SUCCESS",
+    "COMPLETED": "SUCCESS",
+    "ERROR": "ERROR",
+    "FAILED": "ERROR",
+    "CANCELLED": "CANCELLED",
+    "CANCELED": "CANCELLED",
+}
+"""The words of a status, and the event that says the same; None for a run that has not begun."""
+
+_runs = RemoteRun.__table__
+_MINE = (
+    _runs.c.job_id == bindparam("job_id", type_=Uuid),
+    _runs.c.attempt == bindparam("attempt", type_=BigInteger),
+)
+_unanswered = Prepared(
+    update(RemoteRun)
+    .where(*_MINE)
+    .values(unanswered=_runs.c.unanswered + 1, silent_at=func.coalesce(bindparam("silent_at"), _runs.c.silent_at))
+    .returning(_runs.c.unanswered)
+)
+_silent = Prepared(
+    select(_runs.c.job_id).where(_runs.c.silent_at > func.now() - bindparam("pause", type_=Interval)).limit(1)
+)
+
+log = structlog.get_logger(__name__)
+
+
+def poll(job_id: UUID, attempt: int) -> None:
+    """Ask how far it is where nothing was heard for a while, and see to it that it is asked again."""
+    job = lifecycle.found(job_id)
+    run = None if job is None else remote.run_of(job)
+    if job is None or run is None or job.attempt != attempt or job.state in ENDED or run.completed_at is not None:
+        return
+    if datetime.now(UTC) - run.created_at > LONGEST:
+        _give_up(job_id, attempt, lifecycle.TIMED_OUT, "The processor took longer than it may.")
+        return
+    silence = datetime.now(UTC) - run.heard_at
+    if silence < remote.poll_pause():
+        remote.order(POLL, job, delay=remote.poll_pause() - silence)
+        return
+    _ask(job, run)
+
+
+def _ask(job: JobRow, run: Run) -> None:
+    """One question, which the job is not held for."""
+    answer, is_silent = _status(run)
+    held = hearing.held_run(job.id, job.attempt)
+    if held is None:
+        return
+    if answer is None:
+        _note_silence(job, is_silent=is_silent)
+        return
+    hearing.hear(job.id, job.attempt)  # what was called back before
+    event = WORDS[_word(answer)]
+    if event is None:
+        remote.hear_alive(job)
+    else:
+        hearing.apply(job.id, event, answer)
+    remote.order(POLL, job, delay=remote.poll_pause())
+
+
+def _status(run: Run) -> tuple[dict[str, Any] | None, bool]:
+    """What it says, None for nothing; and whether there was no answer at all.
+
+    One that has just not answered about another run is not asked: mails wait for us.
+    """
+    if _silent.rows({"pause": remote.poll_pause() * 0.9}):
+        return None, False
+    try:
+        answer = client.status(run.task, str(run.tracking_id))
+    except OutboundError as error:
+        log.warning("processor does not answer", reason=str(error))
+        return None, True
+    return (answer if answer is not None and is_answer(answer) and _word(answer) in WORDS else None), False
+
+
+def _word(answer: Mapping[str, Any]) -> str:
+    return str(answer.get("status")).upper().replace("_", " ").replace("-", " ")
+
+
+def _note_silence(job: JobRow, *, is_silent: bool) -> None:
+    values = {"job_id": job.id, "attempt": job.attempt, "silent_at": datetime.now(UTC) if is_silent else None}
+    ((unanswered,),) = _unanswered.rows(values)
+    if unanswered < MOST_UNANSWERED:
+        remote.order(POLL, job, delay=remote.poll_pause())
+        return
+    words = f"The processor has not been heard of, and did not answer {unanswered} times."
+    _give_up(job.id, job.attempt, HEARTBEAT_LOST, words)
+
+
+def _give_up(job_id: UUID, attempt: int, code: str, words: str) -> None:
+    held = hearing.held_run(job_id, attempt)
+    if held is not None:
+        hearing.end(lifecycle.fail(held[0], code, words))
+
+
+def cancel(job_id: UUID, attempt: int) -> None:
+    """Ask to stop, until the answer is one; whether it has, it says by a callback, or by its answer."""
+    job = lifecycle.found(job_id)
+    run = None if job is None else remote.run_of(job)
+    if job is None or run is None or run.tracking_id is None or job.attempt != attempt or job.state != CANCELING:
+        return
+    try:
+        answer = client.cancel(run.task, run.tracking_id)
+    except OutboundError as error:
+        log.warning("processor does not answer", reason=str(error))
+        remote.order(CANCEL, job, delay=CANCEL_AGAIN)
+        return
+    if answer is not None and WORDS.get(_word(answer)) == "CANCELLED":
+        hearing.apply(job.id, "CANCELLED", answer)
+
+
+def forget(job_id: UUID, attempt: int) -> None:
+    """End what was to be canceled without the word of the processor, which had its time to say it."""
+    held = hearing.held_run(job_id, attempt)
+    if held is None or held[0].state != CANCELING or held[1].completed_at is not None:
+        return
+    seconds = current_app.config["PROCESSOR_CANCEL_GRACE_SECONDS"]
+    words = f"The processor has not said within {seconds} s that it stopped: it may still be at work."
+    lifecycle.hear(held[0], words, level="warning")
+    hearing.end(lifecycle.canceled(held[0]))
+
+
+def ask_to_cancel(job: JobRow) -> None:
+    """Order the processor to be asked to stop; its word is not waited for longer than the grace."""
+    remote.order(CANCEL, job)
+    grace = timedelta(seconds=current_app.config["PROCESSOR_CANCEL_GRACE_SECONDS"])
+    remote.order(CANCEL_DEADLINE, job, delay=grace)

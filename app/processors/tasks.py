@@ -1,0 +1,42 @@
+"""The Celery side of processors: what they say is applied, they are asked, and their results are fetched."""
+
+from uuid import UUID
+
+from app.outbox import OutboxEntry, consumer
+from app.processes.nodes import JOBS_QUEUE
+from app.processors import asking, fetching, hearing
+from app.processors.remote import APPLY, CANCEL, CANCEL_DEADLINE, FETCH, POLL
+
+
+@consumer(APPLY)
+def apply_callbacks(entry: OutboxEntry) -> None:
+    """Let what was called back count."""
+    hearing.hear(*_attempt(entry))
+
+
+@consumer(POLL)
+def poll(entry: OutboxEntry) -> None:
+    """Ask a silent processor how far it is."""
+    asking.poll(*_attempt(entry))
+
+
+@consumer(CANCEL)
+def cancel(entry: OutboxEntry) -> None:
+    """Ask the processor to stop."""
+    asking.cancel(*_attempt(entry))
+
+
+@consumer(CANCEL_DEADLINE)
+def end_cancel(entry: OutboxEntry) -> None:
+    """Wait no longer for its word that it has."""
+    asking.forget(*_attempt(entry))
+
+
+@consumer(FETCH, queue=JOBS_QUEUE)
+def fetch_result(entry: OutboxEntry) -> None:
+    """Fetch a result file and store what is in it."""
+    fetching.fetch(UUID(entry.payload["id"]), entry.payload["time"])
+
+
+def _attempt(entry: OutboxEntry) -> tuple[UUID, int]:
+    return UUID(entry.payload["job_id"]), entry.payload["attempt"]

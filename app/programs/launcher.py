@@ -1,0 +1,184 @@
+"""The process between a worker and a program: `child` runs this file, nothing imports it.
+
+It ends all that descends from the program when it is told so, and when nobody is there any more to tell it: then its
+standard input has ended, as it does when the worker is killed. It has no settings and no secrets but those it passes
+on, and nothing is imported but what each start is worth.
+
+Standard input is a line of JSON (`command`, `environment`, `directory`, `limits`), then a byte for each SIGTERM that
+the program is to get. The descriptor named by its one argument gets a line of JSON: `errno` where the program could
+not be started, or `returncode` when it has ended, negative for a signal.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import Any, NoReturn
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+PATIENCE = 5.0
+"""Seconds for processes to be gone after SIGKILL; one that hangs in the kernel is left to it."""
+
+CONTROL = 0
+PIECE = 2**16
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+libc = ctypes.CDLL(None)
+
+
+def main() -> None:
+    """Run one program."""
+    status = int(sys.argv[1])
+    os.set_inheritable(status, False)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)  # what goes to each process of a service is for the worker to hear
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    plan, told = read_plan()
+    leader = start(plan, status)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)  # its streams end with it, not with us
+    if told:
+        os.killpg(leader, signal.SIGTERM)
+    watch(leader, status)
+    end_all()
+
+
+def read_plan() -> tuple[dict[str, Any], bytes]:
+    """What is to be done, and what was told after it already."""
+    parts = []
+    while piece := os.read(CONTROL, PIECE):
+        line, end, told = piece.partition(b"\n")
+        parts.append(line)
+        if end:
+            return json.loads(b"".join(parts)), told
+    sys.exit(os.EX_NOINPUT)
+
+
+def start(plan: dict[str, Any], status: int) -> int:
+    """The process that leads the program's session; where it cannot be started, this is the end."""
+    hearing, saying = os.pipe()
+    try:
+        leader = os.fork()
+    except OSError as error:
+        fail(error.errno, status)
+    if leader == 0:
+        become(plan, saying)
+    os.close(saying)
+    said = os.read(hearing, PIECE)
+    os.close(hearing)
+    if said:
+        os.waitpid(leader, 0)
+        fail(int(said), status)
+    return leader
+
+
+def fail(number: int | None, status: int) -> NoReturn:
+    """Say why nothing was started."""
+    os.write(status, json.dumps({"errno": number}).encode() + b"\n")
+    sys.exit(os.EX_OSERR)
+
+
+def become(plan: dict[str, Any], saying: int) -> NoReturn:
+    """Be the program, or say the number of the error that keeps us from it."""
+    try:
+        os.setsid()
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), CONTROL)
+        for number in (*STOPPING, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.chdir(plan["directory"])
+        limit(plan["limits"])
+        command = [word.encode() for word in plan["command"]]
+        environment = {name.encode(): value.encode() for name, value in plan["environment"].items()}
+        os.execve(command[0], command, environment)  # noqa: S606  # no shell, and the operator's own program
+    except OSError as error:
+        os.write(saying, str(error.errno).encode())
+    finally:
+        os._exit(os.EX_OSERR)
+
+
+def limit(limits: dict[str, int]) -> None:
+    """No more of each than this; what we may not have ourselves it does not get either."""
+    for name, wanted in limits.items():
+        number = getattr(resource, name)
+        _, most = resource.getrlimit(number)
+        allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(number, (allowed, allowed))
+
+
+def watch(leader: int, status: int) -> None:
+    """Pass on what is told, and say when the program has ended; return when there is nobody to tell anything."""
+    ended = os.pidfd_open(leader)
+    poll = select.poll()
+    poll.register(CONTROL, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if ended in ready:
+            poll.unregister(ended)
+            say_end(leader, status)
+        if CONTROL in ready:
+            if not os.read(CONTROL, PIECE):
+                return
+            with suppress(ProcessLookupError):
+                os.killpg(leader, signal.SIGTERM)
+
+
+def say_end(leader: int, status: int) -> None:
+    """How the program has ended; it is not buried yet, so that nobody else gets the number of its group."""
+    found = os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
+    if found is None:
+        return
+    returncode = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    with suppress(BrokenPipeError):
+        os.write(status, json.dumps({"returncode": returncode}).encode() + b"\n")
+
+
+def end_all() -> None:
+    """SIGKILL for all that descends from us, in whatever group; orphans come to us and are buried here."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        for process, group in descendants():
+            kill(process, group)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return
+        time.sleep(0.005)
+
+
+def kill(process: int, group: int) -> None:
+    """A whole group at once: none of it can fork faster than that."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(process, signal.SIGKILL)
+        if group != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
+
+
+def descendants() -> list[tuple[int, int]]:
+    """Process and group of all that we, or our children, have started."""
+    children: dict[int, list[tuple[int, int]]] = {}
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{process}/stat", "rb") as file:
+            _, parent, group = file.read().rpartition(b")")[2].split()[:3]  # proc_pid_stat(5)
+            children.setdefault(int(parent), []).append((int(process), int(group)))
+    found: list[tuple[int, int]] = []
+    below = [os.getpid()]
+    while below:
+        made = children.get(below.pop(), [])
+        found += made
+        below += [process for process, _ in made]
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""A treatment becomes a job when it is created, and another treatment when it is launched again."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+
+from app.database import connection
+from app.errors import NotFound
+from app.jobs import lifecycle, submission
+from app.jobs.models import Job
+from app.jobs.records import JobRow
+from app.jsonapi import rows
+from app.jsonapi.resource_type import TYPES
+from app.processors.starting import DOCUMENT_SET
+from app.signals import treatment_changed
+from app.treatments.models import Treatment
+
+API_PARAMETERS = "/data/attributes/api-parameters"
+
+_COPIED = ("task_type", "api_parameters", "notify_email", "document_set_id", "requested_by_id")
+
+
+def submit_job(_app: object, verb: str, id: UUID, **_sent: Any) -> None:
+    """Submit the job of a treatment that has just been created, in the same transaction, under the same id."""
+    if verb != "created":
+        return
+    table = Treatment.__table__
+    row = connection().execute(select(table).where(table.c.id == id)).one()
+    submission.submit(
+        row.task_type,
+        {**row.api_parameters, DOCUMENT_SET: row.document_set_id},
+        trigger="signal" if row.retry_of_id is None else "retry",
+        owner_id=row.requested_by_id,
+        retry_of_id=row.retry_of_id,
+        job_id=row.id,
+        kept=True,
+        pointer=API_PARAMETERS,
+    )
+
+
+def again(job: JobRow) -> JobRow:
+    """A new treatment like the one of this job, and its job."""
+    type_ = TYPES["treatment"]
+    table = type_.table
+    old = connection().execute(select(table).where(table.c.id == job.id, table.c.deleted_at.is_(None))).one_or_none()
+    if old is None:
+        raise NotFound("The treatment of this job has been deleted.")
+    made = rows.create(type_, {**{name: getattr(old, name) for name in _COPIED}, "retry_of_id": old.id})
+    new = lifecycle.found(made.id)
+    if new is None:
+        raise RuntimeError("A treatment without a job")
+    return new
+
+
+def keep_job(treatment_id: UUID, *, kept: bool) -> None:
+    """A job is pruned like any other once its treatment is in the trash, and takes the treatment along."""
+    connection().execute(update(Job).where(Job.id == treatment_id).values(kept=kept))
+
+
+def subscribe() -> None:
+    """Let each new treatment have its job; once, however many apps a process makes."""
+    treatment_changed.connect(submit_job)

@@ -1,0 +1,68 @@
+"""The mail about the end of a treatment, to whoever wanted one."""
+
+from textwrap import fill
+from uuid import UUID
+
+from flask import current_app
+from sqlalchemy import select
+
+from app import mail, outbox
+from app.database import connection
+from app.extensions import db
+from app.jobs.models import CANCELED, FAILED, SUCCEEDED, Job
+from app.jobs.records import JobRow
+from app.outbox import OutboxEntry, consumer
+from app.treatments.models import Treatment
+from app.users.emails import ascii_email
+from app.users.models import User
+
+MAIL = "treatments.mail"
+
+ENDS = {SUCCEEDED: "has succeeded", FAILED: "has failed", CANCELED: "was canceled"}
+
+BODY = """\
+The treatment ({task}) that you asked for {end}.
+{why}
+{url}
+"""
+
+
+def tell(job: JobRow) -> None:
+    """Order the mail where one is wanted, in the transaction that ends the job."""
+    wanted = select(Treatment.id).where(Treatment.id == job.id, Treatment.notify_email.is_(True))
+    if connection().scalar(wanted) is not None:
+        outbox.order(MAIL, f"treatment.{job.state}", {"id": str(job.id)})
+
+
+@consumer(MAIL)
+def send(entry: OutboxEntry) -> None:
+    """Tell whoever asked for a treatment how it has ended, unless he is gone."""
+    found = db.session.execute(
+        select(Job, User)
+        .join_from(Treatment, Job, Job.id == Treatment.id)
+        .join(User, Treatment.requested_by)
+        .where(Treatment.id == UUID(entry.payload["id"]))
+    ).one_or_none()
+    if found is None:
+        return
+    job, user = found
+    if user.deleted_at is None and not user.is_blocked:
+        mail.send(
+            mail.compose(
+                id=entry.id,
+                created_at=entry.created_at,
+                to=ascii_email(user.email),
+                subject=f"Treatment {ENDS[job.state]}: {job.kind}",
+                body=_body(job),
+                resource_type="treatment",
+                resource_id=job.id,
+            )
+        )
+
+
+def _body(job: Job) -> str:
+    """What has become of it, and why it failed; in ASCII, as every mail of ours."""
+    detail = (job.error or {}).get("detail", "")
+    why = f"\n{fill(ascii(detail)[1:-1], 76)}\n" if detail else ""
+    url = f"{current_app.config['PUBLIC_URL']}/jobs/{job.id}"
+    return BODY.format(task=job.kind, end=ENDS[job.state], why=why, url=url)

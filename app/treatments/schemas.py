@@ -1,0 +1,74 @@
+"""Treatments and what they have found, as the API shows them."""
+
+from marshmallow_jsonapi import fields as jsonapi_fields
+
+from app.jsonapi.naming import dasherize
+from app.jsonapi.schema import (
+    WRITTEN_BY_THE_SERVER,
+    Choice,
+    Flag,
+    Instant,
+    Number,
+    Object,
+    Relationship,
+    Schema,
+    Text,
+)
+from app.treatments.status import STATUSES
+from app.treatments.tasks.regions import FARTHEST
+
+
+class TreatmentSchema(Schema):
+    """Attributes and relationships of a treatment."""
+
+    class Meta:
+        type_ = "treatment"
+        inflect = dasherize
+
+    id = jsonapi_fields.Str(dump_only=True)
+    task_type = Text(required=True)
+    api_parameters = Object(load_default=dict)
+    notify_email = Flag()
+    status = Choice(*STATUSES, **WRITTEN_BY_THE_SERVER)
+    tracking_id = Text(**WRITTEN_BY_THE_SERVER)
+    created_at = Instant(dump_only=True)
+    deleted_at = Instant(dump_only=True)
+
+    document_set = Relationship("document-set", required=True, fixed=True)
+    job = Relationship("job", dump_only=True)
+    requested_by = Relationship("user", dump_only=True)
+    retry_of = Relationship("treatment", dump_only=True)
+    regions = Relationship("region", many=True, dump_only=True)
+    similarities = Relationship("similarity", many=True, dump_only=True)
+
+
+class RegionSchema(Schema):
+    """Attributes and relationships of a region, in pixels of the image."""
+
+    class Meta:
+        type_ = "region"
+        inflect = dasherize
+
+    document = Text(dump_only=True)
+    source = Text(dump_only=True)
+    x = Number(0, FARTHEST, dump_only=True)
+    y = Number(0, FARTHEST, dump_only=True)
+    width = Number(0, FARTHEST, dump_only=True)
+    height = Number(0, FARTHEST, dump_only=True)
+
+    treatment = Relationship("treatment", dump_only=True)
+
+
+class SimilaritySchema(Schema):
+    """Attributes and relationships of what was said of two documents."""
+
+    class Meta:
+        type_ = "similarity"
+        inflect = dasherize
+
+    document = Text(dump_only=True)
+    a = Text(dump_only=True)
+    b = Text(dump_only=True)
+    score = Number(0, 1, dump_only=True)
+
+    treatment = Relationship("treatment", dump_only=True)

@@ -1,0 +1,76 @@
+"""Find the regions of interest in images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from sqlalchemy import delete, insert
+
+from app.database import connection
+from app.jobs.records import JobRow
+from app.processors.modules import Document, Payload, Unfit
+from app.treatments.models import Region
+
+PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "model": {"type": "string", "title": "Model", "maxLength": 100, "default": "illustration_extraction"},
+    "algorithm": {"type": "string", "title": "Algorithm", "maxLength": 100, "default": "default"},
+}
+
+MOST_REGIONS = 10_000
+"""In one file."""
+LONGEST_NAME = 500
+FARTHEST = 10_000_000
+"""Pixels."""
+
+_SOURCE = {"type": ["string", "null"], "maxLength": LONGEST_NAME}
+_PLACE = {"type": "number", "minimum": 0, "maximum": FARTHEST}
+_ABSOLUTE = {
+    "type": "object",
+    "properties": dict.fromkeys(("x", "y", "width", "height"), _PLACE),
+    "required": ["x", "y", "width", "height"],
+}
+_CROP = {
+    "type": "object",
+    "properties": {"source": _SOURCE, "absolute": _ABSOLUTE},
+    "required": ["absolute"],
+}
+_FILE = Draft202012Validator(
+    {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {"source": _SOURCE, "crops": {"type": "array", "items": _CROP}},
+            "required": ["crops"],
+        },
+    }
+)
+
+
+def prepare_request(documents: Sequence[Document], job: JobRow) -> Mapping[str, Any]:
+    """All documents: which of them are images the processor sees."""
+    return {"documents": documents}
+
+
+def process_results(payload: Payload, completed: bool) -> None:
+    """Store the regions of each image in the file, in place of those stored of it before."""
+    fault = next(_FILE.iter_errors(payload.content), None)
+    if fault is not None:
+        raise Unfit(f"{fault.json_path}: {fault.message}"[:LONGEST_NAME])
+    found = [row for item in payload.content for row in _rows(payload, item)]
+    if len(found) > MOST_REGIONS:
+        raise Unfit(f"It has more than {MOST_REGIONS} regions.")
+    sources = {_source(payload, item) for item in payload.content}
+    mine = (Region.treatment_id == payload.job.id, Region.document == payload.doc_id, Region.source.in_(sources))
+    connection().execute(delete(Region).where(*mine))
+    if found:
+        connection().execute(insert(Region), found)
+
+
+def _rows(payload: Payload, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    about = {"treatment_id": payload.job.id, "document": payload.doc_id, "source": _source(payload, item)}
+    places = ("x", "y", "width", "height")
+    return [{**about, **{name: crop["absolute"][name] for name in places}} for crop in item["crops"]]
+
+
+def _source(payload: Payload, item: Mapping[str, Any]) -> str:
+    return item.get("source") or payload.doc_id

@@ -1,0 +1,41 @@
+"""How a stored image becomes an upload of its owner: once, however often it is sent."""
+
+from typing import NamedTuple
+
+from sqlalchemy import BigInteger, Text, bindparam, null
+from sqlalchemy.dialects.postgresql import insert
+
+from app.database import Prepared
+from app.uploads.models import Upload
+
+_VALUES = {
+    "owner_id": BigInteger,
+    "stored_as": Text,
+    "media_type": Text,
+    "width": BigInteger,
+    "height": BigInteger,
+    "size": BigInteger,
+}
+_keep = Prepared(
+    insert(Upload)
+    .values({name: bindparam(name, type_=type_) for name, type_ in _VALUES.items()})
+    # One that was deleted and is sent again is meant to be there.
+    .on_conflict_do_update(index_elements=["owner_id", "stored_as"], set_={"deleted_at": null()})
+    .returning(Upload.id)
+)
+
+
+class StoredImage(NamedTuple):
+    """What is known of an image that lies in storage."""
+
+    stored_as: str
+    media_type: str
+    width: int
+    height: int
+    size: int
+
+
+def keep(owner_id: int, image: StoredImage) -> int:
+    """The id of the upload that this image is for this owner, in the transaction of the caller."""
+    ((id_,),) = _keep.rows({"owner_id": owner_id, **image._asdict()})
+    return int(id_)

@@ -1,0 +1,82 @@
+"""A directory of programs, and what one does with them."""
+
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from flask import Flask
+
+from app.jobs import running
+from tests.jobs.written import read
+from tests.world import Caller, World, data
+
+PYTHON = f"#!{sys.executable} -I\n"
+
+
+class Programs:
+    """JOB_PROGRAMS_DIR."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+
+    def add(self, name: str, script: str, **said: Any) -> str:
+        """Put a program there, with what is said of it; the name of its kind."""
+        if said:
+            self.say(name, orjson.dumps({key.replace("_", "-"): value for key, value in said.items()}))
+        new = self.directory / f".{name}"  # never half written where a worker looks
+        new.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
+        new.chmod(stat.S_IRWXU)
+        new.replace(self.directory / name)
+        return f"program:{name}"
+
+    def say(self, name: str, content: bytes) -> None:
+        """Write the NAME.json."""
+        (self.directory / f"{name}.json").write_bytes(content)
+
+
+@pytest.fixture
+def programs(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Programs]:
+    """The directory of the app in this process."""
+    made = Programs(tmp_path / "programs")
+    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", made.directory)
+    yield made
+
+
+def start(caller: Caller, kind: str, **parameters: Any) -> Any:
+    """Submit a job; its resource."""
+    return data(caller.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters}))
+
+
+@pytest.fixture
+def done(world: World, programs: Programs) -> Callable[..., dict[str, Any]]:
+    """Put a program there, run a job of it, and see what the API tells of it."""
+
+    def do(script: str, parameters: dict[str, Any] | None = None, **said: Any) -> dict[str, Any]:
+        job = start(world.stranger, programs.add("tried", script, **said), **(parameters or {}))
+        with world.app.app_context():
+            running.run(UUID(job["id"]), "tests")
+        attributes: dict[str, Any] = data(world.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]
+        assert read(world.app, UUID(job["id"])).finished_at is not None
+        assert not list((Path(world.app.config["VAR_DIR"]) / "work").glob(f"{job['id']}-*"))
+        return {**attributes, "id": job["id"]}
+
+    return do
+
+
+def output(world: World, job_id: str) -> bytes:
+    """What a job has made."""
+    (artifact,) = data(world.stranger.get(f"/v1/jobs/{job_id}/artifacts"))
+    assert artifact["attributes"]["name"] == "output"
+    return world.stranger.get(artifact["attributes"]["url"].partition("/v1/")[2].join(("/v1/", ""))).data
+
+
+def events(world: World, job_id: str, level: str | None = None) -> list[dict[str, Any]]:
+    """What a job has said."""
+    listed = data(world.stranger.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
+    return [each["attributes"] for each in listed if level in (None, each["attributes"]["level"])]

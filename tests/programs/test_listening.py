@@ -1,0 +1,121 @@
+"""What programs say, in pieces of any size: lines, reports, and words that may be shown."""
+
+import pytest
+
+from app.programs import reports
+from app.programs.lines import LONGEST_LINE, Lines, Tail
+from app.programs.reports import NotUnderstood, Report
+from app.programs.words import Words
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_lines_are_the_same_however_they_arrive(size: int) -> None:
+    said = b"one\ntwo\n\nthree\nrest"
+    lines = Lines()
+
+    found = [line for start in range(0, len(said), size) for line in lines.feed(said[start : start + size], 100)]
+
+    assert found == [b"one", b"two", b"", b"three"]
+    assert lines.end() == [b"rest"]
+
+
+def test_of_too_many_lines_the_last_are_looked_at() -> None:
+    lines = Lines()
+    lines.feed(b"begun", 2)
+
+    assert lines.feed(b"1\n2\n3\n4\n5", 2) == [b"3", b"4"]
+    assert lines.feed(b"6\n", 2) == [b"56"]
+
+
+def test_a_line_without_end_is_cut() -> None:
+    lines = Lines()
+    for _ in range(100):
+        assert lines.feed(b"x" * 1000, 10) == []
+
+    assert lines.feed(b"x\nnext\n", 10) == [b"x" * LONGEST_LINE, b"next"]
+
+
+def test_a_tail_holds_the_last_bytes() -> None:
+    tail = Tail(10)
+    for number in range(100):
+        tail.feed(b"%03d" % number)
+
+    assert tail.content() == b"6097098099"
+    assert tail.is_cut
+
+
+@pytest.mark.parametrize(
+    ("line", "report"),
+    [
+        ("0.25", Report(0.25, None)),
+        (" 1 \r", Report(1.0, None)),
+        (".5\thalf\tway", Report(0.5, "half\tway")),
+        ("0.25\t", Report(0.25, None)),
+        ("", Report(None, None)),
+        ("NaN", Report(0.0, None)),
+        ("inf", Report(1.0, None)),
+        ("-3", Report(0.0, None)),
+        ("1e400", Report(1.0, None)),
+        ("1.5\tbeyond", Report(1.0, "beyond")),
+        ('{"fraction": 0.5, "message": "half", "n_ahead_in_queue": 0}', Report(0.5, "half")),
+        ('{"progress": 0.5}', Report(0.5, None)),
+        ('{"fraction": NaN}', Report(0.0, None)),
+        ('{"fraction": -Infinity}', Report(0.0, None)),
+        ('{"fraction": 1' + "0" * 400 + "}", Report(1.0, None)),
+        ('{"message": "only"}', Report(None, "only")),
+        ('{"error": "other"}', Report(None, None)),
+    ],
+)
+def test_a_report_is_read(line: str, report: Report) -> None:
+    assert reports.read(line) == report
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "half",
+        "0.25 half",
+        "1_0",
+        "50%",
+        "0x1",
+        "٣",
+        '{"fraction": "0.5"}',
+        '{"fraction": true}',
+        '{"message": 3}',
+        "{",
+        "[1]",
+        '{"a":' * 1500,
+        '{"fraction": ' + "9" * 5000 + "}",
+    ],
+)
+def test_what_is_no_report_is_not_taken_for_one(line: str) -> None:
+    with pytest.raises(NotUnderstood):
+        reports.read(line)
+
+
+def test_words_lose_controls_and_what_is_no_text() -> None:
+    words = Words([])
+
+    assert words.text(b"a\x00b\x1b[31mc\r\n\td\xff", is_cut=False, most=100) == "ab[31mc\n\td\ufffd"
+    assert words.line("a\x00\ud800\tb\x9b", most=100) == "a\ufffd b"
+
+
+@pytest.mark.parametrize(
+    "said", ["s3cr3t/\"ü", "s3cr3t/\\\"\\u00fc", "s3cr3t/\\\"ü", "s3cr3t%2F%22%C3%BC"], ids=["plain", "json", "utf-8", "url"]
+)
+def test_secrets_are_hidden_however_they_are_written(said: str) -> None:
+    words = Words(['s3cr3t/"ü'])
+
+    assert words.line(f"with {said} in it", most=100) == "with [hidden] in it"
+    assert words.text(f"with {said} in it".encode(), is_cut=False, most=100) == "with [hidden] in it"
+
+
+def test_a_secret_of_several_lines_is_hidden_line_by_line() -> None:
+    assert Words(["first\nsecond"]).text(b"second, first", is_cut=False, most=100) == "[hidden], [hidden]"
+
+
+def test_a_part_of_a_secret_at_a_cut_is_hidden() -> None:
+    words = Words(["0123456789"])
+
+    assert words.text(b"3456789 is the end", is_cut=True, most=100) == "[hidden] is the end"
+    assert words.line("it begins 012345", most=100, is_cut=True) == "it begins [hidden]"

@@ -1,0 +1,131 @@
+"""NAME.json: what it may say, and what is said of its faults."""
+
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from app.programs import manifest
+from app.programs.manifest import Fault, Manifest
+
+TOKEN = {"type": "object", "properties": {"token": {"type": "string", "writeOnly": True}}}
+NAMED = {"type": "object", "properties": {"name": {"type": "string"}, "sizes": {"type": "array"}}}
+
+
+def read(said: Any, *, is_overview: bool = False) -> Manifest:
+    """What a file with this content says."""
+    content = said if isinstance(said, bytes) else orjson.dumps(said)
+    return manifest.read("tried", content, is_overview=is_overview)
+
+
+def test_without_a_file_there_is_one_list_of_arguments() -> None:
+    found = manifest.read("tried", None)
+
+    assert found.arguments == ("arguments",)
+    assert list(found.parameters["properties"]) == ["arguments"]
+    assert (found.dedupe, found.time_limit, found.concurrency) == ("once", timedelta(minutes=10), None)
+    assert (found.media_type, found.may_start) == ("application/octet-stream", "anyone")
+
+
+def test_all_that_can_be_said() -> None:
+    found = read(
+        {
+            "title": "Count words",
+            "parameters": {**NAMED, "properties": {**NAMED["properties"], **TOKEN["properties"]}},
+            "arguments": ["sizes", "name"],
+            "environment": {"API_TOKEN": "token"},
+            "time-limit": 30,
+            "concurrency": 1,
+            "dedupe": "none",
+            "media-type": "text/csv; charset=utf-8",
+            "may-start": "admins",
+        }
+    )
+
+    assert (found.title, found.arguments) == ("Count words", ("sizes", "name"))
+    assert found.environment == {"API_TOKEN": "token"}
+    assert (found.time_limit, found.concurrency, found.dedupe) == (timedelta(seconds=30), 1, "none")
+    assert (found.media_type, found.may_start) == ("text/csv; charset=utf-8", "admins")
+
+
+def test_parameters_that_are_not_declared_are_not_taken_unless_it_says_so() -> None:
+    assert read({"parameters": NAMED}).parameters["additionalProperties"] is False
+    assert read({"parameters": {**NAMED, "additionalProperties": True}}).parameters["additionalProperties"] is True
+
+
+def test_arguments_are_the_declared_parameters_in_order_without_secrets() -> None:
+    both = {"type": "object", "properties": {**TOKEN["properties"], **NAMED["properties"]}}
+
+    assert read({"parameters": both, "environment": {"TOKEN": "token"}}).arguments == ("name", "sizes")
+
+
+def test_a_secret_in_the_arguments_is_the_operators_wish() -> None:
+    assert read({"parameters": TOKEN, "arguments": ["token"]}).arguments == ("token",)
+
+
+def test_the_program_of_overview_has_parameters_of_its_own_unless_it_says_others() -> None:
+    default = manifest.read("tried", None, is_overview=True)
+    with_token = read({"arguments": ["server", "document_set_id", "api_token"]}, is_overview=True)
+    own = read({"parameters": NAMED}, is_overview=True)
+
+    assert default.arguments == ("server", "document_set_id")
+    assert default.environment == {"API_TOKEN": "api_token"}
+    assert with_token.arguments == ("server", "document_set_id", "api_token")
+    assert own.arguments == ("name", "sizes")
+
+
+def _nested(levels: int) -> bytes:
+    return b'{"parameters": ' + b'{"not": ' * levels + b"{}" + b"}" * levels + b"}"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b'{"time-limit": NaN}', "no JSON"),
+        (_nested(300), "nested too deep"),
+        (b"[" * 100_000, "no JSON"),
+        ([], "$: [] is not of type 'object'"),
+        ({"titel": "x"}, "'titel' was unexpected"),
+        ({"title": 3}, "$.title"),
+        ({"parameters": "none"}, "$.parameters"),
+        ({"parameters": {"type": "array"}}, "'object' was expected"),
+        ({"parameters": {"properties": {"a": True}}}, "$.parameters.properties.a"),
+        ({"parameters": {"properties": {"a": {"type": "word"}}}}, "no JSON Schema"),
+        ({"parameters": {"properties": {"a": {"pattern": "("}}}}, "no JSON Schema"),
+        ({"parameters": {"required": ["a"]}}, "'a' is required, but not declared"),
+        ({"parameters": {"properties": {"a": {"$ref": "http://127.0.0.1/a"}}}}, "no $ref"),
+        ({"parameters": {"properties": {"a": {"items": {"writeOnly": True}}}}}, "whole parameter"),
+        ({"parameters": {"patternProperties": {"a": {"writeOnly": True}}}}, "whole parameter"),
+        ({"parameters": NAMED, "arguments": ["nme"]}, "no parameter 'nme'"),
+        ({"parameters": NAMED, "arguments": ["name", "name"]}, "$.arguments"),
+        ({"parameters": NAMED, "environment": {"NAME": "nme"}}, "no parameter 'nme'"),
+        *(
+            ({"parameters": NAMED, "environment": {name: "name"}}, "cannot be set")
+            for name in ("PATH", "HOME", "TMPDIR", "LD_PRELOAD", "PYTHONPATH", "BASH_ENV", "name", "A-B", "A\n", "")
+        ),
+        ({"parameters": TOKEN}, "neither in environment nor in arguments"),
+        ({"parameters": TOKEN, "environment": {"T": "token"}, "dedupe": "single-flight"}, "dedupe"),
+        (
+            {"parameters": {"properties": {"a": {"type": "integer", "writeOnly": True}}}, "arguments": ["a"]},
+            "is a secret, but no string",
+        ),
+        ({"dedupe": "twice"}, "$.dedupe"),
+        ({"time-limit": 0}, "$.time-limit"),
+        ({"time-limit": 86_401}, "$.time-limit"),
+        ({"time-limit": 0.5}, "$.time-limit"),
+        ({"concurrency": 0}, "$.concurrency"),
+        ({"media-type": "text"}, "media-type"),
+        ({"media-type": "text/plain\r\nSet-Cookie: a=b"}, "media-type"),
+        ({"may-start": "me"}, "$.may-start"),
+    ],
+)
+def test_a_fault_is_said_in_a_line(said: Any, words: str) -> None:
+    with pytest.raises(Fault) as caught:
+        read(said)
+
+    assert words in str(caught.value)
+    assert len(str(caught.value)) <= manifest.MOST_WORDS
