@@ -23,6 +23,7 @@ from app.outbox import OutboxEntry, consumer
 from app.processes.nodes import QUEUES
 from app.processes.orphans import dying_with_parent, kill_group
 from app.relay import run_relay
+from app.web import serve
 from app.worker import run_worker
 from tests.jobs import kinds  # noqa: F401  # declares them
 
@@ -75,7 +76,7 @@ def lines(path: Path) -> list[str]:
 
 @contextmanager
 def process(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker or relay that knows these consumers; killed at the end of the block."""
+    """A web process, worker or relay that knows these consumers; killed at the end of the block."""
     with log.open("ab") as file:
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.background", *arguments],
@@ -96,8 +97,12 @@ def process(environment: Mapping[str, str], log: Path, *arguments: str) -> Itera
 
 
 def main(kind: str, *lease_seconds: str) -> None:
-    """Be a worker, or a relay with this lease."""
-    app = create_app(config.read(os.environ))
+    """Be a web process, a worker, or a relay with this lease."""
+    settings = config.read(os.environ)
+    if kind == "web":
+        serve(settings, lambda: create_app(settings))
+        return
+    app = create_app(settings)
     if kind == "worker":
         run_worker(app, *QUEUES)
         return

@@ -70,6 +70,7 @@ TYPES = {
     "faqs": "faq",
     "uploads": "upload",
     "images": "event-image",
+    "document_set": "document-set",
     "owner": "user",
     "organizers": "user",
     "coorganizers": "user",

@@ -43,7 +43,7 @@ class RemoteRun(Model):
     begun_at: Mapped[datetime | None]
     """When the processor said that it has begun."""
     heard_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    unanswered: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    unanswered: Mapped[int] = mapped_column(server_default=text("0"))
     """Questions in a row that it did not answer."""
     silent_at: Mapped[datetime | None] = mapped_column(index=True)
     """When it last did not answer at all."""

@@ -15,11 +15,11 @@ class Lines:
 
     def feed(self, data: bytes, most: int) -> list[bytes]:
         """The last `most` lines that are complete now; those before them, if there are any, are not looked at."""
-        first, *others = data.rsplit(b"\n", most)
+        first, *others = data.rsplit(b"\n", most + 1)
         if not others:
             self._rest = (self._rest + first)[:LONGEST_LINE]
             return []
-        if b"\n" not in first:
+        if len(others) <= most:
             others.insert(0, self._rest + first)
         self._rest = others.pop()[:LONGEST_LINE]
         return [line[:LONGEST_LINE] for line in others]

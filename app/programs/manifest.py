@@ -124,13 +124,17 @@ def _parsed(content: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as broken:
         raise Fault(f"it is no JSON: {broken}"[:MOST_WORDS]) from None
     except SchemaError as wrong:
-        raise Fault(f"parameters are no JSON Schema: {wrong.json_path}: {wrong.message}"[:MOST_WORDS]) from None
+        raise Fault(f"parameters are no JSON Schema: {_place(wrong)}: {wrong.message}"[:MOST_WORDS]) from None
     except RecursionError:
         raise Fault("it is nested too deep") from None
     if error is not None:
-        raise Fault(f"{error.json_path}: {error.message}"[:MOST_WORDS])
+        raise Fault(f"{_place(error)}: {error.message}"[:MOST_WORDS])
     parsed: dict[str, Any] = said
     return parsed
+
+
+def _place(error: Any) -> str:
+    return ".".join(str(part) for part in error.absolute_path) or "all of it"
 
 
 def _with_defaults(schema: Mapping[str, Any]) -> dict[str, Any]:

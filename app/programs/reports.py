@@ -1,7 +1,6 @@
 """How a program says on stdout how far it is: `0.25`, `0.25<TAB>message`, or a JSON object, a line each."""
 
 import json
-import math
 import re
 from typing import Any, NamedTuple
 
@@ -48,4 +47,5 @@ def _object(line: str) -> Report:
 
 
 def _clamped(fraction: float) -> float:
-    return 0.0 if math.isnan(fraction) else float(min(max(fraction, 0), 1))
+    """Within 0 to 1, which NaN is not on either side of; an integer may be too large to become a float first."""
+    return float(min(max(0, fraction), 1))

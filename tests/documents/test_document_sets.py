@@ -12,7 +12,7 @@ from tests.world import JSONAPI, ROLES, TYPES, Caller, World, data, errors, ids,
 
 ALLOWED = ("owner", "admin", "super_admin")
 RELATIONS = ("events", "faqs", "uploads")
-SEES = {"stranger": {"published", "others"}} | dict.fromkeys(ROLES[2:], {"published", "others", "draft", "private"})
+SEES = {role: {"published", "others", "draft", "private"} for role in ROLES[2:]} | {"stranger": {"published", "others"}}
 """The events, and what belongs to them, that a role can select."""
 
 
@@ -89,9 +89,7 @@ def test_what_is_no_title_is_422(world: World, title: Any) -> None:
     created, changed = make(world.stranger, title), world.stranger.update(path, "document-set", {"title": title})
 
     for answer in (created, changed):
-        nul = isinstance(title, str) and "\x00" in title
-        assert answer.status_code == (400 if nul else 422)
-        assert nul or pointers(answer) == {"/data/attributes/title"}
+        assert (answer.status_code, pointers(answer)) == (422, {"/data/attributes/title"})
     assert world.rows(DocumentSet) == 1
 
 

@@ -91,6 +91,10 @@ class Planted:
 def planted(world: World, servers: dict[str, str]) -> Iterator[Planted]:
     """The world with recognisable values where somebody must not look."""
     secrets: dict[str, set[str]] = {world.identifiers["private"]: TEAM, world.identifiers["draft"]: TEAM}
+    world.background()
+    for role in ("owner", "stranger"):
+        world.document_set(role, [world.upload(role, "kept"), world.upload("other", role)])
+        secrets[f"All that {role} chose"] = {role, *ADMINS}
     with world.app.app_context():
         for name, caller in world.callers.items():
             if caller.id:

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from app.events.models import Event
 from app.extensions import db
 from app.users.models import User
-from tests.world import World
+from tests.world import World, ids
 
 
 def ways_in(world: World) -> Iterator[str]:
@@ -18,7 +18,7 @@ def ways_in(world: World) -> Iterator[str]:
     events = [world.events[name] for name in ("draft", "private", "trashed", "published")]
     includes = "owner,organizers,coorganizers,faqs.faq-type,faq-types,images.event"
     yield from ("/v1/users", "/v1/users?sort=email", "/v1/faq-types?include=event", "/v1/events/upcoming")
-    for kind in ("events", "faqs", "faq-types", "event-images", "hooks"):
+    for kind in ("events", "faqs", "faq-types", "event-images", "hooks", "document-sets"):
         yield f"/v1/{kind}"
         yield f"/v1/{kind}?sort=id&page[size]=1"
     yield f"/v1/events?include={includes}"
@@ -50,6 +50,21 @@ def ways_in(world: World) -> Iterator[str]:
         yield f"/v1/event-images/{world.images[name]}?include=event"
     yield f"/v1/users/{world.owner.id}"
     yield f"/v1/users/{world.owner.id}/events?sort=name"
+    yield from ways_into_sets(world)
+
+
+def ways_into_sets(world: World) -> Iterator[str]:
+    """The same by way of document sets, which hold what their owners could see once."""
+    named = {"name": "name", "op": "like", "val": "secret%"}
+    for condition in (
+        {"name": "events", "op": "any", "val": named},
+        {"not": {"name": "faqs", "op": "any", "val": {"name": "event", "op": "has", "val": named}}},
+    ):
+        yield f"/v1/document-sets?filter={quote(json.dumps([condition]))}"
+    for set_id in ids(world.admin.get("/v1/document-sets")):
+        yield f"/v1/document-sets/{set_id}?include=owner,events.images,faqs.event"
+        for rest in ("events?sort=name", "faqs?sort=event.name", "relationships/events", "relationships/faqs"):
+            yield f"/v1/document-sets/{set_id}/{rest}"
 
 
 HIDDEN_FROM = {
@@ -61,6 +76,9 @@ HIDDEN_FROM = {
 
 @pytest.mark.parametrize("state", HIDDEN_FROM)
 def test_the_name_of_a_hidden_event(world: World, state: str) -> None:
+    for role in HIDDEN_FROM[state][1:]:  # who could see it once
+        world.document_set(role)
+
     def answers() -> dict[tuple[str, str], tuple[int, str]]:
         return {(role, path): comparable(world, role, path) for role in HIDDEN_FROM[state] for path in ways_in(world)}
 
@@ -76,6 +94,8 @@ def test_the_name_of_a_hidden_event(world: World, state: str) -> None:
 @pytest.mark.parametrize("column", ["email", "password_hash", "contact", "details"])
 def test_what_a_user_keeps_to_himself(world: World, column: str) -> None:
     roles = ("anonymous", "stranger", "other")
+    for role in roles[1:]:
+        world.document_set(role)
 
     def answers() -> dict[tuple[str, str], tuple[int, str]]:
         return {(role, path): comparable(world, role, path) for role in roles for path in ways_in(world)}

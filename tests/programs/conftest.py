@@ -2,17 +2,17 @@
 
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import orjson
+import psutil
 import pytest
 from flask import Flask
 
 from app.jobs import running
-from tests.jobs.written import read
 from tests.world import Caller, World, data
 
 PYTHON = f"#!{sys.executable} -I\n"
@@ -41,11 +41,11 @@ class Programs:
 
 
 @pytest.fixture
-def programs(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Programs]:
+def programs(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     """The directory of the app in this process."""
     made = Programs(tmp_path / "programs")
     monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", made.directory)
-    yield made
+    return made
 
 
 def start(caller: Caller, kind: str, **parameters: Any) -> Any:
@@ -53,18 +53,26 @@ def start(caller: Caller, kind: str, **parameters: Any) -> Any:
     return data(caller.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters}))
 
 
-@pytest.fixture
-def done(world: World, programs: Programs) -> Callable[..., dict[str, Any]]:
-    """Put a program there, run a job of it, and see what the API tells of it."""
+def ran(world: World, kind: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run a job in this process, and see what the API tells of it, and that it has left nothing lying."""
+    job = start(world.stranger, kind, **(parameters or {}))
+    with world.app.app_context():
+        running.run(UUID(job["id"]), "tests")
+    told: dict[str, Any] = data(world.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]
+    assert told["finished-at"] is not None
+    assert not list((Path(world.app.config["VAR_DIR"]) / "work").glob(f"{job['id']}-*"))
+    return {**told, "id": job["id"]}
 
-    def do(script: str, parameters: dict[str, Any] | None = None, **said: Any) -> dict[str, Any]:
-        job = start(world.stranger, programs.add("tried", script, **said), **(parameters or {}))
-        with world.app.app_context():
-            running.run(UUID(job["id"]), "tests")
-        attributes: dict[str, Any] = data(world.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]
-        assert read(world.app, UUID(job["id"])).finished_at is not None
-        assert not list((Path(world.app.config["VAR_DIR"]) / "work").glob(f"{job['id']}-*"))
-        return {**attributes, "id": job["id"]}
+
+Done = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def done(world: World, programs: Programs) -> Done:
+    """Put a program there, and run a job of it."""
+
+    def do(script: str, given: dict[str, Any] | None = None, /, **said: Any) -> dict[str, Any]:
+        return ran(world, programs.add("tried", script, **said), given)
 
     return do
 
@@ -73,10 +81,16 @@ def output(world: World, job_id: str) -> bytes:
     """What a job has made."""
     (artifact,) = data(world.stranger.get(f"/v1/jobs/{job_id}/artifacts"))
     assert artifact["attributes"]["name"] == "output"
-    return world.stranger.get(artifact["attributes"]["url"].partition("/v1/")[2].join(("/v1/", ""))).data
+    _, path, rest = artifact["attributes"]["url"].partition("/v1/")
+    return world.stranger.get(path + rest).data
 
 
 def events(world: World, job_id: str, level: str | None = None) -> list[dict[str, Any]]:
     """What a job has said."""
     listed = data(world.stranger.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
     return [each["attributes"] for each in listed if level in (None, each["attributes"]["level"])]
+
+
+def marked(mark: str) -> list[int]:
+    """Processes with this in their command line."""
+    return [each.pid for each in psutil.process_iter(["cmdline"]) if mark in " ".join(each.info["cmdline"] or [])]

@@ -101,7 +101,9 @@ def test_words_lose_controls_and_what_is_no_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["s3cr3t/\"ü", "s3cr3t/\\\"\\u00fc", "s3cr3t/\\\"ü", "s3cr3t%2F%22%C3%BC"], ids=["plain", "json", "utf-8", "url"]
+    "said",
+    ['s3cr3t/"ü', 's3cr3t/\\"\\u00fc', 's3cr3t/\\"ü', "s3cr3t%2F%22%C3%BC"],
+    ids=["plain", "json", "utf-8", "url"],
 )
 def test_secrets_are_hidden_however_they_are_written(said: str) -> None:
     words = Words(['s3cr3t/"ü'])

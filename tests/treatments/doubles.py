@@ -1,11 +1,11 @@
 """A processor that answers, calls back and misbehaves as a test wants it, over real HTTP.
 
-    with Processor() as processor:
-        processor.answer_start(FAILURE)             # for all that follow; several: one after the other, the last stays
-        ...                                         # our server, with PROCESSOR_URL=processor.url, starts a treatment
-        start = processor.starts[0]
-        url = processor.host("/results/1.json", b"[]")
-        processor.call_back(start, "SUCCESS", output={"results_url": [{"doc_id": "image-1", "result_url": url}]})
+with Processor() as processor:
+    processor.answer_start(FAILURE)             # for all that follow; several: one after the other, the last stays
+    ...                                         # our server, with PROCESSOR_URL=processor.url, starts a treatment
+    start = processor.starts[0]
+    url = processor.host("/results/1.json", b"[]")
+    processor.call_back(start, "SUCCESS", output={"results_url": [{"doc_id": "image-1", "result_url": url}]})
 """
 
 import contextlib
@@ -206,6 +206,15 @@ class Processor:
             self.before_answer(start)
         return self._next("start") or tracked(start.tracking_id)
 
+    def forget(self) -> None:
+        """Behave as it should, and remember nothing."""
+        with self._lock:
+            for recorded in (self.starts, self.status_requests, self.cancels, self.fetched):
+                recorded.clear()
+            self._scripts.clear()
+            self._files.clear()
+        self.before_answer = None
+
     def _script(self, route: str, answers: tuple[Any, ...]) -> None:
         self._scripts[route] = [one if isinstance(one, Answer) else answer(one) for one in answers]
 
@@ -237,7 +246,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif not processor.is_closing:
             self._send(given)
 
-    do_POST = do_GET
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def _send(self, given: Answer) -> None:
         self.send_response(given.status)

@@ -49,7 +49,12 @@ def test_what_is_sent_becomes_an_upload(world: World, storage: Storage, send: An
 
 
 def test_the_same_image_of_the_same_user_is_one_upload(world: World, storage: Storage) -> None:
-    first, again, wide, others = sent(world.stranger), sent(world.stranger), sent(world.stranger, WIDE), sent(world.owner)
+    first, again, wide, others = (
+        sent(world.stranger),
+        sent(world.stranger),
+        sent(world.stranger, WIDE),
+        sent(world.owner),
+    )
 
     assert first == again
     assert len({first, wide, others}) == 3

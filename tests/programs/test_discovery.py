@@ -1,0 +1,233 @@
+"""Programs become kinds: what lies in the directory, what does not, and who may start it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.programs import directory, discovery
+from tests.programs.conftest import Programs, ran, start
+from tests.world import Caller, World, data, errors, pointers
+
+
+def kinds(caller: Caller) -> set[str]:
+    """The names of all programs."""
+    return {each["id"] for each in data(caller.get("/v1/job-kinds")) if each["id"].startswith("program:")}
+
+
+def refused(world: World, kind: str, parameters: dict[str, Any]) -> Any:
+    """The answer to a job that cannot be."""
+    return world.stranger.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters})
+
+
+def test_without_a_directory_there_are_no_programs(world: World) -> None:
+    assert kinds(world.stranger) == set()
+    assert world.stranger.get("/v1/job-kinds/program:process-docset").status_code == 404
+
+
+def test_a_program_is_a_kind_as_soon_as_it_is_there_and_no_longer(world: World, programs: Programs) -> None:
+    before = kinds(world.stranger)
+    programs.add("count", "true")
+    there = kinds(world.stranger)
+    (programs.directory / "count").unlink()
+
+    assert there - before == {"program:count"}
+    assert kinds(world.stranger) == before == {"program:process-docset"}
+    assert refused(world, "program:count", {}).status_code == 422
+
+
+def test_a_kind_tells_what_its_file_says(world: World, programs: Programs) -> None:
+    said = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    programs.add("count", "true", title="Count", parameters=said, time_limit=7, concurrency=2, dedupe="none")
+
+    kind = data(world.anonymous.get("/v1/job-kinds/program:count"))["attributes"]
+
+    assert (kind["title"], kind["runner"], kind["dedupe"]) == ("Count", "executable", "none")
+    assert (kind["time-limit"], kind["concurrency"]) == (7, 2)
+    assert kind["parameters"] == {**said, "additionalProperties": False}
+
+
+def test_a_kind_is_as_its_file_says_now(world: World, programs: Programs) -> None:
+    kind = programs.add("count", "true", title="Before")
+    before = data(world.stranger.get(f"/v1/job-kinds/{kind}"))
+    programs.say("count", b'{"title": "After"}')
+
+    after = data(world.stranger.get(f"/v1/job-kinds/{kind}"))
+
+    assert (before["attributes"]["title"], after["attributes"]["title"]) == ("Before", "After")
+
+
+def test_a_program_that_is_not_there_but_spoken_of_fails(world: World, programs: Programs) -> None:
+    programs.say("count", b"{}")
+    (programs.directory / "plain").write_text("#!/bin/sh\n")
+    programs.say("plain", b"{}")
+
+    given = {"server": "https://a", "document_set_id": "1", "api_token": "t"}
+
+    ended = {
+        "count": ran(world, "program:count")["error"]["code"],
+        "plain": ran(world, "program:plain")["error"]["code"],
+        "process-docset": ran(world, "program:process-docset", given)["error"]["code"],
+    }
+
+    assert ended == {"count": "missing-program", "plain": "not-executable", "process-docset": "missing-program"}
+
+
+def test_what_is_no_program_is_no_kind(world: World, programs: Programs, tmp_path: Path) -> None:
+    (programs.directory / "plain").write_text("#!/bin/sh\n")
+    (programs.directory / "folder").mkdir(mode=0o755)
+    os.mkfifo(programs.directory / "pipe", 0o755)
+    programs.add("data.json", "true")
+    programs.add("-rf", "true")
+    programs.add("white space", "true")
+    programs.add("x" * 101, "true")
+
+    assert kinds(world.stranger) == {"program:process-docset"}
+
+
+@pytest.mark.parametrize("name", ["../outside", "..", ".", "", "a/../../outside", "/bin/sh", "folder/inside", "a\n"])
+def test_no_name_leads_out_of_the_directory(world: World, programs: Programs, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("#!/bin/sh\n")
+    outside.chmod(0o700)
+    inside = programs.directory / "folder"
+    inside.mkdir()
+    (inside / "inside").symlink_to(outside)
+
+    response = refused(world, f"program:{name}", {})
+
+    assert response.status_code == 422
+    assert pointers(response) == {"/data/attributes/kind"}
+
+
+def test_a_link_leads_only_to_what_lies_within(world: World, programs: Programs, tmp_path: Path) -> None:
+    programs.add("real", "true")
+    (programs.directory / "alias").symlink_to("real")
+    (programs.directory / "shell").symlink_to("/bin/sh")
+    (programs.directory / "loop").symlink_to("loop")
+    (tmp_path / "said").write_text("{}")
+    (programs.directory / "said.json").symlink_to(tmp_path / "said")
+
+    assert kinds(world.stranger) == {"program:real", "program:alias", "program:process-docset"}
+
+
+def test_a_link_that_leads_out_is_not_run_although_something_is_said_of_it(world: World, programs: Programs) -> None:
+    (programs.directory / "shell").symlink_to("/bin/sh")
+    programs.say("shell", b"{}")
+
+    job = ran(world, "program:shell", {"arguments": ["-c", "id"]})
+
+    assert job["error"]["code"] == "missing-program"
+
+
+def test_a_faulty_file_is_named_once_and_its_program_is_not_offered(
+    world: World, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.add("count", "true")
+    programs.say("count", b'{"titel": 1}')
+    capsys.readouterr()
+
+    for _ in range(3):
+        assert kinds(world.stranger) == {"program:process-docset"}
+        assert world.stranger.get("/v1/job-kinds/program:count").status_code == 404
+
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not offered" in line]
+    assert len(lines) == 1
+    assert "count.json" in lines[0]
+    assert "titel" in lines[0]
+    programs.say("count", b'{"titel": 22}')
+    kinds(world.stranger)
+    assert capsys.readouterr().out.count("not offered") == 1
+
+
+@pytest.mark.parametrize("how", ["folder", "pipe", "large"])
+def test_a_file_that_cannot_be_read_is_a_fault(world: World, programs: Programs, how: str) -> None:
+    programs.add("count", "true")
+    path = programs.directory / "count.json"
+    if how == "folder":
+        path.mkdir()
+    elif how == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b" " * (directory.LARGEST_MANIFEST + 1))
+
+    assert kinds(world.stranger) == {"program:process-docset"}
+
+
+def test_a_lookup_costs_two_system_calls(app: Flask, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = discovery.Programs()
+    programs.add("count", "true", title="Count")
+    asked = []
+    stat = os.stat
+    with app.app_context():
+        source.find("program:count")
+        monkeypatch.setattr(os, "stat", lambda path, **more: asked.append(path) or stat(path, **more))
+        found = source.find("program:count")
+        monkeypatch.undo()
+
+    assert found is not None
+    assert len(asked) == 2
+
+
+def test_an_argument_has_at_most_64_kib(world: World, programs: Programs) -> None:
+    kind = programs.add("count", "true")
+
+    for largest in ("x" * 65536, '"' * 65536, "\x01" * 65536, "ü" * 32768):
+        start(world.stranger, kind, arguments=[largest])
+    for too_large in ("x" * 65537, "ü" * 32769):
+        response = refused(world, kind, {"arguments": ["fine", too_large]})
+        assert response.status_code == 422
+        assert pointers(response) == {"/data/attributes/parameters/arguments/1"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "pointer"),
+    [({"arguments": "x"}, "/arguments"), ({"arguments": [1]}, "/arguments/0"), ({"argument": []}, "/argument")],
+)
+def test_parameters_that_do_not_fit_are_pointed_at(
+    world: World, programs: Programs, parameters: dict[str, Any], pointer: str
+) -> None:
+    response = refused(world, programs.add("count", "true"), parameters)
+
+    assert response.status_code == 422
+    assert pointers(response) == {f"/data/attributes/parameters{pointer}"}
+
+
+def test_a_program_may_be_for_admins_alone(world: World, programs: Programs) -> None:
+    kind = programs.add("count", "true", may_start="admins")
+
+    assert refused(world, kind, {}).status_code == 403
+    assert errors(refused(world, kind, {}))[0]["detail"] == "You may not start this."
+    assert world.admin.create("/v1/jobs", "job", {"kind": kind, "parameters": {}}).status_code == 202
+
+
+def test_the_program_of_overview_goes_to_no_server_that_is_not_listed(
+    world: World, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(world.app.config, "OVERVIEW_SERVERS", ("https://overview.example",))
+    more = {"document_set_id": "1", "api_token": "t"}
+
+    listed = refused(world, "program:process-docset", {"server": "https://overview.example/", **more})
+    other = refused(world, "program:process-docset", {"server": "http://127.0.0.1:6379", **more})
+
+    assert (listed.status_code, other.status_code) == (202, 403)
+
+
+def test_the_same_program_for_the_same_parameters_runs_once_until_it_is_changed(
+    world: World, programs: Programs
+) -> None:
+    kind = programs.add("count", "echo a > $1")
+    first = ran(world, kind)["id"]
+
+    programs.add("count", "echo a > $1")
+    installed_anew = start(world.stranger, kind)["id"]
+    other_arguments = start(world.stranger, kind, arguments=["a"])["id"]
+    programs.add("count", "echo b > $1")
+    changed = start(world.stranger, kind)["id"]
+    programs.say("count", b'{"time-limit": 5}')
+    told_otherwise = start(world.stranger, kind)["id"]
+
+    assert installed_anew == first
+    assert len({first, other_arguments, changed, told_otherwise}) == 4

@@ -1,0 +1,155 @@
+"""Web, relay and worker beside a processor that does as a test wants, and what people ask them for."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+from flask import Flask
+from sqlalchemy import delete, func, update
+
+import config
+from app import embedded
+from app.extensions import db
+from app.factory import create_app
+from app.jobs.models import LIVE, Job
+from app.outbox import OutboxEntry
+from tests.background import are_done, process
+from tests.conftest import wait_until
+from tests.jsonapi.validator import CheckedClient
+from tests.treatments.doubles import Processor, Start
+from tests.world import Caller, World, data
+
+SETTINGS = {
+    "PROCESSOR_POLL_SECONDS": "1",
+    "PROCESSOR_CANCEL_GRACE_SECONDS": "2",
+    "JOB_LEASE_SECONDS": "2",
+    "WORKER_CONCURRENCY": "2",
+}
+ENDED = ("SUCCESS", "ERROR", "CANCELLED")
+
+
+class Office:
+    """The processes, which may be killed; what is asked for goes through the API of an app like theirs."""
+
+    def __init__(self, environment: dict[str, str], directory: Path, stack: ExitStack, **settings: str) -> None:
+        redis = embedded.Redis(directory)
+        stack.enter_context(embedded.run(redis))
+        self.processor = stack.enter_context(Processor())
+        more = {
+            "REDIS_URL": redis.url,
+            "PROCESSOR_URL": self.processor.url,
+            "VAR_DIR": str(directory),
+        }
+        # The keys of the suite: whoever signs in there is known here.
+        kept = {"SECRET_KEY": "s" * 40, "STORAGE_URL": (directory / "files").as_uri()}
+        self.environment = {**environment, **more, **SETTINGS, **kept, **settings}
+        for name in ("jwt-key", "secret-key"):
+            (directory / name).write_bytes((Path(environment["VAR_DIR"]) / name).read_bytes())
+        self.app: Flask = create_app(config.read(self.environment))
+        self.app.test_client_class = CheckedClient
+        self.log = directory / "output"
+        self.stack = stack
+        for name in ("web", "relay", "worker"):
+            self.start(name)
+        self.wait_for_web()
+
+    def start(self, name: str) -> Any:
+        """Another process."""
+        arguments = ("relay", "2") if name == "relay" else (name,)
+        return self.stack.enter_context(process(self.environment, self.log, *arguments))
+
+    def wait_for_web(self) -> None:
+        """Until it answers."""
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{self.app.config['PUBLIC_URL']}/livez", trust_env=False).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, 30)
+
+    def rest(self) -> None:
+        """End whatever still goes on, and wait until nobody is at it any more: the tables are emptied next."""
+        with self.app.app_context():
+            db.session.execute(update(Job).where(Job.state.in_(LIVE)).values(state="failed", finished_at=func.now()))
+            db.session.execute(delete(OutboxEntry).where(OutboxEntry.next_at > func.now(), OutboxEntry.tries == 0))
+            db.session.commit()
+        wait_until(lambda: are_done(self.app), 20)
+
+    def caller(self, world: World, role: str) -> Caller:
+        """Somebody who talks to the server with the processor."""
+        known = world.callers[role]
+        return Caller(self.app.test_client(), known.token, known.id)
+
+
+class Desk:
+    """An owner of a document set, who asks for treatments and looks at what becomes of them."""
+
+    def __init__(self, office: Office, world: World, role: str = "owner") -> None:
+        self.office = office
+        self.caller = office.caller(world, role)
+        self.set_id = data(
+            self.caller.create(
+                "/v1/document-sets", "document-set", {"title": "Both"}, events=[world.events["published"]]
+            )
+        )["id"]
+
+    def ask(self, task_type: str = "regions", **attributes: Any) -> str:
+        """The id of a new treatment."""
+        return str(data(self.create(task_type, **attributes))["id"])
+
+    def create(self, task_type: str = "regions", **attributes: Any) -> Any:
+        """The answer to a POST."""
+        return self.caller.create(
+            "/v1/treatments",
+            "treatment",
+            {"task-type": task_type, **attributes},
+            document_set=self.set_id,
+        )
+
+    def started(self, treatment_id: str) -> Start:
+        """The start request that the processor has been sent, once the server knows that it has."""
+        self.until(treatment_id, "STARTED")
+        return self.start_of(treatment_id)
+
+    def start_of(self, treatment_id: str) -> Start:
+        """The last start request for a treatment."""
+        mine = [each for each in self.office.processor.starts if each.body["experiment_id"] == treatment_id]
+        return mine[-1]
+
+    def look(self, treatment_id: str) -> dict[str, Any]:
+        """Its attributes now."""
+        attributes: dict[str, Any] = data(self.caller.get(f"/v1/treatments/{treatment_id}"))["attributes"]
+        return attributes
+
+    def until(self, treatment_id: str, *status: str) -> dict[str, Any]:
+        """Its attributes, once it has come to one of these."""
+        wait_until(lambda: self.look(treatment_id)["status"] in status, 20, f"{status}, not {self.look(treatment_id)}")
+        return self.look(treatment_id)
+
+    def job(self, treatment_id: str) -> dict[str, Any]:
+        """The attributes of its job."""
+        attributes: dict[str, Any] = data(self.caller.get(f"/v1/jobs/{treatment_id}"))["attributes"]
+        return attributes
+
+    def said(self, treatment_id: str, level: str | None = None) -> list[str]:
+        """What its job has said, all of it or on this level."""
+        listed = data(self.caller.get(f"/v1/jobs/{treatment_id}/events?page[size]=100"))
+        events = [item["attributes"] for item in listed]
+        return [each["message"] for each in events if level in (None, each["level"])]
+
+    def files(self, treatment_id: str) -> list[dict[str, Any]]:
+        """The artifacts of its job."""
+        return [item["attributes"] for item in data(self.caller.get(f"/v1/jobs/{treatment_id}/artifacts"))]
+
+    def found(self, treatment_id: str, what: str) -> list[dict[str, Any]]:
+        """Its regions or similarities."""
+        listed = data(self.caller.get(f"/v1/treatments/{treatment_id}/{what}?page[size]=100"))
+        return [item["attributes"] for item in listed]
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """What it returns once it is true."""
+        return wait_until(condition, 20)
