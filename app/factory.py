@@ -25,6 +25,7 @@ from app.jobs import sweep, triggers, watching
 from app.jobs import tasks as _job_tasks
 from app.jsonapi import idempotency, operations
 from app.openapi import routes as openapi
+from app.overview import routes as overview
 from app.pages import routes as pages
 from app.processors import routes as processors
 from app.processors import tasks as _processor_tasks
@@ -72,6 +73,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     openapi.install(app)
     docs.install(app)
     pages.install(app)
+    overview.install(app)
     return app
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -19,6 +20,7 @@ from app.faqs.models import Faq, FaqType
 from app.gallery.models import EventImage
 from app.hooks.models import Hook
 from app.jobs.models import Artifact, Job, JobEvent
+from app.treatments.models import Region, Similarity, Treatment
 from app.uploads.models import Upload
 from app.users import sign_ins
 from app.users.models import User
@@ -141,7 +143,7 @@ class World:
             raise AttributeError(name) from None
 
     def background(self) -> dict[str, str]:
-        """A job of the owner's about his draft, what it said and made, a hook, an upload, and a document set.
+        """A job of the owner's about his draft, what it said and made, a hook, an upload, a document set and its treatment.
 
         Their ids by type, made once.
         """
@@ -169,8 +171,24 @@ class World:
                 db.session.commit()
                 self._background = {name: str(row.id) for name, row in rows.items()}
             upload = self.upload("owner")
-            self._background |= {"upload": str(upload), "document-set": str(self.document_set("owner", [upload]))}
+            set_id = self.document_set("owner", [upload])
+            self._background |= {"upload": str(upload), "document-set": str(set_id)}
+            self._background |= self._treated(UUID(self._background["job"]), set_id)
         return self._background
+
+    def _treated(self, job_id: UUID, set_id: int) -> dict[str, str]:
+        """A treatment that is this job, and what it has found."""
+        with self.app.app_context():
+            about = {"document_set_id": set_id, "requested_by_id": self.owner.id}
+            # Not by the session, which would announce it: it has its job.
+            treatment = {"id": job_id, "task_type": "regions", "api_parameters": {}, **about}
+            db.session.execute(insert(Treatment).values(treatment))
+            document = {"treatment_id": job_id, "document": f"event-{self.events['draft']}-image"}
+            region = Region(source="image", x=0, y=0, width=40, height=20, **document)
+            similarity = Similarity(a="event-1", b="event-2", score=0.5, **document)
+            db.session.add_all([region, similarity])
+            db.session.commit()
+            return {"treatment": str(job_id), "region": str(region.id), "similarity": str(similarity.id)}
 
     def upload(self, role: str, name: str = "picture") -> int:
         """The id of an upload of somebody's, whose file is not there."""

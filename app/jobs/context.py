@@ -10,7 +10,7 @@ from typing import IO, Any
 from app.database import commit, transaction
 from app.jobs import artifacts, lifecycle
 from app.jobs.records import JobRow
-from app.sealing import opened
+from app.sealing import Lost, opened
 
 REPORTS_A_SECOND = 2
 """Stored events of one attempt; what is said more often is not kept."""
@@ -62,7 +62,10 @@ class Running:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """As they were checked when the job was submitted, with the secrets among them."""
-        return {**self.job.parameters, **opened(self.job.sealed)}
+        try:
+            return {**self.job.parameters, **opened(self.job.sealed)}
+        except Lost:
+            raise JobFailed("lost-secrets", "Its secrets cannot be opened any more.") from None
 
     def progress(self, fraction: float | None = None, message: str | None = None, *, level: str = "info") -> None:
         """Say how far it is, 0 to 1, and what it does; raises as `check` does."""

@@ -109,12 +109,17 @@ class Kind:
             raise Unprocessable(f"More than {self.largest_parameters} bytes.", pointer=pointer)
         validator = Draft202012Validator(dict(self.parameters), format_checker=FormatChecker())
         # Of several that are missing, the library says each one's name in an error of its own, and of all unknown ones.
-        faults = dict.fromkeys(fault for error in validator.iter_errors(parameters) for fault in _faults(error))
+        faults = dict.fromkeys(
+            fault for error in validator.iter_errors(parameters) for fault in _faults(error, self.secrets)
+        )
         raise_all(Unprocessable(words[:LONGEST_WORDS], pointer=pointer + path) for path, words in sorted(faults))
 
 
-def _faults(error: Any) -> Iterator[tuple[str, str]]:
-    """Where a parameter does not fit, and why; one that is missing or unknown is at its own place."""
+def _faults(error: Any, secrets: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Where a parameter does not fit, and why; one that is missing or unknown is at its own place.
+
+    No secret is quoted.
+    """
     base = "".join(f"/{escaped(str(part))}" for part in error.absolute_path)
     if error.validator == "required":
         for name in error.validator_value:
@@ -124,6 +129,8 @@ def _faults(error: Any) -> Iterator[tuple[str, str]]:
         for name in error.instance:
             if name not in error.schema.get("properties", {}):
                 yield f"{base}/{escaped(name)}", f"Additional properties are not allowed ({name!r} was unexpected)"
+    elif secrets.intersection(error.absolute_path):
+        yield base, "Does not fit."
     else:
         yield base, str(error.message)
 
@@ -166,6 +173,10 @@ class Kinds(MutableMapping[str, Kind]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def values(self) -> Any:
+        """All of them; one that goes away meanwhile is left out."""
+        return [kind for name in self if (kind := self.get(name)) is not None]
 
 
 KINDS = Kinds()

@@ -35,6 +35,12 @@ _alike = (
 )
 _live = Prepared(_alike.where(_jobs.c.state.in_(LIVE)))
 _live_or_done = Prepared(_alike.where(_jobs.c.state.in_((*LIVE, SUCCEEDED))))
+_done = Prepared(
+    select(*_jobs.c)
+    .where(_jobs.c.fingerprint == _FINGERPRINT, _jobs.c.state == SUCCEEDED)
+    .order_by(_jobs.c.id.desc())
+    .limit(1)
+)
 _VALUES = {
     "id": Uuid,
     "kind": Text,
@@ -107,6 +113,15 @@ def submit(
     job = JobRow(*row[:-1])
     start(job)
     return Submitted(job, is_new=True)
+
+
+def done(kind_name: str, parameters: Mapping[str, Any], *, owner_id: int | None) -> JobRow | None:
+    """The job that has done this already, where its kind joins those."""
+    kind = KINDS.get(kind_name)
+    if kind is None or kind.dedupe != "once":
+        return None
+    found = _done.rows({"fingerprint": _fingerprint(kind, _whole(parameters), owner_id)})
+    return JobRow(*found[0]) if found else None
 
 
 def kind_named(name: str) -> Kind:

@@ -11,14 +11,14 @@ from werkzeug.routing import Rule
 from app.jsonapi.operations import OperationsView
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.view import View
-from app.openapi import filters, hooks, jobs, parameters, plain, resources, responses
+from app.openapi import filters, hooks, jobs, parameters, plain, resources, responses, treatments
 from app.openapi.answers import answers_of, shared_answers
 from app.openapi.bodies import bodies_of, operations_taken
 from app.openapi.json_schema import Json, component, reference
 from app.routes import listed
 
-UNDESCRIBED = ("/docs", "/files/", "/jobs")
-"""Pages and files: nothing that a client of the API calls."""
+UNDESCRIBED = ("/docs", "/files/", "/jobs", "/overview")
+"""Pages, files, and a protocol of others: nothing that a client of the API calls."""
 
 HEALTH = {"health.live": "Alive", "health.ready": "HealthReport", "health.check": "HealthReport"}
 OTHERS = {
@@ -27,6 +27,8 @@ OTHERS = {
     "uploads.": plain.described_image,
     "resize.": plain.described_image,
     "v1.hook_receive": hooks.described_call,
+    "v1.job_callback": treatments.described_callback,
+    "v1.job_document": treatments.described_document,
     "v1.job_progress": jobs.described_progress,
     "v1.job_kind": jobs.described_kinds,
 }

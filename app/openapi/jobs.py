@@ -73,9 +73,11 @@ def kind_answers() -> dict[str, Json]:
     attributes: dict[str, Json] = {
         "title": TEXT,
         "parameters": {"type": "object", "description": "A JSON Schema."},
+        "runner": {"enum": ["function", "executable", "external"]},
         "dedupe": {"enum": ["once", "single-flight", "none"]},
         "time-limit": {"type": "number", "description": "In seconds."},
         "max-attempts": {"type": "integer"},
+        "concurrency": nullable({"type": "integer"}),
         "started-by": {"type": "array", "items": TEXT},
     }
     members: dict[str, Json] = {

@@ -7,7 +7,7 @@ from app.errors import MEDIA_TYPE
 from app.jsonapi.relations import RelatedList, RelatedOne, RelationshipMany, RelationshipOne, RelationView
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.view import View
-from app.openapi import hooks, jobs
+from app.openapi import hooks, jobs, treatments
 from app.openapi.bodies import linkage_taken
 from app.openapi.json_schema import Json, component, reference
 from app.openapi.parameters import parameters_of
@@ -45,6 +45,7 @@ SUMMARIES: Mapping[type, Mapping[str, str]] = {
     },
     **jobs.SUMMARIES,
     **hooks.SUMMARIES,
+    **treatments.SUMMARIES,
     RelationshipOne: {
         "GET": "Read the id of the {relation} of one {type}",
         "PATCH": "Set the {relation} of one {type}",

@@ -110,7 +110,7 @@ def read(name: str, content: bytes | None, *, is_overview: bool = False) -> Mani
         said.get("environment", {}),
         **_given(said),
     )
-    for fault in _faults(made, secrets):
+    for fault in (*_faults(made, secrets), *(_faults_of_overview(made, secrets) if is_overview else ())):
         raise Fault(fault[:MOST_WORDS])
     return made
 
@@ -170,6 +170,17 @@ def _faults_of_secrets(made: Manifest, secrets: list[str]) -> Iterator[str]:
             yield f"the secret {name!r} is neither in environment nor in arguments"
     if secrets and made.dedupe == "single-flight":
         yield "dedupe: secrets are gone when single-flight would run again"
+
+
+def _faults_of_overview(made: Manifest, secrets: list[str]) -> Iterator[str]:
+    """What keeps /overview from finding the run of one token, and no other."""
+    for name in OVERVIEW["parameters"]["properties"]:
+        if name not in made.parameters["properties"]:
+            yield f"parameters: the program of /overview is given {name!r}"
+    if "api_token" not in secrets:
+        yield "parameters: 'api_token' must be writeOnly"
+    if made.dedupe != "once":
+        yield "dedupe: the program of /overview runs once"
 
 
 def _faults_of_schema(parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from tasks import TASKS
 
 MOST_DOCUMENTS = 1000
 LARGEST_REQUEST = 4 * 2**20
-STOP_SECONDS = 1.0
+STOP_SECONDS = 0.5
 
 
 def create_app(runs: Runs, base_url: str) -> Flask:

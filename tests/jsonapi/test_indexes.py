@@ -29,7 +29,10 @@ And the document set with 100 events, FAQs and uploads each, of that user, who h
 """
 
 BUSY_JOB = str(UUID(md5(str(BUSY).encode(), usedforsecurity=False).hexdigest()))
-"""The job with 1,000 events and artifacts, of the busy user, who has 1,000 jobs."""
+"""The job with 1,000 events and artifacts, of the busy user, who has 1,000 jobs.
+
+And the treatment with 1,000 regions and similarities, of the same one and the busy document set.
+"""
 
 CHILDREN = 1_000
 """What the busy ones have. A plan that a connection keeps is made for the usual parent, who has 20: it may sort all."""
@@ -110,6 +113,26 @@ FILL = """
     SELECT CASE n % 1000 WHEN 0 THEN {busy} ELSE n % 5000 END, n FROM generate_series(1, {rows}) n;
     INSERT INTO document_set_uploads (document_set_id, upload_id)
     SELECT CASE n % 1000 WHEN 0 THEN {busy} ELSE n % 5000 END, n FROM generate_series(1, {rows}) n;
+
+    INSERT INTO treatments (id, task_type, api_parameters, document_set_id, requested_by_id, retry_of_id, deleted_at)
+    SELECT md5(n::text)::uuid, 'regions', '{{}}', CASE n % 100 WHEN 0 THEN {busy} ELSE n END,
+           CASE n % 100 WHEN 0 THEN {busy} ELSE n END,
+           md5(CASE n % 100 WHEN 0 THEN {busy} ELSE n % 2000 + 1 END::text)::uuid, CASE n % 10 WHEN 7 THEN now() END
+    FROM generate_series(1, {rows}) n;
+    INSERT INTO regions (id, treatment_id, document, source, x, y, width, height)
+    SELECT n, md5(CASE n % 100 WHEN 0 THEN {busy} ELSE n END::text)::uuid, 'event-1-image', 'a', 1, 1, 1, 1
+    FROM generate_series(1, {rows}) n;
+    INSERT INTO similarities (id, treatment_id, document, a, b, score)
+    SELECT n, md5(CASE n % 100 WHEN 0 THEN {busy} ELSE n END::text)::uuid, 'event-1-image', n, n, 1
+    FROM generate_series(1, {rows}) n;
+    INSERT INTO job_documents (job_id, uid, position, type, resource_type, resource_id)
+    SELECT md5(n::text)::uuid, 'event-' || n, 1, 'event', 'event', n FROM generate_series(1, {rows}) n;
+    INSERT INTO remote_runs (job_id, attempt, task, token_hash)
+    SELECT md5(n::text)::uuid, 1, 'regions', sha256(n::text::bytea) FROM generate_series(1, {rows}) n;
+    INSERT INTO job_callbacks (id, job_id, attempt, message_id, event, payload, applied_at)
+    SELECT n, md5(n::text)::uuid, 1, n, 'PROGRESS', '{{}}', now() FROM generate_series(1, {rows}) n;
+    INSERT INTO result_files (id, job_id, attempt, number, doc_id, url)
+    SELECT md5(n::text)::uuid, md5(n::text)::uuid, 1, 1, 'event-1', n FROM generate_series(1, {rows}) n;
 """
 
 CALLERS = {"anonymous": 0, "organizer": BUSY + 20, "owner": BUSY, "admin": 1}
@@ -145,6 +168,11 @@ LISTS = {
     "/v1/jobs/<id>/artifacts": BUSY_JOB,
     "/v1/jobs/<id>/relationships/events": BUSY_JOB,
     "/v1/jobs/<id>/relationships/artifacts": BUSY_JOB,
+    "/v1/treatments": BUSY_JOB,
+    "/v1/treatments/<id>/regions": BUSY,
+    "/v1/treatments/<id>/similarities": BUSY,
+    "/v1/treatments/<id>/relationships/regions": BUSY,
+    "/v1/treatments/<id>/relationships/similarities": BUSY,
     "/v1/uploads": BUSY,
     "/v1/users": BUSY,
     "/v1/users/<id>/events": BUSY,
@@ -188,6 +216,21 @@ ONE = (
     "/v1/jobs/<id>/relationships/event",
     "/v1/jobs/<id>/relationships/owner",
     "/v1/jobs/<id>/relationships/retry-of",
+    "/v1/regions/<id>",
+    "/v1/regions/<id>/treatment",
+    "/v1/regions/<id>/relationships/treatment",
+    "/v1/similarities/<id>",
+    "/v1/similarities/<id>/treatment",
+    "/v1/similarities/<id>/relationships/treatment",
+    "/v1/treatments/<id>",
+    "/v1/treatments/<id>/document-set",
+    "/v1/treatments/<id>/job",
+    "/v1/treatments/<id>/requested-by",
+    "/v1/treatments/<id>/retry-of",
+    "/v1/treatments/<id>/relationships/document-set",
+    "/v1/treatments/<id>/relationships/job",
+    "/v1/treatments/<id>/relationships/requested-by",
+    "/v1/treatments/<id>/relationships/retry-of",
     "/v1/uploads/<id>",
     "/v1/uploads/<id>/owner",
     "/v1/uploads/<id>/relationships/owner",
@@ -199,6 +242,7 @@ UNPROVEN = {
     "/v1/job-artifacts/<id>/file": "a file, found as its artifact is",
     "/v1/job-kinds": "no database",
     "/v1/job-kinds/<id>": "no database",
+    "/v1/jobs/<id>/documents/<uid>": "for processors alone, by its signature",
     "/v1/jobs/<id>/progress": "a stream, which reads on and on",
 }
 
@@ -252,10 +296,18 @@ QUERIES = (
     "/v1/document-sets?include=owner,events&page[size]=5",
     "/v1/document-sets/<id>?include=faqs,uploads",
     "/v1/document-sets/<id>?include=events",
+    "/v1/treatments?get_trashed=true",
+    "/v1/treatments?include=document-set,job,requested-by,retry-of",
+    "/v1/treatments/<id>?include=regions",
+    "/v1/treatments/<id>?include=similarities",
+    f"/v1/treatments?filter[document-set]={BUSY}",
 )
 
 
-OWNED = ("/v1/users/", "/v1/job", "/v1/hooks", "/v1/uploads", "/v1/document-sets")
+OWNED = (
+    *("/v1/users/", "/v1/job", "/v1/hooks"),
+    *("/v1/uploads", "/v1/document-sets", "/v1/treatments", "/v1/regions", "/v1/similarities"),
+)
 """What is its owner's, and the admins'."""
 
 
@@ -273,7 +325,7 @@ def _callers(path: str) -> tuple[str, ...]:
 
 def named(path: str) -> int | str:
     """The id of the busy one that a path means."""
-    return BUSY_JOB if path.startswith("/v1/job") else BUSY
+    return BUSY_JOB if path.startswith(("/v1/job", "/v1/treatments")) else BUSY
 
 
 def _case(path: str, caller: str) -> Any:

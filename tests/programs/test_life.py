@@ -208,7 +208,7 @@ def test_a_program_that_floods_is_out_of_time(
 
     job = hall.job(job_id)
     assert (job.error or {})["code"] == "timed-out"
-    assert (job.error or {})["stderr"].startswith("junk\n") or (job.error or {})["stderr"].startswith("unk")
+    assert (job.error or {})["stderr"].count("junk\n") > 10_000
     kept = len(written(hall.app, JobEvent, job_id))
     figure(f"endless flood, time limit 2 s: over after {monotonic() - begun:.1f} s, {kept} events")
     assert kept < 60

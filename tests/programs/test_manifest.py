@@ -67,12 +67,29 @@ def test_a_secret_in_the_arguments_is_the_operators_wish() -> None:
 def test_the_program_of_overview_has_parameters_of_its_own_unless_it_says_others() -> None:
     default = manifest.read("tried", None, is_overview=True)
     with_token = read({"arguments": ["server", "document_set_id", "api_token"]}, is_overview=True)
-    own = read({"parameters": NAMED}, is_overview=True)
+    declared = manifest.OVERVIEW["parameters"]
+    own = read({**manifest.OVERVIEW, "parameters": {**declared, "title": "Named"}}, is_overview=True)
 
     assert default.arguments == ("server", "document_set_id")
     assert default.environment == {"API_TOKEN": "api_token"}
     assert with_token.arguments == ("server", "document_set_id", "api_token")
-    assert own.arguments == ("name", "sizes")
+    assert own.parameters["title"] == "Named"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"parameters": NAMED}, "is given 'server'"),
+        (
+            {"parameters": {"properties": {**manifest.OVERVIEW["parameters"]["properties"], "api_token": {}}}},
+            "writeOnly",
+        ),
+        ({"dedupe": "none"}, "runs once"),
+    ],
+)
+def test_the_program_of_overview_can_be_found_again_by_one_token_alone(said: Any, words: str) -> None:
+    with pytest.raises(manifest.Fault, match=words):
+        read(said, is_overview=True)
 
 
 def _nested(levels: int) -> bytes:

@@ -1,18 +1,21 @@
 """Programs are run: what they get, what they say, how they end."""
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from uuid import UUID
 
 import orjson
-import psutil
 import pytest
 
+from app.jobs import running
+from app.programs import child
 from app.programs.lines import MOST_STDERR
 from app.programs.listening import MOST_WARNINGS, NO_MORE
-from tests.programs.conftest import PYTHON, Done, Programs, events, marked, output, ran
-from tests.world import World
+from tests.programs.conftest import PYTHON, Done, Programs, events, marked, output, ran, start
+from tests.world import World, data
 
 TELL = f"""{PYTHON}
 import json, os, resource, stat, sys
@@ -142,6 +145,25 @@ def test_a_signal_is_told_by_its_name(done: Done, name: str) -> None:
     assert error["returncode"] < 0
 
 
+def test_a_file_that_grows_beyond_the_limit_ends_it(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(child.LIMITS, "RLIMIT_FSIZE", 2**20)
+
+    job = done('exec head -c 2000000 /dev/zero > "$1"')
+
+    assert (job["error"]["code"], job["error"]["signal"]) == ("signal", "SIGXFSZ")
+
+
+def test_a_job_whose_program_takes_other_parameters_by_now_says_so(world: World, programs: Programs) -> None:
+    job = start(world.stranger, programs.add("tried", "true"), arguments=["a"])
+    programs.say("tried", orjson.dumps({"parameters": {"properties": {"name": {"type": "string"}}}}))
+
+    with world.app.app_context():
+        running.run(UUID(job["id"]), "tests")
+
+    error = data(world.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]["error"]
+    assert error == {"code": "invalid-parameters", "detail": "The program takes other parameters now."}
+
+
 @pytest.mark.parametrize("script", ["#!/no/such/interpreter\n", "#!/etc/passwd\n"])
 def test_a_program_without_interpreter_is_not_executable(done: Done, script: str) -> None:
     assert done(script)["error"]["code"] == "not-executable"
@@ -234,16 +256,16 @@ def test_a_flood_neither_blocks_nor_is_kept(
     script = f"{PYTHON}import os, sys\npiece = b'0.5\\n' * 16384\nfor _ in range({2**30 // 2**16}):\n"
     script += "".join(f"    os.write({number}, piece)\n" for number in streams)
     script += "open(sys.argv[1], 'w').write('x')\n"
-    before = psutil.Process().memory_info().rss
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = monotonic()
 
     job = done(script)
 
     took = monotonic() - begun
-    more = (psutil.Process().memory_info().rss - before) / 2**20
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
     assert job["state"] == "succeeded"
     kept = len(events(world, job["id"]))
-    figure(f"flood of 1 GiB on {stream}: {took:.1f} s, {more:+.1f} MiB, {kept} events")
+    figure(f"flood of 1 GiB on {stream}: {took:.1f} s, peak {more:+.1f} MiB, {kept} events")
     assert kept < 100
     assert more < 50
     assert took < 60

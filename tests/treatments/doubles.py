@@ -220,7 +220,9 @@ class Processor:
 
     def _next(self, route: str) -> Answer | None:
         with self._lock:
-            script = self._scripts.get(route) or [None]
+            script = self._scripts.get(route)
+            if not script:
+                return None
             return script.pop(0) if len(script) > 1 else script[0]
 
 

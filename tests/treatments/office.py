@@ -51,6 +51,7 @@ class Office:
         self.app.test_client_class = CheckedClient
         self.log = directory / "output"
         self.stack = stack
+        stack.callback(self.disconnect)
         for name in ("web", "relay", "worker"):
             self.start(name)
         self.wait_for_web()
@@ -70,6 +71,11 @@ class Office:
                 return False
 
         wait_until(answers, 30)
+
+    def disconnect(self) -> None:
+        """Close the connections of the app in this process."""
+        with self.app.app_context():
+            db.engine.dispose()
 
     def rest(self) -> None:
         """End whatever still goes on, and wait until nobody is at it any more: the tables are emptied next."""

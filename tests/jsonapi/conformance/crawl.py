@@ -17,6 +17,7 @@ INCLUDES = {
     "hooks": "owner,event",
     "uploads": "owner",
     "document-sets": "owner,events.faqs,faqs,uploads",
+    "treatments": "document-set,job,requested-by,retry-of,regions,similarities",
     "users": "events.faqs",
 }
 
@@ -35,6 +36,7 @@ def rows(world: World) -> dict[str, int | str]:
         "hooks": background["hook"],
         "uploads": background["upload"],
         "document-sets": background["document-set"],
+        "treatments": background["treatment"],
         "users": world.owner.id,
     }
 

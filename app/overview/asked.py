@@ -1,0 +1,86 @@
+"""What a client of /overview names: a server, a document set on it, and the token that opens it."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from flask import current_app
+from werkzeug.datastructures import Headers
+
+from app.errors import BadRequest
+
+LONGEST = 500
+"""Characters of the server, and of the id of the set."""
+
+_SCHEME = re.compile(r"Basic +([A-Za-z0-9+/=]+) *", re.ASCII | re.IGNORECASE)
+_CREDENTIALS = re.compile(r"([A-Za-z0-9_-]{1,200}):x-api-token", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}", re.ASCII)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+class NotAsExpected(BadRequest):
+    """The form, or the header, is not what it must be."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"Expected form data ?server=...&documentSetId=... and Authorization header. Problem: {problem}"
+        )
+
+
+class Asked(NamedTuple):
+    """The parameters of the program, by name."""
+
+    server: str
+    document_set_id: str
+    api_token: str
+
+
+def read(values: Mapping[str, str], headers: Headers, *, may_name_token: bool) -> Asked:
+    """What is asked for; the token comes in the header, or in a form, never in a URL. Raises NotAsExpected."""
+    server = _text(values, "server")
+    _check_server(server)
+    document_set_id = _text(values, "documentSetId", "document_set_id")
+    return Asked(server, document_set_id, _token(values if may_name_token else {}, headers))
+
+
+def _text(values: Mapping[str, str], *names: str) -> str:
+    value = next((values[name] for name in names if name in values), None)
+    if not value:
+        raise NotAsExpected(f"{names[0]!r} is missing")
+    if len(value) > LONGEST or _UNPRINTABLE.search(value):
+        raise NotAsExpected(f"{names[0]!r} is longer than {LONGEST} characters, or holds one that cannot be printed")
+    return value
+
+
+def _check_server(server: str) -> None:
+    parts = urlsplit(server) if "[" not in server else None  # no server of ours is known by such an address
+    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+        raise NotAsExpected("'server' is no http or https URL")
+    listed = current_app.config["OVERVIEW_SERVERS"]
+    if server.rstrip("/") in listed or (not listed and current_app.config["APP_ENV"] != "production"):
+        return
+    raise NotAsExpected("'server' is not one that this plugin works for")
+
+
+def _token(values: Mapping[str, str], headers: Headers) -> str:
+    named = next((values[name] for name in ("apiToken", "api_token") if name in values), None)
+    if named is not None:
+        if not _TOKEN.fullmatch(named):
+            raise NotAsExpected("'apiToken' is no token")
+        return named
+    header = headers.get("Authorization")
+    if header is None:
+        raise NotAsExpected("the Authorization header is missing")
+    encoded = _SCHEME.fullmatch(header)
+    if encoded is None:
+        raise NotAsExpected('Authorization header must look like "Basic [base64-encoded data]"')
+    try:
+        found = _CREDENTIALS.fullmatch(base64.b64decode(encoded[1], validate=True).decode("latin1"))
+    except binascii.Error:
+        found = None
+    if found is None:
+        raise NotAsExpected('base64-encoded Basic HTTP Auth value must look like "[api_token]:x-api-token"')
+    return found[1]

@@ -1,0 +1,118 @@
+"""The progress of a run as clients of the work queue know it: one JSON array, streamed element by element."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Uuid, bindparam, select
+
+from app.database import Prepared
+from app.errors import Unavailable
+from app.jobs import lifecycle
+from app.jobs.models import CANCELED, ENDED, FAILED, QUEUED, SUCCEEDED, Job
+from app.jobs.progress import Element, Stream, elements_after
+from app.jobs.records import JobRow
+from app.jobs.resources import queue_position
+from app.jsonapi.viewer import ANONYMOUS
+
+LOOK_SECONDS = 1.0
+"""How often the place in the queue is looked at."""
+SILENCE_SECONDS = 15.0
+
+MOST_STREAMS = 60
+"""Of one process: clients without an account must leave some for those who have one."""
+
+WORDS = {FAILED: "It failed.", CANCELED: "It was canceled."}
+"""Where nothing more is known."""
+
+_jobs = Job.__table__
+_ahead = Prepared(select(queue_position(_jobs)).where(_jobs.c.id == bindparam("id", type_=Uuid)))
+_slots = threading.BoundedSemaphore(MOST_STREAMS)
+
+
+class Progress(NamedTuple):
+    """An element, with the names of the original."""
+
+    n_ahead_in_queue: int = 0
+    fraction: float = 0.0
+    message: str | None = None
+    returncode: int | None = None
+    error: str | None = None
+
+
+class ProgressStream(Stream):
+    """What a run says from its present state to its end; nothing for one that had succeeded before."""
+
+    def __init__(self, job: JobRow) -> None:
+        if not _slots.acquire(blocking=False):
+            raise Unavailable("Too many are watching at this moment.", headers={"Retry-After": "5"})
+        self.job_id = job.id
+        self.seq = max(job.last_seq - 1, 0)
+        self._is_open = True
+        try:
+            super().__init__(ANONYMOUS, job.id)
+        except BaseException:
+            self._leave()
+            raise
+
+    def close(self) -> None:
+        """Called by the server, also when the client has gone away; the run goes on."""
+        super().close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            _slots.release()
+
+    def _goes_on(self) -> bool:
+        """Nobody has signed in who could log out."""
+        return not self.watcher.hub.is_stopping
+
+    def _write(self) -> Iterator[str]:
+        separator = "["
+        for progress in self._while_it_can(self._news()):
+            if progress is None:
+                yield "\n" if separator == "," else ""
+                continue
+            yield separator + orjson.dumps(progress._asdict()).decode()
+            separator = ","
+        yield "]" if separator == "," else "[]"
+
+    def _news(self) -> Iterator[Progress | None]:
+        ahead = None
+        while self._goes_on():
+            with self._reading():
+                job = lifecycle.found(self.job_id)
+                elements = elements_after(self.job_id, self.seq)
+                place = None if job is None or job.state != QUEUED else self._place()
+            if job is None:
+                return
+            if place is not None and place != ahead:
+                ahead = place
+                yield Progress(place, job.progress or 0.0, job.message)
+            yield from self._told(elements, job)
+            if elements and elements[-1].state in ENDED:
+                return
+            if not self.watcher.wait(LOOK_SECONDS if job.state == QUEUED else SILENCE_SECONDS):
+                yield None
+
+    def _place(self) -> int:
+        ((ahead,),) = _ahead.rows({"id": self.job_id})
+        return int(ahead or 0)
+
+    def _told(self, elements: list[Element], job: JobRow) -> Iterator[Progress]:
+        for element in elements:
+            self.seq = element.seq
+            is_end = element.state in ENDED
+            yield _ended(element, job) if is_end else Progress(0, element.fraction or 0.0, element.message)
+
+
+def _ended(element: Element, job: JobRow) -> Progress:
+    """The last element: how the program ended, and what it said of why."""
+    if element.state == SUCCEEDED:
+        return Progress(0, 1.0, None, 0)
+    error: dict[str, Any] = job.error or {}
+    why = error.get("stderr") or error.get("detail") or WORDS[element.state]
+    return Progress(0, element.fraction or 0.0, element.message, error.get("returncode"), why)

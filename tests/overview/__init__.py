@@ -1,0 +1,1 @@
+"""The work queue as its clients know it."""

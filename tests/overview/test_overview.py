@@ -1,0 +1,293 @@
+"""/overview: the clients of the work queue find what they know, with real processes and real programs."""
+
+import json
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+import config
+from app.extensions import db
+from app.factory import create_app
+from tests.background import process
+from tests.conftest import wait_until
+from tests.programs.conftest import Programs
+from tests.world import World, data
+
+SERVER = "https://overview.example.com"
+FIELDS = ["n_ahead_in_queue", "fraction", "message", "returncode", "error"]
+
+SLOW = f"""#!{sys.executable} -I
+import os, pathlib, sys, time
+server, document_set_id, output = sys.argv[1:]
+print("0.25\\treading", flush=True)
+while not pathlib.Path(document_set_id.partition("?")[0]).exists():
+    time.sleep(0.02)
+about = document_set_id.rpartition("?")[2], len(os.environ["API_TOKEN"])
+pathlib.Path(output).write_text('{{"set": "%s", "length": %d}}' % about)
+"""
+"""Goes on until the file is there that the id of the set begins with."""
+QUICK = 'printf \'["%s", "%s"]\' "$2" "$(printf %s "$API_TOKEN" | wc -c)" > "$3"'
+
+
+def basic(token: str) -> dict[str, str]:
+    """The header that names a token."""
+    return {"Authorization": f"Basic {b64encode(f'{token}:x-api-token'.encode()).decode()}"}
+
+
+class Plugin:
+    """A server with programs, its relay and a worker with one slot."""
+
+    def __init__(self, environment: dict[str, str], directory: Path, stack: ExitStack) -> None:
+        self.programs = Programs(directory / "programs")
+        self.environment = {
+            **environment,
+            "JOB_PROGRAMS_DIR": str(self.programs.directory),
+            "WORKER_CONCURRENCY": "1",
+        }
+        self.url = f"http://127.0.0.1:{environment['PORT']}/overview"
+        self.log = directory / "output"
+        for name in (("web",), ("relay", "2"), ("worker",)):
+            stack.enter_context(process(self.environment, self.log, *name))
+        wait_until(self._answers, 30)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/metadata", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def generate(self, form: dict[str, str], **headers: str) -> Any:
+        """All elements, once the stream has ended."""
+        answer = httpx.post(f"{self.url}/generate", data=form, headers=headers, timeout=60, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "application/json"
+        return answer.json()
+
+    @contextmanager
+    def watching(self, form: dict[str, str], **headers: str) -> Iterator[Iterator[dict[str, Any]]]:
+        """The elements as they come."""
+        url = f"{self.url}/generate"
+        with (
+            httpx.Client(trust_env=False, timeout=60) as client,
+            client.stream("POST", url, data=form, headers=headers) as answer,
+        ):
+            yield elements(answer.iter_text())
+
+    def search(self, token: str, **asked: str) -> httpx.Response:
+        """What was made."""
+        return httpx.get(f"{self.url}/search", params=asked, headers=basic(token), trust_env=False)
+
+
+def elements(parts: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """The objects of an array that is being sent."""
+    decoder, text = json.JSONDecoder(), ""
+    for part in parts:
+        text += part
+        while (start := text.find("{")) >= 0:
+            try:
+                element, end = decoder.raw_decode(text, start)
+            except json.JSONDecodeError:
+                break
+            text = text[end:]
+            yield element
+
+
+@pytest.fixture(scope="module")
+def plugin(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugin]:
+    """Its processes live as long as the tests of this module."""
+    with ExitStack() as stack:
+        yield Plugin(environment, tmp_path_factory.mktemp("plugin"), stack)
+
+
+ClientWith = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def client_with(app: Flask, environment: dict[str, str], tmp_path: Path) -> Iterator[ClientWith]:
+    """Clients of a server with a directory of programs, none of them there, and these settings."""
+    made: list[Flask] = []
+
+    def make(**settings: str) -> FlaskClient:
+        made.append(create_app(config.read({**environment, "JOB_PROGRAMS_DIR": str(tmp_path), **settings})))
+        return made[-1].test_client()
+
+    yield make
+    for each in made:
+        with each.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
+def client(client_with: ClientWith) -> FlaskClient:
+    """One without further settings."""
+    return client_with()
+
+
+def test_a_run_says_how_far_it_is_and_what_it_made_is_found(app: Flask, plugin: Plugin, tmp_path: Path) -> None:
+    plugin.programs.add("process-docset", SLOW)
+    done = tmp_path / "done"
+    asked = {"server": SERVER, "documentSetId": f"{done}?1234"}
+
+    with plugin.watching(asked, **basic("secret-one")) as watched:
+        while (element := next(watched))["fraction"] < 0.25:
+            assert list(element) == FIELDS
+        assert list(element.values()) == [0, 0.25, "reading", None, None]
+        assert plugin.search("secret-one", **asked).status_code == 404
+        done.touch()
+        *_, last = watched
+
+    assert last == {"n_ahead_in_queue": 0, "fraction": 1.0, "message": None, "returncode": 0, "error": None}
+    found = plugin.search("secret-one", **asked)
+    assert (found.status_code, found.json()) == (200, {"set": "1234", "length": 10})
+    assert plugin.generate(asked, **basic("secret-one")) == []
+    assert plugin.search("secret-two", **asked).status_code == 404
+    assert plugin.generate({**asked, "apiToken": "secret-two"})[-1]["returncode"] == 0
+
+
+def test_a_client_that_went_away_finds_the_present_state(app: Flask, plugin: Plugin, tmp_path: Path) -> None:
+    plugin.programs.add("process-docset", SLOW)
+    done = tmp_path / "done"
+    form = {"server": SERVER, "document_set_id": str(done), "api_token": "t"}
+
+    with plugin.watching(form) as watched:
+        while next(watched)["fraction"] < 0.25:
+            continue
+    with plugin.watching(form) as watched:
+        assert next(watched)["message"] == "reading"
+        done.touch()
+        assert [each["returncode"] for each in watched][-1] == 0
+
+
+def test_whoever_waits_is_told_how_many_are_before_him(app: Flask, plugin: Plugin, tmp_path: Path) -> None:
+    plugin.programs.add("process-docset", SLOW)
+    done = tmp_path / "done"
+    first, second = ({"server": SERVER, "documentSetId": f"{done}?{number}", "apiToken": "t"} for number in "12")
+
+    with plugin.watching(first) as watched:
+        while next(watched)["fraction"] < 0.25:
+            continue
+        with plugin.watching(second) as waiting:
+            assert next(waiting)["n_ahead_in_queue"] == 1
+            done.touch()
+            assert [each["returncode"] for each in waiting][-1] == 0
+
+
+def test_a_program_that_fails_says_why(app: Flask, plugin: Plugin) -> None:
+    plugin.programs.add("process-docset", 'echo "no such set: $API_TOKEN" >&2; exit 3')
+
+    *_, last = plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "very-secret"})
+
+    assert (last["returncode"], last["error"]) == (3, "no such set: [hidden]\n")
+    plugin.programs.add("process-docset", QUICK)
+    assert plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "very-secret"})[-1]["returncode"] == 0
+
+
+def test_a_program_that_is_not_there_is_an_error_of_the_run(app: Flask, plugin: Plugin) -> None:
+    (plugin.programs.directory / "process-docset").unlink(missing_ok=True)
+
+    *_, last = plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "t"})
+
+    assert last["returncode"] is None
+    assert last["error"]
+
+
+def test_the_token_is_in_no_command_line_log_or_answer(
+    app: Flask, plugin: Plugin, world: World, tmp_path: Path
+) -> None:
+    plugin.programs.add("process-docset", SLOW)
+    done = tmp_path / "done"
+    token = "only-for-the-environment"
+
+    with plugin.watching({"server": SERVER, "documentSetId": str(done)}, **basic(token)) as watched:
+        while next(watched)["fraction"] < 0.25:
+            continue
+        lines = [" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
+        assert any(str(done) in line for line in lines)
+        assert not any(token in line for line in lines)
+        done.touch()
+        assert [each["returncode"] for each in watched][-1] == 0
+
+    (job,) = data(world.admin.get("/v1/jobs"))
+    assert job["attributes"]["parameters"] == {"server": SERVER, "document_set_id": str(done)}
+    assert data(world.stranger.get("/v1/jobs")) == []
+    assert token not in plugin.log.read_text()
+    assert b64encode(token.encode())[:12].decode() not in plugin.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("form", "headers"),
+    [
+        ({}, basic("t")),
+        ({"server": SERVER}, basic("t")),
+        ({"server": SERVER, "documentSetId": ""}, basic("t")),
+        ({"server": SERVER, "documentSetId": "1\n2"}, basic("t")),
+        ({"server": SERVER, "documentSetId": "1" * 501}, basic("t")),
+        ({"server": "ftp://x", "documentSetId": "1"}, basic("t")),
+        ({"server": "https://[", "documentSetId": "1"}, basic("t")),
+        ({"server": SERVER, "documentSetId": "1"}, {}),
+        ({"server": SERVER, "documentSetId": "1"}, {"Authorization": "Bearer x"}),
+        ({"server": SERVER, "documentSetId": "1"}, {"Authorization": "Basic !"}),
+        ({"server": SERVER, "documentSetId": "1"}, {"Authorization": "Basic eHg="}),
+        ({"server": SERVER, "documentSetId": "1"}, basic("../../etc")),
+        ({"server": SERVER, "documentSetId": "1", "apiToken": "a b"}, {}),
+    ],
+)
+def test_what_is_not_as_expected_is_said(client: FlaskClient, form: dict[str, str], headers: dict[str, str]) -> None:
+    answer = client.post("/overview/generate", data=form, headers=headers)
+
+    assert answer.status_code == 400
+    (error,) = answer.get_json(force=True)["errors"]
+    assert error["detail"].startswith("Expected form data")
+    assert "Problem: " in error["detail"]
+
+
+def test_only_servers_that_are_listed_are_asked_for(client_with: ClientWith) -> None:
+    client = client_with(OVERVIEW_SERVERS=f"{SERVER}/,https://other.example.com")
+    form = {"documentSetId": "1", "apiToken": "t"}
+
+    assert client.post("/overview/generate", data={**form, "server": "https://evil.example.com"}).status_code == 400
+    listed = client.get(f"/overview/search?server={SERVER}&documentSetId=1", headers=basic("t"))
+    assert listed.status_code == 404
+    assert (
+        f"frame-ancestors {SERVER} https://other.example.com"
+        in client.get("/overview/show").headers["Content-Security-Policy"]
+    )
+
+
+def test_a_token_in_a_url_is_not_looked_at(client: FlaskClient) -> None:
+    answer = client.get(f"/overview/search?server={SERVER}&documentSetId=1&apiToken=t")
+
+    assert answer.status_code == 400
+
+
+def test_the_runs_of_one_address_are_limited(client_with: ClientWith) -> None:
+    client = client_with(RATELIMIT_ENABLED="1")
+
+    answers = [client.post("/overview/generate").status_code for _ in range(30)]
+
+    assert answers.count(400) == 20
+    assert answers[-1] == 429
+
+
+def test_without_a_directory_of_programs_there_is_nothing(app: Flask) -> None:
+    client = app.test_client()
+
+    for path in ("metadata", "show", "search", "static/overview.js"):
+        assert client.get(f"/overview/{path}").status_code == 404
+    assert client.post("/overview/generate", data={"server": SERVER}).status_code == 404
+
+
+def test_the_metadata_may_be_read_from_elsewhere(client: FlaskClient) -> None:
+    answer = client.get("/overview/metadata")
+
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.get_json()["title"] == "Run the program process-docset"
