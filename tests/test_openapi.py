@@ -17,6 +17,8 @@ from app.openapi.document import UNDESCRIBED, build
 from app.routes import listed
 from tests.docs.sources import actions, unnamed
 from tests.hooks.calls import call, made, make
+from tests.images.pictures import encode, flag
+from tests.images.test_uploads import as_form
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
 from tests.world import EVENTS, JSONAPI, World, data, linkage, resource
 
@@ -274,6 +276,30 @@ def test_what_writes_answer_is_as_described(world: World, described: Described) 
 
     assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
     assert {answer.status_code for answer in answers} >= {200, 201, 400, 401, 403, 404, 409, 412, 413, 415, 422}
+
+
+def test_what_uploads_and_document_sets_answer_is_as_described(world: World, described: Described) -> None:
+    stranger, event = world.stranger, world.events["published"]
+    sent = as_form(stranger, encode(flag(), "png"))
+    upload = int(sent.get_json()["id"])
+    created = stranger.create(
+        "/v1/document-sets?include=events,uploads", "document-set", {"title": "Mine"}, events=[event], uploads=[upload]
+    )
+    path = f"/v1/document-sets/{data(created)['id']}"
+    related, events = f"{path}/relationships/events", {"data": linkage("event", [event])}
+    answers = [
+        sent,
+        created,
+        stranger.create("/v1/document-sets", "document-set", {"title": "x" * 51}),
+        stranger.create("/v1/document-sets", "document-set", {"title": "x"}, events=[world.events["draft"]]),
+        stranger.update(path, "document-set", {"title": "Other"}, faqs=[world.faqs["published"]]),
+        *(stranger.send(method, related, events) for method in ("DELETE", "POST", "PATCH")),
+        stranger.delete(path),
+        stranger.delete(f"/v1/uploads/{upload}"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 201, 422, 404, 200, 200, 200, 200, 200, 200]
+    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
 
 
 def test_what_hooks_answer_is_as_described(world: World, described: Described) -> None:

@@ -143,7 +143,7 @@ class World:
             raise AttributeError(name) from None
 
     def background(self) -> dict[str, str]:
-        """A job of the owner's about his draft, what it said and made, a hook, an upload, a document set and its treatment.
+        """A job of the owner's about his draft, what it said and made; a hook, an upload, a document set; a treatment.
 
         Their ids by type, made once.
         """

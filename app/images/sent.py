@@ -63,7 +63,7 @@ def decoded(members: Mapping[str, Any], name: str) -> bytes:
         content = _decoded(text[prefix.end() :] if prefix else text)
     except (binascii.Error, UnicodeEncodeError):
         raise Unprocessable("This is no base64.", pointer=pointer) from None
-    return _within_limit(content, pointer)
+    return within_limit(content, pointer)
 
 
 def _decoded(text: str) -> bytes:
@@ -85,10 +85,11 @@ def file_of_form() -> bytes:
     name = next(name for name in ("file", "image", *files) if name in files)
     if name not in ("file", "image") and len(files) > 1:
         raise Unprocessable("The form has several files: name the one that is meant `file`.")
-    return _within_limit(files[name].read(), None)
+    return within_limit(files[name].read(), None)
 
 
-def _within_limit(content: bytes, pointer: str | None) -> bytes:
+def within_limit(content: bytes, pointer: str | None) -> bytes:
+    """The same; 413 for more than an image may have."""
     if len(content) > largest_image():
         detail = f"An image may have at most {current_app.config['MAX_UPLOAD_MB']} MiB."
         raise ContentTooLarge(detail, pointer=pointer, code="image-too-large")

@@ -53,7 +53,7 @@ def upload() -> Response:
     """
     viewer = _require_user()
     with _turn():
-        variant = _upright()
+        variant = _upright(*_sent())
     image = _stored(variant)
     with transaction(is_read=False):
         id_ = keep(viewer.id, image)
@@ -81,11 +81,22 @@ def _turn() -> Iterator[None]:
         _turns.release()
 
 
-def _upright() -> Variant:
-    """The image that was sent, made anew in its own format."""
-    is_form = request.mimetype == FORM
-    pointer = None if is_form else "/data"
-    content = sent.file_of_form() if is_form else sent.decoded(sent.read_members(), "data")
+def taken_in(content: bytes) -> StoredImage:
+    """The image as it is kept, in storage by now; raises what an upload of it is refused with. Not in a transaction."""
+    with _turn():
+        variant = _upright(sent.within_limit(content, None), None)
+    return _stored(variant)
+
+
+def _sent() -> tuple[bytes, str | None]:
+    """The image in the body, and what errors of it point to."""
+    if request.mimetype == FORM:
+        return sent.file_of_form(), None
+    return sent.decoded(sent.read_members(), "data"), "/data"
+
+
+def _upright(content: bytes, pointer: str | None) -> Variant:
+    """The image made anew in its own format."""
     with sent.refusing(pointer):
         size = Size("upload", LONGEST_SIDE, LONGEST_SIDE, format=inspect(content).format)
         [variant] = make_variants(content, [size])

@@ -2,11 +2,15 @@
 
 import hmac
 import re
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Response, current_app, redirect, request
+from werkzeug.formparser import FormDataParser
 
-from app.errors import BadRequest, Forbidden
+from app.errors import ApiError, BadRequest, Errors, Forbidden
 from app.jsonapi.body import UNSTORABLE
 from app.pages.cookies import token_for
 
@@ -14,7 +18,20 @@ TOKEN = "token"  # noqa: S105 - the name of a field
 
 HOME = "/jobs"
 _ID = "[0-9a-f-]{36}"
-_PAGE = re.compile(rf"/jobs(?:/{_ID}(?:/artifacts/{_ID})?)?(?:\?[\w=&%.~+-]{{0,500}})?", re.ASCII)
+_PLACE = rf"{_ID}(?:/artifacts/{_ID})?|treatments/new|document-sets(?:/new)?"
+_PAGE = re.compile(rf"/jobs(?:/(?:{_PLACE}))?(?:\?[\w=&%.~+:,/@!*()-]{{0,2000}})?", re.ASCII)
+
+
+class _InMemory(FormDataParser):
+    """Keeps files where the body is already: Flask would write them down, and leave those of a broken form open."""
+
+    def __init__(self, stream_factory: Any = None, **limits: Any) -> None:
+        super().__init__(lambda *_, **__: BytesIO(), **limits)
+
+
+def expect_files() -> None:
+    """Take the files of this form; before anything is asked of it."""
+    request.form_data_parser_class = _InMemory
 
 
 def is_ours(cookie: str) -> bool:
@@ -35,6 +52,11 @@ def text(name: str) -> str:
     if UNSTORABLE.search(value):
         raise BadRequest(f"{name} has a character that no text has.")
     return value
+
+
+def errors_in(refused: ApiError | Errors) -> Sequence[ApiError]:
+    """What was refused, one error or several."""
+    return refused.errors if isinstance(refused, Errors) else (refused,)
 
 
 def next_page(asked: str | None) -> str:

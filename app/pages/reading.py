@@ -114,6 +114,7 @@ class File(NamedTuple):
     name: str
     media_type: str
     size: int
+    sha256: str
     partial: bool
 
 

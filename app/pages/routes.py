@@ -5,11 +5,11 @@ from datetime import datetime
 from flask import Flask
 from jinja2 import StrictUndefined
 
-from app.pages import answers, assets, sign_in, streams, views
+from app.pages import answers, assets, document_sets, sign_in, streams, treatments, views
 from app.pages.routing import pages
 from app.pages.shown import BLANK
 
-MODULES = (assets, sign_in, streams, views)
+MODULES = (assets, document_sets, sign_in, streams, treatments, views)
 """They register their routes when they are imported."""
 
 

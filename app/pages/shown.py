@@ -84,7 +84,7 @@ def listed(job: Listed, viewer: Viewer) -> Shown:
         "event": job.event_name or "",
         "event_url": f"/v1/events/{job.event_link}" if job.event_link else "",
         "verb": verb,
-        "at": _iso(at),
+        "at": iso(at),
         "took": _took(job.started_at, job.finished_at),
         "attempts": f"attempt {job.attempt} of {job.max_attempts}" if job.attempt > 1 else "",
         "can_cancel": is_live and job.state != CANCELING,
@@ -102,10 +102,10 @@ def whole(job: Listed, outcome: Outcome, viewer: Viewer) -> Shown:
         **listed(job, viewer),
         "message": "" if error else job.message or "",  # an error says it again
         "tab": " ".join(filter(None, (_percent(job.progress) if job.state not in ENDED else "", STATES[job.state]))),
-        "submitted_at": _iso(job.created_at),
-        "started_at": _iso(job.started_at),
-        "finished_at": _iso(job.finished_at),
-        "heartbeat_at": _iso(outcome.heartbeat_at) if job.state in LIVE else "",
+        "submitted_at": iso(job.created_at),
+        "started_at": iso(job.started_at),
+        "finished_at": iso(job.finished_at),
+        "heartbeat_at": iso(outcome.heartbeat_at) if job.state in LIVE else "",
         "attempt": f"{job.attempt} of {job.max_attempts}",
         "result": as_json(outcome.result),
         "error_code": error.get("code", ""),
@@ -122,7 +122,7 @@ def line(told: Line) -> Shown:
     return {
         "seq": told.seq,
         "level": told.level,
-        "at": _iso(told.created_at),
+        "at": iso(told.created_at),
         "percent": _percent(told.fraction),
         "text": told.message if says_more else STATES[told.state],
     }
@@ -133,7 +133,7 @@ def tried(attempt: Try) -> Shown:
     return {
         "number": attempt.number,
         "worker": attempt.worker,
-        "started_at": _iso(attempt.started_at),
+        "started_at": iso(attempt.started_at),
         "took": _took(attempt.started_at, attempt.ended_at),
         "outcome": STATES.get(attempt.outcome or RUNNING, attempt.outcome),
     }
@@ -212,5 +212,6 @@ def as_json(value: Any) -> str:
     return "" if value is None else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
-def _iso(at: datetime | None) -> str:
+def iso(at: datetime | None) -> str:
+    """A time as the script reads it, "" for none."""
     return "" if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

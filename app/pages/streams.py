@@ -13,17 +13,17 @@ import orjson
 from flask import Response, request
 
 from app.errors import BadRequest, NotFound
-from app.jobs.models import ENDED, QUEUED
+from app.jobs.models import ENDED, FINALIZING, QUEUED, WAITING
 from app.jobs.progress import KEEP_ALIVE, Stream
-from app.pages import cookies, listing, reading, shown
+from app.pages import cookies, findings, listing, reading, shown, treated
 from app.pages.cookies import SignedIn
 from app.pages.routing import page
 
 PAUSE = 0.3
 """Seconds between two events: whoever looks cannot read faster."""
 
-PLACE_SECONDS = 2.0
-"""How old the place in the queue may be, which the jobs before it change."""
+UNTOLD_SECONDS = 2.0
+"""How old that may be of which nobody is told: the place in a queue, and what a processor is asked."""
 
 RETRY_MS = 1000
 """After which a browser comes again when the connection is lost."""
@@ -167,6 +167,7 @@ class _JobStream(_Live):
         self.job_id = job_id
         self.seq = seq
         self.told: dict[str, Any] = {}
+        self.may_be_treatment = True
         super().__init__(caller, job_id)
 
     def _news(self) -> str:
@@ -177,18 +178,25 @@ class _JobStream(_Live):
                 return RELOAD
             lines = reading.lines_after(job.id, self.seq)
             attempts = [shown.tried(each) for each in reading.tries(job.id)]
-            files = [shown.file(each, job.id) for each in reading.files(job.id)]
-            seen = shown.whole(job, reading.outcome(job.id), self.viewer)
+            made = reading.files(job.id)
+            seen = {**shown.whole(job, reading.outcome(job.id), self.viewer), **self._remote(job, made)}
         if lines:
             self.seq = lines[-1].seq
         if len(lines) == reading.MOST_LINES:
             self.watcher.wake(self.job_id)
-        self.patience = PLACE_SECONDS if job.state == QUEUED else KEEP_ALIVE
+        self.patience = UNTOLD_SECONDS if job.state in (QUEUED, WAITING, FINALIZING) else KEEP_ALIVE
         self.is_over = job.state in ENDED and self.seq >= job.last_seq
+        files = [shown.file(each, job.id) for each in made]
         said = {"job": seen, "attempts": attempts, "files": files, "is_over": self.is_over}
         is_news = bool(lines) or said != self.told
         self.told = said
         return _event(self.seq, {**said, "lines": [shown.line(each) for each in lines]}) if is_news else ""
+
+    def _remote(self, job: reading.Listed, made: list[reading.File]) -> shown.Shown:
+        """How the processor is; nothing for a job that belongs to no treatment, once it is known to be none."""
+        state = treated.state(job.id) if self.may_be_treatment else None
+        self.may_be_treatment = state is not None
+        return findings.remote(job, state, made) if state else {}
 
 
 def _event(id_: int, data: dict[str, Any]) -> str:

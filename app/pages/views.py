@@ -1,8 +1,5 @@
 """/jobs and /jobs/{id}: what runs, waits and has ended, for its owner and for admins; cancel and retry."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from flask import Response, render_template, request
 
 from app.database import commit
@@ -14,9 +11,10 @@ from app.jobs.resources import cancel, file_of, retry, submitted
 from app.jobs.submission import is_offered
 from app.jsonapi.permissions import Access
 from app.jsonapi.resource_type import parse_uuid
-from app.pages import forms, listing, reading, shown
+from app.pages import findings, forms, listing, reading, shown, treated
 from app.pages.cookies import SignedIn
 from app.pages.forms import HOME, go_to
+from app.pages.rendering import rendered
 from app.pages.routing import command, page
 from app.pages.streams import marker
 
@@ -31,7 +29,7 @@ def list_jobs(caller: SignedIn) -> Response:
     filters = listing.read_filters(request.args)
     after = marker()  # before anything is read: what changes meanwhile comes again
     found = listing.sections(reading.access_of(caller.viewer), filters)
-    return _shown(
+    return rendered(
         "jobs.html",
         caller,
         filters=filters,
@@ -49,21 +47,37 @@ def list_jobs(caller: SignedIn) -> Response:
 @page("/<id>")
 def show_job(caller: SignedIn, id: str) -> Response:
     """All there is to know of one job."""
-    job = _found(reading.access_of(caller.viewer), id)
-    lines = reading.newest_lines(job.id)
-    return _shown(
+    access = reading.access_of(caller.viewer)
+    job = _found(access, id)
+    lines, made, state = reading.newest_lines(job.id), reading.files(job.id), treated.state(job.id)
+    words = shown.whole(job, reading.outcome(job.id), caller.viewer)
+    return rendered(
         "job.html",
         caller,
-        job=shown.whole(job, reading.outcome(job.id), caller.viewer),
+        job={**words, **findings.remote(job, state, made)} if state else words,
+        treatment=state and findings.about(job, state),
+        findings=state and findings.findings(job, state, access),
         parameters=shown.as_json(reading.parameters(job.id)),
         lines=[shown.line(each) for each in lines],
         older_lines=lines[-1].seq - 1 if lines else 0,
         attempts=[shown.tried(each) for each in reading.tries(job.id)],
-        files=[shown.file(each, job.id) for each in reading.files(job.id)],
+        files=[shown.file(each, job.id) for each in made],
         stream=f"/jobs/{job.id}/stream",
         after=lines[0].seq if lines else 0,
         lives=job.state not in ENDED,
     )
+
+
+@page("/<id>/findings")
+def show_findings(caller: SignedIn, id: str) -> Response:
+    """The part of that page that a script fetches when there is more to be seen."""
+    access = reading.access_of(caller.viewer)
+    job = _found(access, id)
+    state = treated.state(job.id)
+    if state is None:
+        raise NotFound("This job is no treatment.")
+    html = render_template("_findings.html", findings=findings.findings(job, state, access))
+    return Response(html, content_type="text/html; charset=utf-8")
 
 
 @page("/<id>/artifacts/<artifact_id>")
@@ -118,14 +132,3 @@ def _locked(access: Access, id_: str) -> JobRow:
     if job is None:
         raise NotFound("There is no such job.")
     return job
-
-
-def _shown(template: str, caller: SignedIn, **more: Any) -> Response:
-    """A page for somebody signed in."""
-    query = request.query_string.decode("ascii", "replace")
-    here: Mapping[str, str] = {
-        "email": reading.email_of(caller.viewer),
-        "token": caller.token,
-        "here": f"{request.path.rstrip('/')}?{query}" if query else request.path.rstrip("/"),
-    }
-    return Response(render_template(template, **here, **more), content_type="text/html; charset=utf-8")

@@ -1,16 +1,26 @@
 """The live server that the blueprint's examples are tried on."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from flask import Flask
 
+import config
+from app.extensions import db
+from app.factory import create_app
 from tests.conftest import Processes
-from tests.docs import people
+from tests.docs import overview, people
 from tests.docs.sources import written
+from tests.docs.treatments import FOUND_HERE
+from tests.treatments.doubles import Processor
+
+SETTINGS = {
+    "SECRET_KEY": "it is known to all who read this blueprint",  # signatures are the same each time
+    "PROCESSOR_POLL_SECONDS": "3600",  # nobody asks for what is shown
+}
 
 RAN = pytest.StashKey[list[str]]()
 
@@ -38,14 +48,43 @@ def _clean() -> None:
 
 
 @pytest.fixture(scope="module")
+def processor() -> Iterator[Processor]:
+    """What is asked of it is done before it has answered; one result is there to be fetched."""
+    with Processor() as processor:
+        processor.before_answer = lambda start: processor.call_back(start, "SUCCESS")
+        processor.host("/results/opening.json", json.dumps(FOUND_HERE).encode())
+        yield processor
+
+
+@pytest.fixture(scope="module")
+def settings(
+    environment: dict[str, str], processor: Processor, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Of a server with programs and a processor."""
+    programs = tmp_path_factory.mktemp("live") / "programs"
+    overview.install(programs)
+    return {**environment, **SETTINGS, "PROCESSOR_URL": processor.url, "JOB_PROGRAMS_DIR": str(programs)}
+
+
+@pytest.fixture(scope="module")
+def served(app: Flask, settings: Mapping[str, str]) -> Iterator[Flask]:
+    """An app like that of the server, on tables that are made."""
+    made = create_app(config.read(settings))
+    yield made
+    people.remove_world(app)
+    with made.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
 def live(
-    app: Flask,
-    environment: dict[str, str],
+    served: Flask,
+    settings: Mapping[str, str],
     tmp_path_factory: pytest.TempPathFactory,
     wait_until: Callable[..., Any],
 ) -> Iterator[Processes]:
     """Web, worker and relay, all healthy, for all tests of a module."""
-    running = Processes(environment, tmp_path_factory.mktemp("live"))
+    running = Processes(settings, tmp_path_factory.mktemp("live"))
     try:
         for name in ("web", "worker", "relay"):
             running.start(name, RETENTION_DAYS="3650")  # what is told of ended long ago
@@ -54,7 +93,6 @@ def live(
     finally:
         for process in running.started:
             running.stop(process)
-        people.remove_world(app)
 
 
 def _passes_every_check(base_url: str) -> bool:
@@ -67,8 +105,8 @@ def _passes_every_check(base_url: str) -> bool:
 
 
 @pytest.fixture
-def tokens(app: Flask, live: Processes, wait_until: Callable[..., Any]) -> people.Tokens:
+def tokens(served: Flask, live: Processes, wait_until: Callable[..., Any]) -> people.Tokens:
     """The world as the blueprint tells it, and the tokens of its people."""
-    wait_until(lambda: people.is_quiet(app), what="the worker did not finish what the last example ordered")
-    people.replace_world(app)
-    return people.Tokens(app, wait_until)
+    wait_until(lambda: people.is_quiet(served), what="the worker did not finish what the last example ordered")
+    people.replace_world(served)
+    return people.Tokens(served, wait_until)

@@ -2,19 +2,18 @@
 
 import io
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
-from flask import Flask
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 
-from app.database import commit, connection, transaction
+from app.database import connection
 from app.jobs import submission
 from app.jobs.models import ENDED, LIVE, RUNNING, Artifact, Job, JobEvent
-from app.outbox import OutboxEntry
 from app.storage import current_storage
 
 OWNER, USER = 2, 5
@@ -37,6 +36,15 @@ FAR = datetime(2099, 1, 1, tzinfo=UTC)
 """No worker has what runs, and nobody is to miss it."""
 
 
+def zipped() -> bytes:
+    """An archive that is the same each time."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name in ("event", "faq-types", "faqs", "event-images"):
+            file.writestr(zipfile.ZipInfo(f"{name}.json"), '{"jsonapi": {"version": "1.1"}, "data": []}')
+    return content.getvalue()
+
+
 @dataclass(frozen=True)
 class Made:
     """A job and its log: seconds after its beginning, state, fraction and message; the last entry is its present."""
@@ -46,13 +54,16 @@ class Made:
     kind: str
     parameters: dict[str, Any]
     log: tuple[tuple[float, str, float | None, str | None], ...] = ()
-    owner_id: int = OWNER
+    owner_id: int | None = OWNER
     trigger: str = "api"
     attempt: int = 1
     retry_of: str | None = None
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     artifact: str | None = None
+    media_type: str = "application/zip"
+    content: Callable[[], bytes] = zipped
+    kept: bool = False
 
 
 JOBS = (
@@ -132,18 +143,15 @@ JOBS = (
 LEVELS = {"failed": "error", "queued": "warning"}
 
 
-def add_jobs(app: Flask, then: datetime) -> None:
-    """Submit them as everybody does, so that the same work finds them; but no worker is told."""
-    with app.app_context(), transaction(is_read=False):
-        for made in JOBS:
-            _add(made, then + timedelta(minutes=made.minute))
-        connection().execute(delete(OutboxEntry))
-        commit()
+def add_jobs(then: datetime, jobs: Iterable[Made] = JOBS) -> None:
+    """Submit them as everybody does, so that the same work finds them."""
+    for made in jobs:
+        _add(made, then + timedelta(minutes=made.minute))
 
 
-def unfinished() -> Select[tuple[int]]:
+def unfinished(known: Iterable[Made]) -> Select[tuple[int]]:
     """How many jobs that an example has started still live."""
-    ours = [UUID(made.id) for made in JOBS]
+    ours = [UUID(made.id) for made in known]
     return select(func.count()).select_from(Job).where(Job.state.in_(LIVE), Job.id.not_in(ours))
 
 
@@ -156,12 +164,13 @@ def _add(made: Made, at: datetime) -> None:
         owner_id=made.owner_id,
         retry_of_id=retry_of_id,
         job_id=UUID(made.id),
+        kept=made.kept,
     ).job
     connection().execute(update(Job).where(Job.id == job.id).values(created_at=at, **_present(made, at)))
     for seq, entry in enumerate(made.log, start=1):
         connection().execute(insert(JobEvent).values(_event(made, seq, entry, at)))
     if made.artifact:
-        connection().execute(insert(Artifact).values(_artifact(made.id, made.artifact, at)))
+        connection().execute(insert(Artifact).values(_artifact(made, at)))
 
 
 def _present(made: Made, at: datetime) -> dict[str, Any]:
@@ -180,6 +189,7 @@ def _present(made: Made, at: datetime) -> dict[str, Any]:
         "finished_at": now if state in ENDED else None,
         "lease_until": FAR if state == RUNNING else None,
         "last_seq": len(made.log),
+        "sealed": None,
         "result": made.result,
         "error": made.error,
     }
@@ -192,25 +202,16 @@ def _event(made: Made, seq: int, entry: tuple[float, str, float | None, str | No
     return {"id": UUID(f"{made.id[:-1]}{seq}"), "job_id": UUID(made.id), "seq": seq, "created_at": created_at, **told}
 
 
-def _artifact(job_id: str, name: str, at: datetime) -> dict[str, Any]:
-    storage = current_storage()
-    stored = storage.stat(storage.put_by_content(f"jobs/{job_id}", _zipped(), "zip", "application/zip"))
+def _artifact(made: Made, at: datetime) -> dict[str, Any]:
+    storage, suffix = current_storage(), PurePosixPath(made.artifact or "").suffix.removeprefix(".") or "bin"
+    stored = storage.stat(storage.put_by_content(f"jobs/{made.id}", made.content(), suffix, made.media_type))
     return {
-        "id": UUID(f"{job_id[:-1]}a"),
-        "job_id": UUID(job_id),
-        "name": name,
-        "media_type": "application/zip",
+        "id": UUID(f"{made.id[:-1]}a"),
+        "job_id": UUID(made.id),
+        "name": made.artifact,
+        "media_type": made.media_type,
         "size": stored.size,
         "sha256": PurePosixPath(stored.name).stem,
         "stored_as": stored.name,
         "created_at": at + timedelta(seconds=1.4),
     }
-
-
-def _zipped() -> bytes:
-    """An archive that is the same each time."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
-        for name in ("event", "faq-types", "faqs", "event-images"):
-            file.writestr(zipfile.ZipInfo(f"{name}.json"), '{"jsonapi": {"version": "1.1"}, "data": []}')
-    return content.getvalue()

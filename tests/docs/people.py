@@ -10,8 +10,9 @@ from typing import Any
 
 import redis
 from flask import Flask
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import delete, func, insert, or_, select, text
 
+from app.database import commit, connection, transaction
 from app.events.models import Event, EventRole
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
@@ -21,7 +22,7 @@ from app.relay import RelayBeat
 from app.users import accounts, sign_ins
 from app.users.models import User
 from app.users.passwords import hash_password
-from tests.docs import hooks, jobs
+from tests.docs import hooks, jobs, overview, treatments
 
 PASSWORD = "a long pass phrase"
 PEOPLE = ("admin", "owner", "organizer", "coorganizer", "user", "newcomer", "super admin")
@@ -45,7 +46,13 @@ def replace_world(app: Flask) -> None:
         db.session.execute(insert(Faq), _faqs())
         db.session.execute(insert(EventImage), _event_images())
         hooks.add_hooks(THEN)
-    jobs.add_jobs(app, THEN)
+        treatments.add_sets(THEN)
+    with app.app_context(), transaction(is_read=False):
+        for made in (jobs.JOBS, treatments.JOBS, overview.JOBS):
+            jobs.add_jobs(THEN, made)
+        treatments.add_treatments(THEN)
+        connection().execute(delete(OutboxEntry))  # no worker is told of any of them
+        commit()
 
 
 def remove_world(app: Flask) -> None:
@@ -57,10 +64,13 @@ def remove_world(app: Flask) -> None:
 
 
 def is_quiet(app: Flask) -> bool:
-    """Whether the worker has done all that was ordered."""
-    unfinished = select(func.count()).where(OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None))
+    """Whether the worker has done all that was ordered for now."""
+    is_open = (OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None))
+    is_due = or_(OutboxEntry.next_at <= func.now(), OutboxEntry.tries > 0)
+    unfinished = select(func.count()).where(*is_open, is_due)
+    ours = jobs.unfinished((*jobs.JOBS, *treatments.JOBS, *overview.JOBS))
     with app.app_context():
-        return not any(db.session.scalar(statement) for statement in (unfinished, jobs.unfinished()))
+        return not any(db.session.scalar(statement) for statement in (unfinished, ours))
 
 
 class Tokens:

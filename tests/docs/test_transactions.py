@@ -25,6 +25,9 @@ RATHER = {
     "refresh_token": "43-characters-that-tell-nothing-about-anybody",
     "hostname": "api-1",
 }
+SERVER, PROCESSOR = "https://api.example.org", "https://processor.example.org"
+"""What people read instead of the addresses of this run."""
+
 NEW_ID, NOW = "019b7e30-6720-7c55-8f3d-6a1e9b02c4d7", "2026-01-02T10:11:00.402560+00:00"
 """What stands in the documentation for what is different each time."""
 
@@ -102,7 +105,8 @@ def send(live: Processes, transaction: Transaction, tokens: Tokens) -> tuple[HTT
     """The answer of the server, and its body."""
 
     def filled(text: str) -> str:
-        return PLACEHOLDER.sub(lambda found: tokens[found[1]], text)
+        whole = PLACEHOLDER.sub(lambda found: tokens[found[1]], text)
+        return whole.replace(PROCESSOR, live.environment["PROCESSOR_URL"])
 
     headers = {name: filled(value) for name, value in transaction.request.headers.items()}
     body = filled(transaction.request.body).encode() or None
@@ -117,7 +121,8 @@ def send(live: Processes, transaction: Transaction, tokens: Tokens) -> tuple[HTT
 
 def documented(media_type: str, body: bytes, live: Processes) -> Any:
     """The answer as people read it: from the host they know, without what belongs to this run."""
-    shown = steady(body.decode().replace(live.base_url, "https://api.example.org"))
+    ours = body.decode().replace(live.base_url, SERVER)
+    shown = steady(ours.replace(live.environment["PROCESSOR_URL"], PROCESSOR))
     if content.is_stream(media_type):
         return shown
     document = json.loads(shown)

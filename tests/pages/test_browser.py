@@ -1,17 +1,14 @@
 """/jobs in a real browser: what moves by itself, what the keyboard reaches, and what is left without a script."""
 
-import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from app.database import commit, transaction
 from app.jobs import lifecycle, submission
@@ -19,56 +16,20 @@ from app.jobs.records import JobRow
 from app.processes.nodes import JOBS_QUEUE
 from tests.conftest import Processes
 from tests.pages.browser import PASSWORD, give_passwords
+from tests.pages.window import MARKUP, Visited, is_alive, needs_chromium, quiet, tab_to, type_in
 from tests.world import World
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = needs_chromium
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium, and /jobs is tried in a browser"
-)
-
-REPORTS_VIOLATIONS = """
-addEventListener("securitypolicyviolation", (event) => console.error(`refused: ${event.violatedDirective}`));
-"""
-FOCUSED = "[document.activeElement.tagName, document.activeElement.textContent.trim()].join(' ')"
-OUTLINE = "getComputedStyle(document.activeElement).outlineStyle"
-MOST_TABS = 40
 LEASE = timedelta(minutes=5)
-MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One browser for all tests; each has a window of its own."""
-    with sync_playwright() as playwright:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Site:
+@dataclass(kw_only=True)
+class Site(Visited):
     """A web process, a worker and a relay, and people who may sign in."""
 
     world: World
     processes: Processes
-    complaints: list[str] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        """The list of jobs."""
-        return f"{self.processes.base_url}/jobs"
-
-    def visit(self, context: BrowserContext) -> Page:
-        """A window; what the browser complains of is noted."""
-        page = context.new_page()
-        page.set_default_timeout(15_000)
-        page.add_init_script(REPORTS_VIOLATIONS)
-        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(self.url)
-        return page
 
     def submit(self, **parameters: Any) -> JobRow:
         """A job of the stranger's, from elsewhere."""
@@ -113,42 +74,13 @@ def started(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.Te
 def site(world: World, started: Processes, chromium: Browser, wait_until: Callable[..., Any]) -> Site:
     """All of them, and somebody who may sign in."""
     give_passwords(world)
-    wait_until(lambda: is_alive(started), 60)
-    return Site(world, started)
-
-
-def is_alive(processes: Processes) -> bool:
-    """Whether the web process answers."""
-    try:
-        return httpx.get(f"{processes.base_url}/livez", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def quiet(chromium: Browser, **options: Any) -> BrowserContext:
-    """A window of its own in which nothing is animated, which costs a processor here."""
-    return chromium.new_context(reduced_motion="reduce", **options)
-
-
-expect.set_options(timeout=15_000)
-
-
-def tab_to(page: Page, words: str) -> None:
-    """Press Tab until a button that says this has the focus, which shows."""
-    for _ in range(MOST_TABS):
-        page.keyboard.press("Tab")
-        if page.evaluate(FOCUSED).startswith(f"BUTTON {words}"):
-            assert page.evaluate(OUTLINE) != "none"
-            return
-    pytest.fail(f"the keyboard does not reach {words!r}")
+    wait_until(lambda: is_alive(started.base_url), 60)
+    return Site(base_url=started.base_url, world=world, processes=started)
 
 
 def sign_in(page: Page, site: Site) -> None:
-    """With the keyboard: the form has the focus."""
-    page.keyboard.type("stranger@example.com")
-    page.keyboard.press("Tab")
-    page.keyboard.type(PASSWORD)
-    page.keyboard.press("Enter")
+    """With the keyboard."""
+    type_in(page)
     page.wait_for_url(site.url)
 
 
@@ -210,7 +142,7 @@ def test_a_page_goes_on_when_the_server_comes_back(
     site.processes.stop(web)
     expect(page.locator("#lost")).to_be_visible()
     site.processes.start("web")
-    wait_until(lambda: is_alive(site.processes), 60)
+    wait_until(lambda: is_alive(site.base_url), 60)
 
     expect(page.locator("#lost")).to_be_hidden()
     expect(page.locator(f'[data-states~=succeeded] .job[data-id="{job.id}"]')).to_be_visible()

@@ -1,5 +1,6 @@
 """Web, relay and worker beside a processor that does as a test wants, and what people ask them for."""
 
+import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -51,15 +52,21 @@ class Office:
         self.app.test_client_class = CheckedClient
         self.log = directory / "output"
         self.stack = stack
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
         stack.callback(self.disconnect)
         for name in ("web", "relay", "worker"):
             self.start(name)
         self.wait_for_web()
 
-    def start(self, name: str) -> Any:
-        """Another process."""
+    def start(self, name: str) -> None:
+        """Another process of this name; the one before is left to itself."""
         arguments = ("relay", "2") if name == "relay" else (name,)
-        return self.stack.enter_context(process(self.environment, self.log, *arguments))
+        self.children[name] = self.stack.enter_context(process(self.environment, self.log, *arguments))
+
+    @property
+    def worker(self) -> subprocess.Popen[bytes]:
+        """The present one."""
+        return self.children["worker"]
 
     def wait_for_web(self) -> None:
         """Until it answers."""

@@ -4,6 +4,7 @@
 
 const PATIENCE = 3000; // milliseconds without a connection before anything is said about it
 const LATER = 5000;
+const RENEWAL = 1000; // between two looks at what was found
 
 const page = document.querySelector("[data-stream]");
 const said = document.querySelector("#said");
@@ -121,6 +122,7 @@ function show(news) {
     replace("attempts", news.attempts);
   });
   for (const line of news.lines) page.querySelector("[data-list=lines]").prepend(item("lines", line));
+  if (news.job.findings) renew(news.job.findings);
   document.title = `${news.job.tab} · ${news.job.kind} ${news.job.label}`;
   if (isOtherState) announce(news.job);
 }
@@ -140,6 +142,80 @@ function replace(list, items) {
   replaced[list] = content;
   page.querySelector(`[data-list=${list}]`).replaceChildren(...items.map((values) => item(list, values)));
 }
+
+// What was found: the server says that there is more, and is asked for that part of the page.
+
+const findings = document.querySelector("#findings");
+let wanted = findings?.dataset.mark;
+let isRenewing = false;
+
+async function renew(mark) {
+  wanted = mark;
+  if (isRenewing) return;
+  isRenewing = true;
+  while (findings.dataset.mark !== wanted) {
+    const asked = wanted;
+    const fragment = await fetched(findings.dataset.fragment);
+    if (fragment === undefined) break; // the next news come with the same mark
+    replaceFindings(fragment);
+    findings.dataset.mark = asked;
+    await new Promise((resolve) => { setTimeout(resolve, RENEWAL); });
+  }
+  isRenewing = false;
+}
+
+async function fetched(url) {
+  try {
+    const answer = await fetch(url, { redirect: "manual", cache: "no-store" });
+    return answer.status === 200 ? await answer.text() : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+// What is as it was stays: a list that somebody has opened, an image that is there, the focus.
+function replaceFindings(fragment) {
+  const fresh = new DOMParser().parseFromString(fragment, "text/html").body;
+  const focused = findings.contains(document.activeElement) ? document.activeElement : null;
+  const key = focused?.closest("[data-key]")?.dataset.key;
+  for (const old of findings.querySelectorAll("[data-key]")) {
+    const node = keyed(fresh, old.dataset.key, old.localName);
+    if (!node) continue;
+    if (old.querySelector("details[open]")) node.querySelector("details").open = true;
+    if (node.isEqualNode(old)) node.replaceWith(old);
+  }
+  findings.replaceChildren(...fresh.childNodes);
+  if (!focused) return;
+  const place = findings.contains(focused) ? focused : keyed(findings, key, "figure")?.querySelector("summary");
+  (place ?? findings.querySelector("a[href], summary"))?.focus({ preventScroll: true });
+}
+
+function keyed(root, key, name) {
+  return [...root.querySelectorAll(`${name}[data-key]`)].find((node) => node.dataset.key === key);
+}
+
+// The forms
+
+for (const link of document.querySelectorAll("[data-task]")) {
+  link.addEventListener("click", () => {
+    const url = new URL(link.href);
+    const form = document.querySelector("form.form");
+    const values = new FormData(form ?? undefined);
+    for (const name of form ? ["document-set", "notify-email"] : []) {
+      if (values.get(name)) url.searchParams.set(name, values.get(name));
+      else url.searchParams.delete(name);
+    }
+    link.href = url;
+  });
+}
+
+const files = document.querySelector("input[type=file][data-most]");
+files?.addEventListener("change", () => {
+  const size = [...files.files].reduce((sum, file) => sum + file.size, 0);
+  const isTooMuch = size > Number(files.dataset.most);
+  files.setCustomValidity(isTooMuch ? "These files are too large together: send fewer at once." : "");
+  if (isTooMuch) files.reportValidity();
+});
 
 // The stream
 

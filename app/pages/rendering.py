@@ -1,0 +1,29 @@
+"""A page for somebody signed in."""
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, current_app, render_template, request
+
+from app.pages import reading
+from app.pages.cookies import SignedIn
+
+
+def rendered(template: str, caller: SignedIn, status: HTTPStatus = HTTPStatus.OK, **more: Any) -> Response:
+    """The page, with what all of them have at their top and in their forms."""
+    query = request.query_string.decode("ascii", "replace")
+    path = request.path.rstrip("/")
+    html = render_template(
+        template,
+        email=reading.email_of(caller.viewer),
+        token=caller.token,
+        here=f"{path}?{query}" if query else path,
+        has_processor=has_processor(),
+        **more,
+    )
+    return Response(html, status, content_type="text/html; charset=utf-8")
+
+
+def has_processor() -> bool:
+    """Whether treatments can be started here."""
+    return bool(current_app.config["PROCESSOR_URL"])

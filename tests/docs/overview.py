@@ -1,0 +1,41 @@
+"""The programs of the world that the blueprint's examples are about, and what one has made for a client of /overview."""
+
+import stat
+import sys
+from pathlib import Path
+
+from tests.docs.jobs import Made
+from tests.docs.texts import block
+
+MADE = "019b7e2c-bda0-7d16-8e04-71b5f92c6a80"
+SET = {"server": "https://www.overviewdocs.com", "document_set_id": "1234"}
+API_TOKEN = "abcdef"  # noqa: S105 - stands in the documentation, in base64
+
+JOBS = (
+    Made(
+        MADE,
+        37,
+        "program:process-docset",
+        {**SET, "api_token": API_TOKEN},
+        (
+            (0, "running", None, None),
+            (0.5, "running", 0.5, "asking https://www.overviewdocs.com"),
+            (1.4, "succeeded", 1.0, None),
+        ),
+        owner_id=None,
+        result={"artifact": "output", "size": 30},
+        artifact="output",
+        media_type="application/json",
+        content=lambda: b'{"items": [], "pagination": 0}',
+    ),
+)
+
+
+def install(directory: Path) -> None:
+    """Put the programs there that docs/processors.md shows, with this interpreter instead of any."""
+    directory.mkdir()
+    for name in ("pseudonyms", "process-docset"):
+        path = directory / name
+        path.write_text(block(f"programs/{name}").replace("/usr/bin/env python3", f"{sys.executable} -I"))
+        path.chmod(stat.S_IRWXU)
+        path.with_name(f"{name}.json").write_text(block(f"programs/{name}.json"))
