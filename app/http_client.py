@@ -81,7 +81,8 @@ class Limits:
     """What an exchange may cost; `trusted` ones go wherever the operator's own settings send us."""
 
     largest: int = LARGEST
-    seconds: float = TOTAL_SECONDS
+    seconds: float | None = None
+    """TOTAL_SECONDS where nothing is said."""
     trusted: bool = False
 
 
@@ -106,7 +107,7 @@ def post(
 
 
 def _send(method: str, url: str, headers: Mapping[str, str] | None, limits: Limits, **body: Any) -> Fetched:
-    until = monotonic() + limits.seconds
+    until = monotonic() + (limits.seconds or TOTAL_SECONDS)
     target = _parsed(url, limits)
     addresses = _resolved(target.raw_host, limits)
     requests = [_request(method, target, address, headers, body) for address in addresses]
@@ -134,12 +135,12 @@ def _parsed(url: str, limits: Limits) -> httpx.URL:
     return parsed
 
 
-def _resolved(host: bytes, limits: Limits) -> list[str]:
+def _resolved(host: bytes, limits: Limits = ORDINARY) -> list[str]:
     """The addresses of this host, all of them allowed; a name server that hangs keeps a thread waiting, not us."""
     answers: SimpleQueue[list[str] | OSError] = SimpleQueue()
     Thread(target=lambda: answers.put(_looked_up(host)), daemon=True).start()
     try:
-        found = answers.get(timeout=limits.seconds)
+        found = answers.get(timeout=limits.seconds or TOTAL_SECONDS)
     except Empty:
         raise TimedOut("The name of the host takes too long to look up.") from None
     if isinstance(found, OSError):

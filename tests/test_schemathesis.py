@@ -29,7 +29,8 @@ CHECKS = [
     response_schema_conformance,
 ]
 TAGS = ["auth", "description", "event-images", "events", "faq-types", "faqs", "health", "hooks", "images", "operations"]
-TAGS += ["document-sets", "job-artifacts", "job-events", "job-kinds", "jobs", "uploads", "users"]
+TAGS += ["document-sets", "job-artifacts", "job-events", "job-kinds", "jobs", "processors", "regions", "similarities"]
+TAGS += ["treatments", "uploads", "users"]
 CALLERS = ("owner", "admin", "anonymous")
 SEED = 20260101
 EXAMPLES = 10
@@ -73,8 +74,7 @@ def answers_well(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMo
     def ask(case: Case, caller: str, state: str) -> None:
         ids = ids_of(world, state) | hook
         if "id" in case.path_parameters:
-            named = "token" if operation.label == "POST /v1/hooks/{id}" else operation.tags[0].removesuffix("s")
-            case.path_parameters["id"] = ids[named]
+            case.path_parameters["id"] = ids[named(operation)]
         case.body = about(case.body, ids)
         case.headers.pop("Authorization", None)
         if token := world.callers[caller].token:
@@ -84,6 +84,14 @@ def answers_well(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMo
         case.call_and_validate(checks=[check for check in CHECKS if check not in expected])
 
     ask()
+
+
+def named(operation: APIOperation[Any, Any, Any, Any]) -> str:
+    """What the id in the path of an operation is of."""
+    if operation.label == "POST /v1/hooks/{id}":
+        return "token"
+    tag = operation.tags[0]
+    return {"processors": "job", "similarities": "similarity"}.get(tag, tag.removesuffix("s"))
 
 
 def ids_of(world: World, state: str) -> dict[str, str]:

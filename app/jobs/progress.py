@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from time import monotonic
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
 import orjson
@@ -20,6 +20,7 @@ from app.database import Prepared, transaction
 from app.errors import BadRequest, NotAcceptable, NotFound
 from app.jobs.models import ENDED, QUEUED, Job, JobEvent
 from app.jobs.permissions import own
+from app.jobs.queue import place
 from app.jobs.watching import Watcher, current_hub
 from app.jsonapi.permissions import Access, Scope, signed_in, words
 from app.jsonapi.query import NOTHING, check_names
@@ -29,6 +30,9 @@ from app.users.auth import still_knows
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a stream says that it lives."""
+
+LOOK_SECONDS = 1.0
+"""How often the place of a job in the queue is looked at: nobody is told of it."""
 
 BATCH = 500
 """Events that are read at once."""
@@ -54,6 +58,15 @@ class Element(NamedTuple):
     message: str | None
     state: str
     level: str = "info"
+    queue_position: int | None = None
+    """How many are before the job, where it waits."""
+
+    def members(self) -> dict[str, Any]:
+        """As it is sent."""
+        members = self._asdict()
+        if self.queue_position is None:
+            del members["queue_position"]
+        return members
 
 
 def elements_after(job_id: UUID, seq: int) -> list[Element]:
@@ -74,7 +87,7 @@ class Format:
 
 
 def _json(element: Element) -> str:
-    return orjson.dumps(element._asdict()).decode()
+    return orjson.dumps(element.members()).decode()
 
 
 FORMATS = (
@@ -92,8 +105,6 @@ class Watched:
     job_id: UUID
     viewer: Viewer
     seq: int
-    is_queued: bool
-    """Whether the stream begins by saying that the job waits: no event has been written yet."""
     is_over: bool
     """Whether there is nothing more to say: the job has ended, and its last event is known."""
 
@@ -151,7 +162,6 @@ def _watched(name: str, viewer: Viewer) -> Watched:
             job_id,
             viewer,
             seq,
-            is_queued=asked is None and state == QUEUED and not last_seq,
             is_over=asked == last_seq and state in ENDED,
         )
     raise NotFound(f"There is no job {name[:80]!r} here.")
@@ -251,21 +261,24 @@ class _Progress(Stream):
         """What the job says; None while it says nothing."""
         if self.watched.is_over:
             return
-        if self.watched.is_queued:
-            yield Element(0, None, None, QUEUED)
         yield from self._while_it_can(self._news())
 
     def _news(self) -> Iterator[Element | None]:
-        seq = self.watched.seq
+        seq, ahead = self.watched.seq, None
         while self._goes_on():
-            elements = self._read(seq)
+            elements, waits = self._read(seq)
             yield from elements
             seq = elements[-1].seq if elements else seq
             if elements and elements[-1].state in ENDED:
                 return
-            if len(elements) < BATCH and not self.watcher.wait(KEEP_ALIVE):
+            if waits is not None and waits != ahead:
+                yield Element(seq, None, None, QUEUED, queue_position=waits)
+            ahead = waits
+            if len(elements) < BATCH and not self.watcher.wait(KEEP_ALIVE if waits is None else LOOK_SECONDS):
                 yield None
 
-    def _read(self, seq: int) -> list[Element]:
+    def _read(self, seq: int) -> tuple[list[Element], int | None]:
+        """What the job has said since, and its place in the queue."""
         with self._reading():
-            return elements_after(self.watched.job_id, seq)
+            waits = place(self.watched.job_id)  # first: what begins meanwhile has said so
+            return elements_after(self.watched.job_id, seq), waits

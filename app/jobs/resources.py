@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 from flask import Response
 from flask_rest_jsonapi_next import Api
 from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
-from sqlalchemy import ColumnElement, FromClause, case, func, literal, or_, select, tuple_
+from sqlalchemy import select
 
 from app.database import Prepared
 from app.errors import Conflict, NotFound
 from app.jobs import consequences, submission
 from app.jobs.job_kinds import KindDetail, KindList
 from app.jobs.kinds import Kind
-from app.jobs.models import ENDED, LIVE, QUEUED, SUCCEEDED, WAITING, Artifact, Job, JobEvent
+from app.jobs.models import ENDED, LIVE, SUCCEEDED, Artifact, Job, JobEvent
 from app.jobs.permissions import PARTS_PERMISSIONS, PERMISSIONS, of_own_jobs, require_start
 from app.jobs.progress import ProgressView
+from app.jobs.queue import queue_position
 from app.jobs.records import JobRow
 from app.jobs.schemas import ArtifactSchema, JobEventSchema, JobSchema, file_path
 from app.jobs.submission import PARAMETERS, Submitted
@@ -34,29 +35,6 @@ from app.jsonapi.view import View
 from app.jsonapi.viewer import signed_in_viewer
 from app.jsonapi.writing import DataLayer
 from app.storage import send
-
-MOST_AHEAD = 1_000
-"""Jobs that are counted for a place in the queue."""
-
-
-def queue_position(jobs: FromClause) -> ColumnElement[Any]:
-    """How many run or were queued before a job that waits; null for one that does not."""
-    others = Job.__table__.alias()
-    is_before = tuple_(others.c.queued_at, others.c.id) < tuple_(jobs.c.queued_at, jobs.c.id)
-    ahead = (
-        select(literal(1))
-        .select_from(others)
-        .where(
-            others.c.state.in_(LIVE),  # word for word what the index of live jobs holds
-            others.c.state != WAITING,
-            or_(others.c.state != QUEUED, is_before),
-        )
-        .limit(MOST_AHEAD)
-        .correlate(jobs)
-        .subquery()
-    )
-    return case((jobs.c.state == QUEUED, select(func.count()).select_from(ahead).scalar_subquery()))
-
 
 JOB = ResourceType(
     schema=JobSchema,

@@ -66,7 +66,7 @@ class JsonLines(Lines):
         super().show(news._replace(ahead=None))
 
     def write(self, news: News) -> None:
-        write_json(news.element._asdict())
+        write_json(news.element.members())
 
 
 class Bar(Lines):

@@ -49,6 +49,7 @@ def described_progress(_view: Any) -> Json:
             "message": nullable(TEXT),
             "state": {"enum": list(STATES)},
             "level": TEXT,
+            "queue_position": {"type": "integer", "minimum": 0, "description": "While it waits."},
         },
         ["seq", "fraction", "message", "state", "level"],
     )

@@ -5,20 +5,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Uuid, bindparam, select
 
-from app.database import Prepared
 from app.errors import Unavailable
 from app.jobs import lifecycle
-from app.jobs.models import CANCELED, ENDED, FAILED, QUEUED, SUCCEEDED, Job
-from app.jobs.progress import Element, Stream, elements_after
+from app.jobs.models import CANCELED, ENDED, FAILED, SUCCEEDED
+from app.jobs.progress import KEEP_ALIVE, LOOK_SECONDS, Element, Stream, elements_after
+from app.jobs.queue import place
 from app.jobs.records import JobRow
-from app.jobs.resources import queue_position
 from app.jsonapi.viewer import ANONYMOUS
-
-LOOK_SECONDS = 1.0
-"""How often the place in the queue is looked at."""
-SILENCE_SECONDS = 15.0
 
 MOST_STREAMS = 60
 """Of one process: clients without an account must leave some for those who have one."""
@@ -26,8 +20,6 @@ MOST_STREAMS = 60
 WORDS = {FAILED: "It failed.", CANCELED: "It was canceled."}
 """Where nothing more is known."""
 
-_jobs = Job.__table__
-_ahead = Prepared(select(queue_position(_jobs)).where(_jobs.c.id == bindparam("id", type_=Uuid)))
 _slots = threading.BoundedSemaphore(MOST_STREAMS)
 
 
@@ -86,21 +78,17 @@ class ProgressStream(Stream):
             with self._reading():
                 job = lifecycle.found(self.job_id)
                 elements = elements_after(self.job_id, self.seq)
-                place = None if job is None or job.state != QUEUED else self._place()
+                waits = None if job is None else place(self.job_id)
             if job is None:
                 return
-            if place is not None and place != ahead:
-                ahead = place
-                yield Progress(place, job.progress or 0.0, job.message)
+            if waits is not None and waits != ahead:
+                ahead = waits
+                yield Progress(waits, job.progress or 0.0, job.message)
             yield from self._told(elements, job)
             if elements and elements[-1].state in ENDED:
                 return
-            if not self.watcher.wait(LOOK_SECONDS if job.state == QUEUED else SILENCE_SECONDS):
+            if not self.watcher.wait(KEEP_ALIVE if waits is None else LOOK_SECONDS):
                 yield None
-
-    def _place(self) -> int:
-        ((ahead,),) = _ahead.rows({"id": self.job_id})
-        return int(ahead or 0)
 
     def _told(self, elements: list[Element], job: JobRow) -> Iterator[Progress]:
         for element in elements:

@@ -162,12 +162,12 @@ def _document(chosen: Chosen) -> dict[str, Any]:
 def _problems(errors: Iterable[ApiError]) -> Problems:
     places = {"/data/attributes/title": "title"}
     places |= {f"/data/relationships/{relation}": name for name, relation in TYPES.items()}
-    found: Problems = {}
+    found: dict[str, list[str]] = {}
     for error in errors:
         pointer = (error.source or {}).get("pointer") or ""
         name = next((name for path, name in places.items() if pointer.startswith(path)), "")
-        found[name] = f"{found.get(name, '')} {error}".strip()
-    return found
+        found.setdefault(name, []).append(str(error))
+    return {name: "; ".join(words) for name, words in found.items()}
 
 
 def _form(caller: SignedIn, chosen: Chosen, status: HTTPStatus) -> Response:

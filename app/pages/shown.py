@@ -23,7 +23,7 @@ from app.jobs.models import (
     SUCCEEDED,
     WAITING,
 )
-from app.jobs.resources import MOST_AHEAD
+from app.jobs.queue import MOST_AHEAD
 from app.jsonapi.viewer import Viewer
 from app.pages.reading import File, Line, Listed, Outcome, Try
 

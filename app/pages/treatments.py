@@ -111,7 +111,7 @@ def _problems(known: Iterable[Field], errors: Iterable[ApiError]) -> Problems:
         said = [(name, str(error))] if name else fields.problems(known, [error], API_PARAMETERS)
         for at, words in said:
             found.setdefault(at, []).append(words)
-    return {name: " ".join(words) for name, words in found.items()}
+    return {name: "; ".join(words) for name, words in found.items()}
 
 
 def _problems_of_link(sent: Sent, access: Access) -> Problems:

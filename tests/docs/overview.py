@@ -1,15 +1,15 @@
-"""The programs of the world that the blueprint's examples are about, and what one has made for a client of /overview."""
+"""The programs of the world that the blueprint's examples are about, and what they have made."""
 
 import stat
 import sys
 from pathlib import Path
 
-from tests.docs.jobs import Made
+from tests.docs.jobs import OWNER, Made
 from tests.docs.texts import block
 
-MADE = "019b7e2c-bda0-7d16-8e04-71b5f92c6a80"
+MADE, SECRET = "019b7e2c-bda0-7d16-8e04-71b5f92c6a80", "019b7e2d-a800-7f63-8b2c-94e05a1d7c60"
 SET = {"server": "https://www.overviewdocs.com", "document_set_id": "1234"}
-API_TOKEN = "abcdef"  # noqa: S105 - stands in the documentation, in base64
+API_TOKEN = "abcdef"
 
 JOBS = (
     Made(
@@ -27,6 +27,15 @@ JOBS = (
         artifact="output",
         media_type="application/json",
         content=lambda: b'{"items": [], "pagination": 0}',
+    ),
+    Made(
+        SECRET,
+        38,
+        "program:pseudonyms",
+        {"length": 8, "names": ["Ada"], "key": "nobody will ever know"},
+        ((0, "running", None, None), (0.1, "running", 0.0, "name 1 of 1"), (0.2, "succeeded", 1.0, "name 1 of 1")),
+        owner_id=OWNER,
+        result={"artifact": "output", "size": 19},
     ),
 )
 

@@ -109,7 +109,7 @@ def send(live: Processes, transaction: Transaction, tokens: Tokens) -> tuple[HTT
         return whole.replace(PROCESSOR, live.environment["PROCESSOR_URL"])
 
     headers = {name: filled(value) for name, value in transaction.request.headers.items()}
-    body = filled(transaction.request.body).encode() or None
+    body = filled(transaction.request.body).rstrip("\n").encode() or None
     connection = HTTPConnection(live.base_url.removeprefix("http://"), timeout=10)
     try:
         connection.request(transaction.method, transaction.uri, body, headers)

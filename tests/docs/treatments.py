@@ -24,7 +24,7 @@ FAILED, FOUND = "019b7e29-1420-7a31-9d02-5b8c6e1f4a70", "019b7e29-fe80-7c0d-8b57
 COMPARED, GOES_ON = "019b7e2a-e8e0-7e95-a4c6-0d7b82f1c350", "019b7e2b-d340-7b42-9f18-c35a60e7d490"
 """The ids of treatments, and of their jobs."""
 
-CALLBACK_TOKEN = "TheProcessorWasToldThisAndNobodyElse1234567"  # noqa: S105 - stands in the documentation
+CALLBACK_TOKEN = "TheProcessorWasToldThisAndNobodyElse1234567"
 PICTURE = b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAECAIAAAA8r+mnAAAACXBIWXMAAAPoAAAD6AG1e1JrAAAAGElEQVQI12NgYPgPR/+ROAw4Jf7jQDglAEpu"
     "H+H4M7UbAAAAAElFTkSuQmCC"

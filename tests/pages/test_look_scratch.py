@@ -1,11 +1,17 @@
 from tests.pages.test_treatments_browser import *  # noqa
 from tests.images.pictures import photo
+
+
 def test_look(chromium, site, world):
     page = site.visit(quiet(chromium, viewport={"width": 1280, "height": 900}))
     sign_in(page, "owner")
     page.goto(f"{site.url}/document-sets/new")
     page.fill("[name=title]", "Plates of the atlas")
-    files = [picture("one"), picture("two"), {"name": "p.jpg", "mimeType": "image/jpeg", "buffer": encode(photo(900, 600), "jpeg")}]
+    files = [
+        picture("one"),
+        picture("two"),
+        {"name": "p.jpg", "mimeType": "image/jpeg", "buffer": encode(photo(900, 600), "jpeg")},
+    ]
     page.set_input_files("[name=file]", files)
     page.check(f"[name=event][value='{world.events['published']}']")
     page.click("button:has-text('Make the set')")
@@ -19,10 +25,13 @@ def test_look(chromium, site, world):
         ids[kind] = page.url
     set_id = set_url.rpartition("=")[2]
     pages = {
-        "jobs": site.url, "regions": ids["regions"], "similarity": ids["similarity"],
+        "jobs": site.url,
+        "regions": ids["regions"],
+        "similarity": ids["similarity"],
         "treatment-new": f"{site.url}/treatments/new?document-set={set_id}&task-type=regions",
         "treatment-tasks": f"{site.url}/treatments/new",
-        "treatment-wrong": f"{site.url}/treatments/new?document-set=99999&task-type=regions&notify-email=perhaps&model=" + "x" * 101,
+        "treatment-wrong": f"{site.url}/treatments/new?document-set=99999&task-type=regions&notify-email=perhaps&model="
+        + "x" * 101,
         "sets": f"{site.url}/document-sets",
         "set-new": f"{site.url}/document-sets/new?title=From+a+link&event={world.events['published']}&faq={world.faqs['published']}&upload=99999",
     }

@@ -26,25 +26,12 @@ from app.users import auth_routes
 from app.users.models import User
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
 from tests.jobs.written import read
-from tests.pages.browser import PASSWORD, Browser, Tags, field, give_passwords, rows, signed_in
+from tests.pages.browser import PASSWORD, Browser, Tags, field, rows, signed_in
 from tests.world import World
 
 NOBODY = "01900000-0000-7000-8000-000000000000"
 LEASE = timedelta(minutes=5)
 MARKUP = """<script>alert(1)</script><img src=x onerror=alert(1)>'"&</textarea></template>javascript:alert(1)"""
-
-
-@pytest.fixture
-def people(world: World) -> World:
-    """A world in which everybody has a password."""
-    give_passwords(world)
-    return world
-
-
-@pytest.fixture
-def browser(people: World) -> Browser:
-    """The stranger's browser, signed in."""
-    return signed_in(people, "stranger")
 
 
 def submit(world: World, kind: str = "sleep", owner: str | None = "stranger", **parameters: Any) -> JobRow:
@@ -287,7 +274,14 @@ def test_the_api_never_looks_at_cookies(people: World, browser: Browser) -> None
 
 # Commands
 
-COMMANDS = ("/jobs", "/jobs/{}/cancel", "/jobs/{}/retry", "/jobs/sign-out")
+COMMANDS = (
+    "/jobs",
+    "/jobs/{}/cancel",
+    "/jobs/{}/retry",
+    "/jobs/sign-out",
+    "/jobs/treatments/new",
+    "/jobs/document-sets/new",
+)
 
 
 @pytest.mark.parametrize("path", COMMANDS)

@@ -1,0 +1,40 @@
+"""The place of a job in the queue."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, FromClause, Uuid, bindparam, case, func, literal, or_, select, tuple_
+
+from app.database import Prepared
+from app.jobs.models import LIVE, QUEUED, WAITING, Job
+
+MOST_AHEAD = 1_000
+"""Jobs that are counted for a place in the queue."""
+
+
+def queue_position(jobs: FromClause) -> ColumnElement[Any]:
+    """How many run or were queued before a job that waits; null for one that does not."""
+    others = Job.__table__.alias()
+    is_before = tuple_(others.c.queued_at, others.c.id) < tuple_(jobs.c.queued_at, jobs.c.id)
+    ahead = (
+        select(literal(1))
+        .select_from(others)
+        .where(
+            others.c.state.in_(LIVE),  # word for word what the index of live jobs holds
+            others.c.state != WAITING,
+            or_(others.c.state != QUEUED, is_before),
+        )
+        .limit(MOST_AHEAD)
+        .correlate(jobs)
+        .subquery()
+    )
+    return case((jobs.c.state == QUEUED, select(func.count()).select_from(ahead).scalar_subquery()))
+
+
+_jobs = Job.__table__
+_place = Prepared(select(queue_position(_jobs)).where(_jobs.c.id == bindparam("id", type_=Uuid)))
+
+
+def place(job_id: UUID) -> int | None:
+    """How many are before a job that waits; None for one that does not."""
+    return next((ahead for (ahead,) in _place.rows({"id": job_id})), None)
