@@ -41,6 +41,11 @@ class Client:
         self.headers = dict(headers)
 
     def send(self, method: str, path: str, document: Any = None) -> tuple[Any, float]:
+        """The primary data of the answer, and the milliseconds it took."""
+        answer, took = self.ask(method, path, document)
+        return answer["data"], took
+
+    def ask(self, method: str, path: str, document: Any = None) -> tuple[Any, float]:
         """The answer, and the milliseconds it took."""
         body = None if document is None else orjson.dumps(document)
         begun = perf_counter()
@@ -51,7 +56,7 @@ class Client:
         took = (perf_counter() - begun) * 1000
         if response.status >= 300:
             raise RuntimeError(answer.decode())
-        return orjson.loads(answer)["data"], took
+        return orjson.loads(answer), took
 
     def submit(self, seconds: float) -> tuple[str, float]:
         """The id of a new job that sleeps, and the milliseconds of its 202."""

@@ -9,6 +9,7 @@ from click import BadParameter
 from jsonschema import Draft202012Validator
 
 from app.errors import BadRequest, Errors
+from app.jobs.kinds import secrets_of
 from app.jsonapi.body import UNSTORABLE, read_json
 
 PAIR, DOCUMENT = "--param", "--params"
@@ -62,6 +63,8 @@ def _values(schema: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
             raise BadParameter(f"{pair[:80]!r} is not NAME=VALUE", param_hint=PAIR)
         if name in values:
             raise BadParameter(f"{name[:80]!r} is there twice", param_hint=PAIR)
+        if name in secrets_of(schema):
+            raise BadParameter(f"{name} is a secret, which others see here: give it by {DOCUMENT} -", param_hint=PAIR)
         if UNSTORABLE.search(pair):
             raise BadParameter(f"{name[:80]!r} is not UTF-8", param_hint=PAIR)
         values[name] = _value(schema, name, text)

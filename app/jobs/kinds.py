@@ -91,8 +91,7 @@ class Kind:
     @property
     def secrets(self) -> frozenset[str]:
         """The names of its secret parameters."""
-        properties = self.parameters.get("properties", {})
-        return frozenset(name for name, schema in properties.items() if schema is not True and schema.get("writeOnly"))
+        return secrets_of(self.parameters)
 
     def require_alone(self, pointer: str | None) -> None:
         """403 for a kind that is part of something."""
@@ -133,6 +132,12 @@ def _faults(error: Any, secrets: frozenset[str]) -> Iterator[tuple[str, str]]:
         yield base, "Does not fit."
     else:
         yield base, str(error.message)
+
+
+def secrets_of(parameters: Mapping[str, Any]) -> frozenset[str]:
+    """The names of the parameters that a JSON Schema calls secret."""
+    declared = parameters.get("properties", {})
+    return frozenset(name for name, schema in declared.items() if schema is not True and schema.get("writeOnly"))
 
 
 class Source(Protocol):

@@ -127,7 +127,7 @@ def sign_in(page: Page, name: str = "stranger") -> None:
     page.fill("[name=email]", f"{name}@example.com")
     page.fill("[name=password]", PASSWORD)
     page.click("main button")
-    page.wait_for_url("**/jobs*")
+    page.wait_for_selector(".account")
 
 
 def make_set(page: Page, site: Site, title: str, *names: str) -> None:
