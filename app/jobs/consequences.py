@@ -14,10 +14,17 @@ def follow(job: JobRow) -> None:
     kind = KINDS.get(job.kind)
     if job.state == QUEUED:
         submission.start(job)
-    elif job.state == CANCELING and kind is not None:
-        kind.asked_to_end(job)
+    elif job.state == CANCELING:
+        _ask_to_end(job, kind)
     elif job.state in ENDED:
         _end(job, kind)
+
+
+def _ask_to_end(job: JobRow, kind: Kind | None) -> None:
+    if kind is not None:
+        kind.asked_to_end(job)
+    elif job.lease_until is None and (canceled := lifecycle.canceled(job)) is not None:
+        follow(canceled)  # nobody works on it, and nobody knows any more who could be asked
 
 
 def cancel(job_id: UUID) -> JobRow | None:

@@ -25,6 +25,9 @@ MOST_UNANSWERED = 5
 LONGEST = timedelta(days=7)
 """What a processor may take."""
 
+LONGEST_STORING = timedelta(days=1)
+"""From its word that it is done until all results are here: they wait for slots, and for the storage."""
+
 CANCEL_AGAIN = timedelta(seconds=5)
 
 WORDS: Mapping[str, str | None] = {
@@ -66,16 +69,17 @@ def poll(job_id: UUID, attempt: int) -> None:
     """Ask how far it is where nothing was heard for a while, and see to it that it is asked again."""
     job = lifecycle.found(job_id)
     run = None if job is None else remote.run_of(job)
-    if job is None or run is None or job.attempt != attempt or job.state in ENDED or run.completed_at is not None:
-        return
-    if datetime.now(UTC) - run.created_at > LONGEST:
-        _give_up(job_id, attempt, lifecycle.TIMED_OUT, "The processor took longer than it may.")
+    if job is None or run is None or job.attempt != attempt or job.state in ENDED:
         return
     silence = datetime.now(UTC) - run.heard_at
-    if silence < remote.poll_pause():
-        remote.order(POLL, job, delay=remote.poll_pause() - silence)
-        return
-    _ask(job, run)
+    if silence > LONGEST_STORING and run.completed_at is not None:
+        _give_up(job_id, attempt, lifecycle.UNAVAILABLE, "Its results could not be stored for a day.")
+    elif datetime.now(UTC) - run.created_at > LONGEST:
+        _give_up(job_id, attempt, lifecycle.TIMED_OUT, "The processor took longer than it may.")
+    elif silence < remote.poll_pause() or run.completed_at is not None:
+        remote.order(POLL, job, delay=max(remote.poll_pause() - silence, remote.poll_pause() / 2))
+    else:
+        _ask(job, run)
 
 
 def _ask(job: JobRow, run: Run) -> None:
@@ -159,7 +163,16 @@ def forget(job_id: UUID, attempt: int) -> None:
 
 
 def ask_to_cancel(job: JobRow) -> None:
-    """Order the processor to be asked to stop; its word is not waited for longer than the grace."""
+    """Order the processor to be asked to stop; its word is not waited for longer than the grace.
+
+    One that is done has nothing to stop: the job ends at once. One that has not answered the start is asked after that.
+    """
+    run = remote.run_of(job)
+    if run is None or run.tracking_id is None:
+        return
+    if run.completed_at is not None:
+        hearing.end(lifecycle.canceled(job))
+        return
     remote.order(CANCEL, job)
     grace = timedelta(seconds=current_app.config["PROCESSOR_CANCEL_GRACE_SECONDS"])
     remote.order(CANCEL_DEADLINE, job, delay=grace)

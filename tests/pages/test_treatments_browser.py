@@ -203,11 +203,11 @@ def test_the_same_works_without_a_script_on_a_telephone(chromium: Browser, site:
 
 def test_the_keyboard_alone_will_do(chromium: Browser, site: Site) -> None:
     site.world.upload("stranger")
-    page = site.visit(quiet(chromium), "/document-sets/new?title=Typed")
+    page = site.visit(quiet(chromium), "/document-sets/new?title=Prefilled")
     type_in(page)
-    page.wait_for_url("**/document-sets/new?title=Typed")
+    page.wait_for_url("**/document-sets/new?title=Prefilled")
     tab_to(page, "", "INPUT")
-    page.keyboard.type(" by hand")
+    page.keyboard.type("Typed by hand")
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Space")

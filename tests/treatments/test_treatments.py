@@ -272,6 +272,28 @@ def test_a_cancel_while_the_processor_is_being_asked_to_start(desk: Desk, proces
     assert [each.tracking_id for each in processor.cancels] == [processor.starts[0].tracking_id]
 
 
+def test_a_cancel_while_results_are_fetched_ends_it_at_once(desk: Desk, processor: Processor) -> None:
+    treatment_id = desk.ask("similarity")
+    start = desk.started(treatment_id)
+    processor.call_back(start, "SUCCESS", output=named(processor, "all", Answer(body=b"[]", delay=3)))
+    desk.wait(lambda: desk.job(treatment_id)["state"] == "finalizing")
+
+    assert desk.caller.send("POST", f"/v1/jobs/{treatment_id}/cancel").status_code == 202
+
+    assert desk.look(treatment_id)["status"] == "CANCELLED"
+    assert processor.cancels == []
+
+
+def test_a_cancel_of_what_nobody_knows_any_more(desk: Desk, world: World) -> None:
+    treatment_id = desk.ask()
+    desk.started(treatment_id)
+
+    without = world.owner.send("POST", f"/v1/jobs/{treatment_id}/cancel")
+
+    assert without.status_code == 202
+    assert desk.look(treatment_id)["status"] == "CANCELLED"
+
+
 def test_a_relaunch_is_another_treatment(desk: Desk, processor: Processor) -> None:
     processor.answer_start(FAILURE)
     treatment_id = desk.ask("similarity", **{"api-parameters": {"model": "mine"}})
