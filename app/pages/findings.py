@@ -13,7 +13,7 @@ from app.pages import treated
 from app.pages.pictures import Picture, pictures
 from app.pages.reading import File, Listed
 from app.pages.shown import Shown, iso
-from app.pages.treated import MOST_IMAGES, MOST_READ, MOST_REGIONS, Found, Pair, State
+from app.pages.treated import MOST_COMPARED, MOST_IMAGES, MOST_READ, MOST_REGIONS, Found, Pair, State
 
 NEW = "/jobs/treatments/new"
 NO_PICTURE = Picture("")
@@ -124,8 +124,8 @@ def _how_many_regions(first: Found) -> str:
 
 
 def _how_many(others: int, total: int) -> str:
-    if total > MOST_READ:
-        return f"There are more: these are the best of the first {MOST_READ:,}."
+    if total > MOST_COMPARED:
+        return f"There are more: these are the best of the first {MOST_COMPARED:,}."
     return f"{others:,} more are less alike." if others else ""
 
 

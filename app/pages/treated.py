@@ -23,7 +23,9 @@ MOST_REGIONS = 200
 """In one image."""
 MOST_PAIRS = 50
 MOST_READ = 50_000
-"""Regions or pairs that are looked through for those that are shown: no page reads for seconds."""
+"""Regions that are looked through for those that are shown: no page reads for seconds."""
+MOST_COMPARED = 500_000
+"""The same for pairs: all those of a thousand documents."""
 
 _treatments, _sets = Treatment.__table__, DocumentSet.__table__
 _jobs, _runs = Job.__table__, RemoteRun.__table__
@@ -120,7 +122,7 @@ _found = Prepared(
 )
 
 _read_pairs = (
-    select(_pairs).where(_pairs.c.treatment_id == _ID).order_by(_pairs.c.id).limit(MOST_READ + 1).subquery("pairs")
+    select(_pairs).where(_pairs.c.treatment_id == _ID).order_by(_pairs.c.id).limit(MOST_COMPARED + 1).subquery("pairs")
 )
 _best = Prepared(
     select(_read_pairs.c.a, _read_pairs.c.b, _read_pairs.c.score, func.count().over())

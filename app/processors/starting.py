@@ -8,10 +8,9 @@ from typing import NoReturn
 from app.database import commit, transaction
 from app.documents import expansion
 from app.jobs.context import Elsewhere, JobFailed, Running
-from app.jobs.models import CANCELING
 from app.jobs.permissions import owner_access
 from app.jobs.records import JobRow
-from app.processors import asking, client, remote
+from app.processors import client, remote
 from app.processors.modules import Document, Task, with_defaults
 from app.processors.remote import APPLY, POLL
 from app.processors.serving import source_url
@@ -66,5 +65,3 @@ def _note(tracking_id: str, job: JobRow) -> None:
     remote.track(job, tracking_id)
     remote.order(APPLY, job)
     remote.order(POLL, job, delay=remote.poll_pause())
-    if job.state == CANCELING:
-        asking.ask_to_cancel(job)
