@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Uuid, bindparam, func, select, update
+from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select, update
 
 from app.database import Prepared
 from app.jobs import consequences, lifecycle
-from app.jobs.models import CANCELING, ENDED
+from app.jobs.models import CANCELING, ENDED, JobEvent
 from app.jobs.records import JobRow
 from app.processors import remote, results
 from app.processors.models import Callback
@@ -21,12 +21,21 @@ BY_THE_PROCESSOR = "processor-error"
 MOST_WORDS = 2_000
 """Characters of what it says that are kept."""
 
-_callbacks = Callback.__table__
+_callbacks, _events = Callback.__table__, JobEvent.__table__
 _IS_OPEN = (_callbacks.c.job_id == bindparam("job_id", type_=Uuid), _callbacks.c.applied_at.is_(None))
 _open = Prepared(
     select(_callbacks.c.event, _callbacks.c.payload)
     .where(*_IS_OPEN, _callbacks.c.attempt == bindparam("attempt", type_=BigInteger))
     .order_by(_callbacks.c.id)
+)
+_warned = Prepared(
+    select(_events.c.seq)
+    .where(
+        _events.c.job_id == bindparam("job_id", type_=Uuid),
+        _events.c.level == "warning",
+        _events.c.message == bindparam("words", type_=Text),
+    )
+    .limit(1)
 )
 _close = Prepared(update(Callback).where(*_IS_OPEN).values(applied_at=func.now()))
 
@@ -114,8 +123,9 @@ def end(job: JobRow | None) -> None:
 
 def _take_output(job: JobRow, payload: Mapping[str, Any], *, final: bool) -> None:
     output = payload.get("output") or {}
-    for words in _said_errors(output.get("error")):
-        lifecycle.hear(job, words[:MOST_WORDS], level="warning")
+    for words in dict.fromkeys(each[:MOST_WORDS] for each in _said_errors(output.get("error"))):
+        if not _warned.rows({"job_id": job.id, "words": words}):  # processors repeat all of them each time
+            lifecycle.hear(job, words, level="warning")
     results.order(job, output.get("results_url") or [], final=final)
 
 

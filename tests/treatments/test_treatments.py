@@ -125,7 +125,8 @@ def test_an_error_that_is_not_the_end_is_a_warning(desk: Desk, processor: Proces
     start = desk.started(treatment_id)
 
     processor.call_back(start, "ERROR", message="One of them is dark.", completed=False)
-    processor.call_back(start, "SUCCESS", output={"error": ["Another is torn."]})
+    processor.call_back(start, "PROGRESS", output={"error": ["Another is torn."]})
+    processor.call_back(start, "SUCCESS", output={"error": ["Another is torn.", "One of them is dark."]})
 
     desk.until(treatment_id, "SUCCESS")
     assert desk.said(treatment_id, "warning") == ["One of them is dark.", "Another is torn."]
