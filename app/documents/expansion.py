@@ -24,7 +24,7 @@ from app.jsonapi.statements import keyed, of
 from app.jsonapi.view import answer
 from app.storage import current_storage, send
 from app.uploads.models import Upload
-from app.uploads.permissions import live_own
+from app.users.owning import live_own
 
 MOST_DOCUMENTS = 2_000
 

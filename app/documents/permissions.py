@@ -1,7 +1,7 @@
 """Who may see and change document sets: whoever made them, and admins."""
 
 from app.jsonapi.permissions import Permissions, signed_in
-from app.uploads.permissions import live_own, owner
+from app.users.owning import live_own, owner
 
 PERMISSIONS = Permissions(
     visible=live_own,

@@ -4,29 +4,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_
-
 from app.errors import Unprocessable
 from app.jobs.kinds import Kind
-from app.jobs.permissions import own, require_start
+from app.jobs.permissions import require_start
 from app.jobs.submission import PARAMETERS
-from app.jsonapi.permissions import Access, Permissions, Scope, on_creation, signed_in
-from app.jsonapi.viewer import Viewer
+from app.jsonapi.permissions import Access, Permissions, on_creation, signed_in
+from app.users.owning import live_own, owner
 
 OF_WHAT_IS_THERE = frozenset(
     {"$defs", "type", "properties", "patternProperties", "additionalProperties", "propertyNames", "maxProperties"}
 )
 """Keywords of JSON Schema that no further member can satisfy; those others ask for may come with the call."""
-
-
-def live_own(scope: Scope, hooks: FromClause) -> ColumnElement[bool]:
-    """The hooks that the viewer owns; every hook for admins."""
-    return and_(scope.live(hooks), own(scope, hooks))
-
-
-def owner(viewer: Viewer, row: Any) -> bool:
-    """The owner, or an admin."""
-    return viewer.is_admin or viewer.id == row.owner_id
 
 
 PERMISSIONS = Permissions(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, FromClause, bindparam, exists, false, literal, select, true
+from sqlalchemy import BigInteger, ColumnElement, FromClause, bindparam, exists, literal, select
 
 from app.database import Prepared
 from app.errors import Forbidden, NotFound
@@ -14,8 +14,9 @@ from app.jobs.models import Job
 from app.jobs.records import JobRow
 from app.jsonapi import statements
 from app.jsonapi.permissions import Access, Permissions, Scope, signed_in
-from app.jsonapi.viewer import VIEWER_ID, Role, Viewer
+from app.jsonapi.viewer import Viewer
 from app.users.models import User
+from app.users.owning import own
 
 _users = User.__table__
 _known = Prepared(
@@ -23,13 +24,6 @@ _known = Prepared(
         _users.c.id == bindparam("id", type_=BigInteger), _users.c.deleted_at.is_(None), _users.c.is_blocked.is_(False)
     )
 )
-
-
-def own(scope: Scope, jobs: FromClause) -> ColumnElement[bool]:
-    """The jobs that the viewer owns; every job for admins."""
-    if scope.role is Role.ADMIN:
-        return true()
-    return false() if scope.role is Role.ANONYMOUS else jobs.c.owner_id == VIEWER_ID
 
 
 def of_own_jobs(scope: Scope, table: FromClause) -> ColumnElement[bool]:

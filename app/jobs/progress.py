@@ -19,7 +19,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.database import Prepared, transaction
 from app.errors import BadRequest, NotAcceptable, NotFound
 from app.jobs.models import ENDED, QUEUED, Job, JobEvent
-from app.jobs.permissions import own
 from app.jobs.queue import place
 from app.jobs.watching import Watcher, current_hub
 from app.jsonapi.permissions import Access, Scope, signed_in, words
@@ -27,6 +26,7 @@ from app.jsonapi.query import NOTHING, check_names
 from app.jsonapi.resource_type import parse_uuid
 from app.jsonapi.viewer import Role, Viewer, signed_in_viewer
 from app.users.auth import still_knows
+from app.users.owning import own
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a stream says that it lives."""

@@ -27,7 +27,7 @@ from app.jsonapi.permissions import Access, Criterion, Scope
 from app.jsonapi.statements import among
 from app.jsonapi.viewer import VIEWER_ID
 from app.uploads.models import Upload
-from app.uploads.permissions import live_own
+from app.users.owning import live_own
 
 MOST_SETS = 100
 """The newest ones, to be chosen from."""

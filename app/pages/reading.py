@@ -27,13 +27,13 @@ from sqlalchemy import (
 from app.database import Prepared
 from app.events.resources import EVENT
 from app.jobs.models import ENDED, LIVE, QUEUED, Artifact, Attempt, Job, JobEvent
-from app.jobs.permissions import own
 from app.jobs.queue import queue_position
 from app.jobs.records import JobRow
 from app.jsonapi.permissions import Access, Scope
 from app.jsonapi.resource_type import parse_uuid
 from app.jsonapi.viewer import Role, Viewer
 from app.users.models import User
+from app.users.owning import own
 
 PAGE = 20
 """Jobs on one page of a list that has pages."""
