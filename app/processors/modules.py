@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 
+from app.jobs.kinds import secrets_of
 from app.jobs.records import JobRow
 
 GROUP = "open_event.tasks"
@@ -64,9 +65,13 @@ def installed() -> dict[str, Task]:
     found = dict(TASKS)
     for entry in entry_points(group=GROUP):
         try:
-            found[entry.name] = entry.load()
+            task = entry.load()
+            if secrets_of({"properties": task.PARAMETERS}):
+                raise TypeError("PARAMETERS have secrets, which treatments cannot keep")
         except Exception:
             log.exception("task not loaded", task=entry.name)
+        else:
+            found[entry.name] = task
     return found
 
 
