@@ -65,14 +65,16 @@ def installed() -> dict[str, Task]:
     found = dict(TASKS)
     for entry in entry_points(group=GROUP):
         try:
-            task = entry.load()
-            if secrets_of({"properties": task.PARAMETERS}):
-                raise TypeError("PARAMETERS have secrets, which treatments cannot keep")
+            found[entry.name] = _checked(entry.load())
         except Exception:
             log.exception("task not loaded", task=entry.name)
-        else:
-            found[entry.name] = task
     return found
+
+
+def _checked(task: Task) -> Task:
+    if secrets_of({"properties": task.PARAMETERS}):
+        raise TypeError("PARAMETERS have secrets, which treatments cannot keep")
+    return task
 
 
 def properties(task: Task) -> dict[str, Any]:

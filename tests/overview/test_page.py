@@ -1,0 +1,65 @@
+"""/overview/show in a real browser: it starts the run, shows how far it is, and then what was made."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Page, expect
+
+from tests.overview.test_overview import SERVER, SLOW, Plugin, plugin
+from tests.pages.window import launched
+
+__all__ = ["plugin"]  # a fixture
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A window; whatever it complains of is an error."""
+    complaints: list[str] = []
+    with ExitStack() as stack:
+        window = stack.enter_context(launched()).new_page(viewport={"width": 700, "height": 360})
+        window.on("pageerror", lambda error: complaints.append(str(error)))
+        window.on("console", lambda said: complaints.append(said.text) if "Security" in said.text else None)
+        yield window
+    assert complaints == []
+
+
+def show(plugin: Plugin, document_set_id: str) -> str:
+    """The address that Overview makes."""
+    return f"{plugin.url}/show?server={SERVER}&documentSetId={document_set_id}&apiToken=t0k3n"
+
+
+def test_it_shows_how_far_it_is_and_what_was_made(app: Flask, plugin: Plugin, page: Page, tmp_path: Path) -> None:
+    plugin.programs.add("process-docset", SLOW)
+    done = tmp_path / "done"
+
+    page.goto(show(plugin, f"{done}?<b>7</b>".replace("?", "%3F")))
+    expect(page.locator("#message")).to_have_text("reading", timeout=20_000)
+    assert page.locator("#bar").evaluate("bar => bar.value") == 0.25
+    page.screenshot(path=tmp_path / "running.png")
+    done.touch()
+
+    expect(page.locator("#title")).to_have_text("Ready", timeout=20_000)
+    assert json.loads(page.locator("#made").inner_text()) == {"set": "<b>7</b>", "length": 5}
+    expect(page.locator("#made b")).to_have_count(0)
+
+
+def test_it_says_what_went_wrong_and_tries_again(app: Flask, plugin: Plugin, page: Page) -> None:
+    plugin.programs.add("process-docset", 'echo "<i>no such set</i>" >&2; exit 3')
+
+    page.goto(show(plugin, "8"))
+
+    expect(page.locator("#message")).to_have_text("<i>no such set</i>", timeout=20_000)
+    plugin.programs.add("process-docset", "printf [] > $3")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#title")).to_have_text("Ready", timeout=20_000)
+    expect(page.locator("#made")).to_have_text("[]")
+
+
+def test_it_says_what_is_missing_in_its_address(app: Flask, plugin: Plugin, page: Page) -> None:
+    page.goto(f"{plugin.url}/show")
+
+    expect(page.locator("#message")).to_contain_text("Expected form data", timeout=20_000)
