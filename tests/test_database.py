@@ -91,7 +91,7 @@ def test_a_connection_that_dies_is_told_and_not_used_again(app: Flask) -> None:
 
 def test_connections_that_the_server_has_closed_meanwhile_are_replaced_unseen(app: Flask, world: World) -> None:
     assert world.owner.get("/v1/events").status_code == 200
-    ours = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'open-event'"
+    ours = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'open-event'"
     with psycopg.connect(app.config["DATABASE_URL"].replace("+psycopg", "")) as apart:
         row = apart.execute(f"{ours} AND datname = current_database()").fetchone()
     assert row is not None

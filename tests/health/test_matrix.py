@@ -203,7 +203,7 @@ def test_dead_processes_are_named_within_seconds(installation: Installation, wai
     try:
         wait_until(lambda: "outbox" in installation.failing())
         assert monotonic() - killed_at < 14
-        wait_until(lambda: installation.failing() == {"outbox"}, 30)
+        wait_until(lambda: installation.failing() == {"outbox"}, 60)
     finally:
         installation.start("relay")
     assert installation.slowest < 1
