@@ -97,6 +97,20 @@ def _base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _processor_url(text: str) -> str:
+    if urlsplit(_base_url(text)).username is not None:
+        raise ValueError("must not hold a user name or password")
+    return _base_url(text)
+
+
+def _servers(text: str) -> tuple[str, ...]:
+    servers = _words(text)
+    for server in servers:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", server):
+            raise ValueError("must be comma-separated servers such as https://www.overviewdocs.com")
+    return servers
+
+
 def _mail_url(text: str) -> str:
     if text != "file" and not urlsplit(_url("smtp", "smtps")(text)).hostname:
         raise ValueError("must be file or smtp://[user:password@]host:port")
@@ -245,9 +259,9 @@ SETTINGS = (
         "OVERVIEW_SERVERS",
         "",
         "comma-separated servers /overview may be asked for; empty: any, development only",
-        _words,
+        _servers,
     ),
-    Setting("PROCESSOR_URL", "", "base of the processing API that treatments are sent to; empty: none", _base_url),
+    Setting("PROCESSOR_URL", "", "base of the processing API that treatments are sent to; empty: none", _processor_url),
     Setting(
         "PROCESSOR_POLL_SECONDS", "60", "silence after which the processor is asked how far it is", _whole(1, 3600)
     ),

@@ -123,11 +123,12 @@ def web() -> None:
 @cli.command()
 @click.argument("queues", nargs=-1)
 def worker(queues: tuple[str, ...]) -> None:
-    """The Celery worker: a node for each queue, or one for those that are named."""
+    """The Celery worker: nodes for all queues, or one for those that are named."""
     servers = command_servers()
     if not queues:
         os.environ.update(servers)
-        sys.exit(nodes.run_nodes([sys.executable, str(ROOT / "manage.py"), "worker"]))
+        served = nodes.nodes_for(has_processor=bool(read_settings()["PROCESSOR_URL"]))
+        sys.exit(nodes.run_nodes([sys.executable, str(ROOT / "manage.py"), "worker"], served))
     from app.worker import run_worker
 
     run_worker(make_app(servers), *queues)

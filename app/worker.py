@@ -23,6 +23,9 @@ from app.redis_client import broker_url
 NICENESS = 5
 """Of the node for long work."""
 
+REMOTE_SLOTS = 4
+"""Of the node for talk with other servers."""
+
 TASK_SECONDS = 120
 """A task is killed after this; its soft limit comes 20 s earlier."""
 
@@ -91,7 +94,7 @@ def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]
         "--quiet",  # no banner among the log lines
         "worker",
         f"--queues={','.join(queues)}",
-        f"--concurrency={config['WORKER_CONCURRENCY'] if JOBS_QUEUE in queues else 1}",
+        f"--concurrency={_slots(config, queues)}",
         # Two workers of one name would answer for each other.
         f"--hostname={'-'.join(queues)}-{secrets.token_hex(4)}@%h",
         "--pool=prefork",
@@ -102,11 +105,17 @@ def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]
     ]
 
 
+def _slots(config: dict[str, Any], queues: Sequence[str]) -> int:
+    if JOBS_QUEUE in queues:
+        return int(config["WORKER_CONCURRENCY"])
+    return REMOTE_SLOTS if EVENTS_QUEUE not in queues else 1
+
+
 def run_worker(app: Flask, *queues: str) -> None:
     """Serve these queues until SIGTERM or SIGINT; a kill -9 takes the pool along."""
     celery: Celery = app.extensions["celery"]
     forks_die_with_parent()
-    if EVENTS_QUEUE not in queues:
+    if JOBS_QUEUE in queues and EVENTS_QUEUE not in queues:
         os.nice(NICENESS)
 
     def forget_connections(**_: Any) -> None:

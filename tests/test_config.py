@@ -118,6 +118,12 @@ def test_the_example_lists_every_setting_with_its_meaning_and_default() -> None:
         ("STORAGE_URL", "s3:"),
         ("STORAGE_URL", "file://relative"),
         ("SENTRY_DSN", "https://x"),
+        ("PROCESSOR_URL", "http://u:p@h/"),
+        ("PROCESSOR_URL", "processor"),
+        ("OVERVIEW_SERVERS", "foo"),
+        ("OVERVIEW_SERVERS", "https://a; script-src *"),
+        ("JOB_PROGRAMS_DIR", "/nowhere/at/all"),
+        ("OVERVIEW_PROGRAM", "../sh"),
     ],
 )
 def test_a_url_nobody_can_work_with_is_refused(tmp_path: Path, name: str, value: str) -> None:

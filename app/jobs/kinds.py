@@ -79,6 +79,8 @@ class Kind:
     ordered: Callable[[Change], Mapping[str, Any] | None] = field(default=lambda change: {"event": change.event_id})
     """The parameters of the job that a change starts; None for no job."""
     in_production: bool = True
+    offered: Callable[[], bool] = field(default=lambda: True)
+    """Whether new ones may be submitted here and now; those that there are go on."""
     part_of: str = ""
     """What has to be created for such a job to run; empty for one that is submitted by itself."""
     ended: Callable[[JobRow], None] = field(default=lambda _job: None)

@@ -3,10 +3,10 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, FromClause, Uuid, bindparam, case, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, FromClause, Uuid, and_, bindparam, case, func, literal, or_, select, tuple_
 
 from app.database import Prepared
-from app.jobs.models import LIVE, QUEUED, WAITING, Job
+from app.jobs.models import LIVE, QUEUED, Job
 
 MOST_AHEAD = 1_000
 """Jobs that are counted for a place in the queue."""
@@ -21,8 +21,8 @@ def queue_position(jobs: FromClause) -> ColumnElement[Any]:
         .select_from(others)
         .where(
             others.c.state.in_(LIVE),  # word for word what the index of live jobs holds
-            others.c.state != WAITING,
-            or_(others.c.state != QUEUED, is_before),
+            # At work is what a worker holds; the rest is elsewhere.
+            or_(and_(others.c.state == QUEUED, is_before), others.c.lease_until.is_not(None)),
         )
         .limit(MOST_AHEAD)
         .correlate(jobs)

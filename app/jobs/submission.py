@@ -134,7 +134,7 @@ def kind_named(name: str) -> Kind:
 
 def is_offered(kind: Kind) -> bool:
     """Whether this server runs it: some are for looking and testing only."""
-    return kind.in_production or current_app.config["APP_ENV"] != "production"
+    return kind.offered() and (kind.in_production or current_app.config["APP_ENV"] != "production")
 
 
 def again(job: JobRow) -> Submitted:

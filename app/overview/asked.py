@@ -56,8 +56,11 @@ def _text(values: Mapping[str, str], *names: str) -> str:
 
 
 def _check_server(server: str) -> None:
-    parts = urlsplit(server) if "[" not in server else None  # no server of ours is known by such an address
-    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(server)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
         raise NotAsExpected("'server' is no http or https URL")
     listed = current_app.config["OVERVIEW_SERVERS"]
     if server.rstrip("/") in listed or (not listed and current_app.config["APP_ENV"] != "production"):

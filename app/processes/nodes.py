@@ -1,4 +1,4 @@
-"""The worker as people start it: a Celery node for each queue, in a process of its own.
+"""The worker as people start it: Celery nodes for its queues, each in a process of its own.
 
 Long work never keeps a mail waiting. This parent imports nothing of the app, so it costs next to nothing.
 """
@@ -16,12 +16,22 @@ EVENTS_QUEUE = "events"
 JOBS_QUEUE = "jobs"
 """Celery queue of long work."""
 
-QUEUES = (EVENTS_QUEUE, JOBS_QUEUE)
+REMOTE_QUEUE = "remote"
+"""Celery queue of talk with other servers, which may keep us waiting: neither a mail nor a job waits for that."""
+
+QUEUES = (EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE)
 
 
-def run_nodes(command: Sequence[str]) -> int:
-    """Run `command` with the name of each queue until SIGTERM or SIGINT; when one ends, so do all. Its exit status."""
-    nodes = [subprocess.Popen([*command, queue], preexec_fn=dying_with_parent()) for queue in QUEUES]  # noqa: S603  # our own command
+def nodes_for(*, has_processor: bool) -> list[tuple[str, ...]]:
+    """The queues of each node: talk has one of its own where there is somebody to talk to."""
+    if has_processor:
+        return [(queue,) for queue in QUEUES]
+    return [(EVENTS_QUEUE, REMOTE_QUEUE), (JOBS_QUEUE,)]
+
+
+def run_nodes(command: Sequence[str], served: Sequence[Sequence[str]]) -> int:
+    """Run `command` with the queues of each node until SIGTERM or SIGINT; when one ends, so do all. Its exit status."""
+    nodes = [subprocess.Popen([*command, *queues], preexec_fn=dying_with_parent()) for queues in served]  # noqa: S603  # our own command
 
     def end(*_: object) -> None:
         for node in nodes:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 from flask import current_app
-from sqlalchemy import BigInteger, Interval, Uuid, bindparam, func, select, update
+from sqlalchemy import BigInteger, Uuid, bindparam, update
 
 from app.database import Prepared
 from app.http_client import OutboundError
@@ -53,13 +53,7 @@ _MINE = (
     _runs.c.attempt == bindparam("attempt", type_=BigInteger),
 )
 _unanswered = Prepared(
-    update(RemoteRun)
-    .where(*_MINE)
-    .values(unanswered=_runs.c.unanswered + 1, silent_at=func.coalesce(bindparam("silent_at"), _runs.c.silent_at))
-    .returning(_runs.c.unanswered)
-)
-_silent = Prepared(
-    select(_runs.c.job_id).where(_runs.c.silent_at > func.now() - bindparam("pause", type_=Interval)).limit(1)
+    update(RemoteRun).where(*_MINE).values(unanswered=_runs.c.unanswered + 1).returning(_runs.c.unanswered)
 )
 
 log = structlog.get_logger(__name__)
@@ -84,12 +78,12 @@ def poll(job_id: UUID, attempt: int) -> None:
 
 def _ask(job: JobRow, run: Run) -> None:
     """One question, which the job is not held for."""
-    answer, is_silent = _status(run)
+    answer = _status(run)
     held = hearing.held_run(job.id, job.attempt)
     if held is None:
         return
     if answer is None:
-        _note_silence(job, is_silent=is_silent)
+        _note_silence(job)
         return
     hearing.hear(job.id, job.attempt)  # what was called back before
     event = WORDS[_word(answer)]
@@ -100,52 +94,54 @@ def _ask(job: JobRow, run: Run) -> None:
     remote.order(POLL, job, delay=remote.poll_pause())
 
 
-def _status(run: Run) -> tuple[dict[str, Any] | None, bool]:
-    """What it says, None for nothing; and whether there was no answer at all.
-
-    One that has just not answered about another run is not asked: mails wait for us.
-    """
-    if _silent.rows({"pause": remote.poll_pause() * 0.9}):
-        return None, False
+def _status(run: Run) -> dict[str, Any] | None:
+    """What it says; None for nothing that could be understood."""
     try:
         answer = client.status(run.task, str(run.tracking_id))
     except OutboundError as error:
         log.warning("processor does not answer", reason=str(error))
-        return None, True
-    return (answer if answer is not None and is_answer(answer) and _word(answer) in WORDS else None), False
+        return None
+    return answer if answer is not None and is_answer(answer) and _word(answer) in WORDS else None
 
 
 def _word(answer: Mapping[str, Any]) -> str:
     return str(answer.get("status")).upper().replace("_", " ").replace("-", " ")
 
 
-def _note_silence(job: JobRow, *, is_silent: bool) -> None:
-    values = {"job_id": job.id, "attempt": job.attempt, "silent_at": datetime.now(UTC) if is_silent else None}
-    ((unanswered,),) = _unanswered.rows(values)
+def _note_silence(job: JobRow) -> None:
+    ((unanswered,),) = _unanswered.rows({"job_id": job.id, "attempt": job.attempt})
     if unanswered < MOST_UNANSWERED:
         remote.order(POLL, job, delay=remote.poll_pause())
-        return
-    words = f"The processor has not been heard of, and did not answer {unanswered} times."
-    _give_up(job.id, job.attempt, HEARTBEAT_LOST, words)
+    elif current_app.config["PROCESSOR_URL"]:
+        words = f"The processor has not been heard of, and did not answer {unanswered} times."
+        _give_up(job.id, job.attempt, HEARTBEAT_LOST, words)
+    else:
+        _give_up(job.id, job.attempt, HEARTBEAT_LOST, "This server has no processor any more.")
 
 
 def _give_up(job_id: UUID, attempt: int, code: str, words: str) -> None:
+    """Fail a job; whatever still goes on there is asked to stop."""
     held = hearing.held_run(job_id, attempt)
     if held is not None:
+        remote.order(CANCEL, held[0])
         hearing.end(lifecycle.fail(held[0], code, words))
 
 
 def cancel(job_id: UUID, attempt: int) -> None:
-    """Ask to stop, until the answer is one; whether it has, it says by a callback, or by its answer."""
+    """Ask to stop, until there is an answer or nobody waits for it; that it has, it says by it or by a callback.
+
+    A job that has ended meanwhile without its word is asked about once.
+    """
     job = lifecycle.found(job_id)
     run = None if job is None else remote.run_of(job)
-    if job is None or run is None or run.tracking_id is None or job.attempt != attempt or job.state != CANCELING:
+    if job is None or run is None or run.tracking_id is None or job.attempt != attempt or run.completed_at is not None:
         return
     try:
         answer = client.cancel(run.task, run.tracking_id)
     except OutboundError as error:
         log.warning("processor does not answer", reason=str(error))
-        remote.order(CANCEL, job, delay=CANCEL_AGAIN)
+        if job.state == CANCELING:
+            remote.order(CANCEL, job, delay=CANCEL_AGAIN)
         return
     if answer is not None and WORDS.get(_word(answer)) == "CANCELLED":
         hearing.apply(job.id, "CANCELLED", answer)

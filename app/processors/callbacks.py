@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from flask import Response, current_app, jsonify, request
-from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select
+from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from app import signatures
@@ -36,6 +36,11 @@ _OF_RUN = (
     _callbacks.c.attempt == bindparam("attempt", type_=BigInteger),
 )
 _count = Prepared(select(func.count()).select_from(Callback).where(*_OF_RUN))
+_alive = Prepared(
+    update(RemoteRun)
+    .where(_runs.c.job_id == bindparam("job_id", type_=Uuid), _runs.c.attempt == bindparam("attempt", type_=BigInteger))
+    .values(heard_at=func.now(), unanswered=0)
+)
 _store = Prepared(
     insert(Callback)
     .values(
@@ -118,5 +123,6 @@ def _take(called: Called, message_id: str, said: Mapping[str, Any]) -> None:
     ((count,),) = _count.rows(key)
     if count >= MOST_CALLBACKS:
         raise TooManyRequests(f"More than {MOST_CALLBACKS} callbacks of one run.")
+    _alive.run(key)  # also by what it has said before
     if _store.rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
         order(remote.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})

@@ -84,9 +84,9 @@ def _is_own(url: str) -> bool:
     """Whether a URL leads to the processor that the operator has named."""
     try:
         asked, own = httpx.URL(url), httpx.URL(current_app.config["PROCESSOR_URL"])
-    except httpx.InvalidURL:
+        return not asked.userinfo and _origin(asked) == _origin(own)
+    except (httpx.InvalidURL, ValueError):  # also of a name that IDNA does not know, read from the text only now
         return False
-    return not asked.userinfo and _origin(asked) == _origin(own)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

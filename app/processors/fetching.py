@@ -40,6 +40,10 @@ def fetch(file_id: UUID, time: int) -> None:
     except (ApiError, Errors):
         _refuse(file, f"The result of {file.doc_id!r} is not JSON.")
         return
+    except Exception as error:
+        log.exception("result not fetched")
+        _refuse(file, f"The result of {file.doc_id!r} was not fetched: this is our fault ({type(error).__name__}).")
+        return
     stored = artifacts.store(job, f"result-{file.number}.json", content, "application/json", partial=not file.final)
     _take_in(file, document, stored)
 

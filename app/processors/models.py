@@ -45,8 +45,6 @@ class RemoteRun(Model):
     heard_at: Mapped[datetime] = mapped_column(server_default=func.now())
     unanswered: Mapped[int] = mapped_column(server_default=text("0"))
     """Questions in a row that it did not answer."""
-    silent_at: Mapped[datetime | None] = mapped_column(index=True)
-    """When it last did not answer at all."""
     completed_at: Mapped[datetime | None]
     """When it said that it is done: only its results are missing."""
 
@@ -77,6 +75,7 @@ class ResultFile(Model):
     __tablename__ = "result_files"
     __table_args__ = (
         UniqueConstraint("job_id", "attempt", "url", "final"),
+        Index("ix_result_files_pending", "job_id", "attempt", postgresql_where=text("state = 'pending'")),
         CheckConstraint(f"state IN ('{PENDING}', '{STORED}', '{REFUSED}')", name="state"),
     )
 

@@ -40,7 +40,6 @@ class Run(NamedTuple):
     begun_at: datetime | None
     heard_at: datetime
     unanswered: int
-    silent_at: datetime | None
     completed_at: datetime | None
 
 

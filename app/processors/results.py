@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Text, Uuid, bindparam, func, literal, select, update
+from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
 from app import outbox
-from app.database import Prepared
+from app.database import Prepared, connection
 from app.jobs import consequences, lifecycle
 from app.jobs.models import ENDED
 from app.jobs.records import JobRow
@@ -45,29 +46,7 @@ _OF_JOB = (
     _files.c.attempt == bindparam("attempt", type_=BigInteger),
 )
 _SAME = (*_OF_JOB, _files.c.url == bindparam("url", type_=Text))
-_numbers = Prepared(select(func.coalesce(func.max(_files.c.number), 0)).where(*_OF_JOB))
-_number = func.coalesce(
-    select(_files.c.number).where(*_SAME).limit(1).scalar_subquery(),
-    select(func.coalesce(func.max(_files.c.number), 0) + 1).where(*_OF_JOB).scalar_subquery(),
-)
-_name = Prepared(
-    insert(ResultFile)
-    .values(
-        {
-            "id": bindparam("id", type_=Uuid),
-            "job_id": bindparam("job_id", type_=Uuid),
-            "attempt": bindparam("attempt", type_=BigInteger),
-            "number": _number,
-            "doc_id": bindparam("doc_id", type_=Text),
-            "url": bindparam("url", type_=Text),
-            "final": bindparam("final", type_=Boolean),
-            "state": literal(PENDING),
-            "error": None,
-        }
-    )
-    .on_conflict_do_nothing()
-    .returning(_files.c.id)
-)
+_known = Prepared(select(_files.c.url, _files.c.number).where(*_OF_JOB))
 _file = Prepared(select(*_files.c).where(_files.c.id == bindparam("id", type_=Uuid)))
 _final = Prepared(select(_files.c.id).where(*_SAME, _files.c.final.is_(True), _files.c.state == STORED))
 _close = Prepared(
@@ -76,11 +55,10 @@ _close = Prepared(
     .values(state=bindparam("new_state", type_=Text), error=bindparam("new_error", type_=Text))
     .returning(_files.c.id)
 )
-_is_stored, _is_pending = _files.c.state == STORED, _files.c.state == PENDING
+_pending = Prepared(select(_files.c.id).where(*_OF_JOB, _files.c.state == PENDING).limit(1))
 _counts = Prepared(
     select(
-        func.count().filter(_is_pending),
-        func.count(_files.c.number.distinct()).filter(_is_stored),
+        func.count(_files.c.number.distinct()).filter(_files.c.state == STORED),
         func.count(_files.c.number.distinct()),
     ).where(*_OF_JOB)
 )
@@ -90,14 +68,23 @@ def order(job: JobRow, named: Sequence[Mapping[str, Any]], *, final: bool) -> No
     """Have the files fetched that were not named before; the job is held."""
     if not named:
         return
-    ((known,),) = _numbers.rows(_key(job))
-    for each in named[: MOST_FILES - known]:
-        doc_id = str(each.get("doc_id") or "")[:LONGEST_DOC_ID]
-        values = {**_key(job), "id": uuid7(), "doc_id": doc_id, "url": each["result_url"], "final": final}
-        for (file_id,) in _name.rows(values):
-            order_fetch(file_id, 1)
-    if len(named) > MOST_FILES - known:
+    numbers = {str(url): int(number) for url, number in _known.rows(_key(job))}
+    before = max(numbers.values(), default=0)
+    new = dict.fromkeys(each["result_url"] for each in named if each["result_url"] not in numbers)
+    numbers.update(zip(list(new)[: max(MOST_FILES - before, 0)], count(before + 1), strict=False))
+    rows = [_row(job, each, numbers, final=final) for each in named if each["result_url"] in numbers]
+    if rows:
+        statement = insert(ResultFile).on_conflict_do_nothing().returning(ResultFile.id)
+        stored = connection().execute(statement, rows).scalars().all()
+        outbox.order_many(remote.FETCH, "result.named", [{"id": str(file_id), "time": 1} for file_id in stored])
+    if len(new) > MOST_FILES - before:
         lifecycle.hear(job, f"Of all its results only {MOST_FILES} are fetched.", level="warning")
+
+
+def _row(job: JobRow, named: Mapping[str, Any], numbers: Mapping[str, int], *, final: bool) -> dict[str, Any]:
+    url = named["result_url"]
+    doc_id = str(named.get("doc_id") or "")[:LONGEST_DOC_ID]
+    return {**_key(job), "id": uuid7(), "number": numbers[url], "doc_id": doc_id, "url": url, "final": final}
 
 
 def order_fetch(file_id: UUID, time: int) -> None:
@@ -136,10 +123,11 @@ def is_outdone(file: File) -> bool:
 def finish(job: JobRow) -> None:
     """End the job well when the processor is done, and every file has been fetched or refused; the job is held."""
     run = remote.run_of(job)
-    ((pending, stored, named),) = _counts.rows(_key(job))
-    if run is None or run.completed_at is None or pending:
+    if run is None or run.completed_at is None or _pending.rows(_key(job)):
         return
-    ended = lifecycle.succeed(job, {"results": stored, "refused": named - stored}, "All results are here.")
+    ((stored, named),) = _counts.rows(_key(job))
+    words = "All results are here." if stored == named else f"Of {named} results {stored} are here."
+    ended = lifecycle.succeed(job, {"results": stored, "refused": named - stored}, words)
     if ended is not None:
         consequences.follow(ended)
 

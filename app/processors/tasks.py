@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from app.outbox import OutboxEntry, consumer
-from app.processes.nodes import JOBS_QUEUE
+from app.processes.nodes import REMOTE_QUEUE
 from app.processors import asking, fetching, hearing
 from app.processors.remote import APPLY, CANCEL, CANCEL_DEADLINE, FETCH, POLL
 
@@ -14,13 +14,13 @@ def apply_callbacks(entry: OutboxEntry) -> None:
     hearing.hear(*_attempt(entry))
 
 
-@consumer(POLL)
+@consumer(POLL, queue=REMOTE_QUEUE)
 def poll(entry: OutboxEntry) -> None:
     """Ask a silent processor how far it is."""
     asking.poll(*_attempt(entry))
 
 
-@consumer(CANCEL)
+@consumer(CANCEL, queue=REMOTE_QUEUE)
 def cancel(entry: OutboxEntry) -> None:
     """Ask the processor to stop."""
     asking.cancel(*_attempt(entry))
@@ -32,7 +32,7 @@ def end_cancel(entry: OutboxEntry) -> None:
     asking.forget(*_attempt(entry))
 
 
-@consumer(FETCH, queue=JOBS_QUEUE)
+@consumer(FETCH, queue=REMOTE_QUEUE)
 def fetch_result(entry: OutboxEntry) -> None:
     """Fetch a result file and store what is in it."""
     fetching.fetch(UUID(entry.payload["id"]), entry.payload["time"])

@@ -19,12 +19,15 @@ class Tasks:
 
     def find(self, name: str) -> Kind | None:
         """The kind that has the name of a task."""
-        return _kind(name) if current_app.config["PROCESSOR_URL"] and name in installed() else None
+        return _kind(name) if name in installed() else None
 
     def names(self) -> Iterator[str]:
         """Of all tasks."""
-        if current_app.config["PROCESSOR_URL"]:
-            yield from installed()
+        yield from installed()
+
+
+def _has_processor() -> bool:
+    return bool(current_app.config["PROCESSOR_URL"])
 
 
 @cache
@@ -43,6 +46,7 @@ def _kind(name: str) -> Kind:
         title=(task.__doc__ or name).partition("\n")[0],
         runner="external",
         time_limit=asking.LONGEST,
+        offered=_has_processor,
         part_of="treatment",
         ended=mailing.tell,
         asked_to_end=asking.ask_to_cancel,

@@ -6,11 +6,14 @@ from uuid import UUID
 from sqlalchemy import select, update
 
 from app.database import connection
-from app.errors import NotFound
+from app.documents.expansion import TooMany, expanded
+from app.errors import Conflict, NotFound, Unprocessable
 from app.jobs import lifecycle, submission
 from app.jobs.models import Job
+from app.jobs.permissions import owner_access
 from app.jobs.records import JobRow
 from app.jsonapi import rows
+from app.jsonapi.permissions import Access
 from app.jsonapi.resource_type import TYPES
 from app.processors.starting import DOCUMENT_SET
 from app.signals import treatment_changed
@@ -39,6 +42,16 @@ def submit_job(_app: object, verb: str, id: UUID, **_sent: Any) -> None:
     )
 
 
+def check_documents(document_set_id: int, access: Access, pointer: str | None) -> None:
+    """422 for a set that comes to nothing, or to too much."""
+    try:
+        is_empty = not expanded(document_set_id, access)
+    except TooMany as error:
+        raise Unprocessable(str(error), pointer=pointer, code="too-many-documents") from None
+    if is_empty:
+        raise Unprocessable("There is nothing in this set.", pointer=pointer, code="no-documents")
+
+
 def again(job: JobRow) -> JobRow:
     """A new treatment like the one of this job, and its job."""
     type_ = TYPES["treatment"]
@@ -46,6 +59,10 @@ def again(job: JobRow) -> JobRow:
     old = connection().execute(select(table).where(table.c.id == job.id, table.c.deleted_at.is_(None))).one_or_none()
     if old is None:
         raise NotFound("The treatment of this job has been deleted.")
+    access = owner_access(job)
+    if access is None:
+        raise Conflict("Whoever asked for it may do nothing any more.", code="gone")
+    check_documents(old.document_set_id, access, None)
     made = rows.create(type_, {**{name: getattr(old, name) for name in _COPIED}, "retry_of_id": old.id})
     new = lifecycle.found(made.id)
     if new is None:

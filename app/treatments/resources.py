@@ -7,7 +7,6 @@ from typing import Any
 from flask import Response
 from flask_rest_jsonapi_next import Api
 
-from app.documents.expansion import TooMany, expanded
 from app.errors import Conflict, NotFound, Unprocessable
 from app.jobs import lifecycle
 from app.jobs.kinds import KINDS
@@ -51,7 +50,7 @@ class TreatmentData(DataLayer):
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
         _check_task(data["task_type"], data["api_parameters"], data["document_set_id"])
-        _check_documents(data["document_set_id"], access)
+        launching.check_documents(data["document_set_id"], access, SET)
         data["requested_by_id"] = access.viewer.id
 
     def before_delete_object(self, row: Any, access: Access) -> None:
@@ -76,15 +75,6 @@ def _check_task(task_type: str, parameters: Mapping[str, Any], document_set_id: 
     if DOCUMENT_SET in parameters:
         raise Unprocessable("The set is a relationship, not a parameter.", pointer=f"{API_PARAMETERS}/{DOCUMENT_SET}")
     kind.check({**parameters, DOCUMENT_SET: document_set_id}, API_PARAMETERS)
-
-
-def _check_documents(document_set_id: int, access: Access) -> None:
-    try:
-        is_empty = not expanded(document_set_id, access)
-    except TooMany as error:
-        raise Unprocessable(str(error), pointer=SET, code="too-many-documents") from None
-    if is_empty:
-        raise Unprocessable("There is nothing in this set.", pointer=SET, code="no-documents")
 
 
 class TreatmentList(ResourceList):

@@ -86,12 +86,10 @@ def upgrade() -> None:
     sa.Column('begun_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('heard_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('unanswered', sa.BigInteger(), server_default=sa.text('0'), nullable=False),
-    sa.Column('silent_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('completed_at', sa.DateTime(timezone=True), nullable=True),
     sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_remote_runs_job_id_jobs'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('job_id', 'attempt', name=op.f('pk_remote_runs'))
     )
-    op.create_index(op.f('ix_remote_runs_silent_at'), 'remote_runs', ['silent_at'], unique=False)
     op.create_table('result_files',
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('job_id', sa.Uuid(), nullable=False),
@@ -107,6 +105,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_result_files')),
     sa.UniqueConstraint('job_id', 'attempt', 'url', 'final', name=op.f('uq_result_files_job_id_attempt_url_final'))
     )
+    op.create_index('ix_result_files_pending', 'result_files', ['job_id', 'attempt'], unique=False, postgresql_where=sa.text("state = 'pending'"))
     op.create_table('treatments',
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('task_type', sa.Text(), nullable=False),
@@ -164,6 +163,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # What goes on at a processor is nobody's from here on.
+    op.execute(
+        """
+        UPDATE jobs SET state = 'failed', finished_at = now(), lease_until = NULL,
+               error = '{"code": "downgraded", "detail": "This version of the server has no treatments."}'
+        WHERE finished_at IS NULL AND id IN (SELECT id FROM treatments)
+        """
+    )
     op.drop_column('jobs', 'kept')
     op.drop_column('jobs', 'sealed')
     op.drop_index('ix_similarities_treatment_id_id', table_name='similarities')
@@ -176,8 +183,8 @@ def downgrade() -> None:
     op.drop_index('ix_treatments_requested_by_id_id', table_name='treatments')
     op.drop_index('ix_treatments_document_set_id_id', table_name='treatments')
     op.drop_table('treatments')
+    op.drop_index('ix_result_files_pending', table_name='result_files', postgresql_where=sa.text("state = 'pending'"))
     op.drop_table('result_files')
-    op.drop_index(op.f('ix_remote_runs_silent_at'), table_name='remote_runs')
     op.drop_table('remote_runs')
     op.drop_table('job_documents')
     op.drop_index('ix_job_callbacks_open', table_name='job_callbacks', postgresql_where=sa.text('applied_at IS NULL'))

@@ -233,6 +233,7 @@ def test_the_token_is_in_no_command_line_log_or_answer(
         ({"server": SERVER, "documentSetId": "1" * 501}, basic("t")),
         ({"server": "ftp://x", "documentSetId": "1"}, basic("t")),
         ({"server": "https://[", "documentSetId": "1"}, basic("t")),
+        ({"server": "http://a\u2100b", "documentSetId": "1"}, basic("t")),
         ({"server": SERVER, "documentSetId": "1"}, {}),
         ({"server": SERVER, "documentSetId": "1"}, {"Authorization": "Bearer x"}),
         ({"server": SERVER, "documentSetId": "1"}, {"Authorization": "Basic !"}),

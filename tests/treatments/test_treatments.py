@@ -1,11 +1,13 @@
 """Treatments from the request to the end, by real processes and a processor that does as it is told."""
 
 import json
+import threading
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.conftest import wait_until
 from tests.treatments.doubles import FAILURE, HTML, INVALID, LONG, RESET, SLASHED, UNTRACKED, Answer, Processor
 from tests.treatments.office import Desk, Office
 from tests.world import World, data, errors, pointers
@@ -163,7 +165,14 @@ def test_a_result_that_does_not_fit_is_a_warning_and_the_others_are_kept(
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1:9/results", "http://169.254.169.254/latest", "file:///etc/passwd", "http://[::1]/", "nonsense"],
+    [
+        "http://127.0.0.1:9/results",
+        "http://169.254.169.254/latest",
+        "file:///etc/passwd",
+        "http://[::1]/",
+        "nonsense",
+        "http://xn--/",
+    ],
 )
 def test_a_result_at_a_private_address_is_refused(desk: Desk, processor: Processor, url: str) -> None:
     treatment_id = desk.ask()
@@ -285,14 +294,81 @@ def test_a_cancel_while_results_are_fetched_ends_it_at_once(desk: Desk, processo
     assert processor.cancels == []
 
 
-def test_a_cancel_of_what_nobody_knows_any_more(desk: Desk, world: World) -> None:
+def test_a_cancel_where_no_processor_is_set_is_told_to_the_processor(
+    desk: Desk, processor: Processor, world: World
+) -> None:
     treatment_id = desk.ask()
-    desk.started(treatment_id)
+    start = desk.started(treatment_id)
 
     without = world.owner.send("POST", f"/v1/jobs/{treatment_id}/cancel")
 
     assert without.status_code == 202
-    assert desk.look(treatment_id)["status"] == "CANCELLED"
+    desk.until(treatment_id, "CANCELLED")
+    assert [each.tracking_id for each in processor.cancels] == [start.tracking_id]
+
+
+def test_a_run_that_is_given_up_is_told_to_stop(desk: Desk, processor: Processor) -> None:
+    processor.answer_status(FAILURE)
+    treatment_id = desk.ask()
+    start = desk.started(treatment_id)
+
+    desk.until(treatment_id, "ERROR")
+
+    desk.wait(lambda: [each.tracking_id for each in processor.cancels] == [start.tracking_id])
+    assert desk.look(treatment_id)["status"] == "ERROR"
+
+
+def test_a_run_that_hangs_does_not_count_for_the_others(desk: Desk, processor: Processor) -> None:
+    processor.answer_status({"status": "IN PROGRESS"})
+    hanging, well = desk.started(desk.ask()), desk.started(desk.ask())
+    processor.host(f"/regions/{hanging.tracking_id}/status", Answer(delay=30))
+
+    desk.wait(lambda: len([each for each in processor.fetched if "status" in each.path]) >= 2)
+
+    asked = [each for each in processor.status_requests if each.tracking_id == well.tracking_id]
+    assert len(asked) > 2
+    assert desk.look(well.body["experiment_id"])["status"] == "IN PROGRESS"
+
+
+def test_what_is_said_again_is_a_sign_of_life(desk: Desk, processor: Processor) -> None:
+    processor.answer_status(Answer(404))
+    treatment_id = desk.ask()
+    start = desk.started(treatment_id)
+
+    for _ in range(20):
+        assert processor.call_back(start, "PROGRESS", sign=False, message="still here").status_code == 200
+        threading.Event().wait(0.4)
+
+    assert desk.look(treatment_id)["status"] == "IN PROGRESS"
+    assert desk.said(treatment_id).count("still here") == 1
+
+
+def test_many_results_are_named_at_once(desk: Desk, processor: Processor, office: Office) -> None:
+    treatment_id = desk.ask()
+    start = desk.started(treatment_id)
+    listed = [
+        {"doc_id": str(number), "result_url": processor.host(f"/many/{number}", regions_of(str(number), REGION))}
+        for number in range(300)
+    ]
+
+    for event in ("PROGRESS", "SUCCESS"):
+        processor.call_back(start, event, output={"results_url": listed})
+
+    wait_until(lambda: desk.look(treatment_id)["status"] == "SUCCESS", 90)
+    assert desk.job(treatment_id)["result"] == {"results": 300, "refused": 0}
+    regions = desk.caller.get(f"/v1/treatments/{treatment_id}/regions?page[size]=1").get_json(force=True)
+    assert regions["meta"]["count"] == 300
+
+
+def test_a_set_that_has_been_emptied_is_not_treated_again(desk: Desk, processor: Processor) -> None:
+    processor.answer_start(FAILURE)
+    treatment_id = desk.ask()
+    desk.until(treatment_id, "ERROR")
+    desk.caller.delete(f"/v1/document-sets/{desk.set_id}")
+
+    again = desk.caller.send("POST", f"/v1/treatments/{treatment_id}/relaunch")
+
+    assert (again.status_code, errors(again)[0]["code"]) == (422, "no-documents")
 
 
 def test_a_relaunch_is_another_treatment(desk: Desk, processor: Processor) -> None:

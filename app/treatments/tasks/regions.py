@@ -53,17 +53,24 @@ def prepare_request(documents: Sequence[Document], job: JobRow) -> Mapping[str, 
 
 def process_results(payload: Payload, completed: bool) -> None:
     """Store the regions of each image in the file, in place of those stored of it before."""
+    if _size(payload.content) > MOST_REGIONS:  # before each is looked at, while the job is held
+        raise Unfit(f"It has more than {MOST_REGIONS} regions.")
     fault = next(_FILE.iter_errors(payload.content), None)
     if fault is not None:
         raise Unfit(f"{fault.json_path}: {fault.message}"[:LONGEST_NAME])
     found = [row for item in payload.content for row in _rows(payload, item)]
-    if len(found) > MOST_REGIONS:
-        raise Unfit(f"It has more than {MOST_REGIONS} regions.")
     sources = {_source(payload, item) for item in payload.content}
     mine = (Region.treatment_id == payload.job.id, Region.document == payload.doc_id, Region.source.in_(sources))
     connection().execute(delete(Region).where(*mine))
     if found:
         connection().execute(insert(Region), found)
+
+
+def _size(content: Any) -> int:
+    """How many images and regions it may have, whatever it is."""
+    items = content if isinstance(content, list) else []
+    crops = [item.get("crops") for item in items if isinstance(item, dict)]
+    return len(items) + sum(len(each) for each in crops if isinstance(each, list))
 
 
 def _rows(payload: Payload, item: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "algorithm": {"type": "string", "title": "Algorithm", "maxLength": 100, "default": "default"},
 }
 
-MOST_PAIRS = 100_000
+MOST_PAIRS = 20_000
 """In one file."""
 LONGEST_NAME = 500
 BATCH = 1_000
@@ -25,7 +25,6 @@ _NAME = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
 _FILE = Draft202012Validator(
     {
         "type": "array",
-        "maxItems": MOST_PAIRS,
         "items": {
             "type": "object",
             "properties": {"a": _NAME, "b": _NAME, "score": {"type": "number", "minimum": 0, "maximum": 1}},
@@ -42,6 +41,8 @@ def prepare_request(documents: Sequence[Document], job: JobRow) -> Mapping[str, 
 
 def process_results(payload: Payload, completed: bool) -> None:
     """Store each pair, in place of what was said of the same two before."""
+    if isinstance(payload.content, list) and len(payload.content) > MOST_PAIRS:
+        raise Unfit(f"It has more than {MOST_PAIRS} pairs.")
     fault = next(_FILE.iter_errors(payload.content), None)
     if fault is not None:
         raise Unfit(f"{fault.json_path}: {fault.message}"[:LONGEST_NAME])
