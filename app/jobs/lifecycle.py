@@ -157,7 +157,9 @@ _heard = _moving(
     },
 )
 _found = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID))
-_locked = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID).with_for_update())
+_locked = Prepared(  # its key stays as it is: what refers to the job is written meanwhile
+    select(*_jobs.c).where(_jobs.c.id == _ID).with_for_update(key_share=True)
+)
 _beat = Prepared(
     update(Job).where(_held).values(heartbeat_at=func.now(), lease_until=func.now() + _LEASE).returning(_jobs.c.state)
 )

@@ -123,6 +123,6 @@ def _take(called: Called, message_id: str, said: Mapping[str, Any]) -> None:
     ((count,),) = _count.rows(key)
     if count >= MOST_CALLBACKS:
         raise TooManyRequests(f"More than {MOST_CALLBACKS} callbacks of one run.")
-    _alive.run(key)  # also by what it has said before
     if _store.rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
         order(remote.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
+    _alive.run(key)  # last, as whoever holds the job comes here after it; also by what was said before

@@ -24,7 +24,7 @@ MOST_WORDS = 2_000
 _callbacks, _events = Callback.__table__, JobEvent.__table__
 _IS_OPEN = (_callbacks.c.job_id == bindparam("job_id", type_=Uuid), _callbacks.c.applied_at.is_(None))
 _open = Prepared(
-    select(_callbacks.c.event, _callbacks.c.payload)
+    select(_callbacks.c.id, _callbacks.c.event, _callbacks.c.payload)
     .where(*_IS_OPEN, _callbacks.c.attempt == bindparam("attempt", type_=BigInteger))
     .order_by(_callbacks.c.id)
 )
@@ -37,7 +37,9 @@ _warned = Prepared(
     )
     .limit(1)
 )
-_close = Prepared(update(Callback).where(*_IS_OPEN).values(applied_at=func.now()))
+_close = Prepared(
+    update(Callback).where(_callbacks.c.id == bindparam("id", type_=BigInteger)).values(applied_at=func.now())
+)
 
 
 def hear(job_id: UUID, attempt: int) -> None:
@@ -45,9 +47,9 @@ def hear(job_id: UUID, attempt: int) -> None:
     held = held_run(job_id, attempt)
     if held is None:
         return
-    for event, payload in _open.rows({"job_id": job_id, "attempt": attempt}):
+    for id_, event, payload in _open.rows({"job_id": job_id, "attempt": attempt}):
         apply(job_id, event, payload)
-    _close.run({"job_id": job_id})
+        _close.run({"id": id_})  # each by itself: others may have come since they were read
 
 
 def held_run(job_id: UUID, attempt: int) -> tuple[JobRow, Run] | None:
