@@ -1,11 +1,11 @@
 """The programs of the world that the blueprint's examples are about, and what they have made."""
 
 import stat
-import sys
 from pathlib import Path
 
 from tests.docs.jobs import OWNER, Made
 from tests.docs.texts import block
+from tests.programs.conftest import PYTHON
 
 MADE, SECRET = "019b7e2c-bda0-7d16-8e04-71b5f92c6a80", "019b7e2d-a800-7f63-8b2c-94e05a1d7c60"
 SET = {"server": "https://www.overviewdocs.com", "document_set_id": "1234"}
@@ -45,6 +45,6 @@ def install(directory: Path) -> None:
     directory.mkdir()
     for name in ("pseudonyms", "process-docset"):
         path = directory / name
-        path.write_text(block(f"programs/{name}").replace("/usr/bin/env python3", f"{sys.executable} -I"))
+        path.write_text(block(f"programs/{name}").replace("#!/usr/bin/env python3\n", PYTHON))
         path.chmod(stat.S_IRWXU)
         path.with_name(f"{name}.json").write_text(block(f"programs/{name}.json"))

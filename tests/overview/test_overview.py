@@ -1,7 +1,6 @@
 """/overview: the clients of the work queue find what they know, with real processes and real programs."""
 
 import json
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,13 +18,13 @@ from app.extensions import db
 from app.factory import create_app
 from tests.background import process
 from tests.conftest import wait_until
-from tests.programs.conftest import Programs
+from tests.programs.conftest import PYTHON, Programs
 from tests.world import World, data
 
 SERVER = "https://overview.example.com"
 FIELDS = ["n_ahead_in_queue", "fraction", "message", "returncode", "error"]
 
-SLOW = f"""#!{sys.executable} -I
+SLOW = f"""{PYTHON}
 import os, pathlib, sys, time
 server, document_set_id, output = sys.argv[1:]
 print("0.25\\treading", flush=True)

@@ -15,7 +15,11 @@ from flask import Flask
 from app.jobs import running
 from tests.world import Caller, World, data
 
-PYTHON = f"#!{sys.executable} -I\n"
+PYTHON = f"""#!/bin/sh
+'''exec' "{sys.executable}" -I "$0" "$@"
+' '''
+"""
+"""How a program in Python begins, wherever that lies: a `#!` takes no spaces. The shell reads a line, Python a text."""
 
 
 class Programs:
