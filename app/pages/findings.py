@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from app.documents.expansion import Document
 from app.jobs.kinds import KINDS
 from app.jobs.models import SUCCEEDED
+from app.jobs.submission import is_offered
 from app.jsonapi.permissions import Access
 from app.pages import treated
 from app.pages.pictures import Picture, pictures
@@ -39,11 +40,11 @@ def _mark(job: Listed, state: State, files: Iterable[File]) -> str:
 
 def about(job: Listed, state: State) -> Shown:
     """What never changes, and where to go from here."""
-    is_offered = job.kind in KINDS
+    kind = KINDS.get(job.kind)
     return {
         "set": state.title,
         "api_url": "" if state.deleted_at else f"/v1/treatments/{job.id}",
-        "again_url": f"{NEW}?{urlencode(_as_asked(state))}" if is_offered else "",
+        "again_url": f"{NEW}?{urlencode(_as_asked(state))}" if kind is not None and is_offered(kind) else "",
         "fragment": f"/jobs/{job.id}/findings",
     }
 

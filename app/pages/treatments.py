@@ -64,8 +64,8 @@ def create_treatment(caller: SignedIn) -> Response:
 
 def tasks() -> list[Kind]:
     """The tasks that are installed, by name."""
-    known = (KINDS[name] for name in sorted(KINDS))
-    return [kind for kind in known if kind.runner == "external" and is_offered(kind)]
+    offered = [kind for kind in KINDS.values() if kind.runner == "external" and is_offered(kind)]
+    return sorted(offered, key=lambda kind: kind.name)
 
 
 def _sent() -> Sent:
