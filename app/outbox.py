@@ -116,42 +116,38 @@ def wake_up(name: str, *, queue: str) -> Callable[[Callable[[str], None]], Calla
 
 def order(consumer_name: str, topic: str, payload: Mapping[str, Any], *, delay: timedelta = timedelta(0)) -> None:
     """Write one entry into the current transaction, for work that no change of a resource orders."""
-    _write([CONSUMERS[consumer_name].name], topic, payload, delay)
+    _write([(consumer_name, payload)], topic, delay)
 
 
 def order_many(consumer_name: str, topic: str, payloads: Sequence[Mapping[str, Any]]) -> None:
     """The same for any number of payloads, in one statement."""
-    ids = [uuid7() for _ in payloads]
-    bodies = [orjson.dumps(payload).decode() for payload in payloads]
-    _written_many.run({"ids": ids, "consumer": CONSUMERS[consumer_name].name, "topic": topic, "payloads": bodies})
+    _write([(consumer_name, payload) for payload in payloads], topic)
 
 
-def _write(consumers: list[str], topic: str, payload: Mapping[str, Any], delay: timedelta = timedelta(0)) -> None:
-    ids = [uuid7() for _ in consumers]
-    _written.run({"ids": ids, "consumers": consumers, "topic": topic, "payload": payload, "delay": delay})
+def _write(orders: Sequence[tuple[str, Mapping[str, Any]]], topic: str, delay: timedelta = timedelta(0)) -> None:
+    """One entry for each consumer that is named, with what it is told."""
+    values = {
+        "ids": [uuid7() for _ in orders],
+        "consumers": [CONSUMERS[name].name for name, _ in orders],
+        "payloads": [orjson.dumps(payload).decode() for _, payload in orders],
+    }
+    _written.run({**values, "topic": topic, "delay": delay})
 
 
 def _writing() -> Prepared:
-    """One entry for each consumer, and the relay woken at the commit: in one statement."""
-    each = func.unnest(bindparam("ids", type_=ARRAY(Uuid)), bindparam("consumers", type_=ARRAY(Text)))
-    entry = each.table_valued(column("id", Uuid), column("consumer", Text), name="entry").render_derived()
-    topic, payload = bindparam("topic", type_=Text), bindparam("payload", type_=JSONB)
+    """All entries, and the relay woken at the commit: in one statement."""
+    arrays = {"ids": Uuid, "consumers": Text, "payloads": Text}
+    each = func.unnest(*(bindparam(name, type_=ARRAY(type_)) for name, type_ in arrays.items()))
+    columns = (column("id", Uuid), column("consumer", Text), column("payload", Text))
+    entry = each.table_valued(*columns, name="entry").render_derived()
     next_at = func.now() + bindparam("delay", type_=Interval)
-    values = select(entry.c.id, entry.c.consumer, topic, payload, next_at)
+    topic = bindparam("topic", type_=Text)
+    values = select(entry.c.id, entry.c.consumer, topic, cast(entry.c.payload, JSONB), next_at)
     written = insert(OutboxEntry).from_select(["id", "consumer", "topic", "payload", "next_at"], values).cte("written")
     return Prepared(select(func.pg_notify(CHANNEL, "")).add_cte(written))
 
 
-def _writing_many() -> Prepared:
-    each = func.unnest(bindparam("ids", type_=ARRAY(Uuid)), bindparam("payloads", type_=ARRAY(Text)))
-    entry = each.table_valued(column("id", Uuid), column("payload", Text), name="entry").render_derived()
-    consumer_name, topic = bindparam("consumer", type_=Text), bindparam("topic", type_=Text)
-    values = select(entry.c.id, consumer_name, topic, cast(entry.c.payload, JSONB))
-    written = insert(OutboxEntry).from_select(["id", "consumer", "topic", "payload"], values).cte("written")
-    return Prepared(select(func.pg_notify(CHANNEL, "")).add_cte(written))
-
-
-_written, _written_many = _writing(), _writing_many()
+_written = _writing()
 
 
 def _receiver(noun: str) -> Callable[..., None]:
@@ -160,7 +156,7 @@ def _receiver(noun: str) -> Callable[..., None]:
         wanted = [consumer.name for consumer in CONSUMERS.values() if is_wanted(consumer.on, topic, change["changed"])]
         if wanted:
             payload = {"id": change["id"], "event_id": change["event_id"], "changed": sorted(change["changed"])}
-            _write(wanted, topic, payload)
+            _write([(name, payload) for name in wanted], topic)
 
     return write_entries
 

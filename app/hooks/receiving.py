@@ -16,7 +16,7 @@ from app.database import Prepared, transaction
 from app.errors import ApiError, Errors, Forbidden, NotFound, Unprocessable
 from app.extensions import db
 from app.hooks.models import Hook
-from app.hooks.tokens import SHAPE, signing, token_hash
+from app.hooks.tokens import SHAPE, signing
 from app.jobs.kinds import KINDS, LARGEST_PARAMETERS
 from app.jobs.models import SUCCEEDED
 from app.jobs.resources import submitted
@@ -27,6 +27,7 @@ from app.jsonapi.negotiation import check_content_type
 from app.jsonapi.permissions import Access, Scope
 from app.jsonapi.query import NOTHING, check_names
 from app.jsonapi.viewer import Viewer
+from app.url_tokens import token_hash
 from app.users.models import User
 
 _hooks, _users = Hook.__table__, User.__table__

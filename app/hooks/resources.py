@@ -13,7 +13,7 @@ from app.hooks.models import Hook
 from app.hooks.permissions import PERMISSIONS, require_fixing
 from app.hooks.receiving import receive
 from app.hooks.schemas import HookSchema
-from app.hooks.tokens import hook_url, new_token, signing, token_hash
+from app.hooks.tokens import hook_url, signing
 from app.jobs.submission import kind_named
 from app.jsonapi import rows
 from app.jsonapi.body import read_json
@@ -28,6 +28,7 @@ from app.jsonapi.resources import Command, ResourceDetail, ResourceList, located
 from app.jsonapi.view import View
 from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import DataLayer
+from app.url_tokens import new_token, token_hash
 
 
 def lookup(name: str) -> tuple[str, Any]:

@@ -175,7 +175,6 @@ _end = Prepared(
     .where(_attempts.c.job_id == _ID, _attempts.c.number == bindparam("attempt", type_=BigInteger))
     .values(ended_at=func.now(), outcome=_parameter("outcome", Text))
 )
-_kind = Prepared(select(_jobs.c.kind).where(_jobs.c.id == _ID))
 _lock = Prepared(select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("kind", type_=Text), 0))))
 _at_work = Prepared(
     select(func.count()).select_from(Job).where(_jobs.c.kind == bindparam("kind", type_=Text), _jobs.c.state.in_(HELD))
@@ -201,11 +200,6 @@ def claim(job_id: UUID, worker: str, lease: timedelta) -> JobRow | None:
     if job is not None:
         _begin.run({"id": job_id, "attempt": job.attempt, "worker": worker})
     return job
-
-
-def kind_of(job_id: UUID) -> str | None:
-    """The kind of a job."""
-    return next((kind for (kind,) in _kind.rows({"id": job_id})), None)
 
 
 def has_room(kind: str, concurrency: int) -> bool:

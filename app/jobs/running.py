@@ -62,7 +62,8 @@ def run(job_id: UUID, worker: str) -> None:
 
 def _claimed(job_id: UUID, worker: str) -> JobRow | None:
     """Begin an attempt; None also while as many of the kind are at work as may be: the end of one wakes the next."""
-    kind = KINDS.get(lifecycle.kind_of(job_id) or "")
+    job = lifecycle.found(job_id)
+    kind = None if job is None else KINDS.get(job.kind)
     if kind is not None and kind.concurrency is not None and not lifecycle.has_room(kind.name, kind.concurrency):
         return None
     return lifecycle.claim(job_id, worker, _lease())

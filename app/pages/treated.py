@@ -13,7 +13,7 @@ from app.documents.models import DocumentSet
 from app.jobs.models import Job
 from app.processors.models import JobDocument, RemoteRun
 from app.treatments.models import Region, Similarity, Treatment
-from app.treatments.status import status, tracking_id
+from app.treatments.status import of_now, status, tracking_id
 
 MOST_DOCUMENTS = 50
 """Of those that are shown; the others are counted."""
@@ -72,7 +72,6 @@ class Pair(NamedTuple):
     total: int
 
 
-_of_now = and_(_runs.c.job_id == _jobs.c.id, _runs.c.attempt == _jobs.c.attempt)
 _of_job = _documents.c.job_id == _treatments.c.id
 _state = Prepared(
     select(
@@ -90,7 +89,7 @@ _state = Prepared(
     .select_from(
         _treatments.join(_jobs, _jobs.c.id == _treatments.c.id)
         .join(_sets, _sets.c.id == _treatments.c.document_set_id)
-        .outerjoin(_runs, _of_now)
+        .outerjoin(_runs, of_now(_jobs, _runs))
     )
     .where(_treatments.c.id == _ID)
 )

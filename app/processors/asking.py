@@ -7,15 +7,12 @@ from uuid import UUID
 
 import structlog
 from flask import current_app
-from sqlalchemy import BigInteger, Uuid, bindparam, update
 
-from app.database import Prepared
 from app.http_client import OutboundError
 from app.jobs import lifecycle
 from app.jobs.models import CANCELING, ENDED
 from app.jobs.records import JobRow
 from app.processors import client, hearing, remote
-from app.processors.models import RemoteRun
 from app.processors.remote import CANCEL, CANCEL_DEADLINE, POLL, Run
 from app.processors.words import is_answer
 
@@ -46,15 +43,6 @@ WORDS: Mapping[str, str | None] = {
     "CANCELED": "CANCELLED",
 }
 """The words of a status, and the event that says the same; None for a run that has not begun."""
-
-_runs = RemoteRun.__table__
-_MINE = (
-    _runs.c.job_id == bindparam("job_id", type_=Uuid),
-    _runs.c.attempt == bindparam("attempt", type_=BigInteger),
-)
-_unanswered = Prepared(
-    update(RemoteRun).where(*_MINE).values(unanswered=_runs.c.unanswered + 1).returning(_runs.c.unanswered)
-)
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +76,7 @@ def _ask(job: JobRow, run: Run) -> None:
     hearing.hear(job.id, job.attempt)  # what was called back before
     event = WORDS[_word(answer)]
     if event is None:
-        remote.hear_alive(job)
+        remote.hear_alive(job.id, job.attempt)
     else:
         hearing.apply(job.id, event, answer)
     remote.order(POLL, job, delay=remote.poll_pause())
@@ -109,7 +97,7 @@ def _word(answer: Mapping[str, Any]) -> str:
 
 
 def _note_silence(job: JobRow) -> None:
-    ((unanswered,),) = _unanswered.rows({"job_id": job.id, "attempt": job.attempt})
+    unanswered = remote.count_silence(job)
     if unanswered < MOST_UNANSWERED:
         remote.order(POLL, job, delay=remote.poll_pause())
     elif current_app.config["PROCESSOR_URL"]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from flask import Response, current_app, jsonify, request
-from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select, update
+from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from app import signatures
@@ -20,6 +20,7 @@ from app.outbox import order
 from app.processors import remote
 from app.processors.models import Callback, RemoteRun
 from app.processors.words import callback_faults
+from app.url_tokens import token_hash
 
 TOKEN = "token"  # noqa: S105 - the name of a parameter
 MOST_CALLBACKS = 10_000
@@ -36,11 +37,6 @@ _OF_RUN = (
     _callbacks.c.attempt == bindparam("attempt", type_=BigInteger),
 )
 _count = Prepared(select(func.count()).select_from(Callback).where(*_OF_RUN))
-_alive = Prepared(
-    update(RemoteRun)
-    .where(_runs.c.job_id == bindparam("job_id", type_=Uuid), _runs.c.attempt == bindparam("attempt", type_=BigInteger))
-    .values(heard_at=func.now(), unanswered=0)
-)
 _store = Prepared(
     insert(Callback)
     .values(
@@ -95,7 +91,7 @@ def _found(id: str) -> Called:
     job_id = parse_uuid(id)
     rows = _called.rows({"id": job_id}) if job_id is not None else ()
     for called in (Called(*row) for row in rows):
-        if not hmac.compare_digest(remote.token_hash(request.args.get(TOKEN, "")), called.token_hash):
+        if not hmac.compare_digest(token_hash(request.args.get(TOKEN, "")), called.token_hash):
             raise Forged
         return called
     raise NotFound("There is no such job at a processor.")
@@ -125,4 +121,5 @@ def _take(called: Called, message_id: str, said: Mapping[str, Any]) -> None:
         raise TooManyRequests(f"More than {MOST_CALLBACKS} callbacks of one run.")
     if _store.rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
         order(remote.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
-    _alive.run(key)  # last, as whoever holds the job comes here after it; also by what was said before
+    # Last, as whoever holds the job comes here after it; also by what was said before.
+    remote.hear_alive(called.job_id, called.attempt)

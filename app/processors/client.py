@@ -65,9 +65,7 @@ def result(url: str) -> bytes:
     limits = Limits(largest=LARGEST_RESULT, trusted=_is_own(url))
     try:
         answer = http_client.fetch(url, limits=limits)
-    except http_client.Refused as error:
-        raise Unfetched(str(error)) from None
-    except http_client.TooLarge as error:
+    except (http_client.Refused, http_client.TooLarge) as error:
         raise Unfetched(str(error)) from None
     except OutboundError as error:
         raise Unfetched(str(error), is_transient=True) from None

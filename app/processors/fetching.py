@@ -40,7 +40,7 @@ def fetch(file_id: UUID, time: int) -> None:
     except (ApiError, Errors):
         _refuse(file, f"The result of {file.doc_id!r} is not JSON.")
         return
-    except Exception as error:
+    except Exception as error:  # else the job would wait for this file for days
         log.exception("result not fetched")
         _refuse(file, f"The result of {file.doc_id!r} was not fetched: this is our fault ({type(error).__name__}).")
         return
@@ -82,7 +82,7 @@ def _processed(job: JobRow, file: File, document: Any) -> str | None:
         return f"The result of {file.doc_id!r} does not fit. {error}"
     except OperationalError:
         raise
-    except Exception as error:
+    except Exception as error:  # a task may raise anything; the other files are kept
         log.exception("result not processed", task=job.kind)
         return f"The result of {file.doc_id!r} was not processed: this is our fault ({type(error).__name__})."
     return None

@@ -66,7 +66,7 @@ def installed() -> dict[str, Task]:
     for entry in entry_points(group=GROUP):
         try:
             found[entry.name] = _checked(entry.load())
-        except Exception:
+        except Exception:  # somebody else's module may raise anything; the server starts without it
             log.exception("task not loaded", task=entry.name)
     return found
 

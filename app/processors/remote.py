@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from flask import current_app
 from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from app import outbox, signatures
 from app.database import Prepared, connection
 from app.documents.expansion import Document
 from app.jobs.records import JobRow
 from app.processors.models import JobDocument, RemoteRun
+from app.url_tokens import token_hash
 
 APPLY, POLL, CANCEL, CANCEL_DEADLINE, FETCH = (
     f"processors.{name}" for name in ("apply", "poll", "cancel", "cancel-deadline", "fetch")
@@ -64,6 +63,9 @@ _heard = Prepared(
     .returning(*_runs.c)
 )
 _alive = Prepared(update(RemoteRun).where(*_MINE).values(heard_at=func.now(), unanswered=0))
+_unanswered = Prepared(
+    update(RemoteRun).where(*_MINE).values(unanswered=_runs.c.unanswered + 1).returning(_runs.c.unanswered)
+)
 _complete = Prepared(update(RemoteRun).where(*_MINE).values(completed_at=func.now()).returning(*_runs.c))
 
 
@@ -79,7 +81,7 @@ def begin(job: JobRow, task: str, token: str, documents: Sequence[Document]) -> 
     rows = [
         {**document._asdict(), "job_id": job.id, "position": position} for position, document in enumerate(documents)
     ]
-    connection().execute(postgresql_insert(JobDocument), rows)
+    connection().execute(insert(JobDocument), rows)
 
 
 def track(job: JobRow, tracking_id: str) -> None:
@@ -93,20 +95,21 @@ def hear(job: JobRow) -> Run:
     return Run(*row)
 
 
-def hear_alive(job: JobRow) -> None:
-    """Note that the processor knows of the run, and has not begun."""
-    _alive.run(_key(job))
+def hear_alive(job_id: UUID, attempt: int) -> None:
+    """Note that the processor knows of a run, whatever it says of it."""
+    _alive.run({"job_id": job_id, "attempt": attempt})
+
+
+def count_silence(job: JobRow) -> int:
+    """Note a question without an answer; how many there were in a row."""
+    ((unanswered,),) = _unanswered.rows(_key(job))
+    return int(unanswered)
 
 
 def complete(job: JobRow) -> Run:
     """Note that the processor is done."""
     (row,) = _complete.rows(_key(job))
     return Run(*row)
-
-
-def token_hash(token: str) -> bytes:
-    """What is kept of a token."""
-    return sha256(token.encode(errors="replace")).digest()
 
 
 def callback_url(job: JobRow, token: str) -> str:

@@ -1,6 +1,5 @@
 """The start of a task at the processor: documents chosen, a request sent, and the worker free for something else."""
 
-import secrets
 from collections.abc import Sequence
 from functools import partial
 from typing import NoReturn
@@ -14,6 +13,7 @@ from app.processors import client, remote
 from app.processors.modules import Document, Task, with_defaults
 from app.processors.remote import APPLY, POLL
 from app.processors.serving import source_url
+from app.url_tokens import new_token
 
 DOCUMENT_SET = "document-set"
 """The parameter that names the set; all others go to the processor."""
@@ -23,7 +23,7 @@ def start(name: str, task: Task, running: Running) -> NoReturn:
     """Ask the processor to begin, and leave the rest to what it calls back; JobFailed when it does not."""
     job = running.job
     documents = _documents(job)
-    token = secrets.token_urlsafe(32)
+    token = new_token()
     given = {each: value for each, value in running.parameters.items() if each != DOCUMENT_SET}
     told = [Document(each.type, source_url(job, each.uid), each.uid) for each in documents]
     request = task.prepare_request(told, job)

@@ -10,6 +10,11 @@ SUCCESS, ERROR, CANCELLED = "SUCCESS", "ERROR", "CANCELLED"
 STATUSES = (PENDING, STARTED, IN_PROGRESS, SUCCESS, ERROR, CANCELLED)
 
 
+def of_now(jobs: FromClause, runs: FromClause) -> ColumnElement[bool]:
+    """The run of the present attempt of a job."""
+    return and_(runs.c.job_id == jobs.c.id, runs.c.attempt == jobs.c.attempt)
+
+
 def status(treatments: FromClause) -> ColumnElement[str]:
     """PENDING until the processor has it, STARTED until it says that it has begun."""
     jobs, runs = Job.__table__.alias(), RemoteRun.__table__.alias()
@@ -21,17 +26,20 @@ def status(treatments: FromClause) -> ColumnElement[str]:
         (and_(jobs.c.state == WAITING, runs.c.begun_at.is_(None)), STARTED),
         else_=IN_PROGRESS,
     )
-    of_now = and_(runs.c.job_id == jobs.c.id, runs.c.attempt == jobs.c.attempt)
-    return select(words).select_from(jobs.outerjoin(runs, of_now)).where(jobs.c.id == treatments.c.id).scalar_subquery()
+    return (
+        select(words)
+        .select_from(jobs.outerjoin(runs, of_now(jobs, runs)))
+        .where(jobs.c.id == treatments.c.id)
+        .scalar_subquery()
+    )
 
 
 def tracking_id(treatments: FromClause) -> ColumnElement[str]:
     """The name that the processor has given to the run of the present attempt."""
     jobs, runs = Job.__table__.alias(), RemoteRun.__table__.alias()
-    of_now = and_(runs.c.job_id == jobs.c.id, runs.c.attempt == jobs.c.attempt)
     return (
         select(runs.c.tracking_id)
-        .select_from(jobs.join(runs, of_now))
+        .select_from(jobs.join(runs, of_now(jobs, runs)))
         .where(jobs.c.id == treatments.c.id)
         .scalar_subquery()
     )

@@ -7,7 +7,7 @@ from sqlalchemy import insert
 
 from app.extensions import db
 from app.hooks.models import Hook
-from app.hooks.tokens import token_hash
+from app.url_tokens import token_hash
 
 OWNER, ORGANIZER = 2, 3
 IMPORTS, ARCHIVES, DISABLED = (

@@ -14,10 +14,10 @@ from app.database import connection
 from app.documents.models import SET_EVENTS, SET_FAQS, SET_UPLOADS, DocumentSet
 from app.extensions import db
 from app.processors.models import JobDocument, RemoteRun, ResultFile
-from app.processors.remote import token_hash
 from app.storage import current_storage
 from app.treatments.models import Region, Similarity, Treatment
 from app.uploads.models import Upload
+from app.url_tokens import token_hash
 from tests.docs.jobs import OWNER, USER, Made
 
 FAILED, FOUND = "019b7e29-1420-7a31-9d02-5b8c6e1f4a70", "019b7e29-fe80-7c0d-8b57-e2914d6f0a30"
