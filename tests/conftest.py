@@ -1,6 +1,7 @@
 """A PostgreSQL and a Redis of the suite's own, the app on them, and real processes beside it."""
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -29,6 +30,9 @@ from app.processes.orphans import dying_with_parent, kill_group
 from tests.jsonapi.validator import CheckedClient
 
 pytest_plugins = ["tests.world"]
+
+# A line for each of the tests' own requests would bury what is told of a failure.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = "figure"

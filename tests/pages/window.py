@@ -87,7 +87,8 @@ def tab_to(page: Page, words: str, tag: str = "BUTTON") -> None:
 
 
 def type_in(page: Page, name: str = "stranger") -> None:
-    """Sign in with the keyboard: the form has the focus."""
+    """Sign in with the keyboard: the form has the focus, a moment after it was loaded."""
+    expect(page.locator("[name=email]")).to_be_focused()
     page.keyboard.type(f"{name}@example.com")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)

@@ -50,11 +50,9 @@ def test_the_columns_of_rows_are_those_of_their_models() -> None:
 def patient_office(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Office]:
-    """One whose processor is asked only when it has been silent for long."""
+    """One whose processor is asked only when it has been silent for long; the last kill may have left it no worker."""
     with ExitStack() as stack:
-        office = Office(environment, tmp_path_factory.mktemp("office"), stack, PROCESSOR_POLL_SECONDS="20")
-        yield office
-        office.rest()
+        yield Office(environment, tmp_path_factory.mktemp("office"), stack, PROCESSOR_POLL_SECONDS="20")
 
 
 class Caller:
