@@ -18,7 +18,7 @@ from images import is_http
 from runs import CANCELLED, Full, Run, Runs
 from tasks import TASKS
 
-MOST_DOCUMENTS = 1000
+MOST_DOCUMENTS = 2000
 LARGEST_REQUEST = 4 * 2**20
 STOP_SECONDS = 0.5
 

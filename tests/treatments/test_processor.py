@@ -431,7 +431,7 @@ DOCUMENT = {"type": "image", "src": "http://127.0.0.1:9/", "uid": "one"}
         ({"documents": None}, "documents is not a list of at least one document."),
         ({"documents": []}, "documents is not a list of at least one document."),
         ({"documents": "all"}, "documents is not a list of at least one document."),
-        ({"documents": [DOCUMENT] * 1001}, "There are more than 1000 documents."),
+        ({"documents": [DOCUMENT] * 2001}, "There are more than 2000 documents."),
         ({"documents": [DOCUMENT, "two"]}, "documents/1 has not type, src and uid."),
         ({"documents": [{"type": "image", "src": "http://a/"}]}, "documents/0 has not type, src and uid."),
         (
