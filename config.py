@@ -240,7 +240,7 @@ SETTINGS = (
         "MAIL_URL", "file", "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port", _mail_url
     ),
     Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail", _address),
-    Setting("RATELIMIT_ENABLED", "1", "0 switches the limits on log-in, sign-up and resets off", _flag),
+    Setting("RATELIMIT_ENABLED", "1", "0: no limit to how often one may try to sign in, start /overview ...", _flag),
     Setting("OUTBOUND_ALLOW", "", "comma-separated networks to be reached besides public addresses", _networks),
     Setting("HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _whole(0, 3600)),
     Setting("WORKER_CONCURRENCY", "2", "jobs one worker runs at once", _whole(1, 64)),
@@ -270,7 +270,7 @@ SETTINGS = (
     ),
     Setting("PROCESSOR_REQUIRE_SIGNATURE", "0", "1: callbacks of the processor must be signed", _flag),
     Setting("RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _flag),
-    Setting("RETENTION_DAYS", "30", "how long finished outbox entries and ended sign-ins are kept", _whole(1, 3650)),
+    Setting("RETENTION_DAYS", "30", "how long ended jobs, sign-ins and outbox entries are kept", _whole(1, 3650)),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
     Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),
     Setting("LOG_FORMAT", "text", "text or json", _choice("text", "json")),

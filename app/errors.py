@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -16,6 +17,9 @@ from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/vnd.api+json"
 FIELD = re.compile(r"/data/(?:attributes|relationships)/([^/]+)")
+
+MOST_ERRORS = 100
+"""Of one request that are looked for: half a megabyte can hold a quarter of a million."""
 
 READ_ONLY, IDLE_TOO_LONG = "25006", "25P03"
 AWAY = frozenset({READ_ONLY, IDLE_TOO_LONG})
@@ -177,8 +181,8 @@ class Errors(Exception):
 
 
 def raise_all(errors: Iterable[ApiError]) -> None:
-    """Raise what was collected, if anything was."""
-    collected = tuple(errors)
+    """Raise what was collected, if anything was; of more than MOST_ERRORS the first, and no more are looked for."""
+    collected = tuple(islice(errors, MOST_ERRORS))
     if collected:
         raise Errors(collected)
 

@@ -57,6 +57,7 @@ class OutboxEntry(Model):
     topic: Mapped[str]
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     tries: Mapped[int] = mapped_column(server_default=text("0"))
     done_at: Mapped[datetime | None]
@@ -140,10 +141,11 @@ def _writing() -> Prepared:
     each = func.unnest(*(bindparam(name, type_=ARRAY(type_)) for name, type_ in arrays.items()))
     columns = (column("id", Uuid), column("consumer", Text), column("payload", Text))
     entry = each.table_valued(*columns, name="entry").render_derived()
-    next_at = func.now() + bindparam("delay", type_=Interval)
+    due_at = func.now() + bindparam("delay", type_=Interval)
     topic = bindparam("topic", type_=Text)
-    values = select(entry.c.id, entry.c.consumer, topic, cast(entry.c.payload, JSONB), next_at)
-    written = insert(OutboxEntry).from_select(["id", "consumer", "topic", "payload", "next_at"], values).cte("written")
+    names = ["id", "consumer", "topic", "payload", "due_at", "next_at"]
+    values = select(entry.c.id, entry.c.consumer, topic, cast(entry.c.payload, JSONB), due_at, due_at)
+    written = insert(OutboxEntry).from_select(names, values).cte("written")
     return Prepared(select(func.pg_notify(CHANNEL, "")).add_cte(written))
 
 

@@ -21,6 +21,7 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient
 from psycopg import sql
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation, LockNotAvailable
 
 import config
 from app import embedded
@@ -33,6 +34,9 @@ pytest_plugins = ["tests.world"]
 
 # A line for each of the tests' own requests would bury what is told of a failure.
 logging.getLogger("httpx").setLevel(logging.WARNING)
+
+# What a shell starts in the background ignores Ctrl-C, and so would every process that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = "figure"
@@ -125,11 +129,20 @@ def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if {"app", "processes"} & set(request.fixturenames):
         servers = request.getfixturevalue("servers")
-        with psycopg.connect(servers["DATABASE_URL"], options="-c lock_timeout=10s") as connection:
-            for table in reversed(db.metadata.sorted_tables):
-                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table.name)))
+        wait_until(lambda: _are_emptied(servers["DATABASE_URL"]), 30)
         with redis.Redis.from_url(servers["REDIS_URL"]) as client:
             client.flushall()
+
+
+def _are_emptied(database_url: str) -> bool:
+    """Whether all rows could be deleted: processes that outlive the test may be at them, and win."""
+    try:
+        with psycopg.connect(database_url, options="-c lock_timeout=10s") as connection:
+            for table in reversed(db.metadata.sorted_tables):
+                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table.name)))
+    except (DeadlockDetected, ForeignKeyViolation, LockNotAvailable):
+        return False
+    return True
 
 
 @dataclass

@@ -4,17 +4,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import NullPool, create_engine, exists, func, select
+from sqlalchemy import ColumnElement, NullPool, create_engine, exists, func, select
 
 from app.health.heartbeat import count_fresh
 from app.health.probes import Probe, Unhealthy
 from app.health.schema import Schema
-from app.outbox import OutboxEntry
+from app.outbox import CONSUMERS, OutboxEntry
+from app.processes.nodes import REMOTE_QUEUE
 from app.redis_client import connect
 from app.relay import RelayBeat
 
 BEAT_FRESH = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(seconds=60)
+LONGEST_REMOTE_WAIT = timedelta(minutes=10)
+"""For what other servers are told or asked, which may keep all slots of that node busy for a while."""
 SHORT = 0.7
 """Seconds for a statement or a command: less than a probe has."""
 
@@ -62,22 +65,27 @@ class Checks:
 
     def outbox(self) -> str:
         """A relay lives, and nothing waits for long to be tried."""
+        remote = [consumer.name for consumer in CONSUMERS.values() if consumer.queue == REMOTE_QUEUE]
         with self.engine.connect() as connection:
             beat_at, now = connection.execute(select(select(RelayBeat.beat_at).scalar_subquery(), func.now())).one()
-            is_stuck = connection.scalar(select(_waiting_too_long()))
+            is_stuck = connection.scalar(select(_overdue(LONGEST_WAIT, OutboxEntry.consumer.not_in(remote))))
+            is_remote_stuck = connection.scalar(select(_overdue(LONGEST_REMOTE_WAIT, OutboxEntry.consumer.in_(remote))))
         _require_fresh(beat_at, now)
         if is_stuck:
             raise Unhealthy(f"work has been waiting for more than {LONGEST_WAIT.seconds} s")
+        if is_remote_stuck:
+            raise Unhealthy(f"talk with other servers has been waiting for more than {LONGEST_REMOTE_WAIT.seconds} s")
         return "moving"
 
 
-def _waiting_too_long() -> Any:
+def _overdue(longest_wait: timedelta, is_one: ColumnElement[bool]) -> Any:
     # Entries that were tried and failed wait on purpose; those never tried show that nobody works.
     return exists().where(
         OutboxEntry.done_at.is_(None),
         OutboxEntry.dead_at.is_(None),
         OutboxEntry.tries == 0,
-        OutboxEntry.created_at < func.now() - LONGEST_WAIT,
+        OutboxEntry.due_at < func.now() - longest_wait,
+        is_one,
     )
 
 

@@ -2,11 +2,16 @@
 
 from uuid import UUID
 
+from app import outbox
 from app.errors import Conflict
 from app.jobs import lifecycle, submission
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELING, ENDED, QUEUED
 from app.jobs.records import JobRow
+
+AGAIN, NEXT = "jobs.again", "jobs.next"
+"""The consumers of what follows from an end but must not hold it up: with the job held, another could wait for it, and
+what is refused would undo the end."""
 
 
 def follow(job: JobRow) -> None:
@@ -48,9 +53,9 @@ def again(job: JobRow) -> JobRow | None:
 
 def _end(job: JobRow, kind: Kind | None) -> None:
     if job.runs_again:
-        submission.again(job)
+        outbox.order(AGAIN, f"job.{job.state}", {"job_id": str(job.id)})
     if kind is None:
         return
     kind.ended(job)
-    if kind.concurrency is not None and (waits := lifecycle.next_of(kind.name)) is not None:
-        submission.start(waits)
+    if kind.concurrency is not None:
+        outbox.order(NEXT, f"job.{job.state}", {"kind": kind.name})

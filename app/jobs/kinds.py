@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 from jsonschema import Draft202012Validator, FormatChecker
 
-from app.errors import Forbidden, Unprocessable, raise_all
+from app.errors import MOST_ERRORS, Forbidden, Unprocessable, raise_all
 from app.jobs.context import Running
 from app.jobs.records import JobRow
 from app.jsonapi.body import escaped
@@ -110,9 +111,8 @@ class Kind:
             raise Unprocessable(f"More than {self.largest_parameters} bytes.", pointer=pointer)
         validator = Draft202012Validator(dict(self.parameters), format_checker=FormatChecker())
         # Of several that are missing, the library says each one's name in an error of its own, and of all unknown ones.
-        faults = dict.fromkeys(
-            fault for error in validator.iter_errors(parameters) for fault in _faults(error, self.secrets)
-        )
+        found = (fault for error in validator.iter_errors(parameters) for fault in _faults(error, self.secrets))
+        faults = dict.fromkeys(islice(found, MOST_ERRORS))
         raise_all(Unprocessable(words[:LONGEST_WORDS], pointer=pointer + path) for path, words in sorted(faults))
 
 

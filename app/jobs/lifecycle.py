@@ -183,15 +183,11 @@ _next = Prepared(
     select(*_jobs.c)
     .where(_jobs.c.kind == bindparam("kind", type_=Text), _jobs.c.state == QUEUED)
     .order_by(_jobs.c.queued_at, _jobs.c.id)
-    .limit(1)
+    .limit(bindparam("most", type_=BigInteger))
 )
-_expired = Prepared(
-    select(*_jobs.c)
-    .where(_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lease_until < func.now())
-    .order_by(_jobs.c.queued_at, _jobs.c.id)
-    .limit(100)
-    .with_for_update(skip_locked=True)
-)
+_IS_EXPIRED = (_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lease_until < func.now())
+_expired = Prepared(select(_jobs.c.id).where(*_IS_EXPIRED).order_by(_jobs.c.queued_at, _jobs.c.id).limit(100))
+_expired_one = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID, *_IS_EXPIRED).with_for_update(skip_locked=True))
 
 
 def claim(job_id: UUID, worker: str, lease: timedelta) -> JobRow | None:
@@ -214,9 +210,9 @@ def at_work(kind: str) -> int:
     return int(count)
 
 
-def next_of(kind: str) -> JobRow | None:
-    """The job of a kind that has been queued for longest."""
-    return next((JobRow(*row) for row in _next.rows({"kind": kind})), None)
+def next_of(kind: str, most: int) -> list[JobRow]:
+    """So many jobs of a kind, those that have been queued for longest."""
+    return [JobRow(*row) for row in _next.rows({"kind": kind, "most": max(most, 0)})]
 
 
 def found(job_id: UUID) -> JobRow | None:
@@ -302,9 +298,14 @@ def interrupt(job: JobRow) -> JobRow | None:
     return requeue(job, INTERRUPTED, "Its worker stops; it starts again.", uncounted=1)
 
 
-def expired() -> list[JobRow]:
-    """Jobs whose worker has not been heard of for longer than the lease, locked."""
-    return [JobRow(*row) for row in _expired.rows({})]
+def expired() -> list[UUID]:
+    """Jobs whose worker has not been heard of for longer than the lease."""
+    return [job_id for (job_id,) in _expired.rows({})]
+
+
+def still_expired(job_id: UUID) -> JobRow | None:
+    """One of those, locked; None where that has changed, or somebody else is at it."""
+    return next((JobRow(*row) for row in _expired_one.rows({"id": job_id})), None)
 
 
 def ask_again(job_id: UUID) -> None:

@@ -230,7 +230,10 @@ class Heart:
         """Functions cannot be stopped from outside: the process of the worker ends with this one, and is replaced."""
         job = self.running.job
         with self.app.app_context():
-            _end(job, partial(lifecycle.fail, job, lifecycle.TIMED_OUT, "It took longer than its kind may take."))
+            try:
+                _end(job, partial(lifecycle.fail, job, lifecycle.TIMED_OUT, "It took longer than its kind may take."))
+            except SQLAlchemyError as error:  # its lease runs out
+                log.warning("job cannot be ended", error=type(error).__name__)
             _end_children()
         shutil.rmtree(self.running.work_dir, ignore_errors=True)
         log.error("job is out of time", job_id=str(job.id), kind=job.kind)

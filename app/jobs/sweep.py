@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from uuid import UUID
 
 import structlog
 from flask import current_app
 from redis import RedisError
-from sqlalchemy import ARRAY, Text, bindparam, delete, func, select
+from sqlalchemy import ARRAY, Select, Text, bindparam, delete, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Prepared, commit, connection, transaction
 from app.jobs import consequences, lifecycle, submission
@@ -38,19 +40,32 @@ log = structlog.get_logger(__name__)
 
 def sweep() -> None:
     """Give up attempts whose lease has run out, and wake the workers for queued jobs that they do not know of."""
-    with transaction(is_read=False):
-        for job in lifecycle.expired():
-            moved = lifecycle.expire(job)
-            if moved is not None:
-                log.warning("job lost its worker", job_id=str(job.id), attempt=job.attempt, state=moved.state)
-                consequences.follow(moved)
-        commit()
+    with transaction(is_read=True):
+        expired = lifecycle.expired()
+    for job_id in expired:
+        _give_up(job_id)
     with transaction(is_read=False):
         full = {"full": _full_kinds()}
         if _wake_ups_are_missing(full):
             for row in _overlooked.rows(full):
                 submission.start(JobRow(*row))
         commit()
+
+
+def _give_up(job_id: UUID) -> None:
+    """End an attempt whose worker was lost, each in a transaction of its own: none holds up the others."""
+    try:
+        with transaction(is_read=False):
+            job = lifecycle.still_expired(job_id)
+            moved = None if job is None else lifecycle.expire(job)
+            if moved is not None:
+                log.warning("job lost its worker", job_id=str(job_id), attempt=moved.attempt, state=moved.state)
+                consequences.follow(moved)
+            commit()
+    except SQLAlchemyError:
+        raise
+    except Exception:  # what its kind does at the end may fail in any way
+        log.exception("job cannot be given up", job_id=str(job_id))
 
 
 def _full_kinds() -> list[str]:
@@ -71,12 +86,20 @@ def _wake_ups_are_missing(full: Mapping[str, list[str]]) -> bool:
 
 def prune(older_than: timedelta) -> int:
     """Delete a batch of jobs that ended longer ago than this, with their events and files; how many."""
-    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than, _jobs.c.kept.is_(False)).limit(BATCH)
+    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than, _jobs.c.kept.is_(False))
+    with transaction(is_read=True):
+        ids = connection().scalars(old.limit(BATCH)).all()
+    return sum(_delete(old, job_id) for job_id in ids)
+
+
+def _delete(old: Select[tuple[UUID]], job_id: UUID) -> bool:
+    """One of them by itself: a treatment may take along a million rows."""
     with transaction(is_read=False):
-        ids = connection().scalars(old.with_for_update(skip_locked=True)).all()
+        connection().execute(text("SET LOCAL statement_timeout = '60s'"))
+        if connection().scalar(old.where(_jobs.c.id == job_id).with_for_update(skip_locked=True)) is None:
+            return False
         # The files first: what dies in between leaves rows, which come again.
-        for job_id in ids:
-            current_storage().delete_folder(f"jobs/{job_id}")
-        connection().execute(delete(Job).where(_jobs.c.id.in_(ids)))
+        current_storage().delete_folder(f"jobs/{job_id}")
+        connection().execute(delete(Job).where(_jobs.c.id == job_id))
         commit()
-    return len(ids)
+    return True

@@ -159,6 +159,7 @@ def upgrade() -> None:
     )
     op.create_index('ix_similarities_treatment_id_id', 'similarities', ['treatment_id', 'id'], unique=False)
     op.add_column('jobs', sa.Column('sealed', sa.LargeBinary(), nullable=True))
+    op.add_column('outbox_entries', sa.Column('due_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False))
     op.add_column('jobs', sa.Column('kept', sa.Boolean(), server_default=sa.text('false'), nullable=False))
 
 
@@ -171,6 +172,7 @@ def downgrade() -> None:
         WHERE finished_at IS NULL AND id IN (SELECT id FROM treatments)
         """
     )
+    op.drop_column('outbox_entries', 'due_at')
     op.drop_column('jobs', 'kept')
     op.drop_column('jobs', 'sealed')
     op.drop_index('ix_similarities_treatment_id_id', table_name='similarities')

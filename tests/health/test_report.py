@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Column, Integer, MetaData, Table, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from app import outbox
 from app.extensions import db
 from app.health.checks import Checks
 from app.health.heartbeat import BEATS, beat, count_fresh
@@ -21,6 +22,7 @@ from app.health.probes import Probe, Unhealthy
 from app.health.report import Report
 from app.health.schema import Schema
 from app.outbox import OutboxEntry
+from app.processors.remote import POLL
 from app.redis_client import connect
 from app.relay import RelayBeat
 from tests.background import order
@@ -240,7 +242,7 @@ def test_work_that_nobody_tries_is_found(app: Flask) -> None:
     order(app, "tests.record")
     waited = func.now() - timedelta(seconds=61)
     with app.app_context(), db.session.begin():
-        db.session.execute(update(OutboxEntry).values(created_at=waited))
+        db.session.execute(update(OutboxEntry).values(due_at=waited))
 
     with pytest.raises(Unhealthy, match="waiting"):
         Checks(app).outbox()
@@ -249,6 +251,23 @@ def test_work_that_nobody_tries_is_found(app: Flask) -> None:
     with app.app_context(), db.session.begin():
         db.session.execute(update(OutboxEntry).values(tries=1))
     assert Checks(app).outbox() == "moving"
+
+
+def test_what_is_to_be_done_later_or_elsewhere_keeps_nobody_waiting(app: Flask) -> None:
+    relay_beats(app, 0)
+    with app.app_context(), db.session.begin():
+        outbox.order("tests.record", "tests", {}, delay=timedelta(seconds=30))
+        outbox.order(POLL, "tests", {})
+        long_ago = {"created_at": func.now() - timedelta(hours=1), "due_at": OutboxEntry.due_at - timedelta(seconds=80)}
+        db.session.execute(update(OutboxEntry).values(long_ago))
+
+    assert Checks(app).outbox() == "moving"
+
+    with app.app_context(), db.session.begin():
+        of_node = update(OutboxEntry).where(OutboxEntry.consumer == POLL)
+        db.session.execute(of_node.values(due_at=func.now() - timedelta(seconds=601)))
+    with pytest.raises(Unhealthy, match="other servers"):
+        Checks(app).outbox()
 
 
 def relay_beats(app: Flask, age: int) -> None:

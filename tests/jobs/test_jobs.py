@@ -2,18 +2,23 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
+from app import outbox
 from app.database import commit, connection, transaction
-from app.errors import Errors, Unprocessable
-from app.jobs import lifecycle, running, submission, sweep
+from app.errors import MOST_ERRORS, Errors, Unprocessable
+from app.jobs import consequences, lifecycle, running, submission, sweep
+from app.jobs.kinds import KINDS
 from app.jobs.models import Artifact, Job, JobEvent
+from app.jobs.records import JobRow
 from app.storage import current_storage
 from tests.background import entries
 from tests.jobs import kinds  # noqa: F401  # declares them
@@ -34,6 +39,25 @@ def submitted(kind: str, parameters: dict[str, Any] | None = None, owner_id: int
         made = submission.submit(kind, parameters or {}, trigger="api", owner_id=owner_id)
         commit()
     return made
+
+
+def follow(app: Flask) -> None:
+    """Do what has been ordered to follow from ends, as a worker does."""
+    for entry in entries(app):
+        if entry.consumer in (consequences.AGAIN, consequences.NEXT):
+            outbox.consume(entry.id)
+
+
+def woken(app: Flask) -> list[str]:
+    """The jobs that workers were told of."""
+    return [entry.payload["id"] for entry in entries(app) if entry.consumer == submission.START]
+
+
+def expire_all() -> None:
+    """As if nobody had heard of the workers for long."""
+    with transaction(is_read=False):
+        connection().execute(update(Job).values(lease_until=func.now() - timedelta(seconds=1)))
+        commit()
 
 
 def run(job_id: UUID) -> None:
@@ -104,10 +128,64 @@ def test_what_is_asked_for_while_it_runs_is_run_once_more(here: Flask) -> None:
     assert not submitted("sleep-single-flight", {"seconds": 0}).is_new
 
     running._end(claimed, lambda: lifecycle.succeed(claimed, None))
+    follow(here)
 
     with transaction(is_read=True):
         states = [row.state for row in connection().execute(select(Job.__table__).order_by(Job.id))]
     assert states == ["succeeded", "queued"]
+
+
+def test_what_cannot_be_submitted_once_more_ends_all_the_same(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = replace(KINDS["sleep-single-flight"], name="tests-changed")
+    monkeypatch.setitem(KINDS.declared, kind.name, kind)
+    first = submitted(kind.name, {"seconds": 0}).job
+    with transaction(is_read=False):
+        claimed = lifecycle.claim(first.id, "tests", running._lease())
+        commit()
+    submitted(kind.name, {"seconds": 0})
+    monkeypatch.setitem(KINDS.declared, kind.name, replace(kind, parameters={"type": "object", "required": ["new"]}))
+
+    assert claimed is not None
+    running._end(claimed, lambda: lifecycle.succeed(claimed, None))
+    follow(here)
+
+    assert read(here, first.id).state == "succeeded"
+    assert all(entry.done_at for entry in entries(here) if entry.consumer == consequences.AGAIN)
+
+
+def test_a_job_that_cannot_be_given_up_keeps_no_other_from_it(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_job: JobRow) -> None:
+        raise RuntimeError("as always")
+
+    monkeypatch.setitem(
+        KINDS.declared, "tests-broken", replace(KINDS["sleep"], name="tests-broken", max_attempts=1, ended=refuse)
+    )
+    broken, whole = submitted("tests-broken", {"seconds": 0}).job, submitted("sleep", {"seconds": 0}).job
+    with transaction(is_read=False):
+        for job in (broken, whole):
+            lifecycle.claim(job.id, "tests", running._lease())
+        commit()
+    expire_all()
+
+    sweep.sweep()
+
+    assert [read(here, job.id).state for job in (broken, whole)] == ["running", "queued"]
+
+
+def test_the_end_of_two_at_once_wakes_two(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS.declared, "tests-two", replace(KINDS["sleep"], name="tests-two", concurrency=2))
+    jobs = [submitted("tests-two", {"seconds": 0}).job for _ in range(5)]
+    with transaction(is_read=False):
+        held = [lifecycle.claim(job.id, "tests", running._lease()) for job in jobs[:2]]
+        commit()
+    for job in held:
+        assert job is not None
+        running._end(job, lambda job=job: lifecycle.succeed(job, None))  # type: ignore[misc]  # bound at once
+    before = len(woken(here))
+
+    follow(here)
+
+    assert set(woken(here)[before:]) == {str(job.id) for job in jobs[2:4]}
 
 
 def test_a_queued_job_is_canceled_at_once_and_never_begun(here: Flask) -> None:
@@ -144,6 +222,13 @@ def test_what_cannot_run_is_refused_with_its_place(
     assert entries(here) == []
 
 
+def test_of_many_faults_a_hundred_are_told(here: Flask) -> None:
+    with pytest.raises(Errors) as caught, transaction(is_read=False):
+        submission.submit("sleep", {f"x{n}": 1 for n in range(5000)}, trigger="api", owner_id=None)
+
+    assert len(caught.value.errors) == MOST_ERRORS
+
+
 def test_a_wake_up_that_was_lost_is_repeated(here: Flask) -> None:
     job_id = submitted("sleep", {"seconds": 0}).job.id
     with transaction(is_read=False):
@@ -152,8 +237,7 @@ def test_a_wake_up_that_was_lost_is_repeated(here: Flask) -> None:
 
     sweep.sweep()
 
-    woken = [entry.payload["id"] for entry in entries(here)]
-    assert woken == [str(job_id)] * 2
+    assert woken(here) == [str(job_id)] * 2
 
 
 def test_old_jobs_go_with_all_that_belongs_to_them(here: Flask) -> None:

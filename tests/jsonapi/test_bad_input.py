@@ -1,6 +1,7 @@
 """What nobody should send: a clear error with its place, nothing stored, never a 500."""
 
 import json
+import tracemalloc
 from typing import Any
 from urllib.parse import quote
 
@@ -8,6 +9,7 @@ import pytest
 
 from app.events.models import Event
 from app.faqs.models import Faq
+from app.jsonapi.body import read_json
 from tests.world import JSONAPI, World, data, errors, ids, pointers
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -133,6 +135,17 @@ def test_an_attribute_that_is_not_valid(world: World, attributes: dict[str, Any]
     assert answer.status_code == 422, answer.text
     assert f"/data/attributes/{pointer}" in pointers(answer)
     assert world.rows(Event) == before
+
+
+def test_a_look_at_a_large_body_takes_no_more_room_than_the_body() -> None:
+    body = b"[" + b",".join([b"0"] * 2**20) + b"]"
+    tracemalloc.start()
+
+    read_json(body)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 48 * 2**20  # the list itself takes 32 while it grows
 
 
 def test_a_lone_surrogate_is_no_text(world: World) -> None:
