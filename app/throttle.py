@@ -35,9 +35,9 @@ def install(app: Flask) -> None:
     limiter.init_app(app)
 
 
-def count(action: str, account: str | None = None) -> None:
+def count(action: str, account: str | None = None, *, per_address: str = PER_ADDRESS) -> None:
     """Count one try of this action for the caller's address and for the account, where one is named; maybe 429."""
-    g.throttled_action = action
+    g.throttled_action, g.throttled_per_address = action, per_address
     g.throttled_account = account and sha256(account.strip().lower().encode()).hexdigest()
     try:
         _counted()
@@ -60,7 +60,7 @@ def _action(_endpoint: str) -> str:
     return str(g.throttled_action)
 
 
-@limiter.shared_limit(PER_ADDRESS, scope=_action, on_breach=_note_wait)
+@limiter.shared_limit(lambda: str(g.throttled_per_address), scope=_action, on_breach=_note_wait)
 @limiter.shared_limit(
     PER_ACCOUNT,
     scope=_action,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from flask import current_app
 from werkzeug.datastructures import Headers
 
 from app.errors import BadRequest
+from app.programs import servers
 
 LONGEST = 500
 """Characters of the server, and of the id of the set."""
@@ -40,7 +40,7 @@ class Asked(NamedTuple):
 
 def read(values: Mapping[str, str], headers: Headers, *, may_name_token: bool) -> Asked:
     """What is asked for; the token comes in the header, or in a form, never in a URL. Raises NotAsExpected."""
-    server = _text(values, "server")
+    server = _text(values, "server").rstrip("/")  # with or without, it is one server and one run
     _check_server(server)
     document_set_id = _text(values, "documentSetId", "document_set_id")
     return Asked(server, document_set_id, _token(values if may_name_token else {}, headers))
@@ -62,10 +62,8 @@ def _check_server(server: str) -> None:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise NotAsExpected("'server' is no http or https URL")
-    listed = current_app.config["OVERVIEW_SERVERS"]
-    if server.rstrip("/") in listed or (not listed and current_app.config["APP_ENV"] != "production"):
-        return
-    raise NotAsExpected("'server' is not one that this plugin works for")
+    if not servers.is_allowed(server):
+        raise NotAsExpected("'server' is not one that this plugin works for")
 
 
 def _token(values: Mapping[str, str], headers: Headers) -> str:

@@ -75,10 +75,10 @@ class ProgressStream(Stream):
     def _news(self) -> Iterator[Progress | None]:
         ahead = None
         while self._goes_on():
-            with self._reading():
-                job = lifecycle.found(self.job_id)
+            with self._reading():  # each by itself: what begins or ends in between is whole in what is read last
+                waits = place(self.job_id)
                 elements = elements_after(self.job_id, self.seq)
-                waits = None if job is None else place(self.job_id)
+                job = lifecycle.found(self.job_id)
             if job is None:
                 return
             if waits is not None and waits != ahead:

@@ -21,10 +21,14 @@ from app.jobs.models import SUCCEEDED, Artifact
 from app.jobs.records import JobRow
 from app.overview.asked import Asked, NotAsExpected, read
 from app.overview.progress import ProgressStream
+from app.programs import servers
 from app.storage import send
 
 STATIC = Path(__file__).resolve().parent / "static"
 FILES = {"overview.js": "text/javascript; charset=utf-8", "overview.css": "text/css; charset=utf-8"}
+
+SEARCHES = "120/minute"
+"""Of one address: clients ask again and again whether there is something."""
 
 overview = Blueprint("overview", __name__, url_prefix="/overview", template_folder="templates")
 
@@ -69,9 +73,8 @@ def metadata() -> Response:
 def show() -> Response:
     """A page that starts the run for what its own query string names, and shows how far it is."""
     response = Response(render_template("overview.html"), content_type="text/html; charset=utf-8")
-    framers = " ".join(current_app.config["OVERVIEW_SERVERS"]) or (
-        "'none'" if current_app.config["APP_ENV"] == "production" else "*"
-    )
+    allowed = servers.allowed()
+    framers = "*" if allowed is None else " ".join(allowed) or "'none'"
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
         f"form-action 'none'; frame-ancestors {framers}"
@@ -98,6 +101,7 @@ def static(name: str) -> Response:
 @route("GET", "/search", "anyone with the token")
 def search() -> Response:
     """What the program has made; 404 until it has."""
+    throttle.count("overview-search", per_address=SEARCHES)
     asked = read(request.args, request.headers, may_name_token=False)
     with transaction(is_read=True):
         job = submission.done(_kind_name(), asked._asdict(), owner_id=None)

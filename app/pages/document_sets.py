@@ -104,13 +104,15 @@ def _read(sent: MultiDict[str, str]) -> Chosen:
     """What was sent, without what cannot be: that is a problem."""
     chosen = Chosen(UNSTORABLE.sub("\ufffd", sent.get("title", "")))
     for name in TYPES:
-        texts = [text for text in sent.getlist(name)[:MOST_LINKAGES] if text]
+        texts = [text for text in sent.getlist(name) if text]
         ids = {text: parse_number(text) for text in texts}
         chosen.ids[name] = {id_ for id_ in ids.values() if id_ is not None}
         if None in ids.values():
             chosen.problems[name] = (
                 f"This is not the id of one: {next(text for text in texts if ids[text] is None)[:40]}"
             )
+        elif len(chosen.ids[name]) > MOST_LINKAGES:
+            chosen.problems[name] = f"At most {MOST_LINKAGES} at once, not {len(chosen.ids[name])}."
     return chosen
 
 

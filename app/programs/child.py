@@ -40,7 +40,7 @@ class Plan:
 
 
 class Child:
-    """One start of a program; nothing of it is left behind the block."""
+    """One start of a program; nothing of it is left behind the block. OSError where the machine starts nothing more."""
 
     def __init__(self, plan: Plan) -> None:
         self.returncode: int | None = None
@@ -61,6 +61,9 @@ class Child:
                 pass_fds=[saying],
                 start_new_session=True,
             )
+        except OSError:
+            os.close(status)
+            raise
         finally:
             os.close(saying)
         self._status = open(status, "rb", 0)  # noqa: SIM115  # closed with the others

@@ -1,7 +1,14 @@
-"""What a program says becomes what its job says: progress, a few warnings, and the end of its stderr."""
+"""What a program says becomes what its job says: progress, a few warnings, and the end of its stderr.
 
+While the database is away it is kept, and said later: how long that may take is for the heart of the job to know.
+"""
+
+from collections import deque
 from collections.abc import Iterable
 from time import monotonic
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.jobs.context import REPORTS_A_SECOND, Running
 from app.programs import reports
@@ -18,6 +25,8 @@ LONGEST_MESSAGE = 500
 
 NO_MORE = "It says more that is not understood; no more of it is kept."
 
+log = structlog.get_logger(__name__)
+
 
 class Listener:
     """Hears one attempt."""
@@ -28,12 +37,13 @@ class Listener:
         self._lines = Lines()
         self._tail = Tail(MOST_STDERR)
         self._unsaid: reports.Report | None = None
+        self._unsaid_warnings: deque[str] = deque()
         self._said_at = self._second = 0.0
         self._lines_left = 0
         self._warnings = 0
 
     def hear(self, stream: str, data: bytes) -> None:
-        """What was said on a stream; raises as `Running.progress` does."""
+        """What was said on a stream."""
         if stream == STDERR:
             self._tail.feed(data)
             return
@@ -51,16 +61,20 @@ class Listener:
             self._tail.feed(data)
 
     def tell(self) -> None:
-        """Pass on the last report, unless another one was passed on just now."""
-        if self._unsaid is not None and monotonic() - self._said_at >= 1 / REPORTS_A_SECOND:
+        """Pass on the warnings, else the last report, unless there was one just now; raises as `Running.check` does."""
+        if monotonic() - self._said_at < 1 / REPORTS_A_SECOND:
+            return
+        if self._unsaid_warnings:
+            self._pass_warnings_on()
+        else:
             self._pass_on()
 
     def end(self) -> None:
         """Pass on the last word."""
         for line in self._lines.end():
             self._understand(line)
-        if self._unsaid is not None:
-            self._pass_on()
+        self._pass_warnings_on()
+        self._pass_on()
 
     def stderr(self) -> str:
         """The end of what was said there."""
@@ -83,15 +97,25 @@ class Listener:
 
     def _warn(self, words: str) -> None:
         self._warnings += 1
-        if self._warnings > MOST_WARNINGS + 1:
-            return
-        said = f"Not understood: {words}" if self._warnings <= MOST_WARNINGS else NO_MORE
-        self._running.progress(message=said, level="warning")
-        self._said_at = monotonic()
+        if self._warnings <= MOST_WARNINGS + 1:
+            self._unsaid_warnings.append(f"Not understood: {words}" if self._warnings <= MOST_WARNINGS else NO_MORE)
+
+    def _pass_warnings_on(self) -> None:
+        while self._unsaid_warnings and self._say(None, self._unsaid_warnings[0], "warning"):
+            self._unsaid_warnings.popleft()
 
     def _pass_on(self) -> None:
         fraction, message = self._unsaid or (None, None)
-        self._unsaid = None
-        if fraction is not None or message:
-            self._running.progress(fraction, message)
+        if (fraction is None and not message) or self._say(fraction, message, "info"):
+            self._unsaid = None
+
+    def _say(self, fraction: float | None, message: str | None, level: str) -> bool:
+        """Whether it could be said."""
+        try:
+            self._running.progress(fraction, message, level=level)
+        except SQLAlchemyError as error:
+            log.warning("program is not heard", error=type(error).__name__)
+            return False
+        finally:
             self._said_at = monotonic()
+        return True

@@ -173,7 +173,7 @@ def _faults_of_secrets(made: Manifest, secrets: list[str]) -> Iterator[str]:
 
 
 def _faults_of_overview(made: Manifest, secrets: list[str]) -> Iterator[str]:
-    """What keeps /overview from finding the run of one token, and no other."""
+    """What keeps /overview from starting it, and from finding the run of one token and no other."""
     for name in OVERVIEW["parameters"]["properties"]:
         if name not in made.parameters["properties"]:
             yield f"parameters: the program of /overview is given {name!r}"
@@ -181,6 +181,8 @@ def _faults_of_overview(made: Manifest, secrets: list[str]) -> Iterator[str]:
         yield "parameters: 'api_token' must be writeOnly"
     if made.dedupe != "once":
         yield "dedupe: the program of /overview runs once"
+    if made.may_start != "anyone":
+        yield "may-start: whoever has a token may start the program of /overview"
 
 
 def _faults_of_schema(parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -72,6 +72,11 @@ def _not_started(number: int, path: Path) -> JobFailed:
         return JobFailed("not-executable", f"The program cannot be run: {reason}.")
     if number == errno.E2BIG:
         return JobFailed("arguments-too-long", "The arguments are more than a program may get.")
+    return cannot_start(reason)
+
+
+def cannot_start(reason: str) -> JobFailed:
+    """What to raise where the machine could not start it."""
     return JobFailed("cannot-start", f"The program cannot be started: {reason}.")
 
 

@@ -41,7 +41,7 @@ def run(program: Program, running: Running) -> dict[str, Any]:
     until = monotonic() + program.manifest.time_limit.total_seconds()
     plan = _plan(program, running)
     listener = Listener(running, _secrets(running))
-    with Child(plan) as child:
+    with _started(plan) as child:
         try:
             _follow(child, listener, running, until)
         except _OutOfTime:
@@ -71,6 +71,13 @@ def _plan(program: Program, running: Running) -> Plan:
     said = program.manifest
     command = [str(program.path), *calls.arguments(said, parameters), str(output)]
     return Plan(command, calls.environment(said, parameters, running.work_dir), str(running.work_dir))
+
+
+def _started(plan: Plan) -> Child:
+    try:
+        return Child(plan)
+    except OSError as error:
+        raise outcome.cannot_start(error.strerror or type(error).__name__) from None
 
 
 def _secrets(running: Running) -> list[str]:

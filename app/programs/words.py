@@ -38,14 +38,14 @@ class Words:
 
     def _without_first_part(self, text: str) -> str:
         for secret in self._secrets:
-            for length in range(len(secret) - 1, LEAST_PART - 1, -1):
+            for length in range(min(len(secret) - 1, len(text)), LEAST_PART - 1, -1):
                 if text.startswith(secret[-length:]):
                     return HIDDEN + text[length:]
         return text
 
     def _without_last_part(self, text: str) -> str:
         for secret in self._secrets:
-            for length in range(len(secret) - 1, LEAST_PART - 1, -1):
+            for length in range(min(len(secret) - 1, len(text)), LEAST_PART - 1, -1):
                 if text.endswith(secret[:length]):
                     return text[:-length] + HIDDEN
         return text

@@ -4,8 +4,10 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
@@ -14,8 +16,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 import config
+from app.database import commit, transaction
 from app.extensions import db
 from app.factory import create_app
+from app.jobs import lifecycle
+from app.overview import progress
 from tests.background import process
 from tests.conftest import wait_until
 from tests.programs.conftest import PYTHON, Programs
@@ -190,6 +195,41 @@ def test_a_program_that_fails_says_why(app: Flask, plugin: Plugin) -> None:
     assert plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "very-secret"})[-1]["returncode"] == 0
 
 
+def test_an_end_that_comes_while_it_is_looked_for_is_told_whole(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", tmp_path)
+    found = progress.elements_after
+
+    def found_once_it_has_ended(job_id: UUID, seq: int) -> Any:
+        with app.app_context(), transaction(is_read=False):
+            job = lifecycle.claim(job_id, "tests", timedelta(seconds=30))
+            if job is not None:
+                lifecycle.fail(job, "exit-status", "The program ended with status 3.", returncode=3, stderr="why\n")
+            commit()
+        return found(job_id, seq)
+
+    monkeypatch.setattr(progress, "elements_after", found_once_it_has_ended)
+
+    answer = app.test_client().post(
+        "/overview/generate", data={"server": SERVER, "documentSetId": "1", "apiToken": "t"}
+    )
+
+    *_, last = json.loads(answer.data)
+    assert (last["returncode"], last["error"]) == (3, "why\n")
+
+
+def test_a_server_is_the_same_with_and_without_a_slash_at_its_end(app: Flask, plugin: Plugin) -> None:
+    plugin.programs.add("process-docset", """printf '["%s"]' "$1" > "$3" """)
+    asked = {"server": SERVER, "documentSetId": "1"}
+    with_slash = {**asked, "server": f"{SERVER}/"}
+
+    assert plugin.generate(with_slash, **basic("t"))[-1]["returncode"] == 0
+
+    assert plugin.generate(asked, **basic("t")) == []
+    assert [plugin.search("t", **each).json() for each in (asked, with_slash)] == [[SERVER], [SERVER]]
+
+
 def test_a_program_that_is_not_there_is_an_error_of_the_run(app: Flask, plugin: Plugin) -> None:
     (plugin.programs.directory / "process-docset").unlink(missing_ok=True)
 
@@ -263,6 +303,32 @@ def test_only_servers_that_are_listed_are_asked_for(client_with: ClientWith) -> 
     )
 
 
+def test_without_a_list_any_server_is_asked_for_but_in_production(client: FlaskClient) -> None:
+    url = f"/overview/search?server={SERVER}&documentSetId=1"
+
+    def answered() -> tuple[int, str]:
+        policy = client.get("/overview/show").headers["Content-Security-Policy"]
+        return client.get(url, headers=basic("t")).status_code, policy.rpartition(" ")[2]
+
+    in_development = answered()
+    client.application.config["APP_ENV"] = "production"
+
+    assert (in_development, answered()) == ((404, "*"), (400, "'none'"))
+
+
+def test_a_program_for_admins_alone_is_not_there_for_those_with_a_token(
+    client: FlaskClient, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "process-docset.json").write_text('{"may-start": "admins"}')
+    capsys.readouterr()
+
+    answer = client.post("/overview/generate", data={"server": SERVER, "documentSetId": "1", "apiToken": "t"})
+
+    assert answer.status_code == 503
+    assert data(world.admin.get("/v1/jobs")) == []
+    assert "may-start: whoever has a token" in capsys.readouterr().out
+
+
 def test_a_token_in_a_url_is_not_looked_at(client: FlaskClient) -> None:
     answer = client.get(f"/overview/search?server={SERVER}&documentSetId=1&apiToken=t")
 
@@ -276,6 +342,16 @@ def test_the_runs_of_one_address_are_limited(client_with: ClientWith) -> None:
 
     assert answers.count(400) == 20
     assert answers[-1] == 429
+
+
+def test_the_searches_of_one_address_are_limited_but_may_be_many(client_with: ClientWith) -> None:
+    client = client_with(RATELIMIT_ENABLED="1")
+
+    answers = [client.get("/overview/search").status_code for _ in range(130)]
+
+    assert answers.count(400) == 120
+    assert answers[-1] == 429
+    assert client.post("/overview/generate").status_code == 400
 
 
 def test_without_a_directory_of_programs_there_is_nothing(app: Flask) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.overview.test_overview import SERVER, SLOW, Plugin, plugin
 from tests.pages.window import launched
@@ -63,3 +63,25 @@ def test_it_says_what_is_missing_in_its_address(app: Flask, plugin: Plugin, page
     page.goto(f"{plugin.url}/show")
 
     expect(page.locator("#message")).to_contain_text("Expected form data", timeout=20_000)
+
+
+def test_it_says_what_is_wrong_with_a_token_of_other_letters(app: Flask, plugin: Plugin, page: Page) -> None:
+    page.goto(show(plugin, "9").replace("t0k3n", "%E2%82%AC"))
+
+    expect(page.locator("#message")).to_contain_text("api_token", timeout=20_000)
+
+
+def test_it_says_when_the_server_does_not_come_back(app: Flask, plugin: Plugin, page: Page) -> None:
+    cut_off = b'[{"n_ahead_in_queue":0,"fraction":0.5,"message":"reading","returncode":null,"error":null}]'
+    answers = [cut_off]
+
+    def answer(route: Route) -> None:
+        if answers:
+            route.fulfill(body=answers.pop())
+        else:
+            route.abort()
+
+    page.route("**/overview/generate", answer)
+    page.goto(show(plugin, "10"))
+
+    expect(page.locator("#message")).to_have_text("The server does not answer.", timeout=20_000)

@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 from app.database import commit, transaction
 from app.documents.expansion import Document
 from app.documents.models import SET_EVENTS, SET_FAQS, SET_UPLOADS, DocumentSet
+from app.events.models import Event
 from app.extensions import db
 from app.images import uploads as intake
 from app.jobs import artifacts, lifecycle
@@ -34,7 +35,7 @@ from tests.images.pictures import encode, flag
 from tests.jobs.written import read
 from tests.pages.browser import Browser, Tags, field, rows, signed_in
 from tests.pages.test_pages import LEASE, MARKUP, NOBODY, Listening, after, assert_protected
-from tests.world import World
+from tests.world import SOON, World
 
 NEW, SETS, NEW_SET = "/jobs/treatments/new", "/jobs/document-sets", "/jobs/document-sets/new"
 NO_PROCESSOR = "PROCESSOR_URL is not set"
@@ -510,6 +511,26 @@ def test_what_a_set_cannot_be_is_said(processor: World, browser: Browser, fields
     assert said in words(response)
     assert [tag for tag, _ in Tags(response.text).found].count("script") == 1
     assert_protected(response)
+
+
+@pytest.mark.usefixtures("storage")
+def test_more_than_a_set_takes_at_once_is_said_and_stays_ticked(processor: World, browser: Browser) -> None:
+    with processor.app.app_context():
+        about = {"starts_at": SOON, "ends_at": SOON, "timezone": "UTC", "state": "published", "privacy": "public"}
+        values = [{"name": f"Event {number}", "owner_id": processor.owner.id, **about} for number in range(101)]
+        events = [str(id_) for id_ in db.session.scalars(insert(Event).returning(Event.id), values)]
+        db.session.commit()
+
+    followed = browser.get(f"{NEW_SET}?{urlencode({'event': events}, doseq=True)}")
+    refused = send(browser, title="Mine", event=events)
+    taken = send(browser, title="Mine", event=[*events[1:], events[1]])
+
+    assert (followed.status_code, refused.status_code, taken.status_code) == (200, 422, 303)
+    assert processor.rows(DocumentSet) == 1
+    for page in (followed, refused):
+        assert "At most 100 at once, not 101." in words(page)
+        ticked = {each["value"] for _, each in Tags(page.text).found if "checked" in each}
+        assert ticked == set(events)
 
 
 @pytest.mark.usefixtures("storage")

@@ -1,8 +1,11 @@
 """What programs say, in pieces of any size: lines, reports, and words that may be shown."""
 
+from time import monotonic
+
 import pytest
 
 from app.programs import reports
+from app.programs.discovery import LARGEST_PARAMETERS
 from app.programs.lines import LONGEST_LINE, Lines, Tail
 from app.programs.reports import NotUnderstood, Report
 from app.programs.words import Words
@@ -93,6 +96,17 @@ def test_what_is_no_report_is_not_taken_for_one(line: str) -> None:
         reports.read(line)
 
 
+def test_a_long_line_of_digits_is_soon_read() -> None:
+    line = "9" * (LONGEST_LINE - 1) + "x"
+    begun = monotonic()
+
+    for _ in range(20):
+        with pytest.raises(NotUnderstood):
+            reports.read(line)
+
+    assert monotonic() - begun < 1
+
+
 def test_words_lose_controls_and_what_is_no_text() -> None:
     words = Words([])
 
@@ -121,3 +135,14 @@ def test_a_part_of_a_secret_at_a_cut_is_hidden() -> None:
 
     assert words.text(b"3456789 is the end", is_cut=True, most=100) == "[hidden] is the end"
     assert words.line("it begins 012345", most=100, is_cut=True) == "it begins [hidden]"
+
+
+def test_a_long_secret_takes_no_longer_than_the_text_at_a_cut() -> None:
+    words = Words(["0123456789" * (LARGEST_PARAMETERS // 10)])
+    begun = monotonic()
+
+    for _ in range(20):
+        assert words.line(f"{'x' * LONGEST_LINE}0123", most=2 * LONGEST_LINE, is_cut=True).endswith("xx[hidden]")
+        assert words.text(b"6789" + b"x" * LONGEST_LINE, is_cut=True, most=2 * LONGEST_LINE).startswith("[hidden]xx")
+
+    assert monotonic() - begun < 1

@@ -85,9 +85,10 @@ def test_the_program_of_overview_has_parameters_of_its_own_unless_it_says_others
             "writeOnly",
         ),
         ({"dedupe": "none"}, "runs once"),
+        ({"may-start": "admins"}, "may-start: whoever has a token may"),
     ],
 )
-def test_the_program_of_overview_can_be_found_again_by_one_token_alone(said: Any, words: str) -> None:
+def test_what_the_program_of_overview_cannot_be_is_a_fault(said: Any, words: str) -> None:
     with pytest.raises(manifest.Fault, match=words):
         read(said, is_overview=True)
 

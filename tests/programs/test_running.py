@@ -1,16 +1,19 @@
 """Programs are run: what they get, what they say, how they end."""
 
+import errno
 import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from app.jobs import running
+from app.jobs import lifecycle, running
 from app.programs import child
 from app.programs.lines import MOST_STDERR
 from app.programs.listening import MOST_WARNINGS, NO_MORE
@@ -177,6 +180,27 @@ def test_a_program_without_first_line_is_not_executable(world: World, programs: 
     assert ran(world, kind)["error"]["code"] == "not-executable"
 
 
+def test_a_machine_that_starts_nothing_more_says_so_and_nothing_is_left_open(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **_more: Any) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("app.programs.child.subprocess.Popen", refuse)
+    before = pipes()
+
+    job = done("true")
+
+    assert job["error"] == {"code": "cannot-start", "detail": "The program cannot be started: Cannot allocate memory."}
+    assert pipes() == before
+
+
+def pipes() -> set[str]:
+    """Those that this process has open."""
+    opened = {os.readlink(each.path) for each in os.scandir("/proc/self/fd") if os.path.lexists(each.path)}
+    return {each for each in opened if each.startswith("pipe:")}
+
+
 def test_more_arguments_than_the_system_takes_are_too_long(done: Done) -> None:
     said = {"type": "object", "properties": {"a": {"type": "array"}, "b": {"type": "array"}}}
 
@@ -221,6 +245,29 @@ def test_what_is_not_understood_is_a_warning_and_only_some_are_kept(world: World
     said = [each["message"] for each in events(world, job["id"], "warning")]
     assert job["state"] == "succeeded"
     assert said == [*(f"Not understood: what {number}" for number in range(MOST_WARNINGS)), NO_MORE]
+
+
+def test_a_database_that_is_away_for_a_moment_ends_no_program_and_loses_no_word(
+    world: World, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = [OperationalError("", None, Exception())] * 3
+    report, heard = lifecycle.report, tmp_path / "heard"
+
+    def heard_later(job: Any, fraction: float | None, message: str | None, level: str) -> Any:
+        if away:
+            raise away.pop()
+        if fraction is not None:
+            heard.touch()
+        return report(job, fraction, message, level)
+
+    monkeypatch.setattr(lifecycle, "report", heard_later)
+    script = r"""echo what; printf '0.5\thalf\n'; while [ ! -e "$1" ]; do sleep 0.05; done; echo x > "$2" """
+
+    job = done(script, {"arguments": [str(heard)]}, time_limit=30)
+
+    assert (job["state"], away) == ("succeeded", [])
+    assert [each["message"] for each in events(world, job["id"], "warning")] == ["Not understood: what"]
+    assert (0.5, "half") in [(each["fraction"], each["message"]) for each in events(world, job["id"])]
 
 
 def test_a_program_that_ends_before_its_children_does_not_hang(done: Done) -> None:

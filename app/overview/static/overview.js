@@ -10,7 +10,9 @@ const [title, bar, message, again, made] = ["title", "bar", "message", "again", 
   document.getElementById(id),
 );
 
-const headers = { Authorization: `Basic ${btoa(`${token}:x-api-token`)}` };
+// As UTF-8, whatever it is: btoa takes no other letters, and what no token is, the server says.
+const credentials = new TextEncoder().encode(`${token}:x-api-token`);
+const headers = { Authorization: `Basic ${btoa(String.fromCharCode(...credentials))}` };
 
 /** Yields the elements of a JSON array while it is being sent. */
 async function* elements(stream) {
@@ -73,7 +75,7 @@ async function generate() {
     show(progress);
   }
   if (last?.error) return fail(last.error);
-  if (last !== null && last.returncode === null) return setTimeout(generate, 2000); // cut off: come back
+  if (last !== null && last.returncode === null) return setTimeout(start, 2000); // cut off: come back
   await finish();
 }
 
@@ -89,7 +91,7 @@ async function finish() {
 
 function start() {
   title.textContent = "Generating";
-  bar.hidden = again.hidden = false;
+  bar.hidden = false;
   again.hidden = true;
   message.className = "";
   generate().catch(() => fail("The server does not answer."));
