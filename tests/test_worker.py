@@ -1,7 +1,9 @@
 """Tasks run in a session of their own, and no death of worker, child or Redis loses one."""
 
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +21,7 @@ from app.processes.nodes import EVENTS_QUEUE, QUEUES
 from app.redis_client import broker_url, client_url, connect, limits_url
 from app.users.models import User
 from app.worker import worker_arguments
-from tests.background import are_done, entries, lines, order, process
+from tests.background import ROOT, are_done, entries, lines, order, process
 
 
 class Background:
@@ -249,3 +251,36 @@ def test_every_entry_names_a_consumer_that_is_registered(app: Flask) -> None:
 )
 def test_redis_urls_are_spelled_for_each_library(given: str, client: str, broker: str, limits: str) -> None:
     assert (client_url(given), broker_url(given), limits_url(given)) == (client, broker, limits)
+
+
+NODE = """
+import pathlib, signal, sys, time
+
+directory, queue = pathlib.Path(sys.argv[1]), sys.argv[2]
+heard = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: heard.append(signal.Signals(number).name))
+(directory / f"{queue}-began").touch()
+while not heard or (queue == "slow" and not (directory / "go-on").exists()):
+    time.sleep(0.01)
+(directory / f"{queue}-heard").write_text(" ".join(heard))
+"""
+
+
+def test_each_node_is_told_once_to_end(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+    """Celery takes a second signal for impatience, and hands back what still had time."""
+    run = (
+        "import sys; from app.processes.nodes import run_nodes; "
+        "sys.exit(run_nodes([sys.executable, '-c', *sys.argv[1:]], [('quick',), ('slow',)]))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", run, NODE, str(tmp_path)], cwd=ROOT, start_new_session=True)
+    wait_until(lambda: len(list(tmp_path.glob("*-began"))) == 2)
+
+    os.killpg(parent.pid, signal.SIGINT)  # as Ctrl-C does
+    wait_until((tmp_path / "quick-heard").exists)
+    parent.send_signal(signal.SIGTERM)
+    wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1)
+    (tmp_path / "go-on").touch()
+
+    assert parent.wait(10) == 0
+    assert [(tmp_path / f"{queue}-heard").read_text() for queue in ("quick", "slow")] == ["SIGTERM", "SIGTERM"]

@@ -9,7 +9,7 @@ import pytest
 
 from app.events.models import Event
 from app.faqs.models import Faq
-from app.jsonapi.body import read_json
+from app.jsonapi.body import _parse, read_json
 from tests.world import JSONAPI, World, data, errors, ids, pointers
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -48,6 +48,7 @@ DEEP_OBJECT = '{"data":' * 40 + "1" + "}" * 40
         ('{"data":{"type":"event","relationships":{"owner":{"data":{"type":"user","id":-1}}}}}', 422),
         ('{"data":{"type":"event","attributes":{"name":NaN}}}', 400),
         ('{"data":{"type":"event","attributes":{"latitude":1e400}}}', 400),
+        ('{"data":{"type":"event","attributes":{"latitude":' + "9" * 400 + "}}}", 400),
         ('{"data":{"type":"event","attributes":{"latitude":' + "9" * 5000 + "}}}", 400),
         (DEEP, 400),
         (DEEP_OBJECT, 400),
@@ -146,6 +147,14 @@ def test_a_look_at_a_large_body_takes_no_more_room_than_the_body() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 48 * 2**20  # the list itself takes 32 while it grows
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**300])
+def test_a_number_means_the_same_to_both_parsers(number: int) -> None:
+    (alone,) = _parse(b"[%d]" % number)
+    beside_what_orjson_refuses, _ = _parse(b'[%d, "\\ud800"]' % number)
+
+    assert repr(beside_what_orjson_refuses) == repr(alone)
 
 
 def test_a_lone_surrogate_is_no_text(world: World) -> None:
