@@ -27,6 +27,9 @@ AWAY = frozenset({READ_ONLY, IDLE_TOO_LONG})
 
 QUERY_CANCELED, DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE = "57014", "40P01", "55P03", "40001"
 
+PROGRAM_LIMIT = "54"
+"""The class of what is too large or too complex, for an index say (PostgreSQL, "Error Codes")."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -234,12 +237,17 @@ def _database_refused(error: DBAPIError) -> Response:
         return error_response([BadRequest("This takes too long: ask for less at once.", code="too-expensive")])
     if state in (DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE):
         return error_response([Conflict("Somebody else is changing this at the moment. Try again.")])
-    if isinstance(error, DataError):
+    if isinstance(error, DataError) or is_too_large(error):
         log.warning("a value reached the database that it cannot take", sqlstate=state)
         return error_response([BadRequest("A value lies outside of what can be stored or compared.")])
     if isinstance(error, OperationalError) or error.connection_invalidated or state in AWAY:
         return _database_away(error)
     return _unexpected(error)
+
+
+def is_too_large(error: DBAPIError) -> bool:
+    """Whether the database cannot take a value however often it is asked; the driver calls that operational too."""
+    return str(getattr(error.orig, "sqlstate", "")).startswith(PROGRAM_LIMIT)
 
 
 def _database_away(error: Exception) -> Response:

@@ -19,6 +19,7 @@ from flask import Flask, current_app
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.database import commit, transaction
+from app.errors import is_too_large
 from app.jobs import consequences, lifecycle
 from app.jobs.context import Canceled, Elsewhere, Interrupted, JobFailed, LeaseLost, Running
 from app.jobs.kinds import KINDS, Kind
@@ -106,15 +107,21 @@ def _outcome(running: Running, kind: Kind) -> End:
         return partial(_hand_over, job, elsewhere)
     except Interrupted:
         return partial(lifecycle.interrupt, job)
-    except (OperationalError, StorageError) as error:
+    except Exception as error:  # noqa: BLE001  # functions may raise anything; it is logged there
+        return _broken(job, error)
+    return partial(lifecycle.succeed, job, result, running.unsaid)
+
+
+def _broken(job: JobRow, error: Exception) -> End:
+    """What becomes of an attempt that neither ended nor said why."""
+    is_away = isinstance(error, StorageError) or (isinstance(error, OperationalError) and not is_too_large(error))
+    if is_away:
         log.warning("job lost the database or the storage", error=type(error).__name__)
         what = "The database or the storage did not answer"  # not its fault: another attempt, where there is one left
         return partial(lifecycle.expire, job, lifecycle.UNAVAILABLE, what)
-    except Exception as error:
-        log.exception("job failed")
-        detail = f"This is our fault ({type(error).__name__}); the log has more."
-        return partial(lifecycle.fail, job, "failed", detail)
-    return partial(lifecycle.succeed, job, result, running.unsaid)
+    log.error("job failed", exc_info=error)
+    detail = f"This is our fault ({type(error).__name__}); the log has more."
+    return partial(lifecycle.fail, job, "failed", detail)
 
 
 def _hand_over(job: JobRow, elsewhere: Elsewhere) -> JobRow | None:

@@ -16,6 +16,7 @@ from app import outbox
 from app.database import commit, connection, transaction
 from app.errors import MOST_ERRORS, Errors, Unprocessable
 from app.jobs import consequences, lifecycle, running, submission, sweep
+from app.jobs.context import Running
 from app.jobs.kinds import KINDS
 from app.jobs.models import Artifact, Job, JobEvent
 from app.jobs.records import JobRow
@@ -85,6 +86,22 @@ def test_a_job_that_breaks_tells_its_owner_nothing_of_the_inside(here: Flask) ->
     job = read(here, job_id)
     assert (job.error or {})["code"] == "failed"
     assert "not for everybody" not in str(job)
+
+
+def test_what_the_database_can_never_take_is_no_outage(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def store(running: Running) -> None:
+        with transaction(is_read=False):
+            connection().execute(text("CREATE TEMP TABLE names (name text UNIQUE) ON COMMIT DROP"))
+            long = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(3_000))
+            connection().execute(text("INSERT INTO names VALUES (:name)"), {"name": long})
+
+    monkeypatch.setitem(KINDS.declared, "tests-large", replace(KINDS["sleep"], name="tests-large", run=store))
+    job_id = submitted("tests-large", {"seconds": 0}).job.id
+
+    run(job_id)
+
+    job = read(here, job_id)
+    assert (job.state, (job.error or {})["code"], job.attempt) == ("failed", "failed", 1)
 
 
 def test_a_file_is_replaced_by_the_next_of_its_name(here: Flask) -> None:
