@@ -237,7 +237,7 @@ def _database_refused(error: DBAPIError) -> Response:
         return error_response([BadRequest("This takes too long: ask for less at once.", code="too-expensive")])
     if state in (DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE):
         return error_response([Conflict("Somebody else is changing this at the moment. Try again.")])
-    if isinstance(error, DataError) or is_too_large(error):
+    if isinstance(error, DataError) or _is_too_large(error):
         log.warning("a value reached the database that it cannot take", sqlstate=state)
         return error_response([BadRequest("A value lies outside of what can be stored or compared.")])
     if isinstance(error, OperationalError) or error.connection_invalidated or state in AWAY:
@@ -245,8 +245,13 @@ def _database_refused(error: DBAPIError) -> Response:
     return _unexpected(error)
 
 
-def is_too_large(error: DBAPIError) -> bool:
-    """Whether the database cannot take a value however often it is asked; the driver calls that operational too."""
+def is_outage(error: Exception) -> bool:
+    """Whether the database was away or busy, and may do the same another time."""
+    return isinstance(error, OperationalError) and not _is_too_large(error)
+
+
+def _is_too_large(error: DBAPIError) -> bool:
+    """Whether it cannot take a value however often it is asked; the driver calls that operational too."""
     return str(getattr(error.orig, "sqlstate", "")).startswith(PROGRAM_LIMIT)
 
 

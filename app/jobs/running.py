@@ -16,10 +16,10 @@ from uuid import UUID
 
 import structlog
 from flask import Flask, current_app
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import commit, transaction
-from app.errors import is_too_large
+from app.errors import is_outage
 from app.jobs import consequences, lifecycle
 from app.jobs.context import Canceled, Elsewhere, Interrupted, JobFailed, LeaseLost, Running
 from app.jobs.kinds import KINDS, Kind
@@ -114,8 +114,7 @@ def _outcome(running: Running, kind: Kind) -> End:
 
 def _broken(job: JobRow, error: Exception) -> End:
     """What becomes of an attempt that neither ended nor said why."""
-    is_away = isinstance(error, StorageError) or (isinstance(error, OperationalError) and not is_too_large(error))
-    if is_away:
+    if isinstance(error, StorageError) or is_outage(error):
         log.warning("job lost the database or the storage", error=type(error).__name__)
         what = "The database or the storage did not answer"  # not its fault: another attempt, where there is one left
         return partial(lifecycle.expire, job, lifecycle.UNAVAILABLE, what)

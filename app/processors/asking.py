@@ -73,13 +73,17 @@ def _ask(job: JobRow, run: Run) -> None:
     if answer is None:
         _note_silence(job)
         return
-    hearing.hear(job.id, job.attempt)  # what was called back before
+    if hearing.hear(job.id, job.attempt):  # what was called back before counts first
+        _let_count(job, answer)
+    remote.order(POLL, job, delay=remote.poll_pause())
+
+
+def _let_count(job: JobRow, answer: Mapping[str, Any]) -> None:
     event = WORDS[_word(answer)]
     if event is None:
         remote.hear_alive(job.id, job.attempt)
     else:
         hearing.apply(job.id, event, answer)
-    remote.order(POLL, job, delay=remote.poll_pause())
 
 
 def _status(run: Run) -> dict[str, Any] | None:

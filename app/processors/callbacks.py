@@ -2,18 +2,20 @@
 
 import hmac
 from collections.abc import Mapping
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from flask import Response, current_app, jsonify, request
-from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select
+from sqlalchemy import BigInteger, Text, Uuid, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from app import signatures
 from app.database import Prepared, commit, transaction
 from app.errors import NotFound, TooManyRequests, Unauthenticated, Unprocessable, raise_all
 from app.jobs.models import ENDED, Job
+from app.jobs.records import JobRow
 from app.jsonapi.body import read_json
 from app.jsonapi.resource_type import parse_uuid
 from app.outbox import order
@@ -25,6 +27,10 @@ from app.url_tokens import token_hash
 TOKEN = "token"  # noqa: S105 - the name of a parameter
 MOST_CALLBACKS = 10_000
 """Of one attempt."""
+
+CLEARED_AT_ONCE = 100
+LATE = timedelta(minutes=1)
+"""After the end: whoever was just storing one has done so by then."""
 
 _jobs, _runs, _callbacks = Job.__table__, RemoteRun.__table__, Callback.__table__
 _called = Prepared(
@@ -51,6 +57,8 @@ _store = Prepared(
     .on_conflict_do_nothing()
     .returning(_callbacks.c.id)
 )
+_some = select(_callbacks.c.id).where(_callbacks.c.job_id == bindparam("job_id", type_=Uuid)).limit(CLEARED_AT_ONCE)
+_clear = Prepared(delete(Callback).where(_callbacks.c.id.in_(_some)).returning(_callbacks.c.id))
 
 
 class Called(NamedTuple):
@@ -123,3 +131,13 @@ def _take(called: Called, message_id: str, said: Mapping[str, Any]) -> None:
         order(remote.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
     # Last, as whoever holds the job comes here after it; also by what was said before.
     remote.hear_alive(called.job_id, called.attempt)
+
+
+def order_clearing(job: JobRow) -> None:
+    """Have what was called back about a job that has ended deleted: nobody reads it, and the job may stay for years."""
+    remote.order(remote.CLEAR, job, delay=LATE)
+
+
+def clear(job_id: UUID) -> bool:
+    """Delete some of it, in the time that a statement has; whether there may be more."""
+    return len(_clear.rows({"job_id": job_id})) == CLEARED_AT_ONCE

@@ -19,7 +19,7 @@ LONGEST_TRACKING_ID = 200
 
 START = Limits(trusted=True)
 QUESTION = Limits(largest=2**20, seconds=5.0, trusted=True)
-"""It is asked from where mails are sent: it must not take long."""
+"""Many runs are asked by few slots: it must not take long."""
 
 _DOTS = re.compile(r"\.+")
 
@@ -46,7 +46,7 @@ def start(task: str, body: Mapping[str, Any]) -> str:
         raise Rejected(f"The processor answered {answer.status}.{_words(answer)}")
     tracking_id = _tracking_id(_members(answer))
     if tracking_id is None:
-        raise Rejected("The processor answered without a tracking_id.")
+        raise Rejected("The processor answered without a tracking_id that can be used.")
     return tracking_id
 
 
@@ -56,8 +56,11 @@ def status(task: str, tracking_id: str) -> dict[str, Any] | None:
 
 
 def cancel(task: str, tracking_id: str) -> dict[str, Any] | None:
-    """Ask the processor to stop; as `status`."""
-    return _said(http_client.post(_url(task, tracking_id, "cancel"), limits=QUESTION))
+    """Ask the processor to stop; as `status`, and raises OutboundError also where it could not take the question."""
+    answer = http_client.post(_url(task, tracking_id, "cancel"), limits=QUESTION)
+    if _is_passing(answer.status):
+        raise OutboundError(f"The answer is {answer.status}.")
+    return _said(answer)
 
 
 def result(url: str) -> bytes:
@@ -70,7 +73,7 @@ def result(url: str) -> bytes:
     except OutboundError as error:
         raise Unfetched(str(error), is_transient=True) from None
     if answer.status != HTTPStatus.OK:
-        raise Unfetched(f"The answer is {answer.status}.", is_transient=answer.status >= HTTPStatus(500))
+        raise Unfetched(f"The answer is {answer.status}.", is_transient=_is_passing(answer.status))
     return answer.content
 
 
@@ -89,6 +92,11 @@ def _is_own(url: str) -> bool:
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
+
+
+def _is_passing(status: int) -> bool:
+    """Whether another time the answer may be another one."""
+    return status >= HTTPStatus(500) or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 def _said(answer: Fetched) -> dict[str, Any] | None:

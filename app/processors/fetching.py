@@ -4,15 +4,13 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import OperationalError
 
-from app.errors import ApiError, Errors
+from app.errors import ApiError, Errors, is_outage
 from app.extensions import db
 from app.jobs import artifacts, lifecycle
 from app.jobs.records import JobRow
 from app.jsonapi.body import read_json
 from app.processors import client, results
-from app.processors.models import REFUSED, STORED
 from app.processors.modules import Payload, Unfit, installed
 from app.processors.results import File
 
@@ -50,21 +48,19 @@ def fetch(file_id: UUID, time: int) -> None:
 
 def _refuse(file: File, words: str) -> None:
     job = results.held(file)
-    if job is not None and results.close(file, REFUSED, words):
-        lifecycle.hear(job, words[:MOST_WORDS], level="warning")
-        results.finish(job)
+    if job is not None:
+        _close(job, file, words)
 
 
 def _take_in(file: File, document: Any, stored: dict[str, Any]) -> None:
     job = results.held(file)
-    if job is None:
-        return
-    fault = None
-    if not results.is_outdone(file):
+    if job is not None:
         artifacts.show(job, stored)
-        fault = _processed(job, file, document)
-    if not results.close(file, REFUSED if fault else STORED, fault):
-        return
+        _close(job, file, _processed(job, file, document))
+
+
+def _close(job: JobRow, file: File, fault: str | None) -> None:
+    results.close(file, fault)
     if fault:
         lifecycle.hear(job, fault[:MOST_WORDS], level="warning")
     results.finish(job)
@@ -80,9 +76,9 @@ def _processed(job: JobRow, file: File, document: Any) -> str | None:
             task.process_results(Payload(job, file.doc_id, document), completed=file.final)
     except Unfit as error:
         return f"The result of {file.doc_id!r} does not fit. {error}"
-    except OperationalError:
-        raise
     except Exception as error:  # a task may raise anything; the other files are kept
+        if is_outage(error):
+            raise
         log.exception("result not processed", task=job.kind)
         return f"The result of {file.doc_id!r} was not processed: this is our fault ({type(error).__name__})."
     return None

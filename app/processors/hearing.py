@@ -1,32 +1,42 @@
 """What the processor says becomes what the job is: forward only, each thing once, in the order of its arrival.
 
-All of this happens in one transaction that holds the job.
+All of this happens in transactions that hold the job.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select, update
+import structlog
+from sqlalchemy import BigInteger, Double, Text, Uuid, bindparam, func, select, update
 
 from app.database import Prepared
+from app.errors import is_outage
+from app.extensions import db
 from app.jobs import consequences, lifecycle
-from app.jobs.models import CANCELING, ENDED, JobEvent
+from app.jobs.models import CANCELING, ENDED, Job, JobEvent
 from app.jobs.records import JobRow
 from app.processors import remote, results
 from app.processors.models import Callback
-from app.processors.remote import Run
+from app.processors.remote import APPLY, Run
 
 BY_THE_PROCESSOR = "processor-error"
 MOST_WORDS = 2_000
 """Characters of what it says that are kept."""
 
-_callbacks, _events = Callback.__table__, JobEvent.__table__
+AT_ONCE = 0.5
+"""Seconds for which the job is held to hear: whoever else wants it, or calls back, waits for 2 s (`lock_timeout`)."""
+
+log = structlog.get_logger(__name__)
+
+_callbacks, _events, _jobs = Callback.__table__, JobEvent.__table__, Job.__table__
 _IS_OPEN = (_callbacks.c.job_id == bindparam("job_id", type_=Uuid), _callbacks.c.applied_at.is_(None))
-_open = Prepared(
+_next = Prepared(  # one at a time: each may be as large as a body
     select(_callbacks.c.id, _callbacks.c.event, _callbacks.c.payload)
     .where(*_IS_OPEN, _callbacks.c.attempt == bindparam("attempt", type_=BigInteger))
     .order_by(_callbacks.c.id)
+    .limit(1)
 )
 _warned = Prepared(
     select(_events.c.seq)
@@ -40,16 +50,53 @@ _warned = Prepared(
 _close = Prepared(
     update(Callback).where(_callbacks.c.id == bindparam("id", type_=BigInteger)).values(applied_at=func.now())
 )
+_note = Prepared(
+    update(Job)
+    .where(_jobs.c.id == bindparam("id", type_=Uuid))
+    .values(
+        progress=func.greatest(_jobs.c.progress, bindparam("new_progress", type_=Double)),
+        message=func.coalesce(bindparam("new_message", type_=Text), _jobs.c.message),
+        heartbeat_at=func.now(),
+    )
+)
 
 
-def hear(job_id: UUID, attempt: int) -> None:
-    """Apply what was called back and not applied yet; before the start has been answered, it waits for that."""
+def hear(job_id: UUID, attempt: int) -> bool:
+    """Apply what was called back and not applied yet, and order the rest when that takes long; whether it was all.
+
+    Before the start has been answered, it waits for that.
+    """
     held = held_run(job_id, attempt)
     if held is None:
-        return
-    for id_, event, payload in _open.rows({"job_id": job_id, "attempt": attempt}):
-        apply(job_id, event, payload)
-        _close.run({"id": id_})  # each by itself: others may have come since they were read
+        return False
+    until = monotonic() + AT_ONCE
+    while monotonic() < until:
+        if not _hear_next(held[0]):
+            return True
+    remote.order(APPLY, held[0])
+    return False
+
+
+def _hear_next(job: JobRow) -> bool:
+    """Apply what was called back first of all that was not applied yet; False where there is nothing."""
+    found = _next.rows({"job_id": job.id, "attempt": job.attempt})
+    for id_, event, payload in found:
+        _apply_or_warn(job, event, payload)
+        _close.run({"id": id_})
+    return bool(found)
+
+
+def _apply_or_warn(job: JobRow, event: str, payload: Mapping[str, Any]) -> None:
+    """One that we cannot apply must not keep all that follow it from being heard."""
+    try:
+        with db.session.begin_nested():
+            apply(job.id, event, payload)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        log.exception("callback not applied", event_word=event)
+        words = f"A word of the processor ({event}) is passed over: this is our fault ({type(error).__name__})."
+        lifecycle.hear(job, words, level="warning")
 
 
 def held_run(job_id: UUID, attempt: int) -> tuple[JobRow, Run] | None:
@@ -75,7 +122,11 @@ def _started(job: JobRow, _run: Run, payload: Mapping[str, Any]) -> None:
 def _progress(job: JobRow, run: Run, payload: Mapping[str, Any]) -> None:
     if run.completed_at is not None:
         return  # late: all that it names was named at the end
-    lifecycle.hear(job, _words(payload), fraction=_fraction(payload))
+    words, fraction = _words(payload), _fraction(payload)
+    if remote.tell(job):
+        lifecycle.hear(job, words, fraction=fraction)
+    else:  # as of functions, not all that is said becomes an event
+        _note.run({"id": job.id, "new_message": words, "new_progress": fraction})
     _take_output(job, payload, final=False)
 
 
@@ -125,10 +176,12 @@ def end(job: JobRow | None) -> None:
 
 def _take_output(job: JobRow, payload: Mapping[str, Any], *, final: bool) -> None:
     output = payload.get("output") or {}
-    for words in dict.fromkeys(each[:MOST_WORDS] for each in _said_errors(output.get("error"))):
+    faults = [each[:MOST_WORDS] for each in _said_errors(output.get("error"))]
+    if not results.order(job, output.get("results_url") or [], final=final):
+        faults.append(f"Of all its results only {results.MOST_FILES} are fetched.")
+    for words in dict.fromkeys(faults):
         if not _warned.rows({"job_id": job.id, "words": words}):  # processors repeat all of them each time
             lifecycle.hear(job, words, level="warning")
-    results.order(job, output.get("results_url") or [], final=final)
 
 
 def _said_errors(errors: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from app.extensions import Model, off
 
-PENDING, STORED, REFUSED = "pending", "stored", "refused"
+PENDING, STORED, REFUSED, REPLACED = "pending", "stored", "refused", "replaced"
 
 
 class JobDocument(Model):
@@ -47,6 +47,8 @@ class RemoteRun(Model):
     """Questions in a row that it did not answer."""
     completed_at: Mapped[datetime | None]
     """When it said that it is done: only its results are missing."""
+    told_at: Mapped[datetime | None]
+    """When it last said something of its progress that became an event of the job."""
 
 
 class Callback(Model):
@@ -74,16 +76,16 @@ class ResultFile(Model):
 
     __tablename__ = "result_files"
     __table_args__ = (
-        UniqueConstraint("job_id", "attempt", "url", "final"),
+        UniqueConstraint("job_id", "attempt", "number", "final"),
         Index("ix_result_files_pending", "job_id", "attempt", postgresql_where=text("state = 'pending'")),
-        CheckConstraint(f"state IN ('{PENDING}', '{STORED}', '{REFUSED}')", name="state"),
+        CheckConstraint(f"state IN ('{PENDING}', '{STORED}', '{REFUSED}', '{REPLACED}')", name="state"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     attempt: Mapped[int]
     number: Mapped[int]
-    """Counts the files of a job: the name of the artifact, which is never what the processor says."""
+    """Counts the URLs of an attempt: the name of the artifact, which is never what the processor says."""
     doc_id: Mapped[str]
     url: Mapped[str]
     final: Mapped[bool] = off()

@@ -6,19 +6,20 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from flask import current_app
-from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, delete, func, insert, select, update
+from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, delete, func, insert, or_, select, update
 
 from app import outbox, signatures
 from app.database import Prepared, connection
 from app.documents.expansion import Document
+from app.jobs.context import REPORTS_A_SECOND
 from app.jobs.records import JobRow
 from app.processors.models import JobDocument, RemoteRun
 from app.url_tokens import token_hash
 
-APPLY, POLL, CANCEL, CANCEL_DEADLINE, FETCH = (
-    f"processors.{name}" for name in ("apply", "poll", "cancel", "cancel-deadline", "fetch")
+APPLY, POLL, CANCEL, CANCEL_DEADLINE, FETCH, CLEAR = (
+    f"processors.{name}" for name in ("apply", "poll", "cancel", "cancel-deadline", "fetch", "clear")
 )
-"""The consumers, told of a job and its attempt; the last one of a result file."""
+"""The consumers, told of a job and its attempt; FETCH of a result file."""
 
 _runs, _documents = RemoteRun.__table__, JobDocument.__table__
 _MINE = (
@@ -40,6 +41,7 @@ class Run(NamedTuple):
     heard_at: datetime
     unanswered: int
     completed_at: datetime | None
+    told_at: datetime | None
 
 
 _run = Prepared(select(*_runs.c).where(*_MINE))
@@ -66,7 +68,9 @@ _alive = Prepared(update(RemoteRun).where(*_MINE).values(heard_at=func.now(), un
 _unanswered = Prepared(
     update(RemoteRun).where(*_MINE).values(unanswered=_runs.c.unanswered + 1).returning(_runs.c.unanswered)
 )
-_complete = Prepared(update(RemoteRun).where(*_MINE).values(completed_at=func.now()).returning(*_runs.c))
+_complete = Prepared(update(RemoteRun).where(*_MINE).values(completed_at=func.now()))
+_is_due = or_(_runs.c.told_at.is_(None), _runs.c.told_at <= func.now() - timedelta(seconds=1 / REPORTS_A_SECOND))
+_tell = Prepared(update(RemoteRun).where(*_MINE, _is_due).values(told_at=func.now()).returning(_runs.c.job_id))
 
 
 def run_of(job: JobRow) -> Run | None:
@@ -106,10 +110,14 @@ def count_silence(job: JobRow) -> int:
     return int(unanswered)
 
 
-def complete(job: JobRow) -> Run:
+def complete(job: JobRow) -> None:
     """Note that the processor is done."""
-    (row,) = _complete.rows(_key(job))
-    return Run(*row)
+    _complete.run(_key(job))
+
+
+def tell(job: JobRow) -> bool:
+    """Note that what it says of its progress becomes an event now; False while the last one is too new for that."""
+    return bool(_tell.rows(_key(job)))
 
 
 def callback_url(job: JobRow, token: str) -> str:

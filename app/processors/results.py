@@ -6,17 +6,16 @@ from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ARRAY, BigInteger, Boolean, Text, Uuid, and_, bindparam, func, insert, or_, select, update
 from uuid_utils.compat import uuid7
 
 from app import outbox
-from app.database import Prepared, connection
+from app.database import Prepared
 from app.jobs import consequences, lifecycle
 from app.jobs.models import ENDED
 from app.jobs.records import JobRow
 from app.processors import remote
-from app.processors.models import PENDING, STORED, ResultFile
+from app.processors.models import PENDING, REFUSED, REPLACED, STORED, ResultFile
 
 PAUSE = timedelta(seconds=2)
 """Before a file is fetched for the second time; twice as long before each time after it."""
@@ -45,46 +44,76 @@ _OF_JOB = (
     _files.c.job_id == bindparam("job_id", type_=Uuid),
     _files.c.attempt == bindparam("attempt", type_=BigInteger),
 )
-_SAME = (*_OF_JOB, _files.c.url == bindparam("url", type_=Text))
-_known = Prepared(select(_files.c.url, _files.c.number).where(*_OF_JOB))
+_known = Prepared(select(_files.c.url, _files.c.number, _files.c.final).where(*_OF_JOB))
 _file = Prepared(select(*_files.c).where(_files.c.id == bindparam("id", type_=Uuid)))
-_final = Prepared(select(_files.c.id).where(*_SAME, _files.c.final.is_(True), _files.c.state == STORED))
+
+
+def _each(name: str, type_: Any) -> Any:
+    return func.unnest(bindparam(name, type_=ARRAY(type_)))
+
+
+_VALUES = {
+    "id": _each("ids", Uuid),
+    "job_id": bindparam("job_id", type_=Uuid),
+    "attempt": bindparam("attempt", type_=BigInteger),
+    "number": _each("numbers", BigInteger),
+    "doc_id": _each("doc_ids", Text),
+    "url": _each("urls", Text),
+    "final": bindparam("final", type_=Boolean),
+}
+_name = Prepared(insert(ResultFile).from_select([*_VALUES], select(*_VALUES.values()), include_defaults=False))
 _close = Prepared(
     update(ResultFile)
-    .where(_files.c.id == bindparam("id", type_=Uuid), _files.c.state == PENDING)
+    .where(_files.c.id == bindparam("id", type_=Uuid))
     .values(state=bindparam("new_state", type_=Text), error=bindparam("new_error", type_=Text))
-    .returning(_files.c.id)
+)
+_doc_id = bindparam("doc_id", type_=Text)
+_replace = Prepared(
+    update(ResultFile)
+    .where(
+        *_OF_JOB,
+        _files.c.final.is_(False),
+        _files.c.state == PENDING,
+        or_(_files.c.url == bindparam("url", type_=Text), and_(_files.c.doc_id == _doc_id, _files.c.doc_id != "")),
+    )
+    .values(state=REPLACED)
 )
 _pending = Prepared(select(_files.c.id).where(*_OF_JOB, _files.c.state == PENDING).limit(1))
 _counts = Prepared(
     select(
         func.count(_files.c.number.distinct()).filter(_files.c.state == STORED),
-        func.count(_files.c.number.distinct()),
+        func.count(_files.c.number.distinct()).filter(_files.c.state != REPLACED),
     ).where(*_OF_JOB)
 )
 
 
-def order(job: JobRow, named: Sequence[Mapping[str, Any]], *, final: bool) -> None:
-    """Have the files fetched that were not named before; the job is held."""
-    if not named:
-        return
-    numbers = {str(url): int(number) for url, number in _known.rows(_key(job))}
-    before = max(numbers.values(), default=0)
-    new = dict.fromkeys(each["result_url"] for each in named if each["result_url"] not in numbers)
-    numbers.update(zip(list(new)[: max(MOST_FILES - before, 0)], count(before + 1), strict=False))
-    rows = [_row(job, each, numbers, final=final) for each in named if each["result_url"] in numbers]
-    if rows:
-        statement = insert(ResultFile).on_conflict_do_nothing().returning(ResultFile.id)
-        stored = connection().execute(statement, rows).scalars().all()
-        outbox.order_many(remote.FETCH, "result.named", [{"id": str(file_id), "time": 1} for file_id in stored])
-    if len(new) > MOST_FILES - before:
-        lifecycle.hear(job, f"Of all its results only {MOST_FILES} are fetched.", level="warning")
+def order(job: JobRow, named: Sequence[Mapping[str, Any]], *, final: bool) -> bool:
+    """Have the files fetched that were not named before, and whether all of them are; the job is held."""
+    doc_ids = _doc_ids(named)
+    known = _known.rows(_key(job)) if named else ()
+    numbers: dict[str, int] = {url: number for url, number, _ in known}
+    room = MOST_FILES - max(numbers.values(), default=0)
+    new = [url for url in doc_ids if url not in numbers]
+    numbers.update(zip(new[: max(room, 0)], count(MOST_FILES - room + 1), strict=False))
+    again = {url for url, _, was_final in known if was_final == final}  # processors repeat all of them each time
+    urls = [url for url in doc_ids if url in numbers and url not in again]
+    if urls:
+        files = {"urls": urls, "numbers": [numbers[url] for url in urls], "doc_ids": [doc_ids[url] for url in urls]}
+        _store(job, {**files, "final": final}, [uuid7() for _ in urls])
+    return len(new) <= room
 
 
-def _row(job: JobRow, named: Mapping[str, Any], numbers: Mapping[str, int], *, final: bool) -> dict[str, Any]:
-    url = named["result_url"]
-    doc_id = str(named.get("doc_id") or "")[:LONGEST_DOC_ID]
-    return {**_key(job), "id": uuid7(), "number": numbers[url], "doc_id": doc_id, "url": url, "final": final}
+def _doc_ids(named: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The documents by the URLs of their results; of two the first counts."""
+    found: dict[str, str] = {}
+    for each in named:
+        found.setdefault(each["result_url"], str(each.get("doc_id") or "")[:LONGEST_DOC_ID])
+    return found
+
+
+def _store(job: JobRow, files: Mapping[str, Any], ids: Sequence[UUID]) -> None:
+    _name.run({**_key(job), **files, "ids": ids})
+    outbox.order_many(remote.FETCH, "result.named", [{"id": str(file_id), "time": 1} for file_id in ids])
 
 
 def order_fetch(file_id: UUID, time: int) -> None:
@@ -94,7 +123,7 @@ def order_fetch(file_id: UUID, time: int) -> None:
 
 
 def wanted(file_id: UUID) -> tuple[File, JobRow] | None:
-    """A file that has not been fetched, and its job, which waits for it."""
+    """A file that has neither been fetched nor replaced, and its job, which waits for it."""
     for row in _file.rows({"id": file_id}):
         file = File(*row)
         job = lifecycle.found(file.job_id)
@@ -104,20 +133,17 @@ def wanted(file_id: UUID) -> tuple[File, JobRow] | None:
 
 
 def held(file: File) -> JobRow | None:
-    """The job of a file, nobody else's until this transaction ends; None where it does not wait any more."""
+    """The job of a file, nobody else's until this transaction ends; None where it waits for the file no longer."""
     job = lifecycle.locked(file.job_id)
-    return job if job is not None and _is_its_own(job, file) else None
+    return None if job is None or wanted(file.id) is None else job
 
 
-def close(file: File, state: str, error: str | None = None) -> bool:
-    """Write down what has become of a file; False when that was done before."""
-    return bool(_close.rows({"id": file.id, "new_state": state, "new_error": error}))
-
-
-def is_outdone(file: File) -> bool:
-    """Whether the same file, named at the end, is stored already."""
-    values = {"job_id": file.job_id, "attempt": file.attempt, "url": file.url}
-    return not file.final and bool(_final.rows(values))
+def close(file: File, fault: str | None) -> None:
+    """Write down what has become of a file; one that was named at the end takes the place of those before it."""
+    _close.run({"id": file.id, "new_state": REFUSED if fault else STORED, "new_error": fault})
+    if file.final and not fault:
+        of_job = {"job_id": file.job_id, "attempt": file.attempt}
+        _replace.run({**of_job, "url": file.url, "doc_id": file.doc_id})
 
 
 def finish(job: JobRow) -> None:

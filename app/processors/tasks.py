@@ -2,10 +2,11 @@
 
 from uuid import UUID
 
+from app import outbox
 from app.outbox import OutboxEntry, consumer
 from app.processes.nodes import REMOTE_QUEUE
-from app.processors import asking, fetching, hearing
-from app.processors.remote import APPLY, CANCEL, CANCEL_DEADLINE, FETCH, POLL
+from app.processors import asking, callbacks, fetching, hearing
+from app.processors.remote import APPLY, CANCEL, CANCEL_DEADLINE, CLEAR, FETCH, POLL
 
 
 @consumer(APPLY)
@@ -36,6 +37,13 @@ def end_cancel(entry: OutboxEntry) -> None:
 def fetch_result(entry: OutboxEntry) -> None:
     """Fetch a result file and store what is in it."""
     fetching.fetch(UUID(entry.payload["id"]), entry.payload["time"])
+
+
+@consumer(CLEAR)
+def clear_callbacks(entry: OutboxEntry) -> None:
+    """Delete what was called back about a job that has ended."""
+    if callbacks.clear(UUID(entry.payload["job_id"])):
+        outbox.order(CLEAR, entry.topic, entry.payload)
 
 
 def _attempt(entry: OutboxEntry) -> tuple[UUID, int]:

@@ -6,8 +6,9 @@ from functools import cache, partial
 from flask import current_app
 
 from app.jobs.kinds import KINDS, Kind
+from app.jobs.records import JobRow
 from app.jsonapi.resource_type import BIGGEST_ID
-from app.processors import asking
+from app.processors import asking, callbacks
 from app.processors.modules import TASKS, installed, properties
 from app.processors.starting import DOCUMENT_SET, start
 from app.treatments import launching, mailing
@@ -30,6 +31,11 @@ def _has_processor() -> bool:
     return bool(current_app.config["PROCESSOR_URL"])
 
 
+def _end(job: JobRow) -> None:
+    mailing.tell(job)
+    callbacks.order_clearing(job)
+
+
 @cache
 def _kind(name: str) -> Kind:
     task = installed()[name]
@@ -48,7 +54,7 @@ def _kind(name: str) -> Kind:
         time_limit=asking.LONGEST,
         offered=_has_processor,
         part_of="treatment",
-        ended=mailing.tell,
+        ended=_end,
         asked_to_end=asking.ask_to_cancel,
         again=launching.again,
     )

@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from app.database import connection
 from app.documents.expansion import TooMany, expanded
-from app.errors import Conflict, NotFound, Unprocessable
+from app.errors import ApiError, Conflict, Errors, NotFound, Unprocessable
 from app.jobs import lifecycle, submission
 from app.jobs.models import Job
 from app.jobs.permissions import owner_access
@@ -63,11 +63,21 @@ def again(job: JobRow) -> JobRow:
     if access is None:
         raise Conflict("Whoever asked for it may do nothing any more.", code="gone")
     check_documents(old.document_set_id, access, None)
-    made = rows.create(type_, {**{name: getattr(old, name) for name in _COPIED}, "retry_of_id": old.id})
+    try:
+        made = rows.create(type_, {**{name: getattr(old, name) for name in _COPIED}, "retry_of_id": old.id})
+    except Errors as refused:
+        raise Errors(_nowhere(each) for each in refused.errors) from None
+    except Unprocessable as refused:
+        raise _nowhere(refused) from None
     new = lifecycle.found(made.id)
     if new is None:
         raise RuntimeError("A treatment without a job")
     return new
+
+
+def _nowhere(refused: ApiError) -> ApiError:
+    """The same without a pointer: what is wrong stands in no document that was sent."""
+    return type(refused)(refused.detail, code=refused.code)
 
 
 def keep_job(treatment_id: UUID, *, kept: bool) -> None:

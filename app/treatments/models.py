@@ -55,7 +55,10 @@ class Region(Model):
     """A part of an image that a processor has found, in pixels from its upper left corner."""
 
     __tablename__ = "regions"
-    __table_args__ = (Index("ix_regions_treatment_id_id", "treatment_id", "id"),)
+    __table_args__ = (
+        Index("ix_regions_treatment_id_id", "treatment_id", "id"),
+        Index("ix_regions_treatment_id_document_source", "treatment_id", "document", "source"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     treatment_id: Mapped[UUID] = mapped_column(ForeignKey("treatments.id", ondelete="CASCADE"))

@@ -54,7 +54,8 @@ class TreatmentData(DataLayer):
         data["requested_by_id"] = access.viewer.id
 
     def before_delete_object(self, row: Any, access: Access) -> None:
-        job = lifecycle.locked(row.id)
+        # Not locked: who stores results of one that lives holds it and waits for this row, and what has ended stays so.
+        job = lifecycle.found(row.id)
         if job is not None and job.state not in ENDED:
             raise Conflict(f"Its job has not ended: it is {job.state}. Cancel it first.", code="job-lives")
         launching.keep_job(row.id, kept=False)
@@ -107,7 +108,7 @@ class RelaunchTreatment(Command):
     def _again(self, id: str, reader: Reader) -> Response:
         row = self.row(id, reader.access)
         reader.access.require(PERMISSIONS.update, row)
-        job = lifecycle.locked(row.id)
+        job = lifecycle.found(row.id)  # not locked, as above
         if job is not None and job.state not in ENDED:
             raise Conflict(f"It has not ended: its job is {job.state}.", code="job-lives")
         document = job and reader.resource(TREATMENT, launching.again(job).id)

@@ -87,6 +87,7 @@ def upgrade() -> None:
     sa.Column('heard_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('unanswered', sa.BigInteger(), server_default=sa.text('0'), nullable=False),
     sa.Column('completed_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('told_at', sa.DateTime(timezone=True), nullable=True),
     sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_remote_runs_job_id_jobs'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('job_id', 'attempt', name=op.f('pk_remote_runs'))
     )
@@ -100,10 +101,10 @@ def upgrade() -> None:
     sa.Column('final', sa.Boolean(), server_default=sa.text('false'), nullable=False),
     sa.Column('state', sa.Text(), server_default='pending', nullable=False),
     sa.Column('error', sa.Text(), nullable=True),
-    sa.CheckConstraint("state IN ('pending', 'stored', 'refused')", name=op.f('ck_result_files_state')),
+    sa.CheckConstraint("state IN ('pending', 'stored', 'refused', 'replaced')", name=op.f('ck_result_files_state')),
     sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_result_files_job_id_jobs'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_result_files')),
-    sa.UniqueConstraint('job_id', 'attempt', 'url', 'final', name=op.f('uq_result_files_job_id_attempt_url_final'))
+    sa.UniqueConstraint('job_id', 'attempt', 'number', 'final', name=op.f('uq_result_files_job_id_attempt_number_final'))
     )
     op.create_index('ix_result_files_pending', 'result_files', ['job_id', 'attempt'], unique=False, postgresql_where=sa.text("state = 'pending'"))
     op.create_table('treatments',
@@ -145,6 +146,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['treatment_id'], ['treatments.id'], name=op.f('fk_regions_treatment_id_treatments'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_regions'))
     )
+    op.create_index('ix_regions_treatment_id_document_source', 'regions', ['treatment_id', 'document', 'source'], unique=False)
     op.create_index('ix_regions_treatment_id_id', 'regions', ['treatment_id', 'id'], unique=False)
     op.create_table('similarities',
     sa.Column('id', sa.BigInteger(), nullable=False),
@@ -178,6 +180,7 @@ def downgrade() -> None:
     op.drop_index('ix_similarities_treatment_id_id', table_name='similarities')
     op.drop_table('similarities')
     op.drop_index('ix_regions_treatment_id_id', table_name='regions')
+    op.drop_index('ix_regions_treatment_id_document_source', table_name='regions')
     op.drop_table('regions')
     op.drop_index(op.f('ix_document_set_faqs_faq_id'), table_name='document_set_faqs')
     op.drop_table('document_set_faqs')

@@ -6,7 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
+from app.extensions import db
+from app.jobs.models import Job
 from tests.conftest import wait_until
 from tests.treatments.doubles import FAILURE, HTML, INVALID, LONG, RESET, SLASHED, UNTRACKED, Answer, Processor
 from tests.treatments.office import Desk, Office
@@ -172,7 +175,9 @@ def test_a_result_that_does_not_fit_is_a_warning_and_the_others_are_kept(
         "http://[::1]/",
         "nonsense",
         "http://xn--/",
+        f"http://127.0.0.1:9/{''.join(chr(0x4E00 + number) for number in range(1900))}",
     ],
+    ids=["closed", "metadata", "file", "local", "no URL", "no name", "long"],
 )
 def test_a_result_at_a_private_address_is_refused(desk: Desk, processor: Processor, url: str) -> None:
     treatment_id = desk.ask()
@@ -403,6 +408,21 @@ def test_a_retry_of_its_job_is_a_relaunch(desk: Desk, processor: Processor) -> N
     assert desk.started(again["id"]).body["experiment_id"] == again["id"]
 
 
+@pytest.mark.parametrize("path", ["treatments/{}/relaunch", "jobs/{}/retry"])
+def test_a_relaunch_of_what_is_not_taken_any_more_points_nowhere(
+    desk: Desk, processor: Processor, world: World, path: str
+) -> None:
+    processor.answer_start(FAILURE)
+    treatment_id = desk.ask()
+    desk.until(treatment_id, "ERROR")
+
+    refused = world.owner.send("POST", f"/v1/{path.format(treatment_id)}")  # where there is no processor
+
+    (error,) = errors(refused)
+    assert (refused.status_code, error["code"], error.get("source")) == (422, "unknown-kind", None)
+    assert "There is no such kind of job." in error["detail"]
+
+
 def test_a_mail_is_sent_at_the_end_where_one_is_wanted(desk: Desk, processor: Processor, office: Office) -> None:
     processor.answer_start(FAILURE)
     quiet, loud = desk.ask(), desk.ask(**{"notify-email": True})
@@ -453,6 +473,7 @@ def test_a_signature_that_is_there_must_hold(desk: Desk, processor: Processor) -
         (b"", 400),
         (b"{", 400),
         (b'{"event": "SUCCESS", "fraction": NaN}', 400),
+        (b'{"event": "PROGRESS", "anything": 1' + b"0" * 400 + b"}", 400),
         (b"[]", 422),
         (b'{"event": "DANCING"}', 422),
         (b'{"event": "PROGRESS", "fraction": "half"}', 422),
@@ -461,7 +482,7 @@ def test_a_signature_that_is_there_must_hold(desk: Desk, processor: Processor) -
         (b'{"event": "SUCCESS", "message": "\\u0000"}', 422),
         (b'{"event": "STARTED", "message": "' + b"x" * 10_000_000 + b'"}', 413),
     ],
-    ids=["empty", "no JSON", "NaN", "list", "event", "fraction", "output", "other job", "NUL", "10 MB"],
+    ids=["empty", "no JSON", "NaN", "endless", "list", "event", "fraction", "output", "other job", "NUL", "10 MB"],
 )
 def test_a_callback_that_cannot_be_is_refused_and_changes_nothing(
     desk: Desk, processor: Processor, raw: bytes, status: int
@@ -532,6 +553,20 @@ def test_a_treatment_is_deleted_once_it_has_ended(office: Office, desk: Desk, pr
     assert desk.caller.delete(f"/v1/treatments/{treatment_id}").status_code == 200
 
     assert desk.caller.get(f"/v1/treatments/{treatment_id}").status_code == 404
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/relaunch")])
+def test_a_treatment_whose_results_are_being_stored_is_refused_without_a_wait(
+    office: Office, desk: Desk, method: str, path: str
+) -> None:
+    treatment_id = desk.ask()
+    desk.started(treatment_id)
+
+    with office.app.app_context(), db.engine.begin() as storing:  # holds the job
+        storing.execute(select(Job.id).where(Job.id == treatment_id).with_for_update(key_share=True))
+        refused = desk.caller.send(method, f"/v1/treatments/{treatment_id}{path}")
+
+    assert (refused.status_code, errors(refused)[0]["code"]) == (409, "job-lives")
 
 
 def test_no_part_of_a_token_is_in_a_log(office: Office, desk: Desk, processor: Processor) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from sqlalchemy import delete, insert
+from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, delete, func, insert, select
 
-from app.database import connection
+from app.database import Prepared
 from app.jobs.records import JobRow
 from app.processors.modules import Document, Payload, Unfit
 from app.treatments.models import Region
@@ -18,7 +18,8 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 
 MOST_REGIONS = 10_000
 """In one file."""
-LONGEST_NAME = 500
+LONGEST_NAME = 300
+"""Characters: beside a `doc_id`, of four bytes each, they fit into an index."""
 FARTHEST = 10_000_000
 """Pixels."""
 
@@ -45,6 +46,23 @@ _FILE = Draft202012Validator(
     }
 )
 
+_PLACES = ("x", "y", "width", "height")
+_VALUES = {
+    "treatment_id": bindparam("treatment_id", type_=Uuid),
+    "document": bindparam("document", type_=Text),
+    "source": func.unnest(bindparam("source", type_=ARRAY(Text))),
+    **{name: func.unnest(bindparam(name, type_=ARRAY(Double))) for name in _PLACES},
+}
+_regions = Region.__table__
+_store = Prepared(insert(Region).from_select([*_VALUES], select(*_VALUES.values()), include_defaults=False))
+_forget = Prepared(
+    delete(Region).where(
+        _regions.c.treatment_id == _VALUES["treatment_id"],
+        _regions.c.document == _VALUES["document"],
+        _regions.c.source == any_(bindparam("sources", type_=ARRAY(Text))),
+    )
+)
+
 
 def prepare_request(documents: Sequence[Document], job: JobRow) -> Mapping[str, Any]:
     """All documents: which of them are images the processor sees."""
@@ -58,12 +76,11 @@ def process_results(payload: Payload, completed: bool) -> None:
     fault = next(_FILE.iter_errors(payload.content), None)
     if fault is not None:
         raise Unfit(f"{fault.json_path}: {fault.message}"[:LONGEST_NAME])
-    found = [row for item in payload.content for row in _rows(payload, item)]
-    sources = {_source(payload, item) for item in payload.content}
-    mine = (Region.treatment_id == payload.job.id, Region.document == payload.doc_id, Region.source.in_(sources))
-    connection().execute(delete(Region).where(*mine))
-    if found:
-        connection().execute(insert(Region), found)
+    about = {"treatment_id": payload.job.id, "document": payload.doc_id}
+    _forget.run({**about, "sources": list({_source(payload, item) for item in payload.content})})
+    crops = [crop["absolute"] for item in payload.content for crop in item["crops"]]
+    sources = [_source(payload, item) for item in payload.content for _ in item["crops"]]
+    _store.run({**about, "source": sources, **{name: [float(crop[name]) for crop in crops] for name in _PLACES}})
 
 
 def _size(content: Any) -> int:
@@ -71,12 +88,6 @@ def _size(content: Any) -> int:
     items = content if isinstance(content, list) else []
     crops = [item.get("crops") for item in items if isinstance(item, dict)]
     return len(items) + sum(len(each) for each in crops if isinstance(each, list))
-
-
-def _rows(payload: Payload, item: Mapping[str, Any]) -> list[dict[str, Any]]:
-    about = {"treatment_id": payload.job.id, "document": payload.doc_id, "source": _source(payload, item)}
-    places = ("x", "y", "width", "height")
-    return [{**about, **{name: crop["absolute"][name] for name in places}} for crop in item["crops"]]
 
 
 def _source(payload: Payload, item: Mapping[str, Any]) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from sqlalchemy import ARRAY, Double, Text, Uuid, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database import connection
+from app.database import Prepared
 from app.jobs.records import JobRow
 from app.processors.modules import Document, Payload, Unfit
 from app.treatments.models import Similarity
@@ -18,8 +19,8 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 
 MOST_PAIRS = 20_000
 """In one file."""
-LONGEST_NAME = 500
-BATCH = 1_000
+LONGEST_NAME = 300
+"""Characters: two of four bytes each fit into an index."""
 
 _NAME = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
 _FILE = Draft202012Validator(
@@ -31,6 +32,20 @@ _FILE = Draft202012Validator(
             "required": ["a", "b", "score"],
         },
     }
+)
+
+_VALUES = {
+    "treatment_id": bindparam("treatment_id", type_=Uuid),
+    "document": bindparam("document", type_=Text),
+    **{name: func.unnest(bindparam(name, type_=ARRAY(Text))) for name in ("a", "b")},
+    "score": func.unnest(bindparam("score", type_=ARRAY(Double))),
+}
+_pairs = insert(Similarity).from_select([*_VALUES], select(*_VALUES.values()), include_defaults=False)
+_store = Prepared(
+    _pairs.on_conflict_do_update(
+        index_elements=["treatment_id", "a", "b"],
+        set_={name: _pairs.excluded[name] for name in ("document", "score")},
+    )
 )
 
 
@@ -47,9 +62,6 @@ def process_results(payload: Payload, completed: bool) -> None:
     if fault is not None:
         raise Unfit(f"{fault.json_path}: {fault.message}"[:LONGEST_NAME])
     pairs = {tuple(sorted((item["a"], item["b"]))): item["score"] for item in payload.content}
-    about = {"treatment_id": payload.job.id, "document": payload.doc_id}
-    rows = [{**about, "a": a, "b": b, "score": score} for (a, b), score in sorted(pairs.items())]
-    for begin in range(0, len(rows), BATCH):
-        statement = insert(Similarity).values(rows[begin : begin + BATCH])
-        said_last = {name: statement.excluded[name] for name in ("document", "score")}
-        connection().execute(statement.on_conflict_do_update(index_elements=["treatment_id", "a", "b"], set_=said_last))
+    rows = [(a, b, float(score)) for (a, b), score in sorted(pairs.items())]
+    columns = {name: [row[index] for row in rows] for index, name in enumerate(("a", "b", "score"))}
+    _store.run({"treatment_id": payload.job.id, "document": payload.doc_id, **columns})
