@@ -14,6 +14,7 @@ import psycopg
 from flask import Flask, current_app, g
 from psycopg import RawCursor
 from sqlalchemy import (
+    ARRAY,
     BindParameter,
     Connection,
     Delete,
@@ -23,8 +24,10 @@ from sqlalchemy import (
     NullPool,
     Select,
     Update,
+    bindparam,
     create_engine,
     event,
+    func,
     text,
 )
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
@@ -186,6 +189,11 @@ class _Compiler(PGCompiler_psycopg):
 
 DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # carries no types
 DIALECT.statement_compiler = _Compiler
+
+
+def unnested(name: str, type_: Any) -> Any:
+    """A row for each element of the list that a parameter is: of several in one SELECT, side by side."""
+    return func.unnest(bindparam(name, type_=ARRAY(type_)))
 
 
 class Prepared:

@@ -19,6 +19,7 @@ import config
 from app import outbox
 from app.extensions import db
 from app.factory import create_app
+from app.jobs.consequences import AGAIN, NEXT
 from app.outbox import OutboxEntry, consumer
 from app.processes.nodes import QUEUES
 from app.processes.orphans import dying_with_parent, kill_group
@@ -67,6 +68,14 @@ def entries(app: Flask) -> list[OutboxEntry]:
 def are_done(app: Flask) -> bool:
     """Whether every entry is closed."""
     return all(entry.done_at for entry in entries(app))
+
+
+def follow(app: Flask) -> None:
+    """Do what was ordered to follow from the ends of jobs, as a worker does."""
+    with app.app_context():
+        for entry in entries(app):
+            if entry.consumer in (AGAIN, NEXT) and entry.done_at is None:
+                outbox.consume(entry.id)
 
 
 def lines(path: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """Tasks run in a session of their own, and no death of worker, child or Redis loses one."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -273,14 +272,17 @@ def test_each_node_is_told_once_to_end(tmp_path: Path, wait_until: Callable[...,
         "import sys; from app.processes.nodes import run_nodes; "
         "sys.exit(run_nodes([sys.executable, '-c', *sys.argv[1:]], [('quick',), ('slow',)]))"
     )
-    parent = subprocess.Popen([sys.executable, "-c", run, NODE, str(tmp_path)], cwd=ROOT, start_new_session=True)
-    wait_until(lambda: len(list(tmp_path.glob("*-began"))) == 2)
+    with subprocess.Popen([sys.executable, "-c", run, NODE, str(tmp_path)], cwd=ROOT) as parent:
+        try:
+            wait_until(lambda: len(list(tmp_path.glob("*-began"))) == 2)
 
-    os.killpg(parent.pid, signal.SIGINT)  # as Ctrl-C does
-    wait_until((tmp_path / "quick-heard").exists)
-    parent.send_signal(signal.SIGTERM)
-    wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1)
-    (tmp_path / "go-on").touch()
+            parent.terminate()
+            wait_until((tmp_path / "quick-heard").exists)
+            parent.terminate()
+            wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1)
+            (tmp_path / "go-on").touch()
 
-    assert parent.wait(10) == 0
+            assert parent.wait(10) == 0
+        finally:
+            parent.kill()  # and the nodes with it
     assert [(tmp_path / f"{queue}-heard").read_text() for queue in ("quick", "slow")] == ["SIGTERM", "SIGTERM"]

@@ -58,4 +58,4 @@ def _end(job: JobRow, kind: Kind | None) -> None:
         return
     kind.ended(job)
     if kind.concurrency is not None:
-        outbox.order(NEXT, f"job.{job.state}", {"kind": kind.name})
+        outbox.order(NEXT, f"job.{job.state}", {"kind": kind.name, "concurrency": kind.concurrency})

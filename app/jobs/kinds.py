@@ -111,8 +111,11 @@ class Kind:
             raise Unprocessable(f"More than {self.largest_parameters} bytes.", pointer=pointer)
         validator = Draft202012Validator(dict(self.parameters), format_checker=FormatChecker())
         # Of several that are missing, the library says each one's name in an error of its own, and of all unknown ones.
-        found = (fault for error in validator.iter_errors(parameters) for fault in _faults(error, self.secrets))
-        faults = dict.fromkeys(islice(found, MOST_ERRORS))
+        faults: set[tuple[str, str]] = set()
+        for error in validator.iter_errors(parameters):
+            faults.update(islice(_faults(error, self.secrets), MOST_ERRORS))
+            if len(faults) >= MOST_ERRORS:
+                break
         raise_all(Unprocessable(words[:LONGEST_WORDS], pointer=pointer + path) for path, words in sorted(faults))
 
 

@@ -1,7 +1,8 @@
 """The life of a job: the one place that writes `state`.
 
 Every write is fenced: it names the attempt and the states it is about, and does nothing to a job that has moved on.
-With each goes an event, and a NOTIFY to whoever watches, in one statement. Nothing here commits.
+With each goes an event, and a NOTIFY to whoever watches, in one statement; `note` alone is told later. Nothing here
+commits.
 """
 
 from collections.abc import Mapping
@@ -156,6 +157,15 @@ _heard = _moving(
         "heartbeat_at": func.now(),
     },
 )
+_note = Prepared(
+    update(Job)
+    .where(_held)
+    .values(
+        progress=func.greatest(_jobs.c.progress, _parameter("progress", Double)),
+        message=func.coalesce(_MESSAGE, _jobs.c.message),
+        heartbeat_at=func.now(),
+    )
+)
 _found = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID))
 _locked = Prepared(  # its key stays as it is: what refers to the job is written meanwhile
     select(*_jobs.c).where(_jobs.c.id == _ID).with_for_update(key_share=True)
@@ -236,6 +246,11 @@ def hear(
     """Note what is heard of work elsewhere, perhaps that only its results are missing; None when it has ended."""
     values = {"new_progress": fraction, "new_message": message, "new_level": level, "finalizing": finalizing}
     return _moved(_heard, {**_fence(job), **values})
+
+
+def note(job: JobRow, message: str | None, fraction: float | None) -> None:
+    """Note what is heard of work elsewhere too soon after other words for an event of its own."""
+    _note.run({**_fence(job), "new_progress": fraction, "new_message": message})
 
 
 def beat(job: JobRow, lease: timedelta) -> str | None:

@@ -8,9 +8,9 @@ import structlog
 from flask import current_app
 from redis import RedisError
 from sqlalchemy import ARRAY, Select, Text, bindparam, delete, func, select, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Prepared, commit, connection, transaction
+from app.errors import is_outage
 from app.jobs import consequences, lifecycle, submission
 from app.jobs.kinds import KINDS
 from app.jobs.models import QUEUED, Job
@@ -62,9 +62,9 @@ def _give_up(job_id: UUID) -> None:
                 log.warning("job lost its worker", job_id=str(job_id), attempt=moved.attempt, state=moved.state)
                 consequences.follow(moved)
             commit()
-    except SQLAlchemyError:
-        raise
-    except Exception:  # what its kind does at the end may fail in any way
+    except Exception as error:  # what its kind does at the end may fail in any way
+        if is_outage(error):
+            raise
         log.exception("job cannot be given up", job_id=str(job_id))
 
 

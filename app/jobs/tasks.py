@@ -14,6 +14,8 @@ from app.jobs.submission import START
 from app.outbox import OutboxEntry, consumer, wake_up
 from app.processes.nodes import JOBS_QUEUE
 
+WOKEN_AT_ONCE = 4
+
 log = structlog.get_logger(__name__)
 
 
@@ -25,21 +27,27 @@ def run_job(job_id: str) -> None:
 
 @consumer(AGAIN)
 def submit_again(entry: OutboxEntry) -> None:
-    """Submit once more what was asked for again while it ran, unless its kind takes it no longer."""
+    """Submit once more what was asked for again while it ran, unless its kind takes it no longer.
+
+    KeyError while there is no such kind: its file may be being replaced.
+    """
     job = lifecycle.found(UUID(entry.payload["job_id"]))
     if job is None:
         return
+    kind = KINDS[job.kind]
     try:
         submission.again(job)
     except (ApiError, Errors) as error:
-        log.warning("job is not submitted again", job_id=str(job.id), kind=job.kind, error=str(error))
+        log.warning("job is not submitted again", job_id=str(job.id), kind=kind.name, error=str(error))
 
 
 @consumer(NEXT)
 def wake_next(entry: OutboxEntry) -> None:
-    """Wake as many jobs of a kind as have room now, those first that have waited for longest."""
-    kind = KINDS.get(entry.payload["kind"])
-    if kind is None or kind.concurrency is None:
-        return
-    for job in lifecycle.next_of(kind.name, kind.concurrency - lifecycle.at_work(kind.name)):
+    """Wake jobs of a kind for which there is room now, those first that have waited for longest.
+
+    A few at each end: several may have ended at once, and where there is room for many, slots are what they wait for.
+    """
+    kind, concurrency = entry.payload["kind"], entry.payload["concurrency"]
+    room = concurrency - lifecycle.at_work(kind)
+    for job in lifecycle.next_of(kind, min(room, WOKEN_AT_ONCE)):
         submission.start(job)

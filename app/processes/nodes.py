@@ -32,20 +32,14 @@ def nodes_for(*, has_processor: bool) -> list[tuple[str, ...]]:
 def run_nodes(command: Sequence[str], served: Sequence[Sequence[str]]) -> int:
     """Run `command` with the queues of each node until SIGTERM or SIGINT; when one ends, so do all. Its exit status.
 
-    Each is told once, in a session of its own: at a second signal Celery hands back what still had time to end.
+    Each is told once: at a second signal Celery hands back what still had time to end.
     """
-    starting = [[*command, *queues] for queues in served]
-    nodes = [
-        subprocess.Popen(each, start_new_session=True, preexec_fn=dying_with_parent())  # noqa: S603  # our own command
-        for each in starting
-    ]
-    told: list[subprocess.Popen[bytes]] = []
+    nodes = [subprocess.Popen([*command, *queues], preexec_fn=dying_with_parent()) for queues in served]  # noqa: S603  # our own command
+    untold = list(nodes)
 
     def end(*_: object) -> None:
-        for node in nodes:
-            if node not in told:
-                told.append(node)
-                node.terminate()
+        while untold:
+            untold.pop().terminate()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)

@@ -9,13 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import BigInteger, Double, Text, Uuid, bindparam, func, select, update
+from sqlalchemy import BigInteger, Text, Uuid, bindparam, func, select, update
 
 from app.database import Prepared
 from app.errors import is_outage
 from app.extensions import db
 from app.jobs import consequences, lifecycle
-from app.jobs.models import CANCELING, ENDED, Job, JobEvent
+from app.jobs.models import CANCELING, ENDED, JobEvent
 from app.jobs.records import JobRow
 from app.processors import remote, results
 from app.processors.models import Callback
@@ -30,7 +30,7 @@ AT_ONCE = 0.5
 
 log = structlog.get_logger(__name__)
 
-_callbacks, _events, _jobs = Callback.__table__, JobEvent.__table__, Job.__table__
+_callbacks, _events = Callback.__table__, JobEvent.__table__
 _IS_OPEN = (_callbacks.c.job_id == bindparam("job_id", type_=Uuid), _callbacks.c.applied_at.is_(None))
 _next = Prepared(  # one at a time: each may be as large as a body
     select(_callbacks.c.id, _callbacks.c.event, _callbacks.c.payload)
@@ -47,17 +47,13 @@ _warned = Prepared(
     )
     .limit(1)
 )
+_last = Prepared(
+    select(_events.c.fraction, _events.c.message).where(
+        _events.c.job_id == bindparam("job_id", type_=Uuid), _events.c.seq == bindparam("seq", type_=BigInteger)
+    )
+)
 _close = Prepared(
     update(Callback).where(_callbacks.c.id == bindparam("id", type_=BigInteger)).values(applied_at=func.now())
-)
-_note = Prepared(
-    update(Job)
-    .where(_jobs.c.id == bindparam("id", type_=Uuid))
-    .values(
-        progress=func.greatest(_jobs.c.progress, bindparam("new_progress", type_=Double)),
-        message=func.coalesce(bindparam("new_message", type_=Text), _jobs.c.message),
-        heartbeat_at=func.now(),
-    )
 )
 
 
@@ -99,6 +95,17 @@ def _apply_or_warn(job: JobRow, event: str, payload: Mapping[str, Any]) -> None:
         lifecycle.hear(job, words, level="warning")
 
 
+def tell(job_id: UUID, attempt: int) -> None:
+    """Let what was last said of its progress become an event, where none has come after it."""
+    held = held_run(job_id, attempt)
+    if held is None or not held[1].untold or held[1].completed_at is not None or not remote.tell(held[0]):
+        return
+    job = held[0]
+    ((progress, message),) = _last.rows({"job_id": job.id, "seq": job.last_seq})
+    if (progress, message) != (job.progress, job.message):
+        lifecycle.hear(job, job.message)
+
+
 def held_run(job_id: UUID, attempt: int) -> tuple[JobRow, Run] | None:
     """A job that has not ended and its run at the processor, nobody else's until this transaction ends."""
     job = lifecycle.locked(job_id)
@@ -126,7 +133,8 @@ def _progress(job: JobRow, run: Run, payload: Mapping[str, Any]) -> None:
     if remote.tell(job):
         lifecycle.hear(job, words, fraction=fraction)
     else:  # as of functions, not all that is said becomes an event
-        _note.run({"id": job.id, "new_message": words, "new_progress": fraction})
+        lifecycle.note(job, words, fraction)
+        remote.tell_later(job)
     _take_output(job, payload, final=False)
 
 

@@ -49,6 +49,8 @@ class RemoteRun(Model):
     """When it said that it is done: only its results are missing."""
     told_at: Mapped[datetime | None]
     """When it last said something of its progress that became an event of the job."""
+    untold: Mapped[bool] = off()
+    """Whether it has said more since, which becomes an event a moment later."""
 
 
 class Callback(Model):

@@ -16,8 +16,8 @@ from app.jobs.records import JobRow
 from app.processors.models import JobDocument, RemoteRun
 from app.url_tokens import token_hash
 
-APPLY, POLL, CANCEL, CANCEL_DEADLINE, FETCH, CLEAR = (
-    f"processors.{name}" for name in ("apply", "poll", "cancel", "cancel-deadline", "fetch", "clear")
+APPLY, TELL, POLL, CANCEL, CANCEL_DEADLINE, FETCH, CLEAR = (
+    f"processors.{name}" for name in ("apply", "tell", "poll", "cancel", "cancel-deadline", "fetch", "clear")
 )
 """The consumers, told of a job and its attempt; FETCH of a result file."""
 
@@ -42,6 +42,7 @@ class Run(NamedTuple):
     unanswered: int
     completed_at: datetime | None
     told_at: datetime | None
+    untold: bool
 
 
 _run = Prepared(select(*_runs.c).where(*_MINE))
@@ -52,6 +53,7 @@ _begin = Prepared(
             "attempt": bindparam("attempt", type_=BigInteger),
             "task": bindparam("task", type_=Text),
             "token_hash": bindparam("token_hash", type_=LargeBinary),
+            "untold": False,
         }
     )
 )
@@ -69,8 +71,14 @@ _unanswered = Prepared(
     update(RemoteRun).where(*_MINE).values(unanswered=_runs.c.unanswered + 1).returning(_runs.c.unanswered)
 )
 _complete = Prepared(update(RemoteRun).where(*_MINE).values(completed_at=func.now()))
-_is_due = or_(_runs.c.told_at.is_(None), _runs.c.told_at <= func.now() - timedelta(seconds=1 / REPORTS_A_SECOND))
-_tell = Prepared(update(RemoteRun).where(*_MINE, _is_due).values(told_at=func.now()).returning(_runs.c.job_id))
+_BETWEEN_REPORTS = timedelta(seconds=1 / REPORTS_A_SECOND)
+_is_due = or_(_runs.c.told_at.is_(None), _runs.c.told_at <= func.now() - _BETWEEN_REPORTS)
+_tell = Prepared(
+    update(RemoteRun).where(*_MINE, _is_due).values(told_at=func.now(), untold=False).returning(_runs.c.job_id)
+)
+_leave = Prepared(
+    update(RemoteRun).where(*_MINE, _runs.c.untold.is_(False)).values(untold=True).returning(_runs.c.job_id)
+)
 
 
 def run_of(job: JobRow) -> Run | None:
@@ -118,6 +126,12 @@ def complete(job: JobRow) -> None:
 def tell(job: JobRow) -> bool:
     """Note that what it says of its progress becomes an event now; False while the last one is too new for that."""
     return bool(_tell.rows(_key(job)))
+
+
+def tell_later(job: JobRow) -> None:
+    """Order that what it has said of its progress by then becomes an event, once that may be."""
+    if _leave.rows(_key(job)):
+        order(TELL, job, delay=_BETWEEN_REPORTS)
 
 
 def callback_url(job: JobRow, token: str) -> str:

@@ -6,11 +6,11 @@ from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Boolean, Text, Uuid, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import BigInteger, Boolean, Text, Uuid, and_, bindparam, func, insert, or_, select, update
 from uuid_utils.compat import uuid7
 
 from app import outbox
-from app.database import Prepared
+from app.database import Prepared, unnested
 from app.jobs import consequences, lifecycle
 from app.jobs.models import ENDED
 from app.jobs.records import JobRow
@@ -48,17 +48,13 @@ _known = Prepared(select(_files.c.url, _files.c.number, _files.c.final).where(*_
 _file = Prepared(select(*_files.c).where(_files.c.id == bindparam("id", type_=Uuid)))
 
 
-def _each(name: str, type_: Any) -> Any:
-    return func.unnest(bindparam(name, type_=ARRAY(type_)))
-
-
 _VALUES = {
-    "id": _each("ids", Uuid),
+    "id": unnested("ids", Uuid),
     "job_id": bindparam("job_id", type_=Uuid),
     "attempt": bindparam("attempt", type_=BigInteger),
-    "number": _each("numbers", BigInteger),
-    "doc_id": _each("doc_ids", Text),
-    "url": _each("urls", Text),
+    "number": unnested("numbers", BigInteger),
+    "doc_id": unnested("doc_ids", Text),
+    "url": unnested("urls", Text),
     "final": bindparam("final", type_=Boolean),
 }
 _name = Prepared(insert(ResultFile).from_select([*_VALUES], select(*_VALUES.values()), include_defaults=False))

@@ -6,13 +6,19 @@ from app import outbox
 from app.outbox import OutboxEntry, consumer
 from app.processes.nodes import REMOTE_QUEUE
 from app.processors import asking, callbacks, fetching, hearing
-from app.processors.remote import APPLY, CANCEL, CANCEL_DEADLINE, CLEAR, FETCH, POLL
+from app.processors.remote import APPLY, CANCEL, CANCEL_DEADLINE, CLEAR, FETCH, POLL, TELL
 
 
 @consumer(APPLY)
 def apply_callbacks(entry: OutboxEntry) -> None:
     """Let what was called back count."""
     hearing.hear(*_attempt(entry))
+
+
+@consumer(TELL)
+def tell_progress(entry: OutboxEntry) -> None:
+    """Let watchers know of progress that came too soon after other progress."""
+    hearing.tell(*_attempt(entry))
 
 
 @consumer(POLL, queue=REMOTE_QUEUE)

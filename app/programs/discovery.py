@@ -104,14 +104,13 @@ def _kind(path: Path, seen: Version, *, is_overview: bool) -> Kind | None:
 
 
 def _may(said: manifest.Manifest, *, is_overview: bool) -> Predicate:
-    who = admin if said.may_start == "admins" else signed_in
     if not is_overview:
-        return who
+        return admin if said.may_start == "admins" else signed_in
 
     def may(viewer: Viewer, parameters: Any) -> bool:
         server = parameters.get("server")
         is_allowed = not isinstance(server, str) or servers.is_allowed(server)  # a hook may leave it open
-        return who(viewer, parameters) and is_allowed
+        return signed_in(viewer, parameters) and is_allowed
 
     return may
 

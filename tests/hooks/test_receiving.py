@@ -112,8 +112,6 @@ def test_another_media_type_is_415(world: World, content_type: str) -> None:
         ({"a/b": 1}, {"/a~1b"}),
         ({"x" * 10_000: 1}, {f"/{'x' * 10_000}"}),
         ({"seconds": "\x00"}, {"/seconds"}),
-        (b'{"x": ' + b"9" * 400 + b"}", {""}),
-        (b'{"seconds": ' + b"9" * 19 + b', "steps": ' + b"9" * 400 + b"}", {""}),
         ([], {""}),
         (b"null", {""}),
         (b'"text"', {""}),
@@ -131,7 +129,17 @@ def test_bad_parameters_are_422_with_pointers_into_the_body(world: World, body: 
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b" ", b"\xff", b'{"a": NaN}', b'{"seconds": 1e400}', b'{"a": ' * 5000, b"[" * 40 + b"]" * 40]
+    "body",
+    [
+        b"{",
+        b" ",
+        b"\xff",
+        b'{"a": NaN}',
+        b'{"seconds": 1e400}',
+        b'{"seconds": 1' + b"0" * 400 + b"}",
+        b'{"a": ' * 5000,
+        b"[" * 40 + b"]" * 40,
+    ],
 )
 def test_what_is_no_json_is_400(world: World, body: bytes) -> None:
     response = call(world.app, made(world.stranger), body, Content_Type="application/json")

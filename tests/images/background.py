@@ -12,6 +12,7 @@ from app.jobs import running
 from app.jobs.models import Job
 from app.jobs.records import JobRow
 from app.storage import Storage
+from tests.background import follow
 
 
 def jobs(app: Flask) -> list[JobRow]:
@@ -28,8 +29,10 @@ def run(app: Flask, job_id: UUID) -> None:
 
 def work_off(app: Flask) -> list[JobRow]:
     """Run what is queued, and what that brings about; all jobs, oldest first."""
+    follow(app)
     while queued := [job for job in jobs(app) if job.state == "queued"]:
         run(app, queued[0].id)
+        follow(app)
     return jobs(app)
 
 

@@ -23,6 +23,7 @@ from app.jobs import lifecycle, submission
 from app.jobs.context import Canceled, LeaseLost, Running
 from app.jobs.records import JobRow
 from app.storage import Storage
+from tests.background import follow
 from tests.conftest import Processes
 from tests.images import pictures
 from tests.images.background import files, jobs, run, work_files, work_off
@@ -272,6 +273,7 @@ def test_a_picture_that_is_replaced_meanwhile_is_not_used(
 
     show(world.owner, event, f"{receivers(behave=behave).url}/old.jpg")
     run(app, jobs(app)[0].id)
+    follow(app)
     first, second = jobs(app)
 
     assert (first.state, first.result) == ("succeeded", {"urls": {}})

@@ -12,7 +12,6 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select, text, update
 
-from app import outbox
 from app.database import commit, connection, transaction
 from app.errors import MOST_ERRORS, Errors, Unprocessable
 from app.jobs import consequences, lifecycle, running, submission, sweep
@@ -21,7 +20,7 @@ from app.jobs.kinds import KINDS
 from app.jobs.models import Artifact, Job, JobEvent
 from app.jobs.records import JobRow
 from app.storage import current_storage
-from tests.background import entries
+from tests.background import entries, follow
 from tests.jobs import kinds  # noqa: F401  # declares them
 from tests.jobs.written import read, written
 from tests.world import World
@@ -40,13 +39,6 @@ def submitted(kind: str, parameters: dict[str, Any] | None = None, owner_id: int
         made = submission.submit(kind, parameters or {}, trigger="api", owner_id=owner_id)
         commit()
     return made
-
-
-def follow(app: Flask) -> None:
-    """Do what has been ordered to follow from ends, as a worker does."""
-    for entry in entries(app):
-        if entry.consumer in (consequences.AGAIN, consequences.NEXT):
-            outbox.consume(entry.id)
 
 
 def woken(app: Flask) -> list[str]:
@@ -167,7 +159,29 @@ def test_what_cannot_be_submitted_once_more_ends_all_the_same(here: Flask, monke
     follow(here)
 
     assert read(here, first.id).state == "succeeded"
-    assert all(entry.done_at for entry in entries(here) if entry.consumer == consequences.AGAIN)
+    assert [entry.done_at is not None for entry in entries(here) if entry.consumer == consequences.AGAIN] == [True]
+
+
+def test_what_is_of_no_kind_for_a_moment_is_submitted_later(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = replace(KINDS["sleep-single-flight"], name="tests-changed")
+    monkeypatch.setitem(KINDS.declared, kind.name, kind)
+    first = submitted(kind.name, {"seconds": 0}).job
+    with transaction(is_read=False):
+        claimed = lifecycle.claim(first.id, "tests", running._lease())
+        commit()
+    submitted(kind.name, {"seconds": 0})
+    assert claimed is not None
+    running._end(claimed, lambda: lifecycle.succeed(claimed, None))
+
+    monkeypatch.delitem(KINDS.declared, kind.name)
+    with pytest.raises(KeyError):
+        follow(here)
+    monkeypatch.setitem(KINDS.declared, kind.name, kind)
+    follow(here)
+
+    with transaction(is_read=True):
+        states = [row.state for row in connection().execute(select(Job.__table__).order_by(Job.id))]
+    assert states == ["succeeded", "queued"]
 
 
 def test_a_job_that_cannot_be_given_up_keeps_no_other_from_it(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +251,18 @@ def test_what_cannot_run_is_refused_with_its_place(
     refused = getattr(caught.value, "errors", [caught.value])
     assert {error.source["pointer"] for error in refused} == expected
     assert entries(here) == []
+
+
+def test_one_fault_that_comes_often_hides_no_other(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"x{n}" for n in range(20)]
+    schema = {"type": "object", "required": names, "properties": {"y": {"type": "string"}}}
+    monkeypatch.setitem(KINDS.declared, "tests-many", replace(KINDS["sleep"], name="tests-many", parameters=schema))
+
+    with pytest.raises(Errors) as caught, transaction(is_read=False):
+        submission.submit("tests-many", {"y": 1}, trigger="api", owner_id=None)
+
+    places = {(error.source or {})["pointer"].rpartition("/")[2] for error in caught.value.errors}
+    assert places == {*names, "y"}
 
 
 def test_of_many_faults_a_hundred_are_told(here: Flask) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, delete, func, insert, select
+from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, delete, insert, select
 
-from app.database import Prepared
+from app.database import Prepared, unnested
 from app.jobs.records import JobRow
 from app.processors.modules import Document, Payload, Unfit
 from app.treatments.models import Region
@@ -50,8 +50,8 @@ _PLACES = ("x", "y", "width", "height")
 _VALUES = {
     "treatment_id": bindparam("treatment_id", type_=Uuid),
     "document": bindparam("document", type_=Text),
-    "source": func.unnest(bindparam("source", type_=ARRAY(Text))),
-    **{name: func.unnest(bindparam(name, type_=ARRAY(Double))) for name in _PLACES},
+    "source": unnested("source", Text),
+    **{name: unnested(name, Double) for name in _PLACES},
 }
 _regions = Region.__table__
 _store = Prepared(insert(Region).from_select([*_VALUES], select(*_VALUES.values()), include_defaults=False))
@@ -75,7 +75,7 @@ def process_results(payload: Payload, completed: bool) -> None:
         raise Unfit(f"It has more than {MOST_REGIONS} regions.")
     fault = next(_FILE.iter_errors(payload.content), None)
     if fault is not None:
-        raise Unfit(f"{fault.json_path}: {fault.message}"[:LONGEST_NAME])
+        raise Unfit(f"{fault.json_path}: {fault.message}")
     about = {"treatment_id": payload.job.id, "document": payload.doc_id}
     _forget.run({**about, "sources": list({_source(payload, item) for item in payload.content})})
     crops = [crop["absolute"] for item in payload.content for crop in item["crops"]]

@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import ARRAY, Double, Text, Uuid, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database import Prepared
+from app.database import Prepared, unnested
 from app.jobs.records import JobRow
 from app.processors.modules import Document, Payload, Unfit
 from app.treatments.models import Similarity
@@ -37,7 +37,7 @@ _FILE = Draft202012Validator(
 _VALUES = {
     "treatment_id": bindparam("treatment_id", type_=Uuid),
     "document": bindparam("document", type_=Text),
-    **{name: func.unnest(bindparam(name, type_=ARRAY(Text))) for name in ("a", "b")},
+    **{name: unnested(name, Text) for name in ("a", "b")},
     "score": func.unnest(bindparam("score", type_=ARRAY(Double))),
 }
 _pairs = insert(Similarity).from_select([*_VALUES], select(*_VALUES.values()), include_defaults=False)
@@ -60,7 +60,7 @@ def process_results(payload: Payload, completed: bool) -> None:
         raise Unfit(f"It has more than {MOST_PAIRS} pairs.")
     fault = next(_FILE.iter_errors(payload.content), None)
     if fault is not None:
-        raise Unfit(f"{fault.json_path}: {fault.message}"[:LONGEST_NAME])
+        raise Unfit(f"{fault.json_path}: {fault.message}")
     pairs = {tuple(sorted((item["a"], item["b"]))): item["score"] for item in payload.content}
     rows = [(a, b, float(score)) for (a, b), score in sorted(pairs.items())]
     columns = {name: [row[index] for row in rows] for index, name in enumerate(("a", "b", "score"))}
