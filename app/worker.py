@@ -30,7 +30,13 @@ TASK_SECONDS = 120
 """A task is killed after this; its soft limit comes 20 s earlier."""
 
 LAST_SECONDS = {"production": 20, "development": 8, "testing": 2}
-"""What tasks that run get at SIGTERM to finish, before they are handed back: less than the supervisor's patience."""
+"""What tasks that run get at SIGTERM to finish, before they are handed back: less than the supervisor's patience.
+
+Celery sleeps for all of it where anything runs.
+"""
+
+LAST_SECONDS_OF_JOBS = 5
+"""The same of the node for long work: jobs know that they must end, and are given back within 3 s."""
 
 
 def make_celery(app: Flask) -> Celery:
@@ -117,6 +123,7 @@ def run_worker(app: Flask, *queues: str) -> None:
     forks_die_with_parent()
     if JOBS_QUEUE in queues and EVENTS_QUEUE not in queues:
         os.nice(NICENESS)
+        celery.conf.worker_soft_shutdown_timeout = min(celery.conf.worker_soft_shutdown_timeout, LAST_SECONDS_OF_JOBS)
 
     def forget_connections(**_: Any) -> None:
         """A connection opened before the fork belongs to the parent."""

@@ -266,6 +266,27 @@ while not heard or (queue == "slow" and not (directory / "go-on").exists()):
 """
 
 
+def test_a_frozen_node_does_not_keep_the_others_from_starting_again(
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    run = (
+        "import sys; from app.processes import nodes; nodes.END_SECONDS = 0.5; "
+        "sys.exit(nodes.run_nodes([sys.executable, '-c', *sys.argv[1:]], [('quick',), ('slow',)]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", run, NODE, str(tmp_path)], cwd=ROOT) as parent:
+        try:
+            wait_until(lambda: len(list(tmp_path.glob("*-began"))) == 2)
+            quick, slow = sorted(psutil.Process(parent.pid).children(), key=lambda each: "slow" in each.cmdline())
+
+            slow.suspend()
+            quick.kill()
+
+            assert parent.wait(10) == -signal.SIGKILL % 256
+            assert not slow.is_running()
+        finally:
+            parent.kill()
+
+
 def test_each_node_is_told_once_to_end(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     """Celery takes a second signal for impatience, and hands back what still had time."""
     run = (

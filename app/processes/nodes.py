@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from time import monotonic
 
 from app.processes.orphans import dying_with_parent
 
@@ -20,6 +21,10 @@ REMOTE_QUEUE = "remote"
 """Celery queue of talk with other servers, which may keep us waiting: neither a mail nor a job waits for that."""
 
 QUEUES = (EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE)
+
+
+END_SECONDS = 25.0
+"""What a node gets to end after another has: longer than its soft shutdown takes."""
 
 
 def nodes_for(*, has_processor: bool) -> list[tuple[str, ...]]:
@@ -45,7 +50,17 @@ def run_nodes(command: Sequence[str], served: Sequence[Sequence[str]]) -> int:
         signal.signal(number, end)
     pid, status = os.wait()
     end()
+    deadline = monotonic() + END_SECONDS
     for node in nodes:
         if node.pid != pid:
-            node.wait()
+            _await(node, deadline)
     return os.waitstatus_to_exitcode(status)
+
+
+def _await(node: subprocess.Popen[bytes], deadline: float) -> None:
+    """Kill what does not end: frozen, it would keep all the others from being started again."""
+    try:
+        node.wait(max(deadline - monotonic(), 0.0))
+    except subprocess.TimeoutExpired:
+        node.kill()
+        node.wait()

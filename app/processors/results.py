@@ -75,12 +75,14 @@ _replace = Prepared(
     .values(state=REPLACED)
 )
 _pending = Prepared(select(_files.c.id).where(*_OF_JOB, _files.c.state == PENDING).limit(1))
-_counts = Prepared(
-    select(
-        func.count(_files.c.number.distinct()).filter(_files.c.state == STORED),
-        func.count(_files.c.number.distinct()).filter(_files.c.state != REPLACED),
-    ).where(*_OF_JOB)
+_named_last = (
+    select(_files.c.state)
+    .distinct(_files.c.number)
+    .where(*_OF_JOB, _files.c.state != REPLACED)
+    .order_by(_files.c.number, _files.c.final.desc())
+    .subquery()
 )
+_counts = Prepared(select(func.count().filter(_named_last.c.state == STORED), func.count()).select_from(_named_last))
 
 
 def order(job: JobRow, named: Sequence[Mapping[str, Any]], *, final: bool) -> bool:
@@ -103,7 +105,8 @@ def _doc_ids(named: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The documents by the URLs of their results; of two the first counts."""
     found: dict[str, str] = {}
     for each in named:
-        found.setdefault(each["result_url"], str(each.get("doc_id") or "")[:LONGEST_DOC_ID])
+        doc_id = each.get("doc_id")
+        found.setdefault(each["result_url"], "" if doc_id is None else str(doc_id)[:LONGEST_DOC_ID])
     return found
 
 

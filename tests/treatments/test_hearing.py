@@ -168,6 +168,31 @@ def test_a_part_counts_where_nothing_takes_its_place(
     assert desk.job(treatment_id)["result"] == result
 
 
+def test_what_is_refused_at_the_end_is_not_counted_for_what_it_was_before(desk: Desk, processor: Processor) -> None:
+    treatment_id = desk.ask()
+    start = desk.started(treatment_id)
+    url = processor.host("/one.json", regions("a"))
+    processor.call_back(start, "PROGRESS", output=output(url))
+    desk.wait(lambda: desk.files(treatment_id))
+    processor.host("/one.json", b"no JSON")
+
+    processor.call_back(start, "SUCCESS", output=output(url))
+
+    desk.until(treatment_id, "SUCCESS")
+    assert desk.job(treatment_id)["result"] == {"results": 0, "refused": 1}
+
+
+def test_the_number_of_a_document_may_be_zero(desk: Desk, processor: Processor) -> None:
+    treatment_id = desk.ask()
+    start = desk.started(treatment_id)
+    named = {"doc_id": 0, "result_url": processor.host("/zero.json", regions("a"))}
+
+    processor.call_back(start, "SUCCESS", output={"results_url": [named]})
+
+    desk.until(treatment_id, "SUCCESS")
+    assert [each["document"] for each in desk.found(treatment_id, "regions")] == ["0"]
+
+
 @pytest.mark.parametrize("status", [502, 429])
 def test_a_cancel_that_could_not_be_taken_is_asked_again(desk: Desk, processor: Processor, status: int) -> None:
     processor.answer_cancel(Answer(status), {"status": "CANCELLED"})
