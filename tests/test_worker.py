@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -266,44 +266,42 @@ while not heard or (queue == "slow" and not (directory / "go-on").exists()):
 """
 
 
+@contextmanager
+def nodes(directory: Path, wait_until: Callable[..., Any], seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker with a quick and a slow node, which get so long to end after each other."""
+    run = (
+        f"import sys; from app.processes import nodes; nodes.END_SECONDS = {seconds}; "
+        "sys.exit(nodes.run_nodes([sys.executable, '-c', *sys.argv[1:]], [('quick',), ('slow',)]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", run, NODE, str(directory)], cwd=ROOT) as parent:
+        try:
+            wait_until(lambda: len(list(directory.glob("*-began"))) == 2)
+            yield parent
+        finally:
+            parent.kill()  # and the nodes with it
+
+
 def test_a_frozen_node_does_not_keep_the_others_from_starting_again(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
-    run = (
-        "import sys; from app.processes import nodes; nodes.END_SECONDS = 0.5; "
-        "sys.exit(nodes.run_nodes([sys.executable, '-c', *sys.argv[1:]], [('quick',), ('slow',)]))"
-    )
-    with subprocess.Popen([sys.executable, "-c", run, NODE, str(tmp_path)], cwd=ROOT) as parent:
-        try:
-            wait_until(lambda: len(list(tmp_path.glob("*-began"))) == 2)
-            quick, slow = sorted(psutil.Process(parent.pid).children(), key=lambda each: "slow" in each.cmdline())
+    with nodes(tmp_path, wait_until, seconds=0.5) as parent:
+        quick, slow = sorted(psutil.Process(parent.pid).children(), key=lambda each: "slow" in each.cmdline())
 
-            slow.suspend()
-            quick.kill()
+        slow.suspend()
+        quick.kill()
 
-            assert parent.wait(10) == -signal.SIGKILL % 256
-            assert not slow.is_running()
-        finally:
-            parent.kill()
+        assert parent.wait(10) == -signal.SIGKILL % 256
+        assert not slow.is_running()
 
 
 def test_each_node_is_told_once_to_end(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     """Celery takes a second signal for impatience, and hands back what still had time."""
-    run = (
-        "import sys; from app.processes.nodes import run_nodes; "
-        "sys.exit(run_nodes([sys.executable, '-c', *sys.argv[1:]], [('quick',), ('slow',)]))"
-    )
-    with subprocess.Popen([sys.executable, "-c", run, NODE, str(tmp_path)], cwd=ROOT) as parent:
-        try:
-            wait_until(lambda: len(list(tmp_path.glob("*-began"))) == 2)
+    with nodes(tmp_path, wait_until, seconds=10) as parent:
+        parent.terminate()
+        wait_until((tmp_path / "quick-heard").exists)
+        parent.terminate()
+        wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1)
+        (tmp_path / "go-on").touch()
 
-            parent.terminate()
-            wait_until((tmp_path / "quick-heard").exists)
-            parent.terminate()
-            wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1)
-            (tmp_path / "go-on").touch()
-
-            assert parent.wait(10) == 0
-        finally:
-            parent.kill()  # and the nodes with it
+        assert parent.wait(10) == 0
     assert [(tmp_path / f"{queue}-heard").read_text() for queue in ("quick", "slow")] == ["SIGTERM", "SIGTERM"]

@@ -41,6 +41,29 @@ def submitted(kind: str, parameters: dict[str, Any] | None = None, owner_id: int
     return made
 
 
+def claimed_by_a_worker(*jobs: JobRow) -> list[JobRow]:
+    """The same, running."""
+    with transaction(is_read=False):
+        claimed = [lifecycle.claim(job.id, "tests", running._lease()) for job in jobs]
+        commit()
+    return [job for job in claimed if job is not None]
+
+
+def asked_for_again(kind: str) -> JobRow:
+    """A job that runs, and was asked for once more meanwhile."""
+    queued = submitted(kind, {"seconds": 0}).job
+    assert submitted(kind, {"seconds": 0}).job.id == queued.id
+    (job,) = claimed_by_a_worker(queued)
+    assert not submitted(kind, {"seconds": 0}).is_new
+    return job
+
+
+def states() -> list[str]:
+    """Of all jobs, the oldest first."""
+    with transaction(is_read=True):
+        return [row.state for row in connection().execute(select(Job.__table__).order_by(Job.id))]
+
+
 def woken(app: Flask) -> list[str]:
     """The jobs that workers were told of."""
     return [entry.payload["id"] for entry in entries(app) if entry.consumer == submission.START]
@@ -128,49 +151,31 @@ def test_the_same_work_is_done_once_for_one_owner(here: Flask, world: World) -> 
 
 
 def test_what_is_asked_for_while_it_runs_is_run_once_more(here: Flask) -> None:
-    first = submitted("sleep-single-flight", {"seconds": 0}).job
-    assert submitted("sleep-single-flight", {"seconds": 0}).job.id == first.id
-    with transaction(is_read=False):
-        claimed = lifecycle.claim(first.id, "tests", running._lease())
-        commit()
-    assert claimed is not None
-    assert not submitted("sleep-single-flight", {"seconds": 0}).is_new
+    claimed = asked_for_again("sleep-single-flight")
 
     running._end(claimed, lambda: lifecycle.succeed(claimed, None))
     follow(here)
 
-    with transaction(is_read=True):
-        states = [row.state for row in connection().execute(select(Job.__table__).order_by(Job.id))]
-    assert states == ["succeeded", "queued"]
+    assert states() == ["succeeded", "queued"]
 
 
 def test_what_cannot_be_submitted_once_more_ends_all_the_same(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = replace(KINDS["sleep-single-flight"], name="tests-changed")
     monkeypatch.setitem(KINDS.declared, kind.name, kind)
-    first = submitted(kind.name, {"seconds": 0}).job
-    with transaction(is_read=False):
-        claimed = lifecycle.claim(first.id, "tests", running._lease())
-        commit()
-    submitted(kind.name, {"seconds": 0})
+    claimed = asked_for_again(kind.name)
     monkeypatch.setitem(KINDS.declared, kind.name, replace(kind, parameters={"type": "object", "required": ["new"]}))
 
-    assert claimed is not None
     running._end(claimed, lambda: lifecycle.succeed(claimed, None))
     follow(here)
 
-    assert read(here, first.id).state == "succeeded"
+    assert states() == ["succeeded"]
     assert [entry.done_at is not None for entry in entries(here) if entry.consumer == consequences.AGAIN] == [True]
 
 
 def test_what_is_of_no_kind_for_a_moment_is_submitted_later(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = replace(KINDS["sleep-single-flight"], name="tests-changed")
     monkeypatch.setitem(KINDS.declared, kind.name, kind)
-    first = submitted(kind.name, {"seconds": 0}).job
-    with transaction(is_read=False):
-        claimed = lifecycle.claim(first.id, "tests", running._lease())
-        commit()
-    submitted(kind.name, {"seconds": 0})
-    assert claimed is not None
+    claimed = asked_for_again(kind.name)
     running._end(claimed, lambda: lifecycle.succeed(claimed, None))
 
     monkeypatch.delitem(KINDS.declared, kind.name)
@@ -179,9 +184,7 @@ def test_what_is_of_no_kind_for_a_moment_is_submitted_later(here: Flask, monkeyp
     monkeypatch.setitem(KINDS.declared, kind.name, kind)
     follow(here)
 
-    with transaction(is_read=True):
-        states = [row.state for row in connection().execute(select(Job.__table__).order_by(Job.id))]
-    assert states == ["succeeded", "queued"]
+    assert states() == ["succeeded", "queued"]
 
 
 def test_a_job_that_cannot_be_given_up_keeps_no_other_from_it(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,10 +195,7 @@ def test_a_job_that_cannot_be_given_up_keeps_no_other_from_it(here: Flask, monke
         KINDS.declared, "tests-broken", replace(KINDS["sleep"], name="tests-broken", max_attempts=1, ended=refuse)
     )
     broken, whole = submitted("tests-broken", {"seconds": 0}).job, submitted("sleep", {"seconds": 0}).job
-    with transaction(is_read=False):
-        for job in (broken, whole):
-            lifecycle.claim(job.id, "tests", running._lease())
-        commit()
+    claimed_by_a_worker(broken, whole)
     expire_all()
 
     sweep.sweep()
@@ -206,11 +206,7 @@ def test_a_job_that_cannot_be_given_up_keeps_no_other_from_it(here: Flask, monke
 def test_the_end_of_two_at_once_wakes_two(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KINDS.declared, "tests-two", replace(KINDS["sleep"], name="tests-two", concurrency=2))
     jobs = [submitted("tests-two", {"seconds": 0}).job for _ in range(5)]
-    with transaction(is_read=False):
-        held = [lifecycle.claim(job.id, "tests", running._lease()) for job in jobs[:2]]
-        commit()
-    for job in held:
-        assert job is not None
+    for job in claimed_by_a_worker(*jobs[:2]):
         running._end(job, lambda job=job: lifecycle.succeed(job, None))  # type: ignore[misc]  # bound at once
     before = len(woken(here))
 
