@@ -91,6 +91,10 @@ def _told(job: Any) -> Any:
 
 
 _held = and_(_MINE, _jobs.c.state.in_(HELD))
+_said = {
+    "progress": func.greatest(_jobs.c.progress, _parameter("progress", Double)),  # it never goes back
+    "message": func.coalesce(_MESSAGE, _jobs.c.message),
+}
 _outcome = {
     "state": _parameter("state", Text),
     "progress": func.coalesce(_parameter("progress", Double), _jobs.c.progress),
@@ -115,10 +119,7 @@ _claim = _moving(
 )
 _report = _moving(
     and_(_MINE, _jobs.c.state.in_((RUNNING, FINALIZING))),
-    {
-        "progress": func.greatest(_jobs.c.progress, _parameter("progress", Double)),  # it never goes back
-        "message": func.coalesce(_MESSAGE, _jobs.c.message),
-    },
+    _said,
 )
 _finish = _moving(_held, _outcome)
 _cancel_queued = _moving(
@@ -152,20 +153,11 @@ _heard = _moving(
         "state": case(
             (and_(_jobs.c.state == WAITING, bindparam("finalizing", type_=Boolean)), FINALIZING), else_=_jobs.c.state
         ),
-        "progress": func.greatest(_jobs.c.progress, _parameter("progress", Double)),
-        "message": func.coalesce(_MESSAGE, _jobs.c.message),
+        **_said,
         "heartbeat_at": func.now(),
     },
 )
-_note = Prepared(
-    update(Job)
-    .where(_held)
-    .values(
-        progress=func.greatest(_jobs.c.progress, _parameter("progress", Double)),
-        message=func.coalesce(_MESSAGE, _jobs.c.message),
-        heartbeat_at=func.now(),
-    )
-)
+_note = Prepared(update(Job).where(_held).values({**_said, "heartbeat_at": func.now()}))
 _found = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID))
 _locked = Prepared(  # its key stays as it is: what refers to the job is written meanwhile
     select(*_jobs.c).where(_jobs.c.id == _ID).with_for_update(key_share=True)

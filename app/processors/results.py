@@ -126,7 +126,7 @@ def wanted(file_id: UUID) -> tuple[File, JobRow] | None:
     for row in _file.rows({"id": file_id}):
         file = File(*row)
         job = lifecycle.found(file.job_id)
-        if file.state == PENDING and job is not None and _is_its_own(job, file):
+        if job is not None and _waits_for(job, file):
             return file, job
     return None
 
@@ -134,7 +134,8 @@ def wanted(file_id: UUID) -> tuple[File, JobRow] | None:
 def held(file: File) -> JobRow | None:
     """The job of a file, nobody else's until this transaction ends; None where it waits for the file no longer."""
     job = lifecycle.locked(file.job_id)
-    return None if job is None or wanted(file.id) is None else job
+    now = (File(*row) for row in _file.rows({"id": file.id}))
+    return job if job is not None and any(_waits_for(job, each) for each in now) else None
 
 
 def close(file: File, fault: str | None) -> None:
@@ -157,8 +158,8 @@ def finish(job: JobRow) -> None:
         consequences.follow(ended)
 
 
-def _is_its_own(job: JobRow, file: File) -> bool:
-    return job.state not in ENDED and job.attempt == file.attempt
+def _waits_for(job: JobRow, file: File) -> bool:
+    return file.state == PENDING and job.state not in ENDED and job.attempt == file.attempt
 
 
 def _key(job: JobRow) -> dict[str, Any]:
