@@ -14,6 +14,7 @@ from typing import Any
 from celery import Celery, Task, signals
 from flask import Flask
 
+from app import broker
 from app.extensions import db
 from app.health.heartbeat import Heartbeat
 from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE
@@ -44,6 +45,7 @@ def make_celery(app: Flask) -> Celery:
     # Read once, when Celery first imports billiard: SIGTERM waits for running tasks no longer than the soft shutdown,
     # then hands them back.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    broker.install()
     celery = Celery("open-event", task_cls=_task_in_context_of(app))
     celery.conf.update(_settings(app.config))
     celery.steps["worker"].add(Heartbeat)

@@ -161,6 +161,22 @@ def test_a_redis_that_hung_is_caught_up_with(background: Background, wait_until:
     wait_until(lambda: are_done(background.app), 30)
 
 
+def test_worker_consumes_again_after_an_acknowledgement_failed(
+    background: Background, wait_until: Callable[..., Any]
+) -> None:
+    background.order("tests.linger")  # takes the only slot
+    wait_until(lambda: lines(background.acts))
+
+    background.redis.send_signal(signal.SIGSTOP)
+    background.go_on.touch()  # the task ends while Redis is stopped: Celery cannot acknowledge its message
+    wait_until(lambda: background.has_said(b"Couldn't ack"), 30)
+    background.redis.send_signal(signal.SIGCONT)
+    for _ in range(3):
+        background.order()
+
+    wait_until(lambda: are_done(background.app), 20)
+
+
 def test_sigterm_lets_a_running_task_finish(background: Background, wait_until: Callable[..., Any]) -> None:
     background.order("tests.linger")
     wait_until(lambda: lines(background.acts))
