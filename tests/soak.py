@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -37,6 +37,9 @@ EVENT = {
     "starts-at": "2030-05-01T10:00:00Z",
     "ends-at": "2030-05-02T10:00:00Z",
 }
+
+MIN_WRITES_BEFORE_FREEZE = 100
+"""Writes that are acknowledged before Redis is stopped: the queues are then in use."""
 
 console = Console()
 
@@ -141,13 +144,15 @@ def main() -> int:
     """Run it; exit status 1 when anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1, help="how often every child is killed")
-    parser.add_argument("--redis-stopped", type=float, default=30, help="seconds of SIGSTOP for Redis")
+    parser.add_argument(
+        "--redis-stopped", type=float, nargs="+", default=[8.0, 30.0], help="seconds of each SIGSTOP of Redis"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="open event soak ") as directory:
         return soak(Server(Path(directory)), chosen.rounds, chosen.redis_stopped)
 
 
-def soak(server: Server, rounds: int, redis_stopped: float) -> int:
+def soak(server: Server, rounds: int, redis_stopped: Sequence[float]) -> int:
     """Write, kill, count."""
     eventually(lambda: attempt(f"{server.base}/health-check")[0] == 200, 90)
     credentials = {"email": "writer@example.com", "password": "correct horse"}
@@ -164,16 +169,22 @@ def soak(server: Server, rounds: int, redis_stopped: float) -> int:
         eventually(lambda: server.pid(child) not in (None, pid), 20)  # noqa: B023  # called before the loop goes on
         console.print(f"{child:<9} killed, back after {monotonic() - begun:.1f} s")
         sleep(3)
-    slow = stopped_redis(server, seen, redis_stopped)
+    frozen = []
+    for seconds in redis_stopped:
+        frozen.append(stopped_redis(server, seen, seconds))
+        sleep(5)  # under load again, so that the next freeze also finds messages in every stage
     stop.set()
     for writer in writers:
         writer.join()
-    users, events = eventually(lambda: _arrived(server, seen, token), 120) or missing(server, seen, token)
+    begun = monotonic()
+    users, events = eventually(lambda: _arrived(server, seen, token), 60) or missing(server, seen, token)
     console.print(
         f"acknowledged: {len(seen.users)} sign-ups, {len(seen.events)} events; refused or cut: {seen.refused}"
     )
-    console.print(f"lost: {len(users)} mails, {len(events)} calendars")
-    console.print(slow)
+    console.print(
+        f"lost: {len(users)} mails, {len(events)} calendars, {monotonic() - begun:.1f} s after the last write"
+    )
+    console.print("\n".join(frozen))
     console.print(f"stopped within {server.stop():.1f} s")
     return 1 if users or events else 0
 
@@ -185,6 +196,7 @@ def _arrived(server: Server, seen: Acknowledged, token: str) -> tuple[set[str], 
 
 def stopped_redis(server: Server, seen: Acknowledged, seconds: float) -> str:
     """SIGSTOP Redis for a while; what writing an event took before and meanwhile."""
+    eventually(lambda: len(seen.seconds) >= MIN_WRITES_BEFORE_FREEZE, 60)
     before = sorted(seen.seconds[-200:])
     seen.seconds.clear()
     refused = seen.refused
