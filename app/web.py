@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 
 from app import logs
 from app.processes import address
@@ -48,6 +48,8 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         address=settings["HOST"],
         port=settings["PORT"],
         interface=Interfaces.WSGI,
+        # Not HTTP/2: streams that a client opened and abandoned held their threads in `wsgi.input.read` for ever.
+        http=HTTPModes.http1,
         workers=settings["WEB_WORKERS"],
         websockets=False,
         blocking_threads=THREADS,

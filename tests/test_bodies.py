@@ -69,6 +69,15 @@ def test_a_chunked_body_is_read_and_has_the_same_limit(world: World, web: str) -
         assert send_chunked(web, path, str(world.stranger.token), body) == status
 
 
+def test_web_http2_preface_is_refused(web: str) -> None:
+    parts = urlsplit(web)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")  # SETTINGS
+        answer = client.recv(1000)
+
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+
+
 def send_chunked(base: str, path: str, token: str, body: bytes) -> int:
     """The status of a POST that does not say how long it is."""
     parts = urlsplit(base)
