@@ -1,6 +1,6 @@
 # `make` lists what it can do. All paths are relative: the checkout may lie in a directory with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help run processor test check docs test-docs test-clients bench requirements clean test-openapi soak
+.PHONY: help run processor test test-faults check docs test-docs test-clients bench requirements clean test-openapi soak
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ NODE_MODULES := docs/api-blueprint/node_modules
 CLIENTS := tests/clients
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 24
 
 run: .venv/run.stamp ## install, start everything, print `ready: URL`; Ctrl-C stops it
 	@exec $(PY) manage.py run
@@ -17,10 +17,15 @@ run: .venv/run.stamp ## install, start everything, print `ready: URL`; Ctrl-C st
 processor: .venv/run.stamp ## a small processor for treatments, at http://127.0.0.1:5080
 	@exec $(PY) examples/processor/server.py $(ARGS)
 
-# What needs Node, or half a minute, has a target of its own.
+# Tests that need Node, kill processes or drive a browser have targets of their own.
+PYTEST := -m pytest -n auto --dist worksteal --ignore=tests/clients --ignore=tests/docs/test_transactions.py \
+	--ignore=tests/test_schemathesis.py
+
 test: .venv/dev.stamp ## the test suite on a PostgreSQL and a Redis of its own
-	@exec $(PY) -m pytest -n auto --dist worksteal --ignore=tests/clients --ignore=tests/docs/test_transactions.py \
-		--ignore=tests/test_schemathesis.py $(ARGS)
+	@exec $(PY) $(PYTEST) -m "not faults" $(ARGS)
+
+test-faults: .venv/dev.stamp ## kills, freezes, supervisors, browsers, long runs
+	@exec $(PY) $(PYTEST) -m faults $(ARGS)
 
 test-openapi: .venv/dev.stamp ## generated requests to every route of /openapi.json
 	@exec $(PY) -m pytest tests/test_schemathesis.py

@@ -1,11 +1,13 @@
 """The Redis transport of Celery, which keeps consuming after an acknowledgement failed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kombu.transport import redis, virtual
 
 
-class QoS(redis.QoS):  # type: ignore[misc]  # kombu carries no types
+class QoS(redis.QoS):
     """Count a message as acknowledged even if Redis did not answer.
 
     kombu frees the prefetch slot of a message only after Redis has confirmed the acknowledgement, and Celery logs and
@@ -16,18 +18,20 @@ class QoS(redis.QoS):  # type: ignore[misc]  # kombu carries no types
 
     def ack(self, delivery_tag: Any) -> None:
         """Acknowledge the message in Redis and free its prefetch slot; raise the connection error if there is one."""
-        try:
-            super().ack(delivery_tag)
-        except self.channel.connection_errors:
-            virtual.QoS.ack(self, delivery_tag)
-            raise
+        with self._free_slot_on_error(delivery_tag):
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu carries no types
 
-    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:  # kombu's signature
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
         """Reject the message in Redis and free its prefetch slot; raise the connection error if there is one."""
+        with self._free_slot_on_error(delivery_tag):
+            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]  # same
+
+    @contextmanager
+    def _free_slot_on_error(self, delivery_tag: Any) -> Iterator[None]:
         try:
-            super().reject(delivery_tag, requeue=requeue)
+            yield
         except self.channel.connection_errors:
-            virtual.QoS.ack(self, delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # same
             raise
 
 

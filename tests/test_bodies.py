@@ -17,6 +17,8 @@ from tests.images.pictures import encode, flag
 from tests.test_flow import attempt_get
 from tests.world import World
 
+pytestmark = pytest.mark.faults
+
 UPLOAD = "/v1/upload/image"
 SMALL = encode(flag(), "png")
 

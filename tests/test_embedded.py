@@ -20,6 +20,8 @@ from app.embedded import Postgres, Redis
 from app.processes import machine, var_dir
 from app.processes.machine import EmbeddedError
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).resolve().parent.parent
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 

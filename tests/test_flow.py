@@ -9,7 +9,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import pytest
+
 from tests.conftest import Processes
+
+pytestmark = pytest.mark.faults
 
 JSONAPI = "application/vnd.api+json"
 

@@ -20,6 +20,8 @@ from app.redis_client import connect
 from app.relay import RelayBeat, prune_with, run_relay
 from tests.background import entries, order, process
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 def queue(servers: dict[str, str]) -> Iterator[redis.Redis]:

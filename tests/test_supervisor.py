@@ -23,7 +23,7 @@ import config
 ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = ("web", "worker", "relay", "postgres", "redis")
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.faults]
 
 
 class Run:

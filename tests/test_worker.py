@@ -22,6 +22,8 @@ from app.users.models import User
 from app.worker import worker_arguments
 from tests.background import ROOT, are_done, entries, lines, order, process
 
+pytestmark = pytest.mark.faults
+
 
 class Background:
     """A Redis, a relay with a lease of 2 s, and a worker with one slot; all of them may be killed."""

@@ -22,6 +22,8 @@ from app import embedded
 from app.processes.orphans import dying_with_parent, kill_group
 from tests.conftest import free_port
 
+pytestmark = pytest.mark.faults
+
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 
 

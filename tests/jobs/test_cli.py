@@ -35,6 +35,8 @@ from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
 from tests.jobs.written import read
 from tests.world import World
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOBODY = "01900000-0000-7000-8000-000000000000"
 

@@ -24,6 +24,8 @@ from tests.background import process
 from tests.jobs import kinds  # noqa: F401  # declares them
 from tests.jobs.written import read, written
 
+pytestmark = pytest.mark.faults
+
 LEASE_SECONDS = 2
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from app.database import commit, transaction
 from app.jobs import lifecycle
@@ -25,6 +26,8 @@ from tests.jobs.test_life import LEASE_SECONDS, Workshop, acts, is_over, signed,
 from tests.jobs.test_streams import web
 from tests.jobs.written import written
 from tests.world import JSONAPI, World
+
+pytestmark = pytest.mark.faults
 
 __all__ = ["acts", "web", "workshop", "workshop_of_module"]  # fixtures
 

@@ -21,6 +21,8 @@ from app.jobs.records import JobRow
 from tests.conftest import Processes
 from tests.world import World
 
+pytestmark = pytest.mark.faults
+
 LEASE = timedelta(minutes=5)
 
 

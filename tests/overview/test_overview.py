@@ -26,6 +26,8 @@ from tests.conftest import wait_until
 from tests.programs.conftest import PYTHON, Programs
 from tests.world import World, data
 
+pytestmark = pytest.mark.faults
+
 SERVER = "https://overview.example.com"
 FIELDS = ["n_ahead_in_queue", "fraction", "message", "returncode", "error"]
 

@@ -10,7 +10,9 @@ from flask import Flask
 from playwright.sync_api import Page, Route, expect
 
 from tests.overview.test_overview import SERVER, SLOW, Plugin, plugin
-from tests.pages.window import launched
+from tests.pages.window import launched, needs_chromium
+
+pytestmark = [needs_chromium, pytest.mark.faults]
 
 __all__ = ["plugin"]  # a fixture
 

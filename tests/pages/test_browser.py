@@ -19,7 +19,7 @@ from tests.pages.browser import PASSWORD, give_passwords
 from tests.pages.window import MARKUP, Visited, is_alive, needs_chromium, quiet, tab_to, type_in
 from tests.world import World
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.faults]
 
 LEASE = timedelta(minutes=5)
 

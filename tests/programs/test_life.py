@@ -21,6 +21,8 @@ from tests.jobs.test_life import Workshop, is_over
 from tests.jobs.written import written
 from tests.programs.conftest import PYTHON, Programs, marked
 
+pytestmark = pytest.mark.faults
+
 Figure = Callable[[str], None]
 
 STUBBORN = """

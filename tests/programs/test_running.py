@@ -20,6 +20,8 @@ from app.programs.listening import MOST_WARNINGS, NO_MORE
 from tests.programs.conftest import PYTHON, Done, Programs, events, marked, output, ran, start
 from tests.world import World, data
 
+pytestmark = pytest.mark.faults
+
 TELL = f"""{PYTHON}
 import json, os, resource, stat, sys
 found = {{"argv": sys.argv[1:], "cwd": os.getcwd(), "environment": dict(os.environ)}}

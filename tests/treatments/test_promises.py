@@ -35,6 +35,8 @@ from tests.treatments.doubles import Processor, Start
 from tests.treatments.office import Desk, Office
 from tests.world import World, data
 
+pytestmark = pytest.mark.faults
+
 TREATMENTS = int(os.environ.get("TREATMENTS", "15"))
 DOCUMENTS = 10
 REGIONS = 3
