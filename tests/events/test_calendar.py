@@ -223,6 +223,35 @@ def test_the_url_stays_while_the_content_changes(
     assert parsed(content)["SUMMARY"] == "Another name"
 
 
+@pytest.mark.parametrize(
+    ("starts_at", "ends_at", "written"),
+    [
+        ("2027-07-10T11:00:00+02:00", "2027-07-10T14:00:00+02:00", ["20270710T090000Z", "20270710T120000Z"]),
+        ("2038-07-10T11:00:00+02:00", "2038-07-10T14:00:00+02:00", ["20380710T090000Z", "20380710T120000Z"]),
+        ("2027-03-28T01:30:00+01:00", "2027-03-28T03:30:00+02:00", ["20270328T003000Z", "20270328T013000Z"]),
+        ("2027-10-31T02:30:00+02:00", "2027-10-31T02:15:00+01:00", ["20271031T003000Z", "20271031T011500Z"]),
+        ("2027-07-10T10:00:00.1Z", "2027-07-10T10:00:00.9Z", ["20270710T100000Z", "20270710T100001Z"]),
+    ],
+)
+def test_times_sent_to_the_api_are_those_of_the_calendar(
+    app: Flask,
+    client: FlaskClient,
+    world: World,
+    work: Work,
+    ical_url: Url,
+    starts_at: str,
+    ends_at: str,
+    written: list[str],
+) -> None:
+    change(world, "published", **{"starts-at": starts_at, "ends-at": ends_at})
+    work()
+
+    url = ical_url(world.events["published"])
+    assert url
+    component = parsed(client.get(url.removeprefix(app.config["PUBLIC_URL"])).data)
+    assert [component[name].to_ical().decode() for name in ("DTSTART", "DTEND")] == written
+
+
 @pytest.mark.parametrize("way", ["unpublished", "deleted"])
 def test_what_is_no_longer_public_has_no_file(
     app: Flask, client: FlaskClient, world: World, work: Work, ical_url: Url, way: str
