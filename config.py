@@ -156,6 +156,17 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    """Read origins, also those of apps such as capacitor://localhost; `null`, which any page can have, is none."""
+    origins = _words(text)
+    for origin in origins:
+        if not re.fullmatch(r"\*|[A-Za-z][A-Za-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", origin):
+            raise ValueError("must be * or comma-separated origins such as https://app.example.org, without a path")
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("must be * alone or origins alone")
+    return origins
+
+
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
         return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
@@ -201,7 +212,9 @@ SETTINGS = (
         required_in_production=True,
     ),
     Setting("TRUSTED_PROXIES", "0", "how many proxies in front may set X-Forwarded-*", _whole(0, 10)),
-    Setting("CORS_ORIGINS", "", "comma-separated origins whose web pages may call /v1; empty: none", _words),
+    Setting(
+        "CORS_ORIGINS", "", "comma-separated origins of web pages that may call the API, or *; empty: none", _origins
+    ),
     Setting(
         "DATABASE_URL",
         "",

@@ -7,11 +7,11 @@ from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import archive, bodies, changes, database, docs, errors, logs, outbox, relay, storage, throttle, worker
+from app import archive, bodies, changes, cors, database, docs, errors, logs, outbox, relay, storage, throttle, worker
 from app.documents import resources as documents
 from app.events import resources as events
 from app.events import tasks as _event_tasks
-from app.extensions import cors, db
+from app.extensions import db
 from app.faqs import resources as faqs
 from app.gallery import resources as gallery
 from app.gallery import tasks as _gallery_tasks
@@ -110,7 +110,7 @@ def serve_resources(app: Flask) -> None:
         package.route(api)
     blueprint.add_url_rule("/operations", view_func=operations.OperationsView.as_view("operations"))
     app.register_blueprint(blueprint)
-    cors.init_app(app, resources={r"/(v1|auth|api)/.*|/openapi\.json": {"origins": list(app.config["CORS_ORIGINS"])}})
+    cors.install(app)
 
 
 def take_images(app: Flask) -> None:

@@ -1,14 +1,15 @@
 """The only way out to an address that a user can influence: public ones alone, within a deadline and a size.
 
 The name is resolved once, all its addresses are judged, and the connection goes to one of those: what the name means a
-moment later does not matter. Beneath is httpx's bare transport, which knows no redirects, cookies, proxies or netrc.
+moment later does not matter. Beneath is httpx's bare transport, which knows no redirects, cookies, proxies or netrc:
+`fetch` follows redirects for callers that ask for it, and checks each target as it checks the first URL.
 """
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from queue import Empty, SimpleQueue
@@ -25,6 +26,7 @@ CONNECT_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
 """From the first look at the URL to the last byte of the answer, however slowly they drip."""
 LARGEST = 64 * 1024
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 NAT64 = IPv6Network("64:ff9b::/96")
 NOT_PUBLIC = tuple(
@@ -60,12 +62,16 @@ class Failed(OutboundError):
 
 @dataclass(frozen=True)
 class Fetched:
-    """The answer, whatever its status; a redirect is one like any other. `headers` do not mind case."""
+    """The answer, whatever its status. `headers` do not mind case."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes
     """As it came: compressed although we ask for `identity`, it stays so."""
+
+
+class TooManyRedirects(OutboundError):
+    """The redirects form a loop, or are more than the caller follows."""
 
 
 class TooLarge(OutboundError):
@@ -89,9 +95,47 @@ class Limits:
 ORDINARY = Limits()
 
 
-def fetch(url: str, *, headers: Mapping[str, str] | None = None, limits: Limits = ORDINARY) -> Fetched:
-    """GET; raises one of the errors above, and no other."""
-    return _send("GET", url, headers, limits)
+def fetch(
+    url: str, *, headers: Mapping[str, str] | None = None, limits: Limits = ORDINARY, max_redirects: int = 0
+) -> Fetched:
+    """GET this URL; raises one of the errors above, and no other.
+
+    With `max_redirects` the target of a redirect is fetched next, within the same deadline. It is checked like a URL
+    that a user gave, gets none of `headers`, and must not lead from https to http. Without, a redirect is an answer
+    like any other.
+    """
+    until = _deadline(limits)
+    answer = _send("GET", url, headers, limits, until)
+    visited = [url]
+    while max_redirects and (target := _redirect_target(visited[-1], answer)):
+        if target in visited:
+            raise TooManyRedirects("The redirects form a loop.")
+        if len(visited) > max_redirects:
+            raise TooManyRedirects(f"More than {max_redirects} redirects.")
+        visited.append(target)
+        answer = _follow(target, replace(limits, trusted=False), until)
+    return answer
+
+
+def _redirect_target(url: str, answer: Fetched) -> str | None:
+    """Return the absolute URL that a redirect leads to; None for any other answer."""
+    if answer.status not in REDIRECT_STATUSES or not (location := answer.headers.get("Location")):
+        return None
+    try:
+        source = httpx.URL(url)
+        target = source.join(location)
+    except (httpx.InvalidURL, ValueError):
+        raise Refused("The redirect leads to no URL.") from None
+    if source.scheme == "https" and target.scheme == "http":
+        raise Refused("The redirect leads from https to http.")
+    return str(target)
+
+
+def _follow(url: str, limits: Limits, until: float) -> Fetched:
+    try:
+        return _send("GET", url, None, limits, until)
+    except Refused as error:
+        raise Refused(f"The redirect leads to an address that is not allowed. {error}") from None
 
 
 def post(
@@ -102,14 +146,19 @@ def post(
     headers: Mapping[str, str] | None = None,
     limits: Limits = ORDINARY,
 ) -> Fetched:
-    """POST these bytes, or this as JSON; raises as `fetch` does."""
-    return _send("POST", url, headers, limits, content=content, json=json)
+    """POST these bytes, or this as JSON; raises as `fetch` does. A redirect is an answer like any other."""
+    return _send("POST", url, headers, limits, _deadline(limits), content=content, json=json)
 
 
-def _send(method: str, url: str, headers: Mapping[str, str] | None, limits: Limits, **body: Any) -> Fetched:
-    until = monotonic() + (limits.seconds or TOTAL_SECONDS)
+def _deadline(limits: Limits) -> float:
+    return monotonic() + (limits.seconds or TOTAL_SECONDS)
+
+
+def _send(
+    method: str, url: str, headers: Mapping[str, str] | None, limits: Limits, until: float, **body: Any
+) -> Fetched:
     target = _parsed(url, limits)
-    addresses = _resolved(target.raw_host, limits)
+    addresses = _resolved(target.raw_host, limits, until)
     requests = [_request(method, target, address, headers, body) for address in addresses]
     try:
         return asyncio.run(_exchange(requests, limits.largest, until - monotonic()))
@@ -135,12 +184,12 @@ def _parsed(url: str, limits: Limits) -> httpx.URL:
     return parsed
 
 
-def _resolved(host: bytes, limits: Limits = ORDINARY) -> list[str]:
+def _resolved(host: bytes, limits: Limits, until: float) -> list[str]:
     """The addresses of this host, all of them allowed; a name server that hangs keeps a thread waiting, not us."""
     answers: SimpleQueue[list[str] | OSError] = SimpleQueue()
     Thread(target=lambda: answers.put(_looked_up(host)), daemon=True).start()
     try:
-        found = answers.get(timeout=limits.seconds or TOTAL_SECONDS)
+        found = answers.get(timeout=max(0.0, until - monotonic()))
     except Empty:
         raise TimedOut("The name of the host takes too long to look up.") from None
     if isinstance(found, OSError):

@@ -14,7 +14,7 @@ from app.events.models import Event
 from app.extensions import db
 from app.jobs import running
 from app.storage import current_storage
-from tests.world import Caller, World, data, pointers
+from tests.world import SOON, Caller, World, data, pointers
 
 PICTURE = b"\xff\xd8\xff the bytes of a picture"
 
@@ -66,7 +66,9 @@ def test_an_archive_holds_the_event_its_faqs_its_calendar_and_its_images(world: 
     assert faq["attributes"]["question"] == "published question"
     (type_,) = json.loads(archive.read("faq-types.json"))["data"]
     assert type_["id"] == str(world.types["published"])
-    assert archive.read("calendar.ics").startswith(b"BEGIN:VCALENDAR")
+    calendar = archive.read("calendar.ics")
+    assert calendar.startswith(b"BEGIN:VCALENDAR")
+    assert f"DTSTART:{SOON:%Y%m%dT%H%M%SZ}\r\n".encode() in calendar
     assert archive.read("images/large-image.jpg") == PICTURE
     done = data(world.coorganizer.get(f"/v1/jobs/{job['id']}"))
     assert done["attributes"]["result"]["images"] == 1

@@ -124,8 +124,27 @@ def test_the_example_lists_every_setting_with_its_meaning_and_default() -> None:
         ("OVERVIEW_SERVERS", "https://a; script-src *"),
         ("JOB_PROGRAMS_DIR", "/nowhere/at/all"),
         ("OVERVIEW_PROGRAM", "../sh"),
+        ("CORS_ORIGINS", "app.example.org"),
+        ("CORS_ORIGINS", "https://app.example.org/path"),
+        ("CORS_ORIGINS", "https://*.example.org"),
+        ("CORS_ORIGINS", "https://me@app.example.org"),
+        ("CORS_ORIGINS", "https://a.example.org, *"),
+        ("CORS_ORIGINS", "null"),
     ],
 )
 def test_a_url_nobody_can_work_with_is_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(config.ConfigError, match=name):
         config.read({"VAR_DIR": str(tmp_path), name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://a.example.org/, http://localhost:3000", ("https://a.example.org", "http://localhost:3000")),
+        ("http://[::1]:3000,capacitor://localhost", ("http://[::1]:3000", "capacitor://localhost")),
+    ],
+)
+def test_origins_of_web_pages_and_apps_are_read(tmp_path: Path, text: str, origins: tuple[str, ...]) -> None:
+    assert config.read({"VAR_DIR": str(tmp_path), "CORS_ORIGINS": text})["CORS_ORIGINS"] == origins

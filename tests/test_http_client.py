@@ -19,7 +19,18 @@ from flask import Flask
 
 import config
 from app import http_client
-from app.http_client import Failed, Fetched, Limits, OutboundError, Refused, TimedOut, TooLarge, fetch, post
+from app.http_client import (
+    Failed,
+    Fetched,
+    Limits,
+    OutboundError,
+    Refused,
+    TimedOut,
+    TooLarge,
+    TooManyRedirects,
+    fetch,
+    post,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -560,7 +571,7 @@ def test_a_public_address_is_allowed(
     outside()
     names["public.example.com"] = [[address]]
 
-    assert http_client._resolved(b"public.example.com") == [address]  # tests do not go there
+    assert http_client._resolved(b"public.example.com", Limits(), monotonic() + 5) == [address]  # tests do not go there
 
 
 def test_allowed_networks_are_reached_and_no_others(
@@ -619,6 +630,167 @@ def test_a_request_that_was_sent_is_not_sent_again_elsewhere(
         post(f"http://two.example.com:{receiver.port}/", content=b"once")
 
     assert receiver.connections == 1
+
+
+# Redirects
+
+
+def redirecting(location: str, status: int = 302) -> Behaviour:
+    """Send the client to another URL."""
+    head = f"HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+    return answering(head.encode())
+
+
+def chain(receivers: Callable[..., Receiver], redirects: int) -> str:
+    """Return the first URL of so many redirects, each on a server of its own, that end at an answer."""
+    url = receivers("127.0.0.1").url
+    for _ in range(redirects):
+        url = receivers("127.0.0.1", redirecting(url)).url
+    return url
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_followed_where_the_caller_asks_for_it(
+    inside: Flask, receivers: Callable[..., Receiver], status: int
+) -> None:
+    target = receivers("127.0.0.1")
+    receiver = receivers("127.0.0.1", redirecting(f"{target.url}/b?c=d#e", status))
+
+    answer = fetch(receiver.url, headers={"Authorization": "hunter2"}, max_redirects=3)
+
+    assert (answer.status, answer.content) == (200, b"ok")
+    assert b"hunter2" in receiver.requests[0]
+    (request,) = target.requests
+    assert request.startswith(b"GET /b?c=d HTTP/1.1\r\n")
+    assert f"Host: 127.0.0.1:{target.port}\r\n".encode() in request
+    for secret in (b"hunter2", b"authorization", b"cookie", b"referer"):
+        assert secret not in request.lower()
+
+
+@pytest.mark.parametrize("location", ["/b?c=d", "b?c=d", "//127.0.0.1:{port}/b?c=d"])
+def test_redirect_to_a_relative_url_is_followed(
+    inside: Flask, receivers: Callable[..., Receiver], location: str
+) -> None:
+    def behave(connection: socket.socket) -> None:
+        is_first = len(receiver.requests) == 1
+        (redirecting(location.format(port=receiver.port)) if is_first else answering(OK))(connection)
+
+    receiver = receivers("127.0.0.1", behave)
+
+    assert fetch(f"{receiver.url}/a", max_redirects=1).content == b"ok"
+    assert receiver.requests[1].startswith(b"GET /b?c=d HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    "head", [b"304 Not Modified", b"300 Choices\r\nLocation: /b", b"302 Found", b"302 Found\r\nLocation:"]
+)
+def test_answer_that_leads_nowhere_is_the_answer(
+    inside: Flask, receivers: Callable[..., Receiver], head: bytes
+) -> None:
+    receiver = receivers(behave=answering(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n"))
+
+    assert fetch(receiver.url, max_redirects=3).status == int(head[:3])
+    assert receiver.connections == 1
+
+
+def test_redirects_up_to_the_limit_are_followed_and_no_more(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    assert fetch(chain(receivers, 3), max_redirects=3).content == b"ok"
+    with pytest.raises(TooManyRedirects, match=r"^More than 3 redirects\.$"):
+        fetch(chain(receivers, 4), max_redirects=3)
+
+
+def test_redirects_that_form_a_loop_are_refused(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    there = receivers("127.0.0.1", lambda connection: redirecting(f"{back.url}/")(connection))
+    back = receivers("127.0.0.1", redirecting(f"{there.url}/"))
+
+    with pytest.raises(TooManyRedirects, match="loop"):
+        fetch(f"{there.url}/", max_redirects=20)
+
+    assert (there.connections, back.connections) == (1, 1)
+
+
+@pytest.mark.parametrize("host", [host for host in HOSTS if not set(host) & set("\ud800\r\x00")])
+def test_redirect_to_a_private_address_is_refused(
+    outside: Callable[..., Flask],
+    receivers: Callable[..., Receiver],
+    names: dict[str, list[list[str]]],
+    host: str,
+) -> None:
+    outside(OUTBOUND_ALLOW="127.0.0.2/32")
+    names.update({name: [meaning] for name, meaning in NAMES.items()})
+    target = receivers()
+    receiver = receivers("127.0.0.2", redirecting(f"http://{host}:{target.port}/"))
+
+    with pytest.raises((Refused, Failed)):
+        fetch(f"http://127.0.0.2:{receiver.port}/", max_redirects=3)
+
+    assert (receiver.connections, target.connections) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("location", "detail"),
+    [
+        ("http://10.0.0.1/", "The redirect leads to an address that is not allowed. The host has an address that is"),
+        ("ftp://93.184.216.34/", "not allowed. The URL must begin with https or http."),
+        ("file:///etc/passwd", "not allowed. The URL must begin with https or http."),
+        ("data:text/plain,hello", "not allowed. The URL must begin with https or http."),
+        ("http://me:hunter2@93.184.216.34/", "not allowed. The URL must not hold a user name or password."),
+        ("http://93.184.216.34:99999/", "not allowed. The URL names no host, or a port that cannot be."),
+        ("http://[::1", "The redirect leads to no URL."),
+    ],
+)
+def test_redirect_that_is_not_allowed_is_refused_in_clear_words(
+    inside: Flask, receivers: Callable[..., Receiver], location: str, detail: str
+) -> None:
+    receiver = receivers(behave=redirecting(location))
+
+    with pytest.raises(Refused, match=re.escape(detail)) as refused:
+        fetch(receiver.url, max_redirects=3)
+
+    assert "hunter2" not in str(refused.value)
+
+
+def test_redirect_of_a_trusted_server_is_not_trusted(
+    outside: Callable[..., Flask], receivers: Callable[..., Receiver]
+) -> None:
+    outside()
+    target = receivers("127.0.0.1")
+    receiver = receivers("127.0.0.1", redirecting(target.url))
+
+    with pytest.raises(Refused):
+        fetch(receiver.url, limits=Limits(trusted=True), max_redirects=3)
+
+    assert target.connections == 0
+
+
+def test_redirect_of_a_post_is_not_followed(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    target = receivers("127.0.0.1")
+
+    assert post(receivers("127.0.0.1", redirecting(target.url, 307)).url, json={}).status == 307
+    assert target.connections == 0
+
+
+@pytest.mark.usefixtures("hurry")
+def test_deadline_is_for_all_redirects_together(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    def slowly(behave: Behaviour) -> Behaviour:
+        return lambda connection: (sleep(0.4), behave(connection))[1]
+
+    url = receivers("127.0.0.1", slowly(answering(OK))).url
+    for _ in range(3):
+        url = receivers("127.0.0.1", slowly(redirecting(url))).url
+    started = monotonic()
+
+    with pytest.raises(TimedOut):
+        fetch(url, max_redirects=3)
+
+    assert 0.9 < monotonic() - started < 2
+
+
+def test_redirect_target_larger_than_allowed_is_cut(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+    target = receivers("127.0.0.1", answering(b"HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n", b"x" * 65537))
+
+    with pytest.raises(TooLarge):
+        fetch(receivers("127.0.0.1", redirecting(target.url)).url, max_redirects=3)
 
 
 # TLS
@@ -685,3 +857,19 @@ def test_production_speaks_https_alone(
 def test_every_error_is_of_one_family() -> None:
     assert all(issubclass(kind, OutboundError) for kind in (Refused, TimedOut, Failed, TooLarge))
     assert str(TooLarge(Fetched(200, {}, b"abc"))) == "The answer is larger than 3 bytes."
+
+
+def test_redirect_from_https_to_http_is_refused_and_to_https_is_followed(
+    inside: Flask, receivers: Callable[..., Receiver], authority: trustme.CA
+) -> None:
+    tls = _serving(authority, "127.0.0.1")
+    plain = receivers("127.0.0.1")
+    secure = receivers("127.0.0.1", tls=tls)
+    downgrade = receivers("127.0.0.1", redirecting(plain.url), tls)
+    upgrade = receivers("127.0.0.1", redirecting(f"https://127.0.0.1:{secure.port}/"))
+
+    with pytest.raises(Refused, match="from https to http"):
+        fetch(f"https://127.0.0.1:{downgrade.port}/", max_redirects=3)
+
+    assert plain.connections == 0
+    assert fetch(upgrade.url, max_redirects=3).content == b"ok"

@@ -1,23 +1,28 @@
-"""An event as an iCalendar file (RFC 5545)."""
+"""An event as an iCalendar file (RFC 5545), with times in UTC (docs/decisions/0018)."""
 
-from datetime import datetime
-from zoneinfo import ZoneInfo
+import re
+from datetime import UTC, datetime, timedelta
 
 from icalendar import Calendar
 from icalendar import Event as Component
+from icalendar.prop import vInline
 
 from app.events.models import Event
 
 MEDIA_TYPE = "text/calendar; charset=utf-8"
 
+# Each of these ends a line for one parser or another; `\r\n` is one line break.
+_LINE_BREAK = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+
 
 def to_icalendar(event: Event, written_at: datetime, host: str) -> bytes:
-    """The file for an event that has dates; `host` makes its UID unique in the world (RFC 7986, 5.3)."""
+    """Return the file for an event that has dates; `host` makes its UID globally unique (RFC 7986, 5.3)."""
     calendar = Calendar()
     calendar.add("prodid", "-//Open Event//Open Event API server//EN")
     calendar.add("version", "2.0")
+    calendar.add("x-wr-timezone", event.timezone)
     calendar.add_component(_component(event, written_at, host))
-    calendar.add_missing_timezones()
     return bytes(calendar.to_ical())
 
 
@@ -26,15 +31,30 @@ def _component(event: Event, written_at: datetime, host: str) -> Component:
     component.add("uid", f"{event.identifier}@{host}")
     component.add("dtstamp", written_at)
     component.add("last-modified", written_at)
-    component.add("summary", event.name)
-    zone = ZoneInfo(event.timezone)
-    for name, moment in (("dtstart", event.starts_at), ("dtend", event.ends_at)):
-        if moment is not None:
-            component.add(name, moment.astimezone(zone))
+    component.add("summary", _clean(event.name))
+    if event.starts_at is not None:
+        component.add("dtstart", _floor(event.starts_at))
+    if event.ends_at is not None:
+        component.add("dtend", _ceil(event.ends_at))
     if location := event.location_name or event.searchable_location_name:
-        component.add("location", location)
+        component.add("location", _clean(location))
     if event.latitude is not None and event.longitude is not None:
-        component.add("geo", (event.latitude, event.longitude))
+        # Not as floats, which `icalendar` writes with an exponent where they are small.
+        component.add("geo", vInline(f"{event.latitude:.6f};{event.longitude:.6f}"))
     if event.external_event_url:
         component.add("url", event.external_event_url)
     return component
+
+
+def _floor(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def _ceil(moment: datetime) -> datetime:
+    """Round up to a whole second: an end stays after its start, however short the event is."""
+    return _floor(moment + timedelta(seconds=1) - timedelta.resolution)
+
+
+def _clean(text: str) -> str:
+    """Return the text without control characters, which no text property may hold (RFC 5545, 3.3.11)."""
+    return _CONTROL.sub("", _LINE_BREAK.sub("\n", text))

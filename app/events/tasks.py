@@ -20,6 +20,7 @@ IN_CALENDAR = (
 """The columns that show in the file, or decide whether there is one."""
 
 
+@consumer("events.rewrite_calendar")  # for the entries of migration 0011
 @consumer(
     "events.write_calendar",
     on=("event.created", f"event.updated:{IN_CALENDAR}", "event.deleted", "event.restored"),

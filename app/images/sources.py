@@ -19,7 +19,10 @@ CODES: dict[type[OutboundError], str] = {
     http_client.TimedOut: "fetch-timed-out",
     http_client.Failed: "fetch-failed",
     http_client.TooLarge: "image-too-large",
+    http_client.TooManyRedirects: "too-many-redirects",
 }
+
+MAX_REDIRECTS = 3
 
 _jobs = Job.__table__
 _itself = select(_jobs.c.id, _jobs.c.retry_of_id).where(_jobs.c.id == bindparam("id", type_=Uuid)).cte(recursive=True)
@@ -75,7 +78,7 @@ def input_folder(job_id: object) -> str:
 
 def _fetched(url: str) -> bytes:
     try:
-        answer = http_client.fetch(url, limits=http_client.Limits(largest=MOST_BYTES))
+        answer = http_client.fetch(url, limits=http_client.Limits(largest=MOST_BYTES), max_redirects=MAX_REDIRECTS)
     except OutboundError as error:
         raise JobFailed(CODES[type(error)], str(error)) from None
     if answer.status != HTTPStatus.OK:

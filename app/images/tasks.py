@@ -81,7 +81,7 @@ def resize_image(running: Running) -> dict[str, Any]:
 
 
 def _refreshed(running: Running, pictured: Pictured, id_: int) -> dict[str, Any]:
-    """The variants of the picture that a row has now; null where it has none."""
+    """Make the variants of the picture that a row has now; null where it has none. A failure keeps the old ones."""
     originals = pictured.read(id_)
     if originals is None:
         running.progress(message="It has been deleted: nothing to do.")
@@ -89,11 +89,7 @@ def _refreshed(running: Running, pictured: Pictured, id_: int) -> dict[str, Any]
     image = next(filter(None, originals), None)
     urls: dict[str, str | None] = dict.fromkeys(size.name for size in pictured.sizes)
     if image is not None:
-        try:
-            urls |= _made(running, _read(running, image), pictured.sizes)
-        except JobFailed:
-            pictured.write(id_, originals, urls)  # none, rather than those of the picture before
-            raise
+        urls |= _made(running, _read(running, image), pictured.sizes)
     running.check()
     if not pictured.write(id_, originals, urls):
         # Who changed it has asked for another run.

@@ -1,41 +1,33 @@
 """The calendar file of an event: what is in it, where it is, and when it goes."""
 
+import unicodedata
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import icalendar
 import pytest
+import vobject
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from app import outbox
-from app.events.calendar import to_icalendar
+from app.events.calendar import MEDIA_TYPE, to_icalendar
 from app.events.models import Event
 from app.extensions import db
 from app.outbox import OutboxEntry
 from app.storage import Storage
+from tests.events.calendars import HOST, WRITTEN, make_event
 from tests.world import World
 
 CONSUMER = "events.write_calendar"
-HOST = "events.example"
-WRITTEN = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-def an_event(**columns: object) -> Event:
-    """An event in Berlin, over the change to summer time."""
-    return Event(
-        **{
-            "identifier": "abcdef12",
-            "name": "Grüße, Welt; jetzt",
-            "timezone": "Europe/Berlin",
-            "starts_at": datetime(2027, 3, 27, 9, tzinfo=UTC),
-            "ends_at": datetime(2027, 3, 28, 9, tzinfo=UTC),
-            **columns,
-        }
-    )
+REWRITE_CONSUMER = "events.rewrite_calendar"
 
 
 def parsed(content: bytes) -> Any:
@@ -45,7 +37,7 @@ def parsed(content: bytes) -> Any:
 
 
 def test_a_file_says_what_the_event_says() -> None:
-    event = an_event(
+    event = make_event(
         location_name="Hall 1", latitude=52.5, longitude=13.4, external_event_url="https://events.example.com/x"
     )
 
@@ -59,29 +51,83 @@ def test_a_file_says_what_the_event_says() -> None:
     assert component["DTSTAMP"].dt == component["LAST-MODIFIED"].dt == WRITTEN
 
 
-def test_times_stand_in_the_zone_of_the_event() -> None:
-    content = to_icalendar(an_event(), WRITTEN, HOST)
+def test_times_are_written_in_utc_beside_the_name_of_the_zone() -> None:
+    lines = to_icalendar(make_event(), WRITTEN, HOST).split(b"\r\n")
 
-    assert b"DTSTART;TZID=Europe/Berlin:20270327T100000" in content
-    assert b"DTEND;TZID=Europe/Berlin:20270328T110000" in content
-    assert b"BEGIN:VTIMEZONE\r\nTZID:Europe/Berlin" in content
+    assert {b"DTSTART:20270327T090000Z", b"DTEND:20270328T090000Z", b"X-WR-TIMEZONE:Europe/Berlin"} <= set(lines)
+    assert b"BEGIN:VTIMEZONE" not in lines
 
 
-@pytest.mark.parametrize("timezone", ["UTC", "America/Argentina/Buenos_Aires", "Asia/Kathmandu", "Etc/GMT+5", "GMT"])
-def test_any_zone_keeps_the_moment(timezone: str) -> None:
-    event = an_event(timezone=timezone)
+def test_times_from_a_session_in_another_zone_are_written_in_utc() -> None:
+    start = datetime(2027, 3, 27, 9, tzinfo=timezone(timedelta(hours=5, minutes=30)))
 
-    assert parsed(to_icalendar(event, WRITTEN, HOST))["DTSTART"].dt == event.starts_at
+    lines = to_icalendar(make_event(starts_at=start), start, HOST).split(b"\r\n")
+
+    assert {b"DTSTART:20270327T033000Z", b"DTSTAMP:20270327T033000Z", b"LAST-MODIFIED:20270327T033000Z"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "ends_at", "written"),
+    [
+        ("10:00:00.1", "10:00:00.9", ("100000Z", "100001Z")),
+        ("10:00:00", "10:00:00.000001", ("100000Z", "100001Z")),
+        ("10:00:00.999999", "10:00:01", ("100000Z", "100001Z")),
+        ("10:00:00", "10:00:01", ("100000Z", "100001Z")),
+        ("23:59:59.5", "23:59:59.6", ("235959Z", "000000Z")),
+    ],
+)
+def test_end_of_an_event_shorter_than_a_second_is_after_its_start(
+    starts_at: str, ends_at: str, written: tuple[str, str]
+) -> None:
+    moments = {
+        name: datetime.fromisoformat(f"2027-03-27T{moment}+00:00")
+        for name, moment in (("starts_at", starts_at), ("ends_at", ends_at))
+    }
+
+    component = parsed(to_icalendar(make_event(**moments), WRITTEN, HOST))
+
+    assert component["DTSTART"].dt < component["DTEND"].dt
+    assert [component[name].to_ical().decode().partition("T")[2] for name in ("DTSTART", "DTEND")] == [*written]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "property_"),
+    [("name", "SUMMARY"), ("location_name", "LOCATION"), ("searchable_location_name", "LOCATION")],
+)
+def test_text_with_control_characters_has_none_in_the_calendar(attribute: str, property_: str) -> None:
+    text = "".join(map(chr, range(0xA0))) + "\u2028b\u2029c\r\nd\re"
+
+    content = to_icalendar(make_event(**{attribute: text}), WRITTEN, HOST).decode()
+
+    written = content.replace("\r\n", "").replace("\t", "")
+    assert [char for char in written if unicodedata.category(char) in ("Cc", "Zl", "Zp")] == []
+    expected = "\t" + "\n" * 7 + "".join(map(chr, range(0x20, 0x7F))) + "\n\nb\nc\nd\ne"
+    assert parsed(content.encode())[property_] == expected
+    assert vobject.readOne(content).vevent.getChildValue(property_.lower()) == expected
+
+
+def test_long_text_is_folded_between_characters() -> None:
+    content = to_icalendar(make_event(name="ü,€😀" * 60), WRITTEN, HOST)
+
+    assert max(len(line) for line in content.split(b"\r\n")) <= 75
+    assert all(line.decode() for line in content.split(b"\r\n")[:-1])
+    assert parsed(content)["SUMMARY"] == "ü,€😀" * 60
+
+
+def test_small_coordinate_is_written_without_exponent() -> None:
+    content = to_icalendar(make_event(latitude=0.00001, longitude=-0.000001), WRITTEN, HOST)
+
+    assert b"GEO:0.000010;-0.000001\r\n" in content
 
 
 def test_what_an_event_does_not_have_is_left_out() -> None:
-    component = parsed(to_icalendar(an_event(latitude=1.0, ends_at=None), WRITTEN, HOST))
+    component = parsed(to_icalendar(make_event(latitude=1.0, ends_at=None), WRITTEN, HOST))
 
     assert {"DTEND", "GEO", "LOCATION", "URL"}.isdisjoint(component)
 
 
 def test_the_same_entry_makes_the_same_bytes() -> None:
-    assert to_icalendar(an_event(), WRITTEN, HOST) == to_icalendar(an_event(), WRITTEN, HOST)
+    assert to_icalendar(make_event(), WRITTEN, HOST) == to_icalendar(make_event(), WRITTEN, HOST)
 
 
 @pytest.fixture
@@ -93,11 +139,11 @@ def storage(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stor
 
 
 @pytest.fixture
-def work(app: Flask, storage: Storage) -> Callable[[], int]:
+def work(app: Flask, storage: Storage) -> Callable[..., int]:
     """A function that does what the worker does with open calendar entries; how many there were."""
 
-    def run() -> int:
-        is_open = select(OutboxEntry.id).where(OutboxEntry.consumer == CONSUMER, OutboxEntry.done_at.is_(None))
+    def run(consumer: str = CONSUMER) -> int:
+        is_open = select(OutboxEntry.id).where(OutboxEntry.consumer == consumer, OutboxEntry.done_at.is_(None))
         with app.app_context():
             ids = db.session.scalars(is_open.order_by(OutboxEntry.id)).all()
             db.session.rollback()
@@ -131,7 +177,7 @@ def fetch(app: Flask, client: FlaskClient, url: str | None) -> int:
     return client.get(url.removeprefix(app.config["PUBLIC_URL"])).status_code
 
 
-Work = Callable[[], int]
+Work = Callable[..., int]
 Url = Callable[[int], str | None]
 Files = Callable[[], list[Path]]
 
@@ -175,6 +221,35 @@ def test_the_url_stays_while_the_content_changes(
     assert before
     content = client.get(before.removeprefix(app.config["PUBLIC_URL"])).data
     assert parsed(content)["SUMMARY"] == "Another name"
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "ends_at", "written"),
+    [
+        ("2027-07-10T11:00:00+02:00", "2027-07-10T14:00:00+02:00", ["20270710T090000Z", "20270710T120000Z"]),
+        ("2038-07-10T11:00:00+02:00", "2038-07-10T14:00:00+02:00", ["20380710T090000Z", "20380710T120000Z"]),
+        ("2027-03-28T01:30:00+01:00", "2027-03-28T03:30:00+02:00", ["20270328T003000Z", "20270328T013000Z"]),
+        ("2027-10-31T02:30:00+02:00", "2027-10-31T02:15:00+01:00", ["20271031T003000Z", "20271031T011500Z"]),
+        ("2027-07-10T10:00:00.1Z", "2027-07-10T10:00:00.9Z", ["20270710T100000Z", "20270710T100001Z"]),
+    ],
+)
+def test_times_sent_to_the_api_are_those_of_the_calendar(
+    app: Flask,
+    client: FlaskClient,
+    world: World,
+    work: Work,
+    ical_url: Url,
+    starts_at: str,
+    ends_at: str,
+    written: list[str],
+) -> None:
+    change(world, "published", **{"starts-at": starts_at, "ends-at": ends_at})
+    work()
+
+    url = ical_url(world.events["published"])
+    assert url
+    component = parsed(client.get(url.removeprefix(app.config["PUBLIC_URL"])).data)
+    assert [component[name].to_ical().decode() for name in ("DTSTART", "DTEND")] == written
 
 
 @pytest.mark.parametrize("way", ["unpublished", "deleted"])
@@ -243,3 +318,51 @@ def test_a_try_that_failed_leaves_no_file_when_the_event_is_a_draft_by_then(
     work()
 
     assert len(path()) == files
+
+
+def migrate(app: Flask, direction: str) -> None:
+    """Run one direction of the migration that orders all calendars again."""
+    scripts = ScriptDirectory(app.extensions["migrate"].directory)
+    run = getattr(scripts.get_revision("0011").module, direction)
+    with app.app_context(), db.engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        run()
+
+
+def test_upgrade_rewrites_every_calendar_under_its_url(
+    app: Flask, client: FlaskClient, world: World, work: Work, ical_url: Url, storage: Storage
+) -> None:
+    work()
+    urls = {id_: ical_url(id_) for id_ in world.events.values()}
+    written = [url for url in urls.values() if url]
+    for url in written:
+        storage.put(storage.name(url), b"as the version before wrote it", MEDIA_TYPE)
+
+    migrate(app, "upgrade")
+
+    assert work(REWRITE_CONSUMER) == len(written) > 1
+    assert {id_: ical_url(id_) for id_ in urls} == urls
+    for url in written:
+        assert parsed(client.get(url.removeprefix(app.config["PUBLIC_URL"])).data)["DTSTART"]
+
+
+def test_upgrade_spreads_the_rewriting_and_begins_with_coming_events(app: Flask, world: World, work: Work) -> None:
+    work()
+    past, coming = world.events["published"], world.events["others"]
+    change(world, "published", **{"starts-at": "2020-01-01T10:00:00Z", "ends-at": "2020-01-01T11:00:00Z"})
+
+    migrate(app, "upgrade")
+
+    entries = select(OutboxEntry.payload["id"].as_integer(), OutboxEntry.due_at).order_by(OutboxEntry.next_at)
+    with app.app_context():
+        due = db.session.execute(entries.where(OutboxEntry.consumer == REWRITE_CONSUMER)).all()
+    assert [id_ for id_, _ in due if id_ in (past, coming)] == [coming, past]
+    assert {later - sooner for (_, sooner), (_, later) in pairwise(due)} == {timedelta(milliseconds=50)}
+
+
+def test_downgrade_takes_back_what_has_not_been_rewritten(app: Flask, world: World, work: Work) -> None:
+    work()
+    migrate(app, "upgrade")
+
+    migrate(app, "downgrade")
+
+    assert work(REWRITE_CONSUMER) == 0

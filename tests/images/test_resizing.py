@@ -28,7 +28,7 @@ from tests.conftest import Processes
 from tests.images import pictures
 from tests.images.background import files, jobs, run, work_files, work_off
 from tests.images.pictures import BLUE, GPS, RED, WHITE, ZIP, Image, encode, flag, photo, plain, with_metadata
-from tests.test_http_client import Behaviour, Receiver, answering
+from tests.test_http_client import Behaviour, Receiver, answering, chain, redirecting
 from tests.world import Caller, World, data, errors, pointers
 
 PHOTO = encode(with_metadata(flag(3_000, 2_000)), "jpeg")
@@ -382,7 +382,9 @@ def test_a_picture_is_fetched_from_elsewhere(
     ("behave", "code"),
     [
         (serving(PHOTO, "404 Not Found"), "unexpected-status"),
-        (answering(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n"), "unexpected-status"),
+        (redirecting("http://10.0.0.1/"), "address-refused"),
+        (redirecting("file:///etc/passwd"), "address-refused"),
+        (redirecting(""), "unexpected-status"),
         (serving(bytes(MOST_BYTES + 1)), "image-too-large"),
         (answering(b"no HTTP at all"), "fetch-failed"),
         (serving(b""), "broken-image"),
@@ -404,6 +406,62 @@ def test_what_is_no_picture_is_told_and_leaves_nothing(
     assert failure(app) == code
     assert files(storage) == []
     assert set(urls(world.owner, f"/v1/events/{event}").values()) == {None}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_image_behind_a_redirect_is_fetched(
+    app: Flask, world: World, storage: Storage, receivers: Receivers, inside: None, status: int
+) -> None:
+    event = world.events["published"]
+    target = receivers("127.0.0.1", serving(PHOTO))
+    show(world.owner, event, receivers("127.0.0.1", redirecting(f"{target.url}/a.jpg", status)).url)
+
+    assert work_off(app)[-1].state == "succeeded"
+
+    assert sizes(storage, urls(world.owner, f"/v1/events/{event}")) == EVENT_VARIANTS
+
+
+def test_image_behind_too_many_redirects_is_told(app: Flask, world: World, receivers: Receivers, inside: None) -> None:
+    show(world.owner, world.events["published"], chain(receivers, 4))
+
+    assert failure(app) == "too-many-redirects"
+
+
+@pytest.mark.parametrize("path", ["event", "user"])
+@pytest.mark.parametrize(
+    ("behave", "code"),
+    [
+        (serving(PHOTO, "404 Not Found"), "unexpected-status"),
+        (redirecting("http://10.0.0.1/"), "address-refused"),
+        (answering(b"no HTTP at all"), "fetch-failed"),
+        (serving(b"<!doctype html>"), "unsupported-image"),
+        (serving(PHOTO[:-1000]), "broken-image"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_failure_keeps_the_variants_and_the_original(
+    app: Flask,
+    world: World,
+    storage: Storage,
+    receivers: Receivers,
+    inside: None,
+    path: str,
+    behave: Behaviour,
+    code: str,
+) -> None:
+    owned = f"/v1/{path}s/{world.events['published'] if path == 'event' else world.owner.id}"
+    first, second = kept(storage), receivers(behave=behave).url
+    world.owner.update(owned, path, {"original-image-url": first})
+    work_off(app)
+    before = urls(world.owner, owned)
+
+    world.owner.update(owned, path, {"original-image-url": second})
+
+    assert failure(app) == code
+    assert urls(world.owner, owned) == before
+    assert None not in before.values()
+    assert set(sizes(storage, before).values()) == set((EVENT_VARIANTS if path == "event" else USER_VARIANTS).values())
+    assert data(world.owner.get(owned))["attributes"]["original-image-url"] == second
 
 
 def test_whoever_takes_too_long_is_not_waited_for(

@@ -1,0 +1,20 @@
+"""The calendars of events, read with ical.js, which Thunderbird and many web calendars are made with."""
+
+import json
+
+import pytest
+
+from tests.clients import programs
+from tests.events.calendars import NAME, make_cases
+
+
+@programs.needs(".js")
+@pytest.mark.timeout(300)
+def test_ical_js_reads_the_right_moments_in_every_zone_and_year() -> None:
+    cases = list(make_cases())
+    files = {case.name: case.content.decode() for case in cases}
+
+    read = json.loads(programs.run(programs.DIRECTORY / "javascript" / "read_calendars.js", json.dumps(files)))
+
+    wrong = [case.name for case in cases if read[case.name] != [*case.moments, NAME]]
+    assert not wrong, f"{len(wrong)} of {len(cases)}, such as {wrong[:5]}"
