@@ -65,7 +65,7 @@ class EventSchema(Schema):
         type_ = "event"
         inflect = dasherize
 
-    identifier = Text(dump_only=True)
+    identifier = Text(dump_only=True, sorted_as_text=False)
     name = Text(required=True)
     starts_at = Instant()
     ends_at = Instant()
