@@ -110,7 +110,14 @@ def beyond(keys: Sequence[Key], values: Sequence[Any], *, backwards: bool) -> Co
     for at, key in enumerate(keys):
         same = [_same(keys[before], values[before]) for before in range(at)]
         steps.append(and_(*same, _past(key, values[at], backwards=backwards)))
-    return or_(*steps)
+    return and_(*_range_start(keys[0], values[0], backwards=backwards), or_(*steps))
+
+
+def _range_start(key: Key, value: Any, *, backwards: bool) -> list[ColumnElement[bool]]:
+    """Say again of the first key where the page starts: an index finds that place, but not by alternatives."""
+    if key.nullable:
+        return []
+    return [key.place >= _bound(key, value) if key.descending == backwards else key.place <= _bound(key, value)]
 
 
 def _bound(key: Key, value: Any) -> ColumnElement[Any]:

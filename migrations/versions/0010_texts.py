@@ -32,9 +32,10 @@ SEPARATOR, SYMBOL = "\x01", "."
 
 PUNCTUATION = {
     **{" ": "\t\n\v\f\r\x85\u2028\u2029\u3000", "!": "_", '"': "-\u2010\u2011\u2012\u2013\u2014\u2015"},
-    **{"#": ",", "$": ";:", "%": "!\u00a1?\u00bf", "&": ".", "'": "'\u2018\u2019\u201a\u201b\u2039\u203a"},
-    **{"(": '"\u201c\u201d\u201e\u201f\u00ab\u00bb', ")": "([{", "*": ")]}", "+": "@*\u00b7\u2022\u2027"},
-    **{",": "/\\", "-": "&#%", SYMBOL: "`^+<=>|~", "/": "$\u20ac\u00a3\u00a5\u00a2"},
+    **{"#": ",", "$": ";:", "%": "!\u00a1?\u00bf", "&": "."},
+    "'": "'\"\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\u00ab\u00bb",
+    **{"(": "([{", ")": ")]}", "*": "@*\u00b7\u2022\u2027", "+": "/\\", ",": "&#%", "-": "`^+<=>|~"},
+    **{SYMBOL: "", "/": "$\u20ac\u00a3\u00a5\u00a2"},
 }
 """The root collation (UTS #35) sorts spaces, punctuation and symbols, in this order, before digits: what stands for them
 are the ASCII characters from space to slash. A space is a space, so that plain texts need no replacement."""
@@ -44,7 +45,7 @@ EXPANSIONS = {"\u00e6": "ae", "\u0153": "oe", "\u00df": "ss"}
 OWN_LETTERS = {
     **{"\u0131": "i\ufffd", "\u014b": "n\ufffd", "\u0167": "t\ufffd", "\u0259": "e\ufffd"},
     **{"\u0438\u0306": "\u0438\ufffd", "\u0456\u0308": "\u0438\ufffc", "\u0456": "\u0438\ufffb"},
-    **{"\u0443\u0306": "\u0443\ufffd", "\u0454": "\u0435\ufffd", "\u0491": "\u0433\ufffd"},
+    **{"\u0443\u0306": "\u0443\ufffd", "\u0454": "\u0435\ufffd", "\u0491": "\u0433"},
 }
 """Letters of their own: they follow all words that begin with the letter they resemble."""
 
