@@ -110,9 +110,8 @@ def test_0010_goes_on_where_it_was_interrupted(before_texts: str, migrate: Upgra
     done = migrate("upgrade", "0010")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    names = "'ix_events_name'::regclass, 'ix_users_email'::regclass"
-    valid = f"SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid IN ({names})"
-    assert select(before_texts, valid) == [(2,)]
+    valid = select(before_texts, "SELECT indexrelid::regclass::text FROM pg_index WHERE indisvalid")
+    assert {("ix_events_name",), ("ix_users_email",)} <= set(valid)
 
 
 def test_0010_way_down_and_up(before_texts: str, migrate: Upgrade) -> None:
