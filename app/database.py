@@ -16,6 +16,7 @@ from psycopg import RawCursor
 from sqlalchemy import (
     ARRAY,
     BindParameter,
+    ColumnElement,
     Connection,
     Delete,
     Engine,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Insert,
     NullPool,
     Select,
+    Text,
     Update,
     bindparam,
     create_engine,
@@ -189,6 +191,11 @@ class _Compiler(PGCompiler_psycopg):
 
 DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # carries no types
 DIALECT.statement_compiler = _Compiler
+
+
+def text_sort_key(value: ColumnElement[Any]) -> ColumnElement[str]:
+    """Return what texts are sorted and paged by: its bytes compare as people sort (migration 0010)."""
+    return func.text_sort_key(value, type_=Text).collate("C")
 
 
 def unnested(name: str, type_: Any) -> Any:

@@ -36,9 +36,12 @@ def install(app: Flask) -> None:
 
 
 def count(action: str, account: str | None = None, *, per_address: str = PER_ADDRESS) -> None:
-    """Count one try of this action for the caller's address and for the account, where one is named; maybe 429."""
+    """Count one try of this action for the caller's address and for the account, where one is named; maybe 429.
+
+    `account` is in its normal form: an address by its `email_key`.
+    """
     g.throttled_action, g.throttled_per_address = action, per_address
-    g.throttled_account = account and sha256(account.strip().lower().encode()).hexdigest()
+    g.throttled_account = account and sha256(account.encode()).hexdigest()
     try:
         _counted()
     except RateLimitExceeded:

@@ -1,14 +1,17 @@
 """What Alembic runs by: the database and the models of the current app."""
 
 import logging
+from time import sleep
 from typing import Any
 
 from alembic import context
 from flask import current_app
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 MIGRATION_LOCK = 5_041_977
 """Advisory lock: of several servers that migrate at once one does, the others wait and find nothing to do."""
+
+LOCK_INTERVAL_SECONDS = 0.2
 
 # What people want to know is printed below.
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -36,15 +39,31 @@ def run_offline() -> None:
 
 
 def run_online() -> None:
-    """Migrate, everything or nothing."""
+    """Migrate: each revision is a transaction, except where it says that it builds indexes or changes many rows."""
     with db.engine.connect() as connection:
-        context.configure(connection=connection, process_revision_directives=number, **options)
-        with context.begin_transaction():
-            connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        try:
+            lock(connection)
             # On a live system: a change of a table that is in use fails soon rather than holding up its readers.
-            connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-            context.run_migrations()
+            connection.execute(text("SET statement_timeout = 0; SET lock_timeout = '10s'"))
+            connection.commit()
+            context.configure(
+                connection=connection,
+                process_revision_directives=number,
+                transaction_per_migration=True,
+                **options,
+            )
+            with context.begin_transaction():
+                context.run_migrations()
+        finally:
+            connection.invalidate()  # with its lock and its settings, whatever has happened
+
+
+def lock(connection: Connection) -> None:
+    """Wait until no other server migrates, outside of a transaction: an index that is built there would wait for it."""
+    while not connection.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")):
+        connection.rollback()
+        sleep(LOCK_INTERVAL_SECONDS)
+    connection.commit()
 
 
 def number(_context: object, _revision: object, directives: list[Any]) -> None:

@@ -23,6 +23,7 @@ from app.jsonapi.schema import (
     Zone,
     is_web_url,
 )
+from app.texts import is_blank, to_nfc
 from app.users.schemas import Email
 
 LONGEST_EVENT = timedelta(days=20)
@@ -39,7 +40,10 @@ class DocumentLinks(marshmallow.fields.Field[list[dict[str, str]]]):
             raise marshmallow.ValidationError(
                 "Every item must be an object with a name and a link, an http or https URL."
             )
-        return value
+        try:
+            return [{**item, "name": to_nfc(item["name"])} for item in value]
+        except ValueError as error:
+            raise marshmallow.ValidationError(str(error)) from None
 
 
 def _is_document_link(item: Any) -> bool:
@@ -47,7 +51,8 @@ def _is_document_link(item: Any) -> bool:
         isinstance(item, dict)
         and item.keys() == {"name", "link"}
         and isinstance(item["name"], str)
-        and 0 < len(item["name"]) <= SHORT
+        and len(item["name"]) <= SHORT
+        and not is_blank(item["name"])
         and isinstance(item["link"], str)
         and is_web_url(item["link"])
     )
@@ -60,7 +65,7 @@ class EventSchema(Schema):
         type_ = "event"
         inflect = dasherize
 
-    identifier = Text(dump_only=True)
+    identifier = Text(dump_only=True, sorted_as_text=False)
     name = Text(required=True)
     starts_at = Instant()
     ends_at = Instant()

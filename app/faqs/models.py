@@ -18,6 +18,7 @@ class FaqType(Announced, Model):
 
     __tablename__ = "faq_types"
     __table_args__ = (
+        Index("ix_faq_types_name", func.text_sort_key(text("name")), "id"),
         Index("ix_faq_types_event_id_id", "event_id", "id"),
         Index(
             "uq_faq_types_name",

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.events.models import Event
@@ -17,6 +17,7 @@ class EventImage(Model):
         # Among all rows, those in the trash too: what an organizer has deleted does not come back by the next import.
         UniqueConstraint("event_id", "sha256"),
         UniqueConstraint("event_id", "source_sha256"),
+        Index("ix_event_images_name", func.text_sort_key(text("name")), "id"),
         Index("ix_event_images_event_id_id", "event_id", "id"),
     )
 

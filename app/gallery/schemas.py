@@ -21,11 +21,11 @@ class EventImageSchema(Schema):
 
     name = Text(dump_only=True)
     image_url = MadeUrl(_image_url)
-    media_type = Text(dump_only=True)
+    media_type = Text(dump_only=True, sorted_as_text=False)
     width = Whole(dump_only=True)
     height = Whole(dump_only=True)
     size = Whole(dump_only=True)
-    sha256 = Text(dump_only=True)
+    sha256 = Text(dump_only=True, sorted_as_text=False)
     created_at = Instant(dump_only=True)
     deleted_at = Instant(dump_only=True)
 

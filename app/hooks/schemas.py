@@ -21,7 +21,7 @@ class HookSchema(Schema):
         inflect = dasherize
 
     name = Text()
-    kind = Text(required=True)
+    kind = Text(required=True, sorted_as_text=False)
     parameters = Object(load_default=dict)
     enabled = Flag()
     signed = Flag()

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 from flask.cli import AppGroup
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app.database import commit, connection, transaction
 from app.errors import ApiError, Errors, NotFound
@@ -21,6 +21,7 @@ from app.jobs.models import CANCELED, ENDED, FAILED, LIVE, QUEUED, STATES, SUCCE
 from app.jobs.terminal import Lines, display, line, one_line, write_facts, write_json, write_table
 from app.jsonapi.body import UNSTORABLE
 from app.jsonapi.plan import Item
+from app.users.accounts import has_email
 from app.users.models import User
 
 EXIT_STATUSES = {SUCCEEDED: 0, FAILED: 1, CANCELED: 3}
@@ -206,8 +207,7 @@ def _job_id(name: str) -> UUID:
 
 def _owner_id(email: str) -> int:
     """The user who has this address."""
-    same = func.lower(User.email) == func.lower(email.strip())
-    statement = select(User.id).where(User.deleted_at.is_(None), same)
+    statement = select(User.id).where(User.deleted_at.is_(None), has_email(email))
     user_id: int | None = None if UNSTORABLE.search(email) else connection().scalar(statement)
     if user_id is None:
         raise click.BadParameter("nobody has this e-mail address", param_hint="--owner")

@@ -99,7 +99,11 @@ class Kind:
     def require_alone(self, pointer: str | None) -> None:
         """403 for a kind that is part of something."""
         if self.part_of:
-            raise Forbidden(f"This is part of a {self.part_of}: create one.", pointer=pointer, code="not-alone")
+            raise Forbidden(
+                f"This kind belongs to the type {self.part_of}: create a resource of that type.",
+                pointer=pointer,
+                code="not-alone",
+            )
 
     def check(self, parameters: Mapping[str, Any], pointer: str) -> None:
         """422 with a pointer for each parameter that does not fit the schema."""

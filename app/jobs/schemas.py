@@ -30,14 +30,14 @@ class JobSchema(Schema):
         inflect = dasherize
 
     id = jsonapi_fields.Str(dump_only=True)
-    kind = Text(required=True)
+    kind = Text(required=True, sorted_as_text=False)
     parameters = Object(load_default=dict)
     state = Choice(*STATES, **WRITTEN_BY_THE_SERVER)
     progress = Number(0, 1, **WRITTEN_BY_THE_SERVER)
     message = Text(**WRITTEN_BY_THE_SERVER)
     attempt = Whole(**WRITTEN_BY_THE_SERVER)
     max_attempts = Whole(dump_only=True)
-    trigger = Text(dump_only=True)
+    trigger = Text(dump_only=True, sorted_as_text=False)
     queue_position = Whole(allow_none=True, **WRITTEN_BY_THE_SERVER)
     error = Object(**WRITTEN_BY_THE_SERVER)
     result = Object(**WRITTEN_BY_THE_SERVER)
@@ -62,7 +62,7 @@ class JobEventSchema(Schema):
 
     id = jsonapi_fields.Str(dump_only=True)
     seq = Whole(dump_only=True)
-    level = Text(dump_only=True)
+    level = Text(dump_only=True, sorted_as_text=False)
     state = Choice(*STATES, dump_only=True)
     fraction = Number(0, 1, dump_only=True)
     message = Text(dump_only=True)
@@ -89,9 +89,9 @@ class ArtifactSchema(Schema):
 
     id = jsonapi_fields.Str(dump_only=True)
     name = Text(dump_only=True)
-    media_type = Text(dump_only=True)
+    media_type = Text(dump_only=True, sorted_as_text=False)
     size = Whole(dump_only=True)
-    sha256 = Text(dump_only=True)
+    sha256 = Text(dump_only=True, sorted_as_text=False)
     url = MadeUrl(_file_url)
     partial = Flag(dump_only=True)
     created_at = Instant(dump_only=True)

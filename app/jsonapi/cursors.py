@@ -14,6 +14,7 @@ import marshmallow
 import orjson
 from sqlalchemy import ColumnElement, and_, false, literal, or_, tuple_
 
+from app.database import text_sort_key
 from app.errors import InvalidParameter
 from app.jsonapi.body import UNSTORABLE
 from app.jsonapi.resource_type import ResourceType
@@ -27,9 +28,13 @@ LONGEST = 4096
 
 @dataclass(frozen=True)
 class Key:
-    """One key of an order: what to sort by, and how a value of it is read back from a cursor."""
+    """One key of an order: what to sort by, and how a value of it is read back from a cursor.
+
+    `column` is the value that a cursor holds, `place` what rows are sorted and compared by.
+    """
 
     column: ColumnElement[Any]
+    place: ColumnElement[Any]
     descending: bool
     nullable: bool
     field: marshmallow.fields.Field[Any] | None
@@ -38,7 +43,7 @@ class Key:
 
     def ordered(self, *, backwards: bool) -> ColumnElement[Any]:
         """The term of ORDER BY; PostgreSQL puts nulls last, and first when descending."""
-        return self.column.desc() if self.descending != backwards else self.column.asc()
+        return self.place.desc() if self.descending != backwards else self.place.asc()
 
     def read(self, value: Any) -> Any:
         """A value from a cursor; ValueError when it cannot be one."""
@@ -58,6 +63,11 @@ class Key:
             return self.field.deserialize(value)
         except marshmallow.ValidationError:
             raise ValueError("not a value of this attribute") from None
+
+
+def is_sorted_as_text(field: marshmallow.fields.Field[Any] | None) -> bool:
+    """Whether people read the attribute, and expect Apfel, Äpfel, apple and Banana in this order."""
+    return isinstance(field, Text) and field.sorted_as_text
 
 
 def write(values: Sequence[Any]) -> str:
@@ -93,32 +103,40 @@ def beyond(keys: Sequence[Key], values: Sequence[Any], *, backwards: bool) -> Co
     directions = {key.descending for key in keys}
     if len(directions) == 1 and not any(key.nullable for key in keys):
         # A comparison of rows, which one index range answers.
-        here = tuple_(*(key.column for key in keys))
+        here = tuple_(*(key.place for key in keys))
         there = tuple_(*(_bound(key, value) for key, value in zip(keys, values, strict=True)))
         return here > there if directions == {backwards} else here < there
     steps = []
     for at, key in enumerate(keys):
         same = [_same(keys[before], values[before]) for before in range(at)]
         steps.append(and_(*same, _past(key, values[at], backwards=backwards)))
-    return or_(*steps)
+    return and_(*_range_start(keys[0], values[0], backwards=backwards), or_(*steps))
+
+
+def _range_start(key: Key, value: Any, *, backwards: bool) -> list[ColumnElement[bool]]:
+    """Say again of the first key where the page starts: an index finds that place, but not by alternatives."""
+    if key.nullable:
+        return []
+    return [key.place >= _bound(key, value) if key.descending == backwards else key.place <= _bound(key, value)]
 
 
 def _bound(key: Key, value: Any) -> ColumnElement[Any]:
     """A value to compare with: SQLAlchemy would take True and False for something else."""
-    return literal(value, key.column.type)
+    bound = literal(value, key.column.type)
+    return text_sort_key(bound) if is_sorted_as_text(key.field) else bound
 
 
 def _same(key: Key, value: Any) -> ColumnElement[bool]:
-    return key.column.is_(None) if value is None else key.column == _bound(key, value)
+    return key.column.is_(None) if value is None else key.place == _bound(key, value)
 
 
 def _past(key: Key, value: Any, *, backwards: bool) -> ColumnElement[bool]:
     if key.descending == backwards:  # towards greater values, nulls at the end
         if value is None:
             return false()
-        greater = key.column > _bound(key, value)
+        greater = key.place > _bound(key, value)
         return or_(greater, key.column.is_(None)) if key.nullable else greater
-    return key.column.is_not(None) if value is None else key.column < _bound(key, value)
+    return key.column.is_not(None) if value is None else key.place < _bound(key, value)
 
 
 def plain(value: Any) -> Any:

@@ -101,7 +101,7 @@ def _read_attributes(sent: dict[str, Any], resource_type: ResourceType, read: Re
             continue
         if attribute is None:
             yield Unprocessable(
-                f"A {resource_type.name} has no such attribute.", pointer=pointer, code="unknown-attribute"
+                f"The type {resource_type.name} has no such attribute.", pointer=pointer, code="unknown-attribute"
             )
         elif attribute.name in read.attributes:
             yield Unprocessable("Sent twice, in two spellings.", pointer=pointer)
@@ -117,7 +117,7 @@ def _read_relationships(
         pointer = f"/data/relationships/{escaped(spelled)}"
         if relation is None:
             yield Unprocessable(
-                f"A {resource_type.name} has no such relationship.", pointer=pointer, code="unknown-relationship"
+                f"The type {resource_type.name} has no such relationship.", pointer=pointer, code="unknown-relationship"
             )
         elif not isinstance(value, dict):
             yield BadRequest("A relationship must be an object.", pointer=pointer)
@@ -156,7 +156,7 @@ def _identifier(item: Any, relation: Relation, pointer: str, errors: list[ApiErr
         return nothing
     id_ = item.get("id")
     if isinstance(id_, bool) or not isinstance(id_, str | int) or not _could_be_id(str(id_), relation.target):
-        errors.append(Unprocessable(f"This is not the id of a {relation.target.name}.", pointer=f"{pointer}/id"))
+        errors.append(Unprocessable(f"This is not an id of the type {relation.target.name}.", pointer=f"{pointer}/id"))
         return nothing
     return relation.target.parse_id(str(id_)) or nothing
 

@@ -141,7 +141,7 @@ class _Parser:
     def _related(self, resource_type: ResourceType, name: str, operator: str, value: Any, depth: int) -> Filter:
         relation = resource_type.relation(name)
         if relation is None or relation.many != (operator == "any"):
-            raise self.refuse(f"A {resource_type.name} has no relationship {name!r} for {operator}.")
+            raise self.refuse(f"The type {resource_type.name} has no relationship {name!r} for {operator}.")
         build = self.term(value, relation.target, depth + 1).build
         return Filter(lambda table: related_exists(table, relation, self.scope, build))
 
@@ -158,10 +158,11 @@ class _Parser:
             return Filter(lambda table: _compared(relation, table, self.scope, operator, ids))
         attribute = comparable(resource_type, name, self.scope)
         if attribute is None:
-            raise self.refuse(f"A {resource_type.name} cannot be filtered by {name[:80]!r}.")
+            raise self.refuse(f"The type {resource_type.name} cannot be filtered by {name[:80]!r}.")
         self._check_kind(attribute, operator)
         value = self._value(operator, raw, lambda item: self._coerced(attribute, item, operator))
-        return Filter(lambda table: compare(attribute.expression(table), value))
+        compared = attribute.compared_expression if operator not in PATTERNS else attribute.expression
+        return Filter(lambda table: compare(compared(table), value))
 
     def _check_kind(self, attribute: Attribute, operator: str) -> None:
         if operator in PATTERNS:
@@ -208,7 +209,10 @@ class _Parser:
                 raise self.refuse(
                     f"A pattern has at most {LONGEST_PATTERN} characters and does not end with a backslash."
                 )
-            return raw
+            try:
+                return attribute.field.to_compared(raw, is_pattern=operator in PATTERNS)
+            except ValueError as error:
+                raise self.refuse(f"{attribute.key}: {error}") from None
         try:
             return attribute.field.deserialize(raw)
         except marshmallow.ValidationError as error:

@@ -49,7 +49,7 @@ def sent_key() -> str | None:
     """The key of this request; 400 for one that is none."""
     key = request.headers.get(HEADER)
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
-        raise BadRequest(f"An {HEADER} has 1 to 255 visible ASCII characters.", header=HEADER)
+        raise BadRequest(f"{HEADER} must have 1 to 255 visible ASCII characters.", header=HEADER)
     return key
 
 

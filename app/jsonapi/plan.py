@@ -5,10 +5,11 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import marshmallow
 from sqlalchemy import ColumnElement, False_, Select, True_, select
 
-from app.database import Row
-from app.jsonapi.cursors import Key
+from app.database import Row, text_sort_key
+from app.jsonapi.cursors import Key, is_sorted_as_text
 from app.jsonapi.filters import linkage_key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.query import SortKey
@@ -136,7 +137,8 @@ def order_keys(
 def _default(resource_type: ResourceType, spelled: str) -> Key:
     name = spelled.removeprefix("-")
     field = None if name == "id" else resource_type.attributes[name].field
-    return Key(resource_type.table.c[name], spelled != name, False, field, resource_type)
+    column = resource_type.table.c[name]
+    return Key(column, _place(column, field), spelled != name, False, field, resource_type)
 
 
 def default_order(
@@ -150,14 +152,23 @@ def _sorted(resource_type: ResourceType, key: SortKey, scope: Scope) -> Key:
     table, field = resource_type.table, None if key.attribute is None else key.attribute.field
     if key.through is None or key.through.local is None:
         column = table.c.id if key.attribute is None else key.attribute.expression(table)
-        return Key(column, key.descending, bool(getattr(column, "nullable", True)), field, resource_type)
+        nullable = bool(getattr(column, "nullable", True))
+        return Key(column, _place(column, field), key.descending, nullable, field, resource_type)
     target = key.through.target
     other = target.table.alias()
     expression = other.c.id if key.attribute is None else key.attribute.expression(other)
     criterion = target.permissions.criterion(scope, other, related=True)
     near = table.c[key.through.local]
-    column = select(expression).where(other.c.id == near, criterion).scalar_subquery()
-    return Key(column, key.descending, True, field, target)
+    column, place = (
+        select(each).where(other.c.id == near, criterion).scalar_subquery()
+        for each in (expression, _place(expression, field))
+    )
+    return Key(column, place, key.descending, True, field, target)
+
+
+def _place(expression: ColumnElement[Any], field: marshmallow.fields.Field[Any] | None) -> ColumnElement[Any]:
+    """Return what rows are sorted by."""
+    return text_sort_key(expression) if is_sorted_as_text(field) else expression
 
 
 def _to_one(resource_type: ResourceType) -> list[str]:

@@ -168,7 +168,7 @@ class _Reader:
     def _field(self, named: ResourceType, spelled: str, parameter: str) -> str:
         attribute = named.attribute(spelled)
         if named.relation(spelled) is None and (attribute is None or not attribute.is_readable):
-            raise InvalidParameter(f"A {named.name} has no field {spelled!r}.", parameter=parameter)
+            raise InvalidParameter(f"The type {named.name} has no field {spelled!r}.", parameter=parameter)
         return str(named.python_name(spelled))
 
     def includes(self) -> Includes:
@@ -185,7 +185,7 @@ class _Reader:
             for name in names:
                 relation = at.relation(name)
                 if relation is None:
-                    raise InvalidParameter(f"A {at.name} has no relationship {name!r}.", parameter="include")
+                    raise InvalidParameter(f"The type {at.name} has no relationship {name!r}.", parameter="include")
                 branch = branch.setdefault(relation.name, {})  # type: ignore[assignment]  # built mutable, read as Mapping
                 at = relation.target
         return tree
@@ -204,7 +204,7 @@ class _Reader:
             return SortKey(self._sortable(self.type, path), descending)
         relation = self.type.relation(first)
         if relation is None or relation.many:
-            raise InvalidParameter(f"A {self.type.name} has no to-one relationship {first!r}.", parameter="sort")
+            raise InvalidParameter(f"The type {self.type.name} has no to-one relationship {first!r}.", parameter="sort")
         return SortKey(self._sortable(relation.target, second), descending, relation)
 
     def _sortable(self, named: ResourceType, spelled: str) -> Attribute | None:
@@ -212,7 +212,7 @@ class _Reader:
             return None
         attribute = comparable(named, spelled, self.scope)
         if attribute is None:
-            raise InvalidParameter(f"A {named.name} cannot be sorted by {spelled!r}.", parameter="sort")
+            raise InvalidParameter(f"The type {named.name} cannot be sorted by {spelled!r}.", parameter="sort")
         return attribute
 
     def filters(self) -> tuple[Filter, ...]:

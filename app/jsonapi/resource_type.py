@@ -15,7 +15,7 @@ from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
 from app.extensions import Model
 from app.jsonapi.naming import dasherize, spellings
 from app.jsonapi.permissions import Permissions
-from app.jsonapi.schema import Relationship, Schema
+from app.jsonapi.schema import Relationship, Schema, Text
 
 BIGGEST_ID = 2**63 - 1
 UUID_TEXT = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -33,6 +33,11 @@ class Attribute:
     expression: Expression
     is_column: bool = True
     """Otherwise nothing in the database says it: the field itself makes it from a row of the table."""
+
+    def compared_expression(self, table: FromClause) -> ColumnElement[Any]:
+        """Return what filters compare with values, patterns excepted."""
+        expression = self.expression(table)
+        return self.field.compared_column(expression) if isinstance(self.field, Text) else expression
 
     @property
     def is_volatile(self) -> bool:

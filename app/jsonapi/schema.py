@@ -4,16 +4,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 import marshmallow
 import marshmallow_jsonapi
-import nh3
 from marshmallow_jsonapi import fields as jsonapi_fields
+from sqlalchemy import ColumnElement
 
 from app.jsonapi.naming import dasherize
+from app.jsonapi.sanitizer import clean_html, has_text, normalize_html
+from app.texts import is_blank, to_nfc
 
 SHORT = 255
 LONG = 20_000
@@ -40,52 +42,90 @@ class Schema(marshmallow_jsonapi.Schema):  # type: ignore[misc]  # the library c
         return ()
 
 
-class Text(marshmallow.fields.String):
-    """Text of at most `limit` characters; surrounding space does not make it filled in."""
+MAX_GROWTH = 4
+"""Characters that may become one in Normalization Form C."""
 
-    def __init__(self, limit: int = SHORT, **options: Any) -> None:
+
+class Text(marshmallow.fields.String):
+    """Text of at most `limit` characters, in Normalization Form C; invisible characters do not make it filled in.
+
+    `sorted_as_text` is false for words of programs, which sort by their bytes.
+    """
+
+    def __init__(self, limit: int = SHORT, *, sorted_as_text: bool = True, **options: Any) -> None:
         self.limit = limit
+        self.sorted_as_text = sorted_as_text
         options.setdefault("allow_none", not options.get("required", False))
         super().__init__(**options)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         if not isinstance(value, str):
             raise marshmallow.ValidationError("Must be a text.")
-        if len(value) > self.limit:
+        normalized = self._normalize(value) if len(value) <= MAX_GROWTH * self.limit else value
+        if len(normalized) > self.limit:
             raise marshmallow.ValidationError(f"Longer than the limit of {self.limit} characters.")
-        if self.required and not value.strip():
+        if self.required and self._is_blank(normalized):
             raise marshmallow.ValidationError("Must not be blank.")
-        return value
+        return normalized
+
+    def _normalize(self, text: str) -> str:
+        try:
+            return self.to_stored(text)
+        except ValueError as error:
+            raise marshmallow.ValidationError(str(error)) from None
+
+    def to_stored(self, text: str) -> str:
+        """Return the text in the form in which it is stored; raise ValueError for what has none."""
+        return to_nfc(text)
+
+    def to_compared(self, text: str, *, is_pattern: bool) -> str:
+        """Return the value or pattern to compare a stored text with; raise ValueError for what has no normal form."""
+        return to_nfc(text)
+
+    def compared_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return what is compared with values, patterns excepted."""
+        return column
+
+    def _is_blank(self, text: str) -> bool:
+        return is_blank(text)
 
 
 class Html(Text):
     """HTML, cleaned to the few elements a description needs."""
 
-    TAGS: ClassVar[set[str]] = {"b", "strong", "i", "em", "u", "p", "br", "ul", "ol", "li", "sub", "sup", "strike", "a"}
-
     def __init__(self, **options: Any) -> None:
         super().__init__(LONG, **options)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
-        text = super()._deserialize(value, attr, data, **more)
-        cleaned = nh3.clean(text, tags=self.TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https", "mailto"})
-        if self.required and not cleaned.strip():
-            raise marshmallow.ValidationError("Must not be blank.")
+    def to_stored(self, text: str) -> str:
+        normalized = normalize_html(text)
+        if len(normalized) > self.limit:
+            raise ValueError(f"Longer than the limit of {self.limit} characters.")
+        cleaned = clean_html(normalized)
         if len(cleaned) > self.limit:
-            raise marshmallow.ValidationError(f"Longer than the limit of {self.limit} characters, once it is cleaned.")
+            raise ValueError(f"Longer than the limit of {self.limit} characters, once it is cleaned.")
         return cleaned
+
+    def _is_blank(self, text: str) -> bool:
+        return not has_text(text)
 
 
 class Url(Text):
     """An http or https URL."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(URL_LIMIT, **options)
+        super().__init__(URL_LIMIT, sorted_as_text=False, **options)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         text = super()._deserialize(value, attr, data, **more)
         if not is_web_url(text):
             raise marshmallow.ValidationError("Must be an http or https URL.")
+        return text
+
+    def to_stored(self, text: str) -> str:
+        """As it was sent: another spelling may name another resource."""
+        return text
+
+    def to_compared(self, text: str, *, is_pattern: bool) -> str:
         return text
 
 
@@ -112,7 +152,7 @@ class Choice(Text):
 
     def __init__(self, *words: str, **options: Any) -> None:
         self.words = words
-        super().__init__(**{"allow_none": False, **options})
+        super().__init__(sorted_as_text=False, **{"allow_none": False, **options})
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         if value not in self.words:

@@ -15,6 +15,7 @@ from app.pages.cookies import SignedIn
 from app.pages.forms import go_to, next_page
 from app.pages.routing import command, route
 from app.users import accounts, sign_ins
+from app.users.emails import email_key
 from app.users.tokens import read_access_token
 
 TOO_OLD = "This form was too old, or your browser sends no cookies. Please try again."
@@ -39,7 +40,7 @@ def sign_in() -> Response:
         return _form(request.form.get("next"), TOO_OLD, HTTPStatus.FORBIDDEN)
     email, password = forms.text("email"), forms.text("password")
     try:
-        throttle.count("log-in", account=email)
+        throttle.count("log-in", account=email_key(email))
     except TooManyRequests as error:
         refused = _form(request.form.get("next"), str(error), error.http_status)
         refused.headers.update(error.headers)

@@ -26,11 +26,11 @@ class TreatmentSchema(Schema):
         inflect = dasherize
 
     id = jsonapi_fields.Str(dump_only=True)
-    task_type = Text(required=True)
+    task_type = Text(required=True, sorted_as_text=False)
     api_parameters = Object(load_default=dict)
     notify_email = Flag()
     status = Choice(*STATUSES, **WRITTEN_BY_THE_SERVER)
-    tracking_id = Text(**WRITTEN_BY_THE_SERVER)
+    tracking_id = Text(sorted_as_text=False, **WRITTEN_BY_THE_SERVER)
     created_at = Instant(dump_only=True)
     deleted_at = Instant(dump_only=True)
 
@@ -49,7 +49,7 @@ class RegionSchema(Schema):
         type_ = "region"
         inflect = dasherize
 
-    document = Text(dump_only=True)
+    document = Text(dump_only=True, sorted_as_text=False)
     source = Text(dump_only=True)
     x = Number(0, FARTHEST, dump_only=True)
     y = Number(0, FARTHEST, dump_only=True)
@@ -66,9 +66,9 @@ class SimilaritySchema(Schema):
         type_ = "similarity"
         inflect = dasherize
 
-    document = Text(dump_only=True)
-    a = Text(dump_only=True)
-    b = Text(dump_only=True)
+    document = Text(dump_only=True, sorted_as_text=False)
+    a = Text(dump_only=True, sorted_as_text=False)
+    b = Text(dump_only=True, sorted_as_text=False)
     score = Number(0, 1, dump_only=True)
 
     treatment = Relationship("treatment", dump_only=True)

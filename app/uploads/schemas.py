@@ -20,7 +20,7 @@ class UploadSchema(Schema):
         inflect = dasherize
 
     url = MadeUrl(_url)
-    media_type = Text(dump_only=True)
+    media_type = Text(dump_only=True, sorted_as_text=False)
     width = Whole(dump_only=True)
     height = Whole(dump_only=True)
     size = Whole(dump_only=True)

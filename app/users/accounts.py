@@ -15,22 +15,34 @@ from app import outbox
 from app.extensions import db
 from app.jsonapi.viewer import Viewer
 from app.users import sign_ins
+from app.users.emails import email_key
 from app.users.models import User
-from app.users.passwords import hash_password, needs_rehash, verify_password
+from app.users.passwords import (
+    find_verified_spelling,
+    hash_password,
+    is_normal,
+    needs_rehash,
+    rehash_password,
+    verify_password,
+)
 from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, InvalidToken, read_mail_token, user_id_in
 
 MAIL_VERIFICATION = "users.mail_verification"
 MAIL_RESET = "users.mail_reset"
+MAIL_EMAIL_CHANGED = "users.mail_email_changed"
+MAIL_PASSWORD_CHANGED = "users.mail_password_changed"  # noqa: S105  # the name of a consumer
 
 
 def log_in(email: str, password: str) -> sign_ins.Tokens | None:
     """Tokens for whoever knows the password, else None; it takes as long whether or not the account exists."""
-    known = db.session.execute(select(User.id, User.password_hash).where(_active(), _has(email))).one_or_none()
+    known = db.session.execute(select(User.id, User.password_hash).where(_active(), has_email(email))).one_or_none()
     db.session.rollback()
     known_hash = known.password_hash if known else None
-    if not verify_password(known_hash, password) or known is None:
+    spelling = find_verified_spelling(known_hash, password)
+    if spelling is None or known is None:
         return None
-    new_hash = hash_password(password) if needs_rehash(known.password_hash) else None
+    is_stale = needs_rehash(known.password_hash) or not is_normal(spelling)
+    new_hash = rehash_password(password) if is_stale else None
     user = _locked(User.id == known.id, User.password_hash == known.password_hash)
     if user is None:
         return None
@@ -51,17 +63,23 @@ def change_password(viewer: Viewer, old: str, new: str) -> bool:
         return False
     user.password_hash = new_hash
     sign_ins.revoke_all(user.id, except_sign_in_id=viewer.sign_in_id)
+    notify_password_changed(user.id, user.email)
     return True
+
+
+def has_email(email: str) -> ColumnElement[bool]:
+    """Return the criterion for the users who have this address in any spelling; it uses the unique index."""
+    return func.lower(User.email) == email_key(email)
 
 
 def is_taken(email: str) -> bool:
     """Whether somebody has an account with this address."""
-    return db.session.scalar(select(User.id).where(User.deleted_at.is_(None), _has(email))) is not None
+    return db.session.scalar(select(User.id).where(User.deleted_at.is_(None), has_email(email))) is not None
 
 
 def order_verification(email: str) -> None:
     """Mail a verification token to this address, if somebody has it and is not verified."""
-    user = _locked(_has(email), User.is_verified.is_(False))
+    user = _locked(has_email(email), User.is_verified.is_(False))
     if user is not None:
         outbox.order(MAIL_VERIFICATION, "user.verification-requested", {"id": user.id})
 
@@ -75,14 +93,13 @@ def verify_email(token: str) -> bool:
         return False
     if user is None or not _fits(claims, VERIFY_EMAIL, user) or not _is_newer(claims["iat"], user.email_verified_at):
         return False
-    user.is_verified = True
-    user.email_verified_at = db.session.scalar(select(func.now()))
+    _mark_verified(user)
     return True
 
 
 def order_reset(email: str) -> None:
     """Mail a reset token to this address, if somebody has it."""
-    user = _locked(_has(email))
+    user = _locked(has_email(email))
     if user is not None:
         outbox.order(
             MAIL_RESET, "user.reset-requested", {"id": user.id, "fingerprint": fingerprint(RESET_PASSWORD, user)}
@@ -101,13 +118,28 @@ def reset_password(token: str, password: str) -> bool:
     if user is None or not _fits(claims, RESET_PASSWORD, user):
         return False
     user.password_hash = new_hash
+    if not user.is_verified:
+        # The token went to this address and nowhere else.
+        _mark_verified(user)
     sign_ins.revoke_all(user.id)
+    notify_password_changed(user.id, user.email)
     return True
+
+
+def notify_email_changed(user_id: int, old: str, new: str) -> None:
+    """Mail both addresses that the address of the account has changed."""
+    payloads = [{"id": user_id, "to": address} for address in (old, new)]
+    outbox.order_many(MAIL_EMAIL_CHANGED, "user.email-changed", payloads)
+
+
+def notify_password_changed(user_id: int, address: str) -> None:
+    """Mail the address that the account had that its password has changed."""
+    outbox.order(MAIL_PASSWORD_CHANGED, "user.password-changed", {"id": user_id, "to": address})
 
 
 def fingerprint(kind: str, user: User) -> str:
     """What a mail's token is bound to: it is void once the address or, for a reset, the password is another one."""
-    bound_to = [kind, user.email.lower()]
+    bound_to = [kind, email_key(user.email)]
     if kind == RESET_PASSWORD:
         bound_to.append(user.password_hash)
     key = current_app.config["SECRET_KEY"].encode()
@@ -118,9 +150,9 @@ def _fits(claims: dict[str, Any], kind: str, user: User) -> bool:
     return hmac.compare_digest(fingerprint(kind, user), str(claims["fingerprint"]))
 
 
-def _has(email: str) -> ColumnElement[bool]:
-    # PostgreSQL folds both sides, as in the unique index; Python's idea of lower case is another one.
-    return func.lower(User.email) == func.lower(email.strip())
+def _mark_verified(user: User) -> None:
+    user.is_verified = True
+    user.email_verified_at = db.session.scalar(select(func.now()))
 
 
 def _active() -> ColumnElement[bool]:

@@ -16,6 +16,7 @@ from app.jsonapi.permissions import Predicate, anyone, signed_in, words
 from app.jsonapi.viewer import signed_in_viewer
 from app.users import accounts, sign_ins
 from app.users.auth import get_identity
+from app.users.emails import email_key
 from app.users.forms import Form, read_form
 from app.users.passwords import LONGEST, SHORTEST, check_length
 from app.users.sign_ins import Tokens
@@ -56,7 +57,7 @@ def log_in() -> Response:
     """An e-mail address (also called username) and a password become tokens."""
     form = read_form()
     email, password = form.text("email", "username"), form.text("password")
-    throttle.count("log-in", account=email)
+    throttle.count("log-in", account=email_key(email))
     tokens = accounts.log_in(email, password)
     if tokens is None:
         raise Unauthenticated("Invalid Credentials", code="invalid-credentials")
@@ -117,7 +118,7 @@ def verify_email() -> Response:
 def resend_verification_email() -> Response:
     """Another verification mail; the answer does not tell whether there is such an account."""
     email = read_form().text("email")
-    throttle.count("verification", account=email)
+    throttle.count("verification", account=email_key(email))
     accounts.order_verification(email)
     db.session.commit()
     return jsonify(message="If this address waits for verification, a mail is on its way.")
@@ -127,7 +128,7 @@ def resend_verification_email() -> Response:
 def order_reset() -> Response:
     """A mail with a reset token; the answer does not tell whether there is such an account."""
     email = read_form().text("email")
-    throttle.count("reset", account=email)
+    throttle.count("reset", account=email_key(email))
     accounts.order_reset(email)
     db.session.commit()
     return jsonify(message="If there is an account with this address, a mail is on its way.")

@@ -1,21 +1,59 @@
 """E-mail addresses: what counts as one, and how it is spelled."""
 
+import re
+import unicodedata
+
+import idna
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, ValidatedEmail, validate_email
 
 LONGEST = 254
 """Characters of an address, from RFC 5321, 4.5.3.1.3."""
+MAX_GROWTH = 4
+"""Characters that may become one in Normalization Form C."""
 
 # The documented way to allow names that mean something inside a network, and in tests.
 SPECIAL_USE_DOMAIN_NAMES[:] = [name for name in SPECIAL_USE_DOMAIN_NAMES if name not in ("local", "test")]
 
 
-def normalise_email(text: str) -> str:
-    """The address trimmed and with a lower-case domain, its local part as given; ValueError when it is none.
+A_LABEL = re.compile("xn--[a-z0-9-]+", re.IGNORECASE)
+"""The ASCII form of one label of a domain (RFC 5890)."""
 
-    Two addresses are the same when they are equal without regard to case: the unique index and every look-up
-    compare `lower(email)`. Only what every mail server takes is an address (no SMTPUTF8).
+FULL_STOPS = str.maketrans(dict.fromkeys("\u3002\uff0e\uff61", "."))
+"""What IDNA takes for the dots of a domain."""
+
+
+def normalise_email(text: str) -> str:
+    """Return the one spelling in which an address is stored; raise ValueError for what is none.
+
+    It is trimmed and in NFC, its domain is lower-case and in Unicode rather than in A-labels, its local part is as
+    given. Only what every mail server takes is an address: the local part is ASCII (no SMTPUTF8).
     """
     return _checked(text).normalized
+
+
+def email_key(text: str) -> str:
+    """Return what all spellings of one address have in common: what look-ups, filters and limits compare.
+
+    A stored address has it as `lower(email)`: its local part is ASCII and its domain lower-case, so PostgreSQL and
+    Python agree. What is no address gets a key that only an old row may have.
+    """
+    try:
+        return normalise_email(text).lower()
+    except ValueError:
+        trimmed = text.strip()
+        return unicodedata.normalize("NFC", trimmed).lower() if len(trimmed) <= LONGEST else trimmed
+
+
+def normalise_pattern(pattern: str) -> str:
+    """Return a LIKE pattern for stored addresses: A-labels, which are stored in Unicode, and dots are respelled."""
+    return A_LABEL.sub(_decode_label, unicodedata.normalize("NFC", pattern).translate(FULL_STOPS))
+
+
+def _decode_label(match: re.Match[str]) -> str:
+    try:
+        return idna.decode(match[0])
+    except idna.IDNAError:
+        return match[0]
 
 
 def ascii_email(address: str) -> str:
@@ -25,6 +63,8 @@ def ascii_email(address: str) -> str:
 
 def _checked(text: str) -> ValidatedEmail:
     trimmed = text.strip()
+    if len(trimmed) <= MAX_GROWTH * LONGEST:
+        trimmed = unicodedata.normalize("NFC", trimmed)
     if len(trimmed) > LONGEST:
         raise ValueError(f"an e-mail address has at most {LONGEST} characters")
     try:

@@ -22,6 +22,7 @@ class User(Announced, Model):
 
     __tablename__ = "users"
     __table_args__ = (
+        Index("ix_users_email", func.text_sort_key(text("email")), "id"),
         # Among users that are not deleted, without regard to case; no citext, which needs an extension.
         Index("uq_users_email", func.lower(text("email")), unique=True, postgresql_where=text("deleted_at IS NULL")),
     )

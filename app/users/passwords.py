@@ -3,6 +3,7 @@
 import base64
 import os
 import threading
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,9 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from app.errors import Unavailable
 
 SHORTEST, LONGEST = 8, 128
+
+MAX_GROWTH = 4
+"""Characters that may become one in Normalization Form C."""
 
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
 """19 MiB, two passes, one lane: OWASP's recommendation for argon2id."""
@@ -26,23 +30,43 @@ _turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
 
 def check_length(password: str) -> str:
-    """The password itself; ValueError when it is too short or too long to be one."""
-    if not SHORTEST <= len(password) <= LONGEST:
-        raise ValueError(f"a password has {SHORTEST} to {LONGEST} characters")
+    """Return the password; raise ValueError when it is too short or too long to be one, in its normal form."""
+    _checked(password)
     return password
 
 
 def hash_password(password: str) -> str:
-    """What is stored of a password; ValueError when its length is wrong."""
-    check_length(password)
-    with _turn():
-        return HASHER.hash(password)
+    """Return what is stored of a password, in its normal form; raise ValueError when its length is wrong."""
+    return _hash(_checked(password))
+
+
+def rehash_password(password: str) -> str:
+    """Return a new hash of a password that was verified; old ones may have another length in their normal form."""
+    return _hash(_normalize(password))
 
 
 def verify_password(password_hash: str | None, password: str) -> bool:
-    """Whether the password belongs to the hash; without a hash (nobody has this name) it takes as long and is False."""
-    if len(password) > LONGEST:
-        return False
+    """Whether the password belongs to the hash; without a hash (no such account) it takes as long and is False."""
+    return find_verified_spelling(password_hash, password) is not None
+
+
+def find_verified_spelling(password_hash: str | None, password: str) -> str | None:
+    """Return the spelling of the password that the hash was made of, None when it was made of another password.
+
+    Normalization Form C (NIST SP 800-63B-4, 3.1.1.2), else as typed: hashes of before were made of that.
+    """
+    if len(password) > MAX_GROWTH * LONGEST:
+        return None
+    spellings = dict.fromkeys((_normalize(password), password))
+    return next((each for each in spellings if len(each) <= LONGEST and _matches(password_hash, each)), None)
+
+
+def is_normal(password: str) -> bool:
+    """Whether this spelling of a password is its normal form."""
+    return unicodedata.is_normalized("NFC", password)
+
+
+def _matches(password_hash: str | None, password: str) -> bool:
     try:
         with _turn():
             return HASHER.verify(password_hash or _dummy_hash(), password)
@@ -51,6 +75,22 @@ def verify_password(password_hash: str | None, password: str) -> bool:
     except (VerificationError, InvalidHashError):
         log.exception("a stored password hash cannot be read")
         return False
+
+
+def _hash(password: str) -> str:
+    with _turn():
+        return HASHER.hash(password)
+
+
+def _checked(password: str) -> str:
+    normalized = _normalize(password) if len(password) <= MAX_GROWTH * LONGEST else password
+    if not SHORTEST <= len(normalized) <= LONGEST:
+        raise ValueError(f"a password has {SHORTEST} to {LONGEST} characters")
+    return normalized
+
+
+def _normalize(password: str) -> str:
+    return unicodedata.normalize("NFC", password)
 
 
 def needs_rehash(password_hash: str) -> bool:

@@ -16,6 +16,8 @@ from app.jsonapi.resource_type import TYPES, ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import DataLayer
+from app.users import accounts
+from app.users.emails import email_key
 from app.users.models import User
 from app.users.passwords import hash_password
 from app.users.permissions import PERMISSIONS, event_roles
@@ -66,9 +68,11 @@ class UserData(DataLayer):
             data["password_hash"] = hash_password(data.pop("password"))
             keep = access.viewer.sign_in_id if access.viewer.id == row.id else None
             revoke_all(row.id, except_sign_in_id=keep)
-        if "email" in data and data["email"].lower() != row.email.lower():
+            accounts.notify_password_changed(row.id, row.email)
+        if "email" in data and email_key(data["email"]) != email_key(row.email):
             throttle.count("change-email", str(row.id))
             data.setdefault("is_verified", False)
+            accounts.notify_email_changed(row.id, old=row.email, new=data["email"])
 
     def before_delete_object(self, row: Any, access: Access) -> None:
         event, roles = TYPES["event"].table, event_roles()

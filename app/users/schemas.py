@@ -3,21 +3,28 @@
 from typing import Any
 
 import marshmallow
+from sqlalchemy import ColumnElement, func
 
 from app.jsonapi.naming import dasherize
 from app.jsonapi.schema import LONG, WRITTEN_BY_THE_SERVER, Flag, Instant, Relationship, Schema, Text, Url
-from app.users.emails import normalise_email
+from app.users.emails import email_key, normalise_email, normalise_pattern
 from app.users.passwords import LONGEST, SHORTEST
 
 
 class Email(Text):
-    """An e-mail address, trimmed."""
+    """An e-mail address in its one spelling; filters find it by any other."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+    def to_stored(self, text: str) -> str:
         try:
-            return normalise_email(super()._deserialize(value, attr, data, **more))
+            return normalise_email(text)
         except ValueError as error:
-            raise marshmallow.ValidationError(f"{str(error).capitalize()}.") from None
+            raise ValueError(f"{str(error).capitalize()}.") from None
+
+    def to_compared(self, text: str, *, is_pattern: bool) -> str:
+        return normalise_pattern(text) if is_pattern else email_key(text)
+
+    def compared_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        return func.lower(column)
 
 
 class UserSchema(Schema):

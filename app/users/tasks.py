@@ -1,9 +1,19 @@
 """The mails about accounts, sent by the worker."""
 
+from datetime import UTC
+
+from flask import current_app
+
 from app import mail
 from app.extensions import db
 from app.outbox import OutboxEntry, consumer
-from app.users.accounts import MAIL_RESET, MAIL_VERIFICATION, fingerprint
+from app.users.accounts import (
+    MAIL_EMAIL_CHANGED,
+    MAIL_PASSWORD_CHANGED,
+    MAIL_RESET,
+    MAIL_VERIFICATION,
+    fingerprint,
+)
 from app.users.emails import ascii_email
 from app.users.models import User
 from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, new_mail_token
@@ -24,6 +34,20 @@ Somebody asked to reset the password of the account with this address. If it was
 It is good for one hour and for one use. If it was not you, do nothing: the password stays as it is.
 """
 
+EMAIL_NOTICE = """\
+The e-mail address of your account at {site} was changed on {time}. This mail goes to the old and to the new address.
+
+If it was you, there is nothing to do. If it was not you, somebody else has access to your account: tell the people who
+run {site}.
+"""
+
+PASSWORD_NOTICE = """\
+The password of your account at {site} was changed on {time}.
+
+If it was you, there is nothing to do. If it was not you, somebody else has access to your account: reset the password
+at once, and if that does not work, tell the people who run {site}.
+"""  # noqa: S105  # a text about passwords
+
 
 @consumer(MAIL_VERIFICATION, on=("user.created", "user.updated:email"))
 def mail_verification(entry: OutboxEntry) -> None:
@@ -39,6 +63,33 @@ def mail_reset(entry: OutboxEntry) -> None:
     user = _recipient(entry)
     if user is not None and fingerprint(RESET_PASSWORD, user) == entry.payload["fingerprint"]:
         _mail(entry, user, "Reset your password", RESET, RESET_PASSWORD)
+
+
+@consumer(MAIL_EMAIL_CHANGED)
+def mail_email_changed(entry: OutboxEntry) -> None:
+    """Mail one of the two addresses that the address of an account has changed."""
+    _notify(entry, "Your e-mail address was changed", EMAIL_NOTICE)
+
+
+@consumer(MAIL_PASSWORD_CHANGED)
+def mail_password_changed(entry: OutboxEntry) -> None:
+    """Mail the owner of an account that its password has changed."""
+    _notify(entry, "Your password was changed", PASSWORD_NOTICE)
+
+
+def _notify(entry: OutboxEntry, subject: str, body: str) -> None:
+    """Mail the address that is named in the entry, whatever has become of the account since."""
+    time = entry.created_at.astimezone(UTC).strftime("%Y-%m-%d at %H:%M UTC")
+    message = mail.compose(
+        id=entry.id,
+        created_at=entry.created_at,
+        to=ascii_email(entry.payload["to"]),
+        subject=subject,
+        body=body.format(time=time, site=current_app.config["PUBLIC_URL"]),
+        resource_type="user",
+        resource_id=entry.payload["id"],
+    )
+    mail.send(message)
 
 
 def _recipient(entry: OutboxEntry) -> User | None:

@@ -516,6 +516,31 @@ def test_a_page_in_the_middle_reads_no_more_than_the_first(
         prove(f"{path}?page[{direction}]={item['meta']['page']['cursor']}", caller)
 
 
+SORTED = (
+    "/v1/events?sort=name",
+    "/v1/events?sort=-name",
+    "/v1/faq-types?sort=name",
+    "/v1/event-images?sort=name",
+    "/v1/users?sort=email",
+)
+
+
+def sorted_by() -> list[Any]:
+    """Each path with each caller who sees many rows there."""
+    return [
+        _case(path, caller) for path in SORTED for caller in (["admin"] if "users" in path else ["anonymous", "admin"])
+    ]
+
+
+@pytest.mark.parametrize(("path", "caller"), sorted_by())
+def test_texts_are_sorted_by_an_index(prove: Prove, callers: dict[str, Caller], path: str, caller: str) -> None:
+    profile = f'{JSONAPI}; profile="{PROFILE}"'
+    (item,) = data(callers[caller].get(f"{path}&filter[id]={BUSY}", Accept=profile))
+
+    prove(path, caller)
+    prove(f"{path}&page[after]={item['meta']['page']['cursor']}", caller)
+
+
 @pytest.mark.parametrize("caller", ["owner", "admin"])
 def test_the_documents_of_a_set_are_not_read_far_beyond_the_limit(
     app: Flask, statements: list[Statement], database: Database, caller: str

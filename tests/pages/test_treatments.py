@@ -246,7 +246,7 @@ def test_the_form_starts_what_the_api_would(processor: World, browser: Browser, 
     [
         ({"model": "x" * 101}, "model", "is too long"),
         ({"document-set": ""}, "document-set", "document-set is required."),
-        ({"document-set": "x"}, "document-set", "This is not the id of a document-set."),
+        ({"document-set": "x"}, "document-set", "This is not an id of the type document-set."),
     ],
 )
 def test_what_is_refused_is_said_at_its_field(

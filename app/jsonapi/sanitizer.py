@@ -1,0 +1,273 @@
+"""HTML that people paste, reduced to the few elements a description needs.
+
+Elements that are dropped leave a paragraph behind where they were blocks, so that texts are never glued together. What
+`clean_html` returns has always passed the strict sanitizer last: nothing that happens before decides what is safe.
+"""
+
+import html
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import nh3
+
+from app.texts import is_blank, to_nfc
+
+INLINE_TAGS = frozenset(
+    {"a", "b", "strong", "i", "em", "u", "s", "strike", "del", "ins", "sub", "sup"},
+)
+LIST_TAGS = frozenset({"ul", "ol"})
+TAGS = INLINE_TAGS | LIST_TAGS | {"p", "br", "li"}
+URL_SCHEMES = frozenset({"http", "https", "mailto", "tel", "webcal"})
+
+DROPPED_BLOCKS = frozenset(
+    {
+        *("address", "article", "aside", "blockquote", "caption", "center", "dd", "details", "dialog", "dir", "div"),
+        *("dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6"),
+        *("header", "hgroup", "hr", "legend", "main", "menu", "nav", "optgroup", "option", "pre", "search", "section"),
+        *("select", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr"),
+    }
+)
+"""Block elements that become paragraphs."""
+
+BLOCKS = DROPPED_BLOCKS | LIST_TAGS | {"p", "li"}
+VOID_TAGS = frozenset({"br", "hr"})
+
+DIRECTIONS = frozenset({"rtl", "ltr", "auto"})
+START = re.compile(r"-?[0-9]{1,9}")
+LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}")
+
+MAX_PASSES = 4
+"""Cleaning what is clean changes nothing; markup that no editor writes may need more than one pass to get there."""
+
+# The serializer escapes "<" in texts and in attribute values, so each of these is a tag.
+_TOKEN = re.compile(r"<(/?)([a-z][a-z0-9]*)([^<>]*)>|([^<]+|<)")
+_DROPPED = re.compile(rf"<(?:{'|'.join(sorted(DROPPED_BLOCKS))}|li)[ >]")
+
+_TABLE_PART = re.compile("<(/?)(?:caption|tbody|td|tfoot|th|thead|tr)(?=[\\s/>])", re.IGNORECASE)
+"""What a parser ignores outside a table."""
+
+MAX_DEPTH = 100
+"""Elements inside one another; the parser's time grows with the square of it."""
+
+_TAG = re.compile(
+    r"""<!--.*?(?:-->|$)|<(/?)([a-z][^\s/>]*)(?:"[^"]*(?:"|$)|'[^']*(?:'|$)|[^'">])*(?:>|$)""", re.I | re.S
+)
+_IMPLIED_ENDS = frozenset(
+    {*("area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")}
+    | {"p", "li", "dd", "dt", "option", "tr", "td", "th"}
+)
+"""Elements that hold nothing, or end where the next one starts."""
+
+
+class TooDeep(ValueError):
+    """The HTML has elements nested deeper than any text needs."""
+
+    def __init__(self) -> None:
+        super().__init__(f"Must not nest elements deeper than {MAX_DEPTH}.")
+
+
+def clean_html(text: str) -> str:
+    """Return the safe part of some HTML, in the form of `normalize_html`; cleaning the result again changes nothing.
+
+    Raise TooDeep or TooManyMarks, which are ValueErrors, for what takes too long to clean.
+    """
+    _check_depth(text)
+    if "<table" not in text.lower():
+        text = _TABLE_PART.sub(r"<\1div", text)
+    for _ in range(MAX_PASSES):
+        cleaned = _clean_once(text)
+        if cleaned == text:
+            break
+        text = cleaned
+    return text
+
+
+def has_text(cleaned: str) -> bool:
+    """Whether clean HTML shows any text."""
+    return not is_blank(html.unescape(re.sub("<[^<>]*>", "", cleaned)))
+
+
+def _clean_once(text: str) -> str:
+    cleaned = _BLOCK_CLEANER.clean(normalize_html(text))
+    if _DROPPED.search(cleaned):
+        cleaned = _CLEANER.clean(_Paragraphs(cleaned).build())
+    # Character references may have spelled combining marks.
+    return normalize_html(cleaned)
+
+
+def normalize_html(markup: str) -> str:
+    """Return the HTML with its texts in NFC; a ">" and U+0338 after it would become one character, and end no tag."""
+    return "".join(map(to_nfc, re.split("([<>])", markup)))
+
+
+def _check_depth(markup: str) -> None:
+    open_tags: Counter[str] = Counter()
+    for match in _TAG.finditer(markup):
+        closing, tag = match[1], (match[2] or "").lower()
+        if closing:
+            open_tags[tag] = max(0, open_tags[tag] - 1)
+        elif tag and tag not in _IMPLIED_ENDS:
+            open_tags[tag] += 1
+            if open_tags.total() > MAX_DEPTH:
+                raise TooDeep
+
+
+def _filter_attribute(_tag: str, name: str, value: str) -> str | None:
+    """Return the value to keep, None for one that means nothing."""
+    stripped = value.strip()
+    if name == "dir":
+        return stripped.lower() if stripped.lower() in DIRECTIONS else None
+    if name == "start":
+        return stripped if START.fullmatch(stripped) else None
+    if name == "lang":
+        return stripped if LANGUAGE.fullmatch(stripped) else None
+    return value
+
+
+def _cleaner(tags: frozenset[str]) -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=set(tags),
+        attributes={"*": {"dir", "lang"}, "a": {"href"}, "ol": {"start"}},
+        attribute_filter=_filter_attribute,
+        url_schemes=set(URL_SCHEMES),
+    )
+
+
+_CLEANER = _cleaner(TAGS)
+_BLOCK_CLEANER = _cleaner(TAGS | DROPPED_BLOCKS)
+
+
+@dataclass
+class _Element:
+    """An open element: `is_dropped` for a block that becomes paragraphs, with the attributes they get."""
+
+    tag: str
+    attributes: str = ""
+    is_dropped: bool = False
+    holds_blocks: bool = False
+
+
+class _Paragraphs:
+    """Rewrites serialized HTML: texts inside dropped blocks become paragraphs, in time linear in its length."""
+
+    def __init__(self, markup: str) -> None:
+        self._tokens = _TOKEN.findall(markup)
+        self._has_block = _starts_with_block_inside(self._tokens)
+        self._written: list[str] = []
+        self._open: list[_Element] = []
+        self._blocks = [_Element("")]
+        """The open blocks; the first one is the whole text."""
+        self._in_paragraph = False
+        self._after_text = False
+        """Whether what was written last is text, which more text would be glued to."""
+        self._needs_break = False
+
+    def build(self) -> str:
+        """Return the markup without dropped blocks."""
+        for index, (closing, tag, attributes, text) in enumerate(self._tokens):
+            if text:
+                self._add_text(text)
+            elif tag == "br":
+                self._add_inline("<br>")
+            elif tag == "hr":
+                self._end_line()
+            elif closing:
+                self._end(tag)
+            else:
+                self._start(tag, attributes, has_block=self._has_block[index])
+        self._end_line()
+        return "".join(self._written)
+
+    def _start(self, tag: str, attributes: str, *, has_block: bool) -> None:
+        if tag not in BLOCKS:
+            self._start_inline(tag, attributes, has_block=has_block)
+            return
+        self._end_line()
+        parent = self._blocks[-1]
+        is_stray_item = tag == "li" and parent.tag not in LIST_TAGS
+        is_dropped = tag in DROPPED_BLOCKS or is_stray_item or (tag == "p" and has_block)
+        inherited = parent.attributes if is_dropped and parent.is_dropped else ""
+        element = _Element(tag, attributes or inherited, is_dropped)
+        self._blocks.append(element)
+        self._open.append(element)
+        if not is_dropped:
+            self._write_block(f"<{tag}{attributes}>")
+
+    def _start_inline(self, tag: str, attributes: str, *, has_block: bool) -> None:
+        """Start an inline element; one with blocks inside holds paragraphs, and none holds it."""
+        if has_block:
+            self._end_paragraph()
+            self._written.append(f"<{tag}{attributes}>")
+        else:
+            self._add_inline(f"<{tag}{attributes}>")
+        self._open.append(_Element(tag, holds_blocks=has_block))
+
+    def _end(self, tag: str) -> None:
+        element = self._open.pop() if self._open else _Element(tag)
+        if tag not in BLOCKS:
+            if element.holds_blocks:
+                self._end_paragraph()
+            self._written.append(f"</{tag}>")
+            return
+        self._end_line()
+        self._blocks.pop()
+        if not element.is_dropped:
+            self._write_block(f"</{tag}>")
+
+    def _add_text(self, text: str) -> None:
+        if self._blocks[-1].tag == "pre":
+            lines = text.split("\n")
+            for line in lines[:-1]:
+                self._add_visible(line)
+                self._add_inline("<br>")
+            text = lines[-1]
+        self._add_visible(text)
+
+    def _add_visible(self, text: str) -> None:
+        if text.strip(" \t\r\n\f"):
+            self._add_inline(text)
+        else:
+            self._written.append(text)
+
+    def _add_inline(self, content: str) -> None:
+        block = self._blocks[-1]
+        if block.is_dropped and not self._in_paragraph:
+            self._write_block(f"<p{block.attributes}>")
+            self._in_paragraph = True
+        if self._needs_break:
+            self._written.append("<br>")
+            self._needs_break = False
+        self._written.append(content)
+        self._after_text = True
+
+    def _end_line(self) -> None:
+        """End a paragraph of our own; elsewhere, what comes next begins on a new line."""
+        self._end_paragraph()
+        self._needs_break |= self._after_text
+
+    def _end_paragraph(self) -> None:
+        if self._in_paragraph:
+            self._in_paragraph = False
+            self._write_block("</p>")
+
+    def _write_block(self, tag: str) -> None:
+        self._written.append(tag)
+        self._after_text = self._needs_break = False
+
+
+def _starts_with_block_inside(tokens: Sequence[Sequence[str]]) -> list[bool]:
+    """For each token, whether it starts an element that has a block inside."""
+    has_block = [False] * len(tokens)
+    opened: list[int] = []
+    for index, (closing, tag, _attributes, _text) in enumerate(tokens):
+        if tag in ("", "br"):
+            continue
+        if not closing and tag not in VOID_TAGS:
+            opened.append(index)
+            continue
+        ended = opened.pop() if closing and opened else index
+        if opened and (has_block[ended] or tag in BLOCKS):
+            has_block[opened[-1]] = True
+    return has_block

@@ -1,0 +1,178 @@
+"""Texts of every resource: never blank where required, in one normal form, sentences without wrong articles."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from app.jsonapi.resource_type import TYPES
+from app.jsonapi.schema import Choice, Html, Text, Url
+from app.users.schemas import Email
+from tests.world import World, data, errors, ids, pointers
+
+BLANK = ("", " ", "\u200b", "\u2060", "\ufeff", "\u00a0", "\u200b \u2060\u00ad", "\u3164", "\u2800", "\x07")
+BLANK_HTML = (
+    *BLANK,
+    "<p></p>",
+    "<p><br></p>",
+    "&nbsp;",
+    "<p>&nbsp;</p>",
+    "<div>\u200b</div>",
+    "&#8203;",
+    "<ul><li></li></ul>",
+)
+
+DECOMPOSED, COMPOSED = "E\u0301cole d'e\u0301te\u0301", "\u00c9cole d'\u00e9t\u00e9"
+
+REQUIRED = {
+    "user": {"email": "new@example.com", "password": "correct horse"},
+    "event": {"name": "A name", "timezone": "Europe/Berlin"},
+    "faq-type": {"name": "A name"},
+    "faq": {"question": "Why?", "answer": "So."},
+    "document-set": {"title": "A title"},
+    "hook": {"kind": "sleep"},
+    "job": {"kind": "sleep"},
+    "treatment": {"task-type": "regions"},
+}
+"""Attributes with which a resource can be created."""
+
+
+def _required_texts() -> Iterator[Any]:
+    """Every required text that clients write."""
+    for type_ in TYPES.values():
+        for attribute in type_.attributes.values():
+            field = attribute.field
+            if isinstance(field, Text) and field.required and not field.dump_only:
+                yield pytest.param(type_.name, attribute.key, field, id=f"{type_.name}-{attribute.key}")
+
+
+required_texts = list(_required_texts())
+
+
+def test_required_texts_are_all_known() -> None:
+    known = {(type_, key) for type_, attributes in REQUIRED.items() for key in attributes}
+
+    assert {param.values[:2] for param in required_texts} <= known
+
+
+@pytest.mark.parametrize(("type_name", "key", "field"), required_texts)
+def test_required_text_that_shows_nothing_is_refused(world: World, type_name: str, key: str, field: Text) -> None:
+    plural = TYPES[type_name].plural
+    related: dict[str, Any] = {"event": world.events["published"]} if type_name in ("faq", "faq-type") else {}
+    if type_name == "treatment":
+        related = {"document_set": world.background()["document-set"]}
+    for blank in BLANK_HTML if isinstance(field, Html) else BLANK:
+        refused = world.owner.create(f"/v1/{plural}", type_name, {**REQUIRED[type_name], key: blank}, **related)
+
+        assert (refused.status_code, pointers(refused)) == (422, {f"/data/attributes/{key}"}), repr(blank)
+        if not isinstance(field, Email | Choice):
+            assert "Must not be blank." in [error["detail"] for error in errors(refused)], repr(blank)
+
+
+@pytest.mark.parametrize(
+    ("path", "type_", "key"),
+    [("/v1/faqs", "faq", "answer"), ("/v1/faqs", "faq", "question"), ("/v1/events", "event", "name")],
+)
+def test_required_text_is_not_emptied_later(world: World, path: str, type_: str, key: str) -> None:
+    rows = {"faq": world.faqs, "event": world.events}[type_]
+    for blank in ("<p></p>", "&nbsp;") if key == "answer" else ("\u200b", " "):
+        refused = world.owner.update(f"{path}/{rows['published']}", type_, {key: blank})
+
+        assert (refused.status_code, pointers(refused)) == (422, {f"/data/attributes/{key}"})
+        assert errors(refused)[0]["detail"] == "Must not be blank."
+
+
+def test_blank_name_of_a_document_link_is_refused(world: World) -> None:
+    links = [{"name": "\u200b", "link": "https://example.com"}]
+
+    refused = world.owner.update(f"/v1/events/{world.events['draft']}", "event", {"document-links": links})
+
+    assert (refused.status_code, pointers(refused)) == (422, {"/data/attributes/document-links"})
+
+
+def test_normal_form_decomposed_texts_are_stored_composed(world: World) -> None:
+    texts = {
+        attribute.key: DECOMPOSED
+        for attribute in TYPES["event"].attributes.values()
+        if isinstance(attribute.field, Text)
+        and not isinstance(attribute.field, Choice | Url | Email)
+        and not attribute.field.dump_only
+        and attribute.name != "timezone"
+    }
+    links = [{"name": DECOMPOSED, "link": "https://example.com/e\u0301"}]
+    url = "https://example.com/e\u0301"
+    attributes = {**texts, "timezone": "Europe/Berlin", "document-links": links, "ticket-url": url}
+
+    made = data(world.owner.create("/v1/events", "event", attributes))["attributes"]
+
+    assert {key: made[key] for key in texts} == dict.fromkeys(texts, COMPOSED)
+    assert made["document-links"] == [{"name": COMPOSED, "link": url}]
+    assert made["ticket-url"] == url
+
+
+@pytest.mark.parametrize("spelled", [DECOMPOSED, COMPOSED])
+@pytest.mark.parametrize("asked", [DECOMPOSED, COMPOSED])
+def test_normal_form_filters_find_either_spelling(world: World, spelled: str, asked: str) -> None:
+    made = data(world.owner.create("/v1/events", "event", {"name": spelled, "timezone": "UTC"}))["id"]
+    form = "NFD" if asked == DECOMPOSED else "NFC"
+    start = unicodedata.normalize(form, "\u00e9col") + "%"
+
+    for query in (
+        f"filter[name]={quote(asked)}",
+        f"filter[name][in]={quote(asked)},x",
+        f"filter[name][ilike]={quote(start)}",
+    ):
+        assert ids(world.owner.get(f"/v1/events?{query}")) == [int(made)], query
+    term = world.app.json.dumps([{"name": "name", "op": "ilike", "val": start}])
+    assert ids(world.owner.get(f"/v1/events?filter={quote(term)}")) == [int(made)]
+
+
+def test_normal_form_type_names_in_two_forms_are_one(world: World) -> None:
+    event = world.events["published"]
+    assert world.owner.create("/v1/faq-types", "faq-type", {"name": "\u00dcn\u00ef"}, event=event).status_code == 201
+
+    again = world.owner.create("/v1/faq-types", "faq-type", {"name": "u\u0308ni\u0308"}, event=event)
+
+    assert (again.status_code, pointers(again)) == (409, {"/data/attributes/name"})
+
+
+def test_normal_form_length_counts_after_composing(world: World) -> None:
+    path = f"/v1/events/{world.events['draft']}"
+
+    assert world.owner.update(path, "event", {"name": "e\u0301" * 255}).status_code == 200
+    assert world.owner.update(path, "event", {"name": "e\u0301" * 256}).status_code == 422
+    assert world.owner.update(path, "event", {"description": "e\u0301" * 20_000}).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["name", "description"])
+def test_normal_form_too_many_marks_are_refused(world: World, key: str) -> None:
+    refused = world.owner.update(f"/v1/events/{world.events['draft']}", "event", {key: "a" + "\u0301\u0316" * 100})
+
+    assert (refused.status_code, pointers(refused)) == (422, {f"/data/attributes/{key}"})
+    assert errors(refused)[0]["detail"] == "Must have at most 30 combining marks in a row."
+    marks = quote("a" + "\u0301\u0316" * 20)
+    asked = world.anonymous.get(f"/v1/events?filter[name]={marks}")
+    assert (asked.status_code, errors(asked)[0]["source"]) == (400, {"parameter": "filter[name]"})
+
+
+def test_sentences_need_no_article(world: World) -> None:
+    refused = [
+        world.anonymous.get("/v1/events?fields[event]=x"),
+        world.anonymous.get("/v1/events?include=x"),
+        world.anonymous.get("/v1/events?sort=x"),
+        world.anonymous.get("/v1/events?sort=x.y"),
+        world.anonymous.get("/v1/events?filter[x]=1"),
+        world.anonymous.get('/v1/events?filter=[{"name":"x","op":"has","val":{"name":"id","op":"eq","val":"1"}}]'),
+        world.owner.create("/v1/events", "event", {"x": 1}),
+        world.owner.create("/v1/events", "event", {"name": "x", "timezone": "UTC"}, faqs=["x"]),
+        world.owner.send("POST", "/v1/events", {"data": {"type": "event", "relationships": {"x": {"data": None}}}}),
+        world.owner.create("/v1/faqs", "faq", {}, event="x"),
+    ]
+
+    for answer in refused:
+        for error in errors(answer):
+            text = f"{error['title']} {error['detail']}"
+            assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text

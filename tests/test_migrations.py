@@ -1,0 +1,166 @@
+"""Migrations that change rows, on databases that were in use before."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from os import environ
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Upgrade = Callable[..., "subprocess.CompletedProcess[str]"]
+
+BEFORE_TEXTS = """
+    INSERT INTO users (id, email, password_hash, first_name, facebook_url) VALUES
+        (1, 'Eva@xn--mller-kva.example', '!', E'Rene\\u0301', E'https://x.example/e\\u0301'),
+        (2, E'eva@mu\\u0308ller.example', '!', NULL, NULL),
+        (3, 'Ada@EXAMPLE.com', '!', 'Ada', NULL),
+        (4, 'no address', '!', NULL, NULL);
+    INSERT INTO events (id, identifier, name, timezone, owner_id, paypal_email, description) VALUES
+        (1, 'aaaaaaaa', E'E\\u0301cole', 'UTC', 1, 'shop@xn--mller-kva.example', E'<p>e\\u0301</p>'),
+        (2, 'bbbbbbbb', 'School', 'UTC', 1, NULL, E'<b>\\u0338e\\u0301</b>');
+    INSERT INTO faq_types (id, name, event_id) VALUES
+        (1, E'U\\u0308ni\\u0308', 1), (2, E'\\u00dcn\\u00ef', 1), (3, E'U\\u0308ni\\u0308', 2), (4, E'e\\u0301', 2);
+    INSERT INTO faqs (id, question, answer, event_id)
+    SELECT n, E'Que\\u0301? ' || n, 'So.', 1 FROM generate_series(1, 1200) n;
+"""
+
+
+@pytest.fixture
+def url(environment: dict[str, str]) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = f"migrated_{uuid4().hex}"
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield environment["DATABASE_URL"].replace("/postgres?", f"/{name}?")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def migrate(environment: dict[str, str], url: str) -> Upgrade:
+    """A function that runs `manage.py db` with these arguments on that database."""
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, str(ROOT / "manage.py"), "db", *arguments]
+        settings = {**environ, **environment, "DATABASE_URL": url}
+        return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=100, check=False)
+
+    return run
+
+
+def select(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(statement).fetchall()
+
+
+@pytest.fixture
+def before_texts(url: str, migrate: Upgrade) -> str:
+    """The database as it was before texts had a normal form."""
+    assert migrate("upgrade", "0009").returncode == 0
+    with psycopg.connect(url) as connection:
+        connection.execute(BEFORE_TEXTS)
+    return url
+
+
+def test_0010_texts_and_addresses_get_their_normal_form(before_texts: str, migrate: Upgrade) -> None:
+    done = migrate("upgrade", "0010")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    url = before_texts
+    assert select(url, "SELECT id, email FROM users ORDER BY id") == [
+        (1, "Eva@müller.example"),
+        (2, "eva@mu\u0308ller.example"),  # as it was: the first one has this address
+        (3, "Ada@example.com"),
+        (4, "no address"),
+    ]
+    assert select(url, "SELECT first_name, facebook_url FROM users WHERE id = 1") == [
+        ("Ren\u00e9", "https://x.example/e\u0301")
+    ]
+    assert select(url, "SELECT name, paypal_email, description FROM events ORDER BY id") == [
+        ("\u00c9cole", "shop@müller.example", "<p>\u00e9</p>"),
+        ("School", None, "<b>\u0338e\u0301</b>"),  # composed, it would lose its tag
+    ]
+    assert select(url, "SELECT id, name IS NFC NORMALIZED FROM faq_types ORDER BY id") == [
+        (1, False),
+        (2, True),
+        (3, True),
+        (4, True),
+    ]
+    assert select(url, "SELECT count(*) FROM faqs WHERE question IS NOT NFC NORMALIZED") == [(0,)]
+    said = done.stdout.splitlines()
+    assert "warning: faq_types 1 unchanged: another row has the same name in Normalization Form C" in said
+    assert "warning: users 2 unchanged: another user has this e-mail address in its one spelling" in said
+    assert "eva@" not in done.stdout
+
+
+def test_0010_goes_on_where_it_was_interrupted(before_texts: str, migrate: Upgrade) -> None:
+    assert migrate("upgrade", "0010").returncode == 0
+    with psycopg.connect(before_texts) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0009'")
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_events_name'::regclass")
+        connection.execute("DROP INDEX ix_users_email")
+
+    done = migrate("upgrade", "0010")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    valid = select(before_texts, "SELECT indexrelid::regclass::text FROM pg_index WHERE indisvalid")
+    assert {("ix_events_name",), ("ix_users_email",)} <= set(valid)
+
+
+def test_0010_way_down_and_up(before_texts: str, migrate: Upgrade) -> None:
+    for way, revision in (("upgrade", "0010"), ("downgrade", "0009"), ("upgrade", "0010")):
+        done = migrate(way, revision)
+        assert done.returncode == 0, done.stdout + done.stderr
+        functions = select(before_texts, "SELECT count(*) FROM pg_proc WHERE proname = 'text_sort_key'")
+        assert functions == [(1 if way == "upgrade" else 0,)]
+
+
+def test_0010_servers_that_migrate_at_once_wait_for_each_other(before_texts: str, migrate: Upgrade) -> None:
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: migrate("upgrade", "0010"), range(3)))
+
+    assert [each.returncode for each in done] == [0, 0, 0], [each.stdout + each.stderr for each in done]
+    assert sum("upgraded to 0010" in each.stdout for each in done) == 1
+
+
+def test_0010_writes_go_on_while_an_index_waits(
+    before_texts: str, migrate: Upgrade, wait_until: Callable[..., Any]
+) -> None:
+    building = "SELECT count(*) FROM pg_stat_progress_create_index WHERE datname = current_database()"
+    with psycopg.connect(before_texts) as older, ThreadPoolExecutor() as pool:
+        older.execute("INSERT INTO users (id, email, password_hash) VALUES (101, 'long@example.com', '!')")
+        done = pool.submit(migrate, "upgrade", "0010")
+        wait_until(lambda: select(before_texts, building) != [(0,)], 60)
+        with psycopg.connect(before_texts, options="-c lock_timeout=1s") as other:
+            other.execute("UPDATE events SET name = 'Other' WHERE id = 2")
+            other.execute("INSERT INTO users (id, email, password_hash) VALUES (102, 'other@example.com', '!')")
+        older.commit()
+        assert done.result().returncode == 0
+
+
+def test_0010_is_printed_as_sql(url: str, migrate: Upgrade) -> None:
+    done = migrate("upgrade", "0009:0010", "--sql")
+
+    assert done.returncode == 0, done.stderr
+    assert "CREATE OR REPLACE FUNCTION text_sort_key" in done.stdout
+    assert "CREATE INDEX CONCURRENTLY ix_events_name" in done.stdout
+
+
+def test_0010_without_a_unicode_collation_is_one_clear_line(before_texts: str, migrate: Upgrade) -> None:
+    with psycopg.connect(before_texts) as connection:
+        connection.execute("SET allow_system_table_mods = on")
+        connection.execute("UPDATE pg_collation SET collname = 'gone' WHERE collname = 'pg_c_utf8'")
+
+    done = migrate("upgrade", "0010")
+
+    assert done.returncode == 1
+    assert "this database has no Unicode collation: PostgreSQL 17 or later is needed" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert select(before_texts, "SELECT version_num FROM alembic_version") == [("0009",)]
