@@ -274,6 +274,12 @@ SETTINGS = (
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
     Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),
     Setting("LOG_FORMAT", "text", "text or json", _choice("text", "json")),
+    Setting(
+        "LOG_LEVEL",
+        "info",
+        "debug, info, warning or error; health checks that pass are logged at debug, other requests at info",
+        _choice("debug", "info", "warning", "error"),
+    ),
     Setting("DEMO", "1", "0: `run` puts no sample data into an empty development database", _flag),
 )
 

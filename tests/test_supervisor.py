@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import config
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = ("web", "worker", "relay", "postgres", "redis")
+TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z"
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -116,8 +118,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def test_a_new_database_is_migrated_and_gets_sample_data(run: Run) -> None:
-    assert "prepare  | upgraded to 0001\n" in run.output()
-    assert "prepare  | demo: log in as organizer@example.com with the password " in run.output()
+    revisions = len(list((ROOT / "migrations" / "versions").glob("*.py")))
+    before, _, after = run.output().partition("ready: ")
+
+    assert re.search(rf"^database \| {TIMESTAMP} {revisions} migrations applied\n", before, re.MULTILINE)
+    assert re.search(rf"^database \| {TIMESTAMP} sample data added\n", before, re.MULTILINE)
+    assert "password" not in before
+    assert re.search(r"^  Demo login +organizer@example.com with the password \S{12}\n", after, re.MULTILINE)
 
 
 def test_status_names_what_runs(run: Run) -> None:
@@ -181,7 +188,8 @@ def test_kill_9_leaves_nothing_and_the_next_start_takes_over(run: Run) -> None:
 
     run.start()
     run.wait(run.is_ready, 60)
-    assert "prepare" not in run.output()
+    assert "database |" not in run.output()
+    assert "Demo login" not in run.output()
 
 
 def test_sigterm_ends_everything_within_15_seconds(run: Run) -> None:
