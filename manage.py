@@ -5,6 +5,7 @@ What the app is made of is imported by the commands that need it: `run`, which s
 """
 
 import importlib
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from psycopg import OperationalError as DriverError
 
 import config
@@ -43,21 +45,33 @@ MENDABLE = {
     supervisor.CannotRun: 1,
     var_dir.Busy: 1,
     var_dir.Unusable: 2,
+    var_dir.DiskFull: 1,
     address.Taken: 1,
 }
 """What an operator can mend is one line on stderr and this exit status, never a traceback."""
 
 
 def environment() -> dict[str, str]:
-    """The environment, completed from `.env`; raises ConfigError where that file cannot be read."""
-    file = ROOT / ".env"
+    """The environment, completed from `.env`; raises ConfigError where that file cannot be used."""
+    found = dotenv_values(stream=io.StringIO(_read_env_file(ROOT / ".env")))
+    return {**{name: value or "" for name, value in found.items()}, **os.environ}
+
+
+def _read_env_file(file: Path) -> str:
     try:
-        found = dotenv_values(file, encoding="utf-8")
+        text = file.read_text("utf-8-sig")
+    except FileNotFoundError:
+        return ""
     except UnicodeDecodeError:
         raise config.ConfigError(f"{file} is not UTF-8 text") from None
     except OSError as error:
         raise config.ConfigError(f"{file} cannot be read: {error.strerror}") from None
-    return {**{name: value or "" for name, value in found.items()}, **os.environ}
+    if "\0" in text:
+        raise config.ConfigError(f"{file} holds a NUL character")
+    for statement in parse_stream(io.StringIO(text)):
+        if statement.error:
+            raise config.ConfigError(f"{file}, line {statement.original.line}: must be NAME=value")
+    return text
 
 
 def read_settings() -> dict[str, Any]:

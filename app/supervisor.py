@@ -207,9 +207,18 @@ class Supervisor:
 
 def run(settings: dict[str, Any], environ: dict[str, str]) -> None:
     """Own VAR_DIR and run everything in it until told to stop."""
-    with ownership.owned(settings["VAR_DIR"]):
+    var_dir = settings["VAR_DIR"]
+    with ownership.owned(var_dir):
         address.check_free(settings)
-        asyncio.run(Supervisor(settings, environ).run())
+        is_new = not settings["DATABASE_URL"] and not (var_dir / "postgres").exists()
+        ownership.check_space(
+            var_dir, ownership.MIN_FREE_BYTES_FOR_NEW_DATABASE if is_new else ownership.MIN_FREE_BYTES
+        )
+        try:
+            asyncio.run(Supervisor(settings, environ).run())
+        except (CannotRun, machine.EmbeddedError):
+            ownership.check_space(var_dir, ownership.FULL_BYTES)
+            raise
 
 
 def is_prepared(database_url: str) -> bool:
