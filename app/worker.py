@@ -4,6 +4,7 @@ Celery on Redis is a wake-up, never the truth: a lost message is published again
 here prefers to stop early and run again.
 """
 
+import importlib
 import os
 import secrets
 import signal
@@ -117,6 +118,12 @@ def _slots(config: dict[str, Any], queues: Sequence[str]) -> int:
     if JOBS_QUEUE in queues:
         return int(config["WORKER_CONCURRENCY"])
     return REMOTE_SLOTS if EVENTS_QUEUE not in queues else 1
+
+
+def import_celery_worker() -> None:
+    """Import what a node needs of Celery, so that nodes can be forked with it; web and relay do without."""
+    for module in ("celery.bin.celery", "celery.apps.worker", "celery.concurrency.prefork", "celery.worker.consumer"):
+        importlib.import_module(module)
 
 
 def run_worker(app: Flask, *queues: str) -> None:
