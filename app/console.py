@@ -105,7 +105,7 @@ _POSTGRES_LEVELS = {
 # backend, a recovery, checkpoints that are too frequent.
 _POSTGRES_ROUTINE = re.compile(
     r"starting PostgreSQL |listening on |database system was shut down at |database system is ready to accept "
-    r"|received (fast|smart) shutdown request|aborting any active transactions|shutting down$"
+    r"|received (fast|smart|immediate) shutdown request|aborting any active transactions|shutting down$"
     r'|background worker "logical replication launcher" .* exited with exit code 1'
     r"|checkpoint (starting|complete): |database system is shut down"
 )

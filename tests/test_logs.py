@@ -16,7 +16,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import logs
+from app.health import probes
 from app.health.checks import Checks, health_probes
+from app.health.probes import Probe, Unhealthy
 from app.health.report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,6 +92,29 @@ def test_a_health_check_that_fails_is_logged_at_info(
     assert ("request", "/health-check", 503, "info") in [
         (line["event"], line.get("path"), line.get("status"), line["level"]) for line in read(json_lines)
     ]
+
+
+def test_a_check_that_has_not_passed_yet_is_logged_when_its_start_takes_too_long(
+    json_lines: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check() -> str:
+        if not is_up:
+            raise Unhealthy("no worker is running")
+        return "1 running"
+
+    def ask() -> list[tuple[object, object]]:
+        probe.start()
+        probe()
+        return [(line["event"], line["level"]) for line in read(json_lines)]
+
+    is_up, probe = False, Probe("health_check_celery", check)
+    assert ask() == []
+    monkeypatch.setattr(probes, "START_SECONDS", 0.0)
+    assert ask() == [("health check failed", "error")]
+    is_up = True
+    assert ask() == [("health check passes again", "info")]
+    is_up = False
+    assert ask() == [("health check fails", "warning"), ("health check failed", "error")]
 
 
 @pytest.mark.parametrize("level", ["warning", "error"])

@@ -9,6 +9,9 @@ import structlog
 
 DEADLINE_SECONDS = 0.8
 
+START_SECONDS = 10.0
+"""How long a check that has never passed may fail before that is logged as an error; the answer is 503 at once."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -73,13 +76,17 @@ class Probe:
         if self.failing_since is None:
             self.failing_since = time.monotonic()
             self._is_reported = False
-            # While everything starts, others may not be up yet: that is reported when the grace is over.
             write = log.warning if self.has_passed else log.debug
             write("health check fails", check=self.__name__, output=output, exc_info=error)
-        if not self.is_forgiven and not self._is_reported:  # said once, not at every probe
+        if not self.is_forgiven and not self._is_starting and not self._is_reported:  # said once, not at every probe
             self._is_reported = True
             log.error("health check failed", check=self.__name__, output=output, exc_info=error)
         return False, output
+
+    @property
+    def _is_starting(self) -> bool:
+        since = self.failing_since
+        return not self.has_passed and since is not None and time.monotonic() - since < START_SECONDS
 
     @property
     def is_forgiven(self) -> bool:
