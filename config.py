@@ -287,6 +287,12 @@ SETTINGS = (
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
     Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),
     Setting("LOG_FORMAT", "text", "text or json", _choice("text", "json")),
+    Setting(
+        "LOG_LEVEL",
+        "info",
+        "debug, info, warning or error; health checks that pass are logged at debug, other requests at info",
+        _choice("debug", "info", "warning", "error"),
+    ),
     Setting("DEMO", "1", "0: `run` puts no sample data into an empty development database", _flag),
 )
 
@@ -315,6 +321,8 @@ def _complete(values: dict[str, Any]) -> dict[str, Any]:
     try:
         values["SECRET_KEY"] = values["SECRET_KEY"] or _kept(var_dir / "secret-key")
         values["JWT_KEYS"] = values["JWT_KEYS"] or _jwt_keys(f"dev={_kept(var_dir / 'jwt-key')}")
+    except ValueError:
+        raise ConfigError(f"VAR_DIR {var_dir} holds a damaged secret-key or jwt-key; remove both") from None
     except OSError as error:
         raise ConfigError(f"VAR_DIR {var_dir} cannot be used: {error.strerror}") from None
     return values
@@ -326,8 +334,13 @@ def _kept(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         draft.touch(mode=0o600)
-        draft.write_text(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="))
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)
-        draft.unlink()
-    return path.read_text().strip()
+        try:
+            draft.write_text(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="))
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(draft)
+        finally:  # a full disk leaves it empty
+            draft.unlink()
+    secret = path.read_text().strip()
+    if len(secret) < 32:
+        raise ValueError(f"{path} is damaged")
+    return secret

@@ -32,10 +32,10 @@ def is_wanted() -> bool:
     return db.session.scalar(select(User.id).limit(1)) is None
 
 
-def make() -> str:
-    """Write it once; the login, or that it is there already, in a line to print."""
+def make() -> str | None:
+    """Write the sample data and return the password of EMAIL; None where the data is there already."""
     if db.session.scalar(select(User.id).where(User.deleted_at.is_(None), has_email(EMAIL))) is not None:
-        return f"demo: the sample data is there already, with the login {EMAIL}"
+        return None
     password = secrets.token_urlsafe(9)
     organizer = User(
         email=EMAIL,
@@ -50,7 +50,7 @@ def make() -> str:
     _add_event(organizer, "Open Source Summer", "published", datetime.now(UTC) + timedelta(days=90))
     _add_event(organizer, "Winter Workshop", "draft", datetime.now(UTC) + timedelta(days=270))
     db.session.commit()
-    return f"demo: log in as {EMAIL} with the password {password}"
+    return password
 
 
 def _add_event(owner: User, name: str, state: str, day: datetime) -> None:

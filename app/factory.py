@@ -79,7 +79,7 @@ def create_app(config: dict[str, Any]) -> Flask:
 
 def say_what_happens(app: Flask) -> None:
     """Log lines for every request: first, so that nothing happens unseen."""
-    logs.configure(app.config["LOG_FORMAT"])
+    logs.configure(app.config["LOG_FORMAT"], app.config["LOG_LEVEL"])
     logs.follow_requests(app)
 
 

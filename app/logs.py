@@ -1,8 +1,10 @@
 """One line an event on stdout, ours and the libraries' alike; failures to Sentry where SENTRY_DSN names one."""
 
 import logging
+import os
 import re
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import Any, TextIO
@@ -10,11 +12,12 @@ from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
 import orjson
-import sentry_sdk
 import structlog
 from flask import Flask, Response, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars, merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from app.console import LEVELS, TEXT_TIMESTAMP, is_colored
 
 REQUEST_ID = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
@@ -25,18 +28,15 @@ _SECRET = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?ke
 MOST_QUOTED = 3
 """How many times a path may have been percent-encoded, by mistake, and still be understood here."""
 
-GRANIAN = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "loggers": {"_granian": {"level": "INFO"}, "granian.access": {"level": "WARNING"}},
-}
-"""`log_dictconfig` of granian: no handlers of its own; the access line is ours."""
+CHATTY_LOGGERS = ("_granian", "celery.worker.strategy", "alembic.runtime.plugins")
+"""Libraries whose info is for debugging: a line for each process, each task that is received, each plugin."""
 
 
 class _Lines:
     """A logger that writes to stdout by itself: the way through `logging` costs as much as reading an event."""
 
     name = __name__
+    min_level = logging.INFO
 
     def info(self, line: str) -> None:
         """Write one; when stdout is full or gone, the request goes on: it may be committed already."""
@@ -44,26 +44,33 @@ class _Lines:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 
+    debug = info
+
 
 _access_processors: list[Processor] = []
 """As for all other lines; filled by `configure`."""
 
+_access_lines = _Lines()
+
 access_log = structlog.wrap_logger(
-    _Lines(), _access_processors, wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=True
+    _access_lines, _access_processors, wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=True
 )
 
 
-def configure(log_format: str) -> None:
-    """Send everything that is logged in this process to stdout, as text for people or JSON for machines."""
+def configure(log_format: str, log_level: str = "info") -> None:
+    """Send everything from this level on that is logged in this process to stdout, as text or JSON."""
+    level = LEVELS[log_level]
     shared: list[Processor] = [
         merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="iso" if log_format == "json" else TEXT_TIMESTAMP, utc=True),
         structlog.processors.StackInfoRenderer(),
         _hide_secrets,
     ]
-    _access_processors[:] = [*shared, _renderer(log_format)]
+    render = _renderers(log_format, log_level)
+    _access_lines.min_level = level
+    _access_processors[:] = [*shared, *render]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -81,15 +88,31 @@ def configure(log_format: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                _renderer(log_format),
+                *render,
             ],
         )
     )
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if not isinstance(other, _Stdout)] + [handler]
-    root.setLevel(logging.INFO)
+    # Libraries at debug may log what is private, such as headers: only ours and Celery's, and granian's, go so far.
+    root.setLevel(max(level, logging.INFO))
+    for name in ("app", "celery"):
+        logging.getLogger(name).setLevel(level)
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(level if level != logging.INFO else logging.WARNING)
     logging.captureWarnings(capture=True)
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # a line for each at every start
+
+
+def log_uncaught_exceptions() -> None:
+    """Log what ends this process or a thread of it as one event, not as a traceback on stderr."""
+    log = structlog.get_logger(__name__)
+
+    def report(kind: type[BaseException], error: BaseException | None, *_: Any) -> None:
+        if not issubclass(kind, (KeyboardInterrupt, SystemExit)):
+            log.error("uncaught exception", exc_info=error)
+
+    sys.excepthook = report
+    threading.excepthook = lambda failed: report(failed.exc_type, failed.exc_value)
 
 
 class _Stdout(logging.StreamHandler[TextIO]):
@@ -104,14 +127,24 @@ class _Stdout(logging.StreamHandler[TextIO]):
         return sys.stdout
 
 
-def _renderer(log_format: str) -> Processor:
+def _renderers(log_format: str, log_level: str) -> list[Processor]:
     if log_format == "json":
-        return structlog.processors.JSONRenderer(lambda line, **more: orjson.dumps(line, **more).decode())
-    return structlog.dev.ConsoleRenderer(
-        colors=sys.stdout is not None and sys.stdout.isatty(),
+        return [structlog.processors.JSONRenderer(lambda line, **more: orjson.dumps(line, **more).decode())]
+    console = structlog.dev.ConsoleRenderer(
+        colors=is_colored(sys.stdout, os.environ),
         pad_event_to=0,
+        pad_level=False,
         exception_formatter=structlog.dev.plain_traceback,
     )
+    return [console] if log_level == "debug" else [_shorten, console]
+
+
+def _shorten(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
+    """Leave out what is the same in nearly all lines, and which module logs: text is for people."""
+    event_dict.pop("logger", None)
+    if event_dict.get("level") == "info":
+        del event_dict["level"]
+    return event_dict
 
 
 def _to_record(logger: WrappedLogger, name: str, event_dict: EventDict) -> tuple[Any, dict[str, Any]]:
@@ -143,10 +176,14 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers[REQUEST_ID] = g.request_id
+    is_passed_check = request.blueprint == "health" and response.status_code < 400
+    if _access_lines.min_level > (logging.DEBUG if is_passed_check else logging.INFO):
+        return response
     took = round((time.perf_counter() - g.started) * 1000, 1)
     # Without the query string, which may carry what people search for; quoted, so that it stays on its line.
     path = without_token(quote(request.path))
-    access_log.info("request", method=request.method, path=path, status=response.status_code, ms=took)
+    write = access_log.debug if is_passed_check else access_log.info
+    write("request", method=request.method, path=path, status=response.status_code, ms=took)
     return response
 
 
@@ -163,6 +200,8 @@ def report_failures(app: Flask) -> None:
     """Errors of requests, tasks, relay and checks go to Sentry: no bodies, no variables, nobody's address."""
     if not app.config["SENTRY_DSN"]:
         return
+    import sentry_sdk  # noqa: PLC0415  # a tenth of the time that a start takes, for those who use it
+
     sentry_sdk.init(
         dsn=app.config["SENTRY_DSN"],
         environment=app.config["APP_ENV"],

@@ -99,7 +99,7 @@ class Relay:
         ]
         for thread in threads:
             thread.start()
-        log.info("relay is running")
+        log.info("relay ready")
         self._keep(self._publish)
         for thread in threads:
             thread.join(2)  # one that hangs in a hung database is left behind

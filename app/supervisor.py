@@ -10,17 +10,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import psutil
 import psycopg
 
 from app import embedded
-from app.processes import address, machine
+from app.console import COLOR_VARIABLE, Console, is_colored
+from app.processes import address, demo_login, machine
 from app.processes import var_dir as ownership
-from app.processes.children import Child, Starter, say, spawn, write
+from app.processes.children import Child, Starter, spawn
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 PROGRAMS = ("web", "worker", "relay")
+STOP_ORDER = ("database", "web", "relay", "worker", "redis", "postgres")
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 STEADY_SECONDS = 10.0
@@ -30,6 +34,8 @@ HEAD_START = 2.0
 KILL_SECONDS = 12.0
 SERVER_SECONDS = 1.2
 """The end: web at 0 s; relay and worker once it is gone, at 2 s at the latest; SIGKILL at 12 s; then each server."""
+
+SAME_SIGNAL_SECONDS = 1.0
 
 
 class CannotRun(Exception):
@@ -42,17 +48,25 @@ class Supervisor:
     def __init__(self, settings: dict[str, Any], environ: dict[str, str]) -> None:
         self.settings = settings
         self.servers = embedded.needed(settings)
-        self.environ = {**environ, **embedded.urls(self.servers), "PYTHONUNBUFFERED": "1"}
+        colored = is_colored(sys.stdout, environ)
+        self.console = Console(settings["LOG_FORMAT"], settings["LOG_LEVEL"], colored=colored)
+        self.environ = {
+            **environ,
+            **embedded.urls(self.servers),
+            "PYTHONUNBUFFERED": "1",
+            COLOR_VARIABLE: "1" if colored else "0",
+        }
         self.children: dict[str, Child] = {}
         self.keepers: list[asyncio.Task[None]] = []
+        self.told_to_stop = asyncio.Event()
+        self.stopping_since = 0.0
 
     async def run(self) -> None:
         """Start everything and keep it going until SIGTERM, SIGINT or SIGHUP."""
-        told_to_stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, self._handle_signal, number)
         starting = asyncio.create_task(self._start())
-        stopping = asyncio.create_task(told_to_stop.wait())
+        stopping = asyncio.create_task(self.told_to_stop.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not stopping.done():
@@ -63,34 +77,70 @@ class Supervisor:
             stopping.cancel()
             await self._stop()
 
+    def _handle_signal(self, number: signal.Signals) -> None:
+        """Stop; at a second Ctrl-C kill everything."""
+        now = time.monotonic()
+        if not self.told_to_stop.is_set():
+            self.stopping_since = now
+            self.told_to_stop.set()
+        # A terminal and a wrapper such as `npm run` may both deliver the same Ctrl-C: that is no second one.
+        elif number == signal.SIGINT and now - self.stopping_since > SAME_SIGNAL_SECONDS:
+            self.console.log("run", "killing what still runs", "warning")
+            for child in self.children.values():
+                child.kill()
+
     async def _start(self) -> None:
         for server in self.servers:
-            await self._keep(Child(server.name, _server_starter(server), server.ends_by))
+            starter = _server_starter(server)
+            child = Child(server.name, starter, self.console, ends_by=server.ends_by, dies_by=server.dies_by)
+            await self._keep(child)
         for server in self.servers:
             await _until(server.answers, f"{server.name} does not answer")
+            self.console.log(server.name, "ready")
         await self._prepare()
         for name in PROGRAMS:
-            await self._keep(self._program(name))
+            await self._keep(self._program(name, name))
         while not await asyncio.to_thread(address.is_healthy, self.settings):
             await asyncio.sleep(0.1)
-        write(f"ready: {self.settings['PUBLIC_URL']}".encode())
+        self._print_ready()
+
+    def _print_ready(self) -> None:
+        """Print `ready: URL`, the line that scripts wait for, and where everything is."""
+        url, var_dir = self.settings["PUBLIC_URL"], self.settings["VAR_DIR"]
+        mails = var_dir / "mail" if self.settings["MAIL_URL"] == "file" else "sent by SMTP"
+        storage = self.settings["STORAGE_URL"]
+        found = {
+            "Documentation": f"{url}/docs",
+            "Jobs": f"{url}/jobs",
+            "Health": f"{url}/health-check",
+            "Mails": mails,
+            "Files": url2pathname(urlsplit(storage).path) if storage.startswith("file:") else storage,
+            "Demo login": demo_login.take(var_dir),
+        }
+        self.console.write(f"ready: {url}".encode())
+        for name, value in found.items():
+            if value:
+                self.console.write(f"  {name:<14} {value}".encode())
+        self.console.write(b"  Ctrl-C stops everything.")
 
     async def _prepare(self) -> None:
         if await asyncio.to_thread(is_prepared, self._database_url()):
             return
-        child = self._program("prepare")
+        child = self._program("database", "prepare")
         await self._launch(child)
-        if await child.wait():
+        status = await child.wait()
+        await child.read_to_end()
+        if status:
             raise CannotRun("the database cannot be prepared, see above")
 
     def _database_url(self) -> str:
         return (self.settings["DATABASE_URL"] or self.environ["DATABASE_URL"]).replace("+psycopg", "", 1)
 
-    def _program(self, name: str) -> Child:
+    def _program(self, name: str, command: str) -> Child:
         async def start(output: int) -> subprocess.Process:
-            return await spawn([sys.executable, str(MANAGE), name], output, signal.SIGKILL, env=self.environ)
+            return await spawn([sys.executable, str(MANAGE), command], output, signal.SIGKILL, env=self.environ)
 
-        return Child(name, start, signal.SIGTERM)
+        return Child(name, start, self.console)
 
     async def _keep(self, child: Child) -> None:
         await self._launch(child)
@@ -109,13 +159,13 @@ class Supervisor:
             self._write_state()
             if time.monotonic() - started > STEADY_SECONDS:
                 pause = SHORTEST_PAUSE
-            say(f"{child.name} ended with status {status} and starts again in {pause:.1f} s")
+            self.console.log(child.name, f"ended with status {status} and starts again in {pause:.1f} s", "warning")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
             try:
                 await self._launch(child)
             except (OSError, machine.EmbeddedError) as error:
-                say(f"{child.name} cannot start: {error}")
+                self.console.log(child.name, f"cannot start: {error}", "error")
 
     def _write_state(self) -> None:
         state: dict[str, Any] = {"base_url": self.settings["PUBLIC_URL"]}
@@ -126,13 +176,17 @@ class Supervisor:
         try:
             ownership.write(self.settings["VAR_DIR"], state)
         except OSError as error:  # a full disk must not keep children from being started again
-            say(f"cannot write down what runs: {error.strerror}")
+            self.console.log("run", f"cannot write {self.settings['VAR_DIR']}/running.json: {error.strerror}", "error")
 
     async def _stop(self) -> None:
+        running = [name for name in STOP_ORDER if name in self.children and self.children[name].is_running]
+        if running:
+            self.console.log("run", f"stopping {', '.join(running)}; a second Ctrl-C kills them")
+        started = time.monotonic()
         for keeper in self.keepers:
             keeper.cancel()
         deadline = time.monotonic() + KILL_SECONDS
-        ending = self._end("prepare", "web", seconds=KILL_SECONDS)
+        ending = self._end("database", "web", seconds=KILL_SECONDS)
         await asyncio.wait(ending, timeout=HEAD_START)
         ending += self._end("relay", "worker", seconds=deadline - time.monotonic())
         await asyncio.wait(ending)
@@ -140,6 +194,10 @@ class Supervisor:
             await asyncio.wait(self._end(name, seconds=SERVER_SECONDS))
         for server in self.servers:
             embedded.remove_sockets(server)
+        for child in self.children.values():
+            await child.read_to_end()
+        if running:
+            self.console.log("run", f"stopped after {time.monotonic() - started:.1f} s")
 
     def _end(self, *names: str, seconds: float) -> list[asyncio.Task[None]]:
         idle = asyncio.create_task(asyncio.sleep(0))  # asyncio.wait refuses to wait for nothing
@@ -149,9 +207,18 @@ class Supervisor:
 
 def run(settings: dict[str, Any], environ: dict[str, str]) -> None:
     """Own VAR_DIR and run everything in it until told to stop."""
-    with ownership.owned(settings["VAR_DIR"]):
+    var_dir = settings["VAR_DIR"]
+    with ownership.owned(var_dir):
         address.check_free(settings)
-        asyncio.run(Supervisor(settings, environ).run())
+        is_new = not settings["DATABASE_URL"] and not (var_dir / "postgres").exists()
+        ownership.check_space(
+            var_dir, ownership.MIN_FREE_BYTES_FOR_NEW_DATABASE if is_new else ownership.MIN_FREE_BYTES
+        )
+        try:
+            asyncio.run(Supervisor(settings, environ).run())
+        except (CannotRun, machine.EmbeddedError):
+            ownership.check_space(var_dir, ownership.FULL_BYTES)
+            raise
 
 
 def is_prepared(database_url: str) -> bool:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from flask import Flask
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
 
 from app import logs
 from app.processes import address
@@ -19,6 +21,8 @@ STOP_SECONDS = 10
 
 THREADS = 512
 """At most; they are made when they are needed. An open stream holds one, and must not keep requests waiting."""
+
+log = structlog.get_logger(__name__)
 
 
 class Server(Granian):  # type: ignore[misc,valid-type]  # its class is chosen at run time
@@ -38,11 +42,13 @@ class Server(Granian):  # type: ignore[misc,valid-type]  # its class is chosen a
 def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     """Serve HOST:PORT until SIGTERM; each of WEB_WORKERS makes an app, hence a pool, of its own."""
     address.check_free(settings)
-    logs.configure(settings["LOG_FORMAT"])
+    logs.configure(settings["LOG_FORMAT"], settings["LOG_LEVEL"])
+    logs.log_uncaught_exceptions()
     multiprocessing.set_start_method("fork")  # granian would spawn where fork is not the default any more
     forks_die_with_parent()
     # It warns of so many threads at every start; THREADS says why.
     logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
+    host = f"[{settings['HOST']}]" if ":" in settings["HOST"] else settings["HOST"]
     server = Server(
         "app",
         address=settings["HOST"],
@@ -57,8 +63,15 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         respawn_failed_workers=True,
         respawn_interval=0.2,
         workers_kill_timeout=STOP_SECONDS,
-        log_dictconfig=logs.GRANIAN,
+        # No handlers of its own; the access line is ours.
+        log_dictconfig={
+            "version": 1,
+            "disable_existing_loggers": False,
+            "loggers": {"_granian": {}, "granian.access": {}},
+        },
+        log_level=LogLevels(logging.getLevelName(logging.getLogger("_granian").level).lower()),
     )
+    server.on_startup(lambda: log.info("listening", url=f"http://{host}:{settings['PORT']}"))
 
     def load() -> Flask:
         app = make_app()

@@ -4,9 +4,11 @@ Celery on Redis is a wake-up, never the truth: a lost message is published again
 here prefers to stop early and run again.
 """
 
+import importlib
 import os
 import secrets
 import signal
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -17,6 +19,7 @@ from flask import Flask
 from app import broker
 from app.extensions import db
 from app.health.heartbeat import Heartbeat
+from app.logs import log_uncaught_exceptions
 from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE
 from app.processes.orphans import adopt_orphans, forks_die_with_parent
 from app.redis_client import broker_url
@@ -106,7 +109,7 @@ def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]
         # Two workers of one name would answer for each other.
         f"--hostname={'-'.join(queues)}-{secrets.token_hex(4)}@%h",
         "--pool=prefork",
-        "--loglevel=INFO",
+        f"--loglevel={config['LOG_LEVEL'].upper()}",
         "--without-gossip",
         "--without-mingle",
         "--without-heartbeat",
@@ -119,9 +122,24 @@ def _slots(config: dict[str, Any], queues: Sequence[str]) -> int:
     return REMOTE_SLOTS if EVENTS_QUEUE not in queues else 1
 
 
+def import_celery_worker() -> None:
+    """Import what a node needs of Celery, so that nodes can be forked with it; web and relay do without."""
+    for module in ("celery.bin.celery", "celery.apps.worker", "celery.concurrency.prefork", "celery.worker.consumer"):
+        importlib.import_module(module)
+
+
 def run_worker(app: Flask, *queues: str) -> None:
     """Serve these queues until SIGTERM or SIGINT; a kill -9 takes the pool along."""
+    # Only a worker needs it, and it takes as long to import as the database driver.
+    from celery.apps import worker as celery_worker  # noqa: PLC0415
+    from celery.platforms import SecurityWarning  # noqa: PLC0415
+
     celery: Celery = app.extensions["celery"]
+    log_uncaught_exceptions()
+    # Celery warns of root, in eight lines, because of pickled tasks; ours are JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    # It prints to stdout, past logging, what Ctrl-C does to a worker in a terminal.
+    celery_worker.safe_say = lambda *_: None
     forks_die_with_parent()
     if JOBS_QUEUE in queues and EVENTS_QUEUE not in queues:
         os.nice(NICENESS)

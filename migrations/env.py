@@ -26,7 +26,10 @@ options: dict[str, Any] = {
 
 
 def tell(step: Any) -> None:
-    """One line for each revision."""
+    """Print one line for each revision, or append it to the list that `manage.py prepare` gave."""
+    if (applied := context.config.attributes.get("applied")) is not None:
+        applied.append(step.up_revision_id)
+        return
     verb = "upgraded to" if step.is_upgrade else "downgraded from"
     context.config.print_stdout(f"{verb} {step.up_revision_id}")
 

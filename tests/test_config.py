@@ -77,6 +77,7 @@ def test_production_refuses_to_do_without(tmp_path: Path, name: str) -> None:
         ("RATELIMIT_ENABLED", "perhaps"),
         ("DATABASE_POOL", "-1"),
         ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "loud"),
     ],
 )
 def test_a_value_nobody_can_work_with_is_one_line_without_the_value(tmp_path: Path, name: str, value: str) -> None:
@@ -96,6 +97,16 @@ def test_a_var_dir_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("a file")
 
     with pytest.raises(ConfigError, match=r"^VAR_DIR .* cannot be used: "):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["secret-key", "jwt-key"])
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff"])
+def test_a_generated_secret_that_is_damaged_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    read(tmp_path)
+    (tmp_path / "var" / name).write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"^VAR_DIR .* holds a damaged secret-key or jwt-key; remove both$"):
         read(tmp_path)
 
 

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +16,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import logs
+from app.health import probes
+from app.health.checks import Checks, health_probes
+from app.health.probes import Probe, Unhealthy
+from app.health.report import Report
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z"
 
 
 @pytest.fixture
@@ -30,19 +39,149 @@ def read(captured: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 def test_a_request_is_one_line_without_its_query(client: FlaskClient, json_lines: pytest.CaptureFixture[str]) -> None:
-    client.get("/livez?token=hunter2")
+    client.get("/v1/events?filter[name]=hunter2")
 
     (line,) = read(json_lines)
-    assert {"method": "GET", "path": "/livez", "status": 200}.items() <= line.items()
+    assert {"method": "GET", "path": "/v1/events", "status": 200, "level": "info"}.items() <= line.items()
     assert "ms" in line
     assert "hunter2" not in json.dumps(line)
 
 
 def test_a_sane_request_id_is_kept_and_echoed(client: FlaskClient, json_lines: pytest.CaptureFixture[str]) -> None:
-    response = client.get("/livez", headers={"X-Request-ID": "trace-1.2:3"})
+    response = client.get("/v1/events", headers={"X-Request-ID": "trace-1.2:3"})
 
     assert response.headers["X-Request-ID"] == "trace-1.2:3"
     assert read(json_lines)[0]["request_id"] == "trace-1.2:3"
+
+
+CHECKS = ("/livez", "/readyz", "/readyz/")
+
+
+@pytest.mark.parametrize("path", CHECKS)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_health_check_that_passes_is_not_logged_at_info(
+    client: FlaskClient, json_lines: pytest.CaptureFixture[str], method: str, path: str
+) -> None:
+    assert client.open(path, method=method).status_code == 200
+
+    assert read(json_lines) == []
+
+
+@pytest.mark.parametrize("path", CHECKS)
+def test_a_health_check_that_passes_is_logged_at_debug(
+    app: Flask, client: FlaskClient, json_lines: pytest.CaptureFixture[str], path: str
+) -> None:
+    logs.configure("json", "debug")
+
+    client.get(path)
+
+    assert [(line["path"], line["level"]) for line in read(json_lines) if line["event"] == "request"] == [
+        (path, "debug")
+    ]
+
+
+def test_a_health_check_that_fails_is_logged_at_info(
+    client: FlaskClient, json_lines: pytest.CaptureFixture[str]
+) -> None:
+    """No worker and no relay run beside this app, and it has no grace."""
+    app = client.application
+    app.extensions["health"] = Report(health_probes(Checks(app), grace_seconds=0))
+
+    assert client.get("/health-check").status_code == 503
+
+    assert ("request", "/health-check", 503, "info") in [
+        (line["event"], line.get("path"), line.get("status"), line["level"]) for line in read(json_lines)
+    ]
+
+
+def test_a_check_that_has_not_passed_yet_is_logged_when_its_start_takes_too_long(
+    json_lines: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check() -> str:
+        if not is_up:
+            raise Unhealthy("no worker is running")
+        return "1 running"
+
+    def ask() -> list[tuple[object, object]]:
+        probe.start()
+        probe()
+        return [(line["event"], line["level"]) for line in read(json_lines)]
+
+    is_up, probe = False, Probe("health_check_celery", check)
+    assert ask() == []
+    monkeypatch.setattr(probes, "START_SECONDS", 0.0)
+    assert ask() == [("health check failed", "error")]
+    is_up = True
+    assert ask() == [("health check passes again", "info")]
+    is_up = False
+    assert ask() == [("health check fails", "warning"), ("health check failed", "error")]
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_no_request_is_logged_above_info(
+    client: FlaskClient, json_lines: pytest.CaptureFixture[str], level: str
+) -> None:
+    logs.configure("json", level)
+
+    assert client.get("/v1/events").status_code == 200
+    assert client.get("/v1/nothing").status_code == 404
+
+    assert read(json_lines) == []
+
+
+@pytest.mark.parametrize("name", ["app.test", "celery.app.trace", "some.library"])
+@pytest.mark.parametrize(
+    ("level", "logged"),
+    [("info", ["info", "warning", "error"]), ("warning", ["warning", "error"]), ("error", ["error"])],
+)
+def test_log_level_is_the_lowest_that_is_logged(
+    json_lines: pytest.CaptureFixture[str], name: str, level: str, logged: list[str]
+) -> None:
+    logs.configure("json", level)
+
+    for each in ("debug", "info", "warning", "error"):
+        getattr(logging.getLogger(name), each)("said")
+
+    assert [line["level"] for line in read(json_lines)] == logged
+
+
+def test_debug_shows_our_debug_lines_but_not_those_of_every_library(json_lines: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "debug")
+
+    for name in ("app.test", "celery.worker", "httpcore.http11"):
+        logging.getLogger(name).debug("said")
+
+    assert [line["logger"] for line in read(json_lines)] == ["app.test", "celery.worker"]
+
+
+def test_text_shows_a_level_only_where_it_is_not_info(app: Flask, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "info")
+    structlog.contextvars.clear_contextvars()
+    capsys.readouterr()
+
+    structlog.get_logger("app.test").info("job begins", kind="sleep")
+    structlog.get_logger("app.test").warning("job failed", kind="sleep")
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"{TIMESTAMP} job begins kind=sleep", first)
+    assert re.fullmatch(rf"{TIMESTAMP} \[warning\] job failed kind=sleep", second)
+
+
+def test_an_uncaught_exception_of_a_process_or_a_thread_is_one_json_line() -> None:
+    code = (
+        "import threading; from app import logs; logs.configure('json'); logs.log_uncaught_exceptions()\n"
+        "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()\n"
+        "raise ValueError('why')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == ""
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["uncaught exception"] * 2
+    assert "ZeroDivisionError" in lines[0]["exception"]
+    assert "ValueError: why" in lines[1]["exception"]
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 65, "ä", "<script>"])

@@ -2,17 +2,23 @@
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
 
 import psycopg
 import pytest
 from flask import Flask
 
+import config
 import manage
+from app import embedded
 from app.routes import listed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +77,124 @@ def test_a_directory_nobody_can_write_is_one_line_and_exit_status_2(environment:
         2,
         "manage.py: VAR_DIR /proc/nope cannot be used: No such file or directory\n",
     )
+
+
+@pytest.mark.parametrize("command", ["run", "web"])
+def test_an_address_of_another_machine_is_one_line_at_once(
+    environment: Environment, tmp_path: Path, command: str
+) -> None:
+    started = monotonic()
+    done = run(environment, command, VAR_DIR=str(tmp_path), HOST="192.0.2.1")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"manage.py: cannot listen on 192.0.2.1:{environment['PORT']} (Cannot assign requested address);"
+        " set HOST or PORT to another one\n"
+    )
+    assert monotonic() - started < 10
+
+
+def test_errors_of_a_serving_command_are_json_with_log_format_json(environment: Environment) -> None:
+    done = run(environment, "run", SECRET_KEY="hunter2", LOG_FORMAT="json")
+
+    assert (done.returncode, done.stderr) == (2, "")
+    error = json.loads(done.stdout)
+    assert (error["component"], error["level"]) == ("run", "error")
+    assert error["event"] == "SECRET_KEY must be at least 32 characters"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 150 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path, free: int) -> None:
+    """Leave so many bytes free."""
+    with (disk / "filling").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - free)
+
+
+@pytest.mark.parametrize("free", [50 * 2**20, 20 * 2**20, 4096, 0])
+def test_a_new_database_on_a_full_disk_is_one_line_and_leaves_none(
+    environment: Environment, small_disk: Path, free: int
+) -> None:
+    fill(small_disk, free)
+
+    done = run(environment, "run", VAR_DIR=str(small_disk / "var"), DATABASE_URL="", REDIS_URL="")
+
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"manage.py: {'the disk of ' if free > 8192 else ''}")
+    assert re.search(r"the disk of VAR_DIR .* is full|No space left on device", done.stderr)
+    assert done.stderr.count("\n") == 1
+    assert not list(small_disk.glob("var/postgres*"))
+    (small_disk / "filling").unlink()
+    assert run(environment, "status", VAR_DIR=str(small_disk / "var")).stderr == ""
+
+
+def test_a_disk_that_fills_up_while_migrating_is_one_line(environment: Environment, small_disk: Path) -> None:
+    server = embedded.Postgres(small_disk / "var")
+    server.directory.parent.mkdir()
+    with embedded.run(server):
+        fill(small_disk, 0)
+
+        done = run(environment, "db", "upgrade", DATABASE_URL=server.url)
+
+    assert (done.returncode, done.stderr) == (1, "manage.py: the disk of the database is full\n")
+
+
+def test_a_directory_on_a_disk_that_is_read_only_is_one_line(environment: Environment, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+
+    done = run(environment, "run", VAR_DIR=str(small_disk / "var"))
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"manage.py: VAR_DIR {small_disk}/var cannot be used: Read-only file system\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PORT=6000\nMAIL_FROM=m\xfcller@example.com\n", "{file} is not UTF-8 text"),
+        (b"PORT=6000\nHOST 127.0.0.1\n", "{file}, line 2: must be NAME=value"),
+        (b"PORT=\x006000\n", "{file} holds a NUL character"),
+        (None, "{file} cannot be read: Is a directory"),
+    ],
+)
+def test_an_env_file_that_cannot_be_used_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / ".env"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    monkeypatch.setattr(manage, "ROOT", tmp_path)
+
+    with pytest.raises(config.ConfigError) as refused:
+        manage.environment()
+
+    assert str(refused.value) == message.format(file=file)
+
+
+def test_an_env_file_of_another_user_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an ordinary user, because root may read everything."""
+    file = tmp_path / ".env"
+    file.touch(mode=0)
+    monkeypatch.setattr(manage, "ROOT", tmp_path)
+    with ExitStack() as stack:
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+            stack.callback(os.seteuid, 0)
+        with pytest.raises(config.ConfigError, match="cannot be read: Permission denied"):
+            manage.environment()
 
 
 def test_a_database_nobody_has_migrated_is_one_line_and_exit_status_1(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import config
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = ("web", "worker", "relay", "postgres", "redis")
+TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z"
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.faults]
 
@@ -116,8 +118,42 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def test_a_new_database_is_migrated_and_gets_sample_data(run: Run) -> None:
-    assert "prepare  | upgraded to 0001\n" in run.output()
-    assert "prepare  | demo: log in as organizer@example.com with the password " in run.output()
+    revisions = len(list((ROOT / "migrations" / "versions").glob("*.py")))
+    before, _, after = run.output().partition("ready: ")
+
+    assert re.search(rf"^database \| {TIMESTAMP} {revisions} migrations applied\n", before, re.MULTILINE)
+    assert re.search(rf"^database \| {TIMESTAMP} sample data added\n", before, re.MULTILINE)
+    assert "password" not in before
+    assert re.search(r"^  Demo login +organizer@example.com with the password \S{12}\n", after, re.MULTILINE)
+
+
+def test_the_start_is_one_line_for_each_component(run: Run) -> None:
+    # The worker is alive, which is what its check asks, a moment before it takes tasks.
+    run.wait(lambda: re.search(r"^worker .* jobs-\S+ ready", run.output(), re.MULTILINE), 30)
+    before = run.output().partition("ready: ")[0]
+    components = {line.partition(" ")[0] for line in run.output().splitlines() if " | " in line}
+
+    assert len(before.splitlines()) <= 20, before
+    assert components == {"database", *CHILDREN}
+    assert f" listening url={run.base_url}\n" in before
+    assert "health-check" not in before
+    assert "privileges" not in before
+    assert "[" not in re.sub(r"Task \S+\[", "", before), before  # neither warnings nor errors
+
+
+def test_the_block_after_ready_says_where_everything_is(run: Run) -> None:
+    var_dir = run.environ["VAR_DIR"]
+
+    block = run.output().partition(f"ready: {run.base_url}\n")[2].partition("  Ctrl-C stops everything.\n")[0]
+
+    assert len(block.splitlines()) < 13
+    assert dict(re.findall(r"^  (\S.*?)  +(.*)$", block, re.MULTILINE)).items() >= {
+        ("Documentation", f"{run.base_url}/docs"),
+        ("Jobs", f"{run.base_url}/jobs"),
+        ("Health", f"{run.base_url}/health-check"),
+        ("Mails", f"{var_dir}/mail"),
+        ("Files", f"{var_dir}/files"),
+    }
 
 
 def test_status_names_what_runs(run: Run) -> None:
@@ -181,7 +217,8 @@ def test_kill_9_leaves_nothing_and_the_next_start_takes_over(run: Run) -> None:
 
     run.start()
     run.wait(run.is_ready, 60)
-    assert "prepare" not in run.output()
+    assert "database |" not in run.output()
+    assert "Demo login" not in run.output()
 
 
 def test_sigterm_ends_everything_within_15_seconds(run: Run) -> None:
@@ -192,6 +229,99 @@ def test_sigterm_ends_everything_within_15_seconds(run: Run) -> None:
     assert seconds < 15
     assert nothing_left(family)
     assert run.manage("status").returncode == 1
+
+
+def test_every_line_is_json_with_log_format_json(tmp_path: Path) -> None:
+    """Also what PostgreSQL, Redis, a killed worker, a child with bad settings and the supervisor say."""
+    run = Run(tmp_path / "var", LOG_FORMAT="json", LOG_LEVEL="debug")
+    run.start()
+    with ended_at_last(run):
+        run.wait(run.is_ready, 60)
+        web, postgres = run.pid("web"), run.pid("postgres")
+        pool = psutil.Process(run.pid("worker")).children(recursive=True)
+        pool[-1].kill()
+        (tmp_path / "var" / "jwt-key").rename(tmp_path / "jwt-key")
+        (tmp_path / "var" / "jwt-key").write_text("damaged")
+        os.kill(web or 0, signal.SIGKILL)
+        run.wait(lambda: "holds a damaged secret-key" in run.output(), 30)
+        (tmp_path / "jwt-key").replace(tmp_path / "var" / "jwt-key")
+        backend = next(each for each in psutil.Process(postgres).children() if "io worker" not in each.name())
+        backend.kill()
+        run.wait(lambda: "was terminated by signal 9" in run.output(), 30)
+        run.wait(run.is_healthy, 60)
+        run.stop()
+
+    before, _, rest = run.output().partition(f"ready: {run.base_url}\n")
+    block, end, after = rest.partition("  Ctrl-C stops everything.\n")
+    between = [line for line in block.splitlines() if not line.startswith("  ")]
+    lines = [json.loads(line) for line in [*before.splitlines(), *between, *after.splitlines()]]
+    assert end
+    assert {line["component"] for line in lines} == {"run", "database", *CHILDREN}
+    assert all({"level", "event", "timestamp"} <= line.keys() for line in lines)
+    said = {(line["component"], line["level"], line["event"].partition(";")[0]) for line in lines}
+    assert ("web", "warning", "ended with status -9 and starts again in 0.2 s") in said
+    assert ("run", "info", "stopping web, relay, worker, redis, postgres") in said
+    assert ("postgres", "debug", "database system is ready to accept connections") in said
+    assert any(line["event"].startswith("VAR_DIR ") for line in lines if line["level"] == "error")
+
+
+def test_a_second_ctrl_c_kills_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    """Frozen children would otherwise be waited for until 12 s are over."""
+    run = Run(tmp_path / "var", LOG_LEVEL="warning", DEMO="0")
+    run.start()
+    with ended_at_last(run):
+        run.wait(run.is_ready, 60)
+        assert run.output().startswith("ready: ")
+        family = run.family()
+        for name in ("web", "worker", "relay"):
+            os.kill(run.pid(name) or 0, signal.SIGSTOP)
+        assert "password" in run.manage("demo").stdout
+
+        # A wrapper such as `npm run` delivers the same Ctrl-C twice.
+        run.process.send_signal(signal.SIGINT)
+        run.process.send_signal(signal.SIGINT)
+        sleep(1.5)
+        assert run.process.poll() is None
+        started = monotonic()
+        run.process.send_signal(signal.SIGINT)
+
+        assert run.process.wait(20) == 0
+        assert monotonic() - started < 4
+        assert nothing_left(family)
+        assert "run      | " in run.output()
+        assert "killing what still runs" in run.output()
+        assert "Traceback" not in run.output()
+
+        run.start()
+        run.wait(run.is_ready, 60)
+        assert "there already" in run.manage("demo").stdout
+        run.stop()
+
+
+@pytest.mark.parametrize(("environ", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_lines_are_coloured_on_a_terminal(tmp_path: Path, environ: dict[str, str], colored: bool) -> None:
+    run = Run(tmp_path / "var", DEMO="0", TERM="xterm", **environ)
+    master, slave = os.openpty()
+    run.process = subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "run"],
+        env=run.environ,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    output = b""
+    with ended_at_last(run):
+        while b"relay ready" not in output:
+            output += os.read(master, 4096)
+        run.stop()
+    os.close(master)
+
+    of_supervisor, of_child = (
+        next(line for line in output.splitlines() if word in line) for word in (b"postgres", b"relay ready")
+    )
+    assert of_supervisor.startswith(b"\x1b[") is colored
+    assert (b"\x1b[" in of_child.partition(b"|")[2]) is colored
 
 
 def test_frozen_children_do_not_outlive_it(tmp_path: Path) -> None:

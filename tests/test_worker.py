@@ -270,28 +270,33 @@ def test_redis_urls_are_spelled_for_each_library(given: str, client: str, broker
     assert (client_url(given), broker_url(given), limits_url(given)) == (client, broker, limits)
 
 
-NODE = """
-import pathlib, signal, sys, time
+NODES = """
+import os, pathlib, signal, sys, time
 
-directory, queue = pathlib.Path(sys.argv[1]), sys.argv[2]
-heard = []
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda number, _: heard.append(signal.Signals(number).name))
-(directory / f"{queue}-began").touch()
-while not heard or (queue == "slow" and not (directory / "go-on").exists()):
-    time.sleep(0.01)
-(directory / f"{queue}-heard").write_text(" ".join(heard))
+from app.processes import nodes
+
+directory, nodes.END_SECONDS = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+
+def serve(queues):
+    (queue,) = queues
+    heard = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: heard.append(signal.Signals(number).name))
+    (directory / f"{queue}.new").write_text(str(os.getpid()))
+    (directory / f"{queue}.new").rename(directory / f"{queue}-began")
+    while not heard or (queue == "slow" and not (directory / "go-on").exists()):
+        time.sleep(0.01)
+    (directory / f"{queue}-heard").write_text(" ".join(heard))
+
+sys.exit(nodes.run_nodes(serve, [("quick",), ("slow",)]))
 """
 
 
 @contextmanager
 def nodes(directory: Path, wait_until: Callable[..., Any], seconds: float) -> Iterator[subprocess.Popen[bytes]]:
     """A worker with a quick and a slow node, which get so long to end after each other."""
-    run = (
-        f"import sys; from app.processes import nodes; nodes.END_SECONDS = {seconds}; "
-        "sys.exit(nodes.run_nodes([sys.executable, '-c', *sys.argv[1:]], [('quick',), ('slow',)]))"
-    )
-    with subprocess.Popen([sys.executable, "-c", run, NODE, str(directory)], cwd=ROOT) as parent:
+    command = [sys.executable, "-c", NODES, str(directory), str(seconds)]
+    with subprocess.Popen(command, cwd=ROOT) as parent:
         try:
             wait_until(lambda: len(list(directory.glob("*-began"))) == 2)
             yield parent
@@ -303,7 +308,7 @@ def test_a_frozen_node_does_not_keep_the_others_from_starting_again(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     with nodes(tmp_path, wait_until, seconds=0.5) as parent:
-        quick, slow = sorted(psutil.Process(parent.pid).children(), key=lambda each: "slow" in each.cmdline())
+        quick, slow = (psutil.Process(int((tmp_path / f"{name}-began").read_text())) for name in ("quick", "slow"))
 
         slow.suspend()
         quick.kill()

@@ -9,6 +9,9 @@ import structlog
 
 DEADLINE_SECONDS = 0.8
 
+START_SECONDS = 10.0
+"""How long a check that has never passed may fail before that is logged as an error; the answer is 503 at once."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -27,6 +30,7 @@ class Probe:
         self.check = check
         self.grace_seconds = grace_seconds
         self.failing_since: float | None = None
+        self.has_passed = False
         self.deadline = 0.0
         self.response_time = 0.0
         self._answer: Future[str] | None = None
@@ -62,19 +66,27 @@ class Probe:
         except Exception as error:  # noqa: BLE001  # a check that breaks has failed; its text is for the log alone
             return self._failed("does not answer", error)
         if self.failing_since is not None:
-            log.info("health check passes again", check=self.__name__)
+            write = log.info if self.has_passed or self._is_reported else log.debug
+            write("health check passes again", check=self.__name__)
             self.failing_since = None
+        self.has_passed = True
         return True, output
 
     def _failed(self, output: str, error: Exception | None) -> tuple[bool, str]:
         if self.failing_since is None:
             self.failing_since = time.monotonic()
             self._is_reported = False
-            log.warning("health check fails", check=self.__name__, output=output, exc_info=error)
-        if not self.is_forgiven and not self._is_reported:  # said once, not at every probe
+            write = log.warning if self.has_passed else log.debug
+            write("health check fails", check=self.__name__, output=output, exc_info=error)
+        if not self.is_forgiven and not self._is_starting and not self._is_reported:  # said once, not at every probe
             self._is_reported = True
             log.error("health check failed", check=self.__name__, output=output, exc_info=error)
         return False, output
+
+    @property
+    def _is_starting(self) -> bool:
+        since = self.failing_since
+        return not self.has_passed and since is not None and time.monotonic() - since < START_SECONDS
 
     @property
     def is_forgiven(self) -> bool:

@@ -13,6 +13,9 @@ from app.health.probes import Probe
 
 CACHE_SECONDS = 2.0
 
+FAILING_CACHE_SECONDS = 0.3
+"""While a check fails it is looked at more often: `make run` and load balancers wait for it to pass."""
+
 # It logs every failed probe; ours log when a check begins to fail and when it passes again.
 logging.getLogger("healthcheck.healthcheck").setLevel(logging.CRITICAL)
 
@@ -31,7 +34,8 @@ class Report(HealthCheck):  # type: ignore[misc]  # the library carries no types
         with self._lock:
             if self._answer is None or time.monotonic() >= self._stale_at:
                 self._answer = self._ask()
-                self._stale_at = time.monotonic() + CACHE_SECONDS
+                is_failing = any(probe.failing_since is not None for probe in self.checkers)
+                self._stale_at = time.monotonic() + (FAILING_CACHE_SECONDS if is_failing else CACHE_SECONDS)
             return self._answer
 
     def _ask(self) -> tuple[str, int, dict[str, str]]:

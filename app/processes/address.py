@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from errno import EADDRINUSE
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
@@ -20,9 +21,10 @@ def check_free(settings: dict[str, Any]) -> None:
     """Raise Taken when we cannot listen on HOST and PORT: granian would share them with another server of ours."""
     host, port = settings["HOST"], settings["PORT"]
     deadline = time.monotonic() + PATIENCE
-    while (reason := _obstacle(host, port)) is not None:
-        if time.monotonic() > deadline:
-            raise Taken(f"cannot listen on {host}:{port} ({reason}); set HOST or PORT to another one")
+    while (error := _obstacle(host, port)) is not None:
+        # Only a port becomes free by waiting; an address that this machine does not have stays foreign.
+        if error.errno != EADDRINUSE or time.monotonic() > deadline:
+            raise Taken(f"cannot listen on {host}:{port} ({error.strerror}); set HOST or PORT to another one")
         time.sleep(0.1)
 
 
@@ -41,7 +43,7 @@ def is_healthy(settings: dict[str, Any]) -> bool:
         connection.close()
 
 
-def _obstacle(host: str, port: int) -> str | None:
+def _obstacle(host: str, port: int) -> OSError | None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:
@@ -49,5 +51,5 @@ def _obstacle(host: str, port: int) -> str | None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
     except OSError as error:
-        return error.strerror
+        return error
     return None

@@ -3,27 +3,41 @@
 import asyncio
 import os
 import signal
-import sys
 from asyncio import subprocess
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from app.console import SERVER_LINES, Console
 from app.processes.orphans import dying_with_parent, kill_group
 
 Starter = Callable[[int], Awaitable[subprocess.Process]]
 """Starts the program once, with this descriptor for its output."""
 
+DRAIN_TIMEOUT_SECONDS = 1.0
+"""How long to wait for the last lines of a child that has ended."""
+
 
 class Child:
     """A program that may be started again and again."""
 
-    def __init__(self, name: str, start: Starter, ends_by: signal.Signals) -> None:
+    def __init__(
+        self,
+        name: str,
+        start: Starter,
+        console: Console,
+        *,
+        ends_by: signal.Signals = signal.SIGTERM,
+        dies_by: signal.Signals = signal.SIGKILL,
+    ) -> None:
         self.name = name
+        self.console = console
         self.restarts = -1
         self.process: subprocess.Process | None = None
         self._start = start
         self._ends_by = ends_by
+        self._dies_by = dies_by
         self._output: int | None = None
+        self._lines = _Lines(name, console)
 
     @property
     def is_running(self) -> bool:
@@ -36,7 +50,7 @@ class Child:
             # One pipe for all its lives: what a grandchild still holds open must not look like a running child.
             reading, self._output = os.pipe()
             loop = asyncio.get_running_loop()
-            await loop.connect_read_pipe(lambda: _Lines(self.name), os.fdopen(reading, "rb", 0))
+            await loop.connect_read_pipe(lambda: self._lines, os.fdopen(reading, "rb", 0))
         self.process = await self._start(self._output)
         self.restarts += 1
 
@@ -56,23 +70,55 @@ class Child:
         try:
             await asyncio.wait_for(self.wait(), seconds)
         except TimeoutError:
-            say(f"{self.name} did not end in time and is killed")
+            self.console.log(self.name, "killed, because it did not end in time", "warning")
             kill_group(self.process.pid)
             await self.wait()
 
+    def kill(self) -> None:
+        """End it and its whole group at once; PostgreSQL ends its backends itself, and recovers at its next start."""
+        if self.process is not None and self.is_running:
+            if self._dies_by == signal.SIGKILL:
+                kill_group(self.process.pid)
+            else:
+                self.process.send_signal(self._dies_by)
+
+    async def read_to_end(self) -> None:
+        """Print all that it wrote before it ended; it cannot be started again."""
+        if self._output is not None:
+            os.close(self._output)
+            self._output = None
+            await asyncio.wait([self._lines.ended], timeout=DRAIN_TIMEOUT_SECONDS)
+
 
 class _Lines(asyncio.Protocol):
-    """Prints whole lines behind the name of the child, so that two children never share one."""
+    """Prints whole lines with the name of the child, so that two children never share one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, console: Console) -> None:
         self.name = name
+        self.console = console
         self.rest = b""
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._parse = SERVER_LINES.get(name)
+        self._level = "warning"
 
     def data_received(self, data: bytes) -> None:
-        """What the child wrote."""
+        """Print the lines that the child has completed."""
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
-            _print(self.name, line)
+            self._print(line)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Print what the child began to write before it ended."""
+        self._print(self.rest)
+        self.ended.set_result(None)
+
+    def _print(self, line: bytes) -> None:
+        if self._parse is None:
+            self.console.pass_on(self.name, line)
+        elif line.strip():
+            level, message = self._parse(line.decode(errors="replace"))
+            self._level = level or self._level
+            self.console.log(self.name, message, self._level)
 
 
 async def spawn(command: list[str], output: int, dies_by: signal.Signals, **more: Any) -> subprocess.Process:
@@ -86,21 +132,3 @@ async def spawn(command: list[str], output: int, dies_by: signal.Signals, **more
         preexec_fn=dying_with_parent(dies_by),
         **more,
     )
-
-
-def say(text: str) -> None:
-    """A line of the supervisor's own, between those of its children."""
-    _print("run", text.encode())
-
-
-def _print(name: str, line: bytes) -> None:
-    write(f"{name:<8} | ".encode() + line)
-
-
-def write(line: bytes) -> None:
-    """Print a line; a reader that has gone away, like a closed terminal, must not end the servers."""
-    try:
-        sys.stdout.buffer.write(line + b"\n")
-        sys.stdout.buffer.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,12 +1,14 @@
 """The worker as people start it: Celery nodes for its queues, each in a process of its own.
 
-Long work never keeps a mail waiting. This parent imports nothing of the app, so it costs next to nothing.
+Long work never keeps a mail waiting. The nodes are forks of a parent that has made the app: it is imported once, and
+its memory is shared.
 """
 
-import os
+import multiprocessing
 import signal
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from time import monotonic
 
 from app.processes.orphans import dying_with_parent
@@ -26,6 +28,9 @@ QUEUES = (EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE)
 END_SECONDS = 25.0
 """What a node gets to end after another has: longer than its soft shutdown takes."""
 
+POLL_INTERVAL_SECONDS = 0.5
+"""How soon it is noticed at the latest that a node has ended."""
+
 
 def nodes_for(*, has_processor: bool) -> list[tuple[str, ...]]:
     """The queues of each node: talk has one of its own where there is somebody to talk to."""
@@ -34,33 +39,43 @@ def nodes_for(*, has_processor: bool) -> list[tuple[str, ...]]:
     return [(EVENTS_QUEUE, REMOTE_QUEUE), (JOBS_QUEUE,)]
 
 
-def run_nodes(command: Sequence[str], served: Sequence[Sequence[str]]) -> int:
-    """Run `command` with the queues of each node until SIGTERM or SIGINT; when one ends, so do all. Its exit status.
+def run_nodes(serve: Callable[[Sequence[str]], None], served: Sequence[Sequence[str]]) -> int:
+    """Call `serve` with the queues of each node, in a fork for each, until SIGTERM or SIGINT; return the exit status.
 
-    Each is told once: at a second signal Celery hands back what still had time to end.
+    When one ends, so do all. Each gets one signal: at a second one Celery hands back what still had time to end.
     """
-    nodes = [subprocess.Popen([*command, *queues], preexec_fn=dying_with_parent()) for queues in served]  # noqa: S603  # our own command
-    untold = list(nodes)
+    die_with_parent = dying_with_parent()
+
+    def run(queues: Sequence[str]) -> None:
+        die_with_parent()
+        serve(queues)
+
+    context = multiprocessing.get_context("fork")
+    nodes = [context.Process(target=run, args=(queues,)) for queues in served]
+    for node in nodes:
+        node.start()
+    unsignalled = list(nodes)
 
     def end(*_: object) -> None:
-        while untold:
-            untold.pop().terminate()
+        while unsignalled:
+            unsignalled.pop().terminate()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    pid, status = os.wait()
+    while all(node.is_alive() for node in nodes):
+        # With a timeout: what a node has started may hold its sentinel open after it has ended.
+        wait([node.sentinel for node in nodes], timeout=POLL_INTERVAL_SECONDS)
+    status = next(node.exitcode for node in nodes if node.exitcode is not None)
     end()
     deadline = monotonic() + END_SECONDS
     for node in nodes:
-        if node.pid != pid:
-            _await(node, deadline)
-    return os.waitstatus_to_exitcode(status)
+        _join(node, deadline)
+    return status
 
 
-def _await(node: subprocess.Popen[bytes], deadline: float) -> None:
+def _join(node: BaseProcess, deadline: float) -> None:
     """Kill what does not end: frozen, it would keep all the others from being started again."""
-    try:
-        node.wait(max(deadline - monotonic(), 0.0))
-    except subprocess.TimeoutExpired:
+    node.join(max(deadline - monotonic(), 0.0))
+    if node.is_alive():
         node.kill()
-        node.wait()
+        node.join()

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,29 @@ class Busy(Exception):
 
 class Unusable(Exception):
     """Nothing can be written into this VAR_DIR."""
+
+
+class DiskFull(Exception):
+    """The disk of VAR_DIR has too little room; the message is one line that says how much is needed."""
+
+
+MIN_FREE_BYTES = 20 * 2**20
+"""What PostgreSQL needs to start and recover: its write-ahead log grows by files of 16 MiB."""
+
+MIN_FREE_BYTES_FOR_NEW_DATABASE = 100 * 2**20
+"""A new database with its write-ahead log takes 41 MiB, before anything is stored."""
+
+FULL_BYTES = 2**20
+"""With less room than this, whatever failed has failed for want of room."""
+
+
+def check_space(var_dir: Path, needed: int) -> None:
+    """Raise DiskFull where the disk of VAR_DIR has less room than this."""
+    free = shutil.disk_usage(var_dir).free
+    if free < needed:
+        raise DiskFull(
+            f"the disk of VAR_DIR {var_dir} is full: {free // 2**20} MiB are free, {needed // 2**20} MiB are needed"
+        )
 
 
 @contextmanager

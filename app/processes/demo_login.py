@@ -1,0 +1,24 @@
+"""The login of new sample data, kept in VAR_DIR from when it is made until `manage.py run` has printed it."""
+
+from pathlib import Path
+
+
+def keep(var_dir: Path, email: str, password: str) -> None:
+    """Write the login to a file that only its owner can read."""
+    file = _file(var_dir)
+    file.touch(mode=0o600)
+    file.write_text(f"{email} with the password {password}\n")
+
+
+def take(var_dir: Path) -> str | None:
+    """Return the login that has not been printed yet, and forget it."""
+    try:
+        login = _file(var_dir).read_text().strip()
+        _file(var_dir).unlink()
+    except FileNotFoundError:
+        return None
+    return login
+
+
+def _file(var_dir: Path) -> Path:
+    return var_dir / "demo-login"
