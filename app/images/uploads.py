@@ -30,8 +30,8 @@ LONGEST_WAIT = 5.0
 
 FORM = "multipart/form-data"
 TAKES: dict[str, Any] = {
-    "application/json": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]},
     FORM: {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]},
+    "application/json": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]},
 }
 _TEXT = {"type": "string"}
 GIVES: dict[str, Any] = {"type": "object", "properties": {"url": _TEXT, "id": _TEXT}, "required": ["url", "id"]}

@@ -58,7 +58,7 @@ def operations_taken() -> dict[str, Json]:
         "op": choice(MODES),
         "ref": reference("OperationTarget"),
         "href": {**LINK, "pattern": f"^{HREF.pattern}$"},
-        "data": {"anyOf": [reference("OperationResource"), identifiers, {"type": "null"}]},
+        "data": {"oneOf": [reference("OperationResource"), identifiers, {"type": "null"}]},
     }
     listed = array_of(reference("Operation"), minItems=1, maxItems=MOST_OPERATIONS)
     return {
@@ -120,7 +120,7 @@ def _attributes_taken(type_: ResourceType) -> dict[str, Json]:
         if not attribute.field.dump_only:
             rule = type_.permissions.may_write(name)
             who = {} if rule is anyone else {"description": f"Can be set by: {rule.__doc__}"}
-            taken_here[attribute.key] = {**taken(attribute.field), **who}
+            taken_here[attribute.key] = {**taken(type_, attribute), **who}
     return taken_here
 
 

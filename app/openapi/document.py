@@ -15,9 +15,9 @@ from app.jsonapi.view import View
 from app.openapi import filters, hooks, jobs, parameters, plain, resources, responses, treatments
 from app.openapi.answers import answers_of, shared_answers
 from app.openapi.bodies import bodies_of, operations_taken
-from app.openapi.fields import document_link
+from app.openapi.fields import choices_of, document_link
 from app.openapi.inline_schemas import hoist_bodies
-from app.openapi.json_schema import Json, check_names, reference
+from app.openapi.json_schema import Json, check_names, component, reference
 from app.openapi.tags import tags
 from app.routes import listed
 
@@ -122,8 +122,10 @@ def _components() -> Json:
             **treatments.callback_schemas(),
             **operations_taken(),
             "DocumentLink": document_link(),
+            **{name: schema for each in types for name, schema in choices_of(each).items()},
+            **{component(each, "term"): filters.term_of(each) for each in types},
+            **{name: schema for each in types for name, schema in parameters.schemas_of(each).items()},
             **{name: schema for each in types for name, schema in (answers_of(each) | bodies_of(each)).items()},
-            **{name: schema for each in types for name, schema in filters.terms_of(each).items()},
         },
         "parameters": {
             **parameters.shared_parameters(),

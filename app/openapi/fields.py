@@ -27,16 +27,28 @@ from app.jsonapi.schema import (
     Whole,
     Zone,
 )
-from app.openapi.json_schema import Json, array_of, choice, closed_object_of, nullable, reference
+from app.openapi.json_schema import Json, array_of, choice, closed_object_of, component, nullable, reference
 from app.users.schemas import Email
 
 LIMITS = frozenset({"maxLength", "minLength", "pattern", "minimum", "maximum", "description"})
 """Limits of input, which schemas of answers leave out."""
 
 
-def taken(field: marshmallow.fields.Field[Any]) -> Json:
+def choices_of(type_: ResourceType) -> dict[str, Json]:
+    """Return the schemas of the attributes of a type that take one of some words."""
+    fields = {each.key: each.field for each in type_.attributes.values()}
+    return {component(type_, key): described(field) for key, field in fields.items() if isinstance(field, Choice)}
+
+
+def value_of(type_: ResourceType, attribute: Attribute) -> Json:
+    """Return the JSON Schema of the values of an attribute."""
+    is_choice = isinstance(attribute.field, Choice)
+    return reference(component(type_, attribute.key)) if is_choice else described(attribute.field)
+
+
+def taken(type_: ResourceType, attribute: Attribute) -> Json:
     """Return the JSON Schema of an attribute in a body: the recommended form, where several are accepted."""
-    schema = described(field)
+    field, schema = attribute.field, value_of(type_, attribute)
     for rule in field.validators:
         if isinstance(rule, Length) and rule.min is not None:
             schema["minLength"] = rule.min
@@ -45,7 +57,7 @@ def taken(field: marshmallow.fields.Field[Any]) -> Json:
 
 def given(resource_type: ResourceType, attribute: Attribute) -> Json:
     """Return the JSON Schema of an attribute in an answer; its column, if any, decides whether it may be null."""
-    schema = {name: value for name, value in described(attribute.field).items() if name not in LIMITS}
+    schema = {name: value for name, value in value_of(resource_type, attribute).items() if name not in LIMITS}
     column = resource_type.table.c.get(attribute.name)
     may_be_null = attribute.field.allow_none if column is None else column.nullable
     return nullable(schema) if may_be_null else schema

@@ -5,7 +5,7 @@ from app.jsonapi.permissions import Scope
 from app.jsonapi.resource_type import Attribute, ResourceType
 from app.jsonapi.schema import Flag, Text
 from app.jsonapi.viewer import Role
-from app.openapi.fields import LIMITS, described
+from app.openapi.fields import LIMITS, value_of
 from app.openapi.json_schema import (
     TEXT,
     Json,
@@ -30,7 +30,7 @@ def filters_of(type_: ResourceType) -> dict[str, Json]:
         ids = array_of(id_of(relation.target if relation else type_), minItems=1, maxItems=MOST_VALUES)
         made[component(type_, "filter-by", key)] = _comparison(key, ids, _operators(None), "one of these ids")
     for each in comparable_by_admins(type_):
-        value = {name: value for name, value in described(each.field).items() if name not in LIMITS}
+        value = {name: value for name, value in value_of(type_, each).items() if name not in LIMITS}
         made[component(type_, "filter-by", each.key)] = _comparison(each.key, value, _operators(each), "this value")
     return made
 
@@ -45,37 +45,11 @@ def comparable_by_admins(type_: ResourceType) -> list[Attribute]:
     return [each for name, each in type_.attributes.items() if comparable(type_, name, EVERYTHING)]
 
 
-def terms_of(type_: ResourceType) -> dict[str, Json]:
-    """Return the schemas of a term of the JSON spelling: a comparison, joined terms, or one about related resources."""
-    itself = reference(component(type_, "term"))
-    comparison: dict[str, Json] = {
-        "name": choice([*ids_of(type_), *(each.key for each in comparable_by_admins(type_))]),
-        "op": choice(OPERATORS),
-        "val": {"description": "A value, or a list of values for `in`."},
-    }
-    related = [
-        closed_object_of(
-            {
-                "name": constant(each.key),
-                "op": constant("any" if each.many else "has"),
-                "val": reference(component(each.target, "term")),
-            },
-            ["name", "op", "val"],
-        )
-        for each in type_.relations.values()
-    ]
-    joined = [closed_object_of({word: array_of(itself)}, [word]) for word in ("and", "or")]
-    negated = closed_object_of({"not": itself}, ["not"])
-    compared = reference(component(type_, "comparison"))
-    return {
-        component(type_, "term"): {"anyOf": [compared, *joined, negated, *related]},
-        component(type_, "comparison"): closed_object_of(comparison, ["name", "op"]),
-    }
-
-
 def _filter(type_: ResourceType) -> Json:
-    """Return the parameter of the JSON spelling: a text to generators, and its content to those that look into it."""
-    terms = array_of(reference(component(type_, "term")), maxItems=MOST_TERMS)
+    """Return the parameter of the JSON spelling.
+
+    It is a text to generators, which do not write other content into a query string; its content is described as well.
+    """
     return {
         "name": "filter",
         "in": "query",
@@ -84,7 +58,40 @@ def _filter(type_: ResourceType) -> Json:
             "`ilike`. A term is `{name, op, val}`, or `and`, `or`, `not` with terms; `has` (to-one) and `any` "
             "(to-many) take a term about a related resource."
         ),
-        "schema": {**TEXT, "contentMediaType": "application/json", "contentSchema": terms},
+        "schema": {
+            **TEXT,
+            "contentMediaType": "application/json",
+            "contentSchema": array_of(reference(component(type_, "term")), maxItems=MOST_TERMS),
+        },
+    }
+
+
+def term_of(type_: ResourceType) -> Json:
+    """Return the schema of a term: a comparison, joined terms, or a condition on related resources.
+
+    It is one object with all members, and says in `dependentSchemas` which go together: generators that make a model
+    of it do not read a union that holds itself.
+    """
+    itself = reference(component(type_, "term"))
+    compared = [*ids_of(type_), *(each.key for each in comparable_by_admins(type_))]
+    members: dict[str, Json] = {
+        "name": choice(dict.fromkeys([*compared, *(each.key for each in type_.relations.values())])),
+        "op": choice([*OPERATORS, "has", "any"]),
+        "val": {"description": "A value; a list of values for `in`; a term for `has` and `any`."},
+        "and": array_of(itself),
+        "or": array_of(itself),
+        "not": itself,
+    }
+    named: Json = {"properties": {"name": choice(compared), "op": choice(OPERATORS)}}
+    for each in type_.relations.values():
+        asked = {"name": constant(each.key), "op": constant("any" if each.many else "has")}
+        value = {"val": reference(component(each.target, "term"))}
+        named = {"if": {"properties": asked}, "then": {"properties": value, "required": ["val"]}, "else": named}
+    return {
+        **closed_object_of(members),
+        "minProperties": 1,
+        "dependentRequired": {"name": ["op"], "op": ["name"], "val": ["name", "op"]},
+        "dependentSchemas": {"name": named, **{key: {"maxProperties": 1} for key in ("and", "or", "not")}},
     }
 
 
@@ -101,7 +108,7 @@ def _comparison(key: str, value: Json, operators: list[str], meaning: str) -> Js
 
     Operators are told in words: most generators do not write `deepObject` parameters as the server reads them.
     """
-    listed = {"explode": False} if value["type"] == "array" else {}
+    listed = {"explode": False} if value.get("type") == "array" else {}
     return {
         "name": f"filter[{key}]",
         "in": "query",

@@ -6,9 +6,8 @@ from typing import Any
 
 from app import errors
 from app.hooks.resources import RotateHook
-from app.jobs.models import STATES
 from app.jsonapi.view import View
-from app.openapi.json_schema import LINK, TEXT, Json, choice, object_of, reference
+from app.openapi.json_schema import LINK, TEXT, Json, object_of, reference
 from app.openapi.responses import answered, content, refusals
 from app.signatures import ID, SIGNATURE, TIMESTAMP
 
@@ -58,7 +57,7 @@ def described_call(_view: Any) -> Json:
 
 def hook_answers() -> dict[str, Json]:
     """Return the schemas of the answer to a call."""
-    job: dict[str, Json] = {"id": TEXT, "state": choice(STATES), "url": LINK}
+    job: dict[str, Json] = {"id": TEXT, "state": reference("JobState"), "url": LINK}
     return {"HookCall": object_of({"job": reference("HookCallJob")}, ["job"]), "HookCallJob": object_of(job, job)}
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from app import errors
 from app.archive import ArchiveEvent
-from app.jobs.models import STATES
 from app.jobs.progress import FORMATS
 from app.jobs.resources import ArtifactFile, CancelJob, JobCommand, JobList, RetryJob
 from app.jsonapi.view import View
@@ -68,7 +67,7 @@ def kind_answers() -> dict[str, Json]:
         "seq": {"type": "integer", "minimum": 0},
         "fraction": nullable({"type": "number", "minimum": 0, "maximum": 1}),
         "message": nullable(TEXT),
-        "state": choice(STATES),
+        "state": reference("JobState"),
         "level": TEXT,
         "queue_position": {"type": "integer", "minimum": 0, "description": "Present while the job is queued."},
     }

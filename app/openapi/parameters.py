@@ -1,6 +1,6 @@
 """Query parameters and headers, family by family, from the tables that the server reads them with."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from app.jsonapi.query import (
     BIGGEST_PAGE_NUMBER,
@@ -43,16 +43,26 @@ def shared_parameters() -> dict[str, Json]:
 
 def components_of(type_: ResourceType) -> dict[str, Json]:
     """Return the components of a type: its fields, includes, sort keys and filters."""
-    include = _listed(sorted(_paths(type_, DEEPEST_INCLUDE)), maxItems=MOST_INCLUDES)
-    keys = [*_sortable(type_), *(f"-{key}" for key in _sortable(type_))]
-    sort = _listed(keys, maxItems=MOST_SORT_KEYS)
+    fields = array_of(reference(component(type_, "field-name")))
+    include = array_of(reference(component(type_, "include-path")), maxItems=MOST_INCLUDES)
+    sort = array_of(reference(component(type_, "sort-key")), maxItems=MOST_SORT_KEYS)
     return {
         component(type_, "fields"): _query(
-            f"fields[{type_.name}]", _listed(_fields(type_)), f"Return only these fields of each {type_.name}."
+            f"fields[{type_.name}]", fields, f"Return only these fields of each {type_.name}."
         ),
         component(type_, "include"): _query("include", include, "Return these related resources in `included`."),
         component(type_, "sort"): _query("sort", sort, "Sort by these keys; `-` before a key sorts descending."),
         **filters_of(type_),
+    }
+
+
+def schemas_of(type_: ResourceType) -> dict[str, Json]:
+    """Return the schemas of the names that the parameters of a type take."""
+    keys = _sortable(type_)
+    return {
+        component(type_, "field-name"): choice(_fields(type_)),
+        component(type_, "include-path"): choice(sorted(_paths(type_, DEEPEST_INCLUDE))),
+        component(type_, "sort-key"): choice([*keys, *(f"-{key}" for key in keys)]),
     }
 
 
@@ -94,10 +104,6 @@ def _sortable(type_: ResourceType) -> list[str]:
 
     hops = [each for each in type_.relations.values() if not each.many]
     return [*own(type_), *(f"{hop.key}.{key}" for hop in hops for key in own(hop.target))]
-
-
-def _listed(words: Iterable[str], **limits: int) -> Json:
-    return array_of(choice(words), **limits)
 
 
 def _query(name: str, schema: Json, description: str) -> Json:

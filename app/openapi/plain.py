@@ -133,7 +133,7 @@ def _form(takes: Mapping[str, Json]) -> Json:
     """Return the body with the members of a form, on their own or inside `data`."""
     form = object_of(takes, takes)
     wrapped = object_of({"data": form}, ["data"])
-    return {"required": True, "content": content({"anyOf": [form, wrapped]}, JSON)}
+    return {"required": True, "content": content({"oneOf": [form, wrapped]}, JSON)}
 
 
 def _words(view: Any) -> Json:

@@ -45,7 +45,7 @@ WORDS: Mapping[type, Mapping[str, tuple[str, str]]] = {
     RelatedList: {"GET": ("List the {relation} of {a_type}", "list{Relation}Of{Type}")},
     RelatedOne: {"GET": ("Get the {relation} of {a_type}", "get{Relation}Of{Type}")},
     RelationshipMany: {
-        "GET": ("List the ids of the {relation} of {a_type}", "list{Relation}IdsOf{Type}"),
+        "GET": ("List the ids of the {relation} of {a_type}", "listIdsOf{Relation}Of{Type}"),
         "PATCH": ("Replace the {relation} of {a_type}", "replace{Relation}Of{Type}"),
         "POST": ("Add {relation} to {a_type}", "add{Relation}To{Type}"),
         "DELETE": ("Remove {relation} from {a_type}", "remove{Relation}From{Type}"),

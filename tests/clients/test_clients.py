@@ -10,7 +10,7 @@ from app.events.models import Event
 from app.extensions import db
 from app.faqs.models import Faq
 from tests.clients import programs
-from tests.docs import overview, people
+from tests.docs import people
 
 
 @pytest.fixture(autouse=True)
@@ -18,15 +18,7 @@ def _clean() -> None:
     """Each client gets a new world before it; `base_url` leaves an empty one behind."""
 
 
-@pytest.fixture
-def _has_kinds(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the jobs of the world are of."""
-    overview.install(tmp_path / "programs")
-    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", tmp_path / "programs")
-    monkeypatch.setitem(app.config, "PROCESSOR_URL", "http://127.0.0.1:9")
-
-
-@pytest.mark.usefixtures("_has_kinds")
+@pytest.mark.usefixtures("documented_kinds")
 @pytest.mark.parametrize("program", programs.parameters("*/with_*"))
 def test_client(program: Path, app: Flask, base_url: str) -> None:
     people.replace_world(app)
