@@ -119,7 +119,6 @@ def _components() -> Json:
             **plain.plain_answers(),
             **jobs.kind_answers(),
             **hooks.hook_answers(),
-            **treatments.callback_schemas(),
             **operations_taken(),
             "DocumentLink": document_link(),
             **{name: schema for each in types for name, schema in choices_of(each).items()},

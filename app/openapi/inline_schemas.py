@@ -2,7 +2,7 @@
 
 from itertools import chain, count
 
-from app.openapi.json_schema import Json, capitalize, reference
+from app.openapi.json_schema import Json, capitalize, nullable, readable, reference
 
 MULTIPART = "multipart/form-data"
 
@@ -23,23 +23,33 @@ def hoist_bodies(document: Json) -> None:
 
 
 def _hoist_content(body: Json, name: str, schemas: Json) -> None:
-    hoisted: dict[int, str] = {}
+    hoisted: list[tuple[Json, str]] = []
     for media_type, content in body.get("content", {}).items():
+        if "schema" in content:
+            content["schema"] = readable(content["schema"])
         if "schema" in content and media_type != MULTIPART:
             content["schema"] = _hoist(content["schema"], name, schemas, hoisted)
 
 
-def _hoist(schema: Json, name: str, schemas: Json, hoisted: dict[int, str]) -> Json:
-    """Return the schema with references to components in place of objects; `hoisted` has the names of those made."""
+def _hoist(schema: Json, name: str, schemas: Json, hoisted: list[tuple[Json, str]]) -> Json:
+    """Return the schema with references to components in place of objects; `hoisted` has those made for this body."""
     if "oneOf" in schema:
         return {**schema, "oneOf": [_hoist(part, name, schemas, hoisted) for part in schema["oneOf"]]}
+    if schema.get("items"):
+        return {**schema, "items": _hoist(schema["items"], f"{name}Item", schemas, hoisted)}
     if "properties" not in schema:
         return schema
-    if id(schema) in hoisted:
-        return reference(hoisted[id(schema)])
-    members = schema["properties"].items()
-    properties = {key: _hoist(value, name + capitalize(key), schemas, hoisted) for key, value in members}
+    made = next((known for same, known in hoisted if same == schema), None) or _add(schema, name, schemas, hoisted)
+    return nullable(reference(made)) if "null" in schema["type"] else reference(made)
+
+
+def _add(schema: Json, name: str, schemas: Json, hoisted: list[tuple[Json, str]]) -> str:
+    """Make a component of an object, and return its name: this one, or with a number where it is taken."""
     names = chain([name], (f"{name}{number}" for number in count(2)))
-    free = hoisted[id(schema)] = next(each for each in names if each not in schemas)
-    schemas[free] = {**schema, "properties": properties}
-    return reference(free)
+    free = next(each for each in names if each not in schemas)
+    members = schema["properties"].items()
+    schemas[free] = {}  # taken before the names of its members are chosen
+    properties = {key: _hoist(value, name + capitalize(key.replace("_", "-")), schemas, hoisted) for key, value in members}
+    schemas[free] = {**schema, "type": "object", "properties": properties}
+    hoisted.append((schema, free))
+    return free

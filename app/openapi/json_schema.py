@@ -58,16 +58,18 @@ def nullable(schema: Json) -> Json:
     return {**schema, "type": [schema["type"], "null"], **values}
 
 
-def split_types(schema: Any) -> Any:
-    """Return the same schema with `anyOf` in place of a list of several types, which generators do not read.
+def readable(schema: Any) -> Any:
+    """Return a schema that was written for validation alone in the forms that generators read.
 
-    A type or null is left as it is: they read that, and it is the usual form.
+    Words to choose from get their type, and `anyOf` takes the place of several types. A type or null stays as it is.
     """
     if isinstance(schema, list):
-        return [split_types(each) for each in schema]
+        return [readable(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: split_types(value) for name, value in schema.items()}
+    made = {name: readable(value) for name, value in schema.items()}
+    if isinstance(made.get("enum"), list) and "type" not in made:
+        return {"type": "string", **made}
     types = made.get("type")
     if not isinstance(types, list) or len(set(types) - {"null"}) < 2:
         return made

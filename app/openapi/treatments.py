@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from app import errors
-from app.openapi.json_schema import TEXT, Json, constant, object_of, reference, split_types
+from app.openapi.json_schema import TEXT, Json, constant, object_of
 from app.openapi.responses import BYTES, UNCHANGED, answered, content, empty, headers_of, refusals
 from app.processors.callbacks import TOKEN
 from app.processors.serving import SIGNATURE as SIGNED
@@ -31,7 +31,8 @@ REFUSED = (
 
 def described_callback(_view: Any) -> Json:
     """Return the callback of a processor about its run."""
-    answer = reference("CallbackAnswer")
+    said: dict[str, Json] = {"success": constant(value=True), "message": TEXT}
+    answer = object_of(said, said)
     return {
         "operationId": "reportRun",
         "summary": "Report the progress or the end of a run, as its processor",
@@ -46,7 +47,7 @@ def described_callback(_view: Any) -> Json:
             },
             *(_signed(name) for name in (ID, TIMESTAMP, SIGNATURE)),
         ],
-        "requestBody": {"required": True, "content": content(reference("Callback"), "application/json")},
+        "requestBody": {"required": True, "content": content(CALLBACK, "application/json")},
         "responses": {
             **answered(HTTPStatus.OK, "The callback is stored, or was before.", answer, media_type="application/json"),
             **refusals(REFUSED),
@@ -69,12 +70,6 @@ def described_document(_view: Any) -> Json:
             **refusals((errors.NotFound, errors.PreconditionFailed, errors.Unavailable)),
         },
     }
-
-
-def callback_schemas() -> dict[str, Json]:
-    """Return the schemas of a callback and of its answer."""
-    said: dict[str, Json] = {"success": constant(value=True), "message": TEXT}
-    return {"Callback": split_types(CALLBACK), "CallbackAnswer": object_of(said, said)}
 
 
 def _signed(header: str) -> Json:
