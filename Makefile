@@ -1,12 +1,14 @@
 # `make` lists what it can do. All paths are relative: the checkout may lie in a directory with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help run processor test test-faults check docs test-docs test-clients bench requirements clean test-openapi soak
+.PHONY: help run processor test test-faults check docs test-docs test-clients test-openapi \
+	test-generators bench soak requirements clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 PY := .venv/bin/python
 NODE_MODULES := docs/api-blueprint/node_modules
 CLIENTS := tests/clients
+GENERATORS := tests/generators
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 24
@@ -18,8 +20,8 @@ processor: .venv/run.stamp ## a small processor for treatments, at http://127.0.
 	@exec $(PY) examples/processor/server.py $(ARGS)
 
 # Tests that need Node, kill processes or drive a browser have targets of their own.
-PYTEST := -m pytest -n auto --dist worksteal --ignore=tests/clients --ignore=tests/docs/test_transactions.py \
-	--ignore=tests/test_schemathesis.py
+PYTEST := -m pytest -n auto --dist worksteal --ignore=tests/clients --ignore=tests/generators \
+	--ignore=tests/docs/test_transactions.py --ignore=tests/test_schemathesis.py
 
 test: .venv/dev.stamp ## the test suite on a PostgreSQL and a Redis of its own
 	@exec $(PY) $(PYTEST) -m "not faults" $(ARGS)
@@ -29,6 +31,9 @@ test-faults: .venv/dev.stamp ## kills, freezes, supervisors, browsers, long runs
 
 test-openapi: .venv/dev.stamp ## generated requests to every route of /openapi.json
 	@exec $(PY) -m pytest tests/test_schemathesis.py
+
+test-generators: .venv/dev.stamp $(GENERATORS)/.venv/.stamp $(GENERATORS)/node_modules/.stamp ## linters and client generators on /openapi.json (most need Node, some Java)
+	@exec $(PY) -m pytest $(GENERATORS) -n 2 $(ARGS)
 
 soak: .venv/dev.stamp ## write while every process dies, and count what was lost
 	@exec $(PY) -m tests.soak $(ARGS)
@@ -53,7 +58,8 @@ bench: .venv/dev.stamp ## ours beside hand-written SQL and the stock library; AR
 	@exec $(PY) -m benchmarks $(ARGS)
 
 requirements: .venv/dev.stamp ## resolve the requirements*.in files again
-	@for name in requirements requirements-embedded requirements-dev $(CLIENTS)/requirements; do \
+	@for name in requirements requirements-embedded requirements-dev $(CLIENTS)/requirements \
+		$(GENERATORS)/requirements; do \
 		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 			--custom-compile-command "make requirements" $(ARGS) $$name.in -o $$name.txt || exit 1; \
 	done
@@ -87,11 +93,11 @@ $(NODE_MODULES)/.stamp: docs/api-blueprint/package.json
 	@npm install --prefix docs/api-blueprint --no-package-lock --omit=optional --ignore-scripts --no-fund --no-audit \
 		--loglevel=error && touch $@
 
-# An environment of their own: the clients must not choose the server's versions.
-$(CLIENTS)/.venv/.stamp: $(CLIENTS)/requirements.txt | .venv/dev.stamp
-	@$(PY) -m venv $(CLIENTS)/.venv
-	@$(CLIENTS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
+# Environments of their own: clients and generators must not choose the server's versions.
+tests/%/.venv/.stamp: tests/%/requirements.txt | .venv/dev.stamp
+	@$(PY) -m venv tests/$*/.venv
+	@tests/$*/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
 
-$(CLIENTS)/node_modules/.stamp: $(CLIENTS)/package.json
-	@command -v npm >/dev/null || { echo 'There is no Node here: the JavaScript clients are skipped. https://nodejs.org'; exit 0; }; \
-	npm install --prefix $(CLIENTS) --no-package-lock --ignore-scripts --no-fund --no-audit --loglevel=error && touch $@
+tests/%/node_modules/.stamp: tests/%/package.json
+	@command -v npm >/dev/null || { echo 'There is no Node here: what needs it is skipped. https://nodejs.org'; exit 0; }; \
+	npm install --prefix tests/$* --no-package-lock --ignore-scripts --no-fund --no-audit --loglevel=error && touch $@

@@ -30,7 +30,7 @@ from app.factory import create_app
 from app.processes.orphans import dying_with_parent, kill_group
 from tests.jsonapi.validator import CheckedClient
 
-pytest_plugins = ["tests.world"]
+pytest_plugins = ["tests.world", "tests.web_server"]
 
 # A line for each of the tests' own requests would bury what is told of a failure.
 logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -33,7 +33,7 @@ def organizer(viewer: Viewer, event: Any) -> bool:
 
 
 def coorganizer(viewer: Viewer, event: Any) -> bool:
-    """Anybody in the team, or an admin."""
+    """A member of the team of the event, or an admin."""
     return has_role(viewer, event.id, *TEAM)
 
 
@@ -45,12 +45,12 @@ def visible_with_event(scope: Scope, table: FromClause) -> ColumnElement[bool]:
 
 
 def coorganizer_of_the_event_named(viewer: Viewer, values: Any) -> bool:
-    """Anybody in the team of the event the new resource names, or an admin."""
+    """A member of the team of the event that the new resource names, or an admin."""
     return has_role(viewer, values["event_id"], *TEAM)
 
 
 def coorganizer_of_its_event(viewer: Viewer, row: Any) -> bool:
-    """Anybody in the team of the event, or an admin."""
+    """A member of the team of the event, or an admin."""
     return has_role(viewer, row.event_id, *TEAM)
 
 

@@ -27,21 +27,21 @@ def _not_stored(response: Response) -> Response:
 @health.get("/livez")
 @health.get("/livez/")
 def live() -> Response:
-    """This process answers; that is all."""
+    """Check that this process answers."""
     return Response('{"status": "success"}', content_type="application/json")
 
 
 @health.get("/readyz")
 @health.get("/readyz/")
 def ready() -> Response:
-    """This process can serve: the database answers and its schema is ours; on its way out it refuses connections."""
+    """Check that this process can serve: the database answers and has the right schema, and it is not shutting down."""
     return _answer(current_app.extensions["readiness"])
 
 
 @health.get("/health-check")
 @health.get("/health-check/")
 def check() -> Response:
-    """Database, migrations, Redis, workers and outbox."""
+    """Check the database, its migrations, Redis, the workers and the outbox."""
     return _answer(current_app.extensions["health"])
 
 

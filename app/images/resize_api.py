@@ -38,13 +38,13 @@ TAKES: dict[str, Any] = {
 }
 TAKEN: dict[str, Any] = {
     "type": "object",
-    "properties": {"success": {"const": True}, "token": TEXT},
+    "properties": {"success": {"type": "boolean", "enum": [True]}, "token": TEXT},
     "required": ["success", "token"],
 }
 STATUS: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "status": {"enum": ["PENDING", "STARTED", "SUCCESS", "FAILURE"]},
+        "status": {"type": "string", "enum": ["PENDING", "STARTED", "SUCCESS", "FAILURE"]},
         "resized_image_url": {"type": ["string", "null"]},
         "error": {"type": "object", "properties": {"code": TEXT, "detail": TEXT}, "required": ["code", "detail"]},
     },
@@ -64,7 +64,7 @@ def _largest_body() -> int:
 
 @routes.post(URL, strict_slashes=False)
 def resize() -> Response:
-    """An image becomes a job that makes it smaller; its token comes back."""
+    """Start a job that makes an image smaller, and return its token."""
     viewer = _caller()
     members = sent.read_members()
     options = {name: members[name] for name in OPTIONS if members.get(name) is not None}
@@ -85,7 +85,7 @@ def resize() -> Response:
 
 @routes.get(f"{URL}/<token>", strict_slashes=False)
 def show(token: str) -> Response:
-    """How far the job of this token is, and the address of the smaller image."""
+    """Get the state of the job with this token, and the URL of the smaller image."""
     job = _found(token, _caller())
     url = job.result["urls"][RESIZED.name] if job.result else None
     answer = {"status": WORDS.get(job.state, "STARTED"), "resized_image_url": url}

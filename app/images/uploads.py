@@ -30,8 +30,8 @@ LONGEST_WAIT = 5.0
 
 FORM = "multipart/form-data"
 TAKES: dict[str, Any] = {
-    "application/json": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]},
     FORM: {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]},
+    "application/json": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]},
 }
 _TEXT = {"type": "string"}
 GIVES: dict[str, Any] = {"type": "object", "properties": {"url": _TEXT, "id": _TEXT}, "required": ["url", "id"]}
@@ -47,9 +47,10 @@ def _largest_body() -> int:
 
 @routes.post("/v1/upload/image", strict_slashes=False)
 def upload() -> Response:
-    """An image is kept, upright, within 4096x4096, without what the camera wrote into it; its address comes back.
+    """Upload an image, and return its URL.
 
-    `id` is that of the upload, which a document set can hold. The same image sent again is the same upload.
+    The image is turned upright, fitted into 4096x4096 pixels and stripped of camera data. `id` names the upload, which
+    a document set can hold. The same image sent again is the same upload.
     """
     viewer = _require_user()
     with _turn():

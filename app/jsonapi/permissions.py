@@ -68,7 +68,7 @@ def signed_in(viewer: Viewer, _row: Any) -> bool:
 
 
 def on_creation(_viewer: Viewer, row: Any) -> bool:
-    """Whoever makes it; afterwards nobody."""
+    """The creator, on creation only."""
     return row is None
 
 

@@ -10,75 +10,108 @@ from app.openapi.json_schema import (
     LINK,
     TEXT,
     Json,
+    array_of,
+    choice,
     closed_object_of,
     component,
+    constant,
     id_of,
     nullable,
     object_of,
     reference,
 )
 
+RESTORED: Json = {
+    "type": ["string", "null"],
+    "enum": [None],
+    "description": "Send null with `get_trashed=true` to restore a deleted resource.",
+}
+
 
 def bodies_of(type_: ResourceType) -> dict[str, Json]:
-    """The bodies that create and change resources of a type."""
-    name = component(type_)
-    return {
-        f"{name}Create": object_of({"data": _created(type_)}, ["data"]),
-        f"{name}Update": object_of({"data": _changed(type_)}, ["data"]),
+    """Return the schemas of the bodies that create, change and link resources of a type."""
+    identifier = reference(component(type_, "identifier"))
+    schemas = {
+        "create": object_of({"data": reference(component(type_, "create-data"))}, ["data"]),
+        **_created(type_),
+        "update": object_of({"data": reference(component(type_, "update-data"))}, ["data"]),
+        **_changed(type_),
+        "link": object_of({"data": identifier}, ["data"]),
+        "link-or-null": object_of({"data": nullable(identifier)}, ["data"]),
+        "links": object_of({"data": array_of(identifier, maxItems=MOST_LINKAGES)}, ["data"]),
     }
+    return {component(type_, part): schema for part, schema in schemas.items()}
 
 
 def linkage_taken(relation: Relation) -> Json:
-    """The body of a request to a relationship URL, and the relationship in the body of a resource."""
-    identifier = reference(f"{component(relation.target)}Identifier")
-    data = {"type": "array", "items": identifier, "maxItems": MOST_LINKAGES} if relation.many else identifier
-    return object_of({"data": data if relation.many or relation.field.required else nullable(data)}, ["data"])
+    """Return the body of a request to a relationship URL, and the relationship in the body of a resource."""
+    to_one = "link" if relation.field.required else "link-or-null"
+    return reference(component(relation.target, "links" if relation.many else to_one))
 
 
-def operations_taken() -> Json:
-    """A body with the atomic extension; `lid` stands for an id that an earlier operation made."""
-    named: dict[str, Json] = {"type": {"enum": list(TYPES)}, "id": ANY_ID, "lid": TEXT}
+def operations_taken() -> dict[str, Json]:
+    """Return the schemas of a body with the atomic extension; `lid` names a resource that an earlier operation made."""
+    named: dict[str, Json] = {"type": choice(TYPES), "id": ANY_ID, "lid": TEXT}
     resource = {**named, "attributes": {"type": "object"}, "relationships": {"type": "object"}}
-    identifiers = {"type": "array", "items": object_of(named, ["type"]), "maxItems": MOST_LINKAGES}
+    identifiers = array_of(reference("OperationIdentifier"), maxItems=MOST_LINKAGES)
     operation: dict[str, Json] = {
-        "op": {"enum": list(MODES)},
-        "ref": object_of({**named, "relationship": TEXT}, ["type"]),
+        "op": choice(MODES),
+        "ref": reference("OperationTarget"),
         "href": {**LINK, "pattern": f"^{HREF.pattern}$"},
-        "data": {"anyOf": [object_of(resource, ["type"]), identifiers, {"type": "null"}]},
+        "data": {"oneOf": [reference("OperationResource"), identifiers, {"type": "null"}]},
     }
-    about = [{"required": [member]} for member in ("ref", "href", "data")]
-    listed = {
-        "type": "array",
-        "items": {**object_of(operation, ["op"]), "anyOf": about, "not": {"required": ["ref", "href"]}},
-        "minItems": 1,
-        "maxItems": MOST_OPERATIONS,
+    listed = array_of(reference("Operation"), minItems=1, maxItems=MOST_OPERATIONS)
+    return {
+        "Operations": object_of({"atomic:operations": listed}, ["atomic:operations"]),
+        "Operation": {
+            **object_of(operation, ["op"]),
+            "description": "Has `ref` or `href` or, where it adds a resource, `data` alone; not `ref` and `href`.",
+            "if": _having("ref"),
+            "then": {"not": _having("href")},
+            "else": {"anyOf": [_having("href"), _having("data")]},
+        },
+        "OperationTarget": object_of({**named, "relationship": TEXT}, ["type"]),
+        "OperationResource": object_of(resource, ["type"]),
+        "OperationIdentifier": object_of(named, ["type"]),
     }
-    return object_of({"atomic:operations": listed}, ["atomic:operations"])
 
 
-def _created(type_: ResourceType) -> Json:
+def _having(member: str) -> Json:
+    return {"properties": {member: {}}, "required": [member]}
+
+
+def _created(type_: ResourceType) -> dict[str, Json]:
     fields: list[Attribute | Relation] = [*type_.attributes.values(), *type_.relations.values()]
     required = {each.key for each in fields if each.field.required and not each.field.dump_only}
     attributes, relationships = _attributes_taken(type_), _relationships_taken(type_)
-    members: dict[str, Json] = {
-        "type": {"const": type_.name},
+    parts = {
         "attributes": closed_object_of(attributes, required & attributes.keys()),
         "relationships": closed_object_of(relationships, required & relationships.keys()),
     }
-    return object_of(members, [name for name in members if name == "type" or "required" in members[name]])
+    members = {"type": constant(type_.name), **{name: reference(component(type_, "create", name)) for name in parts}}
+    return {
+        "create-data": object_of(members, ["type", *(name for name in parts if "required" in parts[name])]),
+        **{f"create-{name}": part for name, part in parts.items()},
+    }
 
 
-def _changed(type_: ResourceType) -> Json:
+def _changed(type_: ResourceType) -> dict[str, Json]:
     attributes = _attributes_taken(type_)
     if "deleted_at" in type_.attributes:
-        attributes["deleted-at"] = {"type": "null", "description": "Out of the trash again, beside get_trashed=true."}
-    members: dict[str, Json] = {
-        "type": {"const": type_.name},
-        "id": id_of(type_),
+        attributes["deleted-at"] = RESTORED
+    parts = {
         "attributes": closed_object_of(attributes),
         "relationships": closed_object_of(_relationships_taken(type_)),
     }
-    return object_of(members, ["type", "id"])
+    members: dict[str, Json] = {
+        "type": constant(type_.name),
+        "id": id_of(type_),
+        **{name: reference(component(type_, "update", name)) for name in parts},
+    }
+    return {
+        "update-data": object_of(members, ["type", "id"]),
+        **{f"update-{name}": part for name, part in parts.items()},
+    }
 
 
 def _attributes_taken(type_: ResourceType) -> dict[str, Json]:
@@ -86,8 +119,8 @@ def _attributes_taken(type_: ResourceType) -> dict[str, Json]:
     for name, attribute in type_.attributes.items():
         if not attribute.field.dump_only:
             rule = type_.permissions.may_write(name)
-            who = {} if rule is anyone else {"description": f"Who may set it: {rule.__doc__}"}
-            taken_here[attribute.key] = {**taken(attribute.field), **who}
+            who = {} if rule is anyone else {"description": f"Can be set by: {rule.__doc__}"}
+            taken_here[attribute.key] = {**taken(type_, attribute), **who}
     return taken_here
 
 

@@ -1,4 +1,4 @@
-"""The whole description: paths from the URL map, components from the resource types."""
+"""The OpenAPI document: paths from the URL map, components from the resource types."""
 
 import re
 from collections.abc import Iterator
@@ -8,17 +8,21 @@ import orjson
 from flask import Flask
 from werkzeug.routing import Rule
 
+from app.jsonapi.naming import camelize
 from app.jsonapi.operations import OperationsView
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.view import View
 from app.openapi import filters, hooks, jobs, parameters, plain, resources, responses, treatments
 from app.openapi.answers import answers_of, shared_answers
 from app.openapi.bodies import bodies_of, operations_taken
-from app.openapi.json_schema import Json, component, reference
+from app.openapi.fields import choices_of, document_link
+from app.openapi.inline_schemas import hoist_bodies
+from app.openapi.json_schema import Json, check_names, component, reference
+from app.openapi.tags import tags
 from app.routes import listed
 
 UNDESCRIBED = ("/docs", "/files/", "/jobs", "/overview")
-"""Pages, files, and a protocol of others: nothing that a client of the API calls."""
+"""Pages, files and the protocol of the work queue: not for clients of the API."""
 
 HEALTH = {"health.live": "Alive", "health.ready": "HealthReport", "health.check": "HealthReport"}
 OTHERS = {
@@ -32,44 +36,70 @@ OTHERS = {
     "v1.job_progress": jobs.described_progress,
     "v1.job_kind": jobs.described_kinds,
 }
-"""Routes that are no resources, by how their endpoints begin."""
+"""Routes that are not resources, by how their endpoints begin."""
 SCHEMES = {
     "jwt": {
         "type": "apiKey",
         "in": "header",
         "name": "Authorization",
-        "description": "`JWT <access token>`, from POST /auth/session.",
+        "description": "`JWT <access token>`, from POST /v1/auth/login.",
     },
-    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "`Bearer <access token>`, with the same token.",
+    },
 }
 SIGNED_IN: list[Json] = [{"jwt": []}, {"bearer": []}]
 ANYONE: list[Json] = [{}, *SIGNED_IN]
 
+PERMISSIONS = {
+    "anyone": "Requires no permission.",
+    "nobody": "Read-only: this request is always refused.",
+}
+"""Sentences for permissions that are not required, or that no caller has."""
+
 DESCRIPTION = """\
-JSON:API 1.1 at `/v1`. Names are dashed; underscored ones are understood too, and so are plural types and ids as \
-numbers. Bodies may come as `application/json`. HEAD and OPTIONS work wherever GET does."""
+JSON:API 1.1 at `/v1`. Names are dashed; underscored names, plural types and ids as numbers are accepted too. Bodies \
+may be sent as `application/json`. HEAD and OPTIONS are answered wherever GET is, and 405 for any other method.
+
+Filters: `filter[name]=value` finds an attribute or to-one relationship with this value. \
+`filter[name][operator]=value` compares it with another operator, and `filter` takes a JSON list of terms. Lists in \
+query parameters are separated by commas.
+
+The description of each operation says which permission it requires."""
 
 
 def build(app: Flask) -> Json:
     """The OpenAPI 3.1 document of this app."""
-    document = {
+    document: Json = {
         "openapi": "3.1.1",
         "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
-        "info": {"title": "Open Event API", "version": "1", "description": DESCRIPTION},
-        "servers": [{"url": app.config["PUBLIC_URL"]}],
+        "info": {
+            "title": "Open Event API",
+            "version": "1",
+            "description": DESCRIPTION,
+            "contact": {"name": "Open Event API", "url": app.config["PUBLIC_URL"]},
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": app.config["PUBLIC_URL"], "description": "This server"}],
+        "tags": tags(),
         "paths": _paths(app),
         "components": _components(),
     }
+    hoist_bodies(document)
     _drop_unused(document)
+    check_names(name for section in document["components"].values() for name in section)
     return document
 
 
 def _drop_unused(document: Json) -> None:
-    """Take away what is made for every type and used for some: what nobody creates has no body."""
+    """Remove components that were made for every type and are used for some: a read-only type has no bodies."""
     components = document["components"]
     while unused := {
         (section, name)
-        for section in ("schemas", "parameters")
+        for section in ("schemas", "parameters", "responses")
         for name in components[section].keys() - _references(document, f"#/components/{section}/")
     }:
         for section, name in unused:
@@ -77,7 +107,7 @@ def _drop_unused(document: Json) -> None:
 
 
 def _references(value: Any, section: str) -> set[str]:
-    """The names of components of this section that are referred to."""
+    """Return the names of the components of this section that are referred to."""
     return set(re.findall(f'"{section}([^"]+)"', orjson.dumps(value).decode()))
 
 
@@ -88,9 +118,13 @@ def _components() -> Json:
             **shared_answers(),
             **plain.plain_answers(),
             **jobs.kind_answers(),
-            "Operations": operations_taken(),
+            **hooks.hook_answers(),
+            **operations_taken(),
+            "DocumentLink": document_link(),
+            **{name: schema for each in types for name, schema in choices_of(each).items()},
+            **{component(each, "term"): filters.term_of(each) for each in types},
+            **{name: schema for each in types for name, schema in parameters.schemas_of(each).items()},
             **{name: schema for each in types for name, schema in (answers_of(each) | bodies_of(each)).items()},
-            **{f"{component(each)}Term": filters.term_of(each) for each in types},
         },
         "parameters": {
             **parameters.shared_parameters(),
@@ -103,7 +137,7 @@ def _components() -> Json:
 
 
 def _paths(app: Flask) -> Json:
-    """Every path once, without a trailing slash, which is understood but not needed."""
+    """Return every path once, without the trailing slash that the server accepts too."""
     permissions = {route["path"]: route["permissions"] for route in listed(app)}
     paths: dict[str, Json] = {}
     for rule in sorted(_rules(app), key=lambda rule: rule.rule):
@@ -131,11 +165,11 @@ def _item(rule: Rule) -> Json:
 
 def _operation(app: Flask, rule: Rule, method: str, permission: str) -> Json:
     described = _described(app.view_functions[rule.endpoint], rule.endpoint, method)
-    words = f"Who may: {permission}."
+    words = PERMISSIONS.get(permission, f"Required permission: {permission}.")
     return {
+        "operationId": _operation_id(rule, method),
         **described,
         "responses": dict(sorted(described["responses"].items())),
-        "operationId": _operation_id(rule, method),
         "description": f"{described['description']}\n\n{words}" if "description" in described else words,
         "security": ANYONE if permission.startswith("anyone") else SIGNED_IN,
     }
@@ -156,5 +190,6 @@ def _described(view: Any, endpoint: str, method: str) -> Json:
 
 
 def _operation_id(rule: Rule, method: str) -> str:
-    """`get_v1_events_id_faqs`: stable as long as the URL is."""
-    return "_".join([method.lower(), *re.findall(r"\w+", rule.rule)])
+    """Return the name of a plain route, or one made of its method and path."""
+    named = plain.ALIASES.get(rule.rule) or plain.OPERATION_IDS.get(rule.endpoint)
+    return named or camelize("-".join([method.lower(), *re.findall(r"[a-z0-9]+", rule.rule.lower())]))

@@ -1,4 +1,4 @@
-"""Fields of schemas as JSON Schema: what is taken in a body, what is given in an answer."""
+"""Fields of schemas as JSON Schema: as they are accepted in a body, and as they are returned in an answer."""
 
 from functools import singledispatch
 from typing import Any
@@ -27,16 +27,28 @@ from app.jsonapi.schema import (
     Whole,
     Zone,
 )
-from app.openapi.json_schema import Json, nullable
+from app.openapi.json_schema import Json, array_of, choice, closed_object_of, component, nullable, reference
 from app.users.schemas import Email
 
 LIMITS = frozenset({"maxLength", "minLength", "pattern", "minimum", "maximum", "description"})
-"""What input is held to; of answers nobody needs to know."""
+"""Limits of input, which schemas of answers leave out."""
 
 
-def taken(field: marshmallow.fields.Field[Any]) -> Json:
-    """The JSON Schema of an attribute in a body: the recommended form, where several are understood."""
-    schema = described(field)
+def choices_of(type_: ResourceType) -> dict[str, Json]:
+    """Return the schemas of the attributes of a type that take one of some words."""
+    fields = {each.key: each.field for each in type_.attributes.values()}
+    return {component(type_, key): described(field) for key, field in fields.items() if isinstance(field, Choice)}
+
+
+def value_of(type_: ResourceType, attribute: Attribute) -> Json:
+    """Return the JSON Schema of the values of an attribute."""
+    is_choice = isinstance(attribute.field, Choice)
+    return reference(component(type_, attribute.key)) if is_choice else described(attribute.field)
+
+
+def taken(type_: ResourceType, attribute: Attribute) -> Json:
+    """Return the JSON Schema of an attribute in a body: the recommended form, where several are accepted."""
+    field, schema = attribute.field, value_of(type_, attribute)
     for rule in field.validators:
         if isinstance(rule, Length) and rule.min is not None:
             schema["minLength"] = rule.min
@@ -44,21 +56,21 @@ def taken(field: marshmallow.fields.Field[Any]) -> Json:
 
 
 def given(resource_type: ResourceType, attribute: Attribute) -> Json:
-    """The JSON Schema of an attribute in an answer; its column, where it has one, says whether it may be null."""
-    schema = {name: value for name, value in described(attribute.field).items() if name not in LIMITS}
+    """Return the JSON Schema of an attribute in an answer; its column, if any, decides whether it may be null."""
+    schema = {name: value for name, value in value_of(resource_type, attribute).items() if name not in LIMITS}
     column = resource_type.table.c.get(attribute.name)
     may_be_null = attribute.field.allow_none if column is None else column.nullable
     return nullable(schema) if may_be_null else schema
 
 
 def is_optional(resource_type: ResourceType, relation: Relation) -> bool:
-    """Whether a to-one relationship may be null in an answer."""
+    """Return whether a to-one relationship may be null in an answer."""
     return relation.local is None or bool(resource_type.table.c[relation.local].nullable) or relation.field.guarded
 
 
 @singledispatch
 def described(field: marshmallow.fields.Field[Any]) -> Json:
-    """The JSON Schema of a kind of field; a new kind is registered below."""
+    """Return the JSON Schema of a kind of field; a new kind is registered below."""
     raise TypeError(f"{type(field).__name__} is not described yet")
 
 
@@ -101,7 +113,7 @@ def _(_field: Object) -> Json:
 
 @described.register
 def _(field: Choice) -> Json:
-    return {"type": "string", "enum": list(field.words)}
+    return choice(field.words)
 
 
 @described.register
@@ -121,24 +133,23 @@ def _(field: Number) -> Json:
 
 @described.register
 def _(field: Zone) -> Json:
-    example = {"description": "An IANA time zone like Europe/Berlin."}
+    example = {"description": "An IANA time zone, such as Europe/Berlin."}
     return {"type": "string", "maxLength": field.limit, **example}
 
 
 @described.register
 def _(_field: Instant) -> Json:
-    years = {"description": f"With its offset from UTC; in the years {EARLIEST_YEAR} to {LATEST_YEAR}."}
+    years = {"description": f"With an offset from UTC; from the year {EARLIEST_YEAR} to {LATEST_YEAR}."}
     return {"type": "string", "format": "date-time", **years}
 
 
 @described.register
 def _(_field: DocumentLinks) -> Json:
+    return array_of(reference("DocumentLink"), maxItems=MOST_DOCUMENT_LINKS)
+
+
+def document_link() -> Json:
+    """Return the schema of one of the links of an event."""
     text = {"type": "string", "minLength": 1, "maxLength": SHORT}
     link = {"type": "string", "format": "uri", "maxLength": URL_LIMIT}
-    item = {
-        "type": "object",
-        "properties": {"name": text, "link": link},
-        "required": ["name", "link"],
-        "additionalProperties": False,
-    }
-    return {"type": "array", "items": item, "maxItems": MOST_DOCUMENT_LINKS}
+    return closed_object_of({"name": text, "link": link}, ["name", "link"])

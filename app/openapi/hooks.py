@@ -6,13 +6,14 @@ from typing import Any
 
 from app import errors
 from app.hooks.resources import RotateHook
-from app.jobs.models import STATES
 from app.jsonapi.view import View
 from app.openapi.json_schema import LINK, TEXT, Json, object_of, reference
 from app.openapi.responses import answered, content, refusals
 from app.signatures import ID, SIGNATURE, TIMESTAMP
 
-SUMMARIES: Mapping[type, Mapping[str, str]] = {RotateHook: {"POST": "Give one {type} another URL"}}
+WORDS: Mapping[type, Mapping[str, tuple[str, str]]] = {
+    RotateHook: {"POST": ("Replace the URL of {a_type}", "rotate{Type}")}
+}
 
 STARTED = ("Location", "Content-Location", "Retry-After", "Idempotent-Replayed")
 REFUSED = (
@@ -28,19 +29,18 @@ REFUSED = (
 
 
 def success(view: type[View]) -> Json | None:
-    """The answer of a view of hooks that succeeds; None for what every resource does."""
+    """Return the answer of a view of hooks that succeeds; None for what every resource does."""
     if not issubclass(view, RotateHook):
         return None
     shown = reference("HookDocument")
-    return answered(HTTPStatus.OK, "It has a new URL.", shown, "ETag", "Vary", "Idempotent-Replayed", "Location")
+    return answered(HTTPStatus.OK, "The hook has a new URL.", shown, "ETag", "Vary", "Idempotent-Replayed", "Location")
 
 
 def described_call(_view: Any) -> Json:
-    """A call: anything that the kind takes, and the job that follows."""
-    job: dict[str, Json] = {"id": TEXT, "state": {"enum": list(STATES)}, "url": LINK}
-    answer = object_of({"job": object_of(job, job)}, ["job"])
+    """Return the call of a hook: a body with parameters of its kind, and the job that it starts."""
     return {
-        "summary": "Call one hook by the token in its URL",
+        "operationId": "callHook",
+        "summary": "Call a hook by the token in its URL",
         "tags": ["hooks"],
         "parameters": [
             reference("IdempotencyKey", "parameters"),
@@ -48,12 +48,27 @@ def described_call(_view: Any) -> Json:
         ],
         "requestBody": {"required": False, "content": content({"type": "object"}, "application/json")},
         "responses": {
-            **answered(HTTPStatus.ACCEPTED, "A job does it.", answer, *STARTED, media_type="application/json"),
-            **answered(HTTPStatus.OK, "It was done before.", answer, *STARTED, media_type="application/json"),
+            **_started(HTTPStatus.ACCEPTED, "A job was started, or the same one is active."),
+            **_started(HTTPStatus.OK, "A job with the same parameters has succeeded before."),
             **refusals(REFUSED),
         },
     }
 
 
+def hook_answers() -> dict[str, Json]:
+    """Return the schemas of the answer to a call."""
+    job: dict[str, Json] = {"id": TEXT, "state": reference("JobState"), "url": LINK}
+    return {"HookCall": object_of({"job": reference("HookCallJob")}, ["job"]), "HookCallJob": object_of(job, job)}
+
+
+def _started(status: HTTPStatus, words: str) -> Json:
+    return answered(status, words, reference("HookCall"), *STARTED, media_type="application/json")
+
+
 def _signed(header: str) -> Json:
-    return {"name": header, "in": "header", "schema": TEXT, "description": "Of a signed hook: Standard Webhooks."}
+    return {
+        "name": header,
+        "in": "header",
+        "schema": TEXT,
+        "description": "Required where the hook is signed (Standard Webhooks).",
+    }

@@ -6,33 +6,35 @@ from typing import Any
 
 from app import errors
 from app.archive import ArchiveEvent
-from app.jobs.models import STATES
 from app.jobs.progress import FORMATS
 from app.jobs.resources import ArtifactFile, CancelJob, JobCommand, JobList, RetryJob
 from app.jsonapi.view import View
 from app.openapi.answers import document
-from app.openapi.json_schema import TEXT, Json, nullable, object_of, reference
-from app.openapi.responses import ALWAYS, answered, empty, headers_of, refusals
+from app.openapi.json_schema import TEXT, Json, array_of, choice, constant, nullable, object_of, reference
+from app.openapi.responses import ALWAYS, BYTES, UNCHANGED, answered, empty, headers_of, refusals
 
-SUMMARIES: Mapping[type, Mapping[str, str]] = {
-    CancelJob: {"POST": "Ask one {type} to end"},
-    RetryJob: {"POST": "Submit the same {type} once more"},
-    ArtifactFile: {"GET": "Fetch the content of one {type}"},
-    ArchiveEvent: {"POST": "Start a job that archives one {type}"},
+WORDS: Mapping[type, Mapping[str, tuple[str, str]]] = {
+    CancelJob: {"POST": ("Cancel {a_type}", "cancel{Type}")},
+    RetryJob: {"POST": ("Retry {a_type} that has ended", "retry{Type}")},
+    ArtifactFile: {"GET": ("Download the file of {a_type}", "downloadJobArtifact")},
+    ArchiveEvent: {"POST": ("Start a job that archives {a_type}", "archive{Type}")},
 }
 
 STARTED = ("ETag", "Vary", "Idempotent-Replayed", "Location", "Content-Location", "Retry-After")
 
 
 def success(view: type[View], method: str) -> Json | None:
-    """The answer of a view of jobs that succeeds; None for what every resource does."""
+    """Return the answer of a view of jobs that succeeds; None for what every resource does."""
     if issubclass(view, JobCommand | ArchiveEvent) or (issubclass(view, JobList) and method == "POST"):
-        return {**_job(HTTPStatus.ACCEPTED, "It waits, or is at work."), **_job(HTTPStatus.OK, "It was done before.")}
+        return {
+            **_job(HTTPStatus.ACCEPTED, "The job is queued or active."),
+            **_job(HTTPStatus.OK, "A job with the same parameters has succeeded before."),
+        }
     if issubclass(view, ArtifactFile):
-        content = {"content": {"*/*": {}}, "headers": headers_of("ETag")}
+        content = {"content": BYTES, "headers": headers_of("ETag")}
         whole = {"description": "The file.", **content}
-        part = {"description": "The part of it that Range asked for.", **content}
-        return {"200": whole, "206": part, **empty(HTTPStatus.NOT_MODIFIED, "It is as it was.")}
+        part = {"description": "The part of the file that `Range` asked for.", **content}
+        return {"200": whole, "206": part, **empty(HTTPStatus.NOT_MODIFIED, UNCHANGED)}
     return None
 
 
@@ -41,74 +43,74 @@ def _job(status: HTTPStatus, words: str) -> Json:
 
 
 def described_progress(_view: Any) -> Json:
-    """The stream of a job."""
-    element = object_of(
-        {
-            "seq": {"type": "integer", "minimum": 0},
-            "fraction": nullable({"type": "number", "minimum": 0, "maximum": 1}),
-            "message": nullable(TEXT),
-            "state": {"enum": list(STATES)},
-            "level": TEXT,
-            "queue_position": {"type": "integer", "minimum": 0, "description": "While it waits."},
-        },
-        ["seq", "fraction", "message", "state", "level"],
-    )
+    """Return the stream of progress reports of a job."""
     content: dict[str, Json] = {each.media_type: {"schema": TEXT} for each in FORMATS}
-    content["application/json"] = {"schema": {"type": "array", "items": element}}
+    content["application/json"] = {"schema": array_of(reference("ProgressReport"))}
     last = {"name": "Last-Event-ID", "in": "header", "schema": {**TEXT, "pattern": "^[0-9]{1,18}$"}}
-    streamed = {"description": "Its events, as they come.", "content": content, "headers": headers_of()}
+    streamed = {"description": "Progress reports, sent as they come.", "content": content, "headers": headers_of()}
     return {
-        "summary": "Watch one job",
+        "operationId": "watchJob",
+        "summary": "Stream the progress of a job",
         "tags": ["jobs"],
-        "parameters": [{**last, "description": "The last event that is known; 0 for all of them."}],
+        "parameters": [{**last, "description": "The `seq` of the last report that the client has; 0 for all reports."}],
         "responses": {
             "200": streamed,
-            **empty(HTTPStatus.NO_CONTENT, "All of it is known; for an EventSource, which then stops."),
+            **empty(HTTPStatus.NO_CONTENT, "The client has all reports of a job that has ended: an EventSource stops."),
             **refusals(ALWAYS),
         },
     }
 
 
 def kind_answers() -> dict[str, Json]:
-    """What is said of kinds."""
+    """Return the schemas of kinds of jobs, and of progress reports."""
+    report: dict[str, Json] = {
+        "seq": {"type": "integer", "minimum": 0},
+        "fraction": nullable({"type": "number", "minimum": 0, "maximum": 1}),
+        "message": nullable(TEXT),
+        "state": reference("JobState"),
+        "level": TEXT,
+        "queue_position": {"type": "integer", "minimum": 0, "description": "Present while the job is queued."},
+    }
     attributes: dict[str, Json] = {
         "title": TEXT,
-        "parameters": {"type": "object", "description": "A JSON Schema."},
-        "runner": {"enum": ["function", "executable", "external"]},
-        "dedupe": {"enum": ["once", "single-flight", "none"]},
+        "parameters": {"type": "object", "description": "The JSON Schema of the parameters."},
+        "runner": choice(["function", "executable", "external"]),
+        "dedupe": choice(["once", "single-flight", "none"]),
         "time-limit": {"type": "number", "description": "In seconds."},
         "max-attempts": {"type": "integer"},
         "concurrency": nullable({"type": "integer"}),
-        "started-by": {"type": "array", "items": TEXT},
+        "started-by": array_of(TEXT),
     }
     members: dict[str, Json] = {
-        "type": {"const": "job-kind"},
+        "type": constant("job-kind"),
         "id": TEXT,
-        "attributes": object_of(attributes, attributes),
+        "attributes": reference("JobKindAttributes"),
         "links": reference("SelfLink"),
     }
     kind = reference("JobKind")
     links = reference("SelfLink")
-    listed = {"type": "array", "items": kind}
     return {
+        "ProgressReport": object_of(report, report.keys() - {"queue_position"}),
+        "JobKindAttributes": object_of(attributes, attributes),
         "JobKind": object_of(members, members),
         "JobKindDocument": document(data=kind, links=links),
-        "JobKindList": document(data=listed, links=links, meta=reference("ListMeta")),
+        "JobKindList": document(data=array_of(kind), links=links, meta=reference("ListMeta")),
     }
 
 
 def described_kinds(view: Any) -> Json:
-    """All kinds, or one."""
+    """Return the list of kinds, or one kind."""
     is_list = view.view_class.__name__ == "KindList"
     schema = reference("JobKindList" if is_list else "JobKindDocument")
     refused = (errors.BadRequest, errors.NotAcceptable, errors.PreconditionFailed, errors.NotFound)
     return {
-        "summary": "List what can run" if is_list else "Read one kind of job",
+        "operationId": "listJobKinds" if is_list else "getJobKind",
+        "summary": "List kinds of jobs" if is_list else "Get a kind of job",
         "tags": ["job-kinds"],
         "parameters": [reference("IfNoneMatch", "parameters")],
         "responses": {
-            **answered(HTTPStatus.OK, "The answer.", schema, "ETag", "Vary"),
-            **empty(HTTPStatus.NOT_MODIFIED, "It is as it was."),
+            **answered(HTTPStatus.OK, "Success.", schema, "ETag", "Vary"),
+            **empty(HTTPStatus.NOT_MODIFIED, UNCHANGED),
             **refusals(refused),
         },
     }

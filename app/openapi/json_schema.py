@@ -1,5 +1,7 @@
-"""JSON Schema in short: the few shapes that everything here is made of."""
+"""Build JSON Schemas in the forms that validators, linters and client generators read alike."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,34 +17,84 @@ LINK: Json = {"type": "string", "format": "uri-reference"}
 
 
 def reference(name: str, section: str = "schemas") -> Json:
-    """A reference to a component."""
+    """Return a reference to a component."""
     return {"$ref": f"#/components/{section}/{name}"}
 
 
 def object_of(properties: Mapping[str, Json], required: Iterable[str] = ()) -> Json:
-    """An object with these members; answers may grow, so others are not forbidden."""
+    """Return the schema of an object that may have more members than these: answers may grow."""
     needed = {"required": sorted(required)} if required else {}
     return {"type": "object", "properties": dict(properties), **needed}
 
 
 def closed_object_of(properties: Mapping[str, Json], required: Iterable[str] = ()) -> Json:
-    """An object with these members and no others: the server refuses them."""
+    """Return the schema of an object that has no members but these: the server refuses others."""
     return {**object_of(properties, required), "additionalProperties": False}
 
 
+def array_of(items: Json, **limits: int) -> Json:
+    """Return the schema of an array; `limits` are `minItems` and `maxItems`."""
+    return {"type": "array", "items": items, **limits}
+
+
+def constant(value: str | bool) -> Json:
+    """Return the schema of one value with its type, which generators need beside `const`.
+
+    A boolean is an `enum` of one: generators print `const` into source code, where `true` is no name in Python.
+    """
+    return {"type": "boolean", "enum": [value]} if isinstance(value, bool) else {"type": "string", "const": value}
+
+
+def choice(values: Iterable[str]) -> Json:
+    """Return the schema of one of these texts."""
+    return {"type": "string", "enum": list(values)}
+
+
 def nullable(schema: Json) -> Json:
-    """The same, or null."""
+    """Return the schema of the same value, or null."""
     if "$ref" in schema:
         return {"anyOf": [schema, {"type": "null"}]}
-    return {**schema, "type": [schema["type"], "null"]}
+    values = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    return {**schema, "type": [schema["type"], "null"], **values}
+
+
+def readable(schema: Any) -> Any:
+    """Return a schema that was written for validation alone in the forms that generators read.
+
+    Words to choose from get their type, and `anyOf` takes the place of several types. A type or null stays as it is.
+    """
+    if isinstance(schema, list):
+        return [readable(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: readable(value) for name, value in schema.items()}
+    if isinstance(made.get("enum"), list) and "type" not in made:
+        return {"type": "string", **made}
+    types = made.get("type")
+    if not isinstance(types, list) or len(set(types) - {"null"}) < 2:
+        return made
+    del made["type"]
+    return {**made, "anyOf": [{"type": each, **({"items": {}} if each == "array" else {})} for each in types]}
 
 
 def id_of(type_: ResourceType) -> Json:
-    """An id of this type."""
+    """Return the schema of an id of this type."""
     return {"type": "string", "pattern": f"^{UUID if type_.has_uuids else NUMBER}$"}
 
 
-def component(type_: ResourceType) -> str:
-    """`faq-type` as `FaqType`."""
-    name = camelize(type_.name)
+def component(type_: ResourceType, *parts: str) -> str:
+    """Return the name of a component of this type: `faq-type` and `Document` make `FaqTypeDocument`."""
+    return "".join(capitalize(each) for each in (type_.name, *parts))
+
+
+def capitalize(dashed: str) -> str:
+    """Return a dashed name without dashes: `faq-type` is `FaqType`."""
+    name = camelize(dashed)
     return name[:1].upper() + name[1:]
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise ValueError where two names are the same to a generator, which drops case and all but letters and digits."""
+    counted = Counter(re.sub(r"[^0-9a-z]", "", name.lower()) for name in names)
+    if doubled := sorted(name for name, count in counted.items() if count > 1):
+        raise ValueError(f"Names of components must differ in letters and digits: {', '.join(doubled)}.")

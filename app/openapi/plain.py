@@ -6,8 +6,8 @@ from inspect import cleandoc
 from typing import Any
 
 from app import errors
-from app.openapi.json_schema import TEXT, Json, object_of, reference
-from app.openapi.responses import answered, content, empty, refusals
+from app.openapi.json_schema import TEXT, Json, array_of, choice, constant, object_of, reference
+from app.openapi.responses import UNCHANGED, answered, content, empty, refusals
 
 JSON = "application/json"
 TYPES: Mapping[type, Json] = {str: TEXT, int: {"type": "integer"}, bool: {"type": "boolean"}}
@@ -19,11 +19,35 @@ REFUSED = (
     errors.Unprocessable,
     errors.TooManyRequests,
 )
-"""What may become of a form."""
+"""Errors of a request with a form."""
+
+OPERATION_IDS = {
+    "accounts.log_in": "logIn",
+    "accounts.refresh": "refreshTokens",
+    "accounts.log_out": "logOut",
+    "accounts.change_password": "changePassword",
+    "accounts.verify_email": "verifyEmail",
+    "accounts.resend_verification_email": "resendVerificationEmail",
+    "accounts.order_reset": "requestPasswordReset",
+    "accounts.reset_password": "resetPassword",
+    "accounts.check_email": "checkEmail",
+    "accounts.get_user_id": "getUserId",
+    "health.live": "getLiveness",
+    "health.ready": "getReadiness",
+    "health.check": "getHealth",
+    "openapi.show": "getOpenapi",
+    "resize.resize": "resizeImage",
+    "resize.show": "getResizedImage",
+    "uploads.upload": "uploadImage",
+}
+"""The operationIds of plain routes by their endpoints."""
+
+ALIASES = {"/auth/session": "createSession"}
+"""The operationIds of paths that answer as another one does."""
 
 
 def plain_answers() -> dict[str, Json]:
-    """What /health-check says, and /readyz, in the words of py-healthcheck."""
+    """Return the schemas of the answers of /health-check, /readyz and /livez."""
     seconds: Json = {"type": "number"}
     result: dict[str, Json] = {
         "checker": TEXT,
@@ -35,16 +59,20 @@ def plain_answers() -> dict[str, Json]:
     }
     report: dict[str, Json] = {
         "hostname": TEXT,
-        "status": {"enum": ["success", "failure"]},
+        "status": choice(["success", "failure"]),
         "timestamp": seconds,
-        "results": {"type": "array", "items": object_of(result, result)},
+        "results": array_of(reference("HealthResult")),
         "response_time": seconds,
     }
-    return {"HealthReport": object_of(report, report), "Alive": object_of({"status": {"const": "success"}}, ["status"])}
+    return {
+        "HealthReport": object_of(report, report),
+        "HealthResult": object_of(result, result),
+        "Alive": object_of({"status": constant("success")}, ["status"]),
+    }
 
 
 def described_account(view: Any) -> Json:
-    """A route of accounts: its form, its answer."""
+    """Return a route of accounts: its form, its answer."""
     takes: Mapping[str, Json] | None = view.takes
     gives: Mapping[str, type] = view.gives
     answer = object_of({name: TYPES[kind] for name, kind in gives.items()}, gives)
@@ -53,7 +81,7 @@ def described_account(view: Any) -> Json:
         **_words(view),
         "tags": ["auth"],
         "responses": {
-            **answered(HTTPStatus.OK, "The answer.", answer, media_type=JSON),
+            **answered(HTTPStatus.OK, "Success.", answer, media_type=JSON),
             **refusals(refused),
         },
     }
@@ -61,7 +89,7 @@ def described_account(view: Any) -> Json:
 
 
 def described_image(view: Any) -> Json:
-    """A route that takes an image, or tells what became of one; 202 where that is made in the background."""
+    """Return a route that takes an image, or answers with its state; 202 where it is made in the background."""
     takes: Mapping[str, Json] | None = view.takes
     status: HTTPStatus = view.status
     headers = ("Location", "Retry-After") if status is HTTPStatus.ACCEPTED else ()
@@ -70,7 +98,7 @@ def described_image(view: Any) -> Json:
         **_words(view),
         "tags": ["images"],
         "responses": {
-            **answered(status, "The answer.", view.gives, *headers, media_type=JSON),
+            **answered(status, "Success.", view.gives, *headers, media_type=JSON),
             **refusals((*refused, errors.Unauthenticated, errors.Unavailable)),
         },
     }
@@ -79,33 +107,33 @@ def described_image(view: Any) -> Json:
 
 
 def described_health(view: Any, schema: str) -> Json:
-    """A probe: 200 or 503, the same body."""
-    responses = answered(HTTPStatus.OK, "All is well.", reference(schema), media_type=JSON)
+    """Return a probe: 200 or 503, with the same body."""
+    responses = answered(HTTPStatus.OK, "Every check passed.", reference(schema), media_type=JSON)
     if schema == "HealthReport":
         unwell = reference(schema)
-        responses |= answered(HTTPStatus.SERVICE_UNAVAILABLE, "Something is not.", unwell, media_type=JSON)
+        responses |= answered(HTTPStatus.SERVICE_UNAVAILABLE, "A check failed.", unwell, media_type=JSON)
     return {**_words(view), "tags": ["health"], "responses": responses}
 
 
 def described_description(view: Any) -> Json:
-    """/openapi.json itself."""
+    """Return the route of the description itself."""
     schema = object_of({"openapi": TEXT}, ["openapi"])
     return {
         **_words(view),
         "tags": ["description"],
         "parameters": [reference("IfNoneMatch", "parameters")],
         "responses": {
-            **answered(HTTPStatus.OK, "The description.", schema, "ETag", media_type=JSON),
-            **empty(HTTPStatus.NOT_MODIFIED, "It is as it was."),
+            **answered(HTTPStatus.OK, "The OpenAPI document.", schema, "ETag", media_type=JSON),
+            **empty(HTTPStatus.NOT_MODIFIED, UNCHANGED),
         },
     }
 
 
 def _form(takes: Mapping[str, Json]) -> Json:
-    """The members of a form, on their own or inside `data`; dashes may be underscores."""
+    """Return the body with the members of a form, on their own or inside `data`."""
     form = object_of(takes, takes)
     wrapped = object_of({"data": form}, ["data"])
-    return {"required": True, "content": content({"anyOf": [form, wrapped]}, JSON)}
+    return {"required": True, "content": content({"oneOf": [form, wrapped]}, JSON)}
 
 
 def _words(view: Any) -> Json:

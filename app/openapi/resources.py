@@ -4,17 +4,19 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from app.errors import MEDIA_TYPE
+from app.events.resources import UpcomingEvents
 from app.jsonapi.relations import RelatedList, RelatedOne, RelationshipMany, RelationshipOne, RelationView
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.view import View
 from app.openapi import hooks, jobs, treatments
 from app.openapi.bodies import linkage_taken
-from app.openapi.json_schema import Json, component, reference
+from app.openapi.json_schema import Json, capitalize, component, reference
 from app.openapi.parameters import parameters_of
 from app.openapi.responses import (
     ALWAYS,
     CREATING,
     EXTENDED,
+    UNCHANGED,
     WRITING,
     answered,
     content,
@@ -22,46 +24,45 @@ from app.openapi.responses import (
     headers_of,
     refusals,
 )
+from app.openapi.tags import noun, relation_words
 
 TAGGED = ("ETag", "Vary")
 POSTED = (*TAGGED, "Idempotent-Replayed")
 FAILURES = {"GET": ALWAYS, "POST": CREATING, "PATCH": WRITING, "DELETE": WRITING}
 BODY_TYPES = (MEDIA_TYPE, "application/json")
 
-SUMMARIES: Mapping[type, Mapping[str, str]] = {
-    ResourceList: {"GET": "List {plural}", "POST": "Create one {type}"},
+WORDS: Mapping[type, Mapping[str, tuple[str, str]]] = {
+    UpcomingEvents: {"GET": ("List upcoming events", "listUpcomingEvents")},
+    **jobs.WORDS,
+    **hooks.WORDS,
+    **treatments.WORDS,
+    ResourceList: {"GET": ("List {plural}", "list{Plural}"), "POST": ("Create {a_type}", "create{Type}")},
     ResourceDetail: {
-        "GET": "Read one {type}",
-        "PATCH": "Change one {type}",
-        "DELETE": "Put one {type} into the trash",
+        "GET": ("Get {a_type}", "get{Type}"),
+        "PATCH": ("Update {a_type}", "update{Type}"),
+        "DELETE": ("Delete {a_type}", "delete{Type}"),
     },
-    RelatedList: {"GET": "List the {relation} of one {type}"},
-    RelatedOne: {"GET": "Read the {relation} of one {type}"},
+    RelatedList: {"GET": ("List the {relation} of {a_type}", "list{Relation}Of{Type}")},
+    RelatedOne: {"GET": ("Get the {relation} of {a_type}", "get{Relation}Of{Type}")},
     RelationshipMany: {
-        "GET": "List the ids of the {relation} of one {type}",
-        "PATCH": "Replace the {relation} of one {type}",
-        "POST": "Add {relation} to one {type}",
-        "DELETE": "Take {relation} from one {type}",
+        "GET": ("List the ids of the {relation} of {a_type}", "listIdsOf{Relation}Of{Type}"),
+        "PATCH": ("Replace the {relation} of {a_type}", "replace{Relation}Of{Type}"),
+        "POST": ("Add {relation} to {a_type}", "add{Relation}To{Type}"),
+        "DELETE": ("Remove {relation} from {a_type}", "remove{Relation}From{Type}"),
     },
-    **jobs.SUMMARIES,
-    **hooks.SUMMARIES,
-    **treatments.SUMMARIES,
     RelationshipOne: {
-        "GET": "Read the id of the {relation} of one {type}",
-        "PATCH": "Set the {relation} of one {type}",
+        "GET": ("Get the id of the {relation} of {a_type}", "get{Relation}IdOf{Type}"),
+        "PATCH": ("Set the {relation} of {a_type}", "set{Relation}Of{Type}"),
     },
 }
+"""The summary and the operationId of each method of a kind of view; the first kind that fits counts."""
 
 
 def described(view: type[View], method: str) -> Json:
-    """One method of a view of resources: words, parameters, body, answers."""
+    """Return the operation of one method of a view of resources."""
     type_ = view._data_layer.type
-    relation = view.relation if issubclass(view, RelationView) else None
-    words = next(words for kind, words in SUMMARIES.items() if issubclass(view, kind))
     described: Json = {
-        "summary": words[method].format(
-            type=type_.name, plural=type_.plural, relation=relation.key if relation else ""
-        ),
+        **_words(view, method),
         "tags": [type_.plural],
         "parameters": [*_queries(view, method), *_headers(view, method)],
         "responses": {**_success(view, method), **refusals(FAILURES[method])},
@@ -72,11 +73,24 @@ def described(view: type[View], method: str) -> Json:
     )
 
 
-def described_operations() -> Json:
-    """The endpoint of atomic operations."""
-    results = answered(HTTPStatus.OK, "What became of each.", reference("Results"), *POSTED, media_type=EXTENDED)
+def _words(view: type[View], method: str) -> Json:
+    type_ = view._data_layer.type
+    relation = view.relation.key if issubclass(view, RelationView) else ""
+    summary, operation_id = next(words for kind, words in WORDS.items() if issubclass(view, kind))[method]
+    named = noun(type_.name)
+    names = {"Type": capitalize(type_.name), "Plural": capitalize(type_.plural), "Relation": capitalize(relation)}
     return {
-        "summary": "Several writes, all or nothing",
+        "operationId": operation_id.format(**names),
+        "summary": summary.format(a_type=named.one, plural=named.many, relation=relation_words(relation)),
+    }
+
+
+def described_operations() -> Json:
+    """Return the endpoint of atomic operations."""
+    results = answered(HTTPStatus.OK, "The results, in order.", reference("Results"), *POSTED, media_type=EXTENDED)
+    return {
+        "operationId": "performOperations",
+        "summary": "Perform several writes, all or none of them",
         "tags": ["operations"],
         "parameters": [reference("IdempotencyKey", "parameters")],
         "requestBody": {"required": True, "content": content(reference("Operations"), EXTENDED)},
@@ -101,41 +115,42 @@ def _body(view: type[View], method: str) -> Json | None:
         return None
     if issubclass(view, RelationView):
         return linkage_taken(view.relation)
-    name = component(view._data_layer.type)
-    return {"POST": reference(f"{name}Create"), "PATCH": reference(f"{name}Update")}.get(method)
+    part = {"POST": "create", "PATCH": "update"}.get(method)
+    return reference(component(view._data_layer.type, part)) if part else None
 
 
 def _success(view: type[View], method: str) -> Json:
-    name = component(view._data_layer.type)
+    type_ = view._data_layer.type
     if own := jobs.success(view, method) or hooks.success(view):
         return own
     if issubclass(view, RelationView):
         return {**_ok(_related(view), *TAGGED), **(_unchanged() if method == "GET" else {})}
     if method == "GET":
-        return {**_ok(f"{name}{'List' if issubclass(view, ResourceList) else 'Document'}", *TAGGED), **_unchanged()}
+        kind = "list" if issubclass(view, ResourceList) else "document"
+        return {**_ok(component(type_, kind), *TAGGED), **_unchanged()}
+    made = component(type_, "document")
     if method == "POST":
-        made = reference(f"{name}Document")
-        return answered(HTTPStatus.CREATED, "It was created.", made, *POSTED, "Location")
+        return answered(HTTPStatus.CREATED, "The resource was created.", reference(made), *POSTED, "Location")
     if method == "PATCH":
-        return {**_ok(f"{name}Document", *TAGGED), **empty(HTTPStatus.NO_CONTENT, "The caller does not see it now.")}
+        hidden = "The resource was changed, and the caller may not see it any more."
+        return {**_ok(made, *TAGGED), **empty(HTTPStatus.NO_CONTENT, hidden)}
     return _ok("MetaDocument", *TAGGED)
 
 
 def _related(view: type[RelationView]) -> str:
-    name = component(view.relation.target)
     kinds: dict[type, str] = {
-        RelatedList: f"{name}List",
-        RelatedOne: f"{name}OrNothing",
-        RelationshipMany: f"{name}LinkageList",
-        RelationshipOne: f"{name}Linkage",
+        RelatedList: "list",
+        RelatedOne: "or-null-document",
+        RelationshipMany: "linkage-list",
+        RelationshipOne: "linkage",
     }
-    return next(schema for kind, schema in kinds.items() if issubclass(view, kind))
+    return component(view.relation.target, next(part for kind, part in kinds.items() if issubclass(view, kind)))
 
 
 def _ok(schema: str, *headers: str) -> Json:
-    return answered(HTTPStatus.OK, "The answer.", reference(schema), *headers)
+    return answered(HTTPStatus.OK, "Success.", reference(schema), *headers)
 
 
 def _unchanged() -> Json:
-    not_modified = {"description": "It is as it was.", "headers": headers_of("ETag")}
+    not_modified = {"description": UNCHANGED, "headers": headers_of("ETag")}
     return {str(HTTPStatus.NOT_MODIFIED.value): not_modified}

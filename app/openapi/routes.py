@@ -9,13 +9,13 @@ openapi = Blueprint("openapi", __name__)
 
 
 def install(app: Flask) -> None:
-    """Answer; made once a process, when it is first asked for."""
+    """Register the route; each process builds the document once, for the first request."""
     app.register_blueprint(openapi)
 
 
 @openapi.get("/openapi.json")
 def show() -> Response:
-    """The OpenAPI 3.1 document of this server."""
+    """Get the OpenAPI 3.1 document of this server."""
     body = current_app.extensions.get("openapi")
     if body is None:
         body = current_app.extensions["openapi"] = orjson.dumps(build(current_app))

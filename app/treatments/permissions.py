@@ -24,7 +24,7 @@ def of_own_treatments(scope: Scope, table: FromClause) -> ColumnElement[bool]:
 
 
 def who_asked(viewer: Viewer, row: Any) -> bool:
-    """Whoever asked for it, or an admin."""
+    """The user who requested it, or an admin."""
     return viewer.is_admin or viewer.id == row.requested_by_id
 
 

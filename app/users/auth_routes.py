@@ -54,7 +54,7 @@ def _never_cached(response: Response) -> Response:
 
 @_route("POST", "/auth/session", "/v1/auth/login", may=anyone, takes={"email": TEXT, "password": TEXT}, gives=TOKENS)
 def log_in() -> Response:
-    """An e-mail address (also called username) and a password become tokens."""
+    """Log in with an e-mail address (also called username) and a password, and return tokens."""
     form = read_form()
     email, password = form.text("email", "username"), form.text("password")
     throttle.count("log-in", account=email_key(email))
@@ -67,7 +67,7 @@ def log_in() -> Response:
 
 @_route("POST", "/v1/auth/token/refresh", may=anyone, takes={"refresh_token": TEXT}, gives=TOKENS)
 def refresh() -> Response:
-    """A refresh token becomes a new pair."""
+    """Exchange a refresh token for a new pair of tokens."""
     tokens = sign_ins.rotate(read_form().text("refresh_token"))
     db.session.commit()  # also when refused: the sign-in of a stolen token has ended
     if tokens is None:
@@ -77,7 +77,7 @@ def refresh() -> Response:
 
 @_route("POST", "/v1/auth/logout", may=signed_in, gives={"success": bool})
 def log_out() -> Response:
-    """The session of the caller ends, also when its access token has expired already."""
+    """End the session of the caller, also where its access token has expired."""
     identity = get_identity()
     if identity.sign_in_id is None:
         raise Unauthenticated("This needs an Authorization header: JWT <access token>.")
@@ -94,7 +94,7 @@ def log_out() -> Response:
     gives={"password-changed": bool},
 )
 def change_password() -> Response:
-    """The old password is replaced; all other sessions end."""
+    """Change the password of the caller, and end all other sessions."""
     viewer = signed_in_viewer()
     form = read_form()
     old, new = form.text("old-password"), _new_password(form, "new-password")
@@ -106,7 +106,7 @@ def change_password() -> Response:
 
 @_route("POST", "/v1/auth/verify-email", may=anyone, takes={"token": TEXT}, gives=MESSAGE)
 def verify_email() -> Response:
-    """The token of a verification mail verifies the address it went to."""
+    """Verify an e-mail address with the token of a verification mail."""
     form = read_form()
     if not accounts.verify_email(form.text("token")):
         raise _bad_mail_token(form)
@@ -116,7 +116,7 @@ def verify_email() -> Response:
 
 @_route("POST", "/v1/auth/resend-verification-email", may=anyone, takes={"email": TEXT}, gives=MESSAGE)
 def resend_verification_email() -> Response:
-    """Another verification mail; the answer does not tell whether there is such an account."""
+    """Send another verification mail; the answer is the same for an unknown address."""
     email = read_form().text("email")
     throttle.count("verification", account=email_key(email))
     accounts.order_verification(email)
@@ -126,7 +126,7 @@ def resend_verification_email() -> Response:
 
 @_route("POST", "/v1/auth/reset-password", may=anyone, takes={"email": TEXT}, gives=MESSAGE)
 def order_reset() -> Response:
-    """A mail with a reset token; the answer does not tell whether there is such an account."""
+    """Send a mail with a token that resets the password; the answer is the same for an unknown address."""
     email = read_form().text("email")
     throttle.count("reset", account=email_key(email))
     accounts.order_reset(email)
@@ -136,7 +136,7 @@ def order_reset() -> Response:
 
 @_route("PATCH", "/v1/auth/reset-password", may=anyone, takes={"token": TEXT, "password": NEW_PASSWORD}, gives=MESSAGE)
 def reset_password() -> Response:
-    """The token of a reset mail sets a new password; all sessions end."""
+    """Set a new password with the token of a reset mail, and end all sessions."""
     form = read_form()
     token, password = form.text("token"), _new_password(form, "password")
     throttle.count("reset")
@@ -148,7 +148,7 @@ def reset_password() -> Response:
 
 @_route("POST", "/v1/users/check_email", may=anyone, takes={"email": TEXT}, gives={"exists": bool})
 def check_email() -> Response:
-    """Whether there is an account with this address."""
+    """Check whether an account has this e-mail address."""
     email = read_form().text("email")
     throttle.count("check-email")
     return jsonify(exists=accounts.is_taken(email))
@@ -156,7 +156,7 @@ def check_email() -> Response:
 
 @_route("GET", "/v1/users/user-details/get-user-id", may=signed_in, gives={"user_id": int})
 def get_user_id() -> Response:
-    """The id of the caller."""
+    """Get the id of the caller."""
     return jsonify(user_id=signed_in_viewer().id)
 
 

@@ -85,22 +85,22 @@ def _in_one_team(users: FromClause) -> ColumnElement[bool]:
 
 
 def user_itself(viewer: Viewer, row: Any) -> bool:
-    """The user, or an admin; a super admin is only touched by his like."""
+    """The user, or an admin; for a super admin only a super admin."""
     return viewer.id == row.id or (viewer.is_admin and (viewer.is_super_admin or not row.is_super_admin))
 
 
 def admin_later(viewer: Viewer, row: Any) -> bool:
-    """An admin, for somebody who has signed up already."""
+    """An admin, for an existing user."""
     return row is not None and viewer.is_admin
 
 
 def super_admin_later(viewer: Viewer, row: Any) -> bool:
-    """A super admin, for somebody who has signed up already."""
+    """A super admin, for an existing user."""
     return row is not None and super_admin(viewer, row)
 
 
 def freshly_signed_in(viewer: Viewer, row: Any) -> bool:
-    """Somebody signing up, the user just after a log-in, or an admin."""
+    """A new user on sign-up, the user just after a log-in, or an admin."""
     return row is None or viewer.is_admin or (viewer.id == row.id and viewer.is_fresh)
 
 

@@ -1,9 +1,6 @@
 """Clients people use sign in, list, get with include, create, update, relate, delete and read an error."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
 
 import pytest
 from flask import Flask
@@ -13,8 +10,7 @@ from app.events.models import Event
 from app.extensions import db
 from app.faqs.models import Faq
 from tests.clients import programs
-from tests.conftest import Processes
-from tests.docs import overview, people
+from tests.docs import people
 
 
 @pytest.fixture(autouse=True)
@@ -22,39 +18,7 @@ def _clean() -> None:
     """Each client gets a new world before it; `base_url` leaves an empty one behind."""
 
 
-@pytest.fixture(scope="module")
-def base_url(
-    app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., Any]
-) -> Iterator[str]:
-    """Where a web process listens, one for all clients."""
-    running = Processes(environment, tmp_path_factory.mktemp("web"))
-    web = running.start("web")
-    try:
-        wait_until(lambda: is_up(running.base_url), 30, "the server did not come up")
-        yield running.base_url
-    finally:
-        running.stop(web)
-        people.remove_world(app)
-
-
-def is_up(base_url: str) -> bool:
-    """Whether the web process answers."""
-    try:
-        with urlopen(f"{base_url}/livez", timeout=5) as answer:  # noqa: S310  # our own server
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-@pytest.fixture
-def _has_kinds(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the jobs of the world are of."""
-    overview.install(tmp_path / "programs")
-    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", tmp_path / "programs")
-    monkeypatch.setitem(app.config, "PROCESSOR_URL", "http://127.0.0.1:9")
-
-
-@pytest.mark.usefixtures("_has_kinds")
+@pytest.mark.usefixtures("documented_kinds")
 @pytest.mark.parametrize("program", programs.parameters("*/with_*"))
 def test_client(program: Path, app: Flask, base_url: str) -> None:
     people.replace_world(app)

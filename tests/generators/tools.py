@@ -1,0 +1,66 @@
+"""The linters and generators, and what runs them; what is not installed is skipped, and says so."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+DIRECTORY = Path(__file__).resolve().parent
+PROGRAMS = DIRECTORY / "programs"
+NODE_MODULES = DIRECTORY / "node_modules"
+VENV = DIRECTORY / ".venv"
+PYTHON = VENV / "bin" / "python"
+
+MISSING_NODE = "" if shutil.which("node") else "there is no node on PATH"
+MISSING_JAVA = "" if shutil.which("java") else "there is no java on PATH"
+MISSING_PACKAGES = (
+    "" if (VENV / ".stamp").exists() else "the Python generators are not installed: `make test-generators`"
+)
+MISSING_MODULES = (
+    "" if (NODE_MODULES / ".stamp").exists() else "the JavaScript generators are not installed: `make test-generators`"
+)
+
+needs_python = pytest.mark.skipif(bool(MISSING_PACKAGES), reason=MISSING_PACKAGES)
+needs_node = pytest.mark.skipif(bool(MISSING_NODE or MISSING_MODULES), reason=MISSING_NODE or MISSING_MODULES)
+needs_java = pytest.mark.skipif(bool(MISSING_JAVA), reason=MISSING_JAVA)
+
+
+def run(*command: str | Path, cwd: Path, **settings: str) -> str:
+    """Run a command and return its output; its failure is a failure of the test."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, "NO_PROXY": "127.0.0.1", "REDOCLY_TELEMETRY": "off", **settings},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-8000:]}"
+    return done.stdout
+
+
+def bin_of(name: str) -> Path:
+    """Return the executable of an installed npm package."""
+    return NODE_MODULES / ".bin" / name
+
+
+def openapi_generator(generator: str, document: Path, output: Path, **properties: str) -> None:
+    """Generate a client without its documentation and tests."""
+    (jar,) = VENV.glob("lib/python3*/site-packages/openapi_generator_cli/openapi-generator.jar")
+    parts = ",".join(f"{part}=false" for part in ("apiDocs", "modelDocs", "apiTests", "modelTests"))
+    arguments = ["-g", generator, "-i", document, "-o", output, "--global-property", parts]
+    run("java", "-jar", jar, "generate", *arguments, cwd=output.parent)
+
+
+def compile_typescript(program: Path, directory: Path) -> Path:
+    """Compile a program and the client beside it, which may not have a single error; return the JavaScript program."""
+    for source in (program, DIRECTORY / "tsconfig.json"):
+        shutil.copy(source, directory)
+    (directory / "node_modules").symlink_to(NODE_MODULES)
+    run(bin_of("tsc"), cwd=directory)
+    return directory / "compiled" / f"{program.stem}.js"
