@@ -1,5 +1,7 @@
 """Content negotiation (JSON:API 1.1, "Content Negotiation")."""
 
+from collections.abc import Container
+
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_list_header, parse_options_header
 
@@ -33,10 +35,11 @@ def extensions_of_body(headers: Headers) -> frozenset[str]:
     return frozenset(parse_options_header(headers.get("Content-Type", ""))[1].get("ext", "").split())
 
 
-def asks_for_profile(headers: Headers, profile: str) -> bool:
-    """Whether Accept names this profile, in an entry that is not to be ignored."""
+def find_accepted_profile(headers: Headers, spellings: Container[str]) -> str | None:
+    """Return the first URI in Accept that is among `spellings`; entries with unknown parameters do not count."""
     understood = (parameters for parameters in _accepted(headers) if parameters.keys() <= KNOWN)
-    return any(profile in parameters.get("profile", "").split() for parameters in understood)
+    named = (uri for parameters in understood for uri in parameters.get("profile", "").split())
+    return next((uri for uri in named if uri in spellings), None)
 
 
 def _accepted(headers: Headers) -> list[dict[str, str]]:
