@@ -40,6 +40,9 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
     def rules(cls) -> Mapping[str, Predicate]:
         return {"GET": cls.relation.target.permissions.read}
 
+    def is_list(self) -> bool:
+        return True
+
     def get(self, id: str) -> Response:
         self.allow(self.relation.target.permissions.read)
         reader = self.reader(self.relation.target, id)
@@ -115,6 +118,9 @@ class RelationshipMany(RelationshipOne):
     def rules(cls) -> Mapping[str, Predicate]:
         change = cls.change_rule()
         return {"GET": cls._data_layer.type.permissions.read, "PATCH": change, "POST": change, "DELETE": change}
+
+    def is_list(self) -> bool:
+        return True
 
     def post(self, id: str) -> Response:
         return answered_once(signed_in_viewer(), lambda: self.write(id, "add"))

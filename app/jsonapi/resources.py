@@ -31,6 +31,9 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         permissions = cls._data_layer.type.permissions
         return {"GET": permissions.list, "POST": permissions.create}
 
+    def is_list(self) -> bool:
+        return request.method != "POST"
+
     part: ClassVar[Part] = Part()
     """Which rows of the type are in this collection: all, unless a package says otherwise."""
 

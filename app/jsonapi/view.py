@@ -8,7 +8,7 @@ from flask import Response, request
 from xxhash import xxh3_128_hexdigest
 
 from app.database import commit, transaction
-from app.errors import MEDIA_TYPE, BadRequest, NotFound
+from app.errors import MEDIA_TYPE, BadRequest, NotFound, find_parameter
 from app.jsonapi.cursors import PROFILE, PROFILE_SPELLINGS
 from app.jsonapi.negotiation import check_accept, check_content_type, find_accepted_profile
 from app.jsonapi.permissions import Access, Predicate, Scope, words
@@ -67,11 +67,15 @@ class View:
             answer: Response = handler(**names)
         return answer
 
+    def is_list(self) -> bool:
+        """Whether the answer to this request is a list, which may have pages."""
+        return False
+
     def reader(self, of: ResourceType | None = None, name: str | None = None) -> Reader:
         """Reads what this request asks of a type; `name` is the URL segment that may name a private event."""
         allowed = self.families["GET" if request.method == "HEAD" else request.method]
         viewer = current_viewer()
-        query = read_query(request.query_string, of or self.type, viewer, allowed)
+        query = read_query(request.query_string, of or self.type, viewer, allowed, is_list=self.is_list())
         with_cursors = find_accepted_profile(request.headers, PROFILE_SPELLINGS) is not None
         return Reader(Access(viewer, query.scope, _capability(name)), query, with_cursors)
 
@@ -113,7 +117,8 @@ def answer(document: Item, status: int = 200, *, profile: str | None = None, ext
     """A JSON:API document as a response; its ETag is a hash of the bytes, which differ by URL and caller."""
     body = orjson.dumps(document)
     if len(body) > LARGEST_ANSWER and request.method in ("GET", "HEAD"):
-        raise BadRequest(f"The answer would have more than {LARGEST_ANSWER} bytes: ask for less.", code="too-large")
+        detail = f"The answer would have more than {LARGEST_ANSWER} bytes: ask for less."
+        raise BadRequest(detail, parameter=find_parameter("include", "page", "fields"), code="too-large")
     parameters = {"ext": extension, "profile": profile}
     content_type = MEDIA_TYPE + "".join(f'; {name}="{uri}"' for name, uri in parameters.items() if uri is not None)
     response = Response(body, status=status, content_type=content_type)

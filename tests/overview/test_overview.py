@@ -290,6 +290,25 @@ def test_what_is_not_as_expected_is_said(client: FlaskClient, form: dict[str, st
     assert "Problem: " in error["detail"]
 
 
+@pytest.mark.parametrize(
+    ("query", "source"),
+    [
+        ({}, {"parameter": "server"}),
+        ({"server": "ftp://x", "documentSetId": "1"}, {"parameter": "server"}),
+        ({"server": SERVER}, {"parameter": "documentSetId"}),
+        ({"server": SERVER, "document_set_id": "1\n2"}, {"parameter": "document_set_id"}),
+        ({"server": SERVER, "documentSetId": "1"}, {"header": "Authorization"}),
+    ],
+)
+def test_refused_search_names_its_parameter_or_header(
+    client: FlaskClient, query: dict[str, str], source: dict[str, str]
+) -> None:
+    answer = client.get("/overview/search", query_string=query)
+
+    (error,) = answer.get_json(force=True)["errors"]
+    assert (answer.status_code, error["source"]) == (400, source)
+
+
 def test_only_servers_that_are_listed_are_asked_for(client_with: ClientWith) -> None:
     client = client_with(OVERVIEW_SERVERS=f"{SERVER}/,https://other.example.com")
     form = {"documentSetId": "1", "apiToken": "t"}
