@@ -13,7 +13,7 @@ from flask_rest_jsonapi_next import ResourceRelationship as LibraryRelationship
 from app.errors import NotFound
 from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_linkage
-from app.jsonapi.idempotency import answered_once
+from app.jsonapi.idempotency import TAKES_KEY, answered_once
 from app.jsonapi.permissions import Predicate, nobody
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE
@@ -113,6 +113,7 @@ class RelationshipMany(RelationshipOne):
     """GET, PATCH, POST and DELETE of the linkage of a to-many relationship."""
 
     families = {"GET": PAGED_LINKAGE, "PATCH": LINKAGE, "POST": LINKAGE, "DELETE": LINKAGE}
+    keyed_methods = TAKES_KEY
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:

@@ -32,6 +32,8 @@ class View:
     """The families of query parameters that each method takes."""
     body_methods: ClassVar[frozenset[str]] = frozenset({"POST", "PATCH"})
     """Those that come with a document."""
+    keyed_methods: ClassVar[frozenset[str]] = frozenset()
+    """Those that take an Idempotency-Key."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

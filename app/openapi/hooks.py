@@ -5,8 +5,10 @@ from http import HTTPStatus
 from typing import Any
 
 from app import errors
+from app.hooks.receiving import FORM, PAYLOAD
 from app.hooks.resources import RotateHook
 from app.jobs.models import STATES
+from app.jsonapi.negotiation import JSON_TYPES
 from app.jsonapi.view import View
 from app.openapi.json_schema import LINK, TEXT, Json, object_of, reference
 from app.openapi.responses import answered, content, refusals
@@ -46,13 +48,19 @@ def described_call(_view: Any) -> Json:
             reference("IdempotencyKey", "parameters"),
             *(_signed(name) for name in (ID, TIMESTAMP, SIGNATURE)),
         ],
-        "requestBody": {"required": False, "content": content({"type": "object"}, "application/json")},
+        "requestBody": {"required": False, "content": _body()},
         "responses": {
             **answered(HTTPStatus.ACCEPTED, "A job does it.", answer, *STARTED, media_type="application/json"),
             **answered(HTTPStatus.OK, "It was done before.", answer, *STARTED, media_type="application/json"),
             **refusals(REFUSED),
         },
     }
+
+
+def _body() -> Json:
+    """The parameters, as JSON or as the field of a form."""
+    form = object_of({PAYLOAD: {**TEXT, "description": "The parameters as JSON."}}, [PAYLOAD])
+    return {**content({"type": "object"}, *JSON_TYPES), **content(form, FORM)}
 
 
 def _signed(header: str) -> Json:
