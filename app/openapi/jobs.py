@@ -7,7 +7,7 @@ from typing import Any
 from app import errors
 from app.archive import ArchiveEvent
 from app.jobs.models import STATES
-from app.jobs.progress import FORMATS
+from app.jobs.progress import FORMATS, LAST_EVENT_ID_PARAMETER
 from app.jobs.resources import ArtifactFile, CancelJob, JobCommand, JobList, RetryJob
 from app.jsonapi.view import View
 from app.openapi.answers import document
@@ -60,7 +60,15 @@ def described_progress(_view: Any) -> Json:
     return {
         "summary": "Watch one job",
         "tags": ["jobs"],
-        "parameters": [{**last, "description": "The last event that is known; 0 for all of them."}],
+        "parameters": [
+            {**last, "description": "The last event that is known; 0 for all of them."},
+            {
+                **last,
+                "name": LAST_EVENT_ID_PARAMETER,
+                "in": "query",
+                "description": "The same; the header counts first.",
+            },
+        ],
         "responses": {
             "200": streamed,
             **empty(HTTPStatus.NO_CONTENT, "All of it is known; for an EventSource, which then stops."),

@@ -771,6 +771,33 @@ def test_an_event_that_never_was_is_400(people: World, browser: Browser, known: 
         assert browser.get(f"{path}?after={known}").status_code == 400
 
 
+@pytest.mark.parametrize("known", ["-1", "abc", "9" * 400, "", "%00"])
+def test_last_event_id_as_a_parameter_that_never_was_is_400(people: World, browser: Browser, known: str) -> None:
+    job = submit(people)
+
+    for path in ("/jobs/stream", f"/jobs/{job.id}/stream"):
+        assert browser.get(f"{path}?lastEventId={known}").status_code == 400
+
+
+def test_last_event_id_as_a_parameter_is_as_the_header(
+    people: World, browser: Browser, listen: Callable[..., Listening]
+) -> None:
+    job = submit(people)
+    claimed = begin(people, job)
+    report(people, claimed, 0.5, MARKUP)
+    path = f"/jobs/{job.id}/stream"
+
+    by_parameter = listen(browser, f"{path}?after=2&lastEventId=1")
+    assert [line["text"] for line in by_parameter.next()[1]["lines"]] == [MARKUP]
+    with people.app.app_context(), transaction(is_read=False):
+        lifecycle.succeed(claimed, None)
+        commit()
+
+    assert browser.get(f"{path}?lastEventId=3").status_code == 204
+    assert browser.get(f"{path}?lastEventId=1", Last_Event_ID="3").status_code == 204
+    assert listen(browser, "/jobs/stream?lastEventId=1").rest() == b"event: reload\ndata:\n\n"
+
+
 def test_a_job_is_told_line_by_line_until_it_has_ended(
     people: World, browser: Browser, listen: Callable[..., Listening]
 ) -> None:
