@@ -238,6 +238,16 @@ def test_a_new_password_ends_what_was_signed_in(people: World, browser: Browser)
     assert browser.get("/jobs").status_code == 303
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(-5, 200), (-60, 303)])
+def test_sign_in_of_a_process_whose_clock_is_ahead(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, seconds: int, status: int
+) -> None:
+    moment = cookies.now() + timedelta(seconds=seconds)
+    monkeypatch.setattr(cookies, "now", lambda: moment)
+
+    assert browser.get("/jobs").status_code == status
+
+
 def test_a_sign_in_lasts_twelve_hours(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cookies, "LIFE", timedelta(seconds=-1))
 
