@@ -1,11 +1,15 @@
 """Every refusal of a query string names the parameter that was sent, on reads, writes and routes of plain JSON."""
 
+import json
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from psycopg.errors import NumericValueOutOfRange, QueryCanceled
+from sqlalchemy.exc import DataError, OperationalError
 
 from app.jsonapi.query import LONGEST_QUERY, MOST_PARAMETERS
 from tests.jsonapi.strategies import ODD_TEXT
@@ -149,3 +153,41 @@ def test_page_parameters_of_written_linkage_are_refused(world: World) -> None:
     answer = world.owner.send("PATCH", path, {"data": []})
 
     assert (answer.status_code, errors(answer)[0]["source"]) == (400, {"parameter": "page[size]"})
+
+
+@pytest.mark.parametrize(
+    ("query", "source"),
+    [
+        ("", None),
+        ("?page[size]=5", {"parameter": "page[size]"}),
+        ("?page[size]=5&include=owner", {"parameter": "include"}),
+    ],
+)
+def test_answer_that_is_too_large_names_what_made_it_so(
+    world: World, monkeypatch: pytest.MonkeyPatch, query: str, source: Any
+) -> None:
+    monkeypatch.setattr("app.jsonapi.view.LARGEST_ANSWER", 100)
+
+    answer = world.owner.get(f"/v1/events{query}")
+
+    assert (answer.status_code, errors(answer)[0].get("source")) == (400, source)
+
+
+@pytest.mark.parametrize("refusal", [QueryCanceled("takes too long"), NumericValueOutOfRange("is too large")])
+@pytest.mark.parametrize(
+    ("method", "query", "source"),
+    [
+        ("GET", "sort=name&filter[name][like]=x", {"parameter": "filter[name][like]"}),
+        ("GET", "page[size]=5&sort=name", {"parameter": "sort"}),
+        ("GET", "", None),
+        ("PATCH", "include=owner", None),
+    ],
+)
+def test_query_that_the_database_refuses_names_the_likeliest_parameter(
+    world: World, refusal: psycopg.Error, method: str, query: str, source: Any
+) -> None:
+    kind = OperationalError if isinstance(refusal, QueryCanceled) else DataError
+    with world.app.test_request_context(f"/v1/events?{query}", method=method):
+        answer = world.app.make_response(world.app.handle_user_exception(kind("SELECT", {}, refusal)))
+
+    assert (answer.status_code, json.loads(answer.data)["errors"][0].get("source")) == (400, source)
