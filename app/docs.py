@@ -5,7 +5,9 @@ import re
 from hashlib import sha256
 from pathlib import Path
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response
+
+from app.preconditions import apply_preconditions
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api-blueprint" / "open-event-api.html"
 NOT_RENDERED = "The documentation is not rendered yet: `make docs` does it.\n"
@@ -31,7 +33,7 @@ def show() -> Response:
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cache-Control"] = "no-cache"  # kept, but asked about each time
     response.add_etag()
-    response.make_conditional(request)
+    apply_preconditions(response)
     return response
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import orjson
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, request
 from flask_rest_jsonapi_next.exceptions import JsonApiException
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -26,6 +26,9 @@ AWAY = frozenset({READ_ONLY, IDLE_TOO_LONG})
 """Another server has taken over, or this one has given us up."""
 
 QUERY_CANCELED, DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE = "57014", "40P01", "55P03", "40001"
+
+COSTLY = ("filter", "sort", "include", "page")
+"""The families of query parameters that decide what a read asks of the database, the likeliest cause first."""
 
 PROGRAM_LIMIT = "54"
 """The class of what is too large or too complex, for an index say (PostgreSQL, "Error Codes")."""
@@ -234,15 +237,23 @@ def _database_refused(error: DBAPIError) -> Response:
     """What PostgreSQL says of a statement, by SQLSTATE; what is our fault remains unexpected."""
     state = getattr(error.orig, "sqlstate", None)
     if state == QUERY_CANCELED:
-        return error_response([BadRequest("This takes too long: ask for less at once.", code="too-expensive")])
+        detail = "This takes too long: ask for less at once."
+        return error_response([BadRequest(detail, parameter=find_parameter(*COSTLY), code="too-expensive")])
     if state in (DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE):
         return error_response([Conflict("Somebody else is changing this at the moment. Try again.")])
     if isinstance(error, DataError) or _is_too_large(error):
         log.warning("a value reached the database that it cannot take", sqlstate=state)
-        return error_response([BadRequest("A value lies outside of what can be stored or compared.")])
+        detail = "A value lies outside of what can be stored or compared."
+        return error_response([BadRequest(detail, parameter=find_parameter(*COSTLY))])
     if isinstance(error, OperationalError) or error.connection_invalidated or state in AWAY:
         return _database_away(error)
     return _unexpected(error)
+
+
+def find_parameter(*families: str) -> str | None:
+    """Return the first query parameter of this GET or HEAD that belongs to one of these families, tried in order."""
+    sent = [*request.args] if request.method in ("GET", "HEAD") else []
+    return next((name for family in families for name in sent if name.partition("[")[0] == family), None)
 
 
 def is_outage(error: Exception) -> bool:

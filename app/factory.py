@@ -103,6 +103,7 @@ def serve_resources(app: Flask) -> None:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # its redirect would go wherever the Host header says
     errors.register(app)
+    idempotency.install(app)
     watching.install(app)
     blueprint = Blueprint("v1", __name__, url_prefix="/v1")
     api = Api(blueprint=blueprint)

@@ -19,7 +19,8 @@ from flask import Blueprint, Flask, Response, current_app, request
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from app.errors import BadRequest, NotFound, PreconditionFailed, Unavailable, error_response
+from app.errors import BadRequest, NotFound, Unavailable, error_response
+from app.preconditions import apply_preconditions
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -273,9 +274,7 @@ def _answer(stored: Stored) -> Response:
     response = Response()
     response.headers["ETag"] = stored.etag
     response.headers["Accept-Ranges"] = "bytes"
-    response.make_conditional(request)
-    if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-        raise PreconditionFailed
+    apply_preconditions(response)
     if response.status_code == HTTPStatus.NOT_MODIFIED:
         return response
     start, stop = 0, stored.size

@@ -32,6 +32,7 @@ def require_fixing(kind: Kind, parameters: Mapping[str, Any], access: Access) ->
     """422 for fixed parameters that no body can complete, 403 or 404 for those that the caller may not start."""
     for name in kind.secrets & parameters.keys():
         raise Unprocessable("A secret comes with each call: it is not kept here.", pointer=f"{PARAMETERS}/{name}")
+    parameters = kind.convert_ids(parameters)
     schema = {name: rule for name, rule in kind.parameters.items() if name in OF_WHAT_IS_THERE}
     replace(kind, parameters=schema).check(parameters, PARAMETERS)
     require_start(kind, parameters, access, PARAMETERS)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import structlog
 from flask import Response, after_this_request, current_app, jsonify, request
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import signatures
 from app.database import Prepared, transaction
-from app.errors import ApiError, Errors, Forbidden, NotFound, Unprocessable
+from app.errors import ApiError, BadRequest, Errors, Forbidden, NotFound, Unprocessable
 from app.extensions import db
 from app.hooks.models import Hook
 from app.hooks.tokens import SHAPE, signing
@@ -22,13 +23,18 @@ from app.jobs.models import SUCCEEDED
 from app.jobs.resources import submitted
 from app.jobs.submission import PARAMETERS, is_offered
 from app.jsonapi.body import read_json
-from app.jsonapi.idempotency import HEADER, answered_by_key, locate, sent_key
-from app.jsonapi.negotiation import check_content_type
+from app.jsonapi.idempotency import HEADER, TAKES_KEY, answered_by_key, locate, sent_key
+from app.jsonapi.negotiation import JSON_TYPES, check_content_type, require_media_type
 from app.jsonapi.permissions import Access, Scope
 from app.jsonapi.query import NOTHING, check_names
 from app.jsonapi.viewer import Viewer
 from app.url_tokens import token_hash
 from app.users.models import User
+
+FORM = "application/x-www-form-urlencoded"
+TAKES = (*JSON_TYPES, FORM)
+PAYLOAD = "payload"
+MAX_FIELDS = 100
 
 _hooks, _users = Hook.__table__, User.__table__
 _is_stale = or_(_hooks.c.last_called_at.is_(None), _hooks.c.last_called_at < func.now() - timedelta(minutes=1))
@@ -88,8 +94,14 @@ def receive(id: str) -> Response:
     return response
 
 
+def _largest_body() -> int:
+    """The parameters; percent-encoding may make three characters of each in a form."""
+    return LARGEST_PARAMETERS * (3 if request.mimetype == FORM else 1)
+
+
 receive.permission = "anyone with the token"  # type: ignore[attr-defined]  # read by `manage.py routes`
-receive.largest_body = lambda: LARGEST_PARAMETERS  # type: ignore[attr-defined]  # read by app/bodies.py
+receive.keyed_methods = TAKES_KEY  # type: ignore[attr-defined]  # read by app/jsonapi/idempotency.py
+receive.largest_body = _largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
 
 
 def _found(token: str) -> Called:
@@ -112,6 +124,8 @@ def _named(hook: Called) -> tuple[str, str | None]:
     """
     if not hook.signed:
         return HEADER, sent_key()
+    if HEADER in request.headers:
+        raise BadRequest(f"Calls of a signed hook are told apart by {signatures.ID}: send no {HEADER}.", header=HEADER)
     return signatures.ID, signatures.verified_id(signing(hook.id, hook.token_hash), request.headers, request.get_data())
 
 
@@ -131,11 +145,27 @@ def _members() -> dict[str, Any]:
     if not body:
         return {}
     if "Content-Type" in request.headers:
-        check_content_type(request.headers)
+        if require_media_type(request.headers, TAKES) == FORM:
+            body = _read_payload(body)
+        else:
+            check_content_type(request.headers)
     members = read_json(body)
     if not isinstance(members, dict):
         raise Unprocessable("The body must be a JSON object.", pointer="")
     return members
+
+
+def _read_payload(form: bytes) -> bytes:
+    """Return the JSON in the field `payload` of a form, as GitHub sends it unless it is told otherwise."""
+    try:
+        fields = parse_qsl(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        detail = f"The form must be percent-encoded UTF-8, with at most {MAX_FIELDS} fields."
+        raise BadRequest(detail, code="invalid-form") from None
+    payloads = [value for name, value in fields if name == PAYLOAD]
+    if len(payloads) != 1:
+        raise Unprocessable(f"The form must have one field {PAYLOAD}, with a JSON object in it.", pointer="")
+    return payloads[0].encode()
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Blueprint, Response, current_app, jsonify, request
 from sqlalchemy import Uuid, bindparam, select
 from uuid_utils.compat import uuid7
 
 from app import throttle
-from app.database import Prepared, commit, transaction
+from app.database import Prepared, transaction
 from app.errors import NotFound
 from app.images import sent
 from app.images.headers import inspect
@@ -21,6 +21,8 @@ from app.jobs import submission
 from app.jobs.kinds import KINDS
 from app.jobs.models import CANCELED, FAILED, QUEUED, SUCCEEDED, Job
 from app.jobs.records import JobRow
+from app.jsonapi.idempotency import REPLAYED, TAKES_KEY, answered_once, locate
+from app.jsonapi.negotiation import JSON_TYPES, require_media_type
 from app.jsonapi.viewer import Viewer, current_viewer, signed_in_viewer
 from app.storage import current_storage
 
@@ -33,9 +35,8 @@ WORDS = {QUEUED: "PENDING", SUCCEEDED: "SUCCESS", FAILED: "FAILURE", CANCELED: "
 WAS_CANCELED = {"code": "canceled", "detail": "The job was canceled."}
 
 TEXT = {"type": "string"}
-TAKES: dict[str, Any] = {
-    "application/json": {"type": "object", "properties": {IMAGE: TEXT, **OPTIONS}, "required": [IMAGE]}
-}
+_MEMBERS: dict[str, Any] = {"type": "object", "properties": {IMAGE: TEXT, **OPTIONS}, "required": [IMAGE]}
+TAKES: dict[str, Any] = dict.fromkeys(JSON_TYPES, _MEMBERS)
 TAKEN: dict[str, Any] = {
     "type": "object",
     "properties": {"success": {"type": "boolean", "enum": [True]}, "token": TEXT},
@@ -66,6 +67,7 @@ def _largest_body() -> int:
 def resize() -> Response:
     """Start a job that makes an image smaller, and return its token."""
     viewer = _caller()
+    require_media_type(request.headers, TAKES)
     members = sent.read_members()
     options = {name: members[name] for name in OPTIONS if members.get(name) is not None}
     KINDS[KIND].check({"image": IMAGE, **options}, "")
@@ -75,12 +77,7 @@ def resize() -> Response:
     job_id = uuid7()
     name = f"{input_folder(job_id)}/input.{SUFFIXES[picture.format]}"
     current_storage().put(name, content[: picture.end], MEDIA_TYPES[picture.format])
-    _submit(job_id, {"image": name, **options}, viewer)
-    answer = jsonify(success=True, token=str(job_id))
-    answer.status_code = HTTPStatus.ACCEPTED
-    answer.headers["Location"] = f"{current_app.config['PUBLIC_URL']}{URL}/{job_id}"
-    answer.headers["Retry-After"] = "1"
-    return answer
+    return _submit(job_id, {"image": name, **options}, viewer)
 
 
 @routes.get(f"{URL}/<token>", strict_slashes=False)
@@ -96,6 +93,7 @@ def show(token: str) -> Response:
 
 WHO = "signed in, anyone where RESIZE_PUBLIC says so"
 resize.permission = show.permission = WHO  # type: ignore[attr-defined]  # read by `manage.py routes`
+resize.keyed_methods = TAKES_KEY  # type: ignore[attr-defined]  # read by app/jsonapi/idempotency.py
 resize.largest_body = _largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
 resize.takes, resize.gives = TAKES, TAKEN  # type: ignore[attr-defined]  # read by /openapi.json
 show.takes, show.gives = None, STATUS  # type: ignore[attr-defined]  # same
@@ -113,15 +111,25 @@ def _caller() -> Viewer:
         return current_viewer() if current_app.config["RESIZE_PUBLIC"] else signed_in_viewer()
 
 
-def _submit(job_id: UUID, parameters: dict[str, Any], viewer: Viewer) -> None:
-    """The row of the job; without it the image does not stay in storage."""
+def _submit(job_id: UUID, parameters: dict[str, Any], viewer: Viewer) -> Response:
+    """Write the row of the job, or replay an earlier answer; without a new row the image does not stay in storage."""
+
+    def accept() -> Response:
+        submission.submit(KIND, parameters, trigger="api", owner_id=viewer.id or None, job_id=job_id, pointer="")
+        answer = jsonify(success=True, token=str(job_id))
+        answer.status_code = HTTPStatus.ACCEPTED
+        return locate(answer, f"{current_app.config['PUBLIC_URL']}{URL}/{job_id}")
+
+    is_stored = False
     try:
         with transaction(is_read=False):
-            submission.submit(KIND, parameters, trigger="api", owner_id=viewer.id or None, job_id=job_id, pointer="")
-            commit()
-    except BaseException:
-        current_storage().delete(parameters["image"])
-        raise
+            answer = answered_once(viewer, accept)
+        is_stored = REPLAYED not in answer.headers
+    finally:
+        if not is_stored:
+            current_storage().delete(parameters["image"])
+    del answer.headers["Content-Location"]  # what is there is not this answer
+    return answer
 
 
 def _found(token: str, viewer: Viewer) -> JobRow:

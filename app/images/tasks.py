@@ -12,14 +12,13 @@ from app.images.picture import SUFFIXES, Refused
 from app.images.pictured import EVENTS, USERS, Pictured
 from app.images.pixels import RESIZED, Size, Variant, make_variants
 from app.jobs.context import JobFailed, Running
-from app.jobs.kinds import Change, job_kind
+from app.jobs.kinds import Change, id_of, job_kind
 from app.jsonapi.viewer import Viewer
 from app.storage import current_storage
 
 KIND = "resize-image"
 LONGEST_SIDE = 2_000
 
-_ID = {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}
 _SIDE = {"type": "integer", "minimum": 1, "maximum": LONGEST_SIDE}
 OPTIONS: dict[str, Any] = {"width": _SIDE, "height": _SIDE, "format": {"enum": list(SUFFIXES)}}
 """What may be said of one image."""
@@ -28,8 +27,8 @@ OPTIONS: dict[str, Any] = {"width": _SIDE, "height": _SIDE, "format": {"enum": l
 PARAMETERS: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "event": _ID,
-        "user": _ID,
+        "event": id_of("event"),
+        "user": id_of("user"),
         "image": {"type": "string", "minLength": 1, "maxLength": 2_000},
         **OPTIONS,
     },

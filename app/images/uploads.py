@@ -8,12 +8,14 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from app.database import commit, transaction
+from app.database import transaction
 from app.errors import ContentTooLarge, Unavailable
 from app.images import sent
 from app.images.headers import MOST_BYTES, inspect
 from app.images.picture import SUFFIXES
 from app.images.pixels import Size, Variant, make_variants
+from app.jsonapi.idempotency import TAKES_KEY, answered_once
+from app.jsonapi.negotiation import JSON_TYPES, require_media_type
 from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.storage import current_storage
 from app.uploads.intake import StoredImage, keep
@@ -29,9 +31,10 @@ LONGEST_WAIT = 5.0
 """Seconds a request waits for its turn."""
 
 FORM = "multipart/form-data"
+_MEMBERS: dict[str, Any] = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 TAKES: dict[str, Any] = {
     FORM: {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]},
-    "application/json": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]},
+    **dict.fromkeys(JSON_TYPES, _MEMBERS),
 }
 _TEXT = {"type": "string"}
 GIVES: dict[str, Any] = {"type": "object", "properties": {"url": _TEXT, "id": _TEXT}, "required": ["url", "id"]}
@@ -56,13 +59,17 @@ def upload() -> Response:
     with _turn():
         variant = _upright(*_sent())
     image = _stored(variant)
-    with transaction(is_read=False):
+
+    def answer() -> Response:
         id_ = keep(viewer.id, image)
-        commit()
-    return jsonify(url=current_storage().url(image.stored_as), id=str(id_))
+        return jsonify(url=current_storage().url(image.stored_as), id=str(id_))
+
+    with transaction(is_read=False):
+        return answered_once(viewer, answer)
 
 
 upload.permission = "signed in"  # type: ignore[attr-defined]  # read by `manage.py routes`
+upload.keyed_methods = TAKES_KEY  # type: ignore[attr-defined]  # read by app/jsonapi/idempotency.py
 upload.largest_body = _largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
 upload.takes, upload.gives, upload.status = TAKES, GIVES, HTTPStatus.OK  # type: ignore[attr-defined]  # read by /openapi.json
 
@@ -91,7 +98,7 @@ def taken_in(content: bytes) -> StoredImage:
 
 def _sent() -> tuple[bytes, str | None]:
     """The image in the body, and what errors of it point to."""
-    if request.mimetype == FORM:
+    if require_media_type(request.headers, TAKES) == FORM:
         return sent.file_of_form(), None
     return sent.decoded(sent.read_members(), "data"), "/data"
 

@@ -9,7 +9,7 @@ from click import BadParameter
 from jsonschema import Draft202012Validator
 
 from app.errors import BadRequest, Errors
-from app.jobs.kinds import secrets_of
+from app.jobs.kinds import RESOURCE_TYPE, secrets_of
 from app.jsonapi.body import UNSTORABLE, read_json
 
 PAIR, DOCUMENT = "--param", "--params"
@@ -101,5 +101,7 @@ def _type(schema: Any) -> str:
     """What a value may be, in a word."""
     if schema is True:
         return "any"
+    if RESOURCE_TYPE in schema:
+        return "id"
     choice = schema.get("enum") or schema.get("type", "any")
     return choice if isinstance(choice, str) else "|".join(map(str, choice))

@@ -3,7 +3,6 @@
 import io
 import sys
 from collections.abc import Mapping
-from functools import partial
 from time import monotonic
 from typing import Any, NoReturn
 from uuid import UUID
@@ -216,11 +215,10 @@ def _owner_id(email: str) -> int:
 
 def _submitted(kind_name: str, parameters: Mapping[str, Any], **more: Any) -> Item:
     """The job as it is then; nothing is committed yet."""
-    authorize = partial(_require_event, parameters)
-    return flat.job(submission.submit(kind_name, parameters, authorize=authorize, **more).job.id)
+    return flat.job(submission.submit(kind_name, parameters, authorize=_require_event, **more).job.id)
 
 
-def _require_event(parameters: Mapping[str, Any], kind: Kind) -> None:
+def _require_event(kind: Kind, parameters: Mapping[str, Any]) -> None:
     """An operator may start anything, but nothing about an event that is gone, nor what is part of something."""
     kind.require_alone(None)
     if kind.about_event and "event" in parameters:

@@ -1,5 +1,6 @@
 """What can run: every kind of job is declared once, in code."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,9 +38,20 @@ LONGEST_WORDS = 200
 """Characters of what is said of one of them, which may quote what somebody sent as long as he liked."""
 
 
+RESOURCE_TYPE = "x-resource-type"
+"""The annotation of a parameter that is the id of a resource: its type."""
+_ID_TEXT = "^[1-9][0-9]{0,18}$"
+
+
+def id_of(resource_type: str) -> dict[str, Any]:
+    """Return the schema of a parameter that names a resource: its id as a string, as in JSON:API, or as a number."""
+    limits = {"pattern": _ID_TEXT, "minimum": 1, "maximum": BIGGEST_ID}
+    return {"type": ["string", "integer"], **limits, RESOURCE_TYPE: resource_type}
+
+
 EVENT_ALONE: dict[str, Any] = {
     "type": "object",
-    "properties": {"event": {"type": "integer", "minimum": 1, "maximum": BIGGEST_ID}},
+    "properties": {"event": id_of("event")},
     "required": ["event"],
     "additionalProperties": False,
 }
@@ -105,6 +117,15 @@ class Kind:
                 code="not-alone",
             )
 
+    def convert_ids(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters with the ids of resources as numbers: "1" and 1 are the same job, and read alike."""
+        converted = dict(parameters)
+        for name, schema in self.parameters.get("properties", {}).items():
+            value = parameters.get(name)
+            if schema is not True and RESOURCE_TYPE in schema and isinstance(value, str) and re.search(_ID_TEXT, value):
+                converted[name] = int(value)
+        return converted
+
     def check(self, parameters: Mapping[str, Any], pointer: str) -> None:
         """422 with a pointer for each parameter that does not fit the schema."""
         try:
@@ -137,10 +158,17 @@ def _faults(error: Any, secrets: frozenset[str]) -> Iterator[tuple[str, str]]:
         for name in error.instance:
             if name not in error.schema.get("properties", {}):
                 yield f"{base}/{escaped(name)}", f"Additional properties are not allowed ({name!r} was unexpected)"
-    elif secrets.intersection(error.absolute_path):
-        yield base, "Does not fit."
     else:
-        yield base, str(error.message)
+        yield base, _message_of(error, secrets)
+
+
+def _message_of(error: Any, secrets: frozenset[str]) -> str:
+    """Return what is wrong with a value; of a secret it says no more than that."""
+    if secrets.intersection(error.absolute_path):
+        return "Does not fit."
+    if isinstance(error.schema, Mapping) and RESOURCE_TYPE in error.schema:
+        return f"Must be the id of a resource of type {error.schema[RESOURCE_TYPE]}, as a string or a number."
+    return str(error.message)
 
 
 def secrets_of(parameters: Mapping[str, Any]) -> frozenset[str]:

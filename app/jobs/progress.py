@@ -22,7 +22,7 @@ from app.jobs.models import ENDED, QUEUED, Job, JobEvent
 from app.jobs.queue import place
 from app.jobs.watching import Watcher, current_hub
 from app.jsonapi.permissions import Access, Scope, signed_in, words
-from app.jsonapi.query import NOTHING, check_names
+from app.jsonapi.query import check_names
 from app.jsonapi.resource_type import parse_uuid
 from app.jsonapi.viewer import Role, Viewer, signed_in_viewer
 from app.users.auth import still_knows
@@ -30,6 +30,10 @@ from app.users.owning import own
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a stream says that it lives."""
+
+LAST_EVENT_ID = "Last-Event-ID"
+LAST_EVENT_ID_PARAMETER = "lastEventId"
+"""The same as a query parameter: what event-source-polyfill sends, since a script may not always set the header."""
 
 LOOK_SECONDS = 1.0
 """How often the place of a job in the queue is looked at: nobody is told of it."""
@@ -83,7 +87,10 @@ class Format:
     first: str = ""
     between: str = ""
     last: str = ""
-    silence: str = "\n"
+    silence: str = " "
+    """Before the next element on the same line, where JSON and line readers ignore it; no line of its own."""
+    ends_lines: bool = False
+    """Whether each element is a line."""
 
 
 def _json(element: Element) -> str:
@@ -92,7 +99,7 @@ def _json(element: Element) -> str:
 
 FORMATS = (
     Format("application/json", _json, first="[", between=",\n", last="]\n"),
-    Format("application/x-ndjson", lambda element: f"{_json(element)}\n"),
+    Format("application/x-ndjson", lambda element: f"{_json(element)}\n", ends_lines=True),
     Format("text/event-stream", lambda element: f"id: {element.seq}\ndata: {_json(element)}\n\n", silence=":\n\n"),
 )
 """A JSON array streamed element by element, JSON lines, server-sent events (HTML, 9.2)."""
@@ -105,6 +112,7 @@ class Watched:
     job_id: UUID
     viewer: Viewer
     seq: int
+    state: str
     is_over: bool
     """Whether there is nothing more to say: the job has ended, and its last event is known."""
 
@@ -121,7 +129,7 @@ class ProgressView(MethodView):
 
     def get(self, id: str) -> Response:
         """A stream in the format that Accept names; 204 where there is nothing more to come."""
-        check_names(request.query_string, NOTHING)
+        check_names(request.query_string, frozenset({LAST_EVENT_ID_PARAMETER}))
         chosen = _format()
         with transaction(is_read=True):
             watched = _watched(id, signed_in_viewer())
@@ -156,26 +164,28 @@ def _watched(name: str, viewer: Viewer) -> Watched:
     """The job of the URL; 404 where there is none for this caller."""
     access = Access(viewer, Scope(viewer.role))
     for job_id, state, last_seq in _state(access.scope.role).rows({**access.parameters(), "id": parse_uuid(name)}):
-        asked = _last_event_id(last_seq)
+        asked = read_last_event_id(LAST_EVENT_ID_PARAMETER, at_most=last_seq)
         seq = max(last_seq - 1, 0) if asked is None else asked
-        return Watched(
-            job_id,
-            viewer,
-            seq,
-            is_over=asked == last_seq and state in ENDED,
-        )
+        return Watched(job_id, viewer, seq, state, is_over=asked == last_seq and state in ENDED)
     raise NotFound(f"There is no job {name[:80]!r} here.")
 
 
-def _last_event_id(last_seq: int) -> int | None:
-    """The event after which to go on; 400 for one that this job never had."""
-    sent = request.headers.get("Last-Event-ID")
-    if sent is None:
+def read_last_event_id(*parameters: str, at_most: int | None = None) -> int | None:
+    """Return the id of the event after which a stream goes on, None for none; raise 400 for what cannot be one.
+
+    The header counts first, then the query parameters of these names in their order.
+    """
+    sent = [(request.headers.get(LAST_EVENT_ID), {"header": LAST_EVENT_ID})]
+    sent += [(request.args.get(name), {"parameter": name}) for name in parameters]
+    value, source = next((each for each in sent if each[0] is not None), (None, {}))
+    if value is None:
         return None
-    known = int(sent) if sent.isascii() and sent.isdigit() and len(sent) < 19 else last_seq + 1
-    if known > last_seq:
-        raise BadRequest("This job has no such event.", header="Last-Event-ID", code="unknown-event")
-    return known
+    is_number = value.isascii() and value.isdigit() and len(value) < 19
+    if not is_number or (at_most is not None and int(value) > at_most):
+        error = BadRequest("There is no such event here.", code="unknown-event")
+        error.source = source
+        raise error
+    return int(value)
 
 
 @cache
@@ -246,14 +256,21 @@ class _Progress(Stream):
     def _write(self) -> Iterator[str]:
         chosen = self.format
         separator = ""
+        was_silent = False
+        last = Element(self.watched.seq, None, None, self.watched.state)
         if chosen.first:
             yield chosen.first
         for element in self._elements():
+            was_silent = element is None
             if element is None:
                 yield chosen.silence
                 continue
             yield separator + chosen.write(element)
             separator = chosen.between
+            last = element
+        if was_silent and chosen.ends_lines:
+            # The stream ends before the job: white space alone would be a last line that is no JSON.
+            yield chosen.write(last._replace(message=None))
         if chosen.last:
             yield chosen.last
 

@@ -67,8 +67,8 @@ def submitted(
 ) -> Submitted:
     """Submit for the caller, who must be allowed to; the job is his. No `pointer` where no document was sent."""
 
-    def authorize(kind: Kind) -> None:
-        require_start(kind, parameters, access, pointer)
+    def authorize(kind: Kind, converted: Mapping[str, Any]) -> None:
+        require_start(kind, converted, access, pointer)
 
     return submission.submit(kind_name, parameters, authorize=authorize, **{"owner_id": access.viewer.id, **more})
 

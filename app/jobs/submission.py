@@ -82,16 +82,16 @@ def submit(
     job_id: UUID | None = None,
     kept: bool = False,
     pointer: str = PARAMETERS,
-    authorize: Callable[[Kind], None] = lambda _kind: None,
+    authorize: Callable[[Kind, Mapping[str, Any]], None] = lambda _kind, _parameters: None,
 ) -> Submitted:
     """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
 
     `authorize` may raise, once the parameters are known to be good: nothing has been read or written then.
     """
     kind = kind_named(kind_name)
-    parameters = _whole(parameters)
+    parameters = kind.convert_ids(_whole(parameters))
     kind.check(parameters, pointer)
-    authorize(kind)
+    authorize(kind, parameters)
     fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, parameters, owner_id)
     if fingerprint is not None and (alike := _found(kind, fingerprint, is_retry=retry_of_id is not None)):
         return Submitted(alike, is_new=False)
@@ -120,7 +120,7 @@ def done(kind_name: str, parameters: Mapping[str, Any], *, owner_id: int | None)
     kind = KINDS.get(kind_name)
     if kind is None or kind.dedupe != "once":
         return None
-    found = _done.rows({"fingerprint": _fingerprint(kind, _whole(parameters), owner_id)})
+    found = _done.rows({"fingerprint": _fingerprint(kind, kind.convert_ids(_whole(parameters)), owner_id)})
     return JobRow(*found[0]) if found else None
 
 

@@ -1,6 +1,6 @@
 """Keyset pages: a cursor names a row by its place in the order, so the next page costs what the first one did.
 
-Profile: https://jsonapi.org/profiles/ethanresnick/cursor-pagination
+Profile: http://jsonapi.org/profiles/ethanresnick/cursor-pagination/
 """
 
 import base64
@@ -20,7 +20,14 @@ from app.jsonapi.body import UNSTORABLE
 from app.jsonapi.resource_type import ResourceType
 from app.jsonapi.schema import Text
 
-PROFILE = "https://jsonapi.org/profiles/ethanresnick/cursor-pagination"
+PROFILE = "http://jsonapi.org/profiles/ethanresnick/cursor-pagination/"
+"""The URI that the page of the profile gives."""
+PROFILE_SPELLINGS = frozenset(
+    f"{scheme}://jsonapi.org/profiles/ethanresnick/cursor-pagination{slash}"
+    for scheme in ("http", "https")
+    for slash in ("", "/")
+)
+"""The URIs that clients send for it; all of them name it."""
 
 LONGEST = 4096
 """Characters of a cursor: a link with one must fit into a query string."""

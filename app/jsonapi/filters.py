@@ -21,6 +21,8 @@ from app.jsonapi.viewer import Role
 
 MOST_TERMS = 50
 MOST_VALUES = 100
+MAX_IDS = 1_000
+"""Of a list of ids, which costs less than other values."""
 DEEPEST = 5
 LONGEST_PATTERN = 200
 MOST_PATTERNS = 5
@@ -33,6 +35,8 @@ class Filter:
     """A checked condition; `build` makes its SQL for a table or alias."""
 
     build: Build
+    named_ids: int | None = None
+    """How many ids it lists, where it finds the resources with these ids and no others."""
 
 
 def _equal(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
@@ -154,8 +158,9 @@ class _Parser:
             target, relation = named
             if operator in PATTERNS:
                 raise self.refuse(f"{operator} compares text, {name} is none.")
-            ids = self._value(operator, raw, lambda item: self._id(target, item))
-            return Filter(lambda table: _compared(relation, table, self.scope, operator, ids))
+            ids = self._value(operator, raw, lambda item: self._id(target, item), MAX_IDS)
+            named_ids = len(set(ids)) if relation is None and operator == "in" else None
+            return Filter(lambda table: _compared(relation, table, self.scope, operator, ids), named_ids)
         attribute = comparable(resource_type, name, self.scope)
         if attribute is None:
             raise self.refuse(f"The type {resource_type.name} cannot be filtered by {name[:80]!r}.")
@@ -174,13 +179,13 @@ class _Parser:
         if operator in ORDERED and isinstance(attribute.field, Flag):
             raise self.refuse(f"{attribute.key} is true or false, {operator} means nothing there.")
 
-    def _value(self, operator: str, raw: Any, coerce: Callable[[Any], Any]) -> Any:
+    def _value(self, operator: str, raw: Any, coerce: Callable[[Any], Any], max_values: int = MOST_VALUES) -> Any:
         if operator == "is-null":
             return self._flag(raw)
         if operator == "in":
             values = self.listed(raw)
-            if len(values) > MOST_VALUES or None in values:
-                raise self.refuse(f"A list has at most {MOST_VALUES} values; null is asked for by is-null.")
+            if len(values) > max_values or None in values:
+                raise self.refuse(f"A list has at most {max_values} values; null is asked for by is-null.")
             return [coerce(value) for value in values]
         if raw is None:
             if operator in ("eq", "ne"):

@@ -1,4 +1,7 @@
-"""`Idempotency-Key` on POST: the same key and the same request give the same answer, for a day.
+"""`Idempotency-Key`: the same key and the same request give the same answer, for a day.
+
+A view names the methods with which it takes a key in `keyed_methods`; all others refuse it, so that nobody relies on a
+header that does nothing.
 
 The key is claimed by an INSERT in the transaction of the request: a second request with it waits there for the first,
 and finds either its answer or, when the first was refused, nothing.
@@ -11,7 +14,7 @@ from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, request
+from flask import Flask, Response, current_app, request
 from sqlalchemy import ColumnElement, ForeignKey, Row, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
@@ -22,6 +25,11 @@ from app.extensions import Model, db
 from app.jsonapi.viewer import Viewer
 
 HEADER = "Idempotency-Key"
+REPLAYED = "Idempotent-Replayed"
+"""The header of an answer that was given before."""
+TAKES_KEY = frozenset({"POST"})
+"""The `keyed_methods` of a view that takes a key with POST."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEPT = timedelta(hours=24)
 
 
@@ -40,9 +48,25 @@ class IdempotencyKey(Model):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
+def install(app: Flask) -> None:
+    """Refuse the header where it is not supported."""
+    app.before_request(_refuse_unsupported_key)
+
+
+def _refuse_unsupported_key() -> None:
+    if HEADER not in request.headers or request.method in SAFE_METHODS or request.endpoint is None:
+        return
+    view = current_app.view_functions[request.endpoint]
+    if request.method not in getattr(getattr(view, "view_class", view), "keyed_methods", ()):
+        raise BadRequest(f"{request.method} of this URL does not support {HEADER}: send none.", header=HEADER)
+
+
 def answered_once(viewer: Viewer, make: Callable[[], Response]) -> Response:
     """Make the answer and commit; with a key that was used before, give the answer of then."""
-    return answered_by_key(viewer.id, None if viewer.is_anonymous else sent_key(), make)
+    key = sent_key()
+    if key is not None and viewer.is_anonymous:
+        raise BadRequest(f"Only requests of a signed-in user support {HEADER}: send none.", header=HEADER)
+    return answered_by_key(viewer.id, key, make)
 
 
 def sent_key() -> str | None:
@@ -95,7 +119,7 @@ def _replay(kept: Row[Any], header: str) -> Response:
     if kept.fingerprint != _fingerprint():
         raise Unprocessable("This key was used for another request.", header=header)
     response = Response(kept.body, status=kept.status, content_type=kept.content_type)
-    response.headers["Idempotent-Replayed"] = "true"
+    response.headers[REPLAYED] = "true"
     if kept.location is not None:
         locate(response, kept.location)
     return response

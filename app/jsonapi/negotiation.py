@@ -1,5 +1,7 @@
 """Content negotiation (JSON:API 1.1, "Content Negotiation")."""
 
+from collections.abc import Collection, Container
+
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_list_header, parse_options_header
 
@@ -10,15 +12,34 @@ KNOWN = frozenset({"ext", "profile", "q"})
 """Parameters of an entry; `q` weighs it and is none of the media type (RFC 9110, 12.4.2)."""
 
 
+JSON_TYPES = (MEDIA_TYPE, "application/json")
+"""The media types that every route with a JSON body takes; plain JSON is for people."""
+
+
+def require_media_type(headers: Headers, taken: Collection[str]) -> str:
+    """Return the media type of the body, without parameters; raise 415 unless the route takes it."""
+    media_type = parse_options_header(headers.get("Content-Type", ""))[0].lower()
+    if media_type not in taken:
+        raise _unsupported(taken)
+    return media_type
+
+
 def check_content_type(headers: Headers, extensions: frozenset[str] = NONE) -> None:
-    """415 for a body in another media type, or with parameters we do not know; plain JSON is taken from people."""
+    """Raise 415 for a body that is no JSON, or whose media type has parameters that are unknown here."""
     media_type, parameters = parse_options_header(headers.get("Content-Type", ""))
-    if media_type.lower() == "application/json":
-        return
-    if media_type.lower() != MEDIA_TYPE:
-        raise UnsupportedMediaType(f"Send {MEDIA_TYPE}.", header="Content-Type")
-    if "q" in parameters or not _is_understood(parameters, extensions):
-        raise UnsupportedMediaType("The media type has parameters that are not supported.", header="Content-Type")
+    taken = [f'{MEDIA_TYPE}; ext="{extension}"' for extension in sorted(extensions)] or JSON_TYPES
+    if media_type.lower() not in JSON_TYPES:
+        raise _unsupported(taken)
+    if media_type.lower() == MEDIA_TYPE and ("q" in parameters or not _is_understood(parameters, extensions)):
+        raise _unsupported(taken, "The media type has parameters that are not supported. ")
+
+
+def _unsupported(taken: Collection[str], problem: str = "") -> UnsupportedMediaType:
+    """The 415 that names the media types of a route, for people and in Accept (RFC 9110, 15.5.16)."""
+    *first, last = taken
+    named = f"{', '.join(first)} or {last}" if first else last
+    accept = {"Accept": ", ".join(taken)}
+    return UnsupportedMediaType(f"{problem}This route takes {named}.", header="Content-Type", headers=accept)
 
 
 def check_accept(headers: Headers, extensions: frozenset[str] = NONE) -> None:
@@ -33,10 +54,11 @@ def extensions_of_body(headers: Headers) -> frozenset[str]:
     return frozenset(parse_options_header(headers.get("Content-Type", ""))[1].get("ext", "").split())
 
 
-def asks_for_profile(headers: Headers, profile: str) -> bool:
-    """Whether Accept names this profile, in an entry that is not to be ignored."""
+def find_accepted_profile(headers: Headers, spellings: Container[str]) -> str | None:
+    """Return the first URI in Accept that is among `spellings`; entries with unknown parameters do not count."""
     understood = (parameters for parameters in _accepted(headers) if parameters.keys() <= KNOWN)
-    return any(profile in parameters.get("profile", "").split() for parameters in understood)
+    named = (uri for parameters in understood for uri in parameters.get("profile", "").split())
+    return next((uri for uri in named if uri in spellings), None)
 
 
 def _accepted(headers: Headers) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from app.database import transaction
 from app.errors import ApiError, BadRequest, Conflict, Errors, NotFound, Unprocessable
 from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_changed_resource, read_linkage, read_new_resource
-from app.jsonapi.idempotency import answered_once
+from app.jsonapi.idempotency import TAKES_KEY, answered_once
 from app.jsonapi.negotiation import check_accept, check_content_type, extensions_of_body
 from app.jsonapi.permissions import Access, Scope, signed_in, words
 from app.jsonapi.plan import Item
@@ -36,6 +36,7 @@ class OperationsView(MethodView):
     """The endpoint of the extension."""
 
     methods: ClassVar[set[str]] = {"POST"}
+    keyed_methods: ClassVar[frozenset[str]] = TAKES_KEY
 
     @classmethod
     def permissions_by_method(cls) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """A query string, read against an allow-list: what is unknown, hidden or malformed is 400 with its parameter."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
-from app.errors import BadRequest, Forbidden, InvalidParameter
+from app.errors import Forbidden, InvalidParameter
 from app.jsonapi.filters import Filter, comparable, read_filter_list, read_filter_parameter
 from app.jsonapi.permissions import Scope
 from app.jsonapi.resource_type import Attribute, Relation, ResourceType, type_spelled
@@ -21,6 +21,7 @@ BIGGEST_PAGE_SIZE = 100
 BIGGEST_PAGE_NUMBER = 10**9
 SIZE_EXCEEDED = "https://jsonapi.org/profiles/ethanresnick/cursor-pagination/max-size-exceeded"
 """The type of the error that the cursor profile asks for."""
+BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 PAGE_PARAMETERS = frozenset({"page[number]", "page[size]", "page[after]", "page[before]"})
 
 LIST = frozenset({"fields", "include", "sort", "filter", "page", "get_trashed"})
@@ -77,22 +78,30 @@ class Query:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_query(raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed: frozenset[str]) -> Query:
-    """Read the query string of a request about resources of this type."""
-    parameters = check_names(raw, allowed)
+def read_query(
+    raw: bytes, resource_type: ResourceType, viewer: Viewer, allowed: frozenset[str], *, is_list: bool = True
+) -> Query:
+    """Read the query string of a request about resources of this type.
+
+    Page parameters are ignored, whatever their values are, where the answer is not a list.
+    """
+    parameters = check_names(raw, allowed if is_list else allowed | {"page"})
     sent = dict(parameters)
+    if not is_list:
+        parameters = {name: value for name, value in parameters.items() if name not in PAGE_PARAMETERS}
     scope = Scope(viewer.role, _trashed(parameters.pop("get_trashed", None), viewer))
     if not parameters:
         return Query(scope, parameters=sent)
     reader = _Reader(resource_type, scope, parameters)
     reader.only("get_trashed")
+    filters = reader.filters()
     return Query(
         scope=scope,
         fields=reader.fields(),
         includes=reader.includes(),
         sort=reader.sort(),
-        filters=reader.filters(),
-        page=reader.page(),
+        filters=filters,
+        page=reader.page(filters),
         includes_asked="include" in parameters,
         parameters=sent,
     )
@@ -109,23 +118,42 @@ def check_names(raw: bytes, allowed: frozenset[str]) -> dict[str, str]:
 
 def split(raw: bytes) -> dict[str, str]:
     """Names and values of a query string; 400 for bad percent-encoding, no UTF-8, NUL, too much or twice the same."""
+    pairs = [pair for pair in raw.split(b"&") if pair]
     if len(raw) > LONGEST_QUERY:
-        raise BadRequest(f"The query string is longer than {LONGEST_QUERY} bytes.", code="invalid-query")
-    try:
-        if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
-            raise ValueError("not percent-encoded")  # noqa: TRY301  # one refusal for all that is wrong
-        text = raw.decode("ascii")
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS)
-    except ValueError:
-        raise BadRequest("The query string is not percent-encoded UTF-8.", code="invalid-query") from None
+        detail = f"The query string is longer than {LONGEST_QUERY} bytes; this parameter is the longest."
+        raise _invalid_pair(detail, max(pairs, key=len, default=b""))
+    if len(pairs) > MOST_PARAMETERS:
+        raise _invalid_pair(f"There are more than {MOST_PARAMETERS} parameters.", pairs[MOST_PARAMETERS])
     parameters: dict[str, str] = {}
-    for name, value in pairs:
+    for pair in pairs:
+        name, value = _decode_pair(pair)
         if "\0" in name or "\0" in value:
-            raise BadRequest("The query string holds a NUL.", code="invalid-query")
+            raise _invalid_pair("A NUL character is not allowed in a query string.", pair)
         if name in parameters:
             raise InvalidParameter("This parameter is here twice.", parameter=name)
         parameters[name] = value
     return parameters
+
+
+def _decode_pair(pair: bytes) -> tuple[str, str]:
+    """The name and the value of one parameter; 400 unless it is percent-encoded UTF-8."""
+    name, _, value = pair.partition(b"=")
+    try:
+        if BAD_ESCAPE.search(pair):
+            raise ValueError("not percent-encoded")  # noqa: TRY301  # one refusal for all that is wrong
+        return _unquote(name), _unquote(value)
+    except ValueError:
+        raise _invalid_pair("This is not percent-encoded UTF-8.", pair) from None
+
+
+def _invalid_pair(detail: str, pair: bytes) -> InvalidParameter:
+    """The refusal of a parameter that may not be decodable."""
+    name = unquote_plus(pair.partition(b"=")[0].decode(errors="replace"))
+    return InvalidParameter(detail, parameter=name, code="invalid-query")
+
+
+def _unquote(text: bytes) -> str:
+    return unquote_plus(text.decode("ascii"), errors="strict")
 
 
 def _trashed(value: str | None, viewer: Viewer) -> bool:
@@ -224,14 +252,14 @@ class _Reader:
                 read.append(read_filter_parameter(parameter, value, self.type, self.scope))
         return tuple(read)
 
-    def page(self) -> Page:
+    def page(self, filters: Iterable[Filter]) -> Page:
         for parameter in self._family("page"):
             if parameter not in PAGE_PARAMETERS:
                 raise InvalidParameter("A page has a number, a size, after and before.", parameter=parameter)
         is_range = {"page[after]", "page[before]"} <= self.parameters.keys()
         page = Page(
             number=self._whole("page[number]", 1, BIGGEST_PAGE_NUMBER),
-            size=self._page_size(BIGGEST_PAGE_SIZE if is_range else DEFAULT_PAGE_SIZE),
+            size=self._page_size(BIGGEST_PAGE_SIZE if is_range else _default_page_size(filters)),
             after=self.parameters.get("page[after]"),
             before=self.parameters.get("page[before]"),
         )
@@ -260,6 +288,12 @@ class _Reader:
         for parameter in self._family(name):
             if parameter != name:
                 raise InvalidParameter("This parameter is not known here.", parameter=parameter)
+
+
+def _default_page_size(filters: Iterable[Filter]) -> int:
+    """Enough for all resources that a filter names by their ids, up to the largest page."""
+    named = [each.named_ids for each in filters if each.named_ids is not None]
+    return max(DEFAULT_PAGE_SIZE, min(BIGGEST_PAGE_SIZE, *named)) if named else DEFAULT_PAGE_SIZE
 
 
 def _listed(value: str) -> list[str]:

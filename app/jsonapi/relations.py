@@ -13,7 +13,7 @@ from flask_rest_jsonapi_next import ResourceRelationship as LibraryRelationship
 from app.errors import NotFound
 from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_linkage
-from app.jsonapi.idempotency import answered_once
+from app.jsonapi.idempotency import TAKES_KEY, answered_once
 from app.jsonapi.permissions import Predicate, nobody
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE
@@ -39,6 +39,9 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
         return {"GET": cls.relation.target.permissions.read}
+
+    def is_list(self) -> bool:
+        return True
 
     def get(self, id: str) -> Response:
         self.allow(self.relation.target.permissions.read)
@@ -110,11 +113,15 @@ class RelationshipMany(RelationshipOne):
     """GET, PATCH, POST and DELETE of the linkage of a to-many relationship."""
 
     families = {"GET": PAGED_LINKAGE, "PATCH": LINKAGE, "POST": LINKAGE, "DELETE": LINKAGE}
+    keyed_methods = TAKES_KEY
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
         change = cls.change_rule()
         return {"GET": cls._data_layer.type.permissions.read, "PATCH": change, "POST": change, "DELETE": change}
+
+    def is_list(self) -> bool:
+        return True
 
     def post(self, id: str) -> Response:
         return answered_once(signed_in_viewer(), lambda: self.write(id, "add"))

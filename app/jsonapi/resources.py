@@ -12,7 +12,7 @@ from flask_rest_jsonapi_next import ResourceList as LibraryList
 from app.errors import Conflict, NotFound
 from app.jsonapi.body import read_json
 from app.jsonapi.documents import read_changed_resource, read_new_resource
-from app.jsonapi.idempotency import answered_once, locate
+from app.jsonapi.idempotency import TAKES_KEY, answered_once, locate
 from app.jsonapi.permissions import Predicate, anyone
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, WRITE, Query
@@ -25,11 +25,15 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
     """GET and POST of a collection."""
 
     families = {"GET": LIST, "POST": WRITE}
+    keyed_methods = TAKES_KEY
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
         permissions = cls._data_layer.type.permissions
         return {"GET": permissions.list, "POST": permissions.create}
+
+    def is_list(self) -> bool:
+        return request.method != "POST"
 
     part: ClassVar[Part] = Part()
     """Which rows of the type are in this collection: all, unless a package says otherwise."""
@@ -71,6 +75,7 @@ class Command(View, LibraryDetail):  # type: ignore[misc]  # same
     methods: ClassVar[set[str]] = {"POST"}  # subclasses say so again, or they would have those of the library
     families = {"POST": LINKAGE}
     body_methods = frozenset()
+    keyed_methods = TAKES_KEY
 
 
 class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same

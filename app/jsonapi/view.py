@@ -1,7 +1,6 @@
 """What every view of the API does: negotiate, authenticate, open a transaction, answer."""
 
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 import orjson
@@ -9,9 +8,9 @@ from flask import Response, request
 from xxhash import xxh3_128_hexdigest
 
 from app.database import commit, transaction
-from app.errors import MEDIA_TYPE, BadRequest, NotFound, PreconditionFailed
-from app.jsonapi.cursors import PROFILE
-from app.jsonapi.negotiation import asks_for_profile, check_accept, check_content_type
+from app.errors import MEDIA_TYPE, BadRequest, NotFound, find_parameter
+from app.jsonapi.cursors import PROFILE, PROFILE_SPELLINGS
+from app.jsonapi.negotiation import check_accept, check_content_type, find_accepted_profile
 from app.jsonapi.permissions import Access, Predicate, Scope, words
 from app.jsonapi.plan import Item
 from app.jsonapi.query import read_query
@@ -19,6 +18,7 @@ from app.jsonapi.reading import Reader
 from app.jsonapi.resource_type import ResourceType, parse_number
 from app.jsonapi.viewer import current_viewer
 from app.jsonapi.writing import DataLayer
+from app.preconditions import apply_preconditions, require_preconditions
 
 LARGEST_ANSWER = 16 * 2**20
 
@@ -32,6 +32,8 @@ class View:
     """The families of query parameters that each method takes."""
     body_methods: ClassVar[frozenset[str]] = frozenset({"POST", "PATCH"})
     """Those that come with a document."""
+    keyed_methods: ClassVar[frozenset[str]] = frozenset()
+    """Those that take an Idempotency-Key."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -67,12 +69,16 @@ class View:
             answer: Response = handler(**names)
         return answer
 
+    def is_list(self) -> bool:
+        """Whether the answer to this request is a list, which may have pages."""
+        return False
+
     def reader(self, of: ResourceType | None = None, name: str | None = None) -> Reader:
         """Reads what this request asks of a type; `name` is the URL segment that may name a private event."""
         allowed = self.families["GET" if request.method == "HEAD" else request.method]
         viewer = current_viewer()
-        query = read_query(request.query_string, of or self.type, viewer, allowed)
-        with_cursors = asks_for_profile(request.headers, PROFILE)
+        query = read_query(request.query_string, of or self.type, viewer, allowed, is_list=self.is_list())
+        with_cursors = find_accepted_profile(request.headers, PROFILE_SPELLINGS) is not None
         return Reader(Access(viewer, query.scope, _capability(name)), query, with_cursors)
 
     def allow(self, predicate: Predicate) -> None:
@@ -86,21 +92,15 @@ class View:
         return response
 
     def collection(self, reader: Reader, document: Item) -> Response:
-        """A list as a response; it names the profile that shaped it."""
-        return answer(document, profile=PROFILE if reader.by_cursor else None)
+        """Make the response of a list; it names the profile that shaped it, by the URI that the client sent."""
+        profile = find_accepted_profile(request.headers, PROFILE_SPELLINGS) or PROFILE
+        return answer(document, profile=profile if reader.by_cursor else None)
 
     def check_precondition(self, current: Callable[[], Item | None]) -> None:
-        """412 when If-Match names another state than the current one, or If-None-Match this one (RFC 9110, 13.1).
-
-        The row is locked.
-        """
-        for header, asked in (("If-Match", request.if_match), ("If-None-Match", request.if_none_match)):
-            if header not in request.headers:
-                continue
+        """Raise 412 unless If-Match and If-None-Match hold for the current document; the row is locked."""
+        if "If-Match" in request.headers or "If-None-Match" in request.headers:
             document = current()
-            is_it = document is not None and asked.contains(tag(orjson.dumps(document)))
-            if is_it != (header == "If-Match"):
-                raise PreconditionFailed("It has changed since you read it.", header=header)
+            require_preconditions(None if document is None else tag(orjson.dumps(document)))
 
     def row(self, name: str, access: Access) -> Any:
         """The row a URL segment names, locked; 404 where there is none for this caller."""
@@ -119,16 +119,15 @@ def answer(document: Item, status: int = 200, *, profile: str | None = None, ext
     """A JSON:API document as a response; its ETag is a hash of the bytes, which differ by URL and caller."""
     body = orjson.dumps(document)
     if len(body) > LARGEST_ANSWER and request.method in ("GET", "HEAD"):
-        raise BadRequest(f"The answer would have more than {LARGEST_ANSWER} bytes: ask for less.", code="too-large")
+        detail = f"The answer would have more than {LARGEST_ANSWER} bytes: ask for less."
+        raise BadRequest(detail, parameter=find_parameter("include", "page", "fields"), code="too-large")
     parameters = {"ext": extension, "profile": profile}
     content_type = MEDIA_TYPE + "".join(f'; {name}="{uri}"' for name, uri in parameters.items() if uri is not None)
     response = Response(body, status=status, content_type=content_type)
     response.headers["Vary"] = "Accept, Authorization"
     response.set_etag(tag(body))
     if request.method in ("GET", "HEAD"):
-        response.make_conditional(request)
-        if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-            raise PreconditionFailed("It has changed since you read it.", header="If-Match")
+        apply_preconditions(response)
     return response
 
 

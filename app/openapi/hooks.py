@@ -5,7 +5,9 @@ from http import HTTPStatus
 from typing import Any
 
 from app import errors
+from app.hooks.receiving import FORM, PAYLOAD
 from app.hooks.resources import RotateHook
+from app.jsonapi.negotiation import JSON_TYPES
 from app.jsonapi.view import View
 from app.openapi.json_schema import LINK, TEXT, Json, object_of, reference
 from app.openapi.responses import answered, content, refusals
@@ -46,7 +48,7 @@ def described_call(_view: Any) -> Json:
             reference("IdempotencyKey", "parameters"),
             *(_signed(name) for name in (ID, TIMESTAMP, SIGNATURE)),
         ],
-        "requestBody": {"required": False, "content": content({"type": "object"}, "application/json")},
+        "requestBody": {"required": False, "content": _body()},
         "responses": {
             **_started(HTTPStatus.ACCEPTED, "A job was started, or the same one is active."),
             **_started(HTTPStatus.OK, "A job with the same parameters has succeeded before."),
@@ -63,6 +65,12 @@ def hook_answers() -> dict[str, Json]:
 
 def _started(status: HTTPStatus, words: str) -> Json:
     return answered(status, words, reference("HookCall"), *STARTED, media_type="application/json")
+
+
+def _body() -> Json:
+    """The parameters, as JSON or as the field of a form."""
+    form = object_of({PAYLOAD: {**TEXT, "description": "The parameters as JSON."}}, [PAYLOAD])
+    return {**content({"type": "object"}, *JSON_TYPES), **content(form, FORM)}
 
 
 def _signed(header: str) -> Json:

@@ -6,7 +6,7 @@ from typing import Any
 
 from app import errors
 from app.archive import ArchiveEvent
-from app.jobs.progress import FORMATS
+from app.jobs.progress import FORMATS, LAST_EVENT_ID_PARAMETER
 from app.jobs.resources import ArtifactFile, CancelJob, JobCommand, JobList, RetryJob
 from app.jsonapi.view import View
 from app.openapi.answers import document
@@ -52,7 +52,15 @@ def described_progress(_view: Any) -> Json:
         "operationId": "watchJob",
         "summary": "Stream the progress of a job",
         "tags": ["jobs"],
-        "parameters": [{**last, "description": "The `seq` of the last report that the client has; 0 for all reports."}],
+        "parameters": [
+            {**last, "description": "The `seq` of the last report that the client has; 0 for all reports."},
+            {
+                **last,
+                "name": LAST_EVENT_ID_PARAMETER,
+                "in": "query",
+                "description": "The same for clients that cannot set headers; the header wins.",
+            },
+        ],
         "responses": {
             "200": streamed,
             **empty(HTTPStatus.NO_CONTENT, "The client has all reports of a job that has ended: an EventSource stops."),

@@ -6,6 +6,7 @@ from inspect import cleandoc
 from typing import Any
 
 from app import errors
+from app.jsonapi.negotiation import JSON_TYPES
 from app.openapi.json_schema import TEXT, Json, array_of, choice, constant, object_of, reference
 from app.openapi.responses import UNCHANGED, answered, content, empty, refusals
 
@@ -94,9 +95,11 @@ def described_image(view: Any) -> Json:
     status: HTTPStatus = view.status
     headers = ("Location", "Retry-After") if status is HTTPStatus.ACCEPTED else ()
     refused = REFUSED if takes else (errors.NotFound,)
+    keyed = {"parameters": [reference("IdempotencyKey", "parameters")]} if hasattr(view, "keyed_methods") else {}
     described = {
         **_words(view),
         "tags": ["images"],
+        **keyed,
         "responses": {
             **answered(status, "Success.", view.gives, *headers, media_type=JSON),
             **refusals((*refused, errors.Unauthenticated, errors.Unavailable)),
@@ -133,7 +136,7 @@ def _form(takes: Mapping[str, Json]) -> Json:
     """Return the body with the members of a form, on their own or inside `data`."""
     form = object_of(takes, takes)
     wrapped = object_of({"data": form}, ["data"])
-    return {"required": True, "content": content({"oneOf": [form, wrapped]}, JSON)}
+    return {"required": True, "content": content({"oneOf": [form, wrapped]}, *JSON_TYPES)}
 
 
 def _words(view: Any) -> Json:

@@ -1,9 +1,10 @@
 """/openapi.json: the API described for generators of clients and tools like Swagger UI."""
 
 import orjson
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app
 
 from app.openapi.document import build
+from app.preconditions import apply_preconditions
 
 openapi = Blueprint("openapi", __name__)
 
@@ -22,7 +23,7 @@ def show() -> Response:
     response = Response(body, content_type="application/json")
     response.headers["Cache-Control"] = "no-cache"  # kept, but asked about each time
     response.add_etag()
-    response.make_conditional(request)
+    apply_preconditions(response)
     return response
 
 

@@ -24,9 +24,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 class NotAsExpected(BadRequest):
     """The form, or the header, is not what it must be."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, *, parameter: str | None = None, header: str | None = None) -> None:
         super().__init__(
-            f"Expected form data ?server=...&documentSetId=... and Authorization header. Problem: {problem}"
+            f"Expected form data ?server=...&documentSetId=... and Authorization header. Problem: {problem}",
+            parameter=parameter,
+            header=header,
         )
 
 
@@ -40,30 +42,34 @@ class Asked(NamedTuple):
 
 def read(values: Mapping[str, str], headers: Headers, *, may_name_token: bool) -> Asked:
     """What is asked for; the token comes in the header, or in a form, never in a URL. Raises NotAsExpected."""
-    server = _text(values, "server").rstrip("/")  # with or without, it is one server and one run
-    _check_server(server)
-    document_set_id = _text(values, "documentSetId", "document_set_id")
+    is_query = not may_name_token
+    server = _text(values, is_query, "server").rstrip("/")  # with or without, it is one server and one run
+    if problem := _find_server_problem(server):
+        raise NotAsExpected(problem, parameter="server" if is_query else None)
+    document_set_id = _text(values, is_query, "documentSetId", "document_set_id")
     return Asked(server, document_set_id, _token(values if may_name_token else {}, headers))
 
 
-def _text(values: Mapping[str, str], *names: str) -> str:
-    value = next((values[name] for name in names if name in values), None)
+def _text(values: Mapping[str, str], is_query: bool, *names: str) -> str:
+    name = next((name for name in names if name in values), names[0])
+    value = values.get(name)
+    parameter = name if is_query else None
     if not value:
-        raise NotAsExpected(f"{names[0]!r} is missing")
+        raise NotAsExpected(f"{names[0]!r} is missing", parameter=parameter)
     if len(value) > LONGEST or _UNPRINTABLE.search(value):
-        raise NotAsExpected(f"{names[0]!r} is longer than {LONGEST} characters, or holds one that cannot be printed")
+        problem = f"{names[0]!r} is longer than {LONGEST} characters, or holds one that cannot be printed"
+        raise NotAsExpected(problem, parameter=parameter)
     return value
 
 
-def _check_server(server: str) -> None:
+def _find_server_problem(server: str) -> str | None:
     try:
         parts = urlsplit(server)
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise NotAsExpected("'server' is no http or https URL")
-    if not servers.is_allowed(server):
-        raise NotAsExpected("'server' is not one that this plugin works for")
+        return "'server' is no http or https URL"
+    return None if servers.is_allowed(server) else "'server' is not one that this plugin works for"
 
 
 def _token(values: Mapping[str, str], headers: Headers) -> str:
@@ -74,14 +80,16 @@ def _token(values: Mapping[str, str], headers: Headers) -> str:
         return named
     header = headers.get("Authorization")
     if header is None:
-        raise NotAsExpected("the Authorization header is missing")
+        raise NotAsExpected("the Authorization header is missing", header="Authorization")
     encoded = _SCHEME.fullmatch(header)
     if encoded is None:
-        raise NotAsExpected('Authorization header must look like "Basic [base64-encoded data]"')
+        problem = 'Authorization header must look like "Basic [base64-encoded data]"'
+        raise NotAsExpected(problem, header="Authorization")
     try:
         found = _CREDENTIALS.fullmatch(base64.b64decode(encoded[1], validate=True).decode("latin1"))
     except binascii.Error:
         found = None
     if found is None:
-        raise NotAsExpected('base64-encoded Basic HTTP Auth value must look like "[api_token]:x-api-token"')
+        problem = 'base64-encoded Basic HTTP Auth value must look like "[api_token]:x-api-token"'
+        raise NotAsExpected(problem, header="Authorization")
     return found[1]

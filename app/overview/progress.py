@@ -66,7 +66,7 @@ class ProgressStream(Stream):
         separator = "["
         for progress in self._while_it_can(self._news()):
             if progress is None:
-                yield "\n" if separator == "," else ""
+                yield " "
                 continue
             yield separator + orjson.dumps(progress._asdict()).decode()
             separator = ","

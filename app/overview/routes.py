@@ -21,6 +21,7 @@ from app.jobs.models import SUCCEEDED, Artifact
 from app.jobs.records import JobRow
 from app.overview.asked import Asked, NotAsExpected, read
 from app.overview.progress import ProgressStream
+from app.preconditions import apply_preconditions
 from app.programs import servers
 from app.storage import send
 
@@ -94,7 +95,7 @@ def static(name: str) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
-    response.make_conditional(request)
+    apply_preconditions(response)
     return response
 
 

@@ -12,9 +12,9 @@ from uuid import UUID
 import orjson
 from flask import Response, request
 
-from app.errors import BadRequest, NotFound
+from app.errors import NotFound
 from app.jobs.models import ENDED, FINALIZING, QUEUED, WAITING
-from app.jobs.progress import KEEP_ALIVE, Stream
+from app.jobs.progress import KEEP_ALIVE, LAST_EVENT_ID_PARAMETER, Stream, read_last_event_id
 from app.pages import cookies, findings, listing, reading, shown, treated
 from app.pages.cookies import SignedIn
 from app.pages.routing import page
@@ -33,6 +33,9 @@ MARGIN_MS = 30_000
 
 LONGEST_ABSENCE_MS = 600_000
 """After which the page is asked for anew, instead of all that has changed."""
+
+MAX_MARKER = 10**14 - 1
+"""Milliseconds since 1970, in the year 5138; the number of an event is less."""
 
 RELOAD = "event: reload\ndata:\n\n"
 
@@ -67,10 +70,8 @@ def marker() -> int:
 
 def _resumed_at(default: int) -> int:
     """What the browser has seen already: it says so when it comes again, and in the URL when it comes first."""
-    sent = request.headers.get("Last-Event-ID") or request.args.get("after") or str(default)
-    if not (sent.isascii() and sent.isdigit() and len(sent) < 15):
-        raise BadRequest("There is no such event.", header="Last-Event-ID", code="unknown-event")
-    return int(sent)
+    sent = read_last_event_id(LAST_EVENT_ID_PARAMETER, "after", at_most=MAX_MARKER)
+    return default if sent is None else sent
 
 
 def _streamed(make: Callable[[], Iterable[str] | Stream]) -> Response:

@@ -5,9 +5,8 @@ from functools import cache, partial
 
 from flask import current_app
 
-from app.jobs.kinds import KINDS, Kind
+from app.jobs.kinds import KINDS, Kind, id_of
 from app.jobs.records import JobRow
-from app.jsonapi.resource_type import BIGGEST_ID
 from app.processors import asking, callbacks
 from app.processors.modules import TASKS, installed, properties
 from app.processors.starting import DOCUMENT_SET, start
@@ -41,7 +40,7 @@ def _kind(name: str) -> Kind:
     task = installed()[name]
     schema = {
         "type": "object",
-        "properties": {DOCUMENT_SET: {"type": "integer", "minimum": 1, "maximum": BIGGEST_ID}, **properties(task)},
+        "properties": {DOCUMENT_SET: id_of("document-set"), **properties(task)},
         "required": [DOCUMENT_SET],
         "additionalProperties": False,
     }

@@ -6,8 +6,9 @@ from typing import Any
 
 from flask import request
 
-from app.errors import MEDIA_TYPE, BadRequest, Unprocessable, UnsupportedMediaType
+from app.errors import BadRequest, Unprocessable
 from app.jsonapi.body import read_json
+from app.jsonapi.negotiation import JSON_TYPES, require_media_type
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class Form:
 
 def read_form() -> Form:
     """The body of this request; 415, 400 or 422 when it is none that can be read."""
-    if request.mimetype not in ("application/json", MEDIA_TYPE):
-        raise UnsupportedMediaType("Send the body as application/json.", header="Content-Type")
+    require_media_type(request.headers, JSON_TYPES)
     body = read_json(request.get_data())
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.", pointer="")

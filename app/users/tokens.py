@@ -15,6 +15,9 @@ ALGORITHM = "HS256"
 LONGEST = 2048
 """Characters of a token; what is longer is not even decoded."""
 
+CLOCK_LEEWAY_SECONDS = 10
+"""How far the clocks of two servers may differ: `iat` and `nbf` may lie so far ahead, `exp` behind (RFC 7519, 4.1)."""
+
 ACCESS = "at+jwt"
 VERIFY_EMAIL = "verify-email+jwt"
 RESET_PASSWORD = "reset-password+jwt"  # noqa: S105  # the name of a kind of token
@@ -104,6 +107,7 @@ def _read(kind: str, token: str, *, forgive_expiry: bool = False) -> dict[str, A
             algorithms=[ALGORITHM],
             audience=issuer,
             issuer=issuer,
+            leeway=CLOCK_LEEWAY_SECONDS,
             options={"require": REQUIRED[kind], "strict_aud": True, "verify_exp": not forgive_expiry},
         )
     except jwt.ExpiredSignatureError:

@@ -1,6 +1,8 @@
 """POST /v1/hooks/{token}: what a sender without an account can start, and what he is told."""
 
+import json
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import psycopg
@@ -11,10 +13,11 @@ from app.events.models import EventRole
 from app.extensions import db
 from app.hooks.models import Hook
 from app.jobs import running
+from app.jobs.kinds import LARGEST_PARAMETERS
 from app.jobs.models import Job
 from app.storage import current_storage
 from app.users.models import User
-from tests.hooks.calls import call, job_of, made, path_of
+from tests.hooks.calls import call, job_of, made, path_of, signed
 from tests.images.pictures import BLUE, encode, plain
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
 from tests.jobs.written import read
@@ -90,9 +93,7 @@ def test_json_is_taken_under_any_of_its_names(world: World, content_type: str | 
     assert read(world.app, UUID(job_of(response))).parameters["steps"] == 7
 
 
-@pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "nonsense"]
-)
+@pytest.mark.parametrize("content_type", ["text/plain", "image/png", "application/xml", "nonsense"])
 def test_another_media_type_is_415(world: World, content_type: str) -> None:
     hook = made(world.stranger)
 
@@ -425,3 +426,69 @@ def test_only_a_post_is_a_call(world: World, method: str) -> None:
     world.app.test_client().open(path_of(hook), method=method)
 
     assert world.rows(Job) == 0
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def form_of(members: Any) -> bytes:
+    """The body that GitHub sends unless a webhook is set to JSON."""
+    return urlencode({"payload": json.dumps(members)}).encode()
+
+
+@pytest.mark.parametrize("content_type", [FORM, f"{FORM}; charset=utf-8", FORM.upper()])
+def test_form_body_its_payload_is_the_parameters(world: World, content_type: str) -> None:
+    hook = made(world.stranger)
+
+    answer = call(world.app, hook, form_of({"steps": 3}), Content_Type=content_type)
+
+    job = data(world.stranger.get(f"/v1/jobs/{job_of(answer)}"))
+    assert job["attributes"]["parameters"] == {"seconds": 0, "steps": 3}
+
+
+def test_form_body_is_signed_as_it_is_sent(world: World) -> None:
+    hook = made(world.stranger, signed=True)
+    body = form_of({"steps": 3})
+
+    accepted = call(world.app, hook, body, Content_Type=FORM, **signed(hook, body))
+    of_the_payload = call(world.app, hook, body, Content_Type=FORM, **signed(hook, b'{"steps": 3}', message_id="2"))
+
+    assert (accepted.status_code, of_the_payload.status_code) == (202, 401)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "source"),
+    [
+        (b"other=1", 422, {"pointer": ""}),
+        (b"payload=%7B%7D&payload=%7B%7D", 422, {"pointer": ""}),
+        (b"payload=%5B%5D", 422, {"pointer": ""}),
+        (b"payload=%7B", 400, None),
+        (b"payload=%ff", 400, None),
+        (b"&".join([b"a=1"] * 101), 400, None),
+        (form_of({"steps": "x"}), 422, {"pointer": "/steps"}),
+    ],
+)
+def test_form_body_that_holds_no_payload_is_refused(world: World, body: bytes, status: int, source: Any) -> None:
+    answer = call(world.app, made(world.stranger), body, Content_Type=FORM)
+
+    assert answer.status_code == status
+    assert errors(answer)[0].get("source") == source
+
+
+def test_form_body_may_be_longer_than_its_payload(world: World) -> None:
+    members = {"steps": 3, "x": '"' * (LARGEST_PARAMETERS // 4)}
+    form = form_of(members)
+    assert len(json.dumps(members)) < LARGEST_PARAMETERS < len(form)
+
+    assert call(world.app, made(world.stranger), form, Content_Type=FORM).status_code == 422  # there is no `x`
+    assert (
+        call(world.app, made(world.stranger), b"x" * (LARGEST_PARAMETERS * 3 + 1), Content_Type=FORM).status_code == 413
+    )
+
+
+def test_signed_hook_refuses_an_idempotency_key(world: World) -> None:
+    hook = made(world.stranger, signed=True)
+
+    answer = call(world.app, hook, Idempotency_Key="one", **signed(hook))
+
+    assert (answer.status_code, errors(answer)[0]["source"]) == (400, {"header": "Idempotency-Key"})

@@ -442,3 +442,36 @@ def test_every_answer_to_a_shortcoming_of_the_original_is_there() -> None:
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
     assert [name for name in names if f"def {name}(" not in tests] == []
+
+
+def test_the_same_request_with_the_same_key_gets_the_same_token(world: World, storage: Storage) -> None:
+    body = {"imageData": base64_of(PHOTO), "width": 100}
+    sent = {"Content_Type": "application/json", "Idempotency_Key": "one"}
+
+    first = world.stranger.send("POST", URL, body, **sent)
+    before = files(storage)
+    again = world.stranger.send("POST", URL, body, **sent)
+
+    assert token_of(first) == token_of(again)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    for header in ("Location", "Retry-After", "Cache-Control"):
+        assert first.headers[header] == again.headers[header]
+    assert files(storage) == before
+    assert len(jobs(world.app)) == 1
+
+    other = world.stranger.send("POST", URL, {**body, "width": 90}, **sent)
+    assert (other.status_code, errors_of(other)[0]["source"]) == (422, {"header": "Idempotency-Key"})
+    assert files(storage) == before
+    assert token_of(world.owner.send("POST", URL, body, **sent)) != token_of(first)
+
+
+def test_a_key_of_nobody_is_refused(world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(world.app.config, "RESIZE_PUBLIC", True)
+    body = {"imageData": base64_of(PHOTO)}
+    before = files(storage)
+
+    answer = world.anonymous.send("POST", URL, body, Content_Type="application/json", Idempotency_Key="one")
+
+    assert (answer.status_code, errors_of(answer)[0]["source"]) == (400, {"header": "Idempotency-Key"})
+    assert files(storage) == before

@@ -375,3 +375,17 @@ def megabytes(processes: Processes) -> float:
     """What the web processes hold."""
     web = psutil.Process(processes.started[0].pid)
     return sum(process.memory_info().rss for process in (web, *web.children())) / 2**20
+
+
+def test_the_same_upload_with_the_same_key_gets_the_same_answer(world: World) -> None:
+    body = {"data": base64.b64encode(encode(flag(80, 40), "png")).decode()}
+    sent = {"Content_Type": "application/json", "Idempotency_Key": "one"}
+
+    first = world.stranger.send("POST", "/v1/upload/image", body, **sent)
+    again = world.stranger.send("POST", "/v1/upload/image", body, **sent)
+    other = {"data": base64.b64encode(encode(flag(40, 80), "png")).decode()}
+    refused = world.stranger.send("POST", "/v1/upload/image", other, **sent)
+
+    assert (first.status_code, first.data) == (again.status_code, again.data)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert refused.status_code == 422

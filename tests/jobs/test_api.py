@@ -432,3 +432,36 @@ def test_a_job_asked_for_by_a_command_has_no_owner(world: World) -> None:
 
     assert world.stranger.get(f"/v1/jobs/{job.id}").status_code == 404
     assert data(world.admin.get(f"/v1/jobs/{job.id}"))["relationships"]["owner"]["data"] is None
+
+
+@pytest.mark.parametrize("accept", FORMATS)
+def test_last_event_id_as_a_parameter_is_as_the_header(world: World, ended: Any, accept: str) -> None:
+    (last,) = elements(stream(world.stranger, ended, "application/json"))
+    path = f"/v1/jobs/{ended['id']}/progress"
+
+    for known in range(last["seq"] + 1):
+        by_header = world.stranger.get(path, Accept=accept, Last_Event_ID=str(known))
+        by_parameter = world.stranger.get(f"{path}?lastEventId={known}", Accept=accept)
+        both = world.stranger.get(f"{path}?lastEventId=0", Accept=accept, Last_Event_ID=str(known))
+        assert by_header.status_code == by_parameter.status_code == both.status_code
+        assert by_header.data == by_parameter.data == both.data
+
+    at_the_end = world.stranger.get(f"{path}?lastEventId={last['seq']}", Accept="text/event-stream")
+    assert at_the_end.status_code == 204
+
+
+@pytest.mark.parametrize("known", ["99", "-1", "abc", "", "%20", "%D9%A1"])
+def test_last_event_id_as_a_parameter_that_never_was_is_400(world: World, ended: Any, known: str) -> None:
+    path = f"/v1/jobs/{ended['id']}/progress?lastEventId={known}"
+
+    response = world.stranger.get(path, Accept="text/event-stream")
+
+    assert (response.status_code, errors(response)[0]["source"]) == (400, {"parameter": "lastEventId"})
+    assert world.stranger.get(path, Accept="text/event-stream", Last_Event_ID="0").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["lasteventid=1", "after=1", "lastEventId=0&lastEventId=1"])
+def test_another_parameter_of_a_stream_is_400(world: World, ended: Any, query: str) -> None:
+    response = world.stranger.get(f"/v1/jobs/{ended['id']}/progress?{query}", Accept="text/event-stream")
+
+    assert (response.status_code, errors(response)[0]["source"]) == (400, {"parameter": query.partition("=")[0]})

@@ -1,5 +1,6 @@
 """Streams of a real web process: cut, resumed, crowded, ended when the server stops; each test prints its figure."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -250,6 +251,82 @@ def test_an_idle_stream_says_that_it_lives_and_holds_no_connection(
 
         assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool
     response.close()
+
+
+def _read_until_silent(world: World, monkeypatch: pytest.MonkeyPatch, accept: str) -> tuple[JobRow, Iterator[bytes]]:
+    """A job, and its stream from behind the third sign of life on; what came before is its first part."""
+    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.1)
+    job = running_job(world)
+    parts = world.stranger.get(f"/v1/jobs/{job.id}/progress", Accept=accept).iter_encoded()
+
+    def all_parts() -> Iterator[bytes]:
+        begun, silent = b"", 0
+        while silent < 3:
+            part = next(parts)
+            begun, silent = begun + part, silent + (part == b" ")
+        yield begun
+        yield from parts
+
+    return job, all_parts()
+
+
+def finish_after_silence(world: World, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
+    """The stream of a job that is silent, reports, is silent and ends."""
+    job, parts = _read_until_silent(world, monkeypatch, accept)
+    begun = next(parts)
+    report(world.app, job, 0.5)
+    told = b""
+    while b"at 0.5" not in told or not told.endswith(b"  "):
+        told += next(parts)
+    finish(world.app, job)
+    return (begun + told + b"".join(parts)).decode()
+
+
+def end_early(world: World, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
+    """The stream of a job that is silent, until the caller logs out."""
+    _job, parts = _read_until_silent(world, monkeypatch, accept)
+    begun = next(parts)
+    assert world.stranger.send("POST", "/v1/auth/logout").status_code == 200
+    return (begun + b"".join(parts)).decode()
+
+
+@pytest.mark.parametrize("ending", [finish_after_silence, end_early])
+def test_every_line_of_a_silent_stream_is_an_element(
+    world: World, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., str]
+) -> None:
+    text = ending(world, monkeypatch, "application/x-ndjson")
+
+    assert "   {" in text, "it said that it lives"
+    assert text.endswith("}\n")
+    elements = [json.loads(line) for line in text.split("\n")[:-1]]
+    assert [sorted(each) for each in elements] == [["fraction", "level", "message", "seq", "state"]] * len(elements)
+    assert [each["seq"] for each in elements] == ([1, 2, 3] if ending is finish_after_silence else [1, 1])
+    assert elements[-1]["state"] == ("succeeded" if ending is finish_after_silence else "running")
+
+
+@pytest.mark.parametrize("ending", [finish_after_silence, end_early])
+def test_a_silent_array_is_one_document_without_empty_lines(
+    world: World, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., str]
+) -> None:
+    text = ending(world, monkeypatch, "application/json")
+
+    assert [each["seq"] for each in json.loads(text)] == ([1, 2, 3] if ending is finish_after_silence else [1])
+    assert all(line.strip() for line in text.splitlines())
+
+
+def test_an_ended_stream_whose_caller_knows_all_and_logs_out_ends_with_its_state(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.1)
+    job = running_job(world)
+    path = f"/v1/jobs/{job.id}/progress"
+    parts = world.stranger.get(path, Accept="application/x-ndjson", Last_Event_ID="1").iter_encoded()
+    assert next(parts) == b" "
+    world.stranger.send("POST", "/v1/auth/logout")
+
+    rest = b"".join(parts).decode()
+
+    assert json.loads(rest) == {"seq": 1, "fraction": None, "message": None, "state": "running", "level": "info"}
 
 
 def test_a_client_that_reads_nothing_does_not_stop_the_others(world: World, web: str) -> None:

@@ -313,7 +313,7 @@ class Wire:
             included = self._joined("include", self._path(type_, 2))
             query = often(included, "") if relation is None and method != "DELETE" else mostly(st.just(""), included)
             body = st.none() if method == "DELETE" and relation is None else document.map(json.dumps)
-            return st.builds(Request, self.roles, st.just(method), st.just(path), query, self.conditions(), body)
+            return st.builds(Request, self.roles, st.just(method), st.just(path), query, self.conditions(method), body)
 
         return self.path(rule).flatmap(sent)
 
@@ -345,11 +345,10 @@ class Wire:
         name = mostly(st.sampled_from(names).map(str), odd_text.filter(bool))
         return name.map(lambda text: rule.replace("<id>", quote(text, safe="", errors="surrogatepass")))
 
-    def conditions(self) -> Strategy:
+    def conditions(self, method: str) -> Strategy:
         """Headers of a write."""
-        return st.fixed_dictionaries(
-            {}, optional={"If-Match": st.sampled_from(["*", '"a"', "W/", ""]), "Idempotency-Key": visible_text}
-        )
+        key = {"Idempotency-Key": visible_text} if method == "POST" else {}
+        return st.fixed_dictionaries({}, optional={"If-Match": st.sampled_from(["*", '"a"', "W/", ""]), **key})
 
 
 visible_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)

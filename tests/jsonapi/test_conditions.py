@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.world import World, data
+from tests.world import World, data, errors
 
 
 def test_what_has_not_changed_is_304(world: World) -> None:
@@ -72,3 +72,62 @@ def test_what_is_in_the_trash_has_a_tag_to_bring_it_back_by(world: World) -> Non
 
     assert world.admin.send("PATCH", f"{path}?get_trashed=true", document, If_Match='"other"').status_code == 412
     assert world.admin.send("PATCH", f"{path}?get_trashed=true", document, If_Match=tag).status_code == 200
+
+
+def weak(tag: str) -> str:
+    """The tag as a proxy that compresses the answer sends it on."""
+    return f"W/{tag}"
+
+
+@pytest.mark.parametrize(
+    "form", ["{weak}", '"other", {weak}', '{weak}, W/"other"', "{strong}", '"other" , {strong}', "*"]
+)
+def test_if_match_weak_and_listed_tags_are_the_current_version(world: World, form: str) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    strong = world.owner.get(path).headers["ETag"]
+    asked = form.format(strong=strong, weak=weak(strong))
+    document = {"data": {"type": "event", "id": path.rpartition("/")[2], "attributes": {"name": "Mine"}}}
+
+    assert world.owner.get(path, If_Match=asked).status_code == 200
+    assert world.owner.send("HEAD", path, If_Match=asked).status_code == 200
+    assert world.owner.get(path, If_None_Match=asked).status_code == 304
+    assert world.owner.send("PATCH", path, document, If_None_Match=asked).status_code == 412
+    assert world.owner.send("PATCH", path, document, If_Match=asked).status_code == 200
+    if asked != "*":
+        assert world.owner.send("PATCH", path, document, If_Match=asked).status_code == 412
+        assert world.owner.send("DELETE", path, If_Match=asked).status_code == 412
+        assert world.owner.get(path, If_None_Match=asked).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/v1/job-kinds", "/v1/events"])
+def test_if_match_on_reads_the_weak_tag_is_the_current_version(world: World, path: str) -> None:
+    strong = world.owner.get(path).headers["ETag"]
+
+    assert world.owner.get(path, If_Match=weak(strong)).status_code == 200
+    assert world.owner.get(path, If_None_Match=weak(strong)).status_code == 304
+    assert world.owner.get(path, If_Match='W/"other"').status_code == 412
+
+
+def test_if_match_on_a_relationship_the_weak_tag_is_the_current_version(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}/relationships/organizers"
+    tag = weak(world.owner.get(path).headers["ETag"])
+    none: dict[str, list[str]] = {"data": []}
+
+    assert world.owner.send("PATCH", path, none, If_Match=tag).status_code == 200
+    assert world.owner.send("PATCH", path, none, If_Match=tag).status_code == 412
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_refused_condition_says_which_header_does_not_hold(world: World, method: str) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    document = {"data": {"type": "event", "id": path.rpartition("/")[2], "attributes": {"name": "Mine"}}}
+    sent = document if method == "PATCH" else None
+
+    (error,) = errors(world.owner.send(method, path, sent, If_Match='"other"'))
+
+    assert error["detail"] == "If-Match does not match the current version of this resource."
+    assert error["source"] == {"header": "If-Match"}
+    if method != "GET":
+        (error,) = errors(world.owner.send(method, path, sent, If_None_Match="*"))
+        assert error["detail"] == "If-None-Match matches the current version of this resource."
+        assert error["source"] == {"header": "If-None-Match"}

@@ -97,3 +97,51 @@ def test_a_cursor_by_id_does_not_tell_of_rows_that_are_hidden(world: World) -> N
 @pytest.mark.parametrize("path", ["/v1/events/%00abcdefg", "/v1/events/abc%00efgh/faqs", "/v1/events/ABCDEFGH"])
 def test_a_name_that_no_event_can_have_is_not_found(world: World, path: str) -> None:
     assert world.anonymous.get(path).status_code == 404
+
+
+UNKNOWN = "https://example.com/unknown"
+NEW = {"data": {"type": "event", "attributes": {"name": "Camp", "timezone": "UTC"}}}
+SPELLINGS = [
+    "http://jsonapi.org/profiles/ethanresnick/cursor-pagination/",
+    "http://jsonapi.org/profiles/ethanresnick/cursor-pagination",
+    "https://jsonapi.org/profiles/ethanresnick/cursor-pagination/",
+    "https://jsonapi.org/profiles/ethanresnick/cursor-pagination",
+]
+
+
+@pytest.mark.parametrize("uri", SPELLINGS)
+@pytest.mark.parametrize(
+    "accept",
+    [
+        '{type};profile="{uri}"',
+        '{type}; Profile="{uri}"; q=0.5',
+        '{type}; profile="{unknown} {uri}"',
+        'text/html, {type}; profile="{uri} {unknown}", */*;q=0.1',
+    ],
+)
+def test_cursor_profile_each_spelling_is_recognised(world: World, uri: str, accept: str) -> None:
+    answer = world.owner.get("/v1/events", Accept=accept.format(type=JSONAPI, uri=uri, unknown=UNKNOWN))
+
+    assert answer.content_type == f'{JSONAPI}; profile="{uri}"'
+    assert all(item["meta"]["page"]["cursor"] for item in answer.get_json(force=True)["data"])
+    assert "Accept" in answer.headers["Vary"]
+
+
+@pytest.mark.parametrize("uri", SPELLINGS)
+def test_cursor_profile_each_spelling_is_taken_on_a_body(world: World, uri: str) -> None:
+    answer = world.owner.send("POST", "/v1/events", NEW, Content_Type=f'{JSONAPI}; profile="{uri}"')
+
+    assert (answer.status_code, answer.content_type) == (201, JSONAPI)
+
+
+@pytest.mark.parametrize("uri", [f"{SPELLINGS[0]}/", SPELLINGS[0].upper(), f"{SPELLINGS[1]}-2", "cursor-pagination"])
+def test_cursor_profile_another_uri_is_ignored(world: World, uri: str) -> None:
+    answer = world.owner.get("/v1/events", Accept=f'{JSONAPI}; profile="{uri}"')
+
+    assert (answer.status_code, answer.content_type) == (200, JSONAPI)
+
+
+def test_cursor_profile_two_spellings_name_the_first(world: World) -> None:
+    answer = world.owner.get("/v1/events", Accept=f'{JSONAPI}; profile="{SPELLINGS[3]} {SPELLINGS[0]}"')
+
+    assert answer.content_type == f'{JSONAPI}; profile="{SPELLINGS[3]}"'

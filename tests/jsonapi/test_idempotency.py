@@ -1,5 +1,6 @@
 """The same key and the same request: one row, one answer."""
 
+import re
 import threading
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from app.extensions import db
 from app.faqs.models import FaqType
 from app.jsonapi.idempotency import IdempotencyKey
-from tests.world import Caller, World, data, resource
+from app.users.models import User
+from tests.world import JSONAPI, Caller, World, data, errors, resource
 
 PATH = "/v1/faq-types"
 
@@ -89,3 +91,64 @@ def test_a_key_of_yesterday_is_forgotten(world: World) -> None:
     again = world.owner.send("POST", PATH, document(world, "Food"), Idempotency_Key="one")
 
     assert again.status_code == 201
+
+
+SUPPORTED = {
+    *("/v1/events", "/v1/faqs", "/v1/faq-types", "/v1/jobs", "/v1/hooks", "/v1/document-sets", "/v1/treatments"),
+    *("/v1/users", "/v1/operations", "/v1/upload/image", "/api/v1/resize"),
+    *("/v1/jobs/<id>/cancel", "/v1/jobs/<id>/retry", "/v1/events/<id>/archive", "/v1/hooks/<id>/rotate"),
+    "/v1/treatments/<id>/relaunch",
+    *("/v1/hooks/<id>", "/v1/events/<id>/relationships/organizers", "/v1/events/<id>/relationships/coorganizers"),
+    *("/v1/events/<id>/relationships/faqs", "/v1/events/<id>/relationships/faq-types"),
+    *("/v1/events/<id>/relationships/images", "/v1/faq-types/<id>/relationships/faqs"),
+}
+
+
+def test_key_is_supported_or_refused_by_every_route_that_writes(world: World) -> None:
+    supported = set()
+    for rule in (each for each in world.app.url_map.iter_rules() if not each.rule.startswith("/jobs")):
+        path = re.sub(r"<[^>]+>", "1", rule.rule)
+        for method in (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}:
+            answer = world.owner.send(method, path, b"{}", Idempotency_Key="a b", Accept=JSONAPI)
+            if answer.status_code == 400 and "does not support" in answer.text:
+                assert errors(answer)[0]["source"] == {"header": "Idempotency-Key"}
+            else:
+                supported.add((method, rule.rule))
+
+    assert {method for method, _ in supported} == {"POST"}
+    of_relationships = {rule for _, rule in supported if "/relationships/" in rule}
+    assert {rule for _, rule in supported} - of_relationships == {
+        rule for rule in SUPPORTED if "/relationships/" not in rule
+    }
+    assert of_relationships >= {rule for rule in SUPPORTED if "/relationships/" in rule}
+
+
+@pytest.mark.parametrize("path", ["/v1/auth/login", "/auth/session", "/v1/auth/token/refresh", "/v1/users/check_email"])
+def test_key_is_refused_where_the_answer_must_not_be_stored(world: World, path: str) -> None:
+    answer = world.anonymous.send("POST", path, {"email": "a@example.com", "password": "x"}, Idempotency_Key="one")
+
+    (error,) = errors(answer)
+    assert (answer.status_code, error["source"]) == (400, {"header": "Idempotency-Key"})
+    assert error["detail"] == "POST of this URL does not support Idempotency-Key: send none."
+    assert world.rows(IdempotencyKey) == 0
+
+
+def test_key_of_a_caller_without_account_is_refused(world: World) -> None:
+    new = {"data": resource("user", None, {"email": "new@example.com", "password": "correct horse"}, {})}
+    before = world.rows(User)
+
+    answer = world.anonymous.send("POST", "/v1/users", new, Idempotency_Key="one")
+
+    assert (answer.status_code, errors(answer)[0]["source"]) == (400, {"header": "Idempotency-Key"})
+    assert world.rows(User) == before
+    assert world.anonymous.send("POST", "/v1/users", new).status_code == 201
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_key_is_refused_by_methods_that_do_not_support_it(world: World, method: str) -> None:
+    path = f"/v1/faqs/{world.faqs['published']}"
+
+    answer = world.owner.send(method, path, Idempotency_Key="one")
+
+    assert (answer.status_code, errors(answer)[0]["source"]) == (400, {"header": "Idempotency-Key"})
+    assert world.owner.get(path, Idempotency_Key="one").status_code == 200

@@ -314,3 +314,70 @@ def test_a_cursor_that_is_none(world: World, cursor: str) -> None:
 
 def test_a_page_has_a_number_or_a_cursor(world: World) -> None:
     assert world.owner.get("/v1/events?page[number]=1&page[after]=WzFd").status_code == 400
+
+
+@pytest.fixture
+def many(world: World) -> list[int]:
+    """The ids of 150 FAQs of one event, the newest first."""
+    with world.app.app_context():
+        rows = [Faq(question=f"{number}", answer="b", event_id=world.events["published"]) for number in range(150)]
+        db.session.add_all(rows)
+        db.session.commit()
+        return sorted((row.id for row in rows), reverse=True)
+
+
+def named(spelling: str, chosen: list[int]) -> str:
+    """The query that names resources by their ids, in one of the spellings."""
+    text = ",".join(map(str, chosen))
+    term = [{"name": "id", "op": "in", "val": [str(each) for each in chosen]}]
+    return {"short": f"filter[id]={text}", "operator": f"filter[id][in]={text}"}.get(
+        spelling, f"filter={quote(json.dumps(term))}"
+    )
+
+
+@pytest.mark.parametrize("spelling", ["short", "operator", "list"])
+@pytest.mark.parametrize("count", [1, 20, 21, 40, 100])
+def test_resources_named_by_id_come_on_one_page(world: World, many: list[int], spelling: str, count: int) -> None:
+    chosen = many[:count]
+
+    document = world.anonymous.get(f"/v1/faqs?{named(spelling, chosen)}").get_json(force=True)
+
+    assert sorted(int(item["id"]) for item in document["data"]) == sorted(chosen)
+    assert document["meta"]["count"] == count
+    assert (document["links"]["next"], document["links"]["prev"]) == (None, None)
+
+
+def test_resources_named_by_id_beyond_a_page_come_page_by_page(world: World, many: list[int]) -> None:
+    first = world.anonymous.get(f"/v1/faqs?{named('short', many)}").get_json(force=True)
+    second = world.anonymous.get(first["links"]["next"]).get_json(force=True)
+
+    assert [len(page["data"]) for page in (first, second)] == [100, 50]
+    assert {int(item["id"]) for page in (first, second) for item in page["data"]} == set(many)
+    assert (second["links"]["next"], first["meta"]["count"]) == (None, 150)
+    assert first["links"]["last"] == first["links"]["next"]
+
+
+def test_resources_named_by_id_come_on_one_page_by_cursor(world: World, many: list[int]) -> None:
+    chosen = many[:40]
+    accept = f'{JSONAPI}; profile="{PROFILE}"'
+
+    document = world.anonymous.get(f"/v1/faqs?{named('short', chosen)}", Accept=accept).get_json(force=True)
+
+    assert {int(item["id"]) for item in document["data"]} == set(chosen)
+    assert document["links"]["next"] is None
+
+
+def test_resources_named_by_id_with_a_page_size_come_in_that_size(world: World, many: list[int]) -> None:
+    document = world.anonymous.get(f"/v1/faqs?{named('short', many[:40])}&page[size]=30").get_json(force=True)
+
+    assert len(document["data"]) == 30
+    assert document["links"]["next"]
+
+
+def test_ids_that_do_not_narrow_the_list_leave_the_default_page(world: World, many: list[int]) -> None:
+    term = [{"not": {"name": "id", "op": "in", "val": [str(each) for each in many[:40]]}}]
+
+    document = world.anonymous.get(f"/v1/faqs?filter={quote(json.dumps(term))}").get_json(force=True)
+
+    assert len(document["data"]) == 20
+    assert world.anonymous.get(f"/v1/faqs?filter[id]={','.join(['1'] * 1001)}").status_code == 400

@@ -19,7 +19,7 @@ import config
 from app.database import commit, transaction
 from app.extensions import db
 from app.factory import create_app
-from app.jobs import lifecycle
+from app.jobs import lifecycle, submission
 from app.overview import progress
 from tests.background import process
 from tests.conftest import wait_until
@@ -292,6 +292,25 @@ def test_what_is_not_as_expected_is_said(client: FlaskClient, form: dict[str, st
     assert "Problem: " in error["detail"]
 
 
+@pytest.mark.parametrize(
+    ("query", "source"),
+    [
+        ({}, {"parameter": "server"}),
+        ({"server": "ftp://x", "documentSetId": "1"}, {"parameter": "server"}),
+        ({"server": SERVER}, {"parameter": "documentSetId"}),
+        ({"server": SERVER, "document_set_id": "1\n2"}, {"parameter": "document_set_id"}),
+        ({"server": SERVER, "documentSetId": "1"}, {"header": "Authorization"}),
+    ],
+)
+def test_refused_search_names_its_parameter_or_header(
+    client: FlaskClient, query: dict[str, str], source: dict[str, str]
+) -> None:
+    answer = client.get("/overview/search", query_string=query)
+
+    (error,) = answer.get_json(force=True)["errors"]
+    assert (answer.status_code, error["source"]) == (400, source)
+
+
 def test_only_servers_that_are_listed_are_asked_for(client_with: ClientWith) -> None:
     client = client_with(OVERVIEW_SERVERS=f"{SERVER}/,https://other.example.com")
     form = {"documentSetId": "1", "apiToken": "t"}
@@ -369,3 +388,26 @@ def test_the_metadata_may_be_read_from_elsewhere(client: FlaskClient) -> None:
 
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert answer.get_json()["title"] == "Run the program process-docset"
+
+
+def test_silence_is_white_space_within_the_array(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "KEEP_ALIVE", 0.1)
+    with world.app.app_context(), transaction(is_read=False):
+        job = submission.submit("sleep", {"seconds": 1}, trigger="api", owner_id=None).job
+        claimed = lifecycle.claim(job.id, "tests", timedelta(minutes=5))
+        commit()
+    assert claimed is not None
+
+    with world.app.test_request_context():
+        parts = progress.ProgressStream(claimed)
+        text = b""
+        while not text.endswith(b"  "):
+            text += next(parts)
+        with transaction(is_read=False):
+            lifecycle.succeed(claimed, None)
+            commit()
+        text += b"".join(parts)
+        parts.close()
+
+    assert b"\n" not in text
+    assert [each["returncode"] for each in json.loads(text)][-1] == 0

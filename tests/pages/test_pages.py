@@ -238,6 +238,16 @@ def test_a_new_password_ends_what_was_signed_in(people: World, browser: Browser)
     assert browser.get("/jobs").status_code == 303
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(-5, 200), (-60, 303)])
+def test_sign_in_of_a_process_whose_clock_is_ahead(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, seconds: int, status: int
+) -> None:
+    moment = cookies.now() + timedelta(seconds=seconds)
+    monkeypatch.setattr(cookies, "now", lambda: moment)
+
+    assert browser.get("/jobs").status_code == status
+
+
 def test_a_sign_in_lasts_twelve_hours(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cookies, "LIFE", timedelta(seconds=-1))
 
@@ -769,6 +779,33 @@ def test_an_event_that_never_was_is_400(people: World, browser: Browser, known: 
 
     for path in ("/jobs/stream", f"/jobs/{job.id}/stream"):
         assert browser.get(f"{path}?after={known}").status_code == 400
+
+
+@pytest.mark.parametrize("known", ["-1", "abc", "9" * 400, "", "%00"])
+def test_last_event_id_as_a_parameter_that_never_was_is_400(people: World, browser: Browser, known: str) -> None:
+    job = submit(people)
+
+    for path in ("/jobs/stream", f"/jobs/{job.id}/stream"):
+        assert browser.get(f"{path}?lastEventId={known}").status_code == 400
+
+
+def test_last_event_id_as_a_parameter_is_as_the_header(
+    people: World, browser: Browser, listen: Callable[..., Listening]
+) -> None:
+    job = submit(people)
+    claimed = begin(people, job)
+    report(people, claimed, 0.5, MARKUP)
+    path = f"/jobs/{job.id}/stream"
+
+    by_parameter = listen(browser, f"{path}?after=2&lastEventId=1")
+    assert [line["text"] for line in by_parameter.next()[1]["lines"]] == [MARKUP]
+    with people.app.app_context(), transaction(is_read=False):
+        lifecycle.succeed(claimed, None)
+        commit()
+
+    assert browser.get(f"{path}?lastEventId=3").status_code == 204
+    assert browser.get(f"{path}?lastEventId=1", Last_Event_ID="3").status_code == 204
+    assert listen(browser, "/jobs/stream?lastEventId=1").rest() == b"event: reload\ndata:\n\n"
 
 
 def test_a_job_is_told_line_by_line_until_it_has_ended(

@@ -4,9 +4,11 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import jwt
 import pytest
 from flask import Flask
@@ -16,7 +18,9 @@ from sqlalchemy import create_engine, text
 from app.extensions import db
 from app.users import tokens
 from app.users.auth import get_identity, note_access
-from tests.users.conftest import PASSWORD, Sql, bearer
+from tests.conftest import Processes, free_port
+from tests.test_flow import attempt_get
+from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer
 
 URL = "/v1/users/user-details/get-user-id"
 
@@ -100,6 +104,52 @@ def test_a_token_with_a_wrong_claim_is_refused(
     client: FlaskClient, forge: Callable[..., str], claims: dict[str, Any], code: str
 ) -> None:
     assert get(client, f"JWT {forge(claims)}") == (401, code)
+
+
+@pytest.mark.parametrize(("claim", "code"), [("iat", "token-invalid"), ("nbf", "token-invalid")])
+def test_clock_leeway_takes_a_token_from_a_little_ahead(
+    client: FlaskClient, forge: Callable[..., str], claim: str, code: str
+) -> None:
+    now = time.time()
+
+    assert get(client, f"JWT {forge({claim: now + tokens.CLOCK_LEEWAY_SECONDS - 1})}")[0] == 200
+    assert get(client, f"JWT {forge({claim: now + tokens.CLOCK_LEEWAY_SECONDS + 10})}") == (401, code)
+
+
+def test_clock_leeway_takes_a_token_that_has_just_expired(client: FlaskClient, forge: Callable[..., str]) -> None:
+    now = int(time.time())
+
+    assert get(client, f"JWT {forge({'exp': now - 1})}")[0] == 200
+    assert get(client, f"JWT {forge({'exp': now - tokens.CLOCK_LEEWAY_SECONDS - 1})}") == (401, "token-expired")
+
+
+AHEAD = """
+import time
+real_time = time.time
+time.time = lambda: real_time() + {seconds}
+"""
+"""A `sitecustomize` that puts the clock ahead with which a process issues tokens."""
+
+
+def test_token_of_a_process_whose_clock_is_ahead_is_taken_by_another(
+    user_id: int,
+    processes: Processes,
+    tmp_path: Path,
+    wait_until: Callable[..., Any],
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AHEAD.format(seconds=5))
+    ahead = str(free_port())
+    processes.start("web", PUBLIC_URL=processes.base_url)
+    processes.start("web", PUBLIC_URL=processes.base_url, PORT=ahead, PYTHONPATH=str(tmp_path))
+    urls = [processes.base_url, f"http://127.0.0.1:{ahead}"]
+    wait_until(lambda: all(attempt_get(f"{url}/livez") == 200 for url in urls), 60)
+
+    answer = httpx.post(f"{urls[1]}/v1/auth/login", json={"email": EMAIL, "password": PASSWORD}, timeout=30)
+    token = answer.json()["access_token"]
+
+    assert jwt.decode(token, options={"verify_signature": False})["iat"] > time.time() + 2, "its clock is ahead"
+    for url in urls:
+        assert httpx.get(url + URL, headers={"Authorization": f"JWT {token}"}, timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize(

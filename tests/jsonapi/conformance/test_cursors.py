@@ -13,6 +13,7 @@ from app.jsonapi.cursors import PROFILE
 from app.jsonapi.query import BIGGEST_PAGE_SIZE, DEFAULT_PAGE_SIZE
 from tests.world import JSONAPI, World, errors
 
+PAGE = "https://jsonapi.org/profiles/ethanresnick/cursor-pagination"
 ACCEPT = f'{JSONAPI}; profile="{PROFILE}"'
 
 
@@ -82,7 +83,7 @@ def test_size_exceeded(world: World, path: str, size: str) -> None:
     (error,) = errors(answer)
     assert (answer.status_code, error["source"]) == (400, {"parameter": "page[size]"})
     assert error["meta"] == {"page": {"maxSize": BIGGEST_PAGE_SIZE}}
-    assert error["links"] == {"type": f"{PROFILE}/max-size-exceeded"}
+    assert error["links"] == {"type": f"{PAGE}/max-size-exceeded"}
 
 
 def test_default_size(world: World, path: str) -> None:

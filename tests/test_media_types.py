@@ -1,0 +1,67 @@
+"""A 415 names exactly the media types that its route takes."""
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests.hooks.calls import made, path_of
+from tests.world import JSONAPI, World, errors
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+ATOMIC = f'{JSONAPI}; ext="https://jsonapi.org/ext/atomic"'
+SENT = [JSONAPI, JSON, FORM, MULTIPART, ATOMIC, "image/jpeg", "text/plain", "application/xml", ""]
+
+ROUTES = [
+    ("POST", "/v1/events", [JSONAPI, JSON]),
+    ("PATCH", "/v1/events/1", [JSONAPI, JSON]),
+    ("POST", "/v1/users", [JSONAPI, JSON]),
+    ("POST", "/v1/jobs", [JSONAPI, JSON]),
+    ("PATCH", "/v1/events/1/relationships/organizers", [JSONAPI, JSON]),
+    ("POST", "/v1/auth/login", [JSONAPI, JSON]),
+    ("POST", "/auth/session", [JSONAPI, JSON]),
+    ("PATCH", "/v1/auth/reset-password", [JSONAPI, JSON]),
+    ("POST", "/v1/upload/image", [JSONAPI, JSON, MULTIPART]),
+    ("POST", "/api/v1/resize", [JSONAPI, JSON]),
+    ("POST", "hook", [JSONAPI, JSON, FORM]),
+]
+
+
+def send(world: World, method: str, path: str, media_type: str) -> TestResponse:
+    """A body of this media type."""
+    headers = {"Authorization": f"JWT {world.owner.token}"}
+    client: FlaskClient = world.app.test_client()
+    return client.open(path, method=method, headers=headers, data=b"{}", content_type=media_type)
+
+
+@pytest.mark.parametrize(("method", "path", "taken"), ROUTES)
+def test_unsupported_media_type_names_what_the_route_takes(
+    world: World, method: str, path: str, taken: list[str]
+) -> None:
+    path = path_of(made(world.owner)) if path == "hook" else path
+    words = f"This route takes {', '.join(taken[:-1])} or {taken[-1]}."
+
+    for media_type in (each for each in SENT if each not in (ATOMIC, "")):
+        answer = send(world, method, path, media_type)
+        assert (answer.status_code == 415) == (media_type not in taken), (media_type, answer.text)
+        if answer.status_code == 415:
+            (error,) = errors(answer)
+            assert (error["detail"], error["source"]) == (words, {"header": "Content-Type"})
+            assert answer.headers["Accept"] == ", ".join(taken)
+
+
+def test_unsupported_media_type_of_operations_names_the_extension(world: World) -> None:
+    for media_type in ("text/plain", FORM, f'{JSONAPI}; ext="https://example.com/other"'):
+        answer = send(world, "POST", "/v1/operations", media_type)
+        assert (answer.status_code, answer.headers["Accept"]) == (415, ATOMIC)
+        assert errors(answer)[0]["detail"].endswith(f"This route takes {ATOMIC}.")
+
+
+def test_unsupported_parameter_is_said_beside_what_the_route_takes(world: World) -> None:
+    answer: Any = send(world, "POST", "/v1/events", f"{JSONAPI}; charset=utf-8")
+
+    expected = f"The media type has parameters that are not supported. This route takes {JSONAPI} or {JSON}."
+    assert (answer.status_code, errors(answer)[0]["detail"]) == (415, expected)
