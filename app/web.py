@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,7 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     logs.log_uncaught_exceptions()
     multiprocessing.set_start_method("fork")  # granian would spawn where fork is not the default any more
     forks_die_with_parent()
+    os.register_at_fork(after_in_child=_reset_signals)
     # It warns of so many threads at every start; THREADS says why.
     logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
     host = f"[{settings['HOST']}]" if ":" in settings["HOST"] else settings["HOST"]
@@ -79,3 +81,9 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         return app
 
     server.serve(target_loader=load, wrap_loader=False)
+
+
+def _reset_signals() -> None:
+    """Let a worker end at SIGTERM while it loads the app: until granian serves, it has the handlers of its parent."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)

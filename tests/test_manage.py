@@ -7,10 +7,11 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ import config
 import manage
 from app import embedded
 from app.routes import listed
+from tests.conftest import Processes
 
 ROOT = Path(__file__).resolve().parent.parent
 Environment = dict[str, str]
@@ -267,6 +269,17 @@ def test_web_says_in_one_line_that_its_port_is_in_use(environment: Environment) 
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"manage.py: cannot listen on 127.0.0.1:{port} (Address already in use)")
+
+
+def test_web_ends_at_once_while_it_is_starting(processes: Processes, wait_until: Callable[..., Any]) -> None:
+    web = processes.start("web")
+    wait_until(lambda: "listening" in processes.log("web").read_text(), 30)
+    started = monotonic()
+
+    assert processes.stop(web) == 0
+
+    assert monotonic() - started < 5
+    assert "refused" not in processes.log("web").read_text()
 
 
 def test_every_route_is_listed_with_its_methods(app: Flask) -> None:
