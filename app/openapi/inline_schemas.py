@@ -49,9 +49,8 @@ def _add(schema: Json, name: str, schemas: Json, hoisted: list[tuple[Json, str]]
     free = next(each for each in names if each not in schemas)
     members = schema["properties"].items()
     schemas[free] = {}  # taken before the names of its members are chosen
-    properties = {
-        key: _hoist(value, name + capitalize(key.replace("_", "-")), schemas, hoisted) for key, value in members
-    }
+    longer = {key: name + capitalize(key.replace("_", "-")) for key, _ in members}
+    properties = {key: _hoist(value, longer[key], schemas, hoisted) for key, value in members}
     schemas[free] = {**schema, "type": "object", "properties": properties}
     hoisted.append((schema, free))
     return free

@@ -40,7 +40,7 @@ def generate_with_openapi_generator(generator: str) -> Callable[[Path, Path], No
     return lambda document, output: tools.openapi_generator(generator, document, output)
 
 
-pytestmark = pytest.mark.usefixtures("documented_kinds")
+pytestmark = [pytest.mark.usefixtures("documented_kinds"), pytest.mark.timeout(600)]
 
 needs_openapi_generator = [tools.needs_python, tools.needs_java]
 TYPESCRIPT = [
