@@ -85,6 +85,13 @@ def test_an_account_is_tried_five_times_a_minute_from_wherever(knock: FlaskClien
 
 
 @pytest.mark.usefixtures("redis_process")
+def test_every_spelling_of_an_account_counts_as_that_account(knock: FlaskClient) -> None:
+    spelled = ["eva@xn--mller-kva.example", "EVA@Müller.example", "eva@mu\u0308ller\uff0eexample", "eva@MÜLLER.EXAMPLE"]
+
+    assert statuses(lambda n: log_in(knock, spelled[n % 4], f"10.0.0.{n}"), 6) == [401] * 5 + [429]
+
+
+@pytest.mark.usefixtures("redis_process")
 def test_an_address_tries_twenty_times_a_minute_whichever_account(knock: FlaskClient) -> None:
     assert statuses(lambda n: log_in(knock, f"user{n}@example.com"), 21) == [401] * 20 + [429]
     assert log_in(knock, "other@example.com", "10.0.0.2").status_code == 401

@@ -1,5 +1,6 @@
 """How one file becomes one image of a gallery: read, looked up, made anew from its pixels, stored, written down."""
 
+import unicodedata
 from hashlib import sha256
 from pathlib import PurePosixPath
 
@@ -67,7 +68,9 @@ def take(event_id: int, name: str, file: Stored) -> bool:
         return False
     size = Size("gallery", LONGEST_SIDE, LONGEST_SIDE, format=inspect(content).format)
     (image,) = make_variants(content, [size])
-    return _is_added({"event_id": event_id, "name": name, "source_sha256": source_sha256, **_stored(image)})
+    # A file from a Mac has its name decomposed; filters look for it composed.
+    shown_name = unicodedata.normalize("NFC", name)
+    return _is_added({"event_id": event_id, "name": shown_name, "source_sha256": source_sha256, **_stored(image)})
 
 
 def _stored(image: Variant) -> dict[str, object]:

@@ -152,6 +152,13 @@ def test_the_images_of_the_inbox_come_into_the_gallery(gallery: Gallery) -> None
     ]
 
 
+def test_import_decomposed_file_name_is_shown_composed(gallery: Gallery) -> None:
+    gallery.leave("Saal a\u0308.jpg", RED_JPEG)
+
+    assert counts(gallery.fill()) == (1, 0, 0)
+    assert gallery.names() == ["Saal ä.jpg"]
+
+
 def test_an_empty_inbox_is_no_mistake(gallery: Gallery) -> None:
     assert counts(gallery.fill()) == (0, 0, 0)
 
