@@ -116,11 +116,13 @@ def test_clock_leeway_takes_a_token_from_a_little_ahead(
     assert get(client, f"JWT {forge({claim: now + tokens.CLOCK_LEEWAY_SECONDS + 10})}") == (401, code)
 
 
-def test_clock_leeway_takes_a_token_that_has_just_expired(client: FlaskClient, forge: Callable[..., str]) -> None:
+def test_clock_leeway_is_none_for_a_token_that_has_just_expired(client: FlaskClient, forge: Callable[..., str]) -> None:
     now = int(time.time())
 
-    assert get(client, f"JWT {forge({'exp': now - 1})}")[0] == 200
-    assert get(client, f"JWT {forge({'exp': now - tokens.CLOCK_LEEWAY_SECONDS - 1})}") == (401, "token-expired")
+    assert get(client, f"JWT {forge({'exp': now})}") == (401, "token-expired")
+    assert get(client, f"JWT {forge({'exp': now + 60})}")[0] == 200
+    for no_time in ("soon", [1], None, float("inf")):
+        assert get(client, f"JWT {forge({'exp': no_time})}") == (401, "token-invalid")
 
 
 AHEAD = """
