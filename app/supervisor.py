@@ -1,6 +1,7 @@
 """`manage.py run`: PostgreSQL, Redis, web, worker and relay under one parent that keeps them going."""
 
 import asyncio
+import compileall
 import re
 import signal
 import sys
@@ -214,11 +215,20 @@ def run(settings: dict[str, Any], environ: dict[str, str]) -> None:
         ownership.check_space(
             var_dir, ownership.MIN_FREE_BYTES_FOR_NEW_DATABASE if is_new else ownership.MIN_FREE_BYTES
         )
+        supervisor = Supervisor(settings, environ)
+        embedded.find_binaries(supervisor.servers)
+        compile_modules()
         try:
-            asyncio.run(Supervisor(settings, environ).run())
+            asyncio.run(supervisor.run())
         except (CannotRun, machine.EmbeddedError):
             ownership.check_space(var_dir, ownership.FULL_BYTES)
             raise
+
+
+def compile_modules() -> None:
+    """Compile our modules before several processes import them at the same time; where that fails, they do it."""
+    if not sys.dont_write_bytecode:
+        compileall.compile_dir(MANAGE.parent / "app", quiet=2)
 
 
 def is_prepared(database_url: str) -> bool:

