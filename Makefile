@@ -44,7 +44,7 @@ check: .venv/dev.stamp ## ruff, mypy, import contracts, blueprint against routes
 	.venv/bin/lint-imports
 	$(PY) -m pytest --quiet tests/docs/test_routes.py tests/docs/test_attributes.py
 
-docs: $(NODE_MODULES)/.stamp ## docs/api-blueprint becomes one HTML page (needs Node)
+docs: $(NODE_MODULES)/.stamp ## render docs/api-blueprint to the page that /docs shows; commit it (needs Node)
 	@$(or $(PYTHON),python3) docs/api-blueprint/render.py
 
 test-docs: .venv/dev.stamp $(NODE_MODULES)/.stamp ## every transaction of the blueprint against a live server (needs Node)

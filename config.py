@@ -137,6 +137,12 @@ def _address(text: str) -> str:
     return text
 
 
+def _contact(text: str) -> str:
+    if text and not re.fullmatch(r"mailto:[!-~]+@[!-~]+|https://[A-Za-z0-9][!-~]*", text):
+        raise ValueError("must be a mailto: or https: URI such as mailto:security@example.com")
+    return text
+
+
 def _directory(text: str) -> Path | None:
     if not text:
         return None
@@ -285,6 +291,12 @@ SETTINGS = (
     Setting("RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _flag),
     Setting("RETENTION_DAYS", "30", "how long ended jobs, sign-ins and outbox entries are kept", _whole(1, 3650)),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
+    Setting(
+        "SECURITY_CONTACT",
+        "",
+        "mailto: or https: URI for reports of vulnerabilities, shown in /.well-known/security.txt; empty: no file",
+        _contact,
+    ),
     Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),
     Setting("LOG_FORMAT", "text", "text or json", _choice("text", "json")),
     Setting(

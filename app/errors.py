@@ -1,4 +1,4 @@
-"""Our errors: each knows its status and code, and its docstring is its title (JSON:API 1.1, "Error Objects")."""
+"""API errors (JSON:API 1.1, "Errors"): each class has a status, title, code, and its docstring as default detail."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,9 +37,10 @@ log = structlog.get_logger(__name__)
 
 
 class ApiError(JsonApiException):  # type: ignore[misc]  # the library carries no types
-    """Something went wrong."""
+    """The server failed to process this request. Quote this error's id when reporting it."""
 
     http_status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    title: ClassVar[str] = "Internal server error"
     default_code: ClassVar[str] = "internal-error"
 
     def __init__(
@@ -53,13 +54,11 @@ class ApiError(JsonApiException):  # type: ignore[misc]  # the library carries n
         meta: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        title = (type(self).__doc__ or "").partition("\n")[0].rstrip(".")
         named = {"pointer": pointer, "parameter": parameter, "header": header}
         source = {name: value for name, value in named.items() if value is not None}
         super().__init__(
-            detail=detail or f"{title}.",
+            detail=detail or (type(self).__doc__ or "").partition("\n")[0],
             source=source or None,
-            title=title,
             status=str(self.http_status.value),
             code=code or self.default_code,
             id_=uuid4().hex,
@@ -72,22 +71,25 @@ class ApiError(JsonApiException):  # type: ignore[misc]  # the library carries n
 
 
 class BadRequest(ApiError):
-    """The request cannot be read."""
+    """The request is malformed."""
 
     http_status = HTTPStatus.BAD_REQUEST
+    title = "Bad request"
     default_code = "bad-request"
 
 
 class InvalidParameter(BadRequest):
-    """A query parameter is not valid here."""
+    """A query parameter is unknown or has an invalid value."""
 
+    title = "Invalid query parameter"
     default_code = "invalid-parameter"
 
 
 class Unauthenticated(ApiError):
-    """Sign in first."""
+    """Authentication is required: send an access token in the Authorization header."""
 
     http_status = HTTPStatus.UNAUTHORIZED
+    title = "Unauthorized"
     default_code = "unauthenticated"
 
     def __init__(self, detail: str = "", **more: Any) -> None:
@@ -96,65 +98,74 @@ class Unauthenticated(ApiError):
 
 
 class Forbidden(ApiError):
-    """You may not do this."""
+    """You do not have permission to do this."""
 
     http_status = HTTPStatus.FORBIDDEN
+    title = "Forbidden"
     default_code = "forbidden"
 
 
 class NotFound(ApiError):
-    """There is no such thing here."""
+    """There is no resource or route at this URL."""
 
     http_status = HTTPStatus.NOT_FOUND
+    title = "Not found"
     default_code = "not-found"
 
 
 class MethodNotAllowed(ApiError):
-    """This method is not allowed here."""
+    """This URL does not support the method of the request."""
 
     http_status = HTTPStatus.METHOD_NOT_ALLOWED
+    title = "Method not allowed"
     default_code = "method-not-allowed"
 
 
 class NotAcceptable(ApiError):
-    """The answer cannot be given in a media type you accept."""
+    """The response is not available in any media type that the Accept header allows."""
 
     http_status = HTTPStatus.NOT_ACCEPTABLE
+    title = "Not acceptable"
     default_code = "not-acceptable"
 
 
 class Conflict(ApiError):
-    """This is in conflict with what is already here."""
+    """The request conflicts with the current state of the resource."""
 
     http_status = HTTPStatus.CONFLICT
+    title = "Conflict"
     default_code = "conflict"
 
 
 class PreconditionFailed(ApiError):
-    """A condition of the request does not hold."""
+    """The resource does not meet a condition in the request headers."""
 
     http_status = HTTPStatus.PRECONDITION_FAILED
+    title = "Precondition failed"
     default_code = "precondition-failed"
 
 
 class ContentTooLarge(ApiError):
-    """The body is larger than the limit."""
+    """The request body is larger than the limit."""
 
     http_status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    title = "Content too large"
     default_code = "content-too-large"
 
 
 class UnsupportedMediaType(ApiError):
-    """The media type of the request is not supported."""
+    """The Content-Type of the request is not supported here."""
 
     http_status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    title = "Unsupported media type"
     default_code = "unsupported-media-type"
 
 
 class Unprocessable(ApiError):
-    """A value is not valid."""
+    """The request contains an invalid value."""
 
     http_status = HTTPStatus.UNPROCESSABLE_ENTITY
+    title = "Unprocessable content"
     default_code = "invalid-value"
 
     def __init__(self, detail: str = "", *, pointer: str | None = None, **more: Any) -> None:
@@ -165,16 +176,18 @@ class Unprocessable(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """Too many requests."""
+    """The rate limit is exceeded. Try again later."""
 
     http_status = HTTPStatus.TOO_MANY_REQUESTS
+    title = "Too many requests"
     default_code = "too-many-requests"
 
 
 class Unavailable(ApiError):
-    """The server cannot work at the moment."""
+    """The server cannot process requests at the moment. Try again later."""
 
     http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "Service unavailable"
     default_code = "unavailable"
 
 
@@ -219,12 +232,13 @@ def register(app: Flask) -> None:
 
 
 def _from_http(error: HTTPException) -> ApiError:
-    """What Flask and Werkzeug raise, in our words; a body over the limit and a bad URL come this way."""
+    """Convert an exception of Flask or Werkzeug, raised for an unknown URL say, to an ApiError."""
     kind = next((each for each in _kinds(ApiError) if each.http_status == error.code), None)
     if kind is None:
         kind = BadRequest if 400 <= (error.code or 500) < 500 else ApiError
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
-    return kind(headers=headers)
+    detail = f"This URL supports {headers['Allow']}." if "Allow" in headers else ""
+    return kind(detail, headers=headers)
 
 
 def _kinds(base: type[ApiError]) -> Iterator[type[ApiError]]:
@@ -272,6 +286,6 @@ def _database_away(error: Exception) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    answered = ApiError("This is our fault. The id of this error finds it in the log.")
+    answered = ApiError()
     log.error("unexpected error", error_id=answered.id, exc_info=error)
     return error_response([answered])

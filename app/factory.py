@@ -7,7 +7,7 @@ from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import archive, bodies, changes, cors, database, docs, errors, logs, outbox, relay, storage, throttle, worker
+from app import archive, bodies, changes, cors, database, errors, logs, outbox, relay, storage, throttle, worker
 from app.documents import resources as documents
 from app.events import resources as events
 from app.events import tasks as _event_tasks
@@ -30,6 +30,7 @@ from app.pages import routes as pages
 from app.processors import routes as processors
 from app.processors import tasks as _processor_tasks
 from app.programs import discovery as _programs
+from app.site import routes as site
 from app.treatments import kinds as _treatment_kinds
 from app.treatments import launching
 from app.treatments import mailing as _treatment_mails
@@ -71,7 +72,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     serve_resources(app)
     take_images(app)
     openapi.install(app)
-    docs.install(app)
+    site.install(app)
     pages.install(app)
     overview.install(app)
     return app

@@ -66,6 +66,7 @@ class RangeNotSatisfiable(BadRequest):
     """The range asked for is not within the file."""
 
     http_status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+    title = "Range not satisfiable"
     default_code = "range-not-satisfiable"
 
 

@@ -21,11 +21,12 @@ from app.openapi.json_schema import Json, check_names, component, reference
 from app.openapi.tags import tags
 from app.routes import listed
 
-UNDESCRIBED = ("/docs", "/files/", "/jobs", "/overview")
-"""Pages, files and the protocol of the work queue: not for clients of the API."""
+UNDESCRIBED = ("/docs", "/files/", "/jobs", "/overview", "/static/", "/favicon.ico", "/robots.txt", "/.well-known/")
+"""Pages, files, and a protocol of others: nothing that a client of the API calls."""
 
 HEALTH = {"health.live": "Alive", "health.ready": "HealthReport", "health.check": "HealthReport"}
 OTHERS = {
+    "home.": plain.described_entry,
     "accounts.": plain.described_account,
     "openapi.": plain.described_description,
     "uploads.": plain.described_image,
@@ -151,8 +152,13 @@ def _paths(app: Flask) -> Json:
 
 def _rules(app: Flask) -> Iterator[Rule]:
     for rule in app.url_map.iter_rules():
-        if not rule.rule.startswith(UNDESCRIBED):
+        if is_described(rule.rule):
             yield rule
+
+
+def is_described(path: str) -> bool:
+    """Whether the document describes this path; not the home page, whose other representation is /v1."""
+    return path != "/" and not path.startswith(UNDESCRIBED)
 
 
 def _item(rule: Rule) -> Json:

@@ -118,6 +118,22 @@ def described_health(view: Any, schema: str) -> Json:
     return {**_words(view), "tags": ["health"], "responses": responses}
 
 
+def described_entry(view: Any) -> Json:
+    """Describe /v1: links to every collection, and the version of the server."""
+    texts: Json = {"type": "object", "additionalProperties": TEXT}
+    members: Json = {"jsonapi": reference("JsonApi"), "meta": texts, "links": texts}
+    return {
+        **_words(view),
+        "tags": ["description"],
+        "parameters": [reference("IfNoneMatch", "parameters")],
+        "responses": {
+            **answered(HTTPStatus.OK, "The entry document.", object_of(members, members), "ETag"),
+            **empty(HTTPStatus.NOT_MODIFIED, "It is as it was."),
+            **refusals((errors.BadRequest, errors.NotAcceptable)),
+        },
+    }
+
+
 def described_description(view: Any) -> Json:
     """Return the route of the description itself."""
     schema = object_of({"openapi": TEXT}, ["openapi"])

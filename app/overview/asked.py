@@ -22,7 +22,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class NotAsExpected(BadRequest):
-    """The form, or the header, is not what it must be."""
+    """The form or the Authorization header is invalid."""
 
     def __init__(self, problem: str, *, parameter: str | None = None, header: str | None = None) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""/docs shows the rendered page, which loads nothing from elsewhere."""
+"""/docs shows the committed page, which loads nothing from elsewhere and is what its sources make."""
 
 import base64
 import runpy
@@ -10,34 +10,61 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app import docs
-from tests.docs.sources import DIRECTORY
+from app.site import documentation
+from tests.docs.sources import DIRECTORY, files
 
 PAGE = b"<html><style>p {}</style><p>Hello</p><script>say('hello');</script></html>"
+STALE = "docs/api-blueprint/open-event-api.html is not what its sources make: run `make docs` and commit the page"
 
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the page is looked for: nothing is there yet."""
+    """The path where the page is looked for: nothing is there yet."""
     path = tmp_path / "a directory" / "page.html"
     path.parent.mkdir()
-    monkeypatch.setattr(docs, "PAGE", path)
+    monkeypatch.setattr(documentation, "PAGE", path)
     return path
 
 
-@pytest.fixture
-def self_contained() -> Callable[[str], str]:
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    """The functions of the rendering script."""
+    return runpy.run_path(str(DIRECTORY / "render.py"))
+
+
+@pytest.fixture(scope="module")
+def self_contained(script: dict[str, Any]) -> Callable[[str], str]:
     """The function of the rendering script that cuts references."""
-    script: dict[str, Any] = runpy.run_path(str(DIRECTORY / "render.py"))
     cut: Callable[[str], str] = script["self_contained"]
     return cut
 
 
-def test_without_a_page_it_says_how_to_make_one(client: FlaskClient, page: Path) -> None:
-    response = client.get("/docs")
+def test_committed_page_is_what_its_sources_make(script: dict[str, Any]) -> None:
+    assert script["is_current"](documentation.PAGE.read_text()), STALE
 
-    assert response.status_code == 404
-    assert response.mimetype == "text/plain"
+
+def test_digest_covers_the_page_and_every_source(script: dict[str, Any]) -> None:
+    html = script["with_digest"]("<html><head></head><body>Hello</body></html>")
+
+    assert script["is_current"](html)
+    assert not script["is_current"](html.replace("Hello", "Hullo"))
+    assert not script["is_current"]("<html><head></head><body>Hello</body></html>")
+    assert {*files(), DIRECTORY / "page.css", DIRECTORY / "package.json"} < set(script["sources"]())
+
+
+def test_committed_page_shows_every_group(client: FlaskClient) -> None:
+    response = client.get("/docs", headers={"Accept": "text/html"})
+
+    assert (response.status_code, response.mimetype) == (200, "text/html")
+    for path in files()[1:]:
+        heading = path.read_text().partition("\n")[0].removeprefix("# Group ")
+        assert f">{heading} <" in response.text, heading
+
+
+def test_without_a_page_it_says_how_to_make_one(client: FlaskClient, page: Path) -> None:
+    response = client.get("/docs", headers={"Accept": "text/html"})
+
+    assert (response.status_code, response.mimetype) == (404, "text/html")
     assert "make docs" in response.text
 
 
@@ -49,6 +76,16 @@ def test_the_page_is_shown(client: FlaskClient, page: Path, path: str) -> None:
 
     assert (response.status_code, response.mimetype, response.data) == (200, "text/html", PAGE)
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_new_page_is_shown_at_once(client: FlaskClient, page: Path) -> None:
+    page.write_bytes(PAGE)
+    client.get("/docs")
+    draft = page.with_name("draft")
+    draft.write_bytes(b"new")
+    draft.replace(page)
+
+    assert client.get("/docs").data == b"new"
 
 
 def test_only_the_scripts_of_the_page_may_run(client: FlaskClient, page: Path) -> None:
@@ -70,8 +107,8 @@ def test_a_page_that_is_known_is_not_sent_again(client: FlaskClient, page: Path)
     assert (response.status_code, response.data) == (304, b"")
 
 
-def test_the_page_is_where_the_script_writes_it() -> None:
-    assert runpy.run_path(str(DIRECTORY / "render.py"))["PAGE"] == docs.PAGE
+def test_the_page_is_where_the_script_writes_it(script: dict[str, Any]) -> None:
+    assert script["PAGE"] == documentation.PAGE
 
 
 def test_fonts_and_icons_of_others_are_cut(self_contained: Callable[[str], str]) -> None:

@@ -22,6 +22,7 @@ from app.jobs.models import Job
 from app.jobs.records import JobRow
 from app.pages import cookies, reading, streams
 from app.pages import routes as pages
+from app.site import routes as site
 from app.users import auth_routes
 from app.users.models import User
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
@@ -647,14 +648,14 @@ def test_too_many_who_watch_are_told_on_a_page(browser: Browser, monkeypatch: py
     assert_protected(response)
 
 
-def test_other_errors_stay_as_they_are(people: World) -> None:
+def test_errors_elsewhere_stay_json_for_clients_that_do_not_ask_for_html(people: World) -> None:
     assert people.anonymous.get("/v1/nothing").mimetype == "application/vnd.api+json"
     assert people.anonymous.get("/jobsnothing").mimetype == "application/vnd.api+json"
     assert "Referrer-Policy" not in people.anonymous.get("/v1/events").headers
 
 
 def test_assets_are_kept_for_good(people: World, browser: Browser) -> None:
-    urls = re.findall(r'(?:href|src)="(/jobs/static/[^"]+)"', browser.get("/jobs").text)
+    urls = re.findall(r'(?:href|src)="(/static/[^"]+)"', browser.get("/jobs").text)
 
     for url in urls:
         asset = Browser(people.app).get(url)
@@ -663,8 +664,8 @@ def test_assets_are_kept_for_good(people: World, browser: Browser) -> None:
         assert asset.headers["X-Content-Type-Options"] == "nosniff"
         assert re.search(r"-[0-9a-f]{16}\.", url)
     assert {url.rpartition(".")[2] for url in urls} == {"css", "js", "svg"}
-    assert Browser(people.app).get("/jobs/static/jobs-0000000000000000.js").status_code == 404
-    assert Browser(people.app).get("/jobs/static/..%2fjobs.js").status_code == 404
+    assert Browser(people.app).get("/static/jobs-0000000000000000.js").status_code == 404
+    assert Browser(people.app).get("/static/..%2fjobs.js").status_code == 404
 
 
 # Streams
@@ -878,6 +879,7 @@ def counting(
     database.install(counting)
     throttle.install(counting)
     counting.register_blueprint(auth_routes.routes)
+    site.install(counting)
     pages.install(counting)
     errors.register(counting)
     with embedded.run(server):

@@ -63,7 +63,7 @@ def test_wrong_credentials_are_answered_alike(client: FlaskClient, user_id: int,
     assert error == {
         "status": "401",
         "code": "invalid-credentials",
-        "title": "Sign in first",
+        "title": "Unauthorized",
         "detail": "Invalid Credentials",
     }
 

@@ -37,4 +37,4 @@ assert.equal(related.name, 'Tickets')
 await api.destroy('faq', 2)
 
 const refused = await api.create('faq', { question: ' ', answer: 'x', event: { id: 1 } }).catch((errors) => errors)
-assert.deepEqual(refused, { question: { title: 'A value is not valid', detail: 'Must not be blank.' } })
+assert.deepEqual(refused, { question: { title: 'Unprocessable content', detail: 'Must not be blank.' } })

@@ -1,0 +1,60 @@
+"""Error pages for browsers, and the headers that protect every page."""
+
+import orjson
+from flask import Response, render_template, request
+from werkzeug.datastructures import MIMEAccept
+
+from app.errors import MEDIA_TYPE
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HTML = "text/html; charset=utf-8"
+
+
+def prefers_html() -> bool:
+    """Whether the Accept header gives HTML a higher weight than JSON; browsers do, `*/*` does not."""
+    accept = request.accept_mimetypes
+    return _weight(accept, "text/html") > max(_weight(accept, MEDIA_TYPE), _weight(accept, "application/json"))
+
+
+def _weight(accept: MIMEAccept, media_type: str) -> float:
+    """Return the weight of a media type: that of the most specific range, parameters ignored (RFC 9110, 12.5.1)."""
+    weights: dict[str, float] = {}
+    for media_range, weight in accept:
+        weights.setdefault(media_range.partition(";")[0].strip().lower(), weight)
+    ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+    return next((weights[media_range] for media_range in ranges if media_range in weights), 0)
+
+
+def add_page_headers(response: Response) -> None:
+    """Add the headers that protect a page; those that it has already stay."""
+    response.headers.setdefault("Content-Security-Policy", POLICY)
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    # Not `no-referrer`: forms would hide their origin.
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+
+
+def show_errors_as_pages(response: Response) -> Response:
+    """Replace a JSON:API error by a page where the client prefers HTML."""
+    if response.status_code >= 400 and response.mimetype == MEDIA_TYPE and prefers_html():
+        render_error(response)
+    return response
+
+
+def render_error(response: Response) -> None:
+    """Turn a JSON:API error response into a page that says the same; its other headers stay."""
+    (error, *_) = orjson.loads(response.get_data())["errors"]
+    response.set_data(render_template("error.html", error=error))
+    response.content_type = HTML
+    add_page_headers(response)
