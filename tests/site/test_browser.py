@@ -57,10 +57,12 @@ class Visit:
         self.page.add_init_script(REPORTS_VIOLATIONS)
         self.page.on("console", lambda message: self._complain(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self._complain(str(error)))
-        allowed = (base_url, "data:", "blob:")
-        self.page.on(
-            "request", lambda request: None if request.url.startswith(allowed) else self._complain(request.url)
-        )
+        self.allowed = (base_url, "data:")
+        self.page.on("request", lambda request: self._check_host(request.url))
+
+    def _check_host(self, url: str) -> None:
+        if not url.startswith(self.allowed):
+            self._complain(f"a request to {url}")
 
     def _complain(self, text: str) -> None:
         self.complaints.append(text)
