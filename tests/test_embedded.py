@@ -337,9 +337,14 @@ def test_a_redis_server_left_by_an_earlier_release_is_ended(tmp_path: Path) -> N
     server = Redis(tmp_path)
     server.directory.mkdir()
     earlier = shutil.copy(PACKAGED_REDIS, tmp_path / "redis-server")
-    command = [earlier, "--port", "0", "--save", ""]
-    with subprocess.Popen(command, cwd=server.directory) as left_over, embedded.run(server):
-        assert left_over.wait(5) == -signal.SIGKILL
+    command = [earlier, "--port", "0", "--unixsocket", "left.sock", "--save", ""]
+    left_over = subprocess.Popen(command, cwd=server.directory)
+    try:
+        with embedded.run(server):
+            assert left_over.wait(5) == -signal.SIGKILL
+    finally:
+        left_over.kill()
+        left_over.wait()
 
 
 WITHOUT_REDIS = """

@@ -29,6 +29,7 @@ from app.openapi.tags import noun, relation_words
 TAGGED = ("ETag", "Vary")
 POSTED = (*TAGGED, "Idempotent-Replayed")
 FAILURES = {"GET": ALWAYS, "POST": CREATING, "PATCH": WRITING, "DELETE": WRITING}
+TRASH = "The resource stays in the trash: admins see it with `get_trashed=true`, and can restore it."
 BODY_TYPES = (MEDIA_TYPE, "application/json")
 
 WORDS: Mapping[type, Mapping[str, tuple[str, str]]] = {
@@ -63,6 +64,7 @@ def described(view: type[View], method: str) -> Json:
     type_ = view._data_layer.type
     described: Json = {
         **_words(view, method),
+        **({"description": TRASH} if method == "DELETE" and issubclass(view, ResourceDetail) else {}),
         "tags": [type_.plural],
         "parameters": [*_queries(view, method), *_headers(view, method)],
         "responses": {**_success(view, method), **refusals(FAILURES[method])},

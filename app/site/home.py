@@ -41,7 +41,7 @@ def show_home() -> Response:
 
 @home.get("/v1")
 def show_entry() -> Response:
-    """Show the entry document: links to every collection, and the version of the server."""
+    """Get the entry document: links to every collection, and the version of the server."""
     check_accept(request.headers)
     check_names(request.query_string, NOTHING)
     document: Item = {

@@ -132,7 +132,7 @@ def test_viewer_executes_a_request_with_the_token(chromium: Browser, base_url: s
     page.locator(".auth-container button.authorize").first.click()
     page.locator(".auth-container .btn-done").first.click()
     page.locator("h3.opblock-tag[data-tag=jobs]").click()
-    operation = page.locator("#operations-jobs-get_v1_jobs")
+    operation = page.locator("#operations-jobs-listJobs")
     operation.locator(".opblock-summary-control").click()
     operation.get_by_role("button", name="Try it out").click()
     with page.expect_response(lambda response: "/v1/jobs" in response.url) as received:
