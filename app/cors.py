@@ -17,6 +17,7 @@ PATHS = re.compile(r"/(v1|auth|api|files)(/|\Z)|/openapi\.json\Z")
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 
 EXPOSED_HEADERS = (
+    "Accept",
     "Accept-Ranges",
     "Allow",
     "Content-Disposition",

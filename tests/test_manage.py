@@ -23,6 +23,8 @@ from app import embedded
 from app.routes import listed
 from tests.conftest import Processes
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).resolve().parent.parent
 Environment = dict[str, str]
 Done = subprocess.CompletedProcess[str]

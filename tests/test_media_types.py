@@ -24,7 +24,7 @@ ROUTES = [
     ("POST", "/v1/auth/login", [JSONAPI, JSON]),
     ("POST", "/auth/session", [JSONAPI, JSON]),
     ("PATCH", "/v1/auth/reset-password", [JSONAPI, JSON]),
-    ("POST", "/v1/upload/image", [JSONAPI, JSON, MULTIPART]),
+    ("POST", "/v1/upload/image", [MULTIPART, JSONAPI, JSON]),
     ("POST", "/api/v1/resize", [JSONAPI, JSON]),
     ("POST", "hook", [JSONAPI, JSON, FORM]),
 ]

@@ -12,6 +12,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).resolve().parent.parent
 
 Upgrade = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -38,7 +38,7 @@ DIRECTIONS = frozenset({"rtl", "ltr", "auto"})
 START = re.compile(r"-?[0-9]{1,9}")
 LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}")
 
-MAX_PASSES = 4
+CLEANING_PASSES = 4
 """Cleaning what is clean changes nothing; markup that no editor writes may need more than one pass to get there."""
 
 # The serializer escapes "<" in texts and in attribute values, so each of these is a tag.
@@ -76,7 +76,7 @@ def clean_html(text: str) -> str:
     _check_depth(text)
     if "<table" not in text.lower():
         text = _TABLE_PART.sub(r"<\1div", text)
-    for _ in range(MAX_PASSES):
+    for _ in range(CLEANING_PASSES):
         cleaned = _clean_once(text)
         if cleaned == text:
             break

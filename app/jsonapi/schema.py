@@ -42,7 +42,7 @@ class Schema(marshmallow_jsonapi.Schema):  # type: ignore[misc]  # the library c
         return ()
 
 
-MAX_GROWTH = 4
+NFC_SHRINK_FACTOR = 4
 """Characters that may become one in Normalization Form C."""
 
 
@@ -61,7 +61,7 @@ class Text(marshmallow.fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         if not isinstance(value, str):
             raise marshmallow.ValidationError("Must be a text.")
-        normalized = self._normalize(value) if len(value) <= MAX_GROWTH * self.limit else value
+        normalized = self._normalize(value) if len(value) <= NFC_SHRINK_FACTOR * self.limit else value
         if len(normalized) > self.limit:
             raise marshmallow.ValidationError(f"Longer than the limit of {self.limit} characters.")
         if self.required and self._is_blank(normalized):

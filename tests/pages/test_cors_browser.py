@@ -19,7 +19,7 @@ from tests.pages.browser import PASSWORD, give_passwords
 from tests.pages.window import is_alive, needs_chromium, quiet
 from tests.world import World
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.faults]
 
 SESSION = """async ({ api, email, password, event, job, picture }) => {
   const type = "application/vnd.api+json";
