@@ -7,6 +7,9 @@ from functools import cache
 MAX_COMBINING_RUN = 30
 """Combining marks in a row (UAX #15, Stream-Safe Text Format): sorting them takes time that grows with the square."""
 
+NFC_SHRINK_FACTOR = 4
+"""Characters that may become one in NFC: a text that exceeds its limit by more is too long in any form."""
+
 _COMBINING_RANGE = range(0x300, 0x20000)
 """All characters with a combining class lie here."""
 

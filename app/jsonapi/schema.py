@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement
 
 from app.jsonapi.naming import dasherize
 from app.jsonapi.sanitizer import clean_html, has_text, normalize_html
-from app.texts import is_blank, to_nfc
+from app.texts import NFC_SHRINK_FACTOR, is_blank, to_nfc
 
 SHORT = 255
 LONG = 20_000
@@ -40,10 +40,6 @@ class Schema(marshmallow_jsonapi.Schema):  # type: ignore[misc]  # the library c
     def check_whole(self, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """(attribute, message) for rules that need several attributes; `values` are those that would be stored."""
         return ()
-
-
-NFC_SHRINK_FACTOR = 4
-"""Characters that may become one in Normalization Form C."""
 
 
 class Text(marshmallow.fields.String):

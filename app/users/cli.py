@@ -8,7 +8,7 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import IntegrityError
 
 from app.extensions import db
-from app.users.emails import normalise_email
+from app.users.emails import normalize_email
 from app.users.models import User
 from app.users.passwords import hash_password
 
@@ -33,7 +33,7 @@ def create(*, email: str, admin: bool, super_admin: bool, verified: bool) -> Non
     """Create a user and print its id."""
     try:
         user = User(
-            email=normalise_email(email),
+            email=normalize_email(email),
             password_hash=hash_password(sys.stdin.readline().rstrip("\r\n")),
             is_admin=admin,
             is_super_admin=super_admin,

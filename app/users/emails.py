@@ -6,10 +6,10 @@ import unicodedata
 import idna
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, ValidatedEmail, validate_email
 
+from app.texts import NFC_SHRINK_FACTOR
+
 LONGEST = 254
 """Characters of an address, from RFC 5321, 4.5.3.1.3."""
-MAX_GROWTH = 4
-"""Characters that may become one in Normalization Form C."""
 
 # The documented way to allow names that mean something inside a network, and in tests.
 SPECIAL_USE_DOMAIN_NAMES[:] = [name for name in SPECIAL_USE_DOMAIN_NAMES if name not in ("local", "test")]
@@ -22,7 +22,7 @@ FULL_STOPS = str.maketrans(dict.fromkeys("\u3002\uff0e\uff61", "."))
 """What IDNA takes for the dots of a domain."""
 
 
-def normalise_email(text: str) -> str:
+def normalize_email(text: str) -> str:
     """Return the one spelling in which an address is stored; raise ValueError for what is none.
 
     It is trimmed and in NFC, its domain is lower-case and in Unicode rather than in A-labels, its local part is as
@@ -38,13 +38,13 @@ def email_key(text: str) -> str:
     Python agree. What is no address gets a key that only an old row may have.
     """
     try:
-        return normalise_email(text).lower()
+        return normalize_email(text).lower()
     except ValueError:
         trimmed = text.strip()
         return unicodedata.normalize("NFC", trimmed).lower() if len(trimmed) <= LONGEST else trimmed
 
 
-def normalise_pattern(pattern: str) -> str:
+def normalize_pattern(pattern: str) -> str:
     """Return a LIKE pattern for stored addresses: A-labels, which are stored in Unicode, and dots are respelled."""
     return A_LABEL.sub(_decode_label, unicodedata.normalize("NFC", pattern).translate(FULL_STOPS))
 
@@ -63,7 +63,7 @@ def ascii_email(address: str) -> str:
 
 def _checked(text: str) -> ValidatedEmail:
     trimmed = text.strip()
-    if len(trimmed) <= MAX_GROWTH * LONGEST:
+    if len(trimmed) <= NFC_SHRINK_FACTOR * LONGEST:
         trimmed = unicodedata.normalize("NFC", trimmed)
     if len(trimmed) > LONGEST:
         raise ValueError(f"an e-mail address has at most {LONGEST} characters")

@@ -12,11 +12,9 @@ from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
 from app.errors import Unavailable
+from app.texts import NFC_SHRINK_FACTOR
 
 SHORTEST, LONGEST = 8, 128
-
-MAX_GROWTH = 4
-"""Characters that may become one in Normalization Form C."""
 
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
 """19 MiB, two passes, one lane: OWASP's recommendation for argon2id."""
@@ -55,7 +53,7 @@ def find_verified_spelling(password_hash: str | None, password: str) -> str | No
 
     Normalization Form C (NIST SP 800-63B-4, 3.1.1.2), else as typed: hashes of before were made of that.
     """
-    if len(password) > MAX_GROWTH * LONGEST:
+    if len(password) > NFC_SHRINK_FACTOR * LONGEST:
         return None
     spellings = dict.fromkeys((_normalize(password), password))
     return next((each for each in spellings if len(each) <= LONGEST and _matches(password_hash, each)), None)
@@ -83,7 +81,7 @@ def _hash(password: str) -> str:
 
 
 def _checked(password: str) -> str:
-    normalized = _normalize(password) if len(password) <= MAX_GROWTH * LONGEST else password
+    normalized = _normalize(password) if len(password) <= NFC_SHRINK_FACTOR * LONGEST else password
     if not SHORTEST <= len(normalized) <= LONGEST:
         raise ValueError(f"a password has {SHORTEST} to {LONGEST} characters")
     return normalized

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, func
 
 from app.jsonapi.naming import dasherize
 from app.jsonapi.schema import LONG, WRITTEN_BY_THE_SERVER, Flag, Instant, Relationship, Schema, Text, Url
-from app.users.emails import email_key, normalise_email, normalise_pattern
+from app.users.emails import email_key, normalize_email, normalize_pattern
 from app.users.passwords import LONGEST, SHORTEST
 
 
@@ -16,12 +16,12 @@ class Email(Text):
 
     def to_stored(self, text: str) -> str:
         try:
-            return normalise_email(text)
+            return normalize_email(text)
         except ValueError as error:
             raise ValueError(f"{str(error).capitalize()}.") from None
 
     def to_compared(self, text: str, *, is_pattern: bool) -> str:
-        return normalise_pattern(text) if is_pattern else email_key(text)
+        return normalize_pattern(text) if is_pattern else email_key(text)
 
     def compared_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         return func.lower(column)

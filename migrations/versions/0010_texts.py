@@ -13,7 +13,7 @@ from alembic import context, op
 from alembic.util import CommandError
 from sqlalchemy.exc import IntegrityError
 
-from app.users.emails import normalise_email
+from app.users.emails import normalize_email
 
 revision = "0010"
 down_revision = "0009"
@@ -211,7 +211,7 @@ def _normalize_emails(table: str, column: str) -> None:
 
 def _normal_email(email: str) -> str:
     try:
-        return normalise_email(email)
+        return normalize_email(email)
     except ValueError:
         return email
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.users.emails import normalise_email
+from app.users.emails import normalize_email
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from app.users.emails import normalise_email
     ],
 )
 def test_an_address_is_trimmed_and_its_domain_folded(text: str, address: str) -> None:
-    assert normalise_email(text) == address
+    assert normalize_email(text) == address
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_an_address_is_trimmed_and_its_domain_folded(text: str, address: str) ->
 )  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="e-mail address"):
-        normalise_email(text)
+        normalize_email(text)

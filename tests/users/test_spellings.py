@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from app.extensions import db
 from app.jobs.cli import _owner_id
-from app.users.emails import email_key, normalise_email, normalise_pattern
+from app.users.emails import email_key, normalize_email, normalize_pattern
 from app.users.passwords import hash_password
 from tests.users.conftest import PASSWORD, Sql, bearer, token_in
 from tests.world import World, data, errors, ids
@@ -117,7 +117,7 @@ def test_email_same_address_in_another_spelling_stays_verified(world: World) -> 
 
 def test_email_key_is_what_the_index_has_of_the_stored_address() -> None:
     for email in SPELLINGS:
-        assert email_key(email) == normalise_email(email).lower() == STORED
+        assert email_key(email) == normalize_email(email).lower() == STORED
     assert email_key("JU\u0308RGEN@x") == "jürgen@x"
     assert email_key("x" * 100_000) == "x" * 100_000
 
@@ -132,8 +132,8 @@ def test_email_key_is_what_the_index_has_of_the_stored_address() -> None:
         ("a_c%", "a_c%"),
     ],
 )
-def test_normalise_pattern_respells_domains(pattern: str, stored: str) -> None:
-    assert normalise_pattern(pattern) == stored
+def test_normalize_pattern_respells_domains(pattern: str, stored: str) -> None:
+    assert normalize_pattern(pattern) == stored
 
 
 COMPOSED, DECOMPOSED = "p\u00e4ssword \u00fc", "pa\u0308ssword u\u0308"
