@@ -297,6 +297,12 @@ SETTINGS = (
         "mailto: or https: URI for reports of vulnerabilities, shown in /.well-known/security.txt; empty: no file",
         _contact,
     ),
+    Setting(
+        "SOURCE_URL",
+        "",
+        "http or https URL of the source code of this server, linked on its home page; empty: no link",
+        _url("http", "https"),
+    ),
     Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),
     Setting("LOG_FORMAT", "text", "text or json", _choice("text", "json")),
     Setting(

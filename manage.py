@@ -70,7 +70,8 @@ def _read_env_file(file: Path) -> str:
     if "\0" in text:
         raise config.ConfigError(f"{file} holds a NUL character")
     for statement in parse_stream(io.StringIO(text)):
-        if statement.error:
+        name_alone = statement.key is not None and statement.value is None
+        if statement.error or name_alone:
             raise config.ConfigError(f"{file}, line {statement.original.line}: must be NAME=value")
     return text
 

@@ -35,7 +35,7 @@ _room = threading.BoundedSemaphore(MOST_LARGE)
 
 
 def install(app: Flask) -> None:
-    """Read the body of every request to a route there is."""
+    """Read the body of every request, and discard it where no route takes it."""
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.before_request(_read)
     app.teardown_request(_leave_room)
@@ -51,12 +51,15 @@ def _give_memory_back() -> None:
 
 def _read() -> None:
     is_chunked = "Transfer-Encoding" in request.headers
-    if request.endpoint is None or not (request.content_length or is_chunked):
+    if not (request.content_length or is_chunked):
         return
     if is_chunked:
         # Granian ends the input where the body ends, but does not say so; Werkzeug would read nothing.
         request.environ["wsgi.input_terminated"] = True
     with _reading():
+        if request.endpoint is None:  # 404 or 405: the client could not send its next request behind an unread body
+            _drain()
+            return
         try:
             body = _body()
         except ApiError:

@@ -121,6 +121,8 @@ class Postgres:
             "unix_socket_permissions": "0700",
             "log_timezone": "UTC",
             "log_error_verbosity": "terse",  # its details hold what people wrote
+            # Not the errors of statements: a name that is taken is a 409, and what is unexpected is logged by the app.
+            "log_min_messages": "log",
         }
         command = [*wrapper, str(self.binaries / "postgres"), "-D", str(self.directory)]
         for option, value in options.items():

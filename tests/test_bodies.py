@@ -139,3 +139,13 @@ def test_only_so_many_large_bodies_are_here_at_once(world: World, web: str, wait
         assert attempt_get(f"{web}/v1/events") == 200
 
     assert upload(web, token, LARGEST_BODY) == 200
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/v1", 405)])
+def test_body_that_no_route_takes_leaves_the_connection_usable(web: str, path: str, status: int) -> None:
+    with contextlib.closing(HTTPConnection(urlsplit(web).netloc, timeout=20)) as connection:
+        for _ in range(20):
+            connection.request("POST", path, bytes(200_000), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status

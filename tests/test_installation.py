@@ -292,7 +292,8 @@ def test_uv_on_path_makes_the_environment_where_python_cannot(checkout: Checkout
     checkout.add_python("python3", refuse="ensurepip")
     shutil.copy(ROOT / "requirements-installer.txt", checkout.root)
     # uv itself comes from the package index.
-    checkout.environ = {**os.environ, "PATH": str(checkout.bin), "UV_FIND_LINKS": checkout.wheels.as_uri()}
+    machine = {name: value for name, value in os.environ.items() if name != "PYTHON"}  # `.ci/run` sets it
+    checkout.environ = {**machine, "PATH": str(checkout.bin), "UV_FIND_LINKS": checkout.wheels.as_uri()}
 
     done = checkout.make()
 

@@ -168,6 +168,7 @@ def test_a_directory_on_a_disk_that_is_read_only_is_one_line(environment: Enviro
     [
         (b"PORT=6000\nMAIL_FROM=m\xfcller@example.com\n", "{file} is not UTF-8 text"),
         (b"PORT=6000\nHOST 127.0.0.1\n", "{file}, line 2: must be NAME=value"),
+        (b"HOST=127.0.0.1\nexport PORT\n", "{file}, line 2: must be NAME=value"),
         (b"PORT=\x006000\n", "{file} holds a NUL character"),
         (None, "{file} cannot be read: Is a directory"),
     ],

@@ -40,7 +40,7 @@ LONGEST_WORDS = 200
 
 RESOURCE_TYPE = "x-resource-type"
 """The annotation of a parameter that is the id of a resource: its type."""
-_ID_TEXT = "^[1-9][0-9]{0,18}$"
+_ID_TEXT = r"^[1-9][0-9]{0,18}(?!\n)$"  # in Python, `$` also matches before a newline at the end
 
 
 def id_of(resource_type: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ and finds either its answer or, when the first was refused, nothing.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from http import HTTPStatus
@@ -108,11 +108,24 @@ def _claim(mine: ColumnElement[bool], values: dict[str, Any]) -> Row[Any]:
 
 
 def _fingerprint() -> bytes:
-    parts = (request.method.encode(), request.path.rstrip("/").encode(), request.query_string, request.get_data())
+    parts = (request.method.encode(), request.path.rstrip("/").encode(), request.query_string, *_body_parts())
     hashed = blake2b(digest_size=32)
     for part in parts:
         hashed.update(len(part).to_bytes(8, "big") + part)
     return hashed.digest()
+
+
+def _body_parts() -> Iterator[bytes]:
+    """Yield what makes two bodies equal; of a multipart form its parts: clients choose another boundary each time."""
+    body = request.get_data()
+    if request.mimetype != "multipart/form-data":
+        yield body
+        return
+    for name, value in request.form.items(multi=True):
+        yield from (name.encode(), value.encode())
+    for name, file in request.files.items(multi=True):
+        yield from (name.encode(), (file.filename or "").encode(), file.mimetype.encode(), file.read())
+        file.seek(0)
 
 
 def _replay(kept: Row[Any], header: str) -> Response:

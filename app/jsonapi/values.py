@@ -1,6 +1,6 @@
 """Attributes as sent -> values to store: rights to each attribute, validation, errors with pointers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -64,10 +64,15 @@ def load(
         return dict(error.valid_data or {}), list(_errors(error))
 
 
-def check_whole(resource_type: ResourceType, values: Mapping[str, Any]) -> Iterator[ApiError]:
-    """The rules that need several attributes at once."""
+def check_whole(
+    resource_type: ResourceType, values: Mapping[str, Any], errors: Sequence[ApiError]
+) -> Iterator[ApiError]:
+    """Apply the rules that need several attributes at once, except to an attribute that has an error already."""
+    refused = {(error.source or {}).get("pointer") for error in errors}
     for name, message in resource_type.loader.check_whole(values):
-        yield attribute_error(Unprocessable, resource_type.attributes[name], message)
+        error = attribute_error(Unprocessable, resource_type.attributes[name], message)
+        if error.source["pointer"] not in refused:
+            yield error
 
 
 def attribute_error(kind: type[ApiError], attribute: Attribute, message: str) -> ApiError:

@@ -111,7 +111,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         related = self._related(document.relationships, access)
         data |= _keys(related)
         access.require(self.type.permissions.create, data)
-        raise_all([*errors, *check_whole(self.type, data)])
+        raise_all([*errors, *check_whole(self.type, data, errors)])
         self._check_related(data, related)
         return data
 
@@ -135,7 +135,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         related = self._related(changed, access)
         data |= _keys(related) | restoring
         whole = self._values(row) | data
-        raise_all([*errors, *check_whole(self.type, whole)])
+        raise_all([*errors, *check_whole(self.type, whole, errors)])
         self._check_related(whole, related)
         row = self._store(row, data, access)
         for change in self._replacements(row, document.relationships, access):

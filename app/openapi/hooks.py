@@ -7,7 +7,6 @@ from typing import Any
 from app import errors
 from app.hooks.receiving import FORM, PAYLOAD
 from app.hooks.resources import RotateHook
-from app.jsonapi.negotiation import JSON_TYPES
 from app.jsonapi.view import View
 from app.openapi.json_schema import LINK, TEXT, Json, object_of, reference
 from app.openapi.responses import answered, content, refusals
@@ -43,12 +42,13 @@ def described_call(_view: Any) -> Json:
     return {
         "operationId": "callHook",
         "summary": "Call a hook by the token in its URL",
+        "description": f"A form ({FORM}) with the parameters as JSON in its field `{PAYLOAD}` is accepted too.",
         "tags": ["hooks"],
         "parameters": [
             reference("IdempotencyKey", "parameters"),
             *(_signed(name) for name in (ID, TIMESTAMP, SIGNATURE)),
         ],
-        "requestBody": {"required": False, "content": _body()},
+        "requestBody": {"required": False, "content": content({"type": "object"}, "application/json")},
         "responses": {
             **_started(HTTPStatus.ACCEPTED, "A job was started, or the same one is active."),
             **_started(HTTPStatus.OK, "A job with the same parameters has succeeded before."),
@@ -65,12 +65,6 @@ def hook_answers() -> dict[str, Json]:
 
 def _started(status: HTTPStatus, words: str) -> Json:
     return answered(status, words, reference("HookCall"), *STARTED, media_type="application/json")
-
-
-def _body() -> Json:
-    """The parameters, as JSON or as the field of a form."""
-    form = object_of({PAYLOAD: {**TEXT, "description": "The parameters as JSON."}}, [PAYLOAD])
-    return {**content({"type": "object"}, *JSON_TYPES), **content(form, FORM)}
 
 
 def _signed(header: str) -> Json:

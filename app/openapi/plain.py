@@ -6,7 +6,7 @@ from inspect import cleandoc
 from typing import Any
 
 from app import errors
-from app.jsonapi.negotiation import JSON_TYPES
+from app.errors import MEDIA_TYPE
 from app.openapi.json_schema import TEXT, Json, array_of, choice, constant, object_of, reference
 from app.openapi.responses import UNCHANGED, answered, content, empty, refusals
 
@@ -105,7 +105,10 @@ def described_image(view: Any) -> Json:
             **refusals((*refused, errors.Unauthenticated, errors.Unavailable)),
         },
     }
-    bodies = {media_type: {"schema": schema} for media_type, schema in (takes or {}).items()}
+    # Without the JSON:API type, which means the same here: of two JSON bodies generators make two methods or models.
+    bodies = {
+        media_type: {"schema": schema} for media_type, schema in (takes or {}).items() if media_type != MEDIA_TYPE
+    }
     return {**described, "requestBody": {"required": True, "content": bodies}} if takes else described
 
 
@@ -152,7 +155,7 @@ def _form(takes: Mapping[str, Json]) -> Json:
     """Return the body with the members of a form, on their own or inside `data`."""
     form = object_of(takes, takes)
     wrapped = object_of({"data": form}, ["data"])
-    return {"required": True, "content": content({"oneOf": [form, wrapped]}, *JSON_TYPES)}
+    return {"required": True, "content": content({"oneOf": [form, wrapped]}, JSON)}
 
 
 def _words(view: Any) -> Json:

@@ -64,7 +64,14 @@ def _collections() -> dict[str, str]:
 
 def _show_page() -> Response:
     health = _read_health()
-    html = render_template("home.html", title=TITLE, version=VERSION, health=health, events=_read_events(health))
+    html = render_template(
+        "home.html",
+        title=TITLE,
+        version=VERSION,
+        source=current_app.config["SOURCE_URL"],
+        health=health,
+        events=_read_events(health),
+    )
     response = Response(html, content_type=HTML)
     response.headers["Vary"] = "Accept"
     response.headers["Cache-Control"] = "no-cache"  # stored, but revalidated each time

@@ -35,7 +35,7 @@ def self_contained(html: str) -> str:
     """Return the page without what it would load from elsewhere; ValueError when something is left."""
     style = (HERE / "page.css").read_text()
     head = f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>'
-    html = EXTERNAL.sub("", html).replace("</head>", head, 1)
+    html = EXTERNAL.sub("", html).replace("</head>", head, 1).replace("<html>", '<html lang="en">', 1)
     if left := LOADING.search(html):
         raise ValueError(f"the page would still load something: {html[left.start() : left.start() + 120]}")
     return html

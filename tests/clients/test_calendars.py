@@ -14,7 +14,7 @@ def test_ical_js_reads_the_right_moments_in_every_zone_and_year() -> None:
     cases = list(make_cases())
     files = {case.name: case.content.decode() for case in cases}
 
-    read = json.loads(programs.run(programs.DIRECTORY / "javascript" / "read_calendars.js", json.dumps(files)))
+    read = json.loads(programs.run(programs.DIRECTORY / "javascript" / "parse_calendars.js", json.dumps(files)))
 
     wrong = [case.name for case in cases if read[case.name] != [*case.moments, NAME]]
     assert not wrong, f"{len(wrong)} of {len(cases)}, such as {wrong[:5]}"

@@ -313,3 +313,14 @@ def test_nobody_is_organizer_and_coorganizer_at_once(world: World) -> None:
 
     assert (answer.status_code, pointers(answer)) == (422, {"/data/relationships/coorganizers/data"})
     assert ids(world.owner.get(f"{path}/relationships/organizers")) == before
+
+
+def test_a_refused_date_is_not_also_missing(world: World) -> None:
+    answer = world.owner.create(
+        "/v1/events",
+        "event",
+        {"name": "x", "timezone": "UTC", "state": "published", "starts-at": "9999-12-31T00:00:00Z"},
+    )
+
+    details = [error["detail"] for error in errors(answer) if error["source"]["pointer"].endswith("starts-at")]
+    assert details == ["Must lie in the years 1900 to 9000."]

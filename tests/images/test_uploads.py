@@ -389,3 +389,17 @@ def test_the_same_upload_with_the_same_key_gets_the_same_answer(world: World) ->
     assert (first.status_code, first.data) == (again.status_code, again.data)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert refused.status_code == 422
+
+
+def test_the_same_form_with_another_boundary_is_the_same_request(world: World) -> None:
+    def send(image: bytes, boundary: str) -> TestResponse:
+        body = (_part("file", image) + b"--x--\r\n").replace(b"--x", f"--{boundary}".encode())
+        form = f"multipart/form-data; boundary={boundary}"
+        return world.stranger.send("POST", "/v1/upload/image", body, Content_Type=form, Idempotency_Key="one")
+
+    image = encode(flag(80, 40), "png")
+    first, again, refused = send(image, "x"), send(image, "y"), send(encode(flag(40, 80), "png"), "z")
+
+    assert (first.status_code, first.data) == (200, again.data)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert refused.status_code == 422

@@ -53,7 +53,26 @@ def test_rights_are_those_of_the_event_that_is_named(world: World, spelling: Any
 
 @pytest.mark.parametrize(
     "value",
-    ["", "0", "-1", "01", "1.0", " 1", "one", "\u0661", "9" * 19, "9" * 30, 0, -1, 1.5, 2**63, True, None, ["1"]],
+    [
+        "",
+        "0",
+        "-1",
+        "01",
+        "1.0",
+        " 1",
+        "1\n",
+        "one",
+        "\u0661",
+        "9" * 19,
+        "9" * 30,
+        0,
+        -1,
+        1.5,
+        2**63,
+        True,
+        None,
+        ["1"],
+    ],
 )
 def test_what_is_no_id_is_refused_with_its_place(world: World, value: Any) -> None:
     answer = start(world.owner, "event-archive", {"event": value})
