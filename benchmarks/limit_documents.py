@@ -33,6 +33,7 @@ def event_item(row: Any) -> dict[str, Any]:
             },
             "faqs": {"links": {"self": f"{base}/relationships/faqs", "related": f"{base}/faqs"}},
             "faq-types": {"links": {"self": f"{base}/relationships/faq-types", "related": f"{base}/faq-types"}},
+            "images": {"links": {"self": f"{base}/relationships/images", "related": f"{base}/images"}},
         },
         "links": {"self": base},
     }
