@@ -27,7 +27,7 @@ LineParser = Callable[[str], tuple[str | None, str]]
 
 
 def is_colored(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
-    """Whether lines on this stream are coloured: on a terminal, unless NO_COLOR is set."""
+    """Return whether lines on this stream are coloured: on a terminal, unless NO_COLOR is set."""
     if COLOR_VARIABLE in environ:
         return environ[COLOR_VARIABLE] == "1"
     is_wanted = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"

@@ -36,7 +36,7 @@ EXPOSED_HEADERS = (
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",
 )
-"""What scripts may read besides the headers that every response shows them, such as Content-Type and Last-Modified."""
+"""Headers that scripts may read besides those that the Fetch standard always allows."""
 
 MAX_AGE = timedelta(hours=2)
 """How long a browser may remember a preflight; Chromium remembers none for longer."""

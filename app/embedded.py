@@ -92,18 +92,8 @@ class Postgres:
         if identity:
             os.chown(draft, NOBODY, NOBODY)
         # The builtin C.UTF-8 locale: lower() must know more than ASCII, or unique names without regard to case are not.
-        command = [
-            *wrapper,
-            str(self.binaries / "initdb"),
-            "-A",
-            "trust",
-            "-U",
-            "postgres",
-            "-E",
-            "UTF8",
-            "--no-locale",
-        ]
-        command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "-D", str(draft)]
+        command = [*wrapper, str(self.binaries / "initdb"), "-D", str(draft), "-A", "trust", "-U", "postgres"]
+        command += ["-E", "UTF8", "--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         done = subprocess.run(  # noqa: S603  # our own command line
             command, capture_output=True, text=True, check=False, preexec_fn=dying_with_parent(), cwd=draft, **identity
         )
@@ -186,9 +176,10 @@ def needed(settings: Mapping[str, Any]) -> list[Server]:
     return [server for server in servers if not settings[server.setting]]
 
 
-def find_binaries(servers: Iterable[Server]) -> list[Path]:
+def find_binaries(servers: Iterable[Server]) -> None:
     """Find the programs of all these servers, before any is started; raises EmbeddedError for the first without."""
-    return [server.binaries for server in servers]
+    for server in servers:
+        _ = server.binaries  # looked for once, and kept
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def to_nfc(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether the text has no visible character: spaces, control and format characters, fillers."""
+    """Return whether the text has no visible character: spaces, control and format characters, fillers."""
     return not text or all(
         unicodedata.category(character) in _INVISIBLE_CATEGORIES or _INVISIBLE.match(character) for character in text
     )

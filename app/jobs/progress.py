@@ -90,7 +90,7 @@ class Format:
     silence: str = " "
     """Before the next element on the same line, where JSON and line readers ignore it; no line of its own."""
     ends_lines: bool = False
-    """Whether each element is a line."""
+    """True if each element is a line."""
 
 
 def _json(element: Element) -> str:
@@ -175,16 +175,14 @@ def read_last_event_id(*parameters: str, at_most: int | None = None) -> int | No
 
     The header counts first, then the query parameters of these names in their order.
     """
-    sent = [(request.headers.get(LAST_EVENT_ID), {"header": LAST_EVENT_ID})]
+    sent: list[tuple[str | None, dict[str, Any]]] = [(request.headers.get(LAST_EVENT_ID), {"header": LAST_EVENT_ID})]
     sent += [(request.args.get(name), {"parameter": name}) for name in parameters]
     value, source = next((each for each in sent if each[0] is not None), (None, {}))
     if value is None:
         return None
     is_number = value.isascii() and value.isdigit() and len(value) < 19
     if not is_number or (at_most is not None and int(value) > at_most):
-        error = BadRequest("There is no such event here.", code="unknown-event")
-        error.source = source
-        raise error
+        raise BadRequest("There is no such event here.", code="unknown-event", **source)
     return int(value)
 
 

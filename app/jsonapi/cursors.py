@@ -73,7 +73,7 @@ class Key:
 
 
 def is_sorted_as_text(field: marshmallow.fields.Field[Any] | None) -> bool:
-    """Whether people read the attribute, and expect Apfel, Äpfel, apple and Banana in this order."""
+    """Return whether people read the attribute, and expect Apfel, Äpfel, apple and Banana in this order."""
     return isinstance(field, Text) and field.sorted_as_text
 
 

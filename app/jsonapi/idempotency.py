@@ -1,7 +1,7 @@
 """`Idempotency-Key`: the same key and the same request give the same answer, for a day.
 
-A view names the methods with which it takes a key in `keyed_methods`; all others refuse it, so that nobody relies on a
-header that does nothing.
+A view names the methods with which it takes a key in `keyed_methods`; all others refuse it, so that no client relies
+on a header that does nothing.
 
 The key is claimed by an INSERT in the transaction of the request: a second request with it waits there for the first,
 and finds either its answer or, when the first was refused, nothing.

@@ -46,7 +46,7 @@ _TOKEN = re.compile(r"<(/?)([a-z][a-z0-9]*)([^<>]*)>|([^<]+|<)")
 _DROPPED = re.compile(rf"<(?:{'|'.join(sorted(DROPPED_BLOCKS))}|li)[ >]")
 
 _TABLE_PART = re.compile("<(/?)(?:caption|tbody|td|tfoot|th|thead|tr)(?=[\\s/>])", re.IGNORECASE)
-"""What a parser ignores outside a table."""
+"""Tags that a parser ignores outside a table."""
 
 MAX_DEPTH = 100
 """Elements inside one another; the parser's time grows with the square of it."""
@@ -85,7 +85,7 @@ def clean_html(text: str) -> str:
 
 
 def has_text(cleaned: str) -> bool:
-    """Whether clean HTML shows any text."""
+    """Return whether clean HTML shows any text."""
     return not is_blank(html.unescape(re.sub("<[^<>]*>", "", cleaned)))
 
 
@@ -161,7 +161,7 @@ class _Paragraphs:
         """The open blocks; the first one is the whole text."""
         self._in_paragraph = False
         self._after_text = False
-        """Whether what was written last is text, which more text would be glued to."""
+        """Return whether what was written last is text, which more text would be glued to."""
         self._needs_break = False
 
     def build(self) -> str:

@@ -70,7 +70,7 @@ class View:
         return answer
 
     def is_list(self) -> bool:
-        """Whether the answer to this request is a list, which may have pages."""
+        """Return whether the answer to this request is a list, which may have pages."""
         return False
 
     def reader(self, of: ResourceType | None = None, name: str | None = None) -> Reader:

@@ -157,7 +157,7 @@ def _rules(app: Flask) -> Iterator[Rule]:
 
 
 def is_described(path: str) -> bool:
-    """Whether the document describes this path; not the home page, whose other representation is /v1."""
+    """Return whether the document describes this path; not the home page, whose other representation is /v1."""
     return path != "/" and not path.startswith(UNDESCRIBED)
 
 

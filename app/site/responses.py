@@ -22,7 +22,7 @@ HTML = "text/html; charset=utf-8"
 
 
 def prefers_html() -> bool:
-    """Whether the Accept header gives HTML a higher weight than JSON; browsers do, `*/*` does not."""
+    """Return whether the Accept header gives HTML a higher weight than JSON; browsers do, `*/*` does not."""
     accept = request.accept_mimetypes
     return _weight(accept, "text/html") > max(_weight(accept, MEDIA_TYPE), _weight(accept, "application/json"))
 

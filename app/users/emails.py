@@ -19,7 +19,7 @@ A_LABEL = re.compile("xn--[a-z0-9-]+", re.IGNORECASE)
 """The ASCII form of one label of a domain (RFC 5890)."""
 
 FULL_STOPS = str.maketrans(dict.fromkeys("\u3002\uff0e\uff61", "."))
-"""What IDNA takes for the dots of a domain."""
+"""Characters that IDNA treats as the dots of a domain."""
 
 
 def normalize_email(text: str) -> str:

@@ -44,7 +44,7 @@ def rehash_password(password: str) -> str:
 
 
 def verify_password(password_hash: str | None, password: str) -> bool:
-    """Whether the password belongs to the hash; without a hash (no such account) it takes as long and is False."""
+    """Return whether the password belongs to the hash; without a hash (no such account) False, after as long."""
     return find_verified_spelling(password_hash, password) is not None
 
 
@@ -60,7 +60,7 @@ def find_verified_spelling(password_hash: str | None, password: str) -> str | No
 
 
 def is_normal(password: str) -> bool:
-    """Whether this spelling of a password is its normal form."""
+    """Return whether this spelling of a password is its normal form."""
     return unicodedata.is_normalized("NFC", password)
 
 
