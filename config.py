@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parent
 
 ENVIRONMENTS = ("development", "testing", "production")
 
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+_HOW_TO_MAKE_A_KEY = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
 
 class ConfigError(Exception):
     """A setting is missing or has a value nobody can work with; the message is one line without secrets."""
@@ -327,7 +331,39 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
         missing = [setting.name for setting in SETTINGS if setting.required_in_production and not values[setting.name]]
         if missing:
             raise ConfigError("production needs " + ", ".join(missing))
+        _refuse_insecure(values)
     return _complete(values)
+
+
+def _refuse_insecure(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a setting that would switch a protection off in production."""
+    if _is_guessable(values["SECRET_KEY"].encode()):
+        raise ConfigError(f"SECRET_KEY repeats itself, so it can be guessed; {_HOW_TO_MAKE_A_KEY}")
+    for number, key in enumerate(values["JWT_KEYS"], start=1):
+        if _is_guessable(key.secret):
+            raise ConfigError(f"JWT_KEYS has a secret that repeats itself (key {number}); {_HOW_TO_MAKE_A_KEY}")
+    if any(network.prefixlen == 0 for network in values["OUTBOUND_ALLOW"]):
+        raise ConfigError("OUTBOUND_ALLOW must not contain all addresses (prefix length 0) in production")
+
+
+def _is_guessable(secret: bytes) -> bool:
+    """Return whether the first bytes repeat pairs of bytes as no random key does: `aaaa...`, `changemechangeme...`."""
+    start = secret[:64]
+    pairs = {start[i : i + 2] for i in range(len(start) - 1)}
+    return len(pairs) < len(start) / 2
+
+
+def list_warnings(values: Mapping[str, Any]) -> list[str]:
+    """Return one line for each setting that production permits but that leaves clients unprotected."""
+    if values["APP_ENV"] != "production":
+        return []
+    warnings = []
+    public = urlsplit(values["PUBLIC_URL"])
+    if public.scheme == "http" and public.hostname not in LOOPBACK_HOSTS:
+        warnings.append("PUBLIC_URL is not https: passwords and tokens cross the network unencrypted")
+    if not values["RATELIMIT_ENABLED"]:
+        warnings.append("RATELIMIT_ENABLED is 0: passwords can be guessed without limit")
+    return warnings
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:

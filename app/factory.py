@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import structlog
 from flask import Blueprint, Flask, Request
 from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
@@ -39,10 +40,13 @@ from app.uploads import resources as upload_resources
 from app.users import auth, auth_routes, sign_ins
 from app.users import resources as users
 from app.users import tasks as _user_tasks
+from config import list_warnings
 
 RESOURCES = (users, events, faqs, upload_resources, gallery, documents, jobs, processors, treatments, archive, hooks)
 CONSUMERS = (_user_tasks, _event_tasks, _job_tasks, _processor_tasks, _treatment_mails)
 KINDS = (_sleep, _gallery_tasks, _image_tasks, _programs, _treatment_kinds)
+
+log = structlog.get_logger(__name__)
 
 
 class NoSessions(SessionInterface):
@@ -81,6 +85,8 @@ def create_app(config: dict[str, Any]) -> Flask:
 def say_what_happens(app: Flask) -> None:
     """Log lines for every request: first, so that nothing happens unseen."""
     logs.configure(app.config["LOG_FORMAT"], app.config["LOG_LEVEL"])
+    for warning in list_warnings(app.config):
+        log.warning("insecure setting", detail=warning)
     logs.follow_requests(app)
 
 

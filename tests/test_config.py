@@ -2,6 +2,8 @@
 
 import base64
 import re
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,12 @@ import config
 from config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-KEY = base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")
+KEY = "4yPHVCkQx7n5tWJ2mEoYb0sLzG9dKfRhXq1uNwIaT8c"
 PRODUCTION = {
     "APP_ENV": "production",
     "DATABASE_URL": "postgresql://db.example.com/events",
     "REDIS_URL": "redis://redis.example.com",
-    "SECRET_KEY": "s" * 32,
+    "SECRET_KEY": "hB3nq0VxT5mJrW8dZs1yKcUo7eLpFgQa",
     "JWT_KEYS": f"a={KEY}",
     "PUBLIC_URL": "https://api.example.com/",
 }
@@ -159,3 +161,51 @@ def test_a_url_nobody_can_work_with_is_refused(tmp_path: Path, name: str, value:
 )
 def test_origins_of_web_pages_and_apps_are_read(tmp_path: Path, text: str, origins: tuple[str, ...]) -> None:
     assert config.read({"VAR_DIR": str(tmp_path), "CORS_ORIGINS": text})["CORS_ORIGINS"] == origins
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", "x" * 40),
+        ("SECRET_KEY", "changeme" * 5),
+        ("SECRET_KEY", "1234567890" * 4),
+        ("JWT_KEYS", f"good={KEY},zeros={'A' * 43}"),
+        ("JWT_KEYS", "words=" + base64.urlsafe_b64encode(b"secret" * 8).decode()),
+        ("OUTBOUND_ALLOW", "0.0.0.0/0"),
+        ("OUTBOUND_ALLOW", "10.0.0.0/8, ::/0"),
+    ],
+)
+def test_production_refuses_insecure_setting(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} [^\n]*$") as refused:
+        read(tmp_path, **{**PRODUCTION, name: value})
+
+    assert value not in str(refused.value)
+    assert read(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [secrets.token_hex, secrets.token_urlsafe, lambda size: "".join(secrets.choice("0123456789") for _ in range(size))],
+)
+@pytest.mark.parametrize("size", [32, 64])
+def test_production_accepts_random_keys(tmp_path: Path, encode: Callable[[int], str], size: int) -> None:
+    for _ in range(50):
+        read(tmp_path, **{**PRODUCTION, "SECRET_KEY": encode(size)})
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, []),
+        ({"PUBLIC_URL": "http://127.0.0.1:8000"}, []),
+        ({"PUBLIC_URL": "http://api.example.com"}, ["PUBLIC_URL"]),
+        ({"PUBLIC_URL": "http://api.example.com", "RATELIMIT_ENABLED": "0"}, ["PUBLIC_URL", "RATELIMIT_ENABLED"]),
+    ],
+)
+def test_production_warns_of_setting_without_protection(
+    tmp_path: Path, settings: dict[str, str], named: list[str]
+) -> None:
+    warnings = config.list_warnings(read(tmp_path, **{**PRODUCTION, **settings}))
+
+    assert [warning.split()[0] for warning in warnings] == named
+    assert config.list_warnings(read(tmp_path, **settings)) == []
