@@ -1,7 +1,8 @@
-"""Conditional requests through a real nginx that compresses answers, and so weakens their entity tags."""
+"""A real nginx with the documented site in front of a web process."""
 
 import os
 import shutil
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,81 +16,97 @@ from tests.conftest import Processes, free_port
 from tests.world import JSONAPI, World
 
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+SITE = Path(__file__).resolve().parent.parent / "docs" / "nginx.conf"
 CONFIGURATION = """
 daemon off;
 master_process off;
 pid nginx.pid;
 error_log error.log;
-events {{}}
-http {{
+events {}
+http {
     access_log off;
     client_body_temp_path body;
     proxy_temp_path proxy;
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
-    gzip on;
-    gzip_proxied any;
-    gzip_types {media_type};
     gzip_min_length 1;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass {upstream};
-            proxy_http_version 1.1;
-            proxy_set_header Host $http_host;
-        }}
-    }}
-}}
+    include site.conf;
+}
 """
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx: apt-get install nginx-light")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx: apt-get install nginx-light openssl")
 
 
-def _is_up(url: str) -> bool:
+def _is_up(client: httpx.Client) -> bool:
     try:
-        return httpx.get(f"{url}/livez", timeout=2).status_code == 200
+        return client.get("/livez").status_code == 200
     except httpx.HTTPError:
         return False
 
 
+def _write_site(prefix: Path, port: int, upstream_port: str) -> Path:
+    """Write docs/nginx.conf with the ports and the certificate of this test; return the path of the certificate."""
+    key, certificate = prefix / "key.pem", prefix / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=events.example.com", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    site = SITE.read_text()
+    for documented, used in {
+        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "server 127.0.0.1:5000": f"server 127.0.0.1:{upstream_port}",
+        "/etc/ssl/events.example.com.pem": str(certificate),
+        "/etc/ssl/private/events.example.com.key": str(key),
+    }.items():
+        assert site.count(documented) == 1, documented
+        site = site.replace(documented, used)
+    (prefix / "site.conf").write_text(site)
+    (prefix / "nginx.conf").write_text(CONFIGURATION)
+    return certificate
+
+
 @pytest.fixture
-def proxy(world: World, processes: Processes, tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[str]:
-    """The URL of an nginx in front of a web process."""
-    processes.start("web")
+def proxy(world: World, processes: Processes, tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[httpx.Client]:
+    """Start nginx with the documented site in front of a web process; return a client of the site."""
+    processes.start("web", TRUSTED_PROXIES="1")
     prefix = tmp_path / "nginx"
     prefix.mkdir()
     port = free_port()
-    configuration = CONFIGURATION.format(port=port, upstream=processes.base_url, media_type=JSONAPI)
-    (prefix / "nginx.conf").write_text(configuration)
+    certificate = _write_site(prefix, port, processes.environment["PORT"])
     command = [str(NGINX), "-p", str(prefix), "-c", "nginx.conf", "-e", "error.log"]
     nginx = subprocess.Popen(command, preexec_fn=dying_with_parent())
     try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: nginx.poll() is not None or _is_up(url), 30, "nginx does not pass requests on")
-        assert nginx.poll() is None, (prefix / "error.log").read_text()
-        yield url
+        trusted = ssl.create_default_context(cafile=certificate)
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, timeout=30) as client:
+            wait_until(lambda: nginx.poll() is not None or _is_up(client), 30, "nginx does not pass requests on")
+            assert nginx.poll() is None, (prefix / "error.log").read_text()
+            yield client
     finally:
         nginx.terminate()
         nginx.wait(10)
 
 
-def test_conditional_requests_with_the_weakened_tag_of_a_proxy(world: World, proxy: str) -> None:
-    path = f"{proxy}/v1/events/{world.events['published']}"
-    headers = {"Authorization": f"JWT {world.owner.token}", "Content-Type": JSONAPI}
+def test_conditional_requests_with_the_weakened_tag_of_a_proxy(world: World, proxy: httpx.Client) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    proxy.headers = {"Authorization": f"JWT {world.owner.token}", "Content-Type": JSONAPI}
     document = {"data": {"type": "event", "id": str(world.events["published"]), "attributes": {"name": "Mine"}}}
 
-    with httpx.Client(headers=headers, timeout=30) as client:
-        read = client.get(path)
-        tag = read.headers["ETag"]
-        assert (read.headers["Content-Encoding"], tag[:2]) == ("gzip", "W/")
-        assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
-        assert client.get(path, headers={"If-Match": tag}).status_code == 200
+    read = proxy.get(path)
+    tag = read.headers["ETag"]
+    assert (read.headers["Content-Encoding"], tag[:2]) == ("gzip", "W/")
+    assert proxy.get(path, headers={"If-None-Match": tag}).status_code == 304
+    assert proxy.get(path, headers={"If-Match": tag}).status_code == 200
 
-        changed = client.patch(path, json=document, headers={"If-Match": tag})
-        again = client.patch(path, json=document, headers={"If-Match": tag})
+    changed = proxy.patch(path, json=document, headers={"If-Match": tag})
+    again = proxy.patch(path, json=document, headers={"If-Match": tag})
 
-        assert (changed.status_code, again.status_code) == (200, 412)
-        assert client.get(path, headers={"If-None-Match": tag}).status_code == 200
-        next_tag = changed.headers["ETag"]
-        assert client.delete(path, headers={"If-Match": next_tag}).status_code == 200
+    assert (changed.status_code, again.status_code) == (200, 412)
+    assert proxy.get(path, headers={"If-None-Match": tag}).status_code == 200
+    next_tag = changed.headers["ETag"]
+    assert proxy.delete(path, headers={"If-Match": next_tag}).status_code == 200
