@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +28,12 @@ from rich.console import Console
 from rich.progress import track
 
 from tests.conftest import free_port
+from tests.hostile_mix import Target, attack_server
 from tests.test_flow import call, resource
 
 ROOT = Path(__file__).resolve().parent.parent
+WRITER = {"email": "writer@example.com", "password": "correct horse"}
+LARGE_FILE = "uploads/large.png"
 CHILDREN = ("web", "worker", "relay", "redis", "postgres")
 EVENT = {
     "timezone": "UTC",
@@ -145,23 +149,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1, help="how often every child is killed")
     parser.add_argument(
-        "--redis-stopped", type=float, nargs="+", default=[8.0, 30.0], help="seconds of each SIGSTOP of Redis"
+        "--redis-stopped", type=float, nargs="*", default=[8.0, 30.0], help="seconds of each SIGSTOP of Redis"
+    )
+    parser.add_argument(
+        "--hostile", type=float, default=0.0, metavar="SECONDS", help="how long hostile clients attack before that"
     )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="open event soak ") as directory:
-        return soak(Server(Path(directory)), chosen.rounds, chosen.redis_stopped)
+        return soak(Server(Path(directory)), chosen.rounds, chosen.redis_stopped, chosen.hostile)
 
 
-def soak(server: Server, rounds: int, redis_stopped: Sequence[float]) -> int:
-    """Write, kill, count."""
+def soak(server: Server, rounds: int, redis_stopped: Sequence[float], hostile_seconds: float) -> int:
+    """Write, attack, kill, count."""
     eventually(lambda: attempt(f"{server.base}/health-check")[0] == 200, 90)
-    credentials = {"email": "writer@example.com", "password": "correct horse"}
-    attempt(f"{server.base}/v1/users", "POST", resource("user", credentials))
-    token = attempt(f"{server.base}/v1/auth/login", "POST", credentials)[1]["access_token"]
+    attempt(f"{server.base}/v1/users", "POST", resource("user", WRITER))
+    token = attempt(f"{server.base}/v1/auth/login", "POST", WRITER)[1]["access_token"]
     seen, stop = Acknowledged(), threading.Event()
     writers = [threading.Thread(target=write, args=(server.base, token, stop, seen)) for _ in range(2)]
     for writer in writers:
         writer.start()
+    problems = attack(server, token, hostile_seconds) if hostile_seconds else []
     for child in track(CHILDREN * rounds, description="killing"):
         if (pid := server.pid(child)) is not None:
             os.kill(pid, signal.SIGKILL)
@@ -184,9 +191,33 @@ def soak(server: Server, rounds: int, redis_stopped: Sequence[float]) -> int:
     console.print(
         f"lost: {len(users)} mails, {len(events)} calendars, {monotonic() - begun:.1f} s after the last write"
     )
-    console.print("\n".join(frozen))
+    console.print("\n".join(frozen + problems))
     console.print(f"stopped within {server.stop():.1f} s")
-    return 1 if users or events else 0
+    return 1 if users or events or problems else 0
+
+
+def attack(server: Server, token: str, seconds: float) -> list[str]:
+    """Let hostile clients attack the server and print the figures; return what must not have happened."""
+    (server.var_dir / "files" / "uploads").mkdir(parents=True, exist_ok=True)
+    (server.var_dir / "files" / LARGE_FILE).write_bytes(bytes(14 * 2**20))
+    sleeping = {"kind": "sleep", "parameters": {"seconds": 3600, "steps": 1000}}
+    job = attempt(f"{server.base}/v1/jobs", "POST", resource("job", sleeping), token)[1]["data"]["id"]
+    before = {child: server.pid(child) for child in CHILDREN}
+    target = Target(
+        server.base, WRITER["email"], WRITER["password"], token, f"/files/{LARGE_FILE}", f"/v1/jobs/{job}/progress"
+    )
+    outcome = attack_server(target, seconds)
+    after = {child: server.pid(child) for child in CHILDREN}
+    attempt(f"{server.base}/v1/jobs/{job}/cancel", "POST", None, token)
+    console.print(
+        f"hostile clients for {seconds:.0f} s: {outcome.requests} requests of others, p50 {outcome.p50 * 1000:.0f} ms,"
+        f" p99 {outcome.p99 * 1000:.0f} ms, {len(outcome.failures)} failed"
+    )
+    problems = [f"{child} was restarted" for child in CHILDREN if before[child] != after[child]]
+    if outcome.server_errors:
+        problems.append(f"{outcome.server_errors} answers of status 500")
+    failures = Counter(failure[:60] for failure in outcome.failures)
+    return problems + [f"{number} x {failure}" for failure, number in failures.most_common()]
 
 
 def _arrived(server: Server, seen: Acknowledged, token: str) -> tuple[set[str], set[str]] | None:
