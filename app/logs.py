@@ -187,6 +187,11 @@ def _end(response: Response) -> Response:
     return response
 
 
+def describe_request() -> dict[str, str | None]:
+    """Return the client address and the route of this request: fields of log lines about sign-ins and rights."""
+    return {"address": request.remote_addr, "route": f"{request.method} {request.url_rule}"}
+
+
 def without_token(path: str) -> str:
     """A quoted path without the token of a hook, which is all that is needed to call it."""
     plain = path

@@ -7,11 +7,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import orjson
+from flask import g, request
 
 from app.errors import ApiError, BadRequest, Unprocessable, raise_all
 
 DEEPEST = 32
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def read_document() -> Any:
+    """Return the JSON value of this request's body, which is parsed once however often it is asked for."""
+    if "document" not in g:
+        g.document = read_json(request.get_data())
+    return g.document
 
 
 def read_json(body: bytes) -> Any:

@@ -8,12 +8,15 @@ import hmac
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from flask import current_app
 from sqlalchemy import ColumnElement, and_, func, select
 
-from app import outbox
+from app import outbox, throttle
+from app.database import connection, transaction
 from app.extensions import db
 from app.jsonapi.viewer import Viewer
+from app.logs import describe_request
 from app.users import sign_ins
 from app.users.emails import email_key
 from app.users.models import User
@@ -32,14 +35,24 @@ MAIL_RESET = "users.mail_reset"
 MAIL_EMAIL_CHANGED = "users.mail_email_changed"
 MAIL_PASSWORD_CHANGED = "users.mail_password_changed"  # noqa: S105  # the name of a consumer
 
+LOG_IN = "log-in"
+"""The action under which every try of a password is counted, wherever it is made."""
+
+log = structlog.get_logger(__name__)
+
 
 def log_in(email: str, password: str) -> sign_ins.Tokens | None:
-    """Tokens for whoever knows the password, else None; it takes as long whether or not the account exists."""
+    """Count one try, and return tokens if the password is right, else None; maybe 429.
+
+    It takes as long whether or not the account exists.
+    """
+    throttle.count_account(LOG_IN, email_key(email))
     known = db.session.execute(select(User.id, User.password_hash).where(_active(), has_email(email))).one_or_none()
     db.session.rollback()
     known_hash = known.password_hash if known else None
     spelling = find_verified_spelling(known_hash, password)
     if spelling is None or known is None:
+        log.warning("log-in failed", account_id=known and known.id, **describe_request())
         return None
     is_stale = needs_rehash(known.password_hash) or not is_normal(spelling)
     new_hash = rehash_password(password) if is_stale else None
@@ -51,11 +64,29 @@ def log_in(email: str, password: str) -> sign_ins.Tokens | None:
     return sign_ins.start(user.id)
 
 
+def check_password(viewer: Viewer, password: str) -> str | None:
+    """Count one try of the viewer's own password with the log-ins, and return the hash it belongs to, else None.
+
+    429 after too many tries. Call it outside of a transaction: no database connection is held while it hashes. The
+    caller compares the hash with that of the locked row, which may have changed meanwhile.
+    """
+    with transaction(is_read=True):
+        owner = select(User.email, User.password_hash).where(User.id == viewer.id)
+        found = connection().execute(owner).one_or_none()
+    if found is None:
+        return None
+    # A signed-in device is known: many tries from other addresses do not keep it from changing its own account.
+    throttle.count_account(LOG_IN, email_key(found.email), device=throttle.client_bucket())
+    if verify_password(found.password_hash, password):
+        return str(found.password_hash)
+    log.warning("wrong password", account_id=viewer.id, **describe_request())
+    return None
+
+
 def change_password(viewer: Viewer, old: str, new: str) -> bool:
     """Set a new password and end all other sessions; False when the old one is wrong. ValueError: unfit."""
-    old_hash = db.session.scalar(select(User.password_hash).where(User.id == viewer.id))
-    db.session.rollback()
-    if not verify_password(old_hash, old):
+    old_hash = check_password(viewer, old)
+    if old_hash is None:
         return False
     new_hash = hash_password(new)
     user = _locked(User.id == viewer.id, User.password_hash == old_hash)

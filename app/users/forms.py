@@ -10,6 +10,9 @@ from app.errors import BadRequest, Unprocessable
 from app.jsonapi.body import read_json
 from app.jsonapi.negotiation import JSON_TYPES, require_media_type
 
+MAX_FORM_BYTES = 16 * 1024
+"""Bytes of such a body."""
+
 
 @dataclass(frozen=True)
 class Form:
