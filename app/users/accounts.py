@@ -158,7 +158,8 @@ def reset_password(token: str, password: str) -> bool:
 
 
 def notify_email_changed(user_id: int, old: str, new: str) -> None:
-    """Mail both addresses that the address of the account has changed."""
+    """Mail both addresses that the address of the account has changed, and the new one a verification token."""
+    outbox.order(MAIL_VERIFICATION, "user.email-changed", {"id": user_id})
     payloads = [{"id": user_id, "to": address} for address in (old, new)]
     outbox.order_many(MAIL_EMAIL_CHANGED, "user.email-changed", payloads)
 

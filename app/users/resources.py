@@ -18,6 +18,7 @@ from app.jsonapi.resource_type import TYPES, ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import DataLayer, SentResource
+from app.logs import log_success
 from app.users import accounts
 from app.users.emails import email_key
 from app.users.models import User
@@ -26,11 +27,17 @@ from app.users.permissions import PERMISSIONS, event_roles
 from app.users.schemas import UserSchema
 from app.users.sign_ins import revoke_all
 
+ROLES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marketer")
+"""Attributes that say what an account may do; changes are logged."""
+
 MAX_PASSWORDS = 1
 """Passwords that one request can set."""
 
 SET_PASSWORDS = "20/minute"
 """Passwords that one account can set, its own and, for an admin, those of others."""
+
+EMAIL_CHANGES = "20/day"
+"""Changes of the address of one account, spelling included: each new address gets mails."""
 
 MAX_SIGN_UP_BYTES = 128 * 1024
 """Bytes of a sign-up: all texts at their limits, in UTF-8."""
@@ -88,13 +95,17 @@ class UserData(DataLayer):
         return Access(viewer, replace(access.scope, role=viewer.role))
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        changed = {name: data[name] for name in ROLES if data.get(name, getattr(row, name)) != getattr(row, name)}
+        if changed:
+            log_success("account role changed", account_id=row.id, by_account_id=access.viewer.id, **changed)
         if "password" in data:
             data["password_hash"] = _take_hash(data.pop("password"))
             keep = access.viewer.sign_in_id if access.viewer.id == row.id else None
             revoke_all(row.id, except_sign_in_id=keep)
             accounts.notify_password_changed(row.id, row.email)
+        if data.get("email", row.email) != row.email:
+            throttle.count("change-email", str(row.id), anywhere=EMAIL_CHANGES)
         if "email" in data and email_key(data["email"]) != email_key(row.email):
-            throttle.count("change-email", str(row.id))
             data.setdefault("is_verified", False)
             accounts.notify_email_changed(row.id, old=row.email, new=data["email"])
 
