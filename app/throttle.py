@@ -5,6 +5,7 @@ a higher limit counts it over all places, except for a device that is known.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -95,16 +96,22 @@ def count_account(
     per_account: str = PER_ACCOUNT,
     anywhere: str = PER_ACCOUNT_ANYWHERE,
     device: str | None = None,
+    is_known_address: Callable[[], bool] = lambda: False,
 ) -> None:
     """Count one try of an account at the caller's address and, for an unknown device, over all addresses; maybe 429.
 
     `account` is in its normal form: an address by its `email_key`. `device` names a known device, which is counted
-    instead of the address.
+    instead of the address. `is_known_address` is asked once too many tries came from all addresses together.
     """
     digest = sha256(account.encode()).hexdigest()
     _count(_Hit(per_account, action, f"{digest}@{device or client_bucket()}", 1))
-    if device is None:
+    if device is not None:
+        return
+    try:
         _count(_Hit(anywhere, action, digest, 1))
+    except TooManyRequests:
+        if not is_known_address():
+            raise
 
 
 def client_bucket() -> str:

@@ -190,6 +190,49 @@ def test_requests_that_nobody_counts_never_ask_whether_redis_is_back(
     assert asked == ["check"]
 
 
+@pytest.mark.usefixtures("redis_process")
+def test_forwarding_headers_from_no_trusted_proxy_change_nothing_and_warn_once(
+    knock: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forwarded(number: int) -> TestResponse:
+        body = {"email": "ada@example.com", "password": "x" * 200}
+        headers = {("X-Forwarded-For", "Forwarded")[number % 2]: f"10.1.0.{number}"}
+        return knock.post("/v1/auth/login", json=body, headers=headers)
+
+    assert log_in(knock).status_code == 401
+    assert "TRUSTED_PROXIES" not in caplog.text
+
+    assert statuses(forwarded, 6) == [401] * 5 + [429]
+    assert caplog.text.count("TRUSTED_PROXIES is 0") == 1
+
+
+@pytest.mark.usefixtures("redis_process")
+def test_exceeded_limit_is_logged_with_address_and_route(knock: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    statuses(lambda _: log_in(knock), 6)
+
+    (line,) = [record.getMessage() for record in caplog.records if "rate limit exceeded" in record.getMessage()]
+    assert "10.0.0.1" in line
+    assert "POST /v1/auth/login" in line
+    assert "ada" not in line
+
+
+@pytest.mark.usefixtures("redis_process")
+@pytest.mark.parametrize(
+    ("addresses", "are_one"),
+    [
+        (["2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"], True),
+        (["2001:db8::1", "2001:db8:0:1::1"], False),
+        (["10.0.0.1", "::ffff:10.0.0.1"], True),
+        (["10.0.0.1", "10.0.0.2"], False),
+        (["fe80::1%eth0", "fe80::2%eth1"], True),
+    ],
+)
+def test_addresses_are_counted_by_what_one_client_has(knock: FlaskClient, addresses: list[str], are_one: bool) -> None:
+    tried = statuses(lambda n: log_in(knock, f"user{n}@example.com", addresses[n % 2]), 21)
+
+    assert tried == [401] * 20 + [429 if are_one else 401]
+
+
 def _is_counted_in(server: embedded.Redis, client: FlaskClient) -> bool:
     log_in(client, "later@example.com", "10.0.0.9")
     with redis.Redis.from_url(server.url) as connection:

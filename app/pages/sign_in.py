@@ -40,7 +40,7 @@ def sign_in() -> Response:
         throttle.count_address(accounts.LOG_IN)
         if not forms.is_ours(cookies.form_cookie()):
             return _form(request.form.get("next"), TOO_OLD, HTTPStatus.FORBIDDEN)
-        tokens = accounts.log_in(forms.text("email"), forms.text("password"))
+        tokens = accounts.log_in(forms.text("email"), forms.text("password"), sign_in_id=cookies.earlier_sign_in())
     except TooManyRequests as error:
         refused = _form(request.form.get("next"), str(error), error.http_status)
         refused.headers.update(error.headers)

@@ -7,6 +7,7 @@ under a lock afterwards.
 import hmac
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 from flask import current_app
@@ -41,12 +42,15 @@ LOG_IN = "log-in"
 log = structlog.get_logger(__name__)
 
 
-def log_in(email: str, password: str) -> sign_ins.Tokens | None:
+def log_in(
+    email: str, password: str, *, refresh_token: str | None = None, sign_in_id: UUID | None = None
+) -> sign_ins.Tokens | None:
     """Count one try, and return tokens if the password is right, else None; maybe 429.
 
-    It takes as long whether or not the account exists.
+    It takes as long whether or not the account exists. A refresh token, or the id of a sign-in, that the account had
+    before makes the device known: tries from other addresses do not lock it out.
     """
-    throttle.count_account(LOG_IN, email_key(email))
+    _count_log_in(email, refresh_token, sign_in_id)
     known = db.session.execute(select(User.id, User.password_hash).where(_active(), has_email(email))).one_or_none()
     db.session.rollback()
     known_hash = known.password_hash if known else None
@@ -61,7 +65,24 @@ def log_in(email: str, password: str) -> sign_ins.Tokens | None:
         return None
     if new_hash is not None:
         user.password_hash = new_hash
-    return sign_ins.start(user.id)
+    return sign_ins.start(user.id, throttle.client_bucket())
+
+
+def _count_log_in(email: str, refresh_token: str | None, sign_in_id: UUID | None) -> None:
+    device = sign_ins.find_device(has_email(email), refresh_token=refresh_token, sign_in_id=sign_in_id)
+    db.session.rollback()
+    _count_anonymous(LOG_IN, email, device=None if device is None else str(device))
+
+
+def _count_anonymous(action: str, email: str, *, device: str | None = None) -> None:
+    """Count a try of a caller who is not signed in, for the account with this address."""
+    criterion, address = has_email(email), throttle.client_bucket()
+    throttle.count_account(
+        action,
+        email_key(email),
+        device=device,
+        is_known_address=lambda: sign_ins.is_known_address(criterion, address),
+    )
 
 
 def check_password(viewer: Viewer, password: str) -> str | None:
@@ -109,7 +130,8 @@ def is_taken(email: str) -> bool:
 
 
 def order_verification(email: str) -> None:
-    """Mail a verification token to this address, if somebody has it and is not verified."""
+    """Count one try, and mail a verification token to this address if an account has it that is not verified."""
+    _count_anonymous("verification", email)
     user = _locked(has_email(email), User.is_verified.is_(False))
     if user is not None:
         outbox.order(MAIL_VERIFICATION, "user.verification-requested", {"id": user.id})
@@ -129,7 +151,8 @@ def verify_email(token: str) -> bool:
 
 
 def order_reset(email: str) -> None:
-    """Mail a reset token to this address, if somebody has it."""
+    """Count one try, and mail a reset token to this address if an account has it."""
+    _count_anonymous("reset", email)
     user = _locked(has_email(email))
     if user is not None:
         outbox.order(
@@ -144,6 +167,7 @@ def reset_password(token: str, password: str) -> bool:
         user_id = user_id_in(claims)
     except (InvalidToken, ValueError):
         return False
+    throttle.count_account("reset-with-token", str(user_id))
     new_hash = hash_password(password)
     user = _locked(User.id == user_id)
     if user is None or not _fits(claims, RESET_PASSWORD, user):

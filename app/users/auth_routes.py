@@ -17,7 +17,6 @@ from app.jsonapi.permissions import Predicate, anyone, signed_in, words
 from app.jsonapi.viewer import signed_in_viewer
 from app.users import accounts, sign_ins
 from app.users.auth import get_identity
-from app.users.emails import email_key
 from app.users.forms import MAX_FORM_BYTES, Form, read_form
 from app.users.passwords import LONGEST, SHORTEST, check_length
 from app.users.sign_ins import Tokens
@@ -42,6 +41,7 @@ def _route(
     may: Predicate,
     gives: Mapping[str, type],
     takes: Mapping[str, Any] | None = None,
+    optional: Mapping[str, Any] | None = None,
     action: str | None = None,
     per_address: str = throttle.PER_ADDRESS,
 ) -> Callable[[View], View]:
@@ -58,7 +58,7 @@ def _route(
     def register(view: View) -> View:
         view.largest_body = largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
         view.permission = words(may)  # type: ignore[attr-defined]  # read by `manage.py routes`
-        view.takes, view.gives = takes, gives  # type: ignore[attr-defined]  # read by /openapi.json
+        view.takes, view.optional, view.gives = takes, optional or {}, gives  # type: ignore[attr-defined]  # read by /openapi.json
         for path in paths:
             routes.add_url_rule(path, view_func=view, methods=[method], strict_slashes=False)
         return view
@@ -79,13 +79,14 @@ def _never_cached(response: Response) -> Response:
     may=anyone,
     action=accounts.LOG_IN,
     takes={"email": TEXT, "password": TEXT},
+    optional={"refresh_token": TEXT},
     gives=TOKENS,
 )
 def log_in() -> Response:
     """Log in with an e-mail address (also called username) and a password, and return tokens."""
     form = read_form()
     email, password = form.text("email", "username"), form.text("password")
-    tokens = accounts.log_in(email, password)
+    tokens = accounts.log_in(email, password, refresh_token=form.optional_text("refresh_token"))
     if tokens is None:
         raise Unauthenticated("Invalid Credentials", code="invalid-credentials")
     db.session.commit()
@@ -161,9 +162,7 @@ def verify_email() -> Response:
 )
 def resend_verification_email() -> Response:
     """Send another verification mail; the answer is the same for an unknown address."""
-    email = read_form().text("email")
-    throttle.count_account("verification", email_key(email))
-    accounts.order_verification(email)
+    accounts.order_verification(read_form().text("email"))
     db.session.commit()
     return jsonify(message="If this address waits for verification, a mail is on its way.")
 
@@ -171,9 +170,7 @@ def resend_verification_email() -> Response:
 @_route("POST", "/v1/auth/reset-password", may=anyone, action="reset", takes={"email": TEXT}, gives=MESSAGE)
 def order_reset() -> Response:
     """Send a mail with a token that resets the password; the answer is the same for an unknown address."""
-    email = read_form().text("email")
-    throttle.count_account("reset", email_key(email))
-    accounts.order_reset(email)
+    accounts.order_reset(read_form().text("email"))
     db.session.commit()
     return jsonify(message="If there is an account with this address, a mail is on its way.")
 

@@ -30,6 +30,10 @@ class Form:
         detail = f"{' or '.join(names)} is missing."
         raise BadRequest(detail, pointer=f"{self.pointer}/{names[0]}", code="missing-member")
 
+    def optional_text(self, name: str) -> str | None:
+        """The member of this name, None when it was not sent or is null; 422 when it is no text."""
+        return None if self.members.get(name) is None else self._text(name)
+
     def invalid(self, name: str, error: ValueError) -> Unprocessable:
         """The 422 for a member with an impossible value."""
         detail = str(error)

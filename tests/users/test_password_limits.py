@@ -1,5 +1,6 @@
 """Attacks on passwords, sent to a web process whose limits are on; a proxy in front names the clients."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,59 @@ def test_log_in_many_addresses_together_have_a_limit(http: httpx.Client, email: 
     tried = statuses(log_in(http, email, "wrong one", new_address()) for _ in range(a_minute + 1))
 
     assert tried == [401] * a_minute + [429]
+
+
+def exhaust(http: httpx.Client, email: str) -> None:
+    """Try wrong passwords from new addresses until a new address is refused."""
+    for _ in range(100):
+        if log_in(http, email, "wrong one", new_address()).status_code == 429:
+            return
+    pytest.fail("many addresses have no limit together")
+
+
+def test_log_in_from_a_known_address_passes_while_others_are_refused(http: httpx.Client, email: str) -> None:
+    home, neighbour = f"2001:db8:2:{next(numbers):x}::1", f"2001:db8:3:{next(numbers):x}::1"
+    assert log_in(http, email, PASSWORD, home).status_code == 200
+
+    exhaust(http, email)
+
+    assert log_in(http, email, PASSWORD, home.removesuffix("1") + "2").status_code == 200
+    assert log_in(http, email, PASSWORD, neighbour).status_code == 429
+
+
+def test_log_in_with_the_refresh_token_of_an_earlier_session_passes(
+    http: httpx.Client, email: str, make_user: Callable[..., int]
+) -> None:
+    make_user("other@example.com")
+    tokens = log_in(http, email, PASSWORD, new_address()).json()
+    others = log_in(http, "other@example.com", PASSWORD, new_address()).json()
+    http.post("/v1/auth/logout", headers={"Authorization": f"JWT {tokens['access_token']}"})
+    exhaust(http, email)
+
+    def attempt(password: str, refresh_token: str) -> int:
+        return log_in(http, email, password, new_address(), refresh_token=refresh_token).status_code
+
+    assert attempt(PASSWORD, tokens["refresh_token"]) == 200
+    assert attempt(PASSWORD, others["refresh_token"]) == 429, "another account's device"
+    assert attempt(PASSWORD, "nonsense") == 429
+    assert [attempt("wrong one", tokens["refresh_token"]) for _ in range(5)] == [401] * 4 + [429]
+
+
+def test_sign_in_page_in_a_browser_that_was_signed_in_before_passes(http: httpx.Client, email: str) -> None:
+    def sign_in(password: str) -> int:
+        page = http.get("/jobs/sign-in")
+        (token,) = re.findall(r'name="token" value="([^"]+)"', page.text)
+        form = {"email": email, "password": password, "token": token}
+        return http.post("/jobs/sign-in", data=form, headers={"X-Forwarded-For": new_address()}).status_code
+
+    assert sign_in(PASSWORD) == 303
+    exhaust(http, email)
+    http.cookies.delete("jobs-sign-in")
+
+    assert sign_in("wrong one") == 401
+    assert sign_in(PASSWORD) == 303
+    http.cookies.clear()
+    assert sign_in(PASSWORD) == 429
 
 
 def test_log_in_ipv6_counts_by_network(http: httpx.Client, email: str) -> None:
