@@ -29,7 +29,7 @@ IDENTIFIER = re.compile(f"[0-9a-f]{{8}}|[0-9a-f]{{{2 * IDENTIFIER_BYTES}}}")
 """Events made before identifiers had so many characters have one of 8."""
 
 UNKNOWN_IDENTIFIER = "unknown-identifier"
-UNKNOWN_IDENTIFIERS = "60/minute"
+UNKNOWN_IDENTIFIER_LIMIT = "60/minute"
 """Identifiers without an event that one address may name before it can use none at all for a while."""
 
 OWNER_POINTER = "/data/relationships/owner"
@@ -38,7 +38,7 @@ OWNER_POINTER = "/data/relationships/owner"
 def lookup(name: str) -> tuple[str, Any] | None:
     """An event by its id or by its identifier, which is never all digits."""
     if IDENTIFIER.fullmatch(name) and not name.isdigit():
-        throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIERS, cost=0)
+        throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIER_LIMIT, cost=0)
         g.named_by_identifier = True
         return "identifier", name
     return by_number(name)
@@ -48,7 +48,7 @@ def count_unknown(response: Response) -> Response:
     """Count an answer of 404 to a request that names an event by an identifier: it may be a guess."""
     if response.status_code == HTTPStatus.NOT_FOUND and g.pop("named_by_identifier", False):
         with suppress(TooManyRequests):  # the next request is refused
-            throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIERS)
+            throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIER_LIMIT)
     return response
 
 

@@ -31,7 +31,7 @@ TOKENS = get_type_hints(Tokens)
 MESSAGE = {"message": str}
 
 
-REFRESHES = "300/minute"
+REFRESH_LIMIT = "300/minute"
 """Refreshes from one address, which may be that of many users: the tokens cannot be guessed."""
 
 
@@ -98,7 +98,7 @@ def log_in() -> Response:
     "/v1/auth/token/refresh",
     may=anyone,
     action="refresh",
-    per_address=REFRESHES,
+    per_address=REFRESH_LIMIT,
     takes={"refresh_token": TEXT},
     gives=TOKENS,
 )

@@ -28,19 +28,19 @@ from app.users.schemas import UserSchema
 from app.users.sign_ins import revoke_all
 
 ROLES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marketer")
-"""Attributes that say what an account may do; changes are logged."""
+"""Attributes that say what an account can do; changes are logged."""
 
 MAX_PASSWORDS = 1
 """Passwords that one request can set."""
 
-SET_PASSWORDS = "20/minute"
+SET_PASSWORD_LIMIT = "20/minute"
 """Passwords that one account can set, its own and, for an admin, those of others."""
 
-EMAIL_CHANGES = "20/day"
+EMAIL_CHANGE_LIMIT = "20/day"
 """Changes of the address of one account, spelling included: each new address gets mails."""
 
 MAX_SIGN_UP_BYTES = 128 * 1024
-"""Bytes of a sign-up: all texts at their limits, in UTF-8."""
+"""Bytes of a sign-up, which anyone can send."""
 
 
 def _has_role(role: str) -> Callable[[FromClause], ColumnElement[Any]]:
@@ -74,14 +74,14 @@ class UserData(DataLayer):
     has_slow_work = True
 
     def before_transaction(self, resources: Sequence[SentResource], viewer: Viewer) -> None:
-        """Hash the password that the request sets; one of several would let a request compute without end."""
+        """Hash the password that the request sets; refuse a request that sets several, for each takes its time."""
         sent = [(value, pointer) for each in resources for value, pointer in _sent_passwords(each)]
         if len(sent) > MAX_PASSWORDS:
             detail = f"A request can set {MAX_PASSWORDS} password: send the others in requests of their own."
             raise Unprocessable(detail, pointer=sent[MAX_PASSWORDS][1], code="too-many-passwords")
         for value, _ in sent:
             if not viewer.is_anonymous:
-                throttle.count("set-password", str(viewer.id), per_account=SET_PASSWORDS)
+                throttle.count("set-password", str(viewer.id), per_account=SET_PASSWORD_LIMIT)
             g.hashed_password = _hash_valid(value)
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
@@ -104,7 +104,7 @@ class UserData(DataLayer):
             revoke_all(row.id, except_sign_in_id=keep)
             accounts.notify_password_changed(row.id, row.email)
         if data.get("email", row.email) != row.email:
-            throttle.count("change-email", str(row.id), anywhere=EMAIL_CHANGES)
+            throttle.count("change-email", str(row.id), anywhere=EMAIL_CHANGE_LIMIT)
         if "email" in data and email_key(data["email"]) != email_key(row.email):
             data.setdefault("is_verified", False)
             accounts.notify_email_changed(row.id, old=row.email, new=data["email"])
