@@ -33,7 +33,7 @@ ROLES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marke
 MAX_PASSWORDS = 1
 """Passwords that one request can set."""
 
-SET_PASSWORD_LIMIT = "20/minute"
+SET_PASSWORD_LIMIT = "20/minute"  # noqa: S105  # a limit
 """Passwords that one account can set, its own and, for an admin, those of others."""
 
 EMAIL_CHANGE_LIMIT = "20/day"
