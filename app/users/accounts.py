@@ -177,6 +177,8 @@ def reset_password(token: str, password: str) -> bool:
         # The token went to this address and nowhere else.
         _mark_verified(user)
     sign_ins.revoke_all(user.id)
+    # The owner gets in here, while tries from many other addresses lock out unknown devices.
+    sign_ins.remember_address(user.id, throttle.client_bucket())
     notify_password_changed(user.id, user.email)
     return True
 

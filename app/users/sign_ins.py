@@ -83,6 +83,12 @@ def rotate(presented: str) -> Tokens | None:
     return Tokens(new_access_token(Access(link.user_id, link.sign_in_id, is_fresh=False)), successor)
 
 
+def remember_address(user_id: int, address: str) -> None:
+    """Make a client address known for a user, without a session: the row is that of one that has ended."""
+    values = {"id": uuid7(), "user_id": user_id, "address_key": _address_key(address), "revoked_at": func.now()}
+    db.session.execute(insert(SignIn).values(values))
+
+
 def find_device(criterion: ColumnElement[bool], *, refresh_token: str | None, sign_in_id: UUID | None) -> UUID | None:
     """Return the earlier sign-in that a refresh token or an id names, if it is one of this user; it may have ended."""
     named = [SignIn.id == sign_in_id] if sign_in_id is not None else []

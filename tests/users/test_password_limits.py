@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from flask import Flask
 from app.throttle import PER_ACCOUNT_ANYWHERE
 from app.users.forms import MAX_FORM_BYTES
 from tests.conftest import Processes
-from tests.users.conftest import PASSWORD
+from tests.users.conftest import PASSWORD, token_in
 from tests.web_server import is_up
 from tests.world import JSONAPI
 
@@ -130,6 +131,23 @@ def test_log_in_with_the_refresh_token_of_an_earlier_session_passes(
     assert attempt(PASSWORD, others["refresh_token"]) == 429, "another account's device"
     assert attempt(PASSWORD, "nonsense") == 429
     assert [attempt("wrong one", tokens["refresh_token"]) for _ in range(5)] == [401] * 4 + [429]
+
+
+def test_log_in_after_a_reset_by_mail_passes_at_its_address(
+    http: httpx.Client, email: str, deliver: Callable[[], list[EmailMessage]]
+) -> None:
+    exhaust(http, email)
+    home = new_address()
+    assert log_in(http, email, PASSWORD, home).status_code == 429
+    headers = {"X-Forwarded-For": home}
+
+    assert http.post("/v1/auth/reset-password", json={"email": email}, headers=headers).status_code == 200
+    (mail,) = [each for each in deliver() if each["Subject"] == "Reset your password"]
+    body = {"token": token_in(mail), "password": NEW}
+    assert http.patch("/v1/auth/reset-password", json=body, headers=headers).status_code == 200
+
+    assert log_in(http, email, NEW, home).status_code == 200
+    assert log_in(http, email, NEW, new_address()).status_code == 429
 
 
 def test_sign_in_page_in_a_browser_that_was_signed_in_before_passes(http: httpx.Client, email: str) -> None:
