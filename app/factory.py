@@ -8,7 +8,7 @@ from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import archive, bodies, changes, cors, database, errors, logs, outbox, relay, storage, throttle, worker
+from app import archive, bodies, changes, cors, database, errors, logs, mail, outbox, relay, storage, throttle, worker
 from app.documents import resources as documents
 from app.events import resources as events
 from app.events import tasks as _event_tasks
@@ -95,7 +95,7 @@ def run_in_background(app: Flask) -> None:
     worker.make_celery(app)
     logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
     relay.sweep_with(app, sweep.sweep)
-    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune, sweep.prune)
+    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune, mail.prune, sweep.prune)
 
 
 def accept_accounts(app: Flask) -> None:

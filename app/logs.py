@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import orjson
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, after_this_request, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars, merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -51,6 +51,8 @@ _access_processors: list[Processor] = []
 """As for all other lines; filled by `configure`."""
 
 _access_lines = _Lines()
+
+log = structlog.get_logger(__name__)
 
 access_log = structlog.wrap_logger(
     _access_lines, _access_processors, wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=True
@@ -185,6 +187,21 @@ def _end(response: Response) -> Response:
     write = access_log.debug if is_passed_check else access_log.info
     write("request", method=request.method, path=path, status=response.status_code, ms=took)
     return response
+
+
+def describe_request() -> dict[str, str | None]:
+    """Return the client address and the route of this request: fields of log lines about sign-ins and rights."""
+    return {"address": request.remote_addr, "route": f"{request.method} {request.url_rule}"}
+
+
+def log_success(event: str, **fields: Any) -> None:
+    """Log an event at info when this request has succeeded: one that fails leaves nothing behind."""
+
+    @after_this_request
+    def write(response: Response) -> Response:
+        if response.status_code < 400:
+            log.info(event, **fields, **describe_request())
+        return response
 
 
 def without_token(path: str) -> str:

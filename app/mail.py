@@ -1,10 +1,15 @@
-"""Mails: the same order always makes the same bytes, and MAIL_URL says where they go."""
+"""Mails: the same order always makes the same bytes, and MAIL_URL says where they go.
 
+A mailbox gets few mails of one kind a day, however they were brought about. They are counted in the database, in the
+transaction that sends the mail: no restart and no loss of Redis resets the counts.
+"""
+
+import hmac
 import os
 import re
 import smtplib
 import ssl
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
@@ -12,10 +17,36 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 from uuid import UUID, uuid4
 
+import structlog
 from flask import current_app
+from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database import connection
+from app.extensions import Model, db
 
 TIMEOUT = 10
 """Seconds for each step of the talk with a mail server."""
+
+MAX_MAILS_PER_DAY = 5
+"""Mails of one kind that one mailbox gets on one day (UTC)."""
+
+PRUNED_ROWS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class MailCount(Model):
+    """How many mails of one kind went to one mailbox on one day."""
+
+    __tablename__ = "mail_counts"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    mailbox: Mapped[bytes] = mapped_column(primary_key=True)
+    """The keyed hash of its address."""
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    sent: Mapped[int]
 
 
 def compose(
@@ -37,13 +68,53 @@ def compose(
     return message
 
 
-def send(message: EmailMessage) -> None:
-    """Hand a mail over; whatever goes wrong is raised, and the order is tried again."""
+def send(message: EmailMessage, *, kind: str, is_limited: bool = True) -> None:
+    """Hand a mail over, unless its mailbox had enough mails of this kind today.
+
+    Whatever goes wrong is raised, and the order is tried again. `is_limited` is false where the mailbox is known to be
+    that of the user who asks for the mails.
+    """
+    if is_limited and not _count(str(message["To"]), kind):
+        about = {"resource_type": message["X-Resource-Type"], "resource_id": message["X-Resource-Id"]}
+        log.warning("mail not sent, daily limit reached", kind=kind, limit=MAX_MAILS_PER_DAY, **about)
+        return
     url = current_app.config["MAIL_URL"]
     if url == "file":
         _write(message, current_app.config["VAR_DIR"] / "mail")
     else:
         _hand_over(message, urlsplit(url))
+
+
+def prune(_older_than: timedelta) -> int:
+    """Delete a batch of counts of past days; the number deleted."""
+    key = tuple_(MailCount.day, MailCount.mailbox, MailCount.kind)
+    past = select(MailCount.day, MailCount.mailbox, MailCount.kind).where(MailCount.day < func.current_date())
+    with db.session.begin():
+        old = past.limit(PRUNED_ROWS).with_for_update(skip_locked=True)
+        return connection().execute(delete(MailCount).where(key.in_(old))).rowcount
+
+
+def _count(address: str, kind: str) -> bool:
+    """Count one mail to a mailbox, or return False if it had as many today as it may."""
+    values = {"day": func.current_date(), "mailbox": _mailbox_key(address), "kind": kind, "sent": 1}
+    counted = (
+        insert(MailCount)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=["day", "mailbox", "kind"],
+            set_={"sent": MailCount.sent + 1},
+            where=MailCount.sent < MAX_MAILS_PER_DAY,
+        )
+        .returning(MailCount.sent)
+    )
+    return connection().scalar(counted) is not None
+
+
+def _mailbox_key(address: str) -> bytes:
+    """Return what the addresses of one mailbox have in common, hashed: many providers ignore `+tag` and dots."""
+    local_part, _, domain = address.lower().rpartition("@")
+    mailbox = f"{local_part.partition('+')[0].replace('.', '')}@{domain}"
+    return hmac.digest(current_app.config["SECRET_KEY"].encode(), f"mailbox:{mailbox}".encode(), "sha256")
 
 
 def _write(message: EmailMessage, directory: Path) -> None:

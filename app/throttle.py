@@ -1,23 +1,53 @@
-"""How often one address, or one account, may knock: counted in Redis, in memory while Redis is away."""
+"""Rate limits by client address and by account: counted in Redis, in memory while Redis is away.
+
+An account is counted together with the place it is tried from, so that tries from elsewhere do not lock its owner out;
+a higher limit counts it over all places, except for a device that is known.
+"""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
+from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 
-from flask import Flask, current_app, g
+import structlog
+from flask import Flask, current_app, g, request
 from flask_limiter import RateLimitExceeded, RequestLimit
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.errors import TooManyRequests
 from app.extensions import limiter
+from app.logs import describe_request
 from app.redis_client import limits_url
 
 PER_ADDRESS = "20/minute"
 PER_ACCOUNT = "5/minute"
+"""Tries of one account from one address, or by one known device."""
+
+PER_ACCOUNT_ANYWHERE = "30/minute;300/hour"
+"""Tries of one account from all addresses together, known devices excepted."""
+
+IPV6_PREFIX = 64
+"""Bits of an IPv6 address that count: one customer has all addresses that follow."""
+
+FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded")
 
 PATIENCE = 0.1
 """Seconds Redis has for an answer before this process counts on its own."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Hit:
+    """One count: for which limit, and under which key."""
+
+    limit: str
+    scope: str
+    key: str
+    cost: int
 
 
 def install(app: Flask) -> None:
@@ -33,25 +63,85 @@ def install(app: Flask) -> None:
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
     )
     limiter.init_app(app)
+    if not app.config["TRUSTED_PROXIES"]:
+        app.before_request(_warn_of_untrusted_proxy)
 
 
-def count(action: str, account: str | None = None, *, per_address: str = PER_ADDRESS) -> None:
-    """Count one try of this action for the caller's address and for the account, where one is named; maybe 429.
+def count(
+    action: str,
+    account: str | None = None,
+    *,
+    per_address: str = PER_ADDRESS,
+    per_account: str = PER_ACCOUNT,
+    anywhere: str = PER_ACCOUNT_ANYWHERE,
+) -> None:
+    """Count one try of this action for the caller's address and, where one is named, for the account; maybe 429."""
+    count_address(action, per_address)
+    if account is not None:
+        count_account(action, account, per_account=per_account, anywhere=anywhere)
 
-    `account` is in its normal form: an address by its `email_key`.
+
+def count_address(action: str, per_address: str = PER_ADDRESS, *, cost: int = 1) -> None:
+    """Count one try of this action for the caller's address; with a cost of 0 only raise 429 if the limit was exceeded.
+
+    It needs no body: views call it before they read one.
     """
-    g.throttled_action, g.throttled_per_address = action, per_address
-    g.throttled_account = account and sha256(account.encode()).hexdigest()
+    _count(_Hit(per_address, action, client_bucket(), cost))
+
+
+def count_account(
+    action: str,
+    account: str,
+    *,
+    per_account: str = PER_ACCOUNT,
+    anywhere: str = PER_ACCOUNT_ANYWHERE,
+    device: str | None = None,
+    is_known_address: Callable[[], bool] = lambda: False,
+) -> None:
+    """Count one try of an account at the caller's address and, for an unknown device, over all addresses; maybe 429.
+
+    `account` is in its normal form: an address by its `email_key`. `device` names a known device, which is counted
+    instead of the address. `is_known_address` is asked once too many tries came from all addresses together.
+    """
+    digest = sha256(account.encode()).hexdigest()
+    _count(_Hit(per_account, action, f"{digest}@{device or client_bucket()}", 1))
+    if device is not None:
+        return
+    try:
+        _count(_Hit(anywhere, action, digest, 1))
+    except TooManyRequests:
+        if not is_known_address():
+            raise
+
+
+def client_bucket() -> str:
+    """Return what the caller's address is counted as: an IPv4 address, or the network of an IPv6 address."""
+    try:
+        address = ip_address((request.remote_addr or "").partition("%")[0])
+    except ValueError:  # a Unix socket
+        return request.remote_addr or "unknown"
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ip_network((address, IPV6_PREFIX), strict=False))
+
+
+def _count(hit: _Hit) -> None:
+    g.throttle_hit = hit
     try:
         _counted()
     except RateLimitExceeded:
+        log.warning("rate limit exceeded", action=hit.scope, limit=hit.limit, **describe_request())
         raise TooManyRequests("Too many tries. Wait a little.", headers={"Retry-After": str(g.retry_after)}) from None
+    finally:
+        del g.throttle_hit
 
 
 @limiter.request_filter
 def _is_not_counted() -> bool:
     # The extension looks at every request, and while Redis is away asks whether it is back: for counted ones only.
-    return "throttled_action" not in g or not current_app.config["RATELIMIT_ENABLED"]
+    return "throttle_hit" not in g or not current_app.config["RATELIMIT_ENABLED"]
 
 
 def _note_wait(limit: RequestLimit) -> None:
@@ -59,17 +149,23 @@ def _note_wait(limit: RequestLimit) -> None:
     g.retry_after = max(1, ceil(limit.window.reset_time - time.time()))
 
 
-def _action(_endpoint: str) -> str:
-    return str(g.throttled_action)
-
-
-@limiter.shared_limit(lambda: str(g.throttled_per_address), scope=_action, on_breach=_note_wait)
 @limiter.shared_limit(
-    PER_ACCOUNT,
-    scope=_action,
-    key_func=lambda: str(g.throttled_account),
-    exempt_when=lambda: g.throttled_account is None,
+    lambda: str(g.throttle_hit.limit),
+    scope=lambda _endpoint: str(g.throttle_hit.scope),
+    key_func=lambda: str(g.throttle_hit.key),
+    cost=lambda: int(g.throttle_hit.cost),
     on_breach=_note_wait,
 )
 def _counted() -> None:
-    """Nothing: the decorators count."""
+    """Nothing: the decorator counts."""
+
+
+def _warn_of_untrusted_proxy() -> None:
+    """Warn once that all clients behind a proxy are counted as one client."""
+    if "untrusted_proxy" in current_app.extensions or not any(name in request.headers for name in FORWARDING_HEADERS):
+        return
+    current_app.extensions["untrusted_proxy"] = True
+    log.warning(
+        "requests have forwarding headers but TRUSTED_PROXIES is 0: behind a proxy all clients count as one address",
+        address=request.remote_addr,
+    )

@@ -166,3 +166,15 @@ def test_0010_without_a_unicode_collation_is_one_clear_line(before_texts: str, m
     assert "this database has no Unicode collation: PostgreSQL 17 or later is needed" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert select(before_texts, "SELECT version_num FROM alembic_version") == [("0009",)]
+
+
+def test_mail_counts_and_addresses_of_sign_ins_can_be_taken_back(url: str, migrate: Upgrade) -> None:
+    columns = "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE column_name IN "
+    added = columns + "('mailbox', 'address_key') ORDER BY 1"
+    assert migrate("upgrade").returncode == 0
+    assert select(url, added) == [("mail_counts.mailbox",), ("sign_ins.address_key",)]
+
+    assert migrate("downgrade", "0011").returncode == 0
+    assert select(url, added) == []
+    assert migrate("upgrade").returncode == 0
+    assert select(url, added) == [("mail_counts.mailbox",), ("sign_ins.address_key",)]

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import config
-from app import embedded, errors, throttle
+from app import bodies, embedded, errors, throttle
 from app.extensions import db, limiter
 from app.users import auth, auth_routes
 
@@ -53,6 +53,7 @@ def knock(
     settings = config.read({**environment, "REDIS_URL": own_redis.url, "RATELIMIT_ENABLED": "1"})
     throttled.config.update(settings, SQLALCHEMY_DATABASE_URI=settings["DATABASE_URL"])
     db.init_app(throttled)
+    bodies.install(throttled)
     throttle.install(throttled)
     throttled.extensions["authenticate"] = auth.authenticate
     throttled.register_blueprint(auth_routes.routes)
@@ -73,11 +74,14 @@ def statuses(send: Callable[[int], TestResponse], times: int) -> list[int]:
 
 
 @pytest.mark.usefixtures("redis_process")
-def test_an_account_is_tried_five_times_a_minute_from_wherever(knock: FlaskClient, own_redis: embedded.Redis) -> None:
-    tried = statuses(lambda n: log_in(knock, ["ada@example.com", " ADA@example.com"][n % 2], f"10.0.0.{n}"), 6)
+def test_an_account_is_tried_five_times_a_minute_from_one_address(
+    knock: FlaskClient, own_redis: embedded.Redis
+) -> None:
+    tried = statuses(lambda n: log_in(knock, ["ada@example.com", " ADA@example.com"][n % 2]), 6)
 
     assert tried == [401] * 5 + [429]
     assert log_in(knock, "eve@example.com").status_code == 401
+    assert log_in(knock, address="10.0.0.2").status_code == 401, "its owner is elsewhere"
     with redis.Redis.from_url(own_redis.url) as client:
         keys = client.keys()
     assert keys
@@ -88,7 +92,7 @@ def test_an_account_is_tried_five_times_a_minute_from_wherever(knock: FlaskClien
 def test_every_spelling_of_an_account_counts_as_that_account(knock: FlaskClient) -> None:
     spelled = ["eva@xn--mller-kva.example", "EVA@Müller.example", "eva@mu\u0308ller\uff0eexample", "eva@MÜLLER.EXAMPLE"]
 
-    assert statuses(lambda n: log_in(knock, spelled[n % 4], f"10.0.0.{n}"), 6) == [401] * 5 + [429]
+    assert statuses(lambda n: log_in(knock, spelled[n % 4]), 6) == [401] * 5 + [429]
 
 
 @pytest.mark.usefixtures("redis_process")
@@ -184,6 +188,49 @@ def test_requests_that_nobody_counts_never_ask_whether_redis_is_back(
     assert asked == []
     log_in(knock)
     assert asked == ["check"]
+
+
+@pytest.mark.usefixtures("redis_process")
+def test_forwarding_headers_from_no_trusted_proxy_change_nothing_and_warn_once(
+    knock: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forwarded(number: int) -> TestResponse:
+        body = {"email": "ada@example.com", "password": "x" * 200}
+        headers = {("X-Forwarded-For", "Forwarded")[number % 2]: f"10.1.0.{number}"}
+        return knock.post("/v1/auth/login", json=body, headers=headers)
+
+    assert log_in(knock).status_code == 401
+    assert "TRUSTED_PROXIES" not in caplog.text
+
+    assert statuses(forwarded, 6) == [401] * 5 + [429]
+    assert caplog.text.count("TRUSTED_PROXIES is 0") == 1
+
+
+@pytest.mark.usefixtures("redis_process")
+def test_exceeded_limit_is_logged_with_address_and_route(knock: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    statuses(lambda _: log_in(knock), 6)
+
+    (line,) = [record.getMessage() for record in caplog.records if "rate limit exceeded" in record.getMessage()]
+    assert "10.0.0.1" in line
+    assert "POST /v1/auth/login" in line
+    assert "ada" not in line
+
+
+@pytest.mark.usefixtures("redis_process")
+@pytest.mark.parametrize(
+    ("addresses", "are_one"),
+    [
+        (["2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"], True),
+        (["2001:db8::1", "2001:db8:0:1::1"], False),
+        (["10.0.0.1", "::ffff:10.0.0.1"], True),
+        (["10.0.0.1", "10.0.0.2"], False),
+        (["fe80::1%eth0", "fe80::2%eth1"], True),
+    ],
+)
+def test_addresses_are_counted_by_what_one_client_has(knock: FlaskClient, addresses: list[str], are_one: bool) -> None:
+    tried = statuses(lambda n: log_in(knock, f"user{n}@example.com", addresses[n % 2]), 21)
+
+    assert tried == [401] * 20 + [429 if are_one else 401]
 
 
 def _is_counted_in(server: embedded.Redis, client: FlaskClient) -> bool:

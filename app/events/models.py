@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from app.gallery.models import EventImage
 
 
+IDENTIFIER_BYTES = 10
+"""Random bytes of an identifier: it opens a private event, so it must not be found by trying."""
+
+
 def new_identifier() -> str:
-    """8 lower-case hex characters, never all digits: an id and an identifier are told apart by looking."""
-    while (identifier := secrets.token_hex(4)).isdigit():
+    """Return lower-case hex characters, never all digits: an id and an identifier are told apart by looking."""
+    while (identifier := secrets.token_hex(IDENTIFIER_BYTES)).isdigit():
         continue
     return identifier
 

@@ -1,15 +1,18 @@
 """/v1/events: events and their teams."""
 
 import re
+from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
-from flask import current_app
+from flask import Response, current_app, g
 from flask_rest_jsonapi_next import Api
 from sqlalchemy import ColumnElement, FromClause, Text, and_, case, cast, func
 
-from app.errors import Conflict, Forbidden
-from app.events.models import Event
+from app import throttle
+from app.errors import Conflict, Forbidden, TooManyRequests
+from app.events.models import IDENTIFIER_BYTES, Event
 from app.events.permissions import PERMISSIONS, coorganizer
 from app.events.schemas import LONGEST_EVENT, EventSchema
 from app.events.team import change_members, make_owner
@@ -20,16 +23,33 @@ from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType, by_number
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.writing import DataLayer, ToManyChange
+from app.logs import log_success
 
-IDENTIFIER = re.compile("[0-9a-f]{8}")
+IDENTIFIER = re.compile(f"[0-9a-f]{{8}}|[0-9a-f]{{{2 * IDENTIFIER_BYTES}}}")
+"""Events made before identifiers had so many characters have one of 8."""
+
+UNKNOWN_IDENTIFIER = "unknown-identifier"
+UNKNOWN_IDENTIFIER_LIMIT = "60/minute"
+"""Identifiers without an event that one address may name before it can use none at all for a while."""
+
 OWNER_POINTER = "/data/relationships/owner"
 
 
 def lookup(name: str) -> tuple[str, Any] | None:
     """An event by its id or by its identifier, which is never all digits."""
     if IDENTIFIER.fullmatch(name) and not name.isdigit():
+        throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIER_LIMIT, cost=0)
+        g.named_by_identifier = True
         return "identifier", name
     return by_number(name)
+
+
+def count_unknown(response: Response) -> Response:
+    """Count an answer of 404 to a request that names an event by an identifier: it may be a guess."""
+    if response.status_code == HTTPStatus.NOT_FOUND and g.pop("named_by_identifier", False):
+        with suppress(TooManyRequests):  # the next request is refused
+            throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIER_LIMIT)
+    return response
 
 
 def link_name(events: FromClause) -> ColumnElement[Any]:
@@ -79,17 +99,24 @@ class EventData(DataLayer):
     def after_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
         if "owner_id" in data:
             make_owner(row, data["owner_id"])
+            _log_team_change(row, "owner", [data["owner_id"]], "replace", access)
 
     def change_related(self, row: Any, change: ToManyChange, access: Access) -> None:
         """Only organizers and coorganizers get here: FAQs and their types are dump-only."""
         change.rows(access)
         change_members(row, change)
+        _log_team_change(row, change.relation.name, change.ids, change.mode, access)
 
     def require_relating(self, row: Any, relation: Relation, change: ToManyChange | None, access: Access) -> None:
         """Whoever was taken into a team may leave it, and then nothing else."""
         leaves = change is not None and change.mode == "remove" and change.ids == [access.viewer.id]
         if not (leaves and coorganizer(access.viewer, row)):
             super().require_relating(row, relation, change, access)
+
+
+def _log_team_change(row: Any, role: str, user_ids: list[int], mode: str, access: Access) -> None:
+    about = {"event_id": row.id, "role": role, "mode": mode, "account_ids": user_ids}
+    log_success("event team changed", by_account_id=access.viewer.id, **about)
 
 
 def _require_live_owner(owner_id: int, access: Access) -> None:
@@ -121,6 +148,7 @@ class EventDetail(ResourceDetail):
 
 def route(api: Api) -> None:
     """The URLs of events."""
+    api.blueprint.after_request(count_unknown)
     api.route(EventList, "event_list", "/events")
     api.route(UpcomingEvents, "event_upcoming", "/events/upcoming")
     api.route(EventDetail, "event_detail", "/events/<id>")

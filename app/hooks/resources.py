@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from flask_rest_jsonapi_next import Api
 
 from app import signatures
@@ -16,7 +16,7 @@ from app.hooks.schemas import HookSchema
 from app.hooks.tokens import hook_url, signing
 from app.jobs.submission import kind_named
 from app.jsonapi import rows
-from app.jsonapi.body import read_json
+from app.jsonapi.body import read_document
 from app.jsonapi.documents import ResourceDocument, read_new_resource
 from app.jsonapi.idempotency import answered_once
 from app.jsonapi.permissions import Access, Predicate
@@ -122,7 +122,7 @@ class HookList(TokenView, ResourceList):
         reader = self.reader()
 
         def make() -> Any:
-            document = read_new_resource(read_json(request.get_data()), self.type)
+            document = read_new_resource(read_document(), self.type)
             return self.layer.create_object(document, reader.access)
 
         return self.shown_once(viewer, make, reader, HTTPStatus.CREATED)

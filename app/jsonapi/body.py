@@ -7,11 +7,25 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import orjson
+from flask import g, request
 
 from app.errors import ApiError, BadRequest, Unprocessable, raise_all
 
 DEEPEST = 32
+MAX_CONTAINERS = 50_000
+"""Objects and arrays of a request document, counted before it is parsed: a megabyte of `[]` takes a second to check."""
+
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def read_document() -> Any:
+    """Return the JSON value of this request's body, which is parsed once however often it is asked for."""
+    if "document" not in g:
+        body = request.get_data()
+        if body.count(b"[") + body.count(b"{") > MAX_CONTAINERS:
+            raise BadRequest(f"The body has more than {MAX_CONTAINERS} objects and arrays.", code="too-large")
+        g.document = read_json(body)
+    return g.document
 
 
 def read_json(body: bytes) -> Any:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flask import Response, request
+from flask import Response, g, request
 from flask.views import MethodView
 
 from app.database import transaction
 from app.errors import ApiError, BadRequest, Conflict, Errors, NotFound, Unprocessable
-from app.jsonapi.body import read_json
+from app.jsonapi.body import read_document
 from app.jsonapi.documents import read_changed_resource, read_linkage, read_new_resource
 from app.jsonapi.idempotency import TAKES_KEY, answered_once
 from app.jsonapi.negotiation import check_accept, check_content_type, extensions_of_body
@@ -20,8 +20,8 @@ from app.jsonapi.query import NOTHING, Query, check_names
 from app.jsonapi.reading import JSONAPI, Reader
 from app.jsonapi.resource_type import Relation, ResourceType, type_spelled
 from app.jsonapi.view import answer
-from app.jsonapi.viewer import signed_in_viewer
-from app.jsonapi.writing import LAYERS, DataLayer, Mode
+from app.jsonapi.viewer import Viewer, signed_in_viewer
+from app.jsonapi.writing import LAYERS, DataLayer, Mode, SentResource
 
 EXTENSION = "https://jsonapi.org/ext/atomic"
 MOST_OPERATIONS = 100
@@ -49,20 +49,43 @@ class OperationsView(MethodView):
         check_accept(request.headers, known)
         check_content_type(request.headers, known)
         check_names(request.query_string, NOTHING)
+        with transaction(is_read=True):
+            viewer = signed_in_viewer()
+        if EXTENSION not in extensions_of_body(request.headers):
+            raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
+        operations = _read_operations()
+        _do_slow_work(operations, viewer)
         with transaction(is_read=False):
             viewer = signed_in_viewer()
-            if EXTENSION not in extensions_of_body(request.headers):
-                raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
-            return answered_once(viewer, lambda: _perform(Access(viewer, Scope(viewer.role))))
+            return answered_once(viewer, lambda: _perform(operations, Access(viewer, Scope(viewer.role))))
 
 
-def _perform(access: Access) -> Response:
-    document = read_json(request.get_data())
+def _read_operations() -> list[Any]:
+    document = read_document()
     operations = document.get("atomic:operations") if isinstance(document, dict) else None
     if not isinstance(operations, list) or not operations:
         raise BadRequest("The document must have a list atomic:operations.", pointer="/atomic:operations")
     if len(operations) > MOST_OPERATIONS:
         raise Unprocessable(f"More than {MOST_OPERATIONS} operations.", pointer="/atomic:operations")
+    return operations
+
+
+def _do_slow_work(operations: list[Any], viewer: Viewer) -> None:
+    """Let the data layers do the slow work for all resources of their types, before a connection is held."""
+    sent: dict[str, list[SentResource]] = {}
+    for index, operation in enumerate(operations):
+        data = operation.get("data") if isinstance(operation, dict) else None
+        if not isinstance(data, dict):
+            continue
+        type_ = type_spelled(str(data.get("type")))
+        if type_ is not None and LAYERS[type_.name].has_slow_work:
+            sent.setdefault(type_.name, []).append(SentResource(data, f"/atomic:operations/{index}/data"))
+    for name, resources in sent.items():
+        LAYERS[name].before_transaction(resources, viewer)
+        g.pop("viewer", None)  # it took its time: the transaction looks again whether the sign-in has ended
+
+
+def _perform(operations: list[Any], access: Access) -> Response:
     performer = _Performer(access)
     results = [_located(index, lambda: performer.perform(each)) for index, each in enumerate(operations)]  # noqa: B023  # called at once
     return answer({"atomic:results": results, "jsonapi": {**JSONAPI, "ext": [EXTENSION]}}, extension=EXTENSION)

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from flask import Response, request
+from flask import Response
 from flask_rest_jsonapi_next import Api
 from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
 from flask_rest_jsonapi_next import ResourceList as LibraryList
 from flask_rest_jsonapi_next import ResourceRelationship as LibraryRelationship
 
 from app.errors import NotFound
-from app.jsonapi.body import read_json
+from app.jsonapi.body import read_document
 from app.jsonapi.documents import read_linkage
 from app.jsonapi.idempotency import TAKES_KEY, answered_once
 from app.jsonapi.permissions import Predicate, nobody
@@ -102,7 +102,7 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
         """The answer to a change of the linkage, nothing committed yet."""
         signed_in_viewer()
         reader = replace(self.reader(name=id), with_cursors=False)
-        linkage = read_linkage(read_json(request.get_data()), self.relation)
+        linkage = read_linkage(read_document(), self.relation)
         row = self.row(id, reader.access)
         self.check_precondition(lambda: reader.linkage(self.type, row.id, self.relation, path()))
         self.layer.update_relationship(row, self.relation, linkage, mode, reader.access)

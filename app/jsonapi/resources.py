@@ -10,7 +10,7 @@ from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
 from flask_rest_jsonapi_next import ResourceList as LibraryList
 
 from app.errors import Conflict, NotFound
-from app.jsonapi.body import read_json
+from app.jsonapi.body import read_document
 from app.jsonapi.documents import read_changed_resource, read_new_resource
 from app.jsonapi.idempotency import TAKES_KEY, answered_once, locate
 from app.jsonapi.permissions import Predicate, anyone
@@ -51,7 +51,7 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
 
     def create(self, reader: Reader) -> Response:
         """The answer to a POST, nothing committed yet."""
-        document = read_new_resource(read_json(request.get_data()), self.type)
+        document = read_new_resource(read_document(), self.type)
         row = self.layer.create_object(document, reader.access)
         stored = self.stored(row, reader)
         if stored is None:
@@ -100,7 +100,7 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
     def patch(self, id: str) -> Response:
         signed_in_viewer()
         reader = self.reader(name=id)
-        document = read_changed_resource(read_json(request.get_data()), self.type)
+        document = read_changed_resource(read_document(), self.type)
         row = self.row(id, reader.access)
         if document.id != str(row.id):
             raise Conflict("The id is not the one in the URL.", pointer="/data/id", code="id-conflict")

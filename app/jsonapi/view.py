@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import orjson
-from flask import Response, request
+from flask import Response, g, request
 from xxhash import xxh3_128_hexdigest
 
 from app.database import commit, transaction
 from app.errors import MEDIA_TYPE, BadRequest, NotFound, find_parameter
+from app.jsonapi.body import read_document
 from app.jsonapi.cursors import PROFILE, PROFILE_SPELLINGS
 from app.jsonapi.negotiation import check_accept, check_content_type, find_accepted_profile
 from app.jsonapi.permissions import Access, Predicate, Scope, words
@@ -16,8 +17,8 @@ from app.jsonapi.plan import Item
 from app.jsonapi.query import read_query
 from app.jsonapi.reading import Reader
 from app.jsonapi.resource_type import ResourceType, parse_number
-from app.jsonapi.viewer import current_viewer
-from app.jsonapi.writing import DataLayer
+from app.jsonapi.viewer import Viewer, current_viewer
+from app.jsonapi.writing import DataLayer, SentResource
 from app.preconditions import apply_preconditions, require_preconditions
 
 LARGEST_ANSWER = 16 * 2**20
@@ -38,6 +39,17 @@ class View:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.decorators = ()  # the library's header check refuses `profile` and `q`; ours is in dispatch_request
+
+    largest_body: ClassVar[Callable[[], int] | None] = None
+    """What app/bodies.py asks before it reads a body, where it is not the usual limit."""
+
+    @classmethod
+    def as_view(cls, name: str, *arguments: Any, **more: Any) -> Callable[..., Response]:
+        """Make the view function; it names its limit."""
+        view: Callable[..., Response] = super().as_view(name, *arguments, **more)  # type: ignore[misc]  # of Flask's MethodView, below the library's classes
+        if cls.largest_body is not None:
+            view.largest_body = cls.largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
+        return view
 
     @property
     def layer(self) -> DataLayer:
@@ -65,9 +77,19 @@ class View:
         if request.method in self.body_methods or request.content_length or request.mimetype == MEDIA_TYPE:
             check_content_type(request.headers)
         handler = getattr(self, "get" if request.method == "HEAD" else request.method.lower())
+        if self._data_layer.has_slow_work and request.method in self.body_methods:
+            do_slow_work(self._slow_work)
         with transaction(is_read=request.method in ("GET", "HEAD")):
             answer: Response = handler(**names)
         return answer
+
+    def _slow_work(self, viewer: Viewer) -> None:
+        if request.method != "POST" and viewer.is_anonymous:
+            return  # the handler refuses it unread
+        document = read_document()
+        data = document.get("data") if isinstance(document, dict) else None
+        if isinstance(data, dict):
+            self._data_layer.before_transaction([SentResource(data, "/data")], viewer)
 
     def is_list(self) -> bool:
         """Return whether the answer to this request is a list, which may have pages."""
@@ -113,6 +135,14 @@ class View:
         """The document of a row just written, as its author sees it; None when he no longer does."""
         access = self.layer.answer_access(row, reader.access)
         return Reader(access, reader.query).resource(self.type, row.id)
+
+
+def do_slow_work(work: Callable[[Viewer], None]) -> None:
+    """Call `work` for the caller while no database connection is held; the transaction that follows looks again."""
+    with transaction(is_read=True):
+        viewer = current_viewer()
+    work(viewer)
+    g.pop("viewer")
 
 
 def answer(document: Item, status: int = 200, *, profile: str | None = None, extension: str | None = None) -> Response:

@@ -4,10 +4,10 @@
 commits: the resource does, once the answer is printed, so that no 500 can follow a stored row.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flask_rest_jsonapi_next.data_layers.base import BaseDataLayer
 
@@ -19,6 +19,7 @@ from app.jsonapi.permissions import Access
 from app.jsonapi.plan import plan_for
 from app.jsonapi.resource_type import Relation, ResourceType
 from app.jsonapi.values import check_whole, is_locked, load, writable
+from app.jsonapi.viewer import Viewer
 
 Mode = Literal["add", "remove", "replace"]
 
@@ -41,6 +42,14 @@ class ToManyChange:
         return found
 
 
+@dataclass(frozen=True)
+class SentResource:
+    """A resource object as sent, not checked yet, and the JSON pointer to it."""
+
+    data: Mapping[str, Any]
+    pointer: str
+
+
 Related = list[tuple[Relation, Any]]
 """To-one relationships with the row each names, or None."""
 
@@ -55,7 +64,13 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
     type: ResourceType
     """Set by the library from the `data_layer` of a resource."""
 
+    has_slow_work: ClassVar[bool] = False
+    """Whether `before_transaction` does anything."""
+
     # What packages override
+
+    def before_transaction(self, resources: Sequence[SentResource], viewer: Viewer) -> None:
+        """Do the slow work for all resources of one request, or refuse them, while no database connection is held."""
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
         """Complete or refuse the values of a new row."""

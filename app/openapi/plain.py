@@ -86,7 +86,7 @@ def described_account(view: Any) -> Json:
             **refusals(refused),
         },
     }
-    return {**described, "requestBody": _form(takes)} if takes else described
+    return {**described, "requestBody": _form(takes, view.optional)} if takes else described
 
 
 def described_image(view: Any) -> Json:
@@ -151,9 +151,9 @@ def described_description(view: Any) -> Json:
     }
 
 
-def _form(takes: Mapping[str, Json]) -> Json:
+def _form(takes: Mapping[str, Json], optional: Mapping[str, Json]) -> Json:
     """Return the body with the members of a form, on their own or inside `data`."""
-    form = object_of(takes, takes)
+    form = object_of({**takes, **optional}, takes)
     wrapped = object_of({"data": form}, ["data"])
     return {"required": True, "content": content({"oneOf": [form, wrapped]}, JSON)}
 

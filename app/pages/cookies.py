@@ -1,4 +1,6 @@
-"""The two cookies of the pages: who is signed in, and for whom a form was made. Nothing else here reads cookies.
+"""The cookies of the pages: who is signed in, for whom a form was made, and who was signed in here before.
+
+Nothing else here reads cookies.
 
 That of the sign-in is signed, not encrypted: it names a row of `sign_ins`, which log-out, a new password and blocking
 end at once. It is no access token, and an access token is no such cookie.
@@ -22,10 +24,11 @@ from app.jsonapi.viewer import Viewer
 from app.users.auth import viewer_of
 from app.users.tokens import CLOCK_LEEWAY_SECONDS, Access
 
-SIGN_IN, FORM = "jobs-sign-in", "jobs-form"
+SIGN_IN, FORM, DEVICE = "jobs-sign-in", "jobs-form", "jobs-device"
 
 LIFE = timedelta(hours=12)
 LEEWAY = timedelta(seconds=CLOCK_LEEWAY_SECONDS)
+DEVICE_LIFE = timedelta(days=90)
 FORM_LIFE = timedelta(hours=1)
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
@@ -59,15 +62,24 @@ def signed_in() -> SignedIn:
 
 
 def keep(response: Response, access: Access) -> None:
-    """Let the browser remember a sign-in, and forget the form."""
+    """Let the browser remember a sign-in, also when it has ended, and forget the form."""
     signed = _serializer().dumps([access.user_id, str(access.sign_in_id)])
     _set(response, SIGN_IN, signed, LIFE)
+    _set(response, DEVICE, _serializer(DEVICE).dumps(str(access.sign_in_id)), DEVICE_LIFE)
     _delete(response, FORM)
 
 
 def forget(response: Response) -> None:
     """Let the browser forget the sign-in."""
     _delete(response, SIGN_IN)
+
+
+def earlier_sign_in() -> UUID | None:
+    """Return the id of the last sign-in in this browser, which opens nothing; None where it knows of none."""
+    try:
+        return UUID(_serializer(DEVICE).loads(request.cookies.get(_named(DEVICE), "")))
+    except BadData:
+        return None
 
 
 def form_cookie() -> str:
@@ -98,9 +110,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _serializer() -> URLSafeTimedSerializer:
+def _serializer(cookie: str = SIGN_IN) -> URLSafeTimedSerializer:
     more = {"key_derivation": "hmac", "digest_method": sha256}
-    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt="jobs-sign-in", signer_kwargs=more)
+    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt=cookie, signer_kwargs=more)
 
 
 def _is_https() -> bool:

@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from app.database import transaction
 from app.jsonapi.permissions import Predicate, signed_in, words
 from app.pages import cookies, forms
+from app.users.forms import MAX_FORM_BYTES
 
 pages = Blueprint("pages", __name__, url_prefix="/jobs", template_folder="templates")
 
@@ -51,6 +52,7 @@ def command(path: str) -> Callable[[View], View]:
                 forms.require_ours(caller.cookie)
                 return view(caller, **names)
 
+        answer.largest_body = lambda: MAX_FORM_BYTES  # type: ignore[attr-defined]  # read by app/bodies.py
         return route("POST", path)(answer)
 
     return register

@@ -15,7 +15,7 @@ from app.pages.cookies import SignedIn
 from app.pages.forms import go_to, next_page
 from app.pages.routing import command, route
 from app.users import accounts, sign_ins
-from app.users.emails import email_key
+from app.users.forms import MAX_FORM_BYTES
 from app.users.tokens import read_access_token
 
 TOO_OLD = "This form was too old, or your browser sends no cookies. Please try again."
@@ -36,16 +36,15 @@ def show_form() -> Response:
 @route("POST", "/sign-in", may=anyone)
 def sign_in() -> Response:
     """An address and a password become a cookie."""
-    if not forms.is_ours(cookies.form_cookie()):
-        return _form(request.form.get("next"), TOO_OLD, HTTPStatus.FORBIDDEN)
-    email, password = forms.text("email"), forms.text("password")
     try:
-        throttle.count("log-in", account=email_key(email))
+        throttle.count_address(accounts.LOG_IN)
+        if not forms.is_ours(cookies.form_cookie()):
+            return _form(request.form.get("next"), TOO_OLD, HTTPStatus.FORBIDDEN)
+        tokens = accounts.log_in(forms.text("email"), forms.text("password"), sign_in_id=cookies.earlier_sign_in())
     except TooManyRequests as error:
         refused = _form(request.form.get("next"), str(error), error.http_status)
         refused.headers.update(error.headers)
         return refused
-    tokens = accounts.log_in(email, password)
     if tokens is None:
         refused = _form(request.form.get("next"), WRONG, HTTPStatus.UNAUTHORIZED)
         refused.headers.update(CHALLENGE)
@@ -54,6 +53,9 @@ def sign_in() -> Response:
     response = go_to(next_page(request.form.get("next")))
     cookies.keep(response, read_access_token(tokens.access_token))
     return response
+
+
+sign_in.largest_body = lambda: MAX_FORM_BYTES  # type: ignore[attr-defined]  # read by app/bodies.py
 
 
 @command("/sign-out")

@@ -40,6 +40,9 @@ FIELDS = {TASK_TYPE: TASK, RELATIONSHIP: DOCUMENT_SET, NOTIFY_EMAIL: NOTIFY}
 Problems = dict[str, str]
 """What is said of which field, "" for the whole form."""
 
+MAX_TREATMENT_FORM_BYTES = 256 * 1024
+"""Bytes of the form: parameters of 64 KiB, percent-encoded."""
+
 
 @page("/treatments/new")
 def new_treatment(caller: SignedIn) -> Response:
@@ -60,6 +63,9 @@ def create_treatment(caller: SignedIn) -> Response:
         return _form(caller, sent, problems, HTTPStatus.UNPROCESSABLE_ENTITY)
     commit()
     return go_to(f"{HOME}/{treatment_id}")
+
+
+create_treatment.largest_body = lambda: MAX_TREATMENT_FORM_BYTES  # type: ignore[attr-defined]  # read by app/bodies.py
 
 
 def tasks() -> list[Kind]:

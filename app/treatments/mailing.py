@@ -56,7 +56,9 @@ def send(entry: OutboxEntry) -> None:
                 body=_body(job),
                 resource_type="treatment",
                 resource_id=job.id,
-            )
+            ),
+            kind=entry.consumer,
+            is_limited=not user.is_verified,
         )
 
 

@@ -7,13 +7,17 @@ under a lock afterwards.
 import hmac
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
+import structlog
 from flask import current_app
 from sqlalchemy import ColumnElement, and_, func, select
 
-from app import outbox
+from app import outbox, throttle
+from app.database import connection, transaction
 from app.extensions import db
 from app.jsonapi.viewer import Viewer
+from app.logs import describe_request
 from app.users import sign_ins
 from app.users.emails import email_key
 from app.users.models import User
@@ -32,14 +36,27 @@ MAIL_RESET = "users.mail_reset"
 MAIL_EMAIL_CHANGED = "users.mail_email_changed"
 MAIL_PASSWORD_CHANGED = "users.mail_password_changed"  # noqa: S105  # the name of a consumer
 
+LOG_IN = "log-in"
+"""The action under which every try of a password is counted, wherever it is made."""
 
-def log_in(email: str, password: str) -> sign_ins.Tokens | None:
-    """Tokens for whoever knows the password, else None; it takes as long whether or not the account exists."""
+log = structlog.get_logger(__name__)
+
+
+def log_in(
+    email: str, password: str, *, refresh_token: str | None = None, sign_in_id: UUID | None = None
+) -> sign_ins.Tokens | None:
+    """Count one try, and return tokens if the password is right, else None; maybe 429.
+
+    It takes as long whether or not the account exists. A refresh token, or the id of a sign-in, that the account had
+    before makes the device known: tries from other addresses do not lock it out.
+    """
+    _count_log_in(email, refresh_token, sign_in_id)
     known = db.session.execute(select(User.id, User.password_hash).where(_active(), has_email(email))).one_or_none()
     db.session.rollback()
     known_hash = known.password_hash if known else None
     spelling = find_verified_spelling(known_hash, password)
     if spelling is None or known is None:
+        log.warning("log-in failed", account_id=known and known.id, **describe_request())
         return None
     is_stale = needs_rehash(known.password_hash) or not is_normal(spelling)
     new_hash = rehash_password(password) if is_stale else None
@@ -48,14 +65,49 @@ def log_in(email: str, password: str) -> sign_ins.Tokens | None:
         return None
     if new_hash is not None:
         user.password_hash = new_hash
-    return sign_ins.start(user.id)
+    return sign_ins.start(user.id, throttle.client_bucket())
+
+
+def _count_log_in(email: str, refresh_token: str | None, sign_in_id: UUID | None) -> None:
+    device = sign_ins.find_device(has_email(email), refresh_token=refresh_token, sign_in_id=sign_in_id)
+    db.session.rollback()
+    _count_anonymous(LOG_IN, email, device=None if device is None else str(device))
+
+
+def _count_anonymous(action: str, email: str, *, device: str | None = None) -> None:
+    """Count a try of a caller who is not signed in, for the account with this address."""
+    criterion, address = has_email(email), throttle.client_bucket()
+    throttle.count_account(
+        action,
+        email_key(email),
+        device=device,
+        is_known_address=lambda: sign_ins.is_known_address(criterion, address),
+    )
+
+
+def check_password(viewer: Viewer, password: str) -> str | None:
+    """Count one try of the viewer's own password with the log-ins, and return the hash it belongs to, else None.
+
+    429 after too many tries. Call it outside of a transaction: no database connection is held while it hashes. The
+    caller compares the hash with that of the locked row, which may have changed meanwhile.
+    """
+    with transaction(is_read=True):
+        owner = select(User.email, User.password_hash).where(User.id == viewer.id)
+        found = connection().execute(owner).one_or_none()
+    if found is None:
+        return None
+    # A signed-in device is known: many tries from other addresses do not keep it from changing its own account.
+    throttle.count_account(LOG_IN, email_key(found.email), device=throttle.client_bucket())
+    if verify_password(found.password_hash, password):
+        return str(found.password_hash)
+    log.warning("wrong password", account_id=viewer.id, **describe_request())
+    return None
 
 
 def change_password(viewer: Viewer, old: str, new: str) -> bool:
     """Set a new password and end all other sessions; False when the old one is wrong. ValueError: unfit."""
-    old_hash = db.session.scalar(select(User.password_hash).where(User.id == viewer.id))
-    db.session.rollback()
-    if not verify_password(old_hash, old):
+    old_hash = check_password(viewer, old)
+    if old_hash is None:
         return False
     new_hash = hash_password(new)
     user = _locked(User.id == viewer.id, User.password_hash == old_hash)
@@ -78,7 +130,8 @@ def is_taken(email: str) -> bool:
 
 
 def order_verification(email: str) -> None:
-    """Mail a verification token to this address, if somebody has it and is not verified."""
+    """Count one try, and mail a verification token to this address if an account has it that is not verified."""
+    _count_anonymous("verification", email)
     user = _locked(has_email(email), User.is_verified.is_(False))
     if user is not None:
         outbox.order(MAIL_VERIFICATION, "user.verification-requested", {"id": user.id})
@@ -98,7 +151,8 @@ def verify_email(token: str) -> bool:
 
 
 def order_reset(email: str) -> None:
-    """Mail a reset token to this address, if somebody has it."""
+    """Count one try, and mail a reset token to this address if an account has it."""
+    _count_anonymous("reset", email)
     user = _locked(has_email(email))
     if user is not None:
         outbox.order(
@@ -113,6 +167,7 @@ def reset_password(token: str, password: str) -> bool:
         user_id = user_id_in(claims)
     except (InvalidToken, ValueError):
         return False
+    throttle.count_account("reset-with-token", str(user_id))
     new_hash = hash_password(password)
     user = _locked(User.id == user_id)
     if user is None or not _fits(claims, RESET_PASSWORD, user):
@@ -122,12 +177,15 @@ def reset_password(token: str, password: str) -> bool:
         # The token went to this address and nowhere else.
         _mark_verified(user)
     sign_ins.revoke_all(user.id)
+    # The owner gets in here, while tries from many other addresses lock out unknown devices.
+    sign_ins.remember_address(user.id, throttle.client_bucket())
     notify_password_changed(user.id, user.email)
     return True
 
 
 def notify_email_changed(user_id: int, old: str, new: str) -> None:
-    """Mail both addresses that the address of the account has changed."""
+    """Mail both addresses that the address of the account has changed, and the new one a verification token."""
+    outbox.order(MAIL_VERIFICATION, "user.email-changed", {"id": user_id})
     payloads = [{"id": user_id, "to": address} for address in (old, new)]
     outbox.order_many(MAIL_EMAIL_CHANGED, "user.email-changed", payloads)
 

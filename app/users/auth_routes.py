@@ -10,14 +10,14 @@ from typing import Any, get_type_hints
 from flask import Blueprint, Response, jsonify
 
 from app import throttle
+from app.database import transaction
 from app.errors import BadRequest, Unauthenticated
 from app.extensions import db
 from app.jsonapi.permissions import Predicate, anyone, signed_in, words
 from app.jsonapi.viewer import signed_in_viewer
 from app.users import accounts, sign_ins
 from app.users.auth import get_identity
-from app.users.emails import email_key
-from app.users.forms import Form, read_form
+from app.users.forms import MAX_FORM_BYTES, Form, read_form
 from app.users.passwords import LONGEST, SHORTEST, check_length
 from app.users.sign_ins import Tokens
 
@@ -31,14 +31,34 @@ TOKENS = get_type_hints(Tokens)
 MESSAGE = {"message": str}
 
 
+REFRESH_LIMIT = "300/minute"
+"""Refreshes from one address, which may be that of many users: the tokens cannot be guessed."""
+
+
 def _route(
-    method: str, *paths: str, may: Predicate, gives: Mapping[str, type], takes: Mapping[str, Any] | None = None
+    method: str,
+    *paths: str,
+    may: Predicate,
+    gives: Mapping[str, type],
+    takes: Mapping[str, Any] | None = None,
+    optional: Mapping[str, Any] | None = None,
+    action: str | None = None,
+    per_address: str = throttle.PER_ADDRESS,
 ) -> Callable[[View], View]:
-    """Register a view, with and without a trailing slash; name who may call it, its form and its answer."""
+    """Register a view, with and without a trailing slash; name who may call it, its form and its answer.
+
+    A request with a form counts as this action of the caller's address, before a byte of the form is read.
+    """
+
+    def largest_body() -> int:
+        if action is not None:
+            throttle.count_address(action, per_address)
+        return MAX_FORM_BYTES
 
     def register(view: View) -> View:
+        view.largest_body = largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
         view.permission = words(may)  # type: ignore[attr-defined]  # read by `manage.py routes`
-        view.takes, view.gives = takes, gives  # type: ignore[attr-defined]  # read by /openapi.json
+        view.takes, view.optional, view.gives = takes, optional or {}, gives  # type: ignore[attr-defined]  # read by /openapi.json
         for path in paths:
             routes.add_url_rule(path, view_func=view, methods=[method], strict_slashes=False)
         return view
@@ -52,20 +72,36 @@ def _never_cached(response: Response) -> Response:
     return response
 
 
-@_route("POST", "/auth/session", "/v1/auth/login", may=anyone, takes={"email": TEXT, "password": TEXT}, gives=TOKENS)
+@_route(
+    "POST",
+    "/auth/session",
+    "/v1/auth/login",
+    may=anyone,
+    action=accounts.LOG_IN,
+    takes={"email": TEXT, "password": TEXT},
+    optional={"refresh_token": TEXT},
+    gives=TOKENS,
+)
 def log_in() -> Response:
     """Log in with an e-mail address (also called username) and a password, and return tokens."""
     form = read_form()
     email, password = form.text("email", "username"), form.text("password")
-    throttle.count("log-in", account=email_key(email))
-    tokens = accounts.log_in(email, password)
+    tokens = accounts.log_in(email, password, refresh_token=form.optional_text("refresh_token"))
     if tokens is None:
         raise Unauthenticated("Invalid Credentials", code="invalid-credentials")
     db.session.commit()
     return jsonify(asdict(tokens))
 
 
-@_route("POST", "/v1/auth/token/refresh", may=anyone, takes={"refresh_token": TEXT}, gives=TOKENS)
+@_route(
+    "POST",
+    "/v1/auth/token/refresh",
+    may=anyone,
+    action="refresh",
+    per_address=REFRESH_LIMIT,
+    takes={"refresh_token": TEXT},
+    gives=TOKENS,
+)
 def refresh() -> Response:
     """Exchange a refresh token for a new pair of tokens."""
     tokens = sign_ins.rotate(read_form().text("refresh_token"))
@@ -90,12 +126,14 @@ def log_out() -> Response:
     "POST",
     "/v1/auth/change-password",
     may=signed_in,
+    action=accounts.LOG_IN,
     takes={"old-password": TEXT, "new-password": NEW_PASSWORD},
     gives={"password-changed": bool},
 )
 def change_password() -> Response:
     """Change the password of the caller, and end all other sessions."""
-    viewer = signed_in_viewer()
+    with transaction(is_read=True):
+        viewer = signed_in_viewer()
     form = read_form()
     old, new = form.text("old-password"), _new_password(form, "new-password")
     if not accounts.change_password(viewer, old, new):
@@ -104,7 +142,7 @@ def change_password() -> Response:
     return jsonify({"password-changed": True})
 
 
-@_route("POST", "/v1/auth/verify-email", may=anyone, takes={"token": TEXT}, gives=MESSAGE)
+@_route("POST", "/v1/auth/verify-email", may=anyone, action="verify", takes={"token": TEXT}, gives=MESSAGE)
 def verify_email() -> Response:
     """Verify an e-mail address with the token of a verification mail."""
     form = read_form()
@@ -114,43 +152,53 @@ def verify_email() -> Response:
     return jsonify(message="Email Verified")
 
 
-@_route("POST", "/v1/auth/resend-verification-email", may=anyone, takes={"email": TEXT}, gives=MESSAGE)
+@_route(
+    "POST",
+    "/v1/auth/resend-verification-email",
+    may=anyone,
+    action="verification",
+    takes={"email": TEXT},
+    gives=MESSAGE,
+)
 def resend_verification_email() -> Response:
     """Send another verification mail; the answer is the same for an unknown address."""
-    email = read_form().text("email")
-    throttle.count("verification", account=email_key(email))
-    accounts.order_verification(email)
+    accounts.order_verification(read_form().text("email"))
     db.session.commit()
     return jsonify(message="If this address waits for verification, a mail is on its way.")
 
 
-@_route("POST", "/v1/auth/reset-password", may=anyone, takes={"email": TEXT}, gives=MESSAGE)
+@_route("POST", "/v1/auth/reset-password", may=anyone, action="reset", takes={"email": TEXT}, gives=MESSAGE)
 def order_reset() -> Response:
     """Send a mail with a token that resets the password; the answer is the same for an unknown address."""
-    email = read_form().text("email")
-    throttle.count("reset", account=email_key(email))
-    accounts.order_reset(email)
+    accounts.order_reset(read_form().text("email"))
     db.session.commit()
     return jsonify(message="If there is an account with this address, a mail is on its way.")
 
 
-@_route("PATCH", "/v1/auth/reset-password", may=anyone, takes={"token": TEXT, "password": NEW_PASSWORD}, gives=MESSAGE)
+@_route(
+    "PATCH",
+    "/v1/auth/reset-password",
+    may=anyone,
+    action="reset",
+    takes={"token": TEXT, "password": NEW_PASSWORD},
+    gives=MESSAGE,
+)
 def reset_password() -> Response:
     """Set a new password with the token of a reset mail, and end all sessions."""
     form = read_form()
     token, password = form.text("token"), _new_password(form, "password")
-    throttle.count("reset")
     if not accounts.reset_password(token, password):
         raise _bad_mail_token(form)
     db.session.commit()
     return jsonify(message="Password changed. Log in with it.")
 
 
-@_route("POST", "/v1/users/check_email", may=anyone, takes={"email": TEXT}, gives={"exists": bool})
+@_route(
+    "POST", "/v1/users/check_email", may=anyone, action="check-email", takes={"email": TEXT}, gives={"exists": bool}
+)
 def check_email() -> Response:
     """Check whether an account has this e-mail address."""
     email = read_form().text("email")
-    throttle.count("check-email")
     return jsonify(exists=accounts.is_taken(email))
 
 

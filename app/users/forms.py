@@ -10,6 +10,9 @@ from app.errors import BadRequest, Unprocessable
 from app.jsonapi.body import read_json
 from app.jsonapi.negotiation import JSON_TYPES, require_media_type
 
+MAX_FORM_BYTES = 16 * 1024
+"""Bytes of such a body."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -26,6 +29,10 @@ class Form:
                     return self._text(spelling)
         detail = f"{' or '.join(names)} is missing."
         raise BadRequest(detail, pointer=f"{self.pointer}/{names[0]}", code="missing-member")
+
+    def optional_text(self, name: str) -> str | None:
+        """The member of this name, None when it was not sent or is null; 422 when it is no text."""
+        return None if self.members.get(name) is None else self._text(name)
 
     def invalid(self, name: str, error: ValueError) -> Unprocessable:
         """The 422 for a member with an impossible value."""

@@ -1,4 +1,7 @@
-"""Passwords: argon2id, never more hashes at once than there are cores."""
+"""Passwords: argon2id, never more hashes at once than there are cores.
+
+Hash while no database connection is held: `DataLayer.before_transaction` is the place for it in a write of the API.
+"""
 
 import base64
 import os
@@ -22,9 +25,13 @@ HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=
 LONGEST_WAIT = 3.0
 """Seconds a request waits for its turn to hash."""
 
+MAX_WAITING = 64
+"""Requests that wait for their turn; more are refused at once, as each holds a thread of the web process."""
+
 log = structlog.get_logger(__name__)
 
 _turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+_places = threading.BoundedSemaphore(MAX_WAITING)
 
 
 def check_length(password: str) -> str:
@@ -104,9 +111,19 @@ def _dummy_hash() -> str:
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    if not _turns.acquire(timeout=LONGEST_WAIT):
-        raise Unavailable("Too many people sign in at this moment.", headers={"Retry-After": "5"})
+    if not _has_turn():
+        raise Unavailable("Too many passwords are being checked at this moment.", headers={"Retry-After": "5"})
     try:
         yield
     finally:
         _turns.release()
+
+
+def _has_turn() -> bool:
+    """Wait for one of the turns, if few others do; False when it was not given."""
+    if not _places.acquire(blocking=False):
+        return False
+    try:
+        return _turns.acquire(timeout=LONGEST_WAIT)
+    finally:
+        _places.release()

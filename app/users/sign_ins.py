@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 from flask import current_app
-from sqlalchemy import Executable, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Executable, delete, exists, func, insert, or_, select, update
 from uuid_utils.compat import uuid7
 
 from app.database import connection
@@ -36,10 +36,11 @@ class Tokens:
     refresh_token: str
 
 
-def start(user_id: int) -> Tokens:
-    """Sign a user in."""
+def start(user_id: int, address: str | None = None) -> Tokens:
+    """Sign a user in, from this client address."""
     sign_in_id, refresh_token = uuid7(), secrets.token_urlsafe(32)
-    db.session.execute(insert(SignIn).values(id=sign_in_id, user_id=user_id))
+    address_key = address and _address_key(address)
+    db.session.execute(insert(SignIn).values(id=sign_in_id, user_id=user_id, address_key=address_key))
     _keep(refresh_token, sign_in_id)
     return Tokens(new_access_token(Access(user_id, sign_in_id, is_fresh=True)), refresh_token)
 
@@ -80,6 +81,30 @@ def rotate(presented: str) -> Tokens | None:
         revoke(link.sign_in_id)
         return None
     return Tokens(new_access_token(Access(link.user_id, link.sign_in_id, is_fresh=False)), successor)
+
+
+def remember_address(user_id: int, address: str) -> None:
+    """Make a client address known for a user, without a session: the row is that of one that has ended."""
+    values = {"id": uuid7(), "user_id": user_id, "address_key": _address_key(address), "revoked_at": func.now()}
+    db.session.execute(insert(SignIn).values(values))
+
+
+def find_device(criterion: ColumnElement[bool], *, refresh_token: str | None, sign_in_id: UUID | None) -> UUID | None:
+    """Return the earlier sign-in that a refresh token or an id names, if it is one of this user; it may have ended."""
+    named = [SignIn.id == sign_in_id] if sign_in_id is not None else []
+    if refresh_token is not None:
+        held = select(RefreshToken.sign_in_id).where(RefreshToken.token_hash == _digest(refresh_token))
+        named.append(SignIn.id == held.scalar_subquery())
+    if not named:
+        return None
+    found = select(SignIn.id).join(User, User.id == SignIn.user_id).where(criterion, or_(*named))
+    return db.session.scalar(found.limit(1))
+
+
+def is_known_address(criterion: ColumnElement[bool], address: str) -> bool:
+    """Return whether this user has logged in from this client address before, as far as sign-ins are kept."""
+    found = select(SignIn.id).join(User, User.id == SignIn.user_id)
+    return db.session.scalar(found.where(criterion, SignIn.address_key == _address_key(address)).limit(1)) is not None
 
 
 def revoke(sign_in_id: UUID) -> None:
@@ -125,6 +150,10 @@ def _change(statement: Executable) -> int:
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode()).digest()
+
+
+def _address_key(address: str) -> bytes:
+    return hmac.digest(current_app.config["SECRET_KEY"].encode(), f"address:{address}".encode(), "sha256")
 
 
 def _successor(token: str) -> str:

@@ -49,7 +49,7 @@ at once, and if that does not work, tell the people who run {site}.
 """  # noqa: S105  # a text about passwords
 
 
-@consumer(MAIL_VERIFICATION, on=("user.created", "user.updated:email"))
+@consumer(MAIL_VERIFICATION, on=("user.created",))
 def mail_verification(entry: OutboxEntry) -> None:
     """Mail the token that verifies an address, unless it is verified by now."""
     user = _recipient(entry)
@@ -89,7 +89,7 @@ def _notify(entry: OutboxEntry, subject: str, body: str) -> None:
         resource_type="user",
         resource_id=entry.payload["id"],
     )
-    mail.send(message)
+    mail.send(message, kind=entry.consumer)
 
 
 def _recipient(entry: OutboxEntry) -> User | None:
@@ -110,4 +110,4 @@ def _mail(entry: OutboxEntry, user: User, subject: str, body: str, kind: str) ->
         resource_type="user",
         resource_id=user.id,
     )
-    mail.send(message)
+    mail.send(message, kind=entry.consumer)

@@ -131,7 +131,7 @@ def test_a_verification_token_is_too_old_after_24_hours(
 
 
 @pytest.mark.parametrize("path", ["/v1/auth/verify-email", "/v1/auth/reset-password"])
-@pytest.mark.parametrize("token", ["", "x", "a.b.c", "x" * 100_000, "ö"])
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "x" * 10_000, "ö"])
 def test_what_is_no_mail_token_is_answered_400(client: FlaskClient, path: str, token: str) -> None:
     method = "PATCH" if path.endswith("password") else "POST"
 

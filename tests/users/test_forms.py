@@ -3,6 +3,9 @@
 import pytest
 from flask.testing import FlaskClient
 
+from app.users.forms import MAX_FORM_BYTES
+from app.users.resources import MAX_SIGN_UP_BYTES
+
 ROUTES = [
     ("POST", "/auth/session", "email"),
     ("POST", "/v1/auth/login", "email"),
@@ -76,3 +79,25 @@ def test_another_media_type_is_415(client: FlaskClient, method: str, path: str, 
 
     assert response.status_code == 415
     assert response.get_json(force=True)["errors"][0]["source"] == {"header": "Content-Type"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [*((method, path) for method, path, _ in ROUTES), ("POST", "/v1/auth/change-password"), ("POST", "/jobs/sign-in")],
+)
+def test_form_of_more_than_16_kib_is_413(client: FlaskClient, method: str, path: str) -> None:
+    def status(length: int) -> int:
+        body = b"{" + b" " * (length - 1)
+        return client.open(path, method=method, data=body, content_type="application/json").status_code
+
+    assert status(MAX_FORM_BYTES) in (400, 401, 403)
+    assert status(MAX_FORM_BYTES + 1) == 413
+
+
+def test_sign_up_of_more_than_128_kib_is_413(client: FlaskClient) -> None:
+    def status(length: int) -> int:
+        body = b"{" + b" " * (length - 1)
+        return client.post("/v1/users", data=body, content_type="application/vnd.api+json").status_code
+
+    assert status(MAX_SIGN_UP_BYTES) == 400
+    assert status(MAX_SIGN_UP_BYTES + 1) == 413

@@ -1,13 +1,21 @@
 """Hashes of passwords."""
 
 import threading
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
+from flask import Flask
+from flask.testing import FlaskClient
 
 from app.errors import Unavailable
+from app.extensions import db
 from app.users import passwords
 from app.users.passwords import hash_password, needs_rehash, verify_password
+from tests.users.conftest import EMAIL, PASSWORD, Sql, token_in
+from tests.world import JSONAPI, Caller, pointers
 
 
 def test_a_hash_is_argon2id_with_19_mib_and_verifies_its_password_only() -> None:
@@ -62,3 +70,111 @@ def test_whoever_waits_too_long_for_a_turn_is_told_to_come_back(monkeypatch: pyt
 
     assert refused.value.headers["Retry-After"]
     assert hash_password("password")
+
+
+def test_hash_beyond_those_that_may_wait_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "_turns", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(passwords, "_places", threading.BoundedSemaphore(1))
+
+    with passwords._turn(), passwords._places, pytest.raises(Unavailable) as refused:
+        hash_password("password")
+
+    assert refused.value.headers["Retry-After"]
+    assert hash_password("password")
+
+
+@pytest.fixture
+def held(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many database connections were held at each hash that was made or checked."""
+    numbers: list[int] = []
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def note(self: PasswordHasher, *arguments: Any) -> Any:
+            numbers.append(db.engine.pool.checkedout())  # type: ignore[attr-defined]  # of QueuePool
+            return method(self, *arguments)
+
+        return note
+
+    for name in ("hash", "verify"):
+        monkeypatch.setattr(PasswordHasher, name, noting(getattr(PasswordHasher, name)))
+    return numbers
+
+
+def test_hash_holds_no_connection_wherever_it_is_made(
+    client: FlaskClient, make_user: Callable[..., int], deliver: Callable[[], list[EmailMessage]], held: list[int]
+) -> None:
+    admin_id = make_user("admin@example.com", is_admin=True)
+    user_id = make_user()
+    tokens = client.post("/v1/auth/login", json={"email": "admin@example.com", "password": PASSWORD}).get_json()
+    admin = Caller(client, tokens["access_token"], admin_id)
+    own = Caller(
+        client, client.post("/v1/auth/login", json={"email": EMAIL, "password": PASSWORD}).json["access_token"]
+    )
+    client.post("/v1/auth/reset-password", json={"email": EMAIL})
+    reset = next(token_in(mail) for mail in deliver() if mail["Subject"] == "Reset your password")
+    atomic = 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
+    update = {"type": "user", "id": str(user_id), "attributes": {"password": "of operations"}}
+    operations = {"atomic:operations": [{"op": "update", "data": update}]}
+    held.clear()
+
+    requests = (
+        lambda: client.post("/v1/auth/login", json={"email": EMAIL, "password": "wrong password"}),
+        lambda: client.post("/v1/auth/login", json={"email": "nobody@example.com", "password": PASSWORD}),
+        lambda: own.send(
+            "POST",
+            "/v1/auth/change-password",
+            {"old-password": "wrong password", "new-password": "by its owner"},
+            Content_Type="application/json",
+        ),
+        lambda: client.patch("/v1/auth/reset-password", json={"token": reset, "password": "by reset"}),
+        lambda: admin.create("/v1/users", "user", {"email": "new@example.com", "password": PASSWORD}),
+        lambda: Caller(client).create("/v1/users", "user", {"email": "newer@example.com", "password": PASSWORD}),
+        lambda: admin.update(f"/v1/users/{user_id}", "user", {"password": "by an admin"}),
+        lambda: admin.send("POST", "/v1/operations", operations, Content_Type=atomic, Accept=atomic),
+    )
+    answers = [send().status_code for send in requests]
+
+    assert answers == [401, 401, 400, 200, 201, 201, 200, 200]
+    assert held == [0] * len(requests)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("PATCH", "/v1/users/{id}", 401), ("POST", "/v1/operations", 401)],
+)
+def test_hash_is_not_made_for_a_caller_without_a_token(
+    client: FlaskClient, user_id: int, held: list[int], method: str, path: str, status: int
+) -> None:
+    data = {"type": "user", "id": str(user_id), "attributes": {"password": "of operations"}}
+    document = {"data": data, "atomic:operations": [{"op": "update", "data": data}]}
+    media_type = JSONAPI if method == "PATCH" else 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
+
+    answer = Caller(client).send(method, path.format(id=user_id), document, Content_Type=media_type)
+
+    assert answer.status_code == status
+    assert held == []
+
+
+@pytest.mark.parametrize("password", ["short", "x" * 129, "", None, 7, ["x"]])
+def test_hash_is_not_made_of_a_password_that_is_refused(client: FlaskClient, held: list[int], password: object) -> None:
+    refused = Caller(client).create("/v1/users", "user", {"email": "new@example.com", "password": password})
+
+    assert (refused.status_code, pointers(refused)) == (422, {"/data/attributes/password"})
+    assert held == []
+
+
+def test_hash_of_a_session_that_ends_meanwhile_is_not_stored(
+    client: FlaskClient, user_id: int, log_in: Callable[..., dict[str, str]], sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Caller(client, log_in()["access_token"], user_id)
+    before = sql("SELECT password_hash FROM users")
+    real_hash = PasswordHasher.hash
+
+    def end_session(self: PasswordHasher, password: str) -> str:
+        sql("UPDATE sign_ins SET revoked_at = now()")
+        return real_hash(self, password)
+
+    monkeypatch.setattr(PasswordHasher, "hash", end_session)
+
+    assert own.update(f"/v1/users/{user_id}", "user", {"password": "another one"}).status_code == 401
+    assert sql("SELECT password_hash FROM users") == before

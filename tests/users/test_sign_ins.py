@@ -52,7 +52,7 @@ def test_log_in_takes_username_for_email_and_a_data_member(
 @pytest.mark.parametrize(
     ("email", "password"),
     [(EMAIL, "wrong password"), ("nobody@example.com", PASSWORD), (EMAIL, ""), ("", PASSWORD), (EMAIL, "x" * 10_000),
-     (EMAIL, PASSWORD.upper()), ("x" * 100_000, PASSWORD)],
+     (EMAIL, PASSWORD.upper()), ("x" * 10_000, PASSWORD)],
 )  # fmt: skip
 def test_wrong_credentials_are_answered_alike(client: FlaskClient, user_id: int, email: str, password: str) -> None:
     response = client.post("/v1/auth/login", json={"email": email, "password": password})
@@ -209,7 +209,7 @@ def test_refresh_and_logout_at_once_leave_nobody_signed_in(
         assert refresh(client, pair["refresh_token"])[0] == 401
 
 
-@pytest.mark.parametrize("token", ["", "x", "x" * 100_000, "ö"])
+@pytest.mark.parametrize("token", ["", "x", "x" * 10_000, "ö"])
 def test_an_unknown_refresh_token_is_refused(client: FlaskClient, token: str) -> None:
     assert refresh(client, token)[0] == 401
 

@@ -205,15 +205,6 @@ def test_the_first_edit_after_a_log_in_may_send_everything_back(world: World) ->
     assert caller.send("PATCH", f"/v1/users/{id_}", {"data": read}).status_code == 200
 
 
-def test_a_new_address_is_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[Any] = []
-    monkeypatch.setattr("app.users.resources.throttle.count", lambda *what: counted.append(what))
-
-    world.stranger.update(f"/v1/users/{world.stranger.id}", "user", {"email": "else@example.com"})
-
-    assert counted == [("change-email", str(world.stranger.id))]
-
-
 def test_the_events_of_a_user_are_his_own_to_see(world: World) -> None:
     path = f"/v1/users/{world.owner.id}/events"
 
