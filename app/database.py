@@ -174,6 +174,11 @@ def commit() -> None:
     g.transaction.commit()
 
 
+def release() -> None:
+    """Roll back and give the connection of this request back, before slow work that needs none."""
+    g.transaction.close()
+
+
 def connection() -> Connection:
     """The connection of this request; in tasks, commands and log-ins, which use a session, that of the session."""
     current: _Transaction | None = g.get("transaction")

@@ -11,7 +11,8 @@ from typing import Any
 from flask import current_app
 from sqlalchemy import ColumnElement, and_, func, select
 
-from app import outbox
+from app import outbox, throttle
+from app.database import connection, release
 from app.extensions import db
 from app.jsonapi.viewer import Viewer
 from app.users import sign_ins
@@ -30,6 +31,7 @@ from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, InvalidToken, read_ma
 MAIL_VERIFICATION = "users.mail_verification"
 MAIL_RESET = "users.mail_reset"
 MAIL_EMAIL_CHANGED = "users.mail_email_changed"
+MAIL_ACCOUNT_DELETED = "users.mail_account_deleted"
 MAIL_PASSWORD_CHANGED = "users.mail_password_changed"  # noqa: S105  # the name of a consumer
 
 
@@ -65,6 +67,14 @@ def change_password(viewer: Viewer, old: str, new: str) -> bool:
     sign_ins.revoke_all(user.id, except_sign_in_id=viewer.sign_in_id)
     notify_password_changed(user.id, user.email)
     return True
+
+
+def confirm_password(viewer: Viewer, password: str) -> bool:
+    """Return whether this is the caller's own password; the try counts as a log-in."""
+    known = connection().execute(select(User.email, User.password_hash).where(User.id == viewer.id)).one()
+    release()
+    throttle.count("log-in", account=email_key(known.email))
+    return verify_password(known.password_hash, password)
 
 
 def has_email(email: str) -> ColumnElement[bool]:
@@ -135,6 +145,11 @@ def notify_email_changed(user_id: int, old: str, new: str) -> None:
 def notify_password_changed(user_id: int, address: str) -> None:
     """Mail the address that the account had that its password has changed."""
     outbox.order(MAIL_PASSWORD_CHANGED, "user.password-changed", {"id": user_id, "to": address})
+
+
+def notify_account_deleted(user_id: int, address: str) -> None:
+    """Mail the address that the account had that it was deleted."""
+    outbox.order(MAIL_ACCOUNT_DELETED, "user.account-deleted", {"id": user_id, "to": address})
 
 
 def fingerprint(kind: str, user: User) -> str:

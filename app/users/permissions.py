@@ -99,9 +99,9 @@ def super_admin_later(viewer: Viewer, row: Any) -> bool:
     return row is not None and super_admin(viewer, row)
 
 
-def freshly_signed_in(viewer: Viewer, row: Any) -> bool:
-    """A new user on sign-up, the user just after a log-in, or an admin."""
-    return row is None or viewer.is_admin or (viewer.id == row.id and viewer.is_fresh)
+def on_update(_viewer: Viewer, row: Any) -> bool:
+    """With an existing user only."""
+    return row is not None
 
 
 PERMISSIONS = Permissions(
@@ -116,8 +116,7 @@ PERMISSIONS = Permissions(
     update=user_itself,
     delete=user_itself,
     write={
-        "password": freshly_signed_in,
-        "email": freshly_signed_in,  # whoever holds it can reset the password
+        "current_password": on_update,
         "is_super_admin": super_admin_later,
         **dict.fromkeys(("is_admin", "is_verified", "is_blocked", "is_sales_admin", "is_marketer"), admin_later),
     },

@@ -4,17 +4,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from flask import Response, g, request
 from flask_rest_jsonapi_next import Api
 from sqlalchemy import ColumnElement, FromClause, exists, false, func, literal, select, true
 
 from app import throttle
 from app.database import connection
-from app.errors import Forbidden
+from app.errors import Forbidden, Unprocessable
+from app.jsonapi.body import read_json
+from app.jsonapi.documents import ResourceDocument, read_changed_resource
 from app.jsonapi.permissions import Access
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import TYPES, ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.viewer import Viewer
+from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import DataLayer
 from app.users import accounts
 from app.users.emails import email_key
@@ -23,6 +26,9 @@ from app.users.passwords import hash_password
 from app.users.permissions import PERMISSIONS, event_roles
 from app.users.schemas import UserSchema
 from app.users.sign_ins import revoke_all
+from app.users.tokens import MAX_AUTHENTICATION_AGE_SECONDS
+
+CURRENT_PASSWORD = "/data/attributes/current-password"  # noqa: S105  # where it stands
 
 
 def _has_role(role: str) -> Callable[[FromClause], ColumnElement[Any]]:
@@ -63,7 +69,19 @@ class UserData(DataLayer):
         viewer = Viewer(id=row.id)
         return Access(viewer, replace(access.scope, role=viewer.role))
 
+    def update_object(self, row: Any, document: ResourceDocument, access: Access) -> None:
+        if "current_password" in document.attributes:
+            # Checking it takes longer than a transaction may last.
+            detail = "current-password is accepted by PATCH /v1/users/{id} only; here, log in again instead."
+            raise Forbidden(detail, pointer=CURRENT_PASSWORD, code="password-required")
+        if document.attributes.get("email") == row.email:
+            del document.attributes["email"]  # sent back as it was read
+        super().update_object(row, document, access)
+
     def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        for name in ("password", "email"):
+            if name in data and data[name] != getattr(row, name, None):
+                _require_password(access, pointer=f"/data/attributes/{name}")
         if "password" in data:
             data["password_hash"] = hash_password(data.pop("password"))
             keep = access.viewer.sign_in_id if access.viewer.id == row.id else None
@@ -75,6 +93,7 @@ class UserData(DataLayer):
             accounts.notify_email_changed(row.id, old=row.email, new=data["email"])
 
     def before_delete_object(self, row: Any, access: Access) -> None:
+        _require_password(access)
         event, roles = TYPES["event"].table, event_roles()
         team = select(literal(1)).where(
             roles.c.user_id == row.id, event.c.id == roles.c.event_id, event.c.deleted_at.is_(None)
@@ -82,6 +101,34 @@ class UserData(DataLayer):
         if connection().scalar(select(exists(team))):
             raise Forbidden("A member of the team of an event cannot be deleted.")
         revoke_all(row.id)
+        accounts.notify_account_deleted(row.id, row.email)
+
+
+class ConfirmedUserData(UserData):
+    """The same, once `current-password` was checked."""
+
+    def update_object(self, row: Any, document: ResourceDocument, access: Access) -> None:
+        document.attributes.pop("current_password", None)
+        super().update_object(row, document, access)
+
+
+def _require_password(access: Access, pointer: str | None = None) -> None:
+    """403 unless the caller has given the own password in this request or a few minutes ago."""
+    if not access.viewer.is_recently_authenticated:
+        way = f"use the access token of a log-in in the last {MAX_AUTHENTICATION_AGE_SECONDS // 60} minutes"
+        way = f"send current-password, or {way}" if pointer else way
+        header = None if pointer else "Authorization"
+        detail = f"This needs your password: {way}."
+        raise Forbidden(detail, pointer=pointer, header=header, code="password-required")
+
+
+def _confirm_password(viewer: Viewer, sent: Any) -> None:
+    """Take the caller as recently authenticated for this request; 403 when `current-password` is wrong."""
+    if not isinstance(sent, str):
+        raise Unprocessable("Must be a text.", pointer=CURRENT_PASSWORD)
+    if not accounts.confirm_password(viewer, sent):
+        raise Forbidden("The current password is wrong.", pointer=CURRENT_PASSWORD, code="wrong-password")
+    g.viewer = replace(viewer, is_recently_authenticated=True)
 
 
 class UserList(ResourceList):
@@ -93,7 +140,14 @@ class UserList(ResourceList):
 class UserDetail(ResourceDetail):
     """One user."""
 
-    data_layer = {"class": UserData, "type": USER}
+    data_layer = {"class": ConfirmedUserData, "type": USER}
+
+    def patch(self, id: str) -> Response:
+        viewer = signed_in_viewer()
+        document = read_changed_resource(read_json(request.get_data()), self.type)
+        if document.attributes.get("current_password") is not None:
+            _confirm_password(viewer, document.attributes["current_password"])
+        return super().patch(id)
 
 
 def route(api: Api) -> None:
