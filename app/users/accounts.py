@@ -7,13 +7,15 @@ under a lock afterwards.
 import hmac
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from flask import current_app
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app import outbox, throttle
 from app.database import connection, release
 from app.extensions import db
+from app.jsonapi.resource_type import TYPES
 from app.jsonapi.viewer import Viewer
 from app.users import sign_ins
 from app.users.emails import email_key
@@ -94,8 +96,12 @@ def order_verification(email: str) -> None:
         outbox.order(MAIL_VERIFICATION, "user.verification-requested", {"id": user.id})
 
 
-def verify_email(token: str) -> bool:
-    """Mark the address as verified; False when the token is not, or no longer, good for that."""
+def verify_email(token: str, viewer: Viewer) -> bool:
+    """Mark the address as verified; False when the token is not, or no longer, good for that.
+
+    The first time, all that was made before stops working but the caller's own session: the account may have been
+    made by another person than the one who reads the mails.
+    """
     try:
         claims = read_mail_token(VERIFY_EMAIL, token)
         user = _locked(User.id == user_id_in(claims), User.is_verified.is_(False))
@@ -103,6 +109,8 @@ def verify_email(token: str) -> bool:
         return False
     if user is None or not _fits(claims, VERIFY_EMAIL, user) or not _is_newer(claims["iat"], user.email_verified_at):
         return False
+    if user.email_verified_at is None:
+        _revoke_credentials(user.id, except_sign_in_id=viewer.sign_in_id if viewer.id == user.id else None)
     _mark_verified(user)
     return True
 
@@ -131,7 +139,7 @@ def reset_password(token: str, password: str) -> bool:
     if not user.is_verified:
         # The token went to this address and nowhere else.
         _mark_verified(user)
-    sign_ins.revoke_all(user.id)
+    _revoke_credentials(user.id)
     notify_password_changed(user.id, user.email)
     return True
 
@@ -159,6 +167,14 @@ def fingerprint(kind: str, user: User) -> str:
         bound_to.append(user.password_hash)
     key = current_app.config["SECRET_KEY"].encode()
     return hmac.digest(key, "\n".join(bound_to).encode(), "sha256").hex()
+
+
+def _revoke_credentials(user_id: int, except_sign_in_id: UUID | None = None) -> None:
+    """End all sign-ins of a user but the one named, and make the URLs and secrets of all hooks void."""
+    sign_ins.revoke_all(user_id, except_sign_in_id)
+    # By type: hooks stand above users.
+    hooks = TYPES["hook"].table
+    connection().execute(update(hooks).where(hooks.c.owner_id == user_id).values(enabled=False, token_hash=None))
 
 
 def _fits(claims: dict[str, Any], kind: str, user: User) -> bool:
