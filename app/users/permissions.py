@@ -59,7 +59,10 @@ def live(scope: Scope, users: FromClause) -> ColumnElement[bool]:
 
 
 def shown(scope: Scope, users: FromClause) -> ColumnElement[bool]:
-    """Oneself, members of one's teams, and public profiles that own an event the viewer sees."""
+    """Oneself, and public profiles: of members of one's teams, and of owners of an event that the viewer sees.
+
+    A private profile is not shown to a team: its owner or an organizer puts users into it without asking them.
+    """
     event = TYPES["event"]
     events = event.table.alias()
     owns = exists(
@@ -69,10 +72,8 @@ def shown(scope: Scope, users: FromClause) -> ColumnElement[bool]:
             event.permissions.criterion(scope, events, related=True),
         )
     )
-    ways = [oneself(scope, users), and_(users.c.is_profile_public, owns)]
-    if scope.role is Role.USER:
-        ways.append(_in_one_team(users))
-    return and_(scope.live(users), or_(*ways))
+    known = or_(owns, _in_one_team(users)) if scope.role is Role.USER else owns
+    return and_(scope.live(users), or_(oneself(scope, users), and_(users.c.is_profile_public, known)))
 
 
 def _in_one_team(users: FromClause) -> ColumnElement[bool]:

@@ -6,9 +6,10 @@ from typing import Any
 
 from flask import Response, g, request
 from flask_rest_jsonapi_next import Api
-from sqlalchemy import ColumnElement, FromClause, exists, false, func, literal, select, true
+from sqlalchemy import ColumnElement, FromClause, Table, delete, exists, false, func, literal, select, true
 
 from app import throttle
+from app.changes import announce
 from app.database import connection
 from app.errors import Forbidden, Unprocessable
 from app.jsonapi.body import read_json
@@ -19,6 +20,7 @@ from app.jsonapi.resource_type import TYPES, ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import DataLayer
+from app.signals import event_changed
 from app.users import accounts
 from app.users.emails import email_key
 from app.users.models import User
@@ -94,14 +96,24 @@ class UserData(DataLayer):
 
     def before_delete_object(self, row: Any, access: Access) -> None:
         _require_password(access)
-        event, roles = TYPES["event"].table, event_roles()
-        team = select(literal(1)).where(
-            roles.c.user_id == row.id, event.c.id == roles.c.event_id, event.c.deleted_at.is_(None)
-        )
-        if connection().scalar(select(exists(team))):
-            raise Forbidden("A member of the team of an event cannot be deleted.")
+        event = TYPES["event"].table
+        owned = select(literal(1)).where(event.c.owner_id == row.id, event.c.deleted_at.is_(None))
+        if connection().scalar(select(exists(owned))):
+            detail = "The owner of an event cannot be deleted: hand the event over (pending-owner), or delete it."
+            raise Forbidden(detail, code="owns-events")
+        _leave_teams(row.id)
         revoke_all(row.id)
         accounts.notify_account_deleted(row.id, row.email)
+
+
+def _leave_teams(user_id: int) -> None:
+    """Take a user out of the teams of all events of other owners."""
+    roles = TYPES["user"].relations["events"].secondary
+    if not isinstance(roles, Table):
+        raise TypeError("users and events are related through a table")
+    left = delete(roles).where(roles.c.user_id == user_id, roles.c.role != "owner")
+    for event_id, role in connection().execute(left.returning(roles.c.event_id, roles.c.role)).all():
+        announce(event_changed, verb="updated", id=event_id, event_id=event_id, changed={f"{role}s"})
 
 
 class ConfirmedUserData(UserData):
