@@ -53,6 +53,7 @@ class Event(Announced, Model):
     __table_args__ = (
         CheckConstraint("state IN ('draft', 'published')", name="state"),
         CheckConstraint("privacy IN ('public', 'private')", name="privacy"),
+        Index("ix_events_pending_owner_id", "pending_owner_id", postgresql_where=text("pending_owner_id IS NOT NULL")),
         Index("ix_events_name", func.text_sort_key(text("name")), "id"),
         Index(
             "ix_events_upcoming",

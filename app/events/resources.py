@@ -23,7 +23,7 @@ from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType, by_number
 from app.jsonapi.resources import Command, ResourceDetail, ResourceList
 from app.jsonapi.view import answer
-from app.jsonapi.viewer import signed_in_viewer
+from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import DataLayer, ToManyChange
 
 IDENTIFIER = re.compile("[0-9a-f]{8}")
@@ -64,8 +64,7 @@ class EventData(DataLayer):
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
         viewer = access.viewer
-        if current_app.config["REQUIRE_VERIFIED_EMAIL"] and not (viewer.is_verified or viewer.is_admin):
-            raise Forbidden("Verify your e-mail address first.", code="unverified-email")
+        _require_verified(viewer)
         data["owner_id"] = data.get("owner_id") or viewer.id
         _require_consent(data["owner_id"], access)
         _require_live_owner(data["owner_id"], access)
@@ -102,6 +101,12 @@ class EventData(DataLayer):
         leaves = change is not None and change.mode == "remove" and change.ids == [access.viewer.id]
         if not (leaves and coorganizer(access.viewer, row)):
             super().require_relating(row, relation, change, access)
+
+
+def _require_verified(viewer: Viewer) -> None:
+    """403 for an unverified address, where only verified ones may own events."""
+    if current_app.config["REQUIRE_VERIFIED_EMAIL"] and not (viewer.is_verified or viewer.is_admin):
+        raise Forbidden("Verify your e-mail address first.", code="unverified-email")
 
 
 def _require_consent(owner_id: int, access: Access) -> None:
@@ -183,6 +188,7 @@ class AcceptOwnership(OwnershipAnswer):
 
     def give(self, row: Any, reader: Reader) -> Response:
         owner_id = reader.access.viewer.id
+        _require_verified(reader.access.viewer)
         _require_live_owner(owner_id, reader.access)
         changed = rows.change(EVENT, row, {"owner_id": owner_id, "pending_owner_id": None})
         make_owner(changed, owner_id)

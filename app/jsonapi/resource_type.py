@@ -146,6 +146,11 @@ class ResourceType:
         """The relationship meant by its dashed or underscored name."""
         return self.relations.get(self._names.get(spelled, ""))
 
+    @cached_property
+    def public_fields(self) -> frozenset[str]:
+        """The attributes and relationships that show in every row, whoever asks."""
+        return frozenset((*self.attributes, *self.relations)) - self.permissions.private
+
     @property
     def path(self) -> str:
         """The URL of the collection."""

@@ -129,6 +129,18 @@ def test_an_admin_makes_themself_the_owner(world: World) -> None:
     assert owner_of(world) == (str(world.admin.id), None)
 
 
+def test_an_unverified_user_owns_no_event_where_that_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(world.app.config, "REQUIRE_VERIFIED_EMAIL", True)
+    world.admin.update(f"/v1/users/{world.stranger.id}", "user", {"is-verified": False})
+    offer(world, world.owner, world.stranger)
+
+    refused = reply(world, world.stranger, "accept")
+
+    assert (refused.status_code, errors(refused)[0]["code"]) == (403, "unverified-email")
+
+
 def test_the_owner_is_not_asked(world: World) -> None:
     assert offer(world, world.owner, world.owner).status_code == 409
 

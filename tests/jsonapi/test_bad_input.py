@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from marshmallow import ValidationError
 
 from app.events.models import Event
 from app.faqs.models import Faq
@@ -447,7 +448,6 @@ def test_every_url_of_every_type_is_a_web_address(world: World, value: str) -> N
     }
 
     assert {name for _type, name in taken} >= {"avatar-url", "logo-url", "public-stream-link", "external-event-url"}
-    for name, field in taken.items():
+    for field in taken.values():
         with pytest.raises(ValidationError):
             field.deserialize(value)
-            pytest.fail(f"{name} takes {value}")

@@ -16,7 +16,7 @@ from tests.world import World, ids
 def ways_in(world: World) -> Iterator[str]:
     """URLs of every kind that could touch a hidden row."""
     events = [world.events[name] for name in ("draft", "private", "trashed", "published")]
-    includes = "owner,organizers,coorganizers,faqs.faq-type,faq-types,images.event"
+    includes = "owner,pending-owner,organizers,coorganizers,faqs.faq-type,faq-types,images.event"
     yield from ("/v1/users", "/v1/users?sort=email", "/v1/faq-types?include=event", "/v1/events/upcoming")
     for kind in ("events", "faqs", "faq-types", "event-images", "hooks", "document-sets"):
         yield f"/v1/{kind}"
