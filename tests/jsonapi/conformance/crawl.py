@@ -9,7 +9,7 @@ from app.jsonapi.cursors import PROFILE
 from tests.world import JSONAPI, Caller, World
 
 INCLUDES = {
-    "events": "owner,pending-owner,organizers,coorganizers,faqs.faq-type,faq-types,images",
+    "events": "owner,organizers,coorganizers,faqs.faq-type,faq-types,images",
     "faqs": "event.owner,faq-type",
     "faq-types": "event,faqs",
     "event-images": "event",
