@@ -87,7 +87,8 @@ def _write_resources(running: Running, file: zipfile.ZipFile, event_id: int) -> 
 
 
 def _items(running: Running, type_: ResourceType, condition: ColumnElement[bool]) -> Iterator[Item]:
-    plan = plan_for(type_, WHOLE)
+    # What only the owner reads is not in it: every member of the team may ask for an archive.
+    plan = plan_for(type_, WHOLE, type_.public_fields)
     id_ = type_.table.c.id
     statement = plan.statement.where(condition).order_by(id_).limit(BATCH)
     last = 0

@@ -1,38 +1,89 @@
-"""Secrets that have to be kept for a while: what lies in the database opens only with SECRET_KEY.
+"""Secrets that have to be kept for a while: what lies in the database opens only with SECRET_KEY, and in its own place.
 
-Fernet (AES-128-CBC and HMAC-SHA256, https://github.com/fernet/spec) of `cryptography`, which everybody looks after.
+AES-256-GCM of `cryptography`, with the table, the column and the row as associated data: a value that was copied to
+another row does not open there. Values of earlier versions (Fernet, bound to no place) open as before.
 """
 
 import hmac
-from base64 import urlsafe_b64encode
+import os
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import orjson
+import structlog
+from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from flask import current_app
+
+VERSION = b"\x02"
+"""The first byte of a sealed value; that of a Fernet token is `g`."""
+
+TEXT_PREFIX = "sealed:"
+"""What a sealed text begins with in a column of texts."""
+
+NONCE_BYTES = 12
+
+log = structlog.get_logger(__name__)
 
 
 class Lost(Exception):
-    """It was sealed with another SECRET_KEY, or changed."""
+    """It was sealed with another SECRET_KEY or for another place, or changed."""
 
 
-def sealed(values: Mapping[str, Any]) -> bytes | None:
-    """These values as they may be stored; None for none."""
-    return _fernet().encrypt(orjson.dumps(values)) if values else None
+def place(table: str, column: str, row_id: int | UUID) -> bytes:
+    """Return the name of the place that a value is sealed for."""
+    return f"{table}.{column}.{row_id}".encode()
 
 
-def opened(stored: bytes | None) -> dict[str, Any]:
-    """What was sealed; raises Lost."""
+def sealed(values: Mapping[str, Any], about: bytes) -> bytes | None:
+    """These values as they may be stored in this place; None for none."""
+    return _encrypt(orjson.dumps(values), about) if values else None
+
+
+def opened(stored: bytes | None, about: bytes) -> dict[str, Any]:
+    """What was sealed for this place; raises Lost."""
     if stored is None:
         return {}
-    try:
-        values: dict[str, Any] = orjson.loads(_fernet().decrypt(stored))
-    except InvalidToken:
-        raise Lost from None
+    values: dict[str, Any] = orjson.loads(_decrypt(stored, about))
     return values
 
 
-def _fernet() -> Fernet:
-    key = hmac.digest(current_app.config["SECRET_KEY"].encode(), b"sealed", "sha256")
-    return Fernet(urlsafe_b64encode(key))
+def seal_text(text: str, about: bytes) -> str:
+    """Return a text as it may be stored in this place."""
+    return TEXT_PREFIX + b64encode(_encrypt(text.encode(), about)).decode()
+
+
+def open_text(stored: str | None, about: bytes) -> str | None:
+    """Return the text that was sealed for this place; None, which is logged, for one that does not open.
+
+    A text of before this column was sealed stands there as it is.
+    """
+    if stored is None or not stored.startswith(TEXT_PREFIX):
+        return stored
+    try:
+        return _decrypt(b64decode(stored.removeprefix(TEXT_PREFIX)), about).decode()
+    except (Lost, ValueError):
+        log.warning("sealed value cannot be opened", place=about.decode())
+        return None
+
+
+def _encrypt(plain: bytes, about: bytes) -> bytes:
+    nonce = os.urandom(NONCE_BYTES)
+    return VERSION + nonce + AESGCM(_key(b"sealed.2")).encrypt(nonce, plain, about)
+
+
+def _decrypt(stored: bytes, about: bytes) -> bytes:
+    try:
+        if stored[:1] != VERSION:
+            return Fernet(urlsafe_b64encode(_key(b"sealed"))).decrypt(stored)
+        nonce, encrypted = stored[1 : 1 + NONCE_BYTES], stored[1 + NONCE_BYTES :]
+        return AESGCM(_key(b"sealed.2")).decrypt(nonce, encrypted, about)
+    except (InvalidToken, InvalidTag, ValueError):
+        raise Lost from None
+
+
+def _key(purpose: bytes) -> bytes:
+    return hmac.digest(current_app.config["SECRET_KEY"].encode(), purpose, "sha256")

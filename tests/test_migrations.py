@@ -178,3 +178,45 @@ def test_mail_counts_and_addresses_of_sign_ins_can_be_taken_back(url: str, migra
     assert select(url, added) == []
     assert migrate("upgrade").returncode == 0
     assert select(url, added) == [("mail_counts.mailbox",), ("sign_ins.address_key",)]
+
+
+BEFORE_SEALING = """
+    INSERT INTO users (id, email, password_hash) VALUES (1, 'ada@example.com', '!');
+    INSERT INTO events (id, identifier, name, timezone, owner_id, bank_details, paypal_email, public_stream_link) VALUES
+        (1, 'aaaaaaaa', 'One', 'UTC', 1, 'DE02', NULL, 'javascript:alert(1)'),
+        (2, 'bbbbbbbb', 'Two', 'UTC', 1, NULL, 'pay@example.com', 'https://example.com/live'),
+        (3, 'cccccccc', 'Three', 'UTC', 1, NULL, NULL, NULL);
+    INSERT INTO events (id, identifier, name, timezone, owner_id, bank_details)
+    SELECT n, n, 'Many', 'UTC', 1, 'DE' || n FROM generate_series(10, 1209) n;
+"""
+
+
+def test_0017_payment_details_are_sealed_and_opened_again(url: str, migrate: Upgrade) -> None:
+    assert migrate("upgrade", "0011").returncode == 0
+    with psycopg.connect(url) as connection:
+        connection.execute(BEFORE_SEALING)
+    details = "SELECT id, bank_details, paypal_email FROM events ORDER BY id"
+    before = select(url, details)
+
+    done = migrate("upgrade", "head")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    plain = "SELECT count(*) FROM events WHERE bank_details NOT LIKE 'sealed:%' OR paypal_email NOT LIKE 'sealed:%'"
+    assert select(url, plain) == [(0,)]
+    sealed = select(url, details)
+    assert [tuple(value is None for value in row) for row in sealed] == [
+        tuple(value is None for value in row) for row in before
+    ]
+    assert select(url, "SELECT id, public_stream_link FROM events WHERE id < 10 ORDER BY id") == [
+        (1, None),
+        (2, "https://example.com/live"),
+        (3, None),
+    ]
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0016'")
+    assert migrate("upgrade", "head").returncode == 0
+    assert select(url, details) == sealed
+
+    assert migrate("downgrade", "0011").returncode == 0
+    assert select(url, details) == before
+    assert migrate("upgrade", "head").returncode == 0

@@ -333,10 +333,8 @@ def test_operation_ids_are_different_method_names(description: Json) -> None:
 
 
 def test_every_operation_has_a_summary_of_its_own_in_the_imperative(description: Json) -> None:
-    verbs = (
-        "Add|Cancel|Call|Change|Check|Create|Delete|Download|End|Exchange|Get|List|Log|Perform|Remove|Replace|Report"
-    )
-    verbs += "|Retry|Send|Set|Start|Stream|Update|Upload|Verify"
+    verbs = "Accept|Add|Cancel|Call|Change|Check|Create|Decline|Delete|Download|End|Exchange|Get|List|Log|Perform"
+    verbs += "|Remove|Replace|Report|Retry|Send|Set|Start|Stream|Update|Upload|Verify"
     summaries = {label: operation["summary"] for label, operation in described_operations(description)}
 
     assert [each for each in summaries.items() if not re.match(f"({verbs}) .*[^.]$", each[1])] == []

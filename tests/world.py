@@ -74,6 +74,7 @@ TYPES = {
     "images": "event-image",
     "document_set": "document-set",
     "owner": "user",
+    "pending_owner": "user",
     "organizers": "user",
     "coorganizers": "user",
 }

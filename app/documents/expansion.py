@@ -77,7 +77,10 @@ def content(document: Document, access: Access) -> Response:
             raise NotFound(f"There is no {document.uid} here any more.")
         return send(name)
     live = _without_trash(access)
-    found = Reader(live, Query(live.scope)).resource(TYPES[document.resource_type], document.resource_id)
+    type_ = TYPES[document.resource_type]
+    # What only the owner reads is no processor's business.
+    query = Query(live.scope, fields={type_.name: type_.public_fields})
+    found = Reader(live, query).resource(type_, document.resource_id)
     if found is None:
         raise NotFound(f"There is no {document.uid} here any more.")
     return answer({**found, "links": {"self": found["data"]["links"]["self"]}})

@@ -57,6 +57,7 @@ class Event(Announced, Model):
     __table_args__ = (
         CheckConstraint("state IN ('draft', 'published')", name="state"),
         CheckConstraint("privacy IN ('public', 'private')", name="privacy"),
+        Index("ix_events_pending_owner_id", "pending_owner_id", postgresql_where=text("pending_owner_id IS NOT NULL")),
         Index("ix_events_name", func.text_sort_key(text("name")), "id"),
         Index(
             "ix_events_upcoming",
@@ -77,6 +78,8 @@ class Event(Announced, Model):
     state: Mapped[str] = mapped_column(default="draft", server_default="draft")
     privacy: Mapped[str] = mapped_column(default="public", server_default="public")
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    pending_owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    """The user who is asked to take the event over and has not answered yet."""
     description: Mapped[str | None]
     owner_name: Mapped[str | None]
     owner_description: Mapped[str | None]
@@ -138,7 +141,8 @@ class Event(Announced, Model):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
 
-    owner: Mapped[User] = relationship(lazy="raise")
+    owner: Mapped[User] = relationship(foreign_keys=owner_id, lazy="raise")
+    pending_owner: Mapped[User | None] = relationship(foreign_keys=pending_owner_id, lazy="raise")
     organizers: Mapped[list[User]] = relationship(secondary=_members("organizer"), viewonly=True, lazy="raise")
     coorganizers: Mapped[list[User]] = relationship(secondary=_members("coorganizer"), viewonly=True, lazy="raise")
     faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")

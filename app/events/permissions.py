@@ -2,16 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, or_, select
+from sqlalchemy import ColumnElement, FromClause, and_, exists, false, literal, or_, select, true
 
 from app.events.models import Event, EventRole
 from app.events.team import ORGANIZER, OWNER, TEAM, has_role
-from app.jsonapi.permissions import Permissions, Scope, anyone, signed_in
+from app.jsonapi.permissions import Permissions, Scope, admin, anyone, signed_in
 from app.jsonapi.viewer import CAPABILITY, VIEWER_ID, Role, Viewer
+
+PAYMENT_DETAILS = frozenset({"paypal_email", "cheque_details", "bank_details", "onsite_details", "invoice_details"})
+"""Where money goes: the owner's to see and to change."""
 
 
 def visible(scope: Scope, events: FromClause) -> ColumnElement[bool]:
-    """Published and public ones, private ones by their identifier, and those of one's own teams."""
+    """Published public ones, private ones by their identifier, those of the own teams, those that are offered."""
     if scope.role is Role.ADMIN:
         return scope.live(events)
     reachable = or_(events.c.privacy == "public", events.c.identifier == CAPABILITY)
@@ -19,7 +22,25 @@ def visible(scope: Scope, events: FromClause) -> ColumnElement[bool]:
     if scope.role is Role.USER:
         roles = EventRole.__table__.alias()
         ways.append(exists(select(literal(1)).where(roles.c.event_id == events.c.id, roles.c.user_id == VIEWER_ID)))
+        ways.append(events.c.pending_owner_id == VIEWER_ID)
     return and_(scope.live(events), or_(*ways))
+
+
+def owned(scope: Scope, events: FromClause) -> ColumnElement[bool]:
+    """Those that the viewer owns; every event for admins."""
+    if scope.role is Role.ADMIN:
+        return true()
+    return false() if scope.role is Role.ANONYMOUS else events.c.owner_id == VIEWER_ID
+
+
+def creator_or_owner(viewer: Viewer, event: Any) -> bool:
+    """The creator, on creation; the owner, or an admin."""
+    return event is None or viewer.is_admin or viewer.id == event.owner_id
+
+
+def pending_owner(viewer: Viewer, event: Any) -> bool:
+    """The user who is named in pending-owner."""
+    return not viewer.is_anonymous and viewer.id == event.pending_owner_id
 
 
 def owner(viewer: Viewer, event: Any) -> bool:
@@ -60,6 +81,13 @@ PERMISSIONS = Permissions(
     read=anyone,
     create=signed_in,
     update=coorganizer,
-    delete=coorganizer,
-    relate={"owner": owner, "organizers": organizer, "coorganizers": organizer},
+    delete=organizer,
+    private=PAYMENT_DETAILS,
+    sees_private=owned,
+    keeps_links=True,
+    relate={"owner": owner, "pending_owner": owner, "organizers": organizer, "coorganizers": organizer},
+    write={
+        **dict.fromkeys(PAYMENT_DETAILS, creator_or_owner),
+        **dict.fromkeys(("is_featured", "is_promoted", "is_demoted"), admin),
+    },
 )

@@ -1,6 +1,7 @@
 """/v1/events: events and their teams."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -11,17 +12,20 @@ from flask_rest_jsonapi_next import Api
 from sqlalchemy import ColumnElement, FromClause, Text, and_, case, cast, func
 
 from app import throttle
-from app.errors import Conflict, Forbidden, TooManyRequests
+from app.errors import Conflict, Forbidden, NotFound, TooManyRequests
 from app.events.models import IDENTIFIER_BYTES, Event
-from app.events.permissions import PERMISSIONS, coorganizer
+from app.events.permissions import PERMISSIONS, coorganizer, pending_owner
 from app.events.schemas import LONGEST_EVENT, EventSchema
-from app.events.team import change_members, make_owner
+from app.events.team import change_members, make_owner, offer_ownership
 from app.jsonapi import rows
-from app.jsonapi.permissions import Access
-from app.jsonapi.reading import Part
+from app.jsonapi.idempotency import answered_once
+from app.jsonapi.permissions import Access, Predicate
+from app.jsonapi.reading import JSONAPI, Part, Reader
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import Relation, ResourceType, by_number
-from app.jsonapi.resources import ResourceDetail, ResourceList
+from app.jsonapi.resources import Command, ResourceDetail, ResourceList
+from app.jsonapi.view import answer
+from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import DataLayer, ToManyChange
 from app.logs import log_success
 
@@ -79,27 +83,33 @@ class EventData(DataLayer):
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
         viewer = access.viewer
-        if current_app.config["REQUIRE_VERIFIED_EMAIL"] and not (viewer.is_verified or viewer.is_admin):
-            raise Forbidden("Verify your e-mail address first.", code="unverified-email")
+        _require_verified(viewer)
         data["owner_id"] = data.get("owner_id") or viewer.id
-        if data["owner_id"] != viewer.id and not viewer.is_admin:
-            raise Forbidden("The creator of an event becomes its owner.", pointer=OWNER_POINTER)
+        _require_consent(data["owner_id"], access)
         _require_live_owner(data["owner_id"], access)
+        _check_pending_owner(data, data["owner_id"])
 
     def after_create_object(self, row: Any, access: Access) -> None:
         make_owner(row, row.owner_id)
+        offer_ownership(row)
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
         owner_id = data.get("owner_id", row.owner_id)
         if owner_id is None:
             raise Forbidden("An event has an owner.", pointer=OWNER_POINTER)
+        if "owner_id" in data:
+            _require_consent(owner_id, access)
+            data.setdefault("pending_owner_id", None)
         if "owner_id" in data or "deleted_at" in data:
             _require_live_owner(owner_id, access)
+        _check_pending_owner(data, owner_id)
 
     def after_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
         if "owner_id" in data:
             make_owner(row, data["owner_id"])
             _log_team_change(row, "owner", [data["owner_id"]], "replace", access)
+        if "pending_owner_id" in data:
+            offer_ownership(row)
 
     def change_related(self, row: Any, change: ToManyChange, access: Access) -> None:
         """Only organizers and coorganizers get here: FAQs and their types are dump-only."""
@@ -117,6 +127,28 @@ class EventData(DataLayer):
 def _log_team_change(row: Any, role: str, user_ids: list[int], mode: str, access: Access) -> None:
     about = {"event_id": row.id, "role": role, "mode": mode, "account_ids": user_ids}
     log_success("event team changed", by_account_id=access.viewer.id, **about)
+
+
+def _require_verified(viewer: Viewer) -> None:
+    """403 for an unverified address, where only verified ones may own events."""
+    if current_app.config["REQUIRE_VERIFIED_EMAIL"] and not (viewer.is_verified or viewer.is_admin):
+        raise Forbidden("Verify your e-mail address first.", code="unverified-email")
+
+
+def _require_consent(owner_id: int, access: Access) -> None:
+    """403 unless the new owner is the caller: all others are asked first."""
+    if owner_id != access.viewer.id:
+        detail = "A new owner has to accept: name the user in the relationship pending-owner of the event."
+        raise Forbidden(detail, pointer=OWNER_POINTER, code="acceptance-required")
+
+
+def _check_pending_owner(data: Mapping[str, Any], owner_id: int) -> None:
+    """409 when the event is offered to its owner; 429 when a user is asked too often."""
+    user_id = data.get("pending_owner_id")
+    if user_id is not None and user_id == owner_id:
+        raise Conflict("This user owns the event already.", pointer="/data/relationships/pending-owner")
+    if user_id is not None:
+        throttle.count("offer-ownership", account=str(user_id))
 
 
 def _require_live_owner(owner_id: int, access: Access) -> None:
@@ -146,10 +178,68 @@ class EventDetail(ResourceDetail):
     data_layer = {"class": EventData, "type": EVENT}
 
 
+class OwnershipAnswer(Command):
+    """A POST without a body by which the user named in pending-owner answers."""
+
+    data_layer = {"class": EventData, "type": EVENT}
+    methods = {"POST"}
+
+    @classmethod
+    def rules(cls) -> Mapping[str, Predicate]:
+        return {"POST": pending_owner}
+
+    def post(self, id: str) -> Response:
+        """Answered once for an Idempotency-Key."""
+        viewer = signed_in_viewer()
+        reader = self.reader(name=id)
+
+        def give() -> Response:
+            row = self.row(id, reader.access)
+            if not pending_owner(viewer, row):
+                detail = "Only the user named in pending-owner may do this."
+                raise Forbidden(detail, code="not-pending-owner")
+            return self.give(row, reader)
+
+        return answered_once(viewer, give)
+
+    def give(self, row: Any, reader: Reader) -> Response:
+        """The answer, nothing committed yet."""
+        raise NotImplementedError
+
+
+class AcceptOwnership(OwnershipAnswer):
+    """Makes the caller the owner; the owner of before becomes an organizer."""
+
+    methods = {"POST"}
+
+    def give(self, row: Any, reader: Reader) -> Response:
+        owner_id = reader.access.viewer.id
+        _require_verified(reader.access.viewer)
+        _require_live_owner(owner_id, reader.access)
+        changed = rows.change(EVENT, row, {"owner_id": owner_id, "pending_owner_id": None})
+        make_owner(changed, owner_id)
+        document = self.stored(changed, reader)
+        if document is None:
+            raise NotFound("The event has just gone away.")
+        return answer({**document, "links": {"self": document["data"]["links"]["self"]}})
+
+
+class DeclineOwnership(OwnershipAnswer):
+    """Leaves the event with its owner."""
+
+    methods = {"POST"}
+
+    def give(self, row: Any, reader: Reader) -> Response:
+        rows.change(EVENT, row, {"pending_owner_id": None})
+        return answer({"meta": {"message": "Ownership declined"}, "jsonapi": JSONAPI})
+
+
 def route(api: Api) -> None:
     """The URLs of events."""
     api.blueprint.after_request(count_unknown)
     api.route(EventList, "event_list", "/events")
     api.route(UpcomingEvents, "event_upcoming", "/events/upcoming")
     api.route(EventDetail, "event_detail", "/events/<id>")
+    api.route(AcceptOwnership, "event_accept_ownership", "/events/<id>/accept-ownership")
+    api.route(DeclineOwnership, "event_decline_ownership", "/events/<id>/decline-ownership")
     route_relations(api, EVENT, EventData)

@@ -26,6 +26,9 @@ from app.jsonapi.schema import (
 from app.texts import is_blank, to_nfc
 from app.users.schemas import Email
 
+SEALED = {"sealed": True}
+"""Metadata of an attribute that is kept sealed."""
+
 LONGEST_EVENT = timedelta(days=20)
 MOST_DOCUMENT_LINKS = 50
 
@@ -77,16 +80,16 @@ class EventSchema(Schema):
     owner_description = Html()
     location_name = Text()
     searchable_location_name = Text()
-    public_stream_link = Text(LONG)
+    public_stream_link = Url()
     after_order_message = Html()
     code_of_conduct = Html()
     payment_country = Text()
     payment_currency = Text()
-    paypal_email = Email()
-    cheque_details = Text(LONG)
-    bank_details = Text(LONG)
-    onsite_details = Text(LONG)
-    invoice_details = Text(LONG)
+    paypal_email = Email(metadata=SEALED)
+    cheque_details = Text(LONG, metadata=SEALED)
+    bank_details = Text(LONG, metadata=SEALED)
+    onsite_details = Text(LONG, metadata=SEALED)
+    invoice_details = Text(LONG, metadata=SEALED)
     refund_policy = Text(LONG)
     chat_room_name = Text()
     latitude = Number(-90, 90)
@@ -134,6 +137,7 @@ class EventSchema(Schema):
     deleted_at = Instant(dump_only=True)
 
     owner = Relationship("user")
+    pending_owner = Relationship("user", guarded=True)
     organizers = Relationship("user", many=True)
     coorganizers = Relationship("user", many=True)
     faqs = Relationship("faq", many=True, dump_only=True)

@@ -7,11 +7,25 @@ from urllib.parse import urlsplit
 from flask import current_app
 from sqlalchemy import select, update
 
+from app import mail
 from app.events.calendar import MEDIA_TYPE, to_icalendar
 from app.events.models import Event
+from app.events.team import MAIL_OWNERSHIP_OFFER
 from app.extensions import db
 from app.outbox import OutboxEntry, consumer
 from app.storage import current_storage
+from app.users.emails import ascii_email
+from app.users.models import User
+
+# Without the name of the event: its owner must not be able to write to other people.
+OWNERSHIP_OFFER = """\
+The owner of an event at {site} asks you to become its owner:
+
+{url}
+
+Look at it with your account there, then send POST to {url}/accept-ownership or {url}/decline-ownership.
+As long as you do nothing, nothing changes.
+"""
 
 IN_CALENDAR = (
     "name,starts_at,ends_at,location_name,searchable_location_name,latitude,longitude,timezone,external_event_url,"
@@ -41,6 +55,28 @@ def write_calendar(entry: OutboxEntry) -> None:
         storage.delete(stale)
     if name != old_name:
         _set_url(event.id, storage.url(name) if name else None)
+
+
+@consumer(MAIL_OWNERSHIP_OFFER)
+def mail_ownership_offer(entry: OutboxEntry) -> None:
+    """Mail the user who is asked to take an event over, unless the question is settled by now."""
+    event = db.session.get(Event, entry.payload["id"])
+    user = db.session.get(User, entry.payload["user_id"])
+    if event is None or user is None or user.deleted_at is not None or user.is_blocked:
+        return
+    if event.deleted_at is not None or event.pending_owner_id != user.id:
+        return
+    site = current_app.config["PUBLIC_URL"]
+    message = mail.compose(
+        id=entry.id,
+        created_at=entry.created_at,
+        to=ascii_email(user.email),
+        subject="You are asked to take over an event",
+        body=OWNERSHIP_OFFER.format(site=site, url=f"{site}/v1/events/{event.id}"),
+        resource_type="event",
+        resource_id=event.id,
+    )
+    mail.send(message, kind=entry.consumer)
 
 
 def _is_public(event: Event) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from app import outbox
 from app.changes import announce
 from app.database import Prepared, connection
 from app.errors import Conflict
@@ -12,6 +13,8 @@ from app.events.models import Event, EventRole
 from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import ToManyChange
 from app.signals import event_changed
+
+MAIL_OWNERSHIP_OFFER = "events.mail_ownership_offer"
 
 OWNER, ORGANIZER, COORGANIZER = "owner", "organizer", "coorganizer"
 TEAM = (OWNER, ORGANIZER, COORGANIZER)
@@ -37,6 +40,13 @@ def make_owner(event: Event, user_id: int) -> None:
     owned = (EventRole.event_id == event.id, EventRole.role == OWNER, EventRole.user_id != user_id)
     connection().execute(update(EventRole).where(*owned).values(role=ORGANIZER))
     _give(event, [user_id], OWNER)
+
+
+def offer_ownership(event: Event) -> None:
+    """Mail the user who is asked to take the event over, if one is."""
+    if event.pending_owner_id is not None:
+        payload = {"id": event.id, "user_id": event.pending_owner_id}
+        outbox.order(MAIL_OWNERSHIP_OFFER, "event.ownership-offered", payload)
 
 
 def change_members(event: Event, change: ToManyChange) -> None:

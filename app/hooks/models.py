@@ -25,7 +25,9 @@ class Hook(Model):
     name: Mapped[str | None]
     kind: Mapped[str]
     parameters: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """What stands for whatever the body of a call does not say."""
+    """What every job of this hook is started with; no call changes it."""
+    allowed_parameters: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
+    """The parameters that a call may set; None for all that are not fixed."""
     enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
     signed: Mapped[bool] = off()
     """Whether a call must carry a signature."""

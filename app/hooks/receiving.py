@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import signatures
 from app.database import Prepared, transaction
-from app.errors import ApiError, BadRequest, Errors, Forbidden, NotFound, Unprocessable
+from app.errors import ApiError, BadRequest, Errors, Forbidden, NotFound, Unprocessable, raise_all
 from app.extensions import db
 from app.hooks.models import Hook
 from app.hooks.tokens import SHAPE, signing
@@ -22,7 +22,7 @@ from app.jobs.kinds import KINDS, LARGEST_PARAMETERS
 from app.jobs.models import SUCCEEDED
 from app.jobs.resources import submitted
 from app.jobs.submission import PARAMETERS, is_offered
-from app.jsonapi.body import read_json
+from app.jsonapi.body import escaped, read_json
 from app.jsonapi.idempotency import HEADER, TAKES_KEY, answered_by_key, locate, sent_key
 from app.jsonapi.negotiation import JSON_TYPES, check_content_type, require_media_type
 from app.jsonapi.permissions import Access, Scope
@@ -40,7 +40,10 @@ _hooks, _users = Hook.__table__, User.__table__
 _is_stale = or_(_hooks.c.last_called_at.is_(None), _hooks.c.last_called_at < func.now() - timedelta(minutes=1))
 _called = Prepared(
     select(
-        *(_hooks.c[name] for name in ("id", "kind", "parameters", "signed", "token_hash", "owner_id")),
+        *(
+            _hooks.c[name]
+            for name in ("id", "kind", "parameters", "allowed_parameters", "signed", "token_hash", "owner_id")
+        ),
         *(_users.c[name] for name in ("is_admin", "is_super_admin", "is_verified")),
         _is_stale.label("is_stale"),
     )
@@ -64,6 +67,7 @@ class Called(NamedTuple):
     id: int
     kind: str
     parameters: dict[str, Any]
+    allowed_parameters: list[str] | None
     signed: bool
     token_hash: bytes
     owner_id: int
@@ -82,7 +86,7 @@ class Called(NamedTuple):
 
 
 def receive(id: str) -> Response:
-    """Start what a hook is for: its fixed parameters, and those of the body over them."""
+    """Start what a hook is for: with its fixed parameters, and those of the body that it allows."""
     with transaction(is_read=False):
         hook = _found(id)
         check_names(request.query_string, NOTHING)
@@ -132,11 +136,29 @@ def _named(hook: Called) -> tuple[str, str | None]:
 def _started(hook: Called) -> Response:
     """The job, and nothing of it but where it is: whoever calls may not read it."""
     with _about_the_body():
-        job = submitted(hook.kind, {**hook.parameters, **_members()}, hook.access, trigger="hook").job
+        parameters = {**_allowed(hook, _members()), **hook.parameters}
+        job = submitted(hook.kind, parameters, hook.access, trigger="hook").job
     url = f"{current_app.config['PUBLIC_URL']}/v1/jobs/{job.id}"
     response = jsonify(job={"id": str(job.id), "state": job.state, "url": url})
     response.status_code = HTTPStatus.OK if job.state == SUCCEEDED else HTTPStatus.ACCEPTED
     return locate(response, url)
+
+
+def _allowed(hook: Called, members: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a call; 422 for each that is fixed to another value or that the hook does not allow."""
+    raise_all(_refused(hook, members))
+    return members
+
+
+def _refused(hook: Called, members: dict[str, Any]) -> Iterator[ApiError]:
+    for name, value in members.items():
+        pointer = f"{PARAMETERS}/{escaped(name)}"
+        if name in hook.parameters:
+            if value != hook.parameters[name]:
+                yield Unprocessable("The hook fixes this parameter.", pointer=pointer, code="fixed-parameter")
+        elif hook.allowed_parameters is not None and name not in hook.allowed_parameters:
+            detail = "The hook does not allow a call to set this parameter."
+            yield Unprocessable(detail, pointer=pointer, code="parameter-not-allowed")
 
 
 def _members() -> dict[str, Any]:

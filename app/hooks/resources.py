@@ -147,7 +147,13 @@ class RotateHook(TokenView, Command):
     def post(self, id: str) -> Response:
         viewer = signed_in_viewer()
         reader = self.reader()
-        return self.shown_once(viewer, lambda: self.row(id, reader.access), reader, HTTPStatus.OK)
+
+        def find() -> Any:
+            row = self.row(id, reader.access)
+            reader.access.require(PERMISSIONS.update, row)
+            return row
+
+        return self.shown_once(viewer, find, reader, HTTPStatus.OK)
 
 
 def route(api: Api) -> None:

@@ -10,7 +10,7 @@ from typing import IO, Any
 from app.database import commit, transaction
 from app.jobs import artifacts, lifecycle
 from app.jobs.records import JobRow
-from app.sealing import Lost, opened
+from app.sealing import Lost, opened, place
 
 REPORTS_A_SECOND = 2
 """Stored events of one attempt; what is said more often is not kept."""
@@ -63,7 +63,7 @@ class Running:
     def parameters(self) -> dict[str, Any]:
         """As they were checked when the job was submitted, with the secrets among them."""
         try:
-            return {**self.job.parameters, **opened(self.job.sealed)}
+            return {**self.job.parameters, **opened(self.job.sealed, place("jobs", "sealed", self.job.id))}
         except Lost:
             raise JobFailed("lost-secrets", "Its secrets cannot be opened any more.") from None
 

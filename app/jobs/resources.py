@@ -35,6 +35,7 @@ from app.jsonapi.view import View
 from app.jsonapi.viewer import signed_in_viewer
 from app.jsonapi.writing import DataLayer
 from app.storage import send
+from app.users.owning import owner
 
 JOB = ResourceType(
     schema=JobSchema,
@@ -73,15 +74,17 @@ def submitted(
     return submission.submit(kind_name, parameters, authorize=authorize, **{"owner_id": access.viewer.id, **more})
 
 
-def cancel(job: JobRow) -> None:
-    """Ask a locked job to end; 409 for one that has ended."""
+def cancel(job: JobRow, access: Access) -> None:
+    """Ask a locked job to end; 403 unless the caller may, 409 for one that has ended."""
+    access.require(owner, job)
     if job.state in ENDED:
         raise Conflict(f"The job has ended: it is {job.state}.", code="job-ended")
     consequences.cancel(job.id)
 
 
 def retry(job: JobRow, access: Access) -> JobRow:
-    """Submit the same once more; 409 for one that has not ended."""
+    """Submit the same once more; 403 unless the caller may, 409 for one that has not ended."""
+    access.require(owner, job)
     if job.state in LIVE:
         raise Conflict(f"The job has not ended: it is {job.state}.", code="job-lives")
     if (own := consequences.again(job)) is not None:
@@ -126,7 +129,7 @@ class JobCommand(Command):
 
     @classmethod
     def rules(cls) -> Mapping[str, Predicate]:
-        return {"POST": PERMISSIONS.read}
+        return {"POST": owner}
 
     def post(self, id: str) -> Response:
         """Answered once for an Idempotency-Key."""
@@ -144,7 +147,7 @@ class CancelJob(JobCommand):
     methods = {"POST"}
 
     def move(self, job: JobRow, access: Access) -> Response:
-        cancel(job)
+        cancel(job, access)
         return accepted(job, access)
 
 

@@ -19,7 +19,7 @@ from app.jobs import lifecycle
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import LIVE, SUCCEEDED, Job
 from app.jobs.records import JobRow
-from app.sealing import sealed
+from app.sealing import place, sealed
 
 START = "jobs.run"
 """The consumer of the entries that start jobs."""
@@ -95,12 +95,14 @@ def submit(
     fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, parameters, owner_id)
     if fingerprint is not None and (alike := _found(kind, fingerprint, is_retry=retry_of_id is not None)):
         return Submitted(alike, is_new=False)
+    id_ = job_id or uuid7()
+    secrets = {name: value for name, value in parameters.items() if name in kind.secrets}
     (row,) = _insert.rows(
         {
-            "id": job_id or uuid7(),
+            "id": id_,
             "kind": kind.name,
             "parameters": {name: value for name, value in parameters.items() if name not in kind.secrets},
-            "sealed": sealed({name: value for name, value in parameters.items() if name in kind.secrets}),
+            "sealed": sealed(secrets, place("jobs", "sealed", id_)),
             "kept": kept,
             "trigger": trigger,
             "fingerprint": fingerprint,

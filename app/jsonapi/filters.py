@@ -69,7 +69,7 @@ PATTERNS = {"like", "ilike"}
 def comparable(resource_type: ResourceType, spelled: str, scope: Scope) -> Attribute | None:
     """The attribute, where it can be compared and this scope may read it in every row it sees."""
     attribute = resource_type.attribute(spelled)
-    if attribute is None or not attribute.is_readable:
+    if attribute is None or not attribute.is_readable or attribute.is_sealed:
         return None
     if not isinstance(attribute.field, Text | Flag | Whole | Number | Instant):
         return None
@@ -229,7 +229,9 @@ def _of_ids(resource_type: ResourceType, name: str, scope: Scope) -> tuple[Resou
     if name == "id":
         return resource_type, None
     relation = resource_type.relation(name)
-    if relation is None or relation.many or (resource_type.permissions.private and scope.role is not Role.ADMIN):
+    permissions = resource_type.permissions
+    hides_links = permissions.private and not permissions.keeps_links and scope.role is not Role.ADMIN
+    if relation is None or relation.many or hides_links:
         return None
     return relation.target, relation
 

@@ -97,7 +97,8 @@ class Permissions:
     """The rules of one resource type; what is not named is denied.
 
     `visible` rows can be reached on their own URLs, `visible_related` ones as related or included resources (the same
-    unless named), `linkable` ones appear in linkage. `sees_private` tells in which rows `private` attributes show.
+    unless named), `linkable` ones appear in linkage. `sees_private` tells in which rows `private` attributes show; in
+    the others relationships and links are hidden too, unless `keeps_links`.
     The row of `create` is the mapping of related ids that the new resource names.
     """
 
@@ -106,6 +107,7 @@ class Permissions:
     linkable: Criterion | None = None
     private: frozenset[str] = frozenset()
     sees_private: Criterion = every_row
+    keeps_links: bool = False
     list: Predicate = nobody
     read: Predicate = nobody
     create: Predicate = nobody

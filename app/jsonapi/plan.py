@@ -14,6 +14,7 @@ from app.jsonapi.filters import linkage_key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.query import SortKey
 from app.jsonapi.resource_type import Relation, ResourceType
+from app.sealing import open_text, place
 
 Item = dict[str, Any]
 
@@ -54,8 +55,10 @@ class Plan:
         self.all_keys = [each.key for each in (*public, *private)]
         self.first = 3 + len(self.to_one)
         self.computed = [each for each in readable if not each.is_column]
+        self.sealed = [each for each in private if each.is_sealed]
         self.row_from = self.first + len(self.all_keys)
-        self.narrow = not isinstance(sees_private, True_)
+        self.hides_private = not isinstance(sees_private, True_)
+        self.hides_links = self.hides_private and not permissions.keeps_links
         self.columns = (
             table.c.id,
             resource_type.link_name(table),
@@ -69,17 +72,20 @@ class Plan:
 
     def is_whole(self, row: Row) -> bool:
         """Whether this row is printed with its relationships and links, not as a public profile."""
-        return not self.narrow or bool(row[2])
+        return not self.hides_links or bool(row[2])
 
     def print(self, row: Row) -> Item:
         """The resource object; to-many relationships get their data when they are included."""
         whole = self.is_whole(row)
-        keys = self.all_keys if whole else self.public_keys
+        sees_private = not self.hides_private or bool(row[2])
+        keys = self.all_keys if sees_private else self.public_keys
         item: Item = {"type": self.name, "id": str(row[0])}
         if keys:
             item["attributes"] = dict(zip(keys, row[self.first :], strict=False))
+        if self.sealed and sees_private:
+            item["attributes"].update(self._opened(row, item["attributes"]))
         if self.computed:
-            item.setdefault("attributes", {}).update(self._computed(row, whole))
+            item.setdefault("attributes", {}).update(self._computed(row, sees_private))
         if whole:
             base = f"{self.path}/{row[1]}"
             if self.has_relationships:
@@ -87,10 +93,14 @@ class Plan:
             item["links"] = {"self": base}
         return item
 
-    def _computed(self, row: Row, whole: bool) -> Item:
+    def _opened(self, row: Row, attributes: Item) -> Item:
+        """Return the sealed attributes as people read them."""
+        return {each.key: open_sealed(self.type, each.name, row[0], attributes[each.key]) for each in self.sealed}
+
+    def _computed(self, row: Row, sees_private: bool) -> Item:
         """What no column and no SQL says: marshmallow makes it from the row of the table."""
         values = self.type.row(*row[self.row_from : self.row_from + len(self.type.table.c)])
-        shown = [each for each in self.computed if whole or each.name not in self.type.permissions.private]
+        shown = [each for each in self.computed if sees_private or each.name not in self.type.permissions.private]
         return {each.key: each.field.serialize(each.name, values) for each in shown}
 
     def _relationships(self, base: str, row: Row) -> Item:
@@ -105,6 +115,11 @@ class Plan:
         for key, own, related in self.to_many_links:
             printed[key] = {"links": {"self": base + own, "related": base + related}}
         return printed
+
+
+def open_sealed(resource_type: ResourceType, name: str, row_id: Any, stored: str | None) -> str | None:
+    """Return what a sealed column of a row holds."""
+    return open_text(stored, place(resource_type.table.name, name, row_id))
 
 
 @lru_cache(maxsize=1024)

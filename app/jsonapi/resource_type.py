@@ -45,6 +45,11 @@ class Attribute:
         return bool(self.field.metadata.get("volatile"))
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether the column holds it sealed: no statement can compare it."""
+        return bool(self.field.metadata.get("sealed"))
+
+    @property
     def is_readable(self) -> bool:
         """Whether it is ever printed: passwords are not."""
         return not self.field.load_only
@@ -116,6 +121,7 @@ class ResourceType:
             for name, field in declared.items()
             if not isinstance(field, Relationship) and name != "id"
         }
+        self.sealed = [name for name, each in self.attributes.items() if each.is_sealed]
         self._relationships = {name: field for name, field in declared.items() if isinstance(field, Relationship)}
         self.loader = schema(exclude=tuple(self._relationships))
         self._names = {
@@ -139,6 +145,11 @@ class ResourceType:
     def relation(self, spelled: str) -> Relation | None:
         """The relationship meant by its dashed or underscored name."""
         return self.relations.get(self._names.get(spelled, ""))
+
+    @cached_property
+    def public_fields(self) -> frozenset[str]:
+        """The attributes and relationships that show in every row, whoever asks."""
+        return frozenset((*self.attributes, *self.relations)) - self.permissions.private
 
     @property
     def path(self) -> str:

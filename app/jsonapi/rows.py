@@ -17,8 +17,10 @@ from app.database import Prepared
 from app.errors import Conflict
 from app.jsonapi import statements
 from app.jsonapi.permissions import Access, Scope
+from app.jsonapi.plan import open_sealed
 from app.jsonapi.resource_type import Relation, ResourceType
 from app.jsonapi.values import attribute_error
+from app.sealing import place, seal_text
 
 Lock = Literal["share", "update"]
 
@@ -45,25 +47,47 @@ def related(relation: Relation, ids: Iterable[Any], access: Access, *, lock: Loc
 
 def create(resource_type: ResourceType, values: Mapping[str, Any]) -> Any:
     """Insert a row; it comes back with its id and what the columns' defaults made."""
-    made = {name: default() for name, default in _defaults(resource_type).items() if name not in values}
-    statement = _inserting(resource_type, frozenset((*made, *values)))
+    sealed = {name: values[name] for name in resource_type.sealed if values.get(name) is not None}
+    given = {name: value for name, value in values.items() if name not in sealed}
+    made = {name: default() for name, default in _defaults(resource_type).items() if name not in given}
+    statement = _inserting(resource_type, frozenset((*made, *given)))
     with broken_rules_refused(resource_type):
-        (inserted,) = statement.rows({**made, **values})
+        (inserted,) = statement.rows({**made, **given})
     row = resource_type.row(*inserted)
+    if sealed:  # for the id of the row, which is known now
+        row = _stored(resource_type, row, sealed)
     changes.created(resource_type.model, row, values.keys())
     return row
 
 
 def change(resource_type: ResourceType, row: Any, values: Mapping[str, Any]) -> Any:
     """Write the values that differ from the row's; the row as it is now."""
-    new = {name: value for name, value in values.items() if getattr(row, name) != value}
+    new = {name: value for name, value in values.items() if _held(resource_type, row, name) != value}
     if not new:
         return row
     with broken_rules_refused(resource_type):
-        _changing(resource_type, frozenset(new)).run({**new, "key": row.id})
-    changed = row._replace(**new)
+        changed = _stored(resource_type, row, new)
     changes.changed(resource_type.model, changed, new.keys())
     return changed
+
+
+def _held(resource_type: ResourceType, row: Any, name: str) -> Any:
+    """Return the value of a column, opened where it is sealed."""
+    stored = getattr(row, name)
+    return open_sealed(resource_type, name, row.id, stored) if name in resource_type.sealed else stored
+
+
+def _stored(resource_type: ResourceType, row: Any, values: Mapping[str, Any]) -> Any:
+    """Write values of a row, sealed where they have to be; the row as it is now."""
+    table = resource_type.table.name
+    new = {
+        name: seal_text(value, place(table, name, row.id))
+        if name in resource_type.sealed and value is not None
+        else value
+        for name, value in values.items()
+    }
+    _changing(resource_type, frozenset(new)).run({**new, "key": row.id})
+    return row._replace(**new)
 
 
 @contextmanager

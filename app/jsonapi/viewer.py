@@ -28,13 +28,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Viewer:
-    """The caller: `id` 0 is nobody; `is_fresh` when the token comes from a log-in, not from a refresh."""
+    """The caller; `id` 0 is nobody."""
 
     id: int = 0
     is_admin: bool = False
     is_super_admin: bool = False
     is_verified: bool = False
-    is_fresh: bool = False
+    is_recently_authenticated: bool = False
+    """Whether the caller gave the password a few minutes ago at most, or in this request."""
     sign_in_id: UUID | None = None
 
     @property

@@ -7,7 +7,7 @@ import marshmallow
 from marshmallow.validate import Length
 
 from app.events.schemas import MOST_DOCUMENT_LINKS, DocumentLinks
-from app.hooks.schemas import ShownOnce
+from app.hooks.schemas import MAX_ALLOWED_PARAMETERS, ParameterNames, ShownOnce
 from app.jsonapi.resource_type import Attribute, Relation, ResourceType
 from app.jsonapi.schema import (
     EARLIEST_YEAR,
@@ -104,6 +104,11 @@ def _(_field: MadeUrl) -> Json:
 @described.register
 def _(_field: ShownOnce) -> Json:
     return {"type": "string"}
+
+
+@described.register
+def _(_field: ParameterNames) -> Json:
+    return array_of({"type": "string", "maxLength": SHORT}, maxItems=MAX_ALLOWED_PARAMETERS)
 
 
 @described.register

@@ -8,7 +8,7 @@ from app.events.resources import UpcomingEvents
 from app.jsonapi.relations import RelatedList, RelatedOne, RelationshipMany, RelationshipOne, RelationView
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.view import View
-from app.openapi import hooks, jobs, treatments
+from app.openapi import events, hooks, jobs, treatments
 from app.openapi.bodies import linkage_taken
 from app.openapi.json_schema import Json, capitalize, component, reference
 from app.openapi.parameters import parameters_of
@@ -34,6 +34,7 @@ BODY_TYPES = (MEDIA_TYPE, "application/json")
 
 WORDS: Mapping[type, Mapping[str, tuple[str, str]]] = {
     UpcomingEvents: {"GET": ("List upcoming events", "listUpcomingEvents")},
+    **events.WORDS,
     **jobs.WORDS,
     **hooks.WORDS,
     **treatments.WORDS,
@@ -123,7 +124,7 @@ def _body(view: type[View], method: str) -> Json | None:
 
 def _success(view: type[View], method: str) -> Json:
     type_ = view._data_layer.type
-    if own := jobs.success(view, method) or hooks.success(view):
+    if own := jobs.success(view, method) or hooks.success(view) or events.success(view):
         return own
     if issubclass(view, RelationView):
         return {**_ok(_related(view), *TAGGED), **(_unchanged() if method == "GET" else {})}

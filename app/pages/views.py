@@ -106,7 +106,8 @@ def start_sleeping(caller: SignedIn) -> Response:
 @command("/<id>/cancel")
 def cancel_job(caller: SignedIn, id: str) -> Response:
     """Ask a job to end, and look at where the button was."""
-    cancel(_locked(reading.access_of(caller.viewer), id))
+    access = reading.access_of(caller.viewer)
+    cancel(_locked(access, id), access)
     commit()
     return go_to(forms.next_page(forms.text("next")))
 

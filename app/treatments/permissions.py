@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, FromClause, and_, exists, false, literal, 
 from app.jsonapi.permissions import Permissions, Scope, on_creation, signed_in
 from app.jsonapi.viewer import VIEWER_ID, Role, Viewer
 from app.treatments.models import Treatment
+from app.users.owning import may_act_for
 
 
 def own(scope: Scope, treatments: FromClause) -> ColumnElement[bool]:
@@ -24,8 +25,8 @@ def of_own_treatments(scope: Scope, table: FromClause) -> ColumnElement[bool]:
 
 
 def who_asked(viewer: Viewer, row: Any) -> bool:
-    """The user who requested it, or an admin."""
-    return viewer.is_admin or viewer.id == row.requested_by_id
+    """The user who requested it, or an admin; for one that a super admin requested only a super admin."""
+    return may_act_for(viewer, row.requested_by_id)
 
 
 PERMISSIONS = Permissions(

@@ -11,11 +11,12 @@ from uuid import UUID
 
 import structlog
 from flask import current_app
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app import outbox, throttle
 from app.database import connection, transaction
 from app.extensions import db
+from app.jsonapi.resource_type import TYPES
 from app.jsonapi.viewer import Viewer
 from app.logs import describe_request
 from app.users import sign_ins
@@ -34,6 +35,7 @@ from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, InvalidToken, read_ma
 MAIL_VERIFICATION = "users.mail_verification"
 MAIL_RESET = "users.mail_reset"
 MAIL_EMAIL_CHANGED = "users.mail_email_changed"
+MAIL_ACCOUNT_DELETED = "users.mail_account_deleted"
 MAIL_PASSWORD_CHANGED = "users.mail_password_changed"  # noqa: S105  # the name of a consumer
 
 LOG_IN = "log-in"
@@ -137,8 +139,12 @@ def order_verification(email: str) -> None:
         outbox.order(MAIL_VERIFICATION, "user.verification-requested", {"id": user.id})
 
 
-def verify_email(token: str) -> bool:
-    """Mark the address as verified; False when the token is not, or no longer, good for that."""
+def verify_email(token: str, viewer: Viewer) -> bool:
+    """Mark the address as verified; False when the token is not, or no longer, good for that.
+
+    The first time, all that was made before stops working but the caller's own session: the account may have been
+    made by another person than the one who reads the mails.
+    """
     try:
         claims = read_mail_token(VERIFY_EMAIL, token)
         user = _locked(User.id == user_id_in(claims), User.is_verified.is_(False))
@@ -146,6 +152,8 @@ def verify_email(token: str) -> bool:
         return False
     if user is None or not _fits(claims, VERIFY_EMAIL, user) or not _is_newer(claims["iat"], user.email_verified_at):
         return False
+    if user.email_verified_at is None:
+        _revoke_credentials(user.id, except_sign_in_id=viewer.sign_in_id if viewer.id == user.id else None)
     _mark_verified(user)
     return True
 
@@ -176,7 +184,7 @@ def reset_password(token: str, password: str) -> bool:
     if not user.is_verified:
         # The token went to this address and nowhere else.
         _mark_verified(user)
-    sign_ins.revoke_all(user.id)
+    _revoke_credentials(user.id)
     # The owner gets in here, while tries from many other addresses lock out unknown devices.
     sign_ins.remember_address(user.id, throttle.client_bucket())
     notify_password_changed(user.id, user.email)
@@ -195,6 +203,11 @@ def notify_password_changed(user_id: int, address: str) -> None:
     outbox.order(MAIL_PASSWORD_CHANGED, "user.password-changed", {"id": user_id, "to": address})
 
 
+def notify_account_deleted(user_id: int, address: str) -> None:
+    """Mail the address that the account had that it was deleted."""
+    outbox.order(MAIL_ACCOUNT_DELETED, "user.account-deleted", {"id": user_id, "to": address})
+
+
 def fingerprint(kind: str, user: User) -> str:
     """What a mail's token is bound to: it is void once the address or, for a reset, the password is another one."""
     bound_to = [kind, email_key(user.email)]
@@ -202,6 +215,14 @@ def fingerprint(kind: str, user: User) -> str:
         bound_to.append(user.password_hash)
     key = current_app.config["SECRET_KEY"].encode()
     return hmac.digest(key, "\n".join(bound_to).encode(), "sha256").hex()
+
+
+def _revoke_credentials(user_id: int, except_sign_in_id: UUID | None = None) -> None:
+    """End all sign-ins of a user but the one named, and make the URLs and secrets of all hooks void."""
+    sign_ins.revoke_all(user_id, except_sign_in_id)
+    # By type: hooks stand above users.
+    hooks = TYPES["hook"].table
+    connection().execute(update(hooks).where(hooks.c.owner_id == user_id).values(enabled=False, token_hash=None))
 
 
 def _fits(claims: dict[str, Any], kind: str, user: User) -> bool:

@@ -79,7 +79,7 @@ def viewer_of(access: Access) -> Viewer:
         is_admin=is_admin or is_super_admin,
         is_super_admin=is_super_admin,
         is_verified=is_verified,
-        is_fresh=access.is_fresh,
+        is_recently_authenticated=access.is_recently_authenticated,
         sign_in_id=access.sign_in_id,
     )
 

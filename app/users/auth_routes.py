@@ -14,7 +14,7 @@ from app.database import transaction
 from app.errors import BadRequest, Unauthenticated
 from app.extensions import db
 from app.jsonapi.permissions import Predicate, anyone, signed_in, words
-from app.jsonapi.viewer import signed_in_viewer
+from app.jsonapi.viewer import ANONYMOUS, Viewer, signed_in_viewer
 from app.users import accounts, sign_ins
 from app.users.auth import get_identity
 from app.users.forms import MAX_FORM_BYTES, Form, read_form
@@ -146,7 +146,7 @@ def change_password() -> Response:
 def verify_email() -> Response:
     """Verify an e-mail address with the token of a verification mail."""
     form = read_form()
-    if not accounts.verify_email(form.text("token")):
+    if not accounts.verify_email(form.text("token"), _caller_if_any()):
         raise _bad_mail_token(form)
     db.session.commit()
     return jsonify(message="Email Verified")
@@ -206,6 +206,14 @@ def check_email() -> Response:
 def get_user_id() -> Response:
     """Get the id of the caller."""
     return jsonify(user_id=signed_in_viewer().id)
+
+
+def _caller_if_any() -> Viewer:
+    """Return the caller; nobody where the access token is not valid, which need not be sent here."""
+    try:
+        return get_identity()
+    except Unauthenticated:
+        return ANONYMOUS
 
 
 def _new_password(form: Form, name: str) -> str:

@@ -2,10 +2,17 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_, false, true
+from sqlalchemy import BigInteger, ColumnElement, FromClause, and_, bindparam, false, literal, select, true
 
+from app.database import Prepared
 from app.jsonapi.permissions import Scope
 from app.jsonapi.viewer import VIEWER_ID, Role, Viewer
+from app.users.models import User
+
+_users = User.__table__
+_super_admin = Prepared(
+    select(literal(1)).where(_users.c.id == bindparam("id", type_=BigInteger), _users.c.is_super_admin.is_(True))
+)
 
 
 def own(scope: Scope, table: FromClause) -> ColumnElement[bool]:
@@ -21,5 +28,12 @@ def live_own(scope: Scope, table: FromClause) -> ColumnElement[bool]:
 
 
 def owner(viewer: Viewer, row: Any) -> bool:
-    """The owner, or an admin."""
-    return viewer.is_admin or viewer.id == row.owner_id
+    """The owner, or an admin; for what a super admin owns only a super admin."""
+    return may_act_for(viewer, row.owner_id)
+
+
+def may_act_for(viewer: Viewer, user_id: int | None) -> bool:
+    """Return whether the viewer may change what this user owns, or start it in their name."""
+    if viewer.id == user_id or viewer.is_super_admin:
+        return True
+    return viewer.is_admin and (user_id is None or not _super_admin.rows({"id": user_id}))

@@ -59,7 +59,10 @@ def live(scope: Scope, users: FromClause) -> ColumnElement[bool]:
 
 
 def shown(scope: Scope, users: FromClause) -> ColumnElement[bool]:
-    """Oneself, members of one's teams, and public profiles that own an event the viewer sees."""
+    """Oneself, and public profiles: of members of one's teams, and of owners of an event that the viewer sees.
+
+    A private profile is not shown to a team: its owner or an organizer puts users into it without asking them.
+    """
     event = TYPES["event"]
     events = event.table.alias()
     owns = exists(
@@ -69,10 +72,8 @@ def shown(scope: Scope, users: FromClause) -> ColumnElement[bool]:
             event.permissions.criterion(scope, events, related=True),
         )
     )
-    ways = [oneself(scope, users), and_(users.c.is_profile_public, owns)]
-    if scope.role is Role.USER:
-        ways.append(_in_one_team(users))
-    return and_(scope.live(users), or_(*ways))
+    known = or_(owns, _in_one_team(users)) if scope.role is Role.USER else owns
+    return and_(scope.live(users), or_(oneself(scope, users), and_(users.c.is_profile_public, known)))
 
 
 def _in_one_team(users: FromClause) -> ColumnElement[bool]:
@@ -99,9 +100,9 @@ def super_admin_later(viewer: Viewer, row: Any) -> bool:
     return row is not None and super_admin(viewer, row)
 
 
-def freshly_signed_in(viewer: Viewer, row: Any) -> bool:
-    """A new user on sign-up, the user just after a log-in, or an admin."""
-    return row is None or viewer.is_admin or (viewer.id == row.id and viewer.is_fresh)
+def on_update(_viewer: Viewer, row: Any) -> bool:
+    """With an existing user only."""
+    return row is not None
 
 
 PERMISSIONS = Permissions(
@@ -116,8 +117,7 @@ PERMISSIONS = Permissions(
     update=user_itself,
     delete=user_itself,
     write={
-        "password": freshly_signed_in,
-        "email": freshly_signed_in,  # whoever holds it can reset the password
+        "current_password": on_update,
         "is_super_admin": super_admin_later,
         **dict.fromkeys(("is_admin", "is_verified", "is_blocked", "is_sales_admin", "is_marketer"), admin_later),
     },

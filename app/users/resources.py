@@ -1,24 +1,27 @@
 """/v1/users: sign-up, oneself, and what admins see."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import marshmallow
 from flask import g, request
 from flask_rest_jsonapi_next import Api
-from sqlalchemy import ColumnElement, FromClause, exists, false, func, literal, select, true
+from sqlalchemy import ColumnElement, FromClause, Table, delete, exists, false, func, literal, select, true
 
 from app import throttle
+from app.changes import announce
 from app.database import connection
 from app.errors import Forbidden, Unprocessable
+from app.jsonapi.documents import ResourceDocument
 from app.jsonapi.permissions import Access
 from app.jsonapi.relations import route_relations
-from app.jsonapi.resource_type import TYPES, ResourceType
+from app.jsonapi.resource_type import TYPES, Attribute, ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import DataLayer, SentResource
 from app.logs import log_success
+from app.signals import event_changed
 from app.users import accounts
 from app.users.emails import email_key
 from app.users.models import User
@@ -26,6 +29,7 @@ from app.users.passwords import hash_password
 from app.users.permissions import PERMISSIONS, event_roles
 from app.users.schemas import UserSchema
 from app.users.sign_ins import revoke_all
+from app.users.tokens import MAX_AUTHENTICATION_AGE_SECONDS
 
 ROLES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marketer")
 """Attributes that say what an account can do; changes are logged."""
@@ -66,6 +70,7 @@ USER = ResourceType(
     conflicts={"uq_users_email": ("email", "Email already exists")},
 )
 PASSWORD = USER.attributes["password"]
+CURRENT_PASSWORD = USER.attributes["current_password"]
 
 
 class UserData(DataLayer):
@@ -74,15 +79,15 @@ class UserData(DataLayer):
     has_slow_work = True
 
     def before_transaction(self, resources: Sequence[SentResource], viewer: Viewer) -> None:
-        """Hash the password that the request sets; refuse a request that sets several, for each takes its time."""
-        sent = [(value, pointer) for each in resources for value, pointer in _sent_passwords(each)]
-        if len(sent) > MAX_PASSWORDS:
-            detail = f"A request can set {MAX_PASSWORDS} password: send the others in requests of their own."
-            raise Unprocessable(detail, pointer=sent[MAX_PASSWORDS][1], code="too-many-passwords")
-        for value, _ in sent:
+        """Check and hash the passwords of the request; refuse a request with several, for each takes its time."""
+        current = _find_sent(CURRENT_PASSWORD, resources)
+        new = _find_sent(PASSWORD, resources)
+        if current is not None and not viewer.is_anonymous:
+            _confirm_password(viewer, *current)
+        if new is not None:
             if not viewer.is_anonymous:
                 throttle.count("set-password", str(viewer.id), per_account=SET_PASSWORD_LIMIT)
-            g.hashed_password = _hash_valid(value)
+            g.hashed_password = _hash_valid(new[0])
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
         data["password_hash"] = _take_hash(data.pop("password"))
@@ -94,7 +99,16 @@ class UserData(DataLayer):
         viewer = Viewer(id=row.id)
         return Access(viewer, replace(access.scope, role=viewer.role))
 
+    def update_object(self, row: Any, document: ResourceDocument, access: Access) -> None:
+        document.attributes.pop("current_password", None)  # `before_transaction` has checked it
+        if document.attributes.get("email") == row.email:
+            del document.attributes["email"]  # sent back as it was read
+        super().update_object(row, document, access)
+
     def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        for name in ("password", "email"):
+            if name in data and data[name] != getattr(row, name, None):
+                _require_password(access, pointer=f"/data/attributes/{name}")
         changed = {name: data[name] for name in ROLES if data.get(name, getattr(row, name)) != getattr(row, name)}
         if changed:
             log_success("account role changed", account_id=row.id, by_account_id=access.viewer.id, **changed)
@@ -110,21 +124,59 @@ class UserData(DataLayer):
             accounts.notify_email_changed(row.id, old=row.email, new=data["email"])
 
     def before_delete_object(self, row: Any, access: Access) -> None:
-        event, roles = TYPES["event"].table, event_roles()
-        team = select(literal(1)).where(
-            roles.c.user_id == row.id, event.c.id == roles.c.event_id, event.c.deleted_at.is_(None)
-        )
-        if connection().scalar(select(exists(team))):
-            raise Forbidden("A member of the team of an event cannot be deleted.")
+        _require_password(access)
+        event = TYPES["event"].table
+        owned = select(literal(1)).where(event.c.owner_id == row.id, event.c.deleted_at.is_(None))
+        if connection().scalar(select(exists(owned))):
+            detail = "The owner of an event cannot be deleted: hand the event over (pending-owner), or delete it."
+            raise Forbidden(detail, code="owns-events")
+        _leave_teams(row.id)
         revoke_all(row.id)
+        accounts.notify_account_deleted(row.id, row.email)
 
 
-def _sent_passwords(resource: SentResource) -> Iterator[tuple[Any, str]]:
-    """Yield each password that a resource object sets, and the JSON pointer to it."""
-    attributes = resource.data.get("attributes")
-    for spelled, value in attributes.items() if isinstance(attributes, dict) else ():
-        if USER.attribute(spelled) is PASSWORD:
-            yield value, f"{resource.pointer}/attributes/{spelled}"
+def _leave_teams(user_id: int) -> None:
+    """Take a user out of the teams of all events of other owners."""
+    roles = TYPES["user"].relations["events"].secondary
+    if not isinstance(roles, Table):
+        raise TypeError("users and events are related through a table")
+    left = delete(roles).where(roles.c.user_id == user_id, roles.c.role != "owner")
+    for event_id, role in connection().execute(left.returning(roles.c.event_id, roles.c.role)).all():
+        announce(event_changed, verb="updated", id=event_id, event_id=event_id, changed={f"{role}s"})
+
+
+def _require_password(access: Access, pointer: str | None = None) -> None:
+    """403 unless the caller has given the own password in this request or a few minutes ago."""
+    if not (access.viewer.is_recently_authenticated or g.get("has_confirmed_password")):
+        way = f"use the access token of a log-in in the last {MAX_AUTHENTICATION_AGE_SECONDS // 60} minutes"
+        way = f"send current-password, or {way}" if pointer else way
+        header = None if pointer else "Authorization"
+        detail = f"This needs your password: {way}."
+        raise Forbidden(detail, pointer=pointer, header=header, code="password-required")
+
+
+def _confirm_password(viewer: Viewer, sent: Any, pointer: str) -> None:
+    """Let this request do what needs the password of the caller; 403 when `current-password` is wrong."""
+    if not isinstance(sent, str):
+        raise Unprocessable("Must be a text.", pointer=pointer)
+    if accounts.check_password(viewer, sent) is None:
+        raise Forbidden("The current password is wrong.", pointer=pointer, code="wrong-password")
+    g.has_confirmed_password = True
+
+
+def _find_sent(attribute: Attribute, resources: Sequence[SentResource]) -> tuple[Any, str] | None:
+    """Return the value that resource objects have for an attribute and its JSON pointer; 422 for more than one."""
+    sent = [
+        (value, f"{each.pointer}/attributes/{spelled}")
+        for each in resources
+        if isinstance(attributes := each.data.get("attributes"), dict)
+        for spelled, value in attributes.items()
+        if USER.attribute(spelled) is attribute
+    ]
+    if len(sent) > MAX_PASSWORDS:
+        detail = f"A request can hold {MAX_PASSWORDS} {attribute.key}: send the others in requests of their own."
+        raise Unprocessable(detail, pointer=sent[MAX_PASSWORDS][1], code="too-many-passwords")
+    return sent[0] if sent else None
 
 
 def _hash_valid(sent: Any) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, func
 
 from app.jsonapi.naming import dasherize
 from app.jsonapi.schema import LONG, WRITTEN_BY_THE_SERVER, Flag, Instant, Relationship, Schema, Text, Url
+from app.texts import NFC_SHRINK_FACTOR
 from app.users.emails import email_key, normalize_email, normalize_pattern
 from app.users.passwords import LONGEST, SHORTEST
 
@@ -41,6 +42,7 @@ class UserSchema(Schema):
         load_only=True,
         validate=marshmallow.validate.Length(min=SHORTEST, error=f"Shorter than {SHORTEST} characters."),
     )
+    current_password = Text(NFC_SHRINK_FACTOR * LONGEST, load_only=True)
     first_name = Text()
     last_name = Text()
     public_name = Text()

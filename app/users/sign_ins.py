@@ -3,6 +3,7 @@
 import base64
 import hmac
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -42,7 +43,8 @@ def start(user_id: int, address: str | None = None) -> Tokens:
     address_key = address and _address_key(address)
     db.session.execute(insert(SignIn).values(id=sign_in_id, user_id=user_id, address_key=address_key))
     _keep(refresh_token, sign_in_id)
-    return Tokens(new_access_token(Access(user_id, sign_in_id, is_fresh=True)), refresh_token)
+    access = Access(user_id, sign_in_id, is_fresh=True, authenticated_at=int(time.time()))
+    return Tokens(new_access_token(access), refresh_token)
 
 
 def rotate(presented: str) -> Tokens | None:
@@ -57,6 +59,7 @@ def rotate(presented: str) -> Tokens | None:
             RefreshToken.used_at,
             (RefreshToken.used_at > func.now() - GRACE).label("in_grace"),
             SignIn.user_id,
+            SignIn.created_at,
         )
         .join(SignIn, SignIn.id == RefreshToken.sign_in_id)
         .join(User, User.id == SignIn.user_id)
@@ -80,7 +83,8 @@ def rotate(presented: str) -> Tokens | None:
         log.warning("refresh token used twice", sign_in_id=str(link.sign_in_id), user_id=link.user_id)
         revoke(link.sign_in_id)
         return None
-    return Tokens(new_access_token(Access(link.user_id, link.sign_in_id, is_fresh=False)), successor)
+    authenticated_at = int(link.created_at.timestamp())
+    return Tokens(new_access_token(Access(link.user_id, link.sign_in_id, False, authenticated_at)), successor)
 
 
 def remember_address(user_id: int, address: str) -> None:

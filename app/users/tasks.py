@@ -8,6 +8,7 @@ from app import mail
 from app.extensions import db
 from app.outbox import OutboxEntry, consumer
 from app.users.accounts import (
+    MAIL_ACCOUNT_DELETED,
     MAIL_EMAIL_CHANGED,
     MAIL_PASSWORD_CHANGED,
     MAIL_RESET,
@@ -48,6 +49,12 @@ If it was you, there is nothing to do. If it was not you, somebody else has acce
 at once, and if that does not work, tell the people who run {site}.
 """  # noqa: S105  # a text about passwords
 
+DELETION_NOTICE = """\
+Your account at {site} was deleted on {time}.
+
+If it was you, there is nothing to do. If it was not you, tell the people who run {site}: they can restore it.
+"""
+
 
 @consumer(MAIL_VERIFICATION, on=("user.created",))
 def mail_verification(entry: OutboxEntry) -> None:
@@ -75,6 +82,12 @@ def mail_email_changed(entry: OutboxEntry) -> None:
 def mail_password_changed(entry: OutboxEntry) -> None:
     """Mail the owner of an account that its password has changed."""
     _notify(entry, "Your password was changed", PASSWORD_NOTICE)
+
+
+@consumer(MAIL_ACCOUNT_DELETED)
+def mail_account_deleted(entry: OutboxEntry) -> None:
+    """Mail the owner of an account that it was deleted."""
+    _notify(entry, "Your account was deleted", DELETION_NOTICE)
 
 
 def _notify(entry: OutboxEntry, subject: str, body: str) -> None:

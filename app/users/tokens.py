@@ -23,6 +23,9 @@ VERIFY_EMAIL = "verify-email+jwt"
 RESET_PASSWORD = "reset-password+jwt"  # noqa: S105  # the name of a kind of token
 
 ACCESS_LIFE = timedelta(minutes=15)
+MAX_AUTHENTICATION_AGE_SECONDS = 300
+"""How long after a log-in its access token changes the password or the address, or deletes an account."""
+
 MAIL_LIFE = {VERIFY_EMAIL: timedelta(hours=24), RESET_PASSWORD: timedelta(hours=1)}
 
 COMMON = ["iss", "aud", "sub", "exp", "iat", "jti"]
@@ -48,22 +51,29 @@ class Access:
     user_id: int
     sign_in_id: UUID
     is_fresh: bool
+    """Whether it comes from a log-in, not from a refresh."""
+    authenticated_at: int = 0
+    """When the password was given, in seconds since 1970; 0 when that is unknown."""
+
+    @property
+    def is_recently_authenticated(self) -> bool:
+        """Whether the password was given for this very token, and just now."""
+        return self.is_fresh and time.time() - self.authenticated_at <= MAX_AUTHENTICATION_AGE_SECONDS
 
 
 def new_access_token(access: Access) -> str:
     """An access token for 15 minutes (RFC 9068)."""
     now = int(time.time())
     claims = {"iat": now, "nbf": now, "exp": now + int(ACCESS_LIFE.total_seconds()), "jti": uuid4().hex}
-    return _sign(
-        ACCESS, {**claims, "sub": str(access.user_id), "sid": str(access.sign_in_id), "fresh": access.is_fresh}
-    )
+    session = {"sid": str(access.sign_in_id), "fresh": access.is_fresh, "auth_time": access.authenticated_at}
+    return _sign(ACCESS, {**claims, "sub": str(access.user_id), **session})
 
 
 def read_access_token(token: str, *, forgive_expiry: bool = False) -> Access:
     """What the token says; InvalidToken or ExpiredToken otherwise. Signature, issuer and audience always count."""
     claims = _read(ACCESS, token, forgive_expiry=forgive_expiry)
     try:
-        return Access(user_id_in(claims), UUID(claims["sid"]), claims["fresh"] is True)
+        return Access(user_id_in(claims), UUID(claims["sid"]), claims["fresh"] is True, int(claims.get("auth_time", 0)))
     except (ValueError, AttributeError, TypeError):
         raise InvalidToken from None
 

@@ -113,7 +113,7 @@ def _user(name: str) -> dict[str, Any]:
         "password_hash": password_hash(PASSWORD),
         "first_name": name.title(),
         "public_name": f"The {name}",
-        "is_profile_public": name == "owner",
+        "is_profile_public": name in ("owner", "organizer", "coorganizer"),
         "is_admin": name == "admin",
         "is_super_admin": name == "super admin",
         "is_verified": name != "newcomer",
@@ -139,7 +139,13 @@ def _events() -> list[dict[str, Any]]:
         "ical_url": ICAL_URL,
     }
     draft = {"name": "Winter Camp", "identifier": "b2c3d4e5", "state": "draft", "privacy": "public"}
-    private = {"name": "Garden Party", "identifier": "c3d4e5f6", "state": "published", "privacy": "private"}
+    private: dict[str, Any] = {
+        "name": "Garden Party",
+        "identifier": "c3d4e5f6",
+        "state": "published",
+        "privacy": "private",
+    }
+    private["pending_owner_id"] = PEOPLE.index("newcomer") + 1
     trashed = {"name": "Old Fair", "identifier": "d4e5f6a7", "state": "published", "privacy": "public"}
     every: list[dict[str, Any]] = [summit | may, draft, private | may, trashed | may | {"deleted_at": THEN}]
     columns = {name for event in every for name in event}

@@ -119,6 +119,16 @@ def test_events_come_with_their_images_and_faqs_then_faqs_then_uploads(world: Wo
     ]
 
 
+def test_a_processor_gets_no_payment_details(world: World) -> None:
+    event = world.events["published"]
+    assert world.owner.update(f"/v1/events/{event}", "event", {"bank-details": "DE02"}).status_code == 200
+
+    answer = fetched(world, Document(f"event-{event}", "event", "event", event))
+
+    assert answer.get_json(force=True)["data"]["attributes"]["name"] == "published event"
+    assert "bank-details" not in answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize(
     "url", [None, "https://example.com/files/uploads/a.png", "{ours}/files/jobs/a.png", "{ours}/somewhere.png"]
 )

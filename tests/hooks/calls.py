@@ -16,8 +16,9 @@ JSON = "application/json"
 
 def make(caller: Caller, kind: str = "sleep", parameters: Any = None, **more: Any) -> TestResponse:
     """A new hook; one whose jobs sleep no time where nothing else is said."""
-    given = {"seconds": 0, "steps": 1} if parameters is None else parameters
-    return caller.create("/v1/hooks", "hook", {"kind": kind, "parameters": given, **more})
+    given = {"seconds": 0} if parameters is None else parameters
+    named = {name.replace("_", "-"): value for name, value in more.items()}
+    return caller.create("/v1/hooks", "hook", {"kind": kind, "parameters": given, **named})
 
 
 def made(caller: Caller, kind: str = "sleep", parameters: Any = None, **more: Any) -> Any:

@@ -51,7 +51,7 @@ def test_a_call_starts_a_job_of_the_owners(world: World) -> None:
     assert response.headers["Retry-After"] == "1"
     job = data(world.stranger.get(f"/v1/jobs/{job_id}"))
     assert (job["attributes"]["kind"], job["attributes"]["trigger"]) == ("sleep", "hook")
-    assert job["attributes"]["parameters"] == {"seconds": 0, "steps": 1}
+    assert job["attributes"]["parameters"] == {"seconds": 0}
     assert job["relationships"]["owner"]["data"] == {"type": "user", "id": str(world.stranger.id)}
     assert world.owner.get(f"/v1/jobs/{job_id}").status_code == 404
 
@@ -64,23 +64,46 @@ def test_a_job_that_was_started_by_a_call_runs(world: World) -> None:
     assert read(world.app, UUID(job_id)).state == "succeeded"
 
 
+@pytest.mark.parametrize("allowed", [None, ["steps"], ["steps", "more"]])
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (None, {"seconds": 0, "steps": 1}),
-        (b"", {"seconds": 0, "steps": 1}),
-        ({}, {"seconds": 0, "steps": 1}),
+        (None, {"seconds": 0}),
+        (b"", {"seconds": 0}),
+        ({}, {"seconds": 0}),
         ({"steps": 5}, {"seconds": 0, "steps": 5}),
-        ({"seconds": 1.5, "steps": 2}, {"seconds": 1.5, "steps": 2}),
+        ({"seconds": 0, "steps": 2}, {"seconds": 0, "steps": 2}),
     ],
 )
-def test_the_body_stands_over_the_fixed_parameters(world: World, body: Any, expected: Any) -> None:
-    hook = made(world.stranger)
+def test_a_call_sets_what_the_hook_allows(world: World, allowed: Any, body: Any, expected: Any) -> None:
+    hook = made(world.stranger, parameters={"seconds": 0}, allowed_parameters=allowed)
 
     job_id = job_of(call(world.app, hook, body))
 
     assert read(world.app, UUID(job_id)).parameters == expected
-    assert data(world.stranger.get(f"/v1/hooks/{hook['id']}"))["attributes"]["parameters"] == {"seconds": 0, "steps": 1}
+    assert data(world.stranger.get(f"/v1/hooks/{hook['id']}"))["attributes"]["parameters"] == {"seconds": 0}
+
+
+@pytest.mark.parametrize("allowed", [None, [], ["steps"]])
+def test_a_call_does_not_change_a_fixed_parameter(world: World, allowed: Any) -> None:
+    hook = made(world.stranger, parameters={"seconds": 0}, allowed_parameters=allowed)
+
+    refused = call(world.app, hook, {"seconds": 3600})
+
+    assert (refused.status_code, pointers(refused)) == (422, {"/seconds"})
+    assert errors(refused)[0]["code"] == "fixed-parameter"
+    assert world.rows(Job) == 0
+
+
+@pytest.mark.parametrize("allowed", [[], ["more"]])
+def test_a_call_sets_no_parameter_that_is_not_in_the_list(world: World, allowed: Any) -> None:
+    hook = made(world.stranger, parameters={"seconds": 0}, allowed_parameters=allowed)
+
+    refused = call(world.app, hook, {"steps": 2, "a/b": 1})
+
+    assert (refused.status_code, pointers(refused)) == (422, {"/steps", "/a~1b"})
+    assert {error["code"] for error in errors(refused)} == {"parameter-not-allowed"}
+    assert world.rows(Job) == 0
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", None])
@@ -110,8 +133,8 @@ def test_another_media_type_is_415(world: World, content_type: str) -> None:
         ({"seconds": "2"}, {"/seconds"}),
         ({"seconds": -1, "steps": 0}, {"/seconds", "/steps"}),
         ({"seconds": None}, {"/seconds"}),
-        ({"a/b": 1}, {"/a~1b"}),
-        ({"x" * 10_000: 1}, {f"/{'x' * 10_000}"}),
+        ({"seconds": 0, "a/b": 1}, {"/a~1b"}),
+        ({"seconds": 0, "x" * 10_000: 1}, {f"/{'x' * 10_000}"}),
         ({"seconds": "\x00"}, {"/seconds"}),
         ([], {""}),
         (b"null", {""}),
@@ -121,7 +144,7 @@ def test_another_media_type_is_415(world: World, content_type: str) -> None:
     ],
 )
 def test_bad_parameters_are_422_with_pointers_into_the_body(world: World, body: Any, expected: set[str]) -> None:
-    response = call(world.app, made(world.stranger), body)
+    response = call(world.app, made(world.stranger, parameters={}), body)
 
     assert response.status_code == 422
     assert pointers(response) == expected
@@ -276,7 +299,7 @@ def test_an_event_in_the_trash_ends_its_hooks(world: World) -> None:
 
 @pytest.mark.parametrize("state", ["others", "trashed", "none"])
 def test_the_body_names_no_event_but_the_owners(world: World, state: str) -> None:
-    hook = made(world.owner, "import-images", {"event": world.events["published"]})
+    hook = made(world.owner, "import-images", {})
     event = world.events.get(state, 999_999_999)
 
     assert comparable(call(world.app, hook, {"event": event})) == nowhere(world)

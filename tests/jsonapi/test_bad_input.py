@@ -6,10 +6,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from marshmallow import ValidationError
 
 from app.events.models import Event
 from app.faqs.models import Faq
 from app.jsonapi.body import _parse, read_json
+from app.jsonapi.resource_type import TYPES
 from tests.world import JSONAPI, World, data, errors, ids, pointers
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -117,6 +119,9 @@ FULL = {
         ({"online": 2}, "online"),
         ({"online": [True]}, "online"),
         ({"paypal-email": "nobody"}, "paypal-email"),
+        ({"public-stream-link": "javascript:alert(1)"}, "public-stream-link"),
+        ({"public-stream-link": "data:text/html,x"}, "public-stream-link"),
+        ({"public-stream-link": "www.example.com"}, "public-stream-link"),
         ({"document-links": {"name": "a"}}, "document-links"),
         ({"document-links": [{"name": "a", "link": "javascript:1"}]}, "document-links"),
         ({"name": "a\x00b"}, "name"),
@@ -430,3 +435,19 @@ def test_null_clears_a_relationship_that_leads_into_the_trash(world: World) -> N
     document = {"data": {"type": "faq-type", "id": str(world.types["published"]), "attributes": {"deleted-at": None}}}
     assert world.admin.send("PATCH", f"{faq_type}?get_trashed=true", document).status_code == 200
     assert data(world.owner.get(f"{faq}/relationships/faq-type")) is None
+
+
+@pytest.mark.parametrize("value", ["javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "//example.com"])
+def test_every_url_of_every_type_is_a_web_address(world: World, value: str) -> None:
+    """A client makes a link of what is called a URL or a link."""
+    taken = {
+        (type_.name, each.key): each.field
+        for type_ in TYPES.values()
+        for each in type_.attributes.values()
+        if each.name.endswith(("_url", "_link", "url", "link")) and not each.field.dump_only
+    }
+
+    assert {name for _type, name in taken} >= {"avatar-url", "logo-url", "public-stream-link", "external-event-url"}
+    for field in taken.values():
+        with pytest.raises(ValidationError):
+            field.deserialize(value)

@@ -97,7 +97,7 @@ SUPPORTED = {
     *("/v1/events", "/v1/faqs", "/v1/faq-types", "/v1/jobs", "/v1/hooks", "/v1/document-sets", "/v1/treatments"),
     *("/v1/users", "/v1/operations", "/v1/upload/image", "/api/v1/resize"),
     *("/v1/jobs/<id>/cancel", "/v1/jobs/<id>/retry", "/v1/events/<id>/archive", "/v1/hooks/<id>/rotate"),
-    "/v1/treatments/<id>/relaunch",
+    *("/v1/treatments/<id>/relaunch", "/v1/events/<id>/accept-ownership", "/v1/events/<id>/decline-ownership"),
     *("/v1/hooks/<id>", "/v1/events/<id>/relationships/organizers", "/v1/events/<id>/relationships/coorganizers"),
     *("/v1/events/<id>/relationships/faqs", "/v1/events/<id>/relationships/faq-types"),
     *("/v1/events/<id>/relationships/images", "/v1/faq-types/<id>/relationships/faqs"),

@@ -41,7 +41,16 @@ def ways_in(world: World) -> Iterator[str]:
         yield f"/v1/events?filter={quote(json.dumps([condition]))}"
         yield f"/v1/events?sort=owner.{field}"
     for event in events:
-        for rest in ("", "/owner", "/organizers", "/faqs", "/images", "/relationships/owner", f"?include={includes}"):
+        for rest in (
+            "",
+            "/owner",
+            "/pending-owner",
+            "/organizers",
+            "/faqs",
+            "/images",
+            "/relationships/owner",
+            f"?include={includes}",
+        ):
             yield f"/v1/events/{event}{rest}"
     for name in ("draft", "private", "trashed", "published"):
         yield f"/v1/faqs/{world.faqs[name]}/event"

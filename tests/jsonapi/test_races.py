@@ -8,6 +8,7 @@ from werkzeug.test import TestResponse
 
 from app.events.models import Event
 from app.extensions import db
+from app.users import sign_ins
 from app.users.models import User
 from tests.world import Caller, World, resource
 
@@ -77,16 +78,15 @@ def test_no_event_ends_with_an_owner_who_is_gone(world: World) -> None:
             db.session.add(user)
             db.session.commit()
             heir = user.id
-        one, other = twin(world, world.admin), twin(world, world.owner)
-        event = world.owner.create("/v1/events", "event", {"name": "a", "timezone": "UTC"}).get_json()["data"]["id"]
+            token = sign_ins.start(heir).access_token
+            db.session.commit()
+        one, other = twin(world, world.admin), Caller(world.app.test_client(), token, heir)
+        new = {"name": "a", "timezone": "UTC"}
+        event = world.owner.create("/v1/events", "event", new, pending_owner=heir).get_json()["data"]["id"]
 
         together(
             lambda: one.delete(f"/v1/users/{heir}"),  # noqa: B023
-            lambda: other.send(  # noqa: B023
-                "PATCH",
-                f"/v1/events/{event}/relationships/owner",  # noqa: B023
-                {"data": {"type": "user", "id": str(heir)}},  # noqa: B023
-            ),
+            lambda: other.send("POST", f"/v1/events/{event}/accept-ownership"),  # noqa: B023
         )
 
         with world.app.app_context():

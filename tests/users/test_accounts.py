@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -157,7 +158,106 @@ def test_tokens_of_one_kind_do_not_serve_for_another(
         assert client.post("/v1/auth/logout", headers={"Authorization": f"JWT {wrong}"}).status_code == 401
 
 
+def make_hook(client: FlaskClient, session: dict[str, str]) -> dict[str, Any]:
+    """A signed-in user makes a hook; the resource."""
+    attributes = {"kind": "sleep", "parameters": {"seconds": 0}}
+    headers = {**bearer(session), "Content-Type": "application/vnd.api+json"}
+    made = client.post("/v1/hooks", json={"data": {"type": "hook", "attributes": attributes}}, headers=headers)
+    assert made.status_code == 201, made.text
+    hook: dict[str, Any] = made.get_json()["data"]
+    return hook
+
+
+def call_hook(client: FlaskClient, hook: dict[str, Any]) -> int:
+    """The status of a call by the URL of a hook."""
+    url: str = hook["attributes"]["url"]
+    return client.post(url[url.index("/v1/") :]).status_code
+
+
+def test_the_first_verification_ends_sessions_and_hooks_made_before(
+    client: FlaskClient,
+    user_id: int,
+    log_in: LogIn,
+    is_signed_in: Callable[[dict[str, str]], bool],
+    deliver: Deliver,
+    sql: Sql,
+) -> None:
+    token = token_in(deliver()[0])
+    session = log_in()
+    hook = make_hook(client, session)
+    assert call_hook(client, hook) == 202
+
+    assert client.post("/v1/auth/verify-email", json={"token": token}).status_code == 200
+
+    assert call_hook(client, hook) == 404
+    assert not is_signed_in(session)
+    assert client.post("/v1/auth/token/refresh", json=session).status_code == 401
+    assert sql("SELECT enabled, token_hash FROM hooks") == [(False, None)]
+
+
+def test_the_first_verification_keeps_the_session_that_asks_for_it(
+    client: FlaskClient,
+    user_id: int,
+    log_in: LogIn,
+    is_signed_in: Callable[[dict[str, str]], bool],
+    deliver: Deliver,
+    make_user: Callable[..., int],
+) -> None:
+    mine, other = log_in(), log_in()
+    body = {"token": token_in(deliver()[0])}
+
+    assert client.post("/v1/auth/verify-email", json=body, headers=bearer(mine)).status_code == 200
+
+    assert (is_signed_in(mine), is_signed_in(other)) == (True, False)
+
+
+@pytest.mark.parametrize("header", ["JWT nonsense", "Basic eDp5"])
+def test_a_verification_asks_for_no_access_token(
+    client: FlaskClient, user_id: int, deliver: Deliver, header: str
+) -> None:
+    body = {"token": token_in(deliver()[0])}
+
+    assert client.post("/v1/auth/verify-email", json=body, headers={"Authorization": header}).status_code == 200
+
+
+def test_a_later_verification_ends_nothing(
+    client: FlaskClient,
+    user_id: int,
+    log_in: LogIn,
+    is_signed_in: Callable[[dict[str, str]], bool],
+    deliver: Deliver,
+    sql: Sql,
+) -> None:
+    client.post("/v1/auth/verify-email", json={"token": token_in(deliver()[0])})
+    session = log_in()
+    hook = make_hook(client, session)
+    sql("UPDATE users SET is_verified = false")
+    client.post("/v1/auth/resend-verification-email", json={"data": {"email": EMAIL}})
+
+    assert client.post("/v1/auth/verify-email", json={"token": token_in(deliver()[-1])}).status_code == 200
+
+    assert is_signed_in(session)
+    assert call_hook(client, hook) == 202
+
+
 # --- reset
+
+
+def test_a_reset_ends_the_hooks_made_before(
+    client: FlaskClient, make_user: Callable[..., int], log_in: LogIn, deliver: Deliver, sql: Sql
+) -> None:
+    make_user(is_verified=True)
+    make_user("other@example.com", is_verified=True)
+    hook = make_hook(client, log_in())
+    others = make_hook(client, log_in("other@example.com"))
+    client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
+    body = {"data": {"token": token_in(deliver()[-1]), "password": NEW}}
+
+    assert client.patch("/v1/auth/reset-password", json=body).status_code == 200
+
+    assert call_hook(client, hook) == 404
+    assert call_hook(client, others) == 202
+    assert sql("SELECT enabled, token_hash IS NULL FROM hooks ORDER BY id") == [(False, True), (True, False)]
 
 
 def test_a_reset_sets_the_password_once_and_ends_all_sessions(

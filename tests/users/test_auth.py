@@ -247,7 +247,7 @@ def test_an_access_token_lives_15_minutes_and_names_its_sign_in(access: str) -> 
 
     assert claims["exp"] - claims["iat"] == 900
     assert claims["sub"].isdigit()
-    assert set(claims) == {"iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "fresh"}
+    assert set(claims) == {"iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "fresh", "auth_time"}
     assert abs(claims["iat"] - time.time()) < 60
 
 

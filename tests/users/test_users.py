@@ -162,13 +162,13 @@ def test_an_admin_sets_a_password_and_ends_every_session(world: World) -> None:
     log_in(world, "new@example.com", "from the admin")
 
 
-def test_a_member_of_a_team_is_not_deleted(world: World) -> None:
-    assert world.organizer.delete(f"/v1/users/{world.organizer.id}").status_code == 403
+def test_the_owner_of_an_event_is_not_deleted(world: World) -> None:
+    assert world.owner.delete(f"/v1/users/{world.owner.id}").status_code == 403
 
     for event in world.events.values():
         world.admin.delete(f"/v1/events/{event}")
 
-    assert world.organizer.delete(f"/v1/users/{world.organizer.id}").status_code == 200
+    assert world.owner.delete(f"/v1/users/{world.owner.id}").status_code == 200
 
 
 def test_a_deleted_user_is_signed_out(world: World) -> None:

@@ -236,7 +236,7 @@ def test_patch_to_one_data_member(world: World, document: Any) -> None:
 
 
 def test_patch_to_one_response(world: World) -> None:
-    path = f"/v1/events/{world.events['draft']}/relationships/owner"
+    path = f"/v1/events/{world.events['draft']}/relationships/pending-owner"
 
     handed = world.owner.send("PATCH", path, {"data": linkage("user", world.stranger.id)})
 

@@ -1,0 +1,200 @@
+"""Changes that take an account over need the password: in the request, or given a few minutes ago."""
+
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from app.users import sign_ins, tokens
+from tests.jsonapi.test_operations import send as operate
+from tests.users.conftest import EMAIL, PASSWORD, Sql
+from tests.world import Caller, data, errors
+
+Deliver = Callable[[], list[EmailMessage]]
+
+NEW_ADDRESS, NEW_PASSWORD = "else@example.com", "another good one"
+TOO_LATE = tokens.MAX_AUTHENTICATION_AGE_SECONDS + 1
+
+
+@pytest.fixture
+def sign_in(app: Flask) -> Callable[..., Caller]:
+    """A function that signs a user in, so many seconds ago."""
+
+    def start(id_: int, seconds: int = 0) -> Caller:
+        now = tokens.time.time()
+        with app.app_context(), patch("time.time", lambda: now - seconds):
+            token = sign_ins.start(id_).access_token
+            sign_ins.db.session.commit()
+        return Caller(app.test_client(), token, id_)
+
+    return start
+
+
+@pytest.fixture(params=["stolen", "refreshed"])
+def caller(
+    request: pytest.FixtureRequest, app: Flask, user_id: int, sign_in: Callable[..., Caller]
+) -> Iterator[Caller]:
+    """Ada, with tokens that say nothing of whether it is her: an old one of a log-in, and one of a refresh."""
+    if request.param == "stolen":
+        yield sign_in(user_id, TOO_LATE)
+        return
+    client = app.test_client()
+    first = client.post("/auth/session", json={"email": EMAIL, "password": PASSWORD}).get_json()
+    second = client.post("/v1/auth/token/refresh", json={"refresh_token": first["refresh_token"]}).get_json()
+    yield Caller(client, second["access_token"], user_id)
+
+
+def refusal(response: TestResponse) -> tuple[int, str, dict[str, str]]:
+    """Status, code and source of the one error."""
+    (error,) = errors(response)
+    return response.status_code, error["code"], error.get("source", {})
+
+
+def update(caller: Caller, **attributes: Any) -> TestResponse:
+    """Change the caller's own account."""
+    return caller.update(f"/v1/users/{caller.id}", "user", {k.replace("_", "-"): v for k, v in attributes.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("email", NEW_ADDRESS), ("password", NEW_PASSWORD), ("email", EMAIL.upper())]
+)
+def test_a_change_with_a_token_alone_is_refused(caller: Caller, sql: Sql, name: str, value: str) -> None:
+    before = sql("SELECT email, password_hash FROM users")
+
+    answer = update(caller, **{name: value, "details": "hacked"})
+
+    assert refusal(answer) == (403, "password-required", {"pointer": f"/data/attributes/{name}"})
+    assert sql("SELECT email, password_hash FROM users WHERE details IS NULL") == before
+
+
+def test_a_deletion_with_a_token_alone_is_refused(caller: Caller, sql: Sql) -> None:
+    answer = caller.delete(f"/v1/users/{caller.id}")
+
+    assert refusal(answer) == (403, "password-required", {"header": "Authorization"})
+    assert sql("SELECT count(*) FROM users WHERE deleted_at IS NULL") == [(1,)]
+
+
+def test_the_current_password_permits_a_change_and_the_old_address_is_told(caller: Caller, deliver: Deliver) -> None:
+    deliver()
+
+    answer = update(caller, email=NEW_ADDRESS, password=NEW_PASSWORD, current_password=PASSWORD)
+
+    assert data(answer)["attributes"]["email"] == NEW_ADDRESS
+    assert "current-password" not in answer.text
+    told = {(mail["To"], mail["Subject"]) for mail in deliver()}
+    assert {(EMAIL, "Your e-mail address was changed"), (EMAIL, "Your password was changed")} <= told
+
+
+def test_a_wrong_current_password_is_refused_even_with_a_recent_token(
+    user_id: int, sign_in: Callable[..., Caller], sql: Sql
+) -> None:
+    for caller in (sign_in(user_id), sign_in(user_id, TOO_LATE)):
+        answer = update(caller, email=NEW_ADDRESS, current_password="not this one")
+
+        assert refusal(answer) == (403, "wrong-password", {"pointer": "/data/attributes/current-password"})
+    assert sql("SELECT email FROM users") == [(EMAIL,)]
+
+
+def test_current_passwords_are_counted_with_log_ins(
+    user_id: int, sign_in: Callable[..., Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = sign_in(user_id, TOO_LATE)
+    counted: list[tuple[str, str | None]] = []
+    monkeypatch.setattr("app.throttle.count", lambda action, account=None, **_: counted.append((action, account)))
+
+    update(caller, current_password="a guess")
+    caller.client.post("/v1/auth/login", json={"email": EMAIL, "password": "a guess"})
+
+    assert counted == [("log-in", EMAIL.lower())] * 2
+
+
+@pytest.mark.parametrize(("value", "status"), [(None, 403), (7, 422), ([PASSWORD], 422)])
+def test_a_current_password_that_is_no_text(
+    user_id: int, sign_in: Callable[..., Caller], value: Any, status: int
+) -> None:
+    answer = update(sign_in(user_id, TOO_LATE), email=NEW_ADDRESS, current_password=value)
+
+    assert answer.status_code == status
+
+
+def test_a_token_of_a_log_in_a_moment_ago_needs_no_password(
+    user_id: int, sign_in: Callable[..., Caller], deliver: Deliver
+) -> None:
+    deliver()
+    caller = sign_in(user_id, tokens.MAX_AUTHENTICATION_AGE_SECONDS - 30)
+
+    assert update(caller, email=NEW_ADDRESS).status_code == 200
+    assert update(caller, password=NEW_PASSWORD).status_code == 200
+    assert caller.delete(f"/v1/users/{user_id}").status_code == 200
+
+    told = [(mail["To"], mail["Subject"]) for mail in deliver() if mail["Subject"].startswith("Your ")]
+    assert sorted(told) == [
+        (EMAIL, "Your e-mail address was changed"),
+        (NEW_ADDRESS, "Your account was deleted"),
+        (NEW_ADDRESS, "Your e-mail address was changed"),
+        (NEW_ADDRESS, "Your password was changed"),
+    ]
+
+
+def test_the_time_of_the_log_in_survives_a_refresh(app: Flask, user_id: int, sql: Sql) -> None:
+    client = app.test_client()
+    pair = client.post("/auth/session", json={"email": EMAIL, "password": PASSWORD}).get_json()
+    sql("UPDATE sign_ins SET created_at = to_timestamp(1700000000)")
+
+    refreshed = client.post("/v1/auth/token/refresh", json={"refresh_token": pair["refresh_token"]}).get_json()
+
+    with app.app_context():
+        assert tokens.read_access_token(refreshed["access_token"]).authenticated_at == 1_700_000_000
+        assert abs(tokens.read_access_token(pair["access_token"]).authenticated_at - tokens.time.time()) < 60
+
+
+def test_everything_sent_back_needs_no_password(user_id: int, sign_in: Callable[..., Caller]) -> None:
+    caller = sign_in(user_id, TOO_LATE)
+    read = data(caller.get(f"/v1/users/{user_id}"))
+
+    assert caller.send("PATCH", f"/v1/users/{user_id}", {"data": read}).status_code == 200
+    assert update(caller, details="new").status_code == 200
+
+
+def test_an_admin_gives_their_own_password_for_another_account(
+    user_id: int, make_user: Callable[..., int], sign_in: Callable[..., Caller]
+) -> None:
+    admin = sign_in(make_user("admin@example.com", "password of the admin", is_admin=True), TOO_LATE)
+    path = f"/v1/users/{user_id}"
+
+    alone = admin.update(path, "user", {"password": NEW_PASSWORD})
+    with_hers = admin.update(path, "user", {"password": NEW_PASSWORD, "current-password": PASSWORD})
+    deleted = admin.delete(path)
+    with_own = admin.update(path, "user", {"password": NEW_PASSWORD, "current-password": "password of the admin"})
+
+    assert [alone.status_code, with_hers.status_code, deleted.status_code, with_own.status_code] == [403, 403, 403, 200]
+
+
+def test_an_operation_needs_a_recent_log_in(user_id: int, sign_in: Callable[..., Caller]) -> None:
+    late, recent = sign_in(user_id, TOO_LATE), sign_in(user_id)
+
+    def change(**attributes: str) -> dict[str, Any]:
+        named = {name.replace("_", "-"): value for name, value in attributes.items()}
+        return {"op": "update", "data": {"type": "user", "id": str(user_id), "attributes": named}}
+
+    alone = operate(late, change(email=NEW_ADDRESS))
+    wrong = operate(late, change(email=NEW_ADDRESS, current_password="not this one"))
+    removal = operate(late, {"op": "remove", "ref": {"type": "user", "id": str(user_id)}})
+
+    assert refusal(alone)[:2] == refusal(removal)[:2] == (403, "password-required")
+    pointer = "/atomic:operations/0/data/attributes/current-password"
+    assert refusal(wrong) == (403, "wrong-password", {"pointer": pointer})
+    assert operate(late, change(email=NEW_ADDRESS, current_password=PASSWORD)).status_code == 200
+    assert operate(recent, change(email=EMAIL)).status_code == 200
+
+
+def test_a_sign_up_takes_no_current_password(app: Flask) -> None:
+    attributes = {"email": EMAIL, "password": PASSWORD, "current-password": PASSWORD}
+
+    answer = Caller(app.test_client()).create("/v1/users", "user", attributes)
+
+    assert refusal(answer) == (403, "forbidden", {"pointer": "/data/attributes/current-password"})
