@@ -7,7 +7,21 @@ from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import archive, bodies, changes, cors, database, errors, logs, outbox, relay, storage, throttle, worker
+from app import (
+    archive,
+    bodies,
+    changes,
+    cors,
+    database,
+    errors,
+    logs,
+    outbox,
+    relay,
+    response_headers,
+    storage,
+    throttle,
+    worker,
+)
 from app.documents import resources as documents
 from app.events import resources as events
 from app.events import tasks as _event_tasks
@@ -58,6 +72,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     app.session_interface = NoSessions()
     app.config.update(config)
     say_what_happens(app)
+    response_headers.install(app)
     bodies.install(app)
     database.install(app)
     changes.install(db.session)

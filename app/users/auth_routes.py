@@ -46,12 +46,6 @@ def _route(
     return register
 
 
-@routes.after_request
-def _never_cached(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 @_route("POST", "/auth/session", "/v1/auth/login", may=anyone, takes={"email": TEXT, "password": TEXT}, gives=TOKENS)
 def log_in() -> Response:
     """Log in with an e-mail address (also called username) and a password, and return tokens."""
