@@ -31,6 +31,8 @@ TAKES_KEY = frozenset({"POST"})
 """The `keyed_methods` of a view that takes a key with POST."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEPT = timedelta(hours=24)
+MAX_STORED_BYTES = 256 * 2**10
+"""Bytes of an answer that is stored to be replayed: any one resource fits. A larger one is refused, nothing written."""
 
 
 class IdempotencyKey(Model):
@@ -88,6 +90,12 @@ def answered_by_key(owner_id: int, key: str | None, make: Callable[[], Response]
     if kept.status is not None:
         return _replay(kept, header)
     response = make()
+    if len(response.get_data()) > MAX_STORED_BYTES:
+        detail = (
+            f"With {header} the answer is stored and may have at most {MAX_STORED_BYTES} bytes: include less, "
+            "choose fewer fields, or send fewer operations at once."
+        )
+        raise BadRequest(detail, header=header, code="too-large")
     answer = {
         "status": response.status_code,
         "content_type": response.content_type,

@@ -17,7 +17,7 @@ from app.jsonapi.idempotency import TAKES_KEY, answered_once
 from app.jsonapi.permissions import Predicate, nobody
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE
-from app.jsonapi.reading import JSONAPI, Part
+from app.jsonapi.reading import JSONAPI, Part, Reader
 from app.jsonapi.resource_type import Relation, ResourceType
 from app.jsonapi.statements import of_parent
 from app.jsonapi.view import View, answer, path, self_link
@@ -47,8 +47,8 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
         self.allow(self.relation.target.permissions.read)
         reader = self.reader(self.relation.target, id)
         part = Part(of_parent(self.relation), reader.find(self.type, id))
-        found = reader.collection(self.relation.target, path(), part, related=True)
-        return self.collection(reader, found)
+        target = self.relation.target
+        return self.collection(reader, lambda reader: reader.collection(target, path(), part, related=True))
 
 
 class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
@@ -92,8 +92,12 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
     def get(self, id: str) -> Response:
         self.allow(self.type.permissions.read)
         reader = self.reader(name=id)
-        linkage = reader.linkage(self.type, reader.find(self.type, id), self.relation, path())
-        return self.collection(reader, linkage) if self.relation.many else answer(linkage)
+        id_ = reader.find(self.type, id)
+
+        def read(reader: Reader) -> Item:
+            return reader.linkage(self.type, id_, self.relation, path())
+
+        return self.collection(reader, read) if self.relation.many else answer(read(reader))
 
     def patch(self, id: str) -> Response:
         return self.committed(self.write(id, "replace"))

@@ -15,7 +15,8 @@ from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
 from app.extensions import Model
 from app.jsonapi.naming import dasherize, spellings
 from app.jsonapi.permissions import Permissions
-from app.jsonapi.schema import Relationship, Schema, Text
+from app.jsonapi.schema import Flag, Instant, Number, Relationship, Schema, Text, Whole
+from app.jsonapi.sizes import LONG_TEXT
 
 BIGGEST_ID = 2**63 - 1
 UUID_TEXT = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -43,6 +44,13 @@ class Attribute:
     def is_volatile(self) -> bool:
         """Whether the server writes it at any moment, so that clients send back what it was before."""
         return bool(self.field.metadata.get("volatile"))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it may hold much: a long text, or a value with members."""
+        if isinstance(self.field, Text):
+            return self.field.limit > LONG_TEXT
+        return not isinstance(self.field, Flag | Instant | Number | Whole)
 
     @property
     def is_readable(self) -> bool:

@@ -41,7 +41,7 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
     def get(self) -> Response:
         self.allow(self.type.permissions.list)
         reader = self.reader()
-        return self.collection(reader, reader.collection(self.type, path(), self.part))
+        return self.collection(reader, lambda reader: reader.collection(self.type, path(), self.part))
 
     def post(self) -> Response:
         if self.type.permissions.create is not anyone:
