@@ -55,7 +55,8 @@ class OperationsView(MethodView):
             viewer = signed_in_viewer()
             if EXTENSION not in extensions_of_body(request.headers):
                 raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
-            return answered_once(viewer, lambda: _perform(Access(viewer, Scope(viewer.role))))
+            access = Access(viewer, Scope(viewer.role))
+            return answered_once(viewer, lambda: _perform(access), rehearse=lambda: _perform(access.with_trash()))
 
 
 def _perform(access: Access) -> Response:

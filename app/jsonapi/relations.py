@@ -102,10 +102,12 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
     def patch(self, id: str) -> Response:
         return self.committed(self.write(id, "replace"))
 
-    def write(self, id: str, mode: Mode) -> Response:
+    def write(self, id: str, mode: Mode, *, with_trash: bool = False) -> Response:
         """The answer to a change of the linkage, nothing committed yet."""
         signed_in_viewer()
         reader = replace(self.reader(name=id), with_cursors=False)
+        if with_trash:
+            reader = replace(reader, access=reader.access.with_trash())
         linkage = read_linkage(read_json(request.get_data()), self.relation)
         row = self.row(id, reader.access)
         self.check_precondition(lambda: reader.linkage(self.type, row.id, self.relation, path()))
@@ -128,7 +130,11 @@ class RelationshipMany(RelationshipOne):
         return True
 
     def post(self, id: str) -> Response:
-        return answered_once(signed_in_viewer(), lambda: self.write(id, "add"))
+        return answered_once(
+            signed_in_viewer(),
+            lambda: self.write(id, "add"),
+            rehearse=lambda: self.write(id, "add", with_trash=True),
+        )
 
     def delete(self, id: str) -> Response:
         return self.committed(self.write(id, "remove"))
