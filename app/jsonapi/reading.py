@@ -1,6 +1,7 @@
 """Reading: rows by plan, included resources by one statement per path, documents of plain dicts."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -10,10 +11,12 @@ from sqlalchemy import ColumnElement, Select, literal_column
 from app.database import Prepared, connection
 from app.errors import InvalidParameter, NotFound
 from app.jsonapi import statements
+from app.jsonapi.costly_reads import costly_read
 from app.jsonapi.cursors import Key
 from app.jsonapi.documents import Id
 from app.jsonapi.filters import Build
 from app.jsonapi.paging import (
+    DEEP_OFFSET,
     Count,
     Rows,
     Slice,
@@ -135,10 +138,19 @@ class Reader:
         if self.query.filters or self.query.sort or self.by_cursor or page.number > 1:
             narrowed = statements.listed(plan, part.narrowing).where(*self._conditions(plan))
             keys = order_keys(plan.type, self.query.sort, order, self.access.scope)
-            return self._page(narrowed, keys, counting, part.parent_id)
+            with self._turn(part):
+                return self._page(narrowed, keys, counting, part.parent_id)
         statement = statements.first_page(plan, part.narrowing, order, page.size)
         found = Slice(self.execute(statement, parent_id=part.parent_id), ())
         return found, counted(found, page, counting)
+
+    def _turn(self, part: Part) -> AbstractContextManager[None]:
+        """Wait for a turn if reading this page may take PostgreSQL long."""
+        is_wide_sort = part.parent_id is None and any(key.is_costly for key in self.query.sort)
+        is_deep = self.query.page.offset > DEEP_OFFSET
+        if self.query.has_costly_filters or is_wide_sort or is_deep:
+            return costly_read(is_anonymous=self.access.viewer.is_anonymous)
+        return nullcontext()
 
     def linkage(self, resource_type: ResourceType, id_: Id, relation: Relation, path: str) -> Item:
         """The document of a relationship URL: identifiers only."""
