@@ -15,6 +15,7 @@ from app import (
     database,
     errors,
     logs,
+    memory,
     outbox,
     relay,
     response_headers,
@@ -74,6 +75,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     say_what_happens(app)
     response_headers.install(app)
     bodies.install(app)
+    memory.install(app)
     database.install(app)
     changes.install(db.session)
     trust_proxies(app)

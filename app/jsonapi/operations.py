@@ -20,7 +20,7 @@ from app.jsonapi.plan import Item
 from app.jsonapi.query import NOTHING, Query, check_names
 from app.jsonapi.reading import JSONAPI, Reader
 from app.jsonapi.resource_type import Relation, ResourceType, type_spelled
-from app.jsonapi.sizes import MAX_ANSWER_BYTES, AnswerTooLarge
+from app.jsonapi.sizes import MAX_ANSWER_BYTES, refuse_answer
 from app.jsonapi.view import answer
 from app.jsonapi.viewer import signed_in_viewer
 from app.jsonapi.writing import LAYERS, DataLayer, Mode
@@ -197,7 +197,7 @@ class _Performer:
         self.bytes += len(orjson.dumps(document["data"]))
         if self.bytes > MAX_ANSWER_BYTES:
             detail = f"The results up to here have more than {MAX_ANSWER_BYTES} bytes: send fewer operations at once."
-            raise AnswerTooLarge(detail)
+            raise refuse_answer(detail)
         return {"data": document["data"]}
 
 

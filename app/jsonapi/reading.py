@@ -9,7 +9,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Select, literal_column
 
 from app.database import Prepared, connection
-from app.errors import InvalidParameter, NotFound
+from app.errors import NotFound
 from app.jsonapi import statements
 from app.jsonapi.costly_reads import costly_read
 from app.jsonapi.cursors import Key
@@ -30,7 +30,7 @@ from app.jsonapi.permissions import Access
 from app.jsonapi.plan import Item, Plan, identifier, order_keys, plan_for
 from app.jsonapi.query import Includes, Query
 from app.jsonapi.resource_type import Relation, ResourceType
-from app.jsonapi.sizes import MAX_ANSWER_BYTES, AnswerTooLarge, refuse_include
+from app.jsonapi.sizes import MAX_ANSWER_BYTES, AnswerTooLarge, refuse_answer, refuse_include
 
 JSONAPI = {"version": "1.1"}
 
@@ -52,7 +52,7 @@ class Reader:
     query: Query
     with_cursors: bool = False
     max_items: int | None = None
-    """How many items a page may have, where more made the answer too large."""
+    """How many items a page may have, where more made the answer too large; 0 is one alone, which includes nothing."""
 
     def execute(self, statement: Prepared | Select[Any], **values: Any) -> Rows:
         """The rows of a statement, with the caller's parameters and these."""
@@ -91,21 +91,32 @@ class Reader:
         """The document of a list; a page that would make the answer too large has fewer items."""
         plan = self.plan(resource_type, related=related)
         found, count = self._listed(plan, part)
-        found = self._shorten(found, min(found.count_fitting(plan.weigh), self.max_items or len(found.rows)))
-        while True:
-            try:
-                items, included = self._with_included(plan, found.rows)
-                break
-            except AnswerTooLarge:
-                if len(found.rows) == 1:
-                    raise
-                found = self._shorten(found, len(found.rows) // 2)
+        found = self._shorten(found, found.count_fitting(plan.weigh))
+        if self.max_items is not None:
+            found = self._shorten(found, max(self.max_items, 1))
+        found, items, included = self._fit(plan, found)
         self._name_cursors(items, found)
         links = self._links(path, found, count)
         document: Item = {"data": items, "links": links, "meta": found.meta(count), "jsonapi": JSONAPI}
+        if included is None:
+            document["meta"]["included-is-omitted"] = True
         if self.query.includes_asked:
-            document["included"] = included
+            document["included"] = included or []
         return document
+
+    def _fit(self, plan: Plan, found: Slice) -> tuple[Slice, list[Item], list[Item] | None]:
+        """Return as much of a page as fits with what it includes; None for what makes one resource too large.
+
+        Nobody can go past a page that is refused, and anybody may write what makes it so.
+        """
+        while self.max_items != 0:
+            try:
+                return found, *self._with_included(plan, found.rows)
+            except AnswerTooLarge:
+                if len(found.rows) == 1:
+                    break
+                found = self._shorten(found, len(found.rows) // 2)
+        return found, [plan.print(row) for row in found.rows], None
 
     def _count(self, plan: Plan, part: Part) -> Count:
         exact = part.parent_id is not None  # its index makes counting cheap
@@ -274,5 +285,5 @@ class _Inclusion:
         if len(rows) > statements.MOST_INCLUDED:
             most = statements.MOST_INCLUDED
             detail = f"This would include more than {most} resources; ask for the related URL, page by page."
-            raise InvalidParameter(detail, parameter="include")
+            raise refuse_answer(detail, "include")
         return rows

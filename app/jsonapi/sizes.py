@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from app import memory
 from app.errors import BadRequest
 
 MAX_RESOURCE_BYTES = 128 * 2**10
@@ -17,18 +18,28 @@ LONG_TEXT = 2048
 """Characters; an attribute that may hold more counts while rows are read, and costs patterns that search it."""
 
 
+LARGE_ANSWER_BYTES = 2**20
+"""Bytes of an answer from which on its request returns its memory to the system."""
+
+
 class AnswerTooLarge(BadRequest):
     """The answer would be too large."""
 
     default_code = "too-large"
 
 
+def refuse_answer(detail: str, parameter: str | None = None) -> AnswerTooLarge:
+    """Return the refusal of an answer that would be too large; what was read for it is returned to the system."""
+    memory.release_after_request()
+    return AnswerTooLarge(detail, parameter=parameter)
+
+
 def refuse_include(path: Sequence[str]) -> AnswerTooLarge:
     """Return the refusal of an answer that the resources included by this path would make too large."""
-    return AnswerTooLarge(
+    return refuse_answer(
         f"With include={'.'.join(path)} the answer would have more than {MAX_ANSWER_BYTES} bytes: "
         "leave it out, choose fewer fields, or ask for the related URL, page by page.",
-        parameter="include",
+        "include",
     )
 
 

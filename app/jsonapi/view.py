@@ -8,6 +8,7 @@ import orjson
 from flask import Response, request
 from xxhash import xxh3_128_hexdigest
 
+from app import memory
 from app.database import commit, transaction
 from app.errors import MEDIA_TYPE, NotFound
 from app.jsonapi.cursors import PROFILE, PROFILE_SPELLINGS
@@ -17,7 +18,7 @@ from app.jsonapi.plan import Item
 from app.jsonapi.query import read_query
 from app.jsonapi.reading import Reader
 from app.jsonapi.resource_type import ResourceType, parse_number
-from app.jsonapi.sizes import MAX_ANSWER_BYTES, AnswerTooLarge
+from app.jsonapi.sizes import LARGE_ANSWER_BYTES, MAX_ANSWER_BYTES, AnswerTooLarge, refuse_answer
 from app.jsonapi.viewer import current_viewer
 from app.jsonapi.writing import DataLayer
 from app.preconditions import apply_preconditions, require_preconditions
@@ -102,10 +103,9 @@ class View:
             try:
                 return answer(document, profile=profile)
             except AnswerTooLarge:
-                length = len(document["data"])
-                if length <= 1:
+                if reader.max_items == 0:
                     raise
-                reader = replace(reader, max_items=length // 2)
+                reader = replace(reader, max_items=len(document["data"]) // 2)
 
     def check_precondition(self, current: Callable[[], Item | None]) -> None:
         """Raise 412 unless If-Match and If-None-Match hold for the current document; the row is locked."""
@@ -131,7 +131,9 @@ def answer(document: Item, status: int = 200, *, profile: str | None = None, ext
     body = orjson.dumps(document)
     if len(body) > MAX_ANSWER_BYTES:
         detail = f"The answer would have more than {MAX_ANSWER_BYTES} bytes: include less, or choose fewer fields."
-        raise AnswerTooLarge(detail, parameter="include" if "include" in request.args else None)
+        raise refuse_answer(detail, "include" if "include" in request.args else None)
+    if len(body) > LARGE_ANSWER_BYTES:
+        memory.release_after_request()
     parameters = {"ext": extension, "profile": profile}
     content_type = MEDIA_TYPE + "".join(f'; {name}="{uri}"' for name, uri in parameters.items() if uri is not None)
     response = Response(body, status=status, content_type=content_type)
