@@ -296,6 +296,12 @@ SETTINGS = (
     Setting("RETENTION_DAYS", "30", "how long ended jobs, sign-ins and outbox entries are kept", _whole(1, 3650)),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
     Setting(
+        "HSTS_SECONDS",
+        "31536000",
+        "seconds for which browsers use https only, where PUBLIC_URL is https; 0: they forget that they should",
+        _whole(0, 63072000),
+    ),
+    Setting(
         "SECURITY_CONTACT",
         "",
         "mailto: or https: URI for reports of vulnerabilities, shown in /.well-known/security.txt; empty: no file",

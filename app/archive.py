@@ -32,7 +32,8 @@ PARTS = ("faq-type", "faq", "event-image")
 
 IMAGES = ("original-image-url", "logo-url", "large-image-url", "thumbnail-image-url", "icon-image-url")
 
-BATCH = 1_000
+BATCH = 100
+"""Resources in memory at once; each may have more than 100 kB."""
 
 WHOLE = Scope(Role.ADMIN)
 """The team sees all of its event; what is in the trash stays there."""

@@ -174,6 +174,11 @@ def commit() -> None:
     g.transaction.commit()
 
 
+def release_connection() -> None:
+    """Give the connection of a request that only reads back to the pool; its next statement takes one again."""
+    g.transaction.close()
+
+
 def connection() -> Connection:
     """The connection of this request; in tasks, commands and log-ins, which use a session, that of the session."""
     current: _Transaction | None = g.get("transaction")

@@ -8,7 +8,23 @@ from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import archive, bodies, changes, cors, database, errors, logs, mail, outbox, relay, storage, throttle, worker
+from app import (
+    archive,
+    bodies,
+    changes,
+    cors,
+    database,
+    errors,
+    logs,
+    mail,
+    memory,
+    outbox,
+    relay,
+    response_headers,
+    storage,
+    throttle,
+    worker,
+)
 from app.documents import resources as documents
 from app.events import resources as events
 from app.events import tasks as _event_tasks
@@ -62,7 +78,9 @@ def create_app(config: dict[str, Any]) -> Flask:
     app.session_interface = NoSessions()
     app.config.update(config)
     say_what_happens(app)
+    response_headers.install(app)
     bodies.install(app)
+    memory.install(app)
     database.install(app)
     changes.install(db.session)
     trust_proxies(app)

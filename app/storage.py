@@ -252,7 +252,6 @@ def send(name: str, *, media_type: str | None = None, filename: str | None = Non
     except FileNotFoundError:
         raise NotFound from None
     response.content_type = media_type or MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
-    response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     response.headers["Cache-Control"] = cache
     if filename is not None:

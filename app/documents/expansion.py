@@ -22,7 +22,7 @@ from app.jsonapi.reading import Reader
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.statements import keyed, of
 from app.jsonapi.view import answer
-from app.storage import current_storage, send
+from app.storage import PRIVATE, current_storage, send
 from app.uploads.models import Upload
 from app.users.owning import live_own
 
@@ -83,7 +83,9 @@ def content(document: Document, access: Access) -> Response:
     found = Reader(live, query).resource(type_, document.resource_id)
     if found is None:
         raise NotFound(f"There is no {document.uid} here any more.")
-    return answer({**found, "links": {"self": found["data"]["links"]["self"]}})
+    response = answer({**found, "links": {"self": found["data"]["links"]["self"]}})
+    response.headers["Cache-Control"] = PRIVATE
+    return response
 
 
 def stored_image(document: Document, access: Access) -> str | None:

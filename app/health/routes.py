@@ -18,12 +18,6 @@ def install(app: Flask) -> None:
     app.register_blueprint(health)
 
 
-@health.after_request
-def _not_stored(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 @health.get("/livez")
 @health.get("/livez/")
 def live() -> Response:

@@ -100,12 +100,6 @@ show.takes, show.gives = None, STATUS  # type: ignore[attr-defined]  # same
 resize.status, show.status = HTTPStatus.ACCEPTED, HTTPStatus.OK  # type: ignore[attr-defined]  # same
 
 
-@routes.after_request
-def _never_cached(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 def _caller() -> Viewer:
     with transaction(is_read=True):
         return current_viewer() if current_app.config["RESIZE_PUBLIC"] else signed_in_viewer()

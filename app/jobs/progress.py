@@ -138,7 +138,6 @@ class ProgressView(MethodView):
         response = Response(content_type=chosen.media_type)
         if request.method == "GET":
             response.response = _Progress(watched, chosen)
-        response.headers["Cache-Control"] = "no-store"
         response.headers["Vary"] = "Accept, Authorization"
         response.headers["X-Accel-Buffering"] = "no"
         return response

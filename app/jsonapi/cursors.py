@@ -83,6 +83,11 @@ def write(values: Sequence[Any]) -> str:
     return cursor if len(cursor) <= LONGEST else _encoded(plain(values[-1]))
 
 
+def write_id(id_: Any) -> str:
+    """Return the cursor that names a row by its id alone."""
+    return _encoded(plain(id_))
+
+
 def _encoded(value: Any) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(value)).rstrip(b"=").decode()
 

@@ -17,6 +17,7 @@ from app.errors import InvalidParameter
 from app.jsonapi.permissions import Scope
 from app.jsonapi.resource_type import Attribute, Relation, ResourceType
 from app.jsonapi.schema import Flag, Instant, Number, Text, Whole
+from app.jsonapi.sizes import LONG_TEXT
 from app.jsonapi.viewer import Role
 
 MOST_TERMS = 50
@@ -78,35 +79,36 @@ def comparable(resource_type: ResourceType, spelled: str, scope: Scope) -> Attri
     return attribute
 
 
-def read_filter_parameter(parameter: str, value: str, resource_type: ResourceType, scope: Scope) -> Filter:
-    """`filter[name]=x` and `filter[name][op]=x`; lists are comma-separated."""
-    match = re.fullmatch(r"filter\[([\w-]+)\](?:\[([\w-]+)\])?", parameter)
-    if match is None:
-        raise InvalidParameter("This parameter is not known here.", parameter=parameter)
-    name = match[1]
-    operator = match[2] or ("eq" if resource_type.attribute(name) else "in")  # one id, or several
-    raw: Any = value.split(",") if operator in ("in", "in_") else value
-    return _Parser(parameter, scope).comparison(resource_type, name, operator, raw)
+class FilterReader:
+    """Reads the filter parameters of one request and counts their patterns; terms count for each parameter."""
 
-
-def read_filter_list(text: str, resource_type: ResourceType, scope: Scope) -> list[Filter]:
-    """`filter=[{"name": ..., "op": ..., "val": ...}, {"or": [...]}]`, joined by and."""
-    parser = _Parser("filter", scope)
-    try:
-        terms = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise InvalidParameter("Must be a JSON list of terms.", parameter="filter") from None
-    return [parser.term(term, resource_type, 1) for term in parser.listed(terms)]
-
-
-class _Parser:
-    """Reads the terms of one parameter and counts them."""
-
-    def __init__(self, parameter: str, scope: Scope) -> None:
-        self.parameter = parameter
+    def __init__(self, scope: Scope) -> None:
         self.scope = scope
+        self.parameter = "filter"
         self.terms = 0
         self.patterns = 0
+        self.is_costly = False
+        """Whether a condition may look at each row of a table, or at others for each row, which no index helps."""
+
+    def read_parameter(self, parameter: str, value: str, resource_type: ResourceType) -> Filter:
+        """`filter[name]=x` and `filter[name][op]=x`; lists are comma-separated."""
+        match = re.fullmatch(r"filter\[([\w-]+)\](?:\[([\w-]+)\])?", parameter)
+        if match is None:
+            raise InvalidParameter("This parameter is not known here.", parameter=parameter)
+        name = match[1]
+        operator = match[2] or ("eq" if resource_type.attribute(name) else "in")  # one id, or several
+        raw: Any = value.split(",") if operator in ("in", "in_") else value
+        self.parameter = parameter
+        return self.comparison(resource_type, name, operator, raw)
+
+    def read_list(self, text: str, resource_type: ResourceType) -> list[Filter]:
+        """`filter=[{"name": ..., "op": ..., "val": ...}, {"or": [...]}]`, joined by and."""
+        self.parameter = "filter"
+        try:
+            terms = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise InvalidParameter("Must be a JSON list of terms.", parameter="filter") from None
+        return [self.term(term, resource_type, 1) for term in self.listed(terms)]
 
     def refuse(self, detail: str) -> InvalidParameter:
         return InvalidParameter(detail, parameter=self.parameter, code="invalid-filter")
@@ -146,6 +148,7 @@ class _Parser:
         relation = resource_type.relation(name)
         if relation is None or relation.many != (operator == "any"):
             raise self.refuse(f"The type {resource_type.name} has no relationship {name!r} for {operator}.")
+        self.is_costly = True
         build = self.term(value, relation.target, depth + 1).build
         return Filter(lambda table: related_exists(table, relation, self.scope, build))
 
@@ -175,7 +178,13 @@ class _Parser:
             if not isinstance(attribute.field, Text):
                 raise self.refuse(f"{operator} compares text, {attribute.key} is none.")
             if self.patterns > MOST_PATTERNS:
-                raise self.refuse(f"More than {MOST_PATTERNS} patterns.")
+                raise self.refuse(f"More than {MOST_PATTERNS} patterns in one request.")
+            if attribute.is_long and self.scope.role is Role.ANONYMOUS:
+                raise self.refuse(
+                    f"{attribute.key} may hold more than {LONG_TEXT} characters: only signed-in users compare it with "
+                    "patterns."
+                )
+        self.is_costly = self.is_costly or operator in PATTERNS or (operator in ORDERED and attribute.is_long)
         if operator in ORDERED and isinstance(attribute.field, Flag):
             raise self.refuse(f"{attribute.key} is true or false, {operator} means nothing there.")
 

@@ -5,6 +5,9 @@ on a header that does nothing.
 
 The key is claimed by an INSERT in the transaction of the request: a second request with it waits there for the first,
 and finds either its answer or, when the first was refused, nothing.
+
+An answer is replayed to a caller who may still do the same: the request is run once more and undone, and refused if
+that is forbidden or finds nothing. What the first run wrote, or has deleted, is no reason to refuse it.
 """
 
 import re
@@ -20,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database import commit, connection
-from app.errors import BadRequest, Unprocessable
+from app.errors import ApiError, BadRequest, Errors, Forbidden, NotFound, Unauthenticated, Unprocessable
 from app.extensions import Model, db
 from app.jsonapi.viewer import Viewer
 
@@ -31,6 +34,8 @@ TAKES_KEY = frozenset({"POST"})
 """The `keyed_methods` of a view that takes a key with POST."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEPT = timedelta(hours=24)
+MAX_STORED_BYTES = 256 * 2**10
+"""Bytes of an answer that is stored to be replayed: any one resource fits. A larger one is refused, nothing written."""
 
 
 class IdempotencyKey(Model):
@@ -61,12 +66,18 @@ def _refuse_unsupported_key() -> None:
         raise BadRequest(f"{request.method} of this URL does not support {HEADER}: send none.", header=HEADER)
 
 
-def answered_once(viewer: Viewer, make: Callable[[], Response]) -> Response:
-    """Make the answer and commit; with a key that was used before, give the answer of then."""
+def answered_once(
+    viewer: Viewer, make: Callable[[], Response], *, rehearse: Callable[[], Response] | None = None
+) -> Response:
+    """Run `make` and commit, or replay the response that is stored under the Idempotency-Key of this request.
+
+    Before a replay `rehearse`, by default `make`, is run and undone: it finds out whether the caller still has the
+    rights. It may see what is in the trash by now.
+    """
     key = sent_key()
     if key is not None and viewer.is_anonymous:
         raise BadRequest(f"Only requests of a signed-in user support {HEADER}: send none.", header=HEADER)
-    return answered_by_key(viewer.id, key, make)
+    return answered_by_key(viewer.id, key, make, rehearse=rehearse)
 
 
 def sent_key() -> str | None:
@@ -77,7 +88,14 @@ def sent_key() -> str | None:
     return key
 
 
-def answered_by_key(owner_id: int, key: str | None, make: Callable[[], Response], *, header: str = HEADER) -> Response:
+def answered_by_key(
+    owner_id: int,
+    key: str | None,
+    make: Callable[[], Response],
+    *,
+    header: str = HEADER,
+    rehearse: Callable[[], Response] | None = None,
+) -> Response:
     """The same for somebody's key, which came in this header; None is no key."""
     if key is None:
         response = make()
@@ -86,8 +104,17 @@ def answered_by_key(owner_id: int, key: str | None, make: Callable[[], Response]
     mine = and_(IdempotencyKey.owner_id == owner_id, IdempotencyKey.key == key)
     kept = _claim(mine, {"owner_id": owner_id, "key": key, "fingerprint": _fingerprint()})
     if kept.status is not None:
-        return _replay(kept, header)
+        if kept.fingerprint != _fingerprint():
+            raise Unprocessable("This key was used for another request.", header=header)
+        _require_rights(rehearse or make)
+        return _replay(kept)
     response = make()
+    if len(response.get_data()) > MAX_STORED_BYTES:
+        detail = (
+            f"With {header} the answer is stored and may have at most {MAX_STORED_BYTES} bytes: include less, "
+            "choose fewer fields, or send fewer operations at once."
+        )
+        raise BadRequest(detail, header=header, code="too-large")
     answer = {
         "status": response.status_code,
         "content_type": response.content_type,
@@ -128,9 +155,23 @@ def _body_parts() -> Iterator[bytes]:
         file.seek(0)
 
 
-def _replay(kept: Row[Any], header: str) -> Response:
-    if kept.fingerprint != _fingerprint():
-        raise Unprocessable("This key was used for another request.", header=header)
+def _require_rights(rehearse: Callable[[], Response]) -> None:
+    """Raise the 401, 403 or 404 that a new request would get; all that running it writes is undone.
+
+    Other refusals are ignored: they come of what the first request wrote, such as a name that is taken now.
+    """
+    savepoint = connection().begin_nested()
+    try:
+        rehearse()
+    except (ApiError, Errors) as error:
+        refused = error.errors if isinstance(error, Errors) else [error]
+        if any(isinstance(each, (Unauthenticated, Forbidden, NotFound)) for each in refused):
+            raise
+    finally:
+        savepoint.rollback()
+
+
+def _replay(kept: Row[Any]) -> Response:
     response = Response(kept.body, status=kept.status, content_type=kept.content_type)
     response.headers[REPLAYED] = "true"
     if kept.location is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import orjson
 from flask import Response, g, request
 from flask.views import MethodView
 
@@ -19,6 +20,7 @@ from app.jsonapi.plan import Item
 from app.jsonapi.query import NOTHING, Query, check_names
 from app.jsonapi.reading import JSONAPI, Reader
 from app.jsonapi.resource_type import Relation, ResourceType, type_spelled
+from app.jsonapi.sizes import MAX_ANSWER_BYTES, refuse_answer
 from app.jsonapi.view import answer
 from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import LAYERS, DataLayer, Mode, SentResource
@@ -57,7 +59,12 @@ class OperationsView(MethodView):
         _do_slow_work(operations, viewer)
         with transaction(is_read=False):
             viewer = signed_in_viewer()
-            return answered_once(viewer, lambda: _perform(operations, Access(viewer, Scope(viewer.role))))
+            access = Access(viewer, Scope(viewer.role))
+            return answered_once(
+                viewer,
+                lambda: _perform(operations, access),
+                rehearse=lambda: _perform(operations, access.with_trash()),
+            )
 
 
 def _read_operations() -> list[Any]:
@@ -121,6 +128,8 @@ class _Performer:
     def __init__(self, access: Access) -> None:
         self.access = access
         self.ids: dict[tuple[str, str], str] = {}
+        self.bytes = 0
+        """Of the results so far."""
 
     def perform(self, operation: Any) -> Item:
         if not isinstance(operation, dict) or str(operation.get("op")) not in MODES:
@@ -210,7 +219,13 @@ class _Performer:
     def _result(self, layer: DataLayer, row: Any) -> Item:
         reader = Reader(layer.answer_access(row, self.access), Query(self.access.scope))
         document = reader.resource(layer.type, row.id)
-        return {} if document is None else {"data": document["data"]}
+        if document is None:
+            return {}
+        self.bytes += len(orjson.dumps(document["data"]))
+        if self.bytes > MAX_ANSWER_BYTES:
+            detail = f"The results up to here have more than {MAX_ANSWER_BYTES} bytes: send fewer operations at once."
+            raise refuse_answer(detail)
+        return {"data": document["data"]}
 
 
 def _followed(href: Any) -> Target:

@@ -1,21 +1,21 @@
 """Pages of a list: by number, or by cursors, which cost the same at any depth."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import ColumnElement, Integer, Select, literal_column, text
+from sqlalchemy import ColumnElement, Integer, Select, literal_column
 from sqlalchemy.exc import OperationalError
 
-from app.database import Row, connection
+from app.database import Row
 from app.errors import InvalidParameter
 from app.jsonapi import cursors
 from app.jsonapi.cursors import Key
 from app.jsonapi.query import Page
+from app.jsonapi.sizes import MAX_ANSWER_BYTES
 
 DEEP_OFFSET = 10_000
-DEEP_OFFSET_TIMEOUT = "1s"
 
 Rows = Sequence[Row]
 Execute = Callable[[Select[Any]], Rows]
@@ -48,10 +48,32 @@ class Slice:
     has_next: bool = False
     is_truncated: bool = False
     """Whether there is more between the two cursors that were sent than fits into the page."""
+    is_backwards: bool = False
+    """Whether the last row, not the first, is next to the cursor that was sent."""
+    is_shortened: bool = False
+    """Whether rows are left out because the answer would be too large."""
 
     def meta(self, count: Count) -> dict[str, Any]:
         """The meta object of the document."""
-        return count.meta() | ({"page": {"rangeTruncated": True}} if self.is_truncated else {})
+        shortened = {"page-is-shortened": True} if self.is_shortened else {}
+        return count.meta() | shortened | ({"page": {"rangeTruncated": True}} if self.is_truncated else {})
+
+    def shorten(self, length: int, *, is_range: bool) -> "Slice":
+        """Return the page with so many rows, the ones next to the cursor that was sent; others follow it."""
+        if length >= len(self.rows):
+            return self
+        if self.is_backwards:
+            return replace(self, rows=self.rows[-length:], has_previous=True, is_shortened=True)
+        return replace(self, rows=self.rows[:length], has_next=True, is_truncated=is_range, is_shortened=True)
+
+    def count_fitting(self, weigh: Callable[[Row], int]) -> int:
+        """Return how many rows fit into an answer, at least one, by about what they weigh."""
+        left = MAX_ANSWER_BYTES
+        for at, row in enumerate(reversed(self.rows) if self.is_backwards else self.rows):
+            left -= weigh(row)
+            if left < 0:
+                return max(at, 1)
+        return len(self.rows)
 
     def cursor(self, row: Row) -> str:
         """The cursor of one of the rows."""
@@ -100,7 +122,7 @@ def fetch_keyset(execute: Execute, statement: Select[Any], keys: Sequence[Key], 
     rows = execute(ordered.limit(at_most(page.size + 1)))
     more, rows = len(rows) > page.size, rows[: page.size]
     if backwards:
-        return Slice(rows[::-1], keys, has_previous=more, has_next=True)
+        return Slice(rows[::-1], keys, has_previous=more, has_next=True, is_backwards=True)
     return Slice(
         rows,
         keys,
@@ -116,19 +138,19 @@ def at_most(rows: int) -> ColumnElement[int]:
 
 
 def _deep(execute: Execute, statement: Select[Any]) -> Rows:
-    """A page far from the start reads every row before it: it gets a second, no more."""
-    used = connection()
-    used.execute(text(f"SET statement_timeout = '{DEEP_OFFSET_TIMEOUT}'"))
+    """A page far from the start, before which every row is read: a costly read."""
     try:
         return execute(statement)
     except OperationalError:
         raise InvalidParameter("Too far from the start: use page[after].", parameter="page[number]") from None
-    finally:
-        used.execute(text("RESET statement_timeout"))
 
 
-def numbered_links(path: str, parameters: Mapping[str, str], page: Page, count: Count, here: int) -> dict[str, Any]:
-    """The links of a numbered page; `last` is null where nobody counted that far."""
+def numbered_links(path: str, parameters: Mapping[str, str], page: Page, count: Count, found: Slice) -> dict[str, Any]:
+    """The links of a numbered page; `last` is null where counting stopped before.
+
+    After a page that was shortened, `next` goes on behind its last row, by a cursor, so that none is skipped.
+    """
+    here = len(found.rows)
     last = max(1, -(-count.number // page.size)) if count.is_exact else None
     has_next = page.number < last if last is not None else here == page.size
     number = {
@@ -138,6 +160,9 @@ def numbered_links(path: str, parameters: Mapping[str, str], page: Page, count: 
         "next": page.number + 1 if has_next else None,
     }
     pages = {name: at and link(path, {**parameters, "page[number]": str(at)}) for name, at in number.items()}
+    if found.is_shortened:
+        rest = {name: value for name, value in parameters.items() if name != "page[number]"}
+        pages["next"] = link(path, {**rest, "page[after]": cursors.write_id(found.rows[-1][0])})
     return {"self": link(path, parameters), **pages}
 
 

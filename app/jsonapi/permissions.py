@@ -5,7 +5,7 @@ statement that reads rows of a type, whichever way in: list, detail, related, in
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, false, true
@@ -35,6 +35,10 @@ class Access:
     viewer: Viewer
     scope: Scope
     capability: str | None = None
+
+    def with_trash(self) -> "Access":
+        """Return the same access to rows in the trash besides: to check rights alone, not to show anything."""
+        return replace(self, scope=replace(self.scope, trashed=True))
 
     def parameters(self) -> dict[str, Any]:
         """Values for VIEWER_ID and CAPABILITY in criteria."""

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import marshmallow
-from sqlalchemy import ColumnElement, False_, Select, True_, select
+from sqlalchemy import ColumnElement, False_, Select, String, True_, select
 
 from app.database import Row, text_sort_key
 from app.jsonapi.cursors import Key, is_sorted_as_text
@@ -14,6 +14,7 @@ from app.jsonapi.filters import linkage_key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.query import SortKey
 from app.jsonapi.resource_type import Relation, ResourceType
+from app.jsonapi.sizes import count_bytes
 from app.sealing import open_text, place
 
 Item = dict[str, Any]
@@ -59,6 +60,10 @@ class Plan:
         self.row_from = self.first + len(self.all_keys)
         self.hides_private = not isinstance(sees_private, True_)
         self.hides_links = self.hides_private and not permissions.keeps_links
+        self.long_texts = [self.first + at for at, each in enumerate((*public, *private)) if each.is_long]
+        self.min_bytes = _count_structure_bytes(self)
+        long_columns = [each.expression(table) for each in (*public, *private) if each.is_long]
+        self.long_columns = [each for each in long_columns if isinstance(each.type, String)]
         self.columns = (
             table.c.id,
             resource_type.link_name(table),
@@ -73,6 +78,10 @@ class Plan:
     def is_whole(self, row: Row) -> bool:
         """Whether this row is printed with its relationships and links, not as a public profile."""
         return not self.hides_links or bool(row[2])
+
+    def weigh(self, row: Row) -> int:
+        """Return about how many bytes the printed row takes, at least: its structure and its long attributes."""
+        return self.min_bytes + sum(count_bytes(row[at]) for at in self.long_texts)
 
     def print(self, row: Row) -> Item:
         """The resource object; to-many relationships get their data when they are included."""
@@ -128,6 +137,13 @@ def plan_for(
 ) -> Plan:
     """The plan for what a request asks of a type; clients choose the fields, so the cache has a limit."""
     return Plan(resource_type, scope, fields, related)
+
+
+def _count_structure_bytes(plan: Plan) -> int:
+    """Return the bytes of the names and links of a resource without values."""
+    attributes = sum(len(f'"{key}":0,') for key in plan.public_keys)
+    links = [*plan.to_many_links, *(each[:3] for each in plan.to_one_links)]
+    return attributes + sum(2 * len(plan.path) + len(own) + len(related) for _key, own, related in links)
 
 
 def identifier(relation: Relation, id_: int | UUID | None) -> Item | None:

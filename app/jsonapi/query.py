@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
 from app.errors import Forbidden, InvalidParameter
-from app.jsonapi.filters import Filter, comparable, read_filter_list, read_filter_parameter
+from app.jsonapi.filters import Filter, FilterReader, comparable
 from app.jsonapi.permissions import Scope
 from app.jsonapi.resource_type import Attribute, Relation, ResourceType, type_spelled
 from app.jsonapi.viewer import Role, Viewer
@@ -43,6 +43,13 @@ class SortKey:
     descending: bool
     through: Relation | None = None
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether the place of each row has to be computed: of what a related row holds, or of a text without index."""
+        if self.through is not None:
+            return True
+        return self.attribute is not None and self.attribute.is_text and not self.attribute.has_sort_index
+
 
 @dataclass(frozen=True)
 class Page:
@@ -73,6 +80,7 @@ class Query:
     includes: Includes = field(default_factory=dict)
     sort: tuple[SortKey, ...] = ()
     filters: tuple[Filter, ...] = ()
+    has_costly_filters: bool = False
     page: Page = Page()
     includes_asked: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -94,13 +102,15 @@ def read_query(
         return Query(scope, parameters=sent)
     reader = _Reader(resource_type, scope, parameters)
     reader.only("get_trashed")
-    filters = reader.filters()
+    filter_reader = FilterReader(scope)
+    filters = reader.filters(filter_reader)
     return Query(
         scope=scope,
         fields=reader.fields(),
         includes=reader.includes(),
         sort=reader.sort(),
         filters=filters,
+        has_costly_filters=filter_reader.is_costly,
         page=reader.page(filters),
         includes_asked="include" in parameters,
         parameters=sent,
@@ -243,13 +253,13 @@ class _Reader:
             raise InvalidParameter(f"The type {named.name} cannot be sorted by {spelled!r}.", parameter="sort")
         return attribute
 
-    def filters(self) -> tuple[Filter, ...]:
+    def filters(self, reader: FilterReader) -> tuple[Filter, ...]:
         read: list[Filter] = []
         for parameter, value in self._family("filter").items():
             if parameter == "filter":
-                read.extend(read_filter_list(value, self.type, self.scope))
+                read.extend(reader.read_list(value, self.type))
             else:
-                read.append(read_filter_parameter(parameter, value, self.type, self.scope))
+                read.append(reader.read_parameter(parameter, value, self.type))
         return tuple(read)
 
     def page(self, filters: Iterable[Filter]) -> Page:

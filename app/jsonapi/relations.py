@@ -17,7 +17,7 @@ from app.jsonapi.idempotency import TAKES_KEY, answered_once
 from app.jsonapi.permissions import Predicate, nobody
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, PAGED_LINKAGE
-from app.jsonapi.reading import JSONAPI, Part
+from app.jsonapi.reading import JSONAPI, Part, Reader
 from app.jsonapi.resource_type import Relation, ResourceType
 from app.jsonapi.statements import of_parent
 from app.jsonapi.view import View, answer, path, self_link
@@ -47,8 +47,8 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
         self.allow(self.relation.target.permissions.read)
         reader = self.reader(self.relation.target, id)
         part = Part(of_parent(self.relation), reader.find(self.type, id))
-        found = reader.collection(self.relation.target, path(), part, related=True)
-        return self.collection(reader, found)
+        target = self.relation.target
+        return self.collection(reader, lambda reader: reader.collection(target, path(), part, related=True))
 
 
 class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
@@ -92,16 +92,22 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
     def get(self, id: str) -> Response:
         self.allow(self.type.permissions.read)
         reader = self.reader(name=id)
-        linkage = reader.linkage(self.type, reader.find(self.type, id), self.relation, path())
-        return self.collection(reader, linkage) if self.relation.many else answer(linkage)
+        id_ = reader.find(self.type, id)
+
+        def read(reader: Reader) -> Item:
+            return reader.linkage(self.type, id_, self.relation, path())
+
+        return self.collection(reader, read) if self.relation.many else answer(read(reader))
 
     def patch(self, id: str) -> Response:
         return self.committed(self.write(id, "replace"))
 
-    def write(self, id: str, mode: Mode) -> Response:
+    def write(self, id: str, mode: Mode, *, with_trash: bool = False) -> Response:
         """The answer to a change of the linkage, nothing committed yet."""
         signed_in_viewer()
         reader = replace(self.reader(name=id), with_cursors=False)
+        if with_trash:
+            reader = replace(reader, access=reader.access.with_trash())
         linkage = read_linkage(read_document(), self.relation)
         row = self.row(id, reader.access)
         self.check_precondition(lambda: reader.linkage(self.type, row.id, self.relation, path()))
@@ -124,7 +130,11 @@ class RelationshipMany(RelationshipOne):
         return True
 
     def post(self, id: str) -> Response:
-        return answered_once(signed_in_viewer(), lambda: self.write(id, "add"))
+        return answered_once(
+            signed_in_viewer(),
+            lambda: self.write(id, "add"),
+            rehearse=lambda: self.write(id, "add", with_trash=True),
+        )
 
     def delete(self, id: str) -> Response:
         return self.committed(self.write(id, "remove"))

@@ -15,7 +15,8 @@ from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
 from app.extensions import Model
 from app.jsonapi.naming import dasherize, spellings
 from app.jsonapi.permissions import Permissions
-from app.jsonapi.schema import Relationship, Schema, Text
+from app.jsonapi.schema import Flag, Instant, Number, Relationship, Schema, Text, Whole
+from app.jsonapi.sizes import LONG_TEXT
 
 BIGGEST_ID = 2**63 - 1
 UUID_TEXT = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -33,6 +34,8 @@ class Attribute:
     expression: Expression
     is_column: bool = True
     """Otherwise nothing in the database says it: the field itself makes it from a row of the table."""
+    has_sort_index: bool = False
+    """Whether an index holds the order of this text."""
 
     def compared_expression(self, table: FromClause) -> ColumnElement[Any]:
         """Return what filters compare with values, patterns excepted."""
@@ -48,6 +51,18 @@ class Attribute:
     def is_sealed(self) -> bool:
         """Whether the column holds it sealed: no statement can compare it."""
         return bool(self.field.metadata.get("sealed"))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it may hold much: a long text, or a value with members."""
+        if isinstance(self.field, Text):
+            return self.field.limit > LONG_TEXT
+        return not isinstance(self.field, Flag | Instant | Number | Whole)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is sorted as people sort texts."""
+        return isinstance(self.field, Text) and self.field.sorted_as_text
 
     @property
     def is_readable(self) -> bool:
@@ -191,7 +206,9 @@ def by_number(name: str) -> tuple[str, Any] | None:
 def _attribute(table: Table, name: str, field: marshmallow.fields.Field[Any], computed: Expression | None) -> Attribute:
     if computed is None and name not in table.c:
         return Attribute(name, dasherize(name), field, lambda _table: literal(None), is_column=False)
-    return Attribute(name, dasherize(name), field, computed or (lambda source: source.c[name]))
+    is_indexed = any(str(next(iter(index.expressions))) == f"text_sort_key({name})" for index in table.indexes)
+    expression = computed or (lambda source: source.c[name])
+    return Attribute(name, dasherize(name), field, expression, has_sort_index=is_indexed)
 
 
 def _relation(model: type[Model], name: str, field: Relationship) -> Relation:

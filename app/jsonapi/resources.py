@@ -41,13 +41,16 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
     def get(self) -> Response:
         self.allow(self.type.permissions.list)
         reader = self.reader()
-        return self.collection(reader, reader.collection(self.type, path(), self.part))
+        return self.collection(reader, lambda reader: reader.collection(self.type, path(), self.part))
 
     def post(self) -> Response:
         if self.type.permissions.create is not anyone:
             signed_in_viewer()
         reader = self.reader()
-        return answered_once(reader.access.viewer, lambda: self.create(reader))
+        with_trash = replace(reader, access=reader.access.with_trash())
+        return answered_once(
+            reader.access.viewer, lambda: self.create(reader), rehearse=lambda: self.create(with_trash)
+        )
 
     def create(self, reader: Reader) -> Response:
         """The answer to a POST, nothing committed yet."""

@@ -20,6 +20,7 @@ from app.jsonapi.filters import Build, linkage_key, relation_key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.plan import Plan, default_order
 from app.jsonapi.resource_type import Relation, ResourceType
+from app.jsonapi.sizes import MAX_ANSWER_BYTES
 
 COUNT_CAP = 10_000
 MOST_INCLUDED = 1_000
@@ -84,18 +85,37 @@ def count_of(statement: Select[Any], exact: bool) -> Select[Any]:
     return select(func.count()).select_from(capped.subquery())
 
 
+def cut_to_answer(statement: Select[Any], plan: Plan) -> Select[Any]:
+    """Return only the first rows of a statement, until the texts of one do not fit into an answer any more."""
+    if not plan.long_columns:
+        return statement
+    # Of a text that lies outside of its row PostgreSQL knows the length without reading it.
+    lengths = [func.coalesce(func.octet_length(each), 0) for each in plan.long_columns]
+    size = sum(lengths[1:], lengths[0]).label("row_bytes")
+    rows = statement.add_columns(size).subquery()
+    *columns, row_bytes = rows.c
+    summed = select(*columns, (func.sum(row_bytes).over(rows=(None, 0)) - row_bytes).label("bytes_before")).subquery()
+    *columns, bytes_before = summed.c
+    return select(*columns).where(bytes_before <= MAX_ANSWER_BYTES)
+
+
 @_kept
 def among_ids(plan: Plan) -> Prepared:
-    """The rows with these `ids`."""
-    return Prepared(plan.statement.where(among(plan.type.table.c.id)).limit(MOST_INCLUDED + 1))
+    """The rows with these `ids`, as far as they fit into an answer."""
+    found = plan.statement.where(among(plan.type.table.c.id)).limit(MOST_INCLUDED + 1)
+    return Prepared(cut_to_answer(found, plan))
 
 
 @_kept
 def children(plan: Plan, relation: Relation) -> Prepared:
-    """The rows that a to-many relationship of the parents `ids` holds; the last column is the parent."""
+    """The rows that a to-many relationship of the parents `ids` holds, as far as they fit into an answer.
+
+    The last column is the parent.
+    """
     near, source = relation_key(relation, plan.type.table)
     statement = select(*plan.columns, near).select_from(source).where(plan.criterion, among(near))
-    return Prepared(statement.order_by(*default_order(plan.type, plan.scope)).limit(MOST_INCLUDED + 1))
+    found = statement.order_by(*default_order(plan.type, plan.scope)).limit(MOST_INCLUDED + 1)
+    return Prepared(cut_to_answer(found, plan))
 
 
 @_kept

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import marshmallow
+import orjson
 
 from app.errors import ApiError, Forbidden, Unprocessable, raise_all
 from app.jsonapi.permissions import Access
 from app.jsonapi.resource_type import Attribute, ResourceType
+from app.jsonapi.sizes import MAX_RESOURCE_BYTES, count_bytes
 
 
 def is_locked(resource_type: ResourceType, name: str, access: Access, row: Any) -> bool:
@@ -73,6 +75,30 @@ def check_whole(
         error = attribute_error(Unprocessable, resource_type.attributes[name], message)
         if error.source["pointer"] not in refused:
             yield error
+
+
+def check_size(
+    resource_type: ResourceType, values: Mapping[str, Any], sent: Mapping[str, Any], row: Any
+) -> Iterator[ApiError]:
+    """Refuse values that make a resource larger than MAX_RESOURCE_BYTES; `row` is None while it is being created.
+
+    A row that is larger already may change as long as its long attributes do not grow.
+    """
+    attributes = resource_type.attributes
+    grown = {
+        name: size
+        for name, value in sent.items()
+        if name in attributes
+        and attributes[name].is_long
+        and (size := count_bytes(value)) > (0 if row is None else count_bytes(getattr(row, name)))
+    }
+    if not grown:
+        return
+    size = len(orjson.dumps({name: value for name, value in values.items() if name in attributes}, default=str))
+    if size > MAX_RESOURCE_BYTES:
+        longest = attributes[max(grown, key=lambda name: grown[name])]
+        message = f"All attributes together have {size} bytes as JSON; at most {MAX_RESOURCE_BYTES} are allowed."
+        yield attribute_error(Unprocessable, longest, message)
 
 
 def attribute_error(kind: type[ApiError], attribute: Attribute, message: str) -> ApiError:

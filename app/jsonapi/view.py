@@ -1,14 +1,16 @@
 """What every view of the API does: negotiate, authenticate, open a transaction, answer."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import orjson
 from flask import Response, g, request
 from xxhash import xxh3_128_hexdigest
 
+from app import memory
 from app.database import commit, transaction
-from app.errors import MEDIA_TYPE, BadRequest, NotFound, find_parameter
+from app.errors import MEDIA_TYPE, NotFound
 from app.jsonapi.body import read_document
 from app.jsonapi.cursors import PROFILE, PROFILE_SPELLINGS
 from app.jsonapi.negotiation import check_accept, check_content_type, find_accepted_profile
@@ -17,11 +19,10 @@ from app.jsonapi.plan import Item
 from app.jsonapi.query import read_query
 from app.jsonapi.reading import Reader
 from app.jsonapi.resource_type import ResourceType, parse_number
+from app.jsonapi.sizes import LARGE_ANSWER_BYTES, MAX_ANSWER_BYTES, AnswerTooLarge, refuse_answer
 from app.jsonapi.viewer import Viewer, current_viewer
 from app.jsonapi.writing import DataLayer, SentResource
 from app.preconditions import apply_preconditions, require_preconditions
-
-LARGEST_ANSWER = 16 * 2**20
 
 
 class View:
@@ -113,10 +114,20 @@ class View:
         commit()
         return response
 
-    def collection(self, reader: Reader, document: Item) -> Response:
-        """Make the response of a list; it names the profile that shaped it, by the URI that the client sent."""
-        profile = find_accepted_profile(request.headers, PROFILE_SPELLINGS) or PROFILE
-        return answer(document, profile=profile if reader.by_cursor else None)
+    def collection(self, reader: Reader, read: Callable[[Reader], Item]) -> Response:
+        """Make the response of a list that `read` returns, of fewer items where it would be too large.
+
+        It names the profile that shaped it, by the URI that the client sent.
+        """
+        profile = (find_accepted_profile(request.headers, PROFILE_SPELLINGS) or PROFILE) if reader.by_cursor else None
+        while True:
+            document = read(reader)
+            try:
+                return answer(document, profile=profile)
+            except AnswerTooLarge:
+                if reader.max_items == 0:
+                    raise
+                reader = replace(reader, max_items=len(document["data"]) // 2)
 
     def check_precondition(self, current: Callable[[], Item | None]) -> None:
         """Raise 412 unless If-Match and If-None-Match hold for the current document; the row is locked."""
@@ -148,9 +159,11 @@ def do_slow_work(work: Callable[[Viewer], None]) -> None:
 def answer(document: Item, status: int = 200, *, profile: str | None = None, extension: str | None = None) -> Response:
     """A JSON:API document as a response; its ETag is a hash of the bytes, which differ by URL and caller."""
     body = orjson.dumps(document)
-    if len(body) > LARGEST_ANSWER and request.method in ("GET", "HEAD"):
-        detail = f"The answer would have more than {LARGEST_ANSWER} bytes: ask for less."
-        raise BadRequest(detail, parameter=find_parameter("include", "page", "fields"), code="too-large")
+    if len(body) > MAX_ANSWER_BYTES:
+        detail = f"The answer would have more than {MAX_ANSWER_BYTES} bytes: include less, or choose fewer fields."
+        raise refuse_answer(detail, "include" if "include" in request.args else None)
+    if len(body) > LARGE_ANSWER_BYTES:
+        memory.release_after_request()
     parameters = {"ext": extension, "profile": profile}
     content_type = MEDIA_TYPE + "".join(f'; {name}="{uri}"' for name, uri in parameters.items() if uri is not None)
     response = Response(body, status=status, content_type=content_type)

@@ -18,7 +18,7 @@ from app.jsonapi.documents import Linkage, ResourceDocument
 from app.jsonapi.permissions import Access
 from app.jsonapi.plan import plan_for
 from app.jsonapi.resource_type import Relation, ResourceType
-from app.jsonapi.values import check_whole, is_locked, load, writable
+from app.jsonapi.values import check_size, check_whole, is_locked, load, writable
 from app.jsonapi.viewer import Viewer
 
 Mode = Literal["add", "remove", "replace"]
@@ -126,7 +126,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         related = self._related(document.relationships, access)
         data |= _keys(related)
         access.require(self.type.permissions.create, data)
-        raise_all([*errors, *check_whole(self.type, data, errors)])
+        raise_all([*errors, *check_whole(self.type, data, errors), *check_size(self.type, data, data, None)])
         self._check_related(data, related)
         return data
 
@@ -150,7 +150,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         related = self._related(changed, access)
         data |= _keys(related) | restoring
         whole = self._values(row) | data
-        raise_all([*errors, *check_whole(self.type, whole, errors)])
+        raise_all([*errors, *check_whole(self.type, whole, errors), *check_size(self.type, whole, data, row)])
         self._check_related(whole, related)
         row = self._store(row, data, access)
         for change in self._replacements(row, document.relationships, access):

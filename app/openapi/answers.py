@@ -26,9 +26,13 @@ def shared_answers() -> dict[str, Json]:
     error = dict.fromkeys(("id", "status", "code", "title", "detail"), TEXT)
     truncated = {"description": "Present where the server lowered `page[size]` to its maximum."}
     inexact = {"description": "Present where `count` is an estimate."}
+    shortened = {"description": "Present where the page has fewer resources as the answer would be too large."}
+    omitted = {"description": "Present where what the one resource of the page includes would be too large."}
     counted: dict[str, Json] = {
         "count": {"type": "integer", "minimum": 0, "description": "Resources on all pages."},
         "count-is-exact": {**constant(value=False), **inexact},
+        "page-is-shortened": {**constant(value=True), **shortened},
+        "included-is-omitted": {**constant(value=True), **omitted},
         "page": reference("ListPageMeta"),
     }
     related = {

@@ -54,9 +54,9 @@ def _filter(type_: ResourceType) -> Json:
         "name": "filter",
         "in": "query",
         "description": (
-            f"A JSON list of terms that must all hold: at most {MOST_TERMS}, {MOST_PATTERNS} of them with `like` or "
-            "`ilike`. A term is `{name, op, val}`, or `and`, `or`, `not` with terms; `has` (to-one) and `any` "
-            "(to-many) take a term about a related resource."
+            f"A JSON list of terms that must all hold: at most {MOST_TERMS}, and {MOST_PATTERNS} in all parameters "
+            "with `like` or `ilike`. A term is `{name, op, val}`, or `and`, `or`, `not` with terms; `has` (to-one) "
+            "and `any` (to-many) take a term about a related resource."
         ),
         "schema": {
             **TEXT,

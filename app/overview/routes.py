@@ -81,8 +81,6 @@ def show() -> Response:
         f"form-action 'none'; frame-ancestors {framers}"
     )
     response.headers["Referrer-Policy"] = "no-referrer"  # the token stands in the URL that Overview makes
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
@@ -92,7 +90,6 @@ def static(name: str) -> Response:
     if name not in FILES:
         raise NotFound
     response = Response((STATIC / name).read_bytes(), content_type=FILES[name])
-    response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
     apply_preconditions(response)
@@ -118,7 +115,6 @@ def generate() -> Response:
     asked = read(request.form, request.headers, may_name_token=True)
     job = _run(asked)
     response = Response(content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     response.response = ["[]"] if job.state == SUCCEEDED else ProgressStream(job)
     return response

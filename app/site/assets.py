@@ -56,7 +56,6 @@ def show_asset(name: str) -> Response:
         raise NotFound
     response = Response(_load(file_name).content, content_type=MEDIA_TYPES[_paths[file_name].suffix])
     response.headers["Cache-Control"] = FOREVER
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 

@@ -39,8 +39,6 @@ def _weight(accept: MIMEAccept, media_type: str) -> float:
 def add_page_headers(response: Response) -> None:
     """Add the headers that protect a page; those that it has already stay."""
     response.headers.setdefault("Content-Security-Policy", POLICY)
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
     # Not `no-referrer`: forms would hide their origin.
     response.headers.setdefault("Referrer-Policy", "same-origin")
 

@@ -63,7 +63,6 @@ for _view in (show_favicon, show_robots, show_security_txt):
 def _show(content: bytes, content_type: str) -> Response:
     response = Response(content, content_type=content_type)
     response.headers["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     response.add_etag()
     apply_preconditions(response)
     return response

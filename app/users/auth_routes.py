@@ -66,12 +66,6 @@ def _route(
     return register
 
 
-@routes.after_request
-def _never_cached(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 @_route(
     "POST",
     "/auth/session",

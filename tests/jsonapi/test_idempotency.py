@@ -2,12 +2,18 @@
 
 import re
 import threading
+from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
+from werkzeug.test import TestResponse
 
+from app.events.models import Event, EventRole
 from app.extensions import db
-from app.faqs.models import FaqType
-from app.jsonapi.idempotency import IdempotencyKey
+from app.faqs.models import Faq, FaqType
+from app.jsonapi.idempotency import REPLAYED, IdempotencyKey
+from app.jsonapi.operations import EXTENSION
+from app.outbox import OutboxEntry
 from app.users.models import User
 from tests.world import JSONAPI, Caller, World, data, errors, resource
 
@@ -152,3 +158,104 @@ def test_key_is_refused_by_methods_that_do_not_support_it(world: World, method: 
 
     assert (answer.status_code, errors(answer)[0]["source"]) == (400, {"header": "Idempotency-Key"})
     assert world.owner.get(path, Idempotency_Key="one").status_code == 200
+
+
+def take_from_team(world: World, role: str) -> None:
+    """Let this member of the team be none any more."""
+    with world.app.app_context():
+        db.session.query(EventRole).filter_by(user_id=world.callers[role].id).delete()
+        db.session.commit()
+
+
+def replay_after(world: World, path: str, sent: object, lose: Callable[[], None], status: int) -> TestResponse:
+    """Send a request of the coorganizer's twice, with something lost in between; nothing is written the second time."""
+    first = world.coorganizer.send("POST", path, sent, Idempotency_Key="one", Content_Type=content_type(path))
+    assert first.status_code in (200, 201), first.text
+    lose()
+    before = [world.rows(model) for model in (FaqType, Faq, Event, EventRole, OutboxEntry)]
+
+    again = world.coorganizer.send("POST", path, sent, Idempotency_Key="one", Content_Type=content_type(path))
+
+    assert [world.rows(model) for model in (FaqType, Faq, Event, EventRole, OutboxEntry)] == before
+    assert again.status_code == status, again.text
+    assert (again.data == first.data) == (REPLAYED in again.headers) == (status < 400)
+    return again
+
+
+def content_type(path: str) -> str:
+    """Return the media type of a request to this URL."""
+    return f'{JSONAPI}; ext="{EXTENSION}"' if path == OPERATIONS else JSONAPI
+
+
+OPERATIONS = "/v1/operations"
+
+
+def operations(world: World) -> dict[str, object]:
+    """Add a FAQ type and remove a FAQ."""
+    removed = {"op": "remove", "ref": {"type": "faq", "id": str(world.faqs["published"])}}
+    return {"atomic:operations": [{"op": "add", **document(world)}, removed]}
+
+
+@pytest.mark.parametrize("path", [PATH, OPERATIONS])
+def test_replay_is_refused_once_the_caller_has_left_the_team(world: World, path: str) -> None:
+    sent = document(world) if path == PATH else operations(world)
+
+    again = replay_after(world, path, sent, lambda: take_from_team(world, "coorganizer"), 403)
+
+    assert errors(again)[0]["code"] == "forbidden"
+
+
+def test_replay_is_refused_once_the_event_is_not_shown(world: World) -> None:
+    def hide() -> None:
+        take_from_team(world, "coorganizer")
+        hidden = world.owner.update(f"/v1/events/{world.events['published']}", "event", {"state": "draft"})
+        assert hidden.status_code == 200
+
+    replay_after(world, PATH, document(world), hide, 404)
+
+
+@pytest.mark.parametrize(("column", "value"), [("is_blocked", True), ("deleted_at", db.func.now())])
+def test_replay_is_refused_once_the_account_is_gone(world: World, column: str, value: object) -> None:
+    def end_account() -> None:
+        with world.app.app_context():
+            db.session.query(User).filter_by(id=world.coorganizer.id).update({column: value})
+            db.session.commit()
+
+    replay_after(world, PATH, document(world), end_account, 401)
+
+
+@pytest.mark.parametrize("path", [PATH, OPERATIONS])
+def test_replay_is_answered_although_what_was_written_is_deleted(world: World, path: str) -> None:
+    def delete() -> None:
+        with world.app.app_context():
+            for model in (FaqType, Event):
+                db.session.query(model).update({"deleted_at": db.func.now()})
+            db.session.commit()
+
+    sent = document(world) if path == PATH else operations(world)
+    replay_after(world, path, sent, delete, 201 if path == PATH else 200)
+
+
+def test_replay_is_answered_although_the_name_is_taken_by_the_first(world: World) -> None:
+    user = {"data": resource("user", None, {"email": "new@example.com", "password": "correct horse"}, {})}
+
+    first, again = (world.admin.send("POST", "/v1/users", user, Idempotency_Key="one") for _ in range(2))
+
+    assert (first.status_code, again.status_code, again.data == first.data) == (201, 201, True)
+
+
+def test_replay_of_a_relationship_is_refused_once_the_right_is_gone(world: World) -> None:
+    path = f"/v1/faq-types/{world.types['published']}/relationships/faqs"
+    sent = {"data": [{"type": "faq", "id": str(world.faqs["published"])}]}
+
+    replay_after(world, path, sent, lambda: take_from_team(world, "coorganizer"), 403)
+
+
+def test_replay_of_a_new_hook_does_not_show_or_change_its_token(world: World) -> None:
+    sent = {"data": resource("hook", None, {"kind": "sleep", "parameters": {"seconds": 0}}, {})}
+
+    first, again = (world.owner.send("POST", "/v1/hooks", sent, Idempotency_Key="one") for _ in range(2))
+    used = world.anonymous.send("POST", urlsplit(data(first)["attributes"]["url"]).path)
+
+    assert (first.status_code, again.status_code, data(again)["attributes"]["url"]) == (201, 201, None)
+    assert used.status_code == 202

@@ -155,24 +155,6 @@ def test_page_parameters_of_written_linkage_are_refused(world: World) -> None:
     assert (answer.status_code, errors(answer)[0]["source"]) == (400, {"parameter": "page[size]"})
 
 
-@pytest.mark.parametrize(
-    ("query", "source"),
-    [
-        ("", None),
-        ("?page[size]=5", {"parameter": "page[size]"}),
-        ("?page[size]=5&include=owner", {"parameter": "include"}),
-    ],
-)
-def test_answer_that_is_too_large_names_what_made_it_so(
-    world: World, monkeypatch: pytest.MonkeyPatch, query: str, source: Any
-) -> None:
-    monkeypatch.setattr("app.jsonapi.view.LARGEST_ANSWER", 100)
-
-    answer = world.owner.get(f"/v1/events{query}")
-
-    assert (answer.status_code, errors(answer)[0].get("source")) == (400, source)
-
-
 @pytest.mark.parametrize("refusal", [QueryCanceled("takes too long"), NumericValueOutOfRange("is too large")])
 @pytest.mark.parametrize(
     ("method", "query", "source"),

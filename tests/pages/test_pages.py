@@ -14,7 +14,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 import config
-from app import database, embedded, errors, throttle
+from app import database, embedded, errors, response_headers, throttle
 from app.database import commit, transaction
 from app.extensions import db, limiter
 from app.jobs import lifecycle, running, submission, watching
@@ -877,6 +877,7 @@ def counting(
     counting = Flask("counting")
     counting.config.update(config.read({**environment, "REDIS_URL": server.url, "RATELIMIT_ENABLED": "1"}))
     database.install(counting)
+    response_headers.install(counting)
     throttle.install(counting)
     counting.register_blueprint(auth_routes.routes)
     site.install(counting)

@@ -1,0 +1,72 @@
+"""Reads that may keep PostgreSQL busy for long: each has a short time, and few run at once.
+
+Without a token callers have a gate of their own, so that they cannot keep out those who are signed in.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.database import connection, release_connection
+from app.errors import Unavailable
+
+STATEMENT_TIMEOUT = "1s"
+"""Of each statement; all others have three seconds (app/database.py)."""
+
+LIMIT = (
+    f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT}', false), "
+    "set_config('max_parallel_workers_per_gather', '0', false)"
+)
+
+MAX_AT_ONCE = 2
+"""Of each gate, in each web process: both together leave connections of the pool, and processors, to other requests."""
+
+MAX_WAITING = 8
+WAIT_TIMEOUT_SECONDS = 1.0
+"""How long a read waits for its turn; beyond MAX_WAITING none does."""
+
+
+class Gate:
+    """The reads of one kind of caller that run, and those that wait."""
+
+    def __init__(self) -> None:
+        self._running = threading.BoundedSemaphore(MAX_AT_ONCE)
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+
+    def enter(self) -> None:
+        """Wait for a turn; 503 when that takes too long, or too many wait already."""
+        if self._running.acquire(blocking=False):
+            return
+        if self._waiting.acquire(blocking=False):
+            try:
+                if self._running.acquire(timeout=WAIT_TIMEOUT_SECONDS):
+                    return
+            finally:
+                self._waiting.release()
+        detail = "Too many costly searches run at this moment. Try again, or use fewer filters and sort keys."
+        raise Unavailable(detail, headers={"Retry-After": "2"})
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        self._running.release()
+
+
+_anonymous, _signed_in = Gate(), Gate()
+
+
+@contextmanager
+def costly_read(*, is_anonymous: bool) -> Iterator[None]:
+    """Run what is inside when it has its turn, with STATEMENT_TIMEOUT and on one processor of the database."""
+    gate = _anonymous if is_anonymous else _signed_in
+    release_connection()  # the pool has few: none is held while waiting
+    gate.enter()
+    try:
+        used = connection()
+        used.exec_driver_sql(LIMIT)
+        try:
+            yield
+        finally:
+            if not used.invalidated:
+                used.exec_driver_sql("RESET ALL")  # to the options with which the connection was made
+    finally:
+        gate.leave()

@@ -1,0 +1,198 @@
+"""Patterns and other conditions that no index helps: how many, of what, and how many at once."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from app.database import connection, transaction
+from app.extensions import db
+from app.jsonapi import costly_reads
+from app.jsonapi.filters import MOST_PATTERNS
+from tests.conftest import Processes
+from tests.web_server import is_up
+from tests.world import World, errors, ids
+
+LONG = ("description", "owner-description", "code-of-conduct", "refund-policy", "public-stream-link")
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("operator", ["like", "ilike"])
+def test_pattern_on_a_long_attribute_needs_a_token(world: World, name: str, operator: str) -> None:
+    path = f"/v1/events?filter[{name}][{operator}]=%25x%25"
+
+    answer = world.anonymous.get(path)
+
+    (error,) = errors(answer)
+    assert (answer.status_code, error["code"]) == (400, "invalid-filter")
+    assert error["source"] == {"parameter": f"filter[{name}][{operator}]"}
+    assert error["detail"].startswith(f"{name} may hold more than 2048 characters: only signed-in users")
+    assert world.owner.get(path).status_code == 200
+
+
+def test_pattern_on_a_long_attribute_of_a_related_resource_needs_a_token(world: World) -> None:
+    term = '[{"name":"event","op":"has","val":{"name":"description","op":"ilike","val":"%25x%25"}}]'
+
+    assert world.anonymous.get(f"/v1/faqs?filter={term}").status_code == 400
+    assert world.owner.get(f"/v1/faqs?filter={term}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        ("/v1/events", "name", "%25ublished%25"),
+        ("/v1/events", "location-name", "%25x%25"),
+        ("/v1/events", "owner-name", "%25x%25"),
+        ("/v1/faqs", "question", "%25ublished%25"),
+        ("/v1/faq-types", "name", "%25ublished%25"),
+    ],
+)
+def test_names_and_titles_are_searched_without_a_token(world: World, path: str, name: str, value: str) -> None:
+    answer = world.anonymous.get(f"{path}?filter[{name}][ilike]={value}")
+
+    assert answer.status_code == 200
+    assert ids(answer) or "ublished" not in value
+
+
+def test_patterns_are_counted_in_all_parameters_of_a_request(world: World) -> None:
+    names = ("name", "location-name", "owner-name", "payment-country", "chat-room-name", "searchable-location-name")
+    asked = [f"filter[{name}][ilike]=%25x%25" for name in names]
+
+    allowed = world.anonymous.get(f"/v1/events?{'&'.join(asked[:MOST_PATTERNS])}")
+    refused = world.anonymous.get(f"/v1/events?{'&'.join(asked)}")
+    mixed = '[{"name":"name","op":"like","val":"a"},{"name":"name","op":"like","val":"b"}]'
+    mixed_refused = world.anonymous.get(f"/v1/events?{'&'.join(asked[: MOST_PATTERNS - 1])}&filter={mixed}")
+
+    assert (allowed.status_code, refused.status_code, mixed_refused.status_code) == (200, 400, 400)
+    assert errors(refused)[0]["source"] == {"parameter": asked[MOST_PATTERNS].partition("=")[0]}
+    assert errors(refused)[0]["detail"] == f"More than {MOST_PATTERNS} patterns in one request."
+
+
+@contextmanager
+def taken(number: int, *, is_anonymous: bool) -> Iterator[None]:
+    """Let so many costly reads of others run meanwhile."""
+    with ExitStack() as stack:
+        for _ in range(number):
+            gate = costly_reads._anonymous if is_anonymous else costly_reads._signed_in
+            gate.enter()
+            stack.callback(gate.leave)
+        yield
+
+
+COSTLY = [
+    "/v1/events?filter[name][ilike]=%25x%25",
+    "/v1/events?sort=location-name",
+    "/v1/events?page[number]=1000&page[size]=100",
+    '/v1/faqs?filter=[{"name":"event","op":"has","val":{"name":"state","op":"eq","val":"published"}}]',
+    "/v1/faqs?sort=event.name",
+    "/v1/events?filter[description][gt]=x",
+]
+CHEAP = ["/v1/events", "/v1/events?sort=name", "/v1/events?filter[state]=published", "/v1/faqs?sort=-position"]
+
+
+@pytest.mark.parametrize("path", COSTLY)
+def test_costly_read_beyond_those_that_may_run_is_refused_in_time(
+    world: World, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costly_reads, "WAIT_TIMEOUT_SECONDS", 0.05)
+    with taken(costly_reads.MAX_AT_ONCE, is_anonymous=True):
+        refused = world.anonymous.get(path)
+        signed_in = world.owner.get(path)
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+    assert errors(refused)[0]["detail"].startswith("Too many costly searches run at this moment.")
+    assert signed_in.status_code == 200
+    assert world.anonymous.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", CHEAP)
+def test_cheap_read_needs_no_turn(world: World, path: str) -> None:
+    with taken(costly_reads.MAX_AT_ONCE, is_anonymous=True):
+        assert world.anonymous.get(path).status_code == 200
+
+
+def test_only_a_few_wait_for_a_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costly_reads, "WAIT_TIMEOUT_SECONDS", 60)
+    with ThreadPoolExecutor(24) as pool:
+        with taken(costly_reads.MAX_AT_ONCE, is_anonymous=True):
+            sent = [pool.submit(world.app.test_client().get, COSTLY[0]) for _ in range(24)]
+            refused = [each.result() for _, each in zip(range(16), as_completed(sent, 30), strict=False)]
+        statuses = [each.result(30).status_code for each in sent]
+
+    assert {answer.status_code for answer in refused} == {503}
+    assert (statuses.count(200), statuses.count(503)) == (costly_reads.MAX_WAITING, 24 - costly_reads.MAX_WAITING)
+
+
+def test_costly_read_has_a_short_time_and_the_next_one_the_usual(world: World) -> None:
+    read = text("SELECT current_setting('statement_timeout'), current_setting('max_parallel_workers_per_gather')")
+    with world.app.app_context(), transaction(is_read=True):
+        before = connection().execute(read).one()
+        with costly_reads.costly_read(is_anonymous=True):
+            inside = connection().execute(read).one()
+        after = connection().execute(read).one()
+
+    assert (tuple(inside), tuple(after), before[0]) == (("1s", "0"), tuple(before), "3s")
+
+
+def test_costly_read_that_takes_too_long_is_refused_and_leaves_its_turn(world: World) -> None:
+    for _ in range(3 * costly_reads.MAX_AT_ONCE):
+        with ExitStack() as stack:
+            stack.enter_context(world.app.app_context())
+            stack.enter_context(pytest.raises(OperationalError))
+            stack.enter_context(transaction(is_read=True))
+            stack.enter_context(costly_reads.costly_read(is_anonymous=True))
+            connection().execute(text("SET statement_timeout = '10ms'"))
+            connection().execute(text("SELECT pg_sleep(5)"))
+
+    assert world.anonymous.get(COSTLY[0]).status_code == 200
+
+
+@pytest.mark.faults
+def test_searches_at_once_do_not_slow_others_down(
+    world: World, processes: Processes, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    with world.app.app_context():
+        # Texts that lie outside of their rows, in which the pattern nearly matches everywhere.
+        db.session.execute(
+            text(
+                "INSERT INTO faqs (question, answer, event_id, position) "
+                "SELECT repeat('abcdefgh', 250), 'x', :event, 0 FROM generate_series(1, 30000)"
+            ),
+            {"event": world.events["published"]},
+        )
+        db.session.commit()
+    processes.start("web")
+    wait_until(lambda: is_up(processes.base_url), 30, "the server did not come up")
+    pattern = "%25a%25h%25a%25h%25x%25"
+    attack = "&".join(f"filter[{name}][ilike]={pattern}" for name in ("question",))
+    terms = ",".join('{"name":"question","op":"ilike","val":"%a%h%a%h%x%"}' for _ in range(4))
+    ended = threading.Event()
+    statuses: list[int] = []
+
+    def search() -> None:
+        with httpx.Client(base_url=processes.base_url, timeout=30) as client:
+            while not ended.is_set():
+                statuses.append(client.get(f'/v1/faqs?{attack}&filter=[{{"or":[{terms}]}}]').status_code)
+
+    with ThreadPoolExecutor(24) as pool, httpx.Client(base_url=processes.base_url, timeout=30) as other:
+        for _ in range(24):
+            pool.submit(search)
+        wait_until(lambda: len(statuses) > 24, 30, "the attack did not begin")
+        took = []
+        for path in ("/v1/events", "/livez", f"/v1/events/{world.events['published']}", "/v1/faq-types") * 10:
+            began = monotonic()
+            assert other.get(path).status_code == 200
+            took.append(monotonic() - began)
+        ended.set()
+
+    took.sort()
+    figure(f"beside 24 searches at once others take {took[len(took) // 2]:.3f} s, {took[-2]:.3f} s at most")
+    assert set(statuses) <= {200, 400, 503}
+    assert took[-2] < 1
