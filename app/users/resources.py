@@ -37,8 +37,8 @@ ROLES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marke
 MAX_PASSWORDS = 1
 """Passwords that one request can set."""
 
-SET_PASSWORD_LIMIT = "20/minute"  # noqa: S105  # a limit
-"""Passwords that one account can set, its own and, for an admin, those of others."""
+ADMIN_SET_PASSWORD_LIMIT = "20/minute"  # noqa: S105  # a limit
+"""Passwords that one admin can set, those of others too; other accounts set as many as they can try."""
 
 EMAIL_CHANGE_LIMIT = "20/day"
 """Changes of the address of one account, spelling included: each new address gets mails."""
@@ -86,7 +86,8 @@ class UserData(DataLayer):
             _confirm_password(viewer, *current)
         if new is not None:
             if not viewer.is_anonymous:
-                throttle.count("set-password", str(viewer.id), per_account=SET_PASSWORD_LIMIT)
+                limit = ADMIN_SET_PASSWORD_LIMIT if viewer.is_admin else throttle.PER_ACCOUNT
+                throttle.count("set-password", str(viewer.id), per_account=limit)
             g.hashed_password = _hash_valid(new[0])
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:

@@ -42,7 +42,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     "letter", [chr(code) for code in (*range(0xC0, 0x250), *range(0x1E00, 0x1F00), *range(0xFF21, 0xFF5B))]
 )
 def test_email_key_is_that_of_an_account_only_where_the_address_is(letter: str) -> None:
-    """Whatever Python lowers a letter to, limits count and look-ups find the same account, or none."""
+    """Limits count the account that look-ups find, or none, however Python lowers the letter."""
     for email in (f"{letter}@example.com", f"ada@{letter}.example"):
         try:
             stored = normalize_email(email)
