@@ -73,3 +73,20 @@ def _action(_endpoint: str) -> str:
 )
 def _counted() -> None:
     """Nothing: the decorators count."""
+
+
+def count_for(action: str, subject: str, limit: str) -> None:
+    """Count one call of this action for a subject, whichever address it comes from; 429 above the limit."""
+    g.throttled_action, g.throttled_subject, g.throttled_limit = action, subject, limit
+    try:
+        _counted_for_subject()
+    except RateLimitExceeded:
+        detail = f"At most {limit.replace('/', ' calls a ')} are accepted here. Wait a little."
+        raise TooManyRequests(detail, headers={"Retry-After": str(g.retry_after)}) from None
+
+
+@limiter.shared_limit(
+    lambda: str(g.throttled_limit), scope=_action, key_func=lambda: str(g.throttled_subject), on_breach=_note_wait
+)
+def _counted_for_subject() -> None:
+    """Nothing: the decorator counts."""
