@@ -16,6 +16,7 @@ from app.storage import current_storage
 
 CODES: dict[type[OutboundError], str] = {
     http_client.Refused: "address-refused",
+    http_client.Unreachable: "address-unreachable",
     http_client.TimedOut: "fetch-timed-out",
     http_client.Failed: "fetch-failed",
     http_client.TooLarge: "image-too-large",
