@@ -256,7 +256,11 @@ SETTINGS = (
         _storage_url,
     ),
     Setting(
-        "MAIL_URL", "file", "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port", _mail_url
+        "MAIL_URL",
+        "file",
+        "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port",
+        _mail_url,
+        required_in_production=True,
     ),
     Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail", _address),
     Setting("RATELIMIT_ENABLED", "1", "0: no limit to how often one may try to sign in, start /overview ...", _flag),
@@ -333,7 +337,8 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
         except ValueError as error:
             raise ConfigError(f"{setting.name} {error}") from None
     if values["APP_ENV"] == "production":
-        missing = [setting.name for setting in SETTINGS if setting.required_in_production and not values[setting.name]]
+        required = [setting.name for setting in SETTINGS if setting.required_in_production]
+        missing = [name for name in required if not environ.get(name, "").strip()]
         if missing:
             raise ConfigError("production needs " + ", ".join(missing))
     return _complete(values)

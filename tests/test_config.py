@@ -18,6 +18,7 @@ PRODUCTION = {
     "SECRET_KEY": "s" * 32,
     "JWT_KEYS": f"a={KEY}",
     "PUBLIC_URL": "https://api.example.com/",
+    "MAIL_URL": "smtp://mail.example.com",
 }
 
 
@@ -47,6 +48,10 @@ def test_production_keeps_what_it_is_given(tmp_path: Path) -> None:
     assert settings["PUBLIC_URL"] == "https://api.example.com"
     assert settings["DATABASE_URL"] == "postgresql+psycopg://db.example.com/events"
     assert not (tmp_path / "var").exists()
+
+
+def test_production_writes_mails_into_files_where_it_is_told_to(tmp_path: Path) -> None:
+    assert read(tmp_path, **{**PRODUCTION, "MAIL_URL": "file"})["MAIL_URL"] == "file"
 
 
 @pytest.mark.parametrize("name", sorted(set(PRODUCTION) - {"APP_ENV"}))
