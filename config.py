@@ -158,6 +158,12 @@ def _file_name(text: str) -> str:
     return text
 
 
+def _user_name(text: str) -> str:
+    if text and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", text):
+        raise ValueError("must be the name of a user of this machine")
+    return text
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
 
@@ -266,6 +272,7 @@ SETTINGS = (
     Setting("RATELIMIT_ENABLED", "1", "0: no limit to how often one may try to sign in, start /overview ...", _flag),
     Setting("OUTBOUND_ALLOW", "", "comma-separated networks to be reached besides public addresses", _networks),
     Setting("HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _whole(0, 3600)),
+    Setting("HEALTH_HOSTNAME", "open-event", "what /health-check and /readyz say as `hostname`, to everybody"),
     Setting("WORKER_CONCURRENCY", "2", "jobs one worker runs at once", _whole(1, 64)),
     Setting(
         "MAX_RUNNING_JOBS_PER_OWNER",
@@ -285,6 +292,12 @@ SETTINGS = (
         "",
         "directory, seen from the checkout, of programs that run as jobs of the kinds program:NAME",
         _directory,
+    ),
+    Setting(
+        "PROGRAM_USER",
+        "",
+        "user that programs run as where the worker is root; empty: the user of the worker",
+        _user_name,
     ),
     Setting("OVERVIEW_PROGRAM", "process-docset", "program that makes what /overview shows", _file_name),
     Setting(
