@@ -288,6 +288,21 @@ SETTINGS = (
     Setting("JOB_LEASE_SECONDS", "60", "a job whose worker is silent for so long gets another one", _whole(1, 3600)),
     Setting("MAX_UPLOAD_MB", "20", "MiB an image may have that is sent to us; all other bodies: 1", _whole(1, 20)),
     Setting(
+        "MAX_UPLOAD_MB_PER_DAY",
+        "500",
+        "MiB of images that one user may send a day; more are refused",
+        _whole(1, 1_000_000),
+    ),
+    Setting(
+        "MAX_STORAGE_MB", "0", "MiB of all files together; nothing more is stored then; 0: no limit", _whole(0, 10**9)
+    ),
+    Setting(
+        "MIN_FREE_DISK_MB",
+        "512",
+        "MiB that stay free on the disk of STORAGE_URL; nothing more is stored then; 0: no limit",
+        _whole(0, 10**9),
+    ),
+    Setting(
         "JOB_PROGRAMS_DIR",
         "",
         "directory, seen from the checkout, of programs that run as jobs of the kinds program:NAME",

@@ -7,7 +7,22 @@ from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import archive, bodies, changes, cors, database, errors, logs, outbox, relay, storage, throttle, worker
+from app import (
+    archive,
+    bodies,
+    changes,
+    cors,
+    database,
+    errors,
+    logs,
+    outbox,
+    quotas,
+    relay,
+    storage,
+    stored_files,
+    throttle,
+    worker,
+)
 from app.documents import resources as documents
 from app.events import resources as events
 from app.events import tasks as _event_tasks
@@ -89,7 +104,8 @@ def run_in_background(app: Flask) -> None:
     worker.make_celery(app)
     logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
     relay.sweep_with(app, sweep.sweep)
-    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune, sweep.prune)
+    prunes = (outbox.prune, sign_ins.prune, idempotency.prune, sweep.prune, quotas.prune, stored_files.sweep_orphans)
+    relay.prune_with(app, *prunes)
 
 
 def accept_accounts(app: Flask) -> None:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from app import stored_files
+from app.errors import Conflict
 from app.images import sources
 from app.images.headers import inspect
 from app.images.picture import SUFFIXES, Refused
@@ -13,6 +15,7 @@ from app.images.pictured import EVENTS, USERS, Pictured
 from app.images.pixels import RESIZED, Size, Variant, make_variants
 from app.jobs.context import JobFailed, Running
 from app.jobs.kinds import Change, id_of, job_kind
+from app.jobs.records import JobRow
 from app.jsonapi.viewer import Viewer
 from app.storage import current_storage
 
@@ -58,6 +61,18 @@ def _ordered(change: Change) -> dict[str, int]:
     return {change.topic.partition(".")[0]: change.id}
 
 
+def _delete_input(job: JobRow) -> None:
+    """Order the deletion of the image that the resize API has stored for this job alone."""
+    if job.input_bytes is not None:
+        stored_files.order_deletion([job.parameters["image"]])
+
+
+def _require_input(job: JobRow) -> None:
+    """409 for a job whose image is deleted by now; any other one is tried again as usual."""
+    if job.input_bytes is not None:
+        raise Conflict("The image that was sent is not kept: send it again.", code="input-not-kept")
+
+
 @job_kind(
     KIND,
     parameters=PARAMETERS,
@@ -67,6 +82,8 @@ def _ordered(change: Change) -> dict[str, int]:
     may=oneself,
     on=ON,
     ordered=_ordered,
+    ended=_delete_input,
+    again=_require_input,
 )
 def resize_image(running: Running) -> dict[str, Any]:
     """Make the variants of a picture."""

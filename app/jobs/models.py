@@ -77,6 +77,8 @@ class Job(Model):
     """The group of jobs that takes turns with other groups: the id of the owner, or one of the two constants above."""
     hook_id: Mapped[int | None]
     """The id of the hook whose call submitted it."""
+    input_bytes: Mapped[int | None]
+    """Bytes of the file that it reads and that was stored for it alone, below `jobs/ID`; deleted at its end."""
 
     owner: Mapped[User | None] = relationship(lazy="raise")
     event: Mapped[Event | None] = relationship(lazy="raise")

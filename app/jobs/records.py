@@ -35,3 +35,4 @@ class JobRow(NamedTuple):
     kept: bool
     share: int
     hook_id: int | None
+    input_bytes: int | None

@@ -58,6 +58,7 @@ _VALUES = {
     "kept": Boolean,
     "share": BigInteger,
     "hook_id": BigInteger,
+    "input_bytes": BigInteger,
 }
 _insert = Prepared(
     insert(Job)
@@ -87,6 +88,7 @@ def submit(
     job_id: UUID | None = None,
     kept: bool = False,
     hook_id: int | None = None,
+    input_bytes: int | None = None,
     is_limited: bool = True,
     pointer: str = PARAMETERS,
     authorize: Callable[[Kind, Mapping[str, Any]], None] = lambda _kind, _parameters: None,
@@ -121,6 +123,7 @@ def submit(
             "retry_of_id": retry_of_id,
             "share": share,
             "hook_id": hook_id,
+            "input_bytes": input_bytes,
         }
     )
     job = JobRow(*row[:-1])

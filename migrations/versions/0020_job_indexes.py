@@ -1,4 +1,4 @@
-"""The index by which workers find the next job of each share.
+"""Indexes by which workers find the next job of each share, and rows are found by the file that they name.
 
 On a live system: built concurrently; an index that failed half-way is dropped and built again.
 """
@@ -12,6 +12,8 @@ depends_on = None
 
 INDEXES = {
     "ix_jobs_share_queued_at_id": "jobs (share, queued_at, id) WHERE state = 'queued'",
+    "ix_uploads_stored_as": "uploads (stored_as)",
+    "ix_event_images_stored_as": "event_images (stored_as)",
 }
 
 
