@@ -70,7 +70,6 @@ def sweep_orphans(_older_than: timedelta) -> int:
     now = monotonic()
     if now < current_app.extensions.get("next_orphan_sweep", 0.0):
         return 0
-    current_app.extensions["next_orphan_sweep"] = now + SWEEP_INTERVAL_SECONDS
     for folder in FOLDERS:
         for names in current_storage().old_names(folder, ORPHAN_AGE):
             with transaction(is_read=False):
@@ -78,6 +77,7 @@ def sweep_orphans(_older_than: timedelta) -> int:
                 orphans = sorted(set(names) - _used(names))
             for name in orphans:
                 _delete_orphan(name)
+    current_app.extensions["next_orphan_sweep"] = now + SWEEP_INTERVAL_SECONDS
     return 0
 
 

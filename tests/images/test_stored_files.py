@@ -13,7 +13,7 @@ from app.database import transaction
 from app.storage import Storage
 from tests.images.background import files, jobs, work_off
 from tests.images.pictures import encode, flag
-from tests.images.test_resize_api import post, token_of
+from tests.images.test_resize_api import URL, post, token_of
 from tests.images.test_uploads import as_form
 from tests.world import World, data
 
@@ -74,7 +74,9 @@ def test_no_file_that_a_row_names_is_deleted(app: Flask, world: World, storage: 
     upload = as_form(world.stranger, PHOTO).get_json()
     path = f"/v1/events/{world.events['published']}"
     world.owner.update(path, "event", {"original-image-url": upload["url"]})
+    resized = token_of(post(world.stranger, PHOTO))
     work_off(app)
+    made = storage.name(world.stranger.get(f"{URL}/{resized}").get_json()["resized_image_url"])
     resizing = token_of(post(world.stranger, PHOTO))
     image = data(world.owner.get(f"/v1/event-images/{world.images['published']}"))["attributes"]["image-url"]
     put(storage, storage.name(image))
@@ -86,6 +88,7 @@ def test_no_file_that_a_row_names_is_deleted(app: Flask, world: World, storage: 
     sweep(app)
 
     assert files(storage) == before
+    assert made in before
     shown = data(world.owner.get(path))["attributes"]
     assert {storage.name(url) for name, url in shown.items() if name.endswith("image-url") and url} <= set(before)
 
