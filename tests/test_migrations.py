@@ -166,3 +166,31 @@ def test_0010_without_a_unicode_collation_is_one_clear_line(before_texts: str, m
     assert "this database has no Unicode collation: PostgreSQL 17 or later is needed" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert select(before_texts, "SELECT version_num FROM alembic_version") == [("0009",)]
+
+
+BEFORE_SHARES = """
+    INSERT INTO users (id, email, password_hash) VALUES (7, 'ada@example.com', '!');
+    INSERT INTO jobs (id, kind, parameters, trigger, owner_id, state, finished_at) VALUES
+        (gen_random_uuid(), 'queued', '{}', 'api', 7, 'queued', NULL),
+        (gen_random_uuid(), 'command', '{}', 'cli', NULL, 'queued', NULL),
+        (gen_random_uuid(), 'ended', '{}', 'api', 7, 'succeeded', now());
+"""
+
+
+def test_0019_live_jobs_get_the_share_of_their_owner_and_it_can_be_undone(url: str, migrate: Upgrade) -> None:
+    assert migrate("upgrade", "0011").returncode == 0
+    with psycopg.connect(url) as connection:
+        connection.execute(BEFORE_SHARES)
+
+    done = migrate("upgrade", "0020")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert select(url, "SELECT kind, share FROM jobs ORDER BY kind") == [("command", 0), ("ended", 0), ("queued", 7)]
+    indexes = (
+        "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_jobs_share_queued_at_id', 'ix_uploads_stored_as')"
+    )
+    assert select(url, indexes) == [(2,)]
+    undone = migrate("downgrade", "0011")
+    assert undone.returncode == 0, undone.stdout + undone.stderr
+    assert select(url, indexes) == [(0,)]
+    assert migrate("upgrade", "0020").returncode == 0
