@@ -162,6 +162,12 @@ def _file_name(text: str) -> str:
     return text
 
 
+def _user_name(text: str) -> str:
+    if text and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", text):
+        raise ValueError("must be the name of a user of this machine")
+    return text
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
 
@@ -260,22 +266,57 @@ SETTINGS = (
         _storage_url,
     ),
     Setting(
-        "MAIL_URL", "file", "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port", _mail_url
+        "MAIL_URL",
+        "file",
+        "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port",
+        _mail_url,
+        required_in_production=True,
     ),
     Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail", _address),
     Setting("RATELIMIT_ENABLED", "1", "0: no limit to how often one may try to sign in, start /overview ...", _flag),
     Setting("OUTBOUND_ALLOW", "", "comma-separated networks to be reached besides public addresses", _networks),
     Setting("HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _whole(0, 3600)),
+    Setting("HEALTH_HOSTNAME", "open-event", "what /health-check and /readyz say as `hostname`, to everybody"),
     Setting("WORKER_CONCURRENCY", "2", "jobs one worker runs at once", _whole(1, 64)),
+    Setting(
+        "MAX_RUNNING_JOBS_PER_OWNER",
+        "0",
+        "jobs of one owner that run at once; 0: one less than WORKER_CONCURRENCY, at least 1",
+        _whole(0, 1000),
+    ),
+    Setting("MAX_QUEUED_JOBS_PER_OWNER", "1000", "queued jobs of one owner; more are refused", _whole(1, 1_000_000)),
+    Setting("MAX_QUEUED_JOBS_PER_HOOK", "100", "queued jobs of one hook; more are refused", _whole(1, 1_000_000)),
+    Setting("MAX_HOOK_CALLS_PER_MINUTE", "60", "calls of one hook a minute; more are refused", _whole(1, 100_000)),
     Setting("WEB_WORKERS", "1", "web processes", _whole(1, 64)),
     Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _whole(2, 200)),
     Setting("JOB_LEASE_SECONDS", "60", "a job whose worker is silent for so long gets another one", _whole(1, 3600)),
     Setting("MAX_UPLOAD_MB", "20", "MiB an image may have that is sent to us; all other bodies: 1", _whole(1, 20)),
     Setting(
+        "MAX_UPLOAD_MB_PER_DAY",
+        "500",
+        "MiB of images that one user may send a day; more are refused",
+        _whole(1, 1_000_000),
+    ),
+    Setting(
+        "MAX_STORAGE_MB", "0", "MiB of all files together; nothing more is stored then; 0: no limit", _whole(0, 10**9)
+    ),
+    Setting(
+        "MIN_FREE_DISK_MB",
+        "512",
+        "MiB that stay free on the disk of STORAGE_URL; nothing more is stored then; 0: no limit",
+        _whole(0, 10**9),
+    ),
+    Setting(
         "JOB_PROGRAMS_DIR",
         "",
         "directory, seen from the checkout, of programs that run as jobs of the kinds program:NAME",
         _directory,
+    ),
+    Setting(
+        "PROGRAM_USER",
+        "",
+        "user that programs run as where the worker is root; empty: the user of the worker",
+        _user_name,
     ),
     Setting("OVERVIEW_PROGRAM", "process-docset", "program that makes what /overview shows", _file_name),
     Setting(
@@ -334,7 +375,8 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
         except ValueError as error:
             raise ConfigError(f"{setting.name} {error}") from None
     if values["APP_ENV"] == "production":
-        missing = [setting.name for setting in SETTINGS if setting.required_in_production and not values[setting.name]]
+        required = [setting.name for setting in SETTINGS if setting.required_in_production]
+        missing = [name for name in required if not environ.get(name, "").strip()]
         if missing:
             raise ConfigError("production needs " + ", ".join(missing))
         _refuse_insecure(values)

@@ -37,6 +37,9 @@ GROUPS = {"db": "flask_migrate.cli:db", "jobs": "app.jobs.cli:jobs_cli", "users"
 SERVING_COMMANDS = ("run", "web", "worker", "relay", "prepare")
 """Commands whose output is a log: with LOG_FORMAT=json their errors are JSON too."""
 
+PRIVATE_UMASK = 0o077
+"""Mails, archives and images are for the user of the server alone, not for other users of the machine."""
+
 UNDEFINED_TABLE = "42P01"
 DISK_FULL = "53100"
 
@@ -91,7 +94,9 @@ def make_app(servers: Mapping[str, str]) -> "Flask":
     try:
         from app.factory import create_app
 
-        return create_app(config.read({**environment(), **servers}))
+        app = create_app(config.read({**environment(), **servers}))
+        var_dir.make_private(app.config["VAR_DIR"])
+        return app
     finally:
         gc.freeze()
         gc.enable()
@@ -245,6 +250,7 @@ def routes(*, as_json: bool) -> None:
 
 def main() -> None:
     """Run a command."""
+    os.umask(PRIVATE_UMASK)
     try:
         cli(prog_name="manage.py")
     except tuple(MENDABLE) as error:
@@ -294,6 +300,7 @@ def __getattr__(name: str) -> Any:
     """`app` for WSGI servers (`gunicorn manage:app`), `celery` for Celery's own command (`celery -A manage:celery`)."""
     if name not in ("app", "celery"):
         raise AttributeError(name)
+    os.umask(PRIVATE_UMASK)
     app = make_app(embedded.urls(embedded.needed(read_settings())))
     return app if name == "app" else app.extensions["celery"]
 

@@ -191,6 +191,14 @@ class Unavailable(ApiError):
     default_code = "unavailable"
 
 
+class InsufficientStorage(ApiError):
+    """The server has no room for further files at the moment. Try again later."""
+
+    http_status = HTTPStatus.INSUFFICIENT_STORAGE
+    title = "Insufficient storage"
+    default_code = "storage-full"
+
+
 class Errors(Exception):
     """Several errors of one request, answered together."""
 

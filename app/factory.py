@@ -19,9 +19,11 @@ from app import (
     mail,
     memory,
     outbox,
+    quotas,
     relay,
     response_headers,
     storage,
+    stored_files,
     throttle,
     worker,
 )
@@ -113,7 +115,8 @@ def run_in_background(app: Flask) -> None:
     worker.make_celery(app)
     logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
     relay.sweep_with(app, sweep.sweep)
-    relay.prune_with(app, outbox.prune, sign_ins.prune, idempotency.prune, mail.prune, sweep.prune)
+    prunes = (outbox.prune, sign_ins.prune, idempotency.prune, mail.prune, sweep.prune, quotas.prune)
+    relay.prune_with(app, *prunes, stored_files.sweep_orphans)
 
 
 def accept_accounts(app: Flask) -> None:

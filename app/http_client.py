@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from queue import Empty, SimpleQueue
 from ssl import SSLContext
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -28,20 +28,47 @@ TOTAL_SECONDS = 15.0
 LARGEST = 64 * 1024
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
+UNREACHABLE_SECONDS = CONNECT_SECONDS
+"""Seconds after which an exchange fails whose address is not allowed or cannot be connected to: the time does not tell
+which of these it is."""
+
 NAT64 = IPv6Network("64:ff9b::/96")
+ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+"""The third quarter of an IPv6 address of an ISATAP tunnel (RFC 5214); the fourth is the IPv4 address it leads to."""
 NOT_PUBLIC = tuple(
     ip_network(text)
     for text in (
-        "192.0.0.0/24",  # special purposes (RFC 6890); one cloud's metadata lives at 192.0.0.192
-        "168.63.129.16/32",  # Azure's door to its own machines, a global address only by its number
+        # Every range of the IANA special-purpose address registries, and what is not unicast.
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # one cloud's metadata lives at 192.0.0.192
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",  # relays of 6to4
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
         "224.0.0.0/3",  # multicast, reserved, broadcast
+        "168.63.129.16/32",  # Azure's door to its own machines, a global address only by its number
         "::/3",  # with the two below, all that is not global unicast: mapped and compatible IPv4, translations
         "4000::/2",
         "8000::/1",  # private, link-local, site-local, multicast
+        "2001::/23",  # protocol assignments, such as Teredo, which has an IPv4 address inside
+        "2001:db8::/32",
         "2002::/16",  # 6to4: an IPv4 address inside
+        "2620:4f:8000::/48",
+        "3ffe::/16",
+        "3fff::/20",
     )
 )
-"""What `ipaddress` of one Python or another calls global, and is not."""
+"""Networks of which no address is public, also where `ipaddress` of one Python or another says that it is global."""
 
 
 class OutboundError(Exception):
@@ -49,7 +76,14 @@ class OutboundError(Exception):
 
 
 class Refused(OutboundError):
-    """We do not go to this address."""
+    """The URL itself is not one that we send requests to."""
+
+
+class Unreachable(OutboundError):
+    """The address is not allowed, has no meaning, or cannot be connected to: one error for all of these."""
+
+    def __init__(self) -> None:
+        super().__init__("The address is not allowed or cannot be reached.")
 
 
 class TimedOut(OutboundError):
@@ -57,7 +91,7 @@ class TimedOut(OutboundError):
 
 
 class Failed(OutboundError):
-    """No connection, or no answer that is HTTP from beginning to end."""
+    """No answer that is HTTP from beginning to end."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +191,27 @@ def _deadline(limits: Limits) -> float:
 def _send(
     method: str, url: str, headers: Mapping[str, str] | None, limits: Limits, until: float, **body: Any
 ) -> Fetched:
+    started = monotonic()
     target = _parsed(url, limits)
-    addresses = _resolved(target.raw_host, limits, until)
-    requests = [_request(method, target, address, headers, body) for address in addresses]
     try:
+        connect_until = min(until, started + CONNECT_SECONDS)
+        addresses = _resolved(target.raw_host, limits, connect_until)
+        seconds = max(0.01, (connect_until - monotonic()) / len(addresses))
+        requests = [_request(method, target, address, headers, seconds, body) for address in addresses]
         return asyncio.run(_exchange(requests, limits.largest, until - monotonic()))
+    except _NotConnected as error:
+        if limits.trusted:
+            raise Failed(str(error)) from None
+        sleep(max(0.0, min(until, started + UNREACHABLE_SECONDS) - monotonic()))
+        raise Unreachable from None
     except (TimeoutError, httpx.TimeoutException):
         raise TimedOut("The other side takes too long.") from None
     except (httpx.HTTPError, OSError) as error:
         raise Failed(f"The exchange failed: {type(error).__name__}.") from error
+
+
+class _NotConnected(Exception):
+    """There is no connection to the address; the message says why, for exchanges with servers of the operator's."""
 
 
 def _parsed(url: str, limits: Limits) -> httpx.URL:
@@ -191,11 +237,11 @@ def _resolved(host: bytes, limits: Limits, until: float) -> list[str]:
     try:
         found = answers.get(timeout=max(0.0, until - monotonic()))
     except Empty:
-        raise TimedOut("The name of the host takes too long to look up.") from None
+        raise _NotConnected("The name of the host takes too long to look up.") from None
     if isinstance(found, OSError):
-        raise Failed("The name of the host leads nowhere.")
+        raise _NotConnected("The name of the host leads nowhere.")
     if not limits.trusted and not all(_is_allowed(ip_address(address)) for address in found):
-        raise Refused("The host has an address that is not public.")
+        raise _NotConnected("The host has an address that is not public.")
     return found
 
 
@@ -212,13 +258,31 @@ def _is_allowed(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
-    if address in NAT64:  # how an IPv6-only network reaches IPv4 (RFC 6052): judged by where it leads
-        address = IPv4Address(address.packed[-4:])
+    if isinstance(address, IPv6Address) and (embedded := _embedded_address(address)) is not None:
+        return _is_public(embedded) and (address in NAT64 or _is_public_itself(address))
+    return _is_public_itself(address)
+
+
+def _is_public_itself(address: IPv4Address | IPv6Address) -> bool:
     return address.is_global and not any(address in network for network in NOT_PUBLIC)
 
 
+def _embedded_address(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that packets to this address reach in the end; None where there is none.
+
+    NAT64 is how an IPv6-only network reaches IPv4 (RFC 6052); other forms with one inside are never public.
+    """
+    is_isatap = int.from_bytes(address.packed[8:12], "big") in ISATAP
+    return IPv4Address(address.packed[-4:]) if address in NAT64 or is_isatap else None
+
+
 def _request(
-    method: str, target: httpx.URL, address: str, headers: Mapping[str, str] | None, body: Mapping[str, Any]
+    method: str,
+    target: httpx.URL,
+    address: str,
+    headers: Mapping[str, str] | None,
+    connect_seconds: float,
+    body: Mapping[str, Any],
 ) -> httpx.Request:
     """To the address; the name goes into the Host header, and is what the certificate must be for."""
     all_headers = httpx.Headers(headers)
@@ -231,7 +295,7 @@ def _request(
         headers=all_headers,
         extensions={
             "sni_hostname": target.raw_host.decode("ascii").rstrip("."),
-            "timeout": httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS).as_dict(),
+            "timeout": httpx.Timeout(TOTAL_SECONDS, connect=connect_seconds).as_dict(),
         },
         **body,
     )
@@ -246,13 +310,13 @@ async def _exchange(requests: list[httpx.Request], largest: int, seconds: float)
         for request in requests[:-1]:
             try:
                 return await _answer(transport, request, largest)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+            except _NotConnected:
                 continue
         return await _answer(transport, requests[-1], largest)
 
 
 async def _answer(transport: httpx.AsyncHTTPTransport, request: httpx.Request, largest: int) -> Fetched:
-    async with _closing(request):
+    async with _connecting(request):
         response = await transport.handle_async_request(request)
     content = bytearray()
     async with aclosing(response):
@@ -267,8 +331,11 @@ async def _answer(transport: httpx.AsyncHTTPTransport, request: httpx.Request, l
 
 
 @asynccontextmanager
-async def _closing(request: httpx.Request) -> AsyncIterator[None]:
-    """Close what was connected for this request when the deadline ends it: httpcore forgets it during a handshake."""
+async def _connecting(request: httpx.Request) -> AsyncIterator[None]:
+    """Raise _NotConnected when there is no TCP connection.
+
+    Close what was connected for this request when the deadline ends it: httpcore forgets it during a handshake.
+    """
     connected: list[AsyncNetworkStream] = []
 
     async def note(event: str, info: dict[str, Any]) -> None:
@@ -278,6 +345,10 @@ async def _closing(request: httpx.Request) -> AsyncIterator[None]:
     request.extensions["trace"] = note
     try:
         yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        if connected:
+            raise
+        raise _NotConnected(f"The connection failed: {type(error).__name__}.") from error
     except asyncio.CancelledError:
         for stream in connected:
             await stream.aclose()

@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
 from itertools import chain
@@ -40,6 +40,9 @@ REVALIDATED = "no-cache"
 """Kept, but asked about each time: a removed file is gone at once."""
 FOREVER = "public, max-age=31536000, immutable"
 PRIVATE = "private, no-cache"
+
+REFRESH_AGE = timedelta(hours=12)
+"""A file that is stored once more after this is written anew."""
 
 CHUNK = 1024 * 1024
 """Bytes of a file that one stream holds at a time."""
@@ -122,7 +125,8 @@ class Storage:
     def put_by_content(self, prefix: str, content: bytes | IO[bytes], suffix: str, media_type: str) -> str:
         """The name, `prefix/sha256.suffix`, under which this content lies now; it is written when it did not."""
         name = f"{prefix}/{_sha256(content)}.{suffix}"
-        if not self.exists(name):
+        # An old one is written anew: no row may name it any more, and a sweep may be about to delete it.
+        if not self.exists(name) or self.is_older(name, REFRESH_AGE):
             self.put(name, content, media_type)
         return name
 
@@ -138,6 +142,21 @@ class Storage:
         except FileNotFoundError:
             return False
         return True
+
+    def is_older(self, name: str, age: timedelta) -> bool:
+        """Return whether the file was written longer ago than this; False when there is none."""
+        try:
+            written_at: datetime = obstore.head(self._store, _checked(name))["last_modified"]
+        except FileNotFoundError:
+            return False
+        return datetime.now(UTC) - written_at > age
+
+    def old_names(self, prefix: str, age: timedelta) -> Iterator[Sequence[str]]:
+        """Return the names of files below this folder that were written longer ago than this, in batches."""
+        written_before = datetime.now(UTC) - age
+        for chunk in obstore.list(self._store, prefix, chunk_size=500):
+            old = (meta["path"] for meta in chunk if meta["last_modified"] < written_before)
+            yield [name for name in old if _NAME.fullmatch(name)]
 
     def list(self, prefix: str) -> list[Stored]:
         """All files below this folder, by name; ValueError when one of them has a name that cannot be."""

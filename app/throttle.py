@@ -114,6 +114,11 @@ def count_account(
             raise
 
 
+def count_subject(action: str, subject: str, limit: str) -> None:
+    """Count one call of this action for a subject, whichever address it comes from; 429 above the limit."""
+    _count(_Hit(limit, action, subject, 1))
+
+
 def client_bucket() -> str:
     """Return what the caller's address is counted as: an IPv4 address, or the network of an IPv6 address."""
     try:

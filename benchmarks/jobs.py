@@ -78,7 +78,7 @@ def running(place: Site, *arguments: str) -> Iterator[None]:
     with (place.directory / f"{arguments[0]}.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603  # our own command line
             [sys.executable, str(ROOT / "manage.py"), *arguments],
-            env={**os.environ, **place.environment},
+            env={**os.environ, **place.environment, "MAX_RUNNING_JOBS_PER_OWNER": str(SLOTS)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

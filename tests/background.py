@@ -24,6 +24,7 @@ from app.outbox import OutboxEntry, consumer
 from app.processes.nodes import QUEUES
 from app.processes.orphans import dying_with_parent, kill_group
 from app.relay import run_relay
+from app.stored_files import DELETE
 from app.web import serve
 from app.worker import run_worker
 from tests.jobs import kinds  # noqa: F401  # declares them
@@ -74,7 +75,7 @@ def follow(app: Flask) -> None:
     """Do what was ordered to follow from the ends of jobs, as a worker does."""
     with app.app_context():
         for entry in entries(app):
-            if entry.consumer in (AGAIN, NEXT) and entry.done_at is None:
+            if entry.consumer in (AGAIN, NEXT, DELETE) and entry.done_at is None:
                 outbox.consume(entry.id)
 
 

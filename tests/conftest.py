@@ -95,6 +95,7 @@ def environment(servers: dict[str, str], tmp_path_factory: pytest.TempPathFactor
         "PORT": str(free_port()),
         "VAR_DIR": str(tmp_path_factory.mktemp("var")),
         "RATELIMIT_ENABLED": "0",
+        "MAX_RUNNING_JOBS_PER_OWNER": "100",
     }
 
 

@@ -20,6 +20,7 @@ PRODUCTION = {
     "SECRET_KEY": "hB3nq0VxT5mJrW8dZs1yKcUo7eLpFgQa",
     "JWT_KEYS": f"a={KEY}",
     "PUBLIC_URL": "https://api.example.com/",
+    "MAIL_URL": "smtp://mail.example.com",
 }
 
 
@@ -49,6 +50,10 @@ def test_production_keeps_what_it_is_given(tmp_path: Path) -> None:
     assert settings["PUBLIC_URL"] == "https://api.example.com"
     assert settings["DATABASE_URL"] == "postgresql+psycopg://db.example.com/events"
     assert not (tmp_path / "var").exists()
+
+
+def test_production_writes_mails_into_files_where_it_is_told_to(tmp_path: Path) -> None:
+    assert read(tmp_path, **{**PRODUCTION, "MAIL_URL": "file"})["MAIL_URL"] == "file"
 
 
 @pytest.mark.parametrize("name", sorted(set(PRODUCTION) - {"APP_ENV"}))

@@ -46,10 +46,39 @@ def test_bad_settings_are_one_line_and_exit_status_2(environment: Environment, c
 
 
 def test_production_without_its_settings_is_one_line_and_exit_status_2(environment: Environment) -> None:
-    done = run(environment, "web", APP_ENV="production", DATABASE_URL="", REDIS_URL="")
+    done = run(environment, "web", APP_ENV="production", DATABASE_URL="", REDIS_URL="", MAIL_URL="")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ("manage.py: production needs PUBLIC_URL, DATABASE_URL, REDIS_URL, SECRET_KEY, JWT_KEYS\n")
+    needed = "PUBLIC_URL, DATABASE_URL, REDIS_URL, SECRET_KEY, JWT_KEYS, MAIL_URL"
+    assert done.stderr == f"manage.py: production needs {needed}\n"
+
+
+def test_files_of_the_server_are_closed_to_other_users_of_the_machine(
+    environment: Environment, processes: Processes, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    before = os.umask(0o022)
+    try:
+        for name in ("mail", "files/jobs", "work"):
+            (tmp_path / "var" / name).mkdir(parents=True)
+        for name in ("mail/old.eml", "files/jobs/old.zip", "notes.txt", "owner.lock"):
+            (tmp_path / "var" / name).write_text("private")
+        started = [processes.start(command, VAR_DIR=str(tmp_path / "var")) for command in ("relay", "worker", "web")]
+    finally:
+        os.umask(before)
+
+    wait_until(lambda: all("Umask:\t0077" in _status(process.pid) for process in started))
+    wait_until(lambda: {_mode(path) for path in (tmp_path / "var").iterdir()} <= {0o600, 0o700})
+    assert _mode(tmp_path / "var") == (0o711 if os.geteuid() == 0 else 0o700)
+    for process in started:
+        processes.stop(process)
+
+
+def _status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
 
 
 @pytest.mark.parametrize("command", [("demo",), ("run",), ("db", "upgrade")], ids=lambda command: command[0])

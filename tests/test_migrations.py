@@ -220,3 +220,31 @@ def test_0017_payment_details_are_sealed_and_opened_again(url: str, migrate: Upg
     assert migrate("downgrade", "0011").returncode == 0
     assert select(url, details) == before
     assert migrate("upgrade", "head").returncode == 0
+
+
+BEFORE_SHARES = """
+    INSERT INTO users (id, email, password_hash) VALUES (7, 'ada@example.com', '!');
+    INSERT INTO jobs (id, kind, parameters, trigger, owner_id, state, finished_at) VALUES
+        (gen_random_uuid(), 'queued', '{}', 'api', 7, 'queued', NULL),
+        (gen_random_uuid(), 'command', '{}', 'cli', NULL, 'queued', NULL),
+        (gen_random_uuid(), 'ended', '{}', 'api', 7, 'succeeded', now());
+"""
+
+
+def test_0019_live_jobs_get_the_share_of_their_owner_and_it_can_be_undone(url: str, migrate: Upgrade) -> None:
+    assert migrate("upgrade", "0011").returncode == 0
+    with psycopg.connect(url) as connection:
+        connection.execute(BEFORE_SHARES)
+
+    done = migrate("upgrade", "0020")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert select(url, "SELECT kind, share FROM jobs ORDER BY kind") == [("command", 0), ("ended", 0), ("queued", 7)]
+    indexes = (
+        "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_jobs_share_queued_at_id', 'ix_uploads_stored_as')"
+    )
+    assert select(url, indexes) == [(2,)]
+    undone = migrate("downgrade", "0011")
+    assert undone.returncode == 0, undone.stdout + undone.stderr
+    assert select(url, indexes) == [(0,)]
+    assert migrate("upgrade", "0020").returncode == 0

@@ -1,12 +1,14 @@
 """How one file becomes one image of a gallery: read, looked up, made anew from its pixels, stored, written down."""
 
 import unicodedata
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import PurePosixPath
 
-from sqlalchemy import BigInteger, Text, bindparam, func, select
+from sqlalchemy import ARRAY, BigInteger, Text, any_, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from app import quotas, stored_files
 from app.database import Prepared, commit, transaction
 from app.events.models import Event
 from app.gallery import inbox
@@ -46,6 +48,26 @@ _add = Prepared(
     .on_conflict_do_nothing()
     .returning(_images.c.id)
 )
+
+
+_names = bindparam("names", type_=ARRAY(Text))
+_used = Prepared(select(_images.c.stored_as).where(_images.c.stored_as == any_(_names), _images.c.deleted_at.is_(None)))
+_size = Prepared(
+    select(cast(func.coalesce(func.sum(_images.c.size), 0), BigInteger)).where(_images.c.deleted_at.is_(None))
+)
+
+
+@stored_files.finds_used_files
+def used_files(names: Collection[str]) -> Collection[str]:
+    """Return those of these files that a gallery shows."""
+    return [name for (name,) in _used.rows({"names": list(names)})]
+
+
+@quotas.counts_bytes
+def stored_bytes() -> int:
+    """Return how many bytes all images of galleries have."""
+    ((size,),) = _size.rows({})
+    return int(size)
 
 
 def identifier(event_id: int) -> str | None:
@@ -93,7 +115,11 @@ def _is_known(event_id: int, source_sha256: str) -> bool:
 
 def _is_added(values: dict[str, object]) -> bool:
     """False when another import was faster, or another file has the same pixels: each image is there once."""
+    name = str(values["stored_as"])
     with transaction(is_read=False):
+        stored_files.lock(name)
         added = _add.rows(values)
+        if added and not current_storage().exists(name):
+            raise FileNotFoundError(name)  # the same image has just been deleted elsewhere: the next import stores it
         commit()
     return bool(added)

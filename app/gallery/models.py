@@ -19,6 +19,7 @@ class EventImage(Model):
         UniqueConstraint("event_id", "source_sha256"),
         Index("ix_event_images_name", func.text_sort_key(text("name")), "id"),
         Index("ix_event_images_event_id_id", "event_id", "id"),
+        Index("ix_event_images_stored_as", "stored_as"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -8,7 +8,7 @@ from app.gallery.schemas import EventImageSchema
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.writing import DataLayer
+from app.uploads.resources import StoredFileData
 
 EVENT_IMAGE = ResourceType(
     schema=EventImageSchema,
@@ -21,18 +21,18 @@ EVENT_IMAGE = ResourceType(
 class EventImageList(ResourceList):
     """All images the viewer sees."""
 
-    data_layer = {"class": DataLayer, "type": EVENT_IMAGE}
+    data_layer = {"class": StoredFileData, "type": EVENT_IMAGE}
     methods = {"GET"}
 
 
 class EventImageDetail(ResourceDetail):
-    """One image; a PATCH takes it out of the trash, and nothing else."""
+    """One image; a PATCH takes it out of the trash as long as its file is there, and nothing else."""
 
-    data_layer = {"class": DataLayer, "type": EVENT_IMAGE}
+    data_layer = {"class": StoredFileData, "type": EVENT_IMAGE}
 
 
 def route(api: Api) -> None:
     """The URLs of images."""
     api.route(EventImageList, "event_image_list", "/event-images")
     api.route(EventImageDetail, "event_image_detail", "/event-images/<id>")
-    route_relations(api, EVENT_IMAGE, DataLayer)
+    route_relations(api, EVENT_IMAGE, StoredFileData)

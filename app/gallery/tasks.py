@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from obstore.exceptions import BaseError
 
+from app import quotas
 from app.database import transaction
 from app.errors import NotFound, Unavailable, Unprocessable
 from app.gallery import inbox, intake
@@ -67,6 +68,8 @@ def import_images(running: Running) -> dict[str, Any]:
     if identifier is None:
         raise JobFailed("gone", "There is no such event any more.")
     files = _files(identifier)
+    if quotas.is_full():
+        raise JobFailed("storage-full", "The server has no room for further files at the moment.")
     run = _Run(running, event_id)
     for number, file in enumerate(files):
         if run.imported == MOST_IMAGES:

@@ -12,9 +12,9 @@ limiter.exempt(health)
 
 def install(app: Flask) -> None:
     """Answer probes."""
-    checks = Checks(app)
-    app.extensions["readiness"] = Report(readiness_probes(checks))
-    app.extensions["health"] = Report(health_probes(checks, app.config["HEALTH_GRACE_SECONDS"]))
+    checks, hostname = Checks(app), app.config["HEALTH_HOSTNAME"]
+    app.extensions["readiness"] = Report(readiness_probes(checks), hostname)
+    app.extensions["health"] = Report(health_probes(checks, app.config["HEALTH_GRACE_SECONDS"]), hostname)
     app.register_blueprint(health)
 
 

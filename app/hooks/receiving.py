@@ -12,7 +12,7 @@ from flask import Response, after_this_request, current_app, jsonify, request
 from sqlalchemy import Engine, LargeBinary, bindparam, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import signatures
+from app import signatures, throttle
 from app.database import Prepared, transaction
 from app.errors import ApiError, BadRequest, Errors, Forbidden, NotFound, Unprocessable, raise_all
 from app.extensions import db
@@ -91,6 +91,8 @@ def receive(id: str) -> Response:
         hook = _found(id)
         check_names(request.query_string, NOTHING)
         header, name = _named(hook)
+        # After the signature: without the secret, nobody uses up the calls of a signed hook.
+        throttle.count_subject("hook", str(hook.id), f"{current_app.config['MAX_HOOK_CALLS_PER_MINUTE']}/minute")
         key = name and f"hook {hook.id} {name}"  # with spaces, which no key of the owner's own has
         response = answered_by_key(hook.owner_id, key, lambda: _started(hook), header=header)
     if hook.is_stale:
@@ -137,7 +139,7 @@ def _started(hook: Called) -> Response:
     """The job, and nothing of it but where it is: whoever calls may not read it."""
     with _about_the_body():
         parameters = {**_allowed(hook, _members()), **hook.parameters}
-        job = submitted(hook.kind, parameters, hook.access, trigger="hook").job
+        job = submitted(hook.kind, parameters, hook.access, trigger="hook", hook_id=hook.id).job
     url = f"{current_app.config['PUBLIC_URL']}/v1/jobs/{job.id}"
     response = jsonify(job={"id": str(job.id), "state": job.state, "url": url})
     response.status_code = HTTPStatus.OK if job.state == SUCCEEDED else HTTPStatus.ACCEPTED

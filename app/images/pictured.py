@@ -1,10 +1,11 @@
 """The rows that have a picture: the addresses of its original, and of the variants that are made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, and_, bindparam, select, update
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, Text, and_, any_, bindparam, func, or_, select, update
 
+from app import stored_files
 from app.database import Prepared, commit, transaction
 from app.events.models import Event
 from app.images.pixels import EVENT_SIZES, USER_SIZES, Size
@@ -48,3 +49,29 @@ def _column(size: Size) -> str:
 
 EVENTS = Pictured(Event, ("original_image_url",), EVENT_SIZES)
 USERS = Pictured(User, ("original_image_url", "avatar_url"), USER_SIZES)
+
+
+def _url_columns(model: type[Any]) -> list[ColumnElement[str]]:
+    """Return the names in storage that the columns with a URL hold, whatever PUBLIC_URL was when it was written."""
+    columns = [column for column in model.__table__.c if column.name.endswith("_url")]
+    return [func.split_part(column, "/files/", 2) for column in columns]
+
+
+def _naming(model: type[Any]) -> Prepared:
+    """Select what rows name, those in the trash too: they may be taken out of it."""
+    names = _url_columns(model)
+    is_named = [name == any_(bindparam("names", type_=ARRAY(Text))) for name in names]
+    return Prepared(select(*names).where(or_(*is_named)))
+
+
+_named_by = [_naming(model) for model in (Event, User)]
+
+
+@stored_files.finds_used_files
+def used_files(names: Collection[str]) -> Collection[str]:
+    """Return those of these files that an event or a user shows."""
+    public = {name for name in names if not name.startswith("jobs/")}
+    if not public:  # at the end of every job of the resize API: all events are looked at otherwise
+        return ()
+    found = {name for statement in _named_by for row in statement.rows({"names": list(public)}) for name in row}
+    return found & public

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from sqlalchemy import Uuid, bindparam, select
 from uuid_utils.compat import uuid7
 
-from app import throttle
+from app import quotas, throttle
 from app.database import Prepared, transaction
 from app.errors import NotFound
 from app.images import sent
@@ -58,8 +58,10 @@ _job = Prepared(select(*_jobs.c).where(_jobs.c.id == bindparam("id", type_=Uuid)
 
 def _largest_body() -> int:
     """Where the API is public, whoever is not signed in may not send as many as he likes."""
-    if _caller().is_anonymous:
+    viewer = _caller()
+    if viewer.is_anonymous:
         throttle.count("resize")
+    quotas.require_room(viewer.id)
     return sent.largest_body()
 
 
@@ -76,8 +78,9 @@ def resize() -> Response:
         picture = inspect(content)
     job_id = uuid7()
     name = f"{input_folder(job_id)}/input.{SUFFIXES[picture.format]}"
-    current_storage().put(name, content[: picture.end], MEDIA_TYPES[picture.format])
-    return _submit(job_id, {"image": name, **options}, viewer)
+    content = content[: picture.end]
+    current_storage().put(name, content, MEDIA_TYPES[picture.format])
+    return _submit(job_id, {"image": name, **options}, len(content), viewer)
 
 
 @routes.get(f"{URL}/<token>", strict_slashes=False)
@@ -105,11 +108,13 @@ def _caller() -> Viewer:
         return current_viewer() if current_app.config["RESIZE_PUBLIC"] else signed_in_viewer()
 
 
-def _submit(job_id: UUID, parameters: dict[str, Any], viewer: Viewer) -> Response:
+def _submit(job_id: UUID, parameters: dict[str, Any], size: int, viewer: Viewer) -> Response:
     """Write the row of the job, or replay an earlier answer; without a new row the image does not stay in storage."""
 
     def accept() -> Response:
-        submission.submit(KIND, parameters, trigger="api", owner_id=viewer.id or None, job_id=job_id, pointer="")
+        quotas.charge(viewer.id, size)
+        owned: dict[str, Any] = {"owner_id": viewer.id or None, "job_id": job_id, "input_bytes": size}
+        submission.submit(KIND, parameters, trigger="api", pointer="", **owned)
         answer = jsonify(success=True, token=str(job_id))
         answer.status_code = HTTPStatus.ACCEPTED
         return locate(answer, f"{current_app.config['PUBLIC_URL']}{URL}/{job_id}")

@@ -3,19 +3,16 @@
 from http import HTTPStatus
 from typing import NoReturn
 
-from sqlalchemy import Uuid, bindparam, select
-
 from app import http_client
-from app.database import Prepared, transaction
 from app.http_client import OutboundError
 from app.images.headers import MOST_BYTES
 from app.jobs.context import JobFailed
-from app.jobs.models import Job
 from app.jobs.records import JobRow
 from app.storage import current_storage
 
 CODES: dict[type[OutboundError], str] = {
     http_client.Refused: "address-refused",
+    http_client.Unreachable: "address-unreachable",
     http_client.TimedOut: "fetch-timed-out",
     http_client.Failed: "fetch-failed",
     http_client.TooLarge: "image-too-large",
@@ -23,14 +20,6 @@ CODES: dict[type[OutboundError], str] = {
 }
 
 MAX_REDIRECTS = 3
-
-_jobs = Job.__table__
-_itself = select(_jobs.c.id, _jobs.c.retry_of_id).where(_jobs.c.id == bindparam("id", type_=Uuid)).cte(recursive=True)
-_repeated = _itself.union_all(
-    select(_jobs.c.id, _jobs.c.retry_of_id).join_from(_jobs, _itself, _jobs.c.id == _itself.c.retry_of_id)
-)
-_line = Prepared(select(_repeated.c.id))
-"""A job, the one it repeats, the one that this repeats and so on."""
 
 
 def read(job: JobRow, image: str) -> bytes:
@@ -65,10 +54,8 @@ def _is_public(name: str) -> bool:
 
 
 def _is_input_of(job: JobRow, name: str) -> bool:
-    """Whether the resize API has put it there for this job, or for one that this repeats: nobody names another's."""
-    with transaction(is_read=True):
-        ids = [id_ for (id_,) in _line.rows({"id": job.id})]
-    return name.rpartition("/")[0] in {input_folder(id_) for id_ in ids}
+    """Whether the resize API has put it there for this job: nobody names another's."""
+    return name.rpartition("/")[0] == input_folder(job.id)
 
 
 def input_folder(job_id: object) -> str:

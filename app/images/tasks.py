@@ -1,11 +1,16 @@
 """The job that makes variants of an image: of the picture of an event or a user when it changes, or of any one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import ARRAY, Text, any_, bindparam, func, select
+
+from app import stored_files
+from app.database import Prepared
+from app.errors import Conflict
 from app.images import sources
 from app.images.headers import inspect
 from app.images.picture import SUFFIXES, Refused
@@ -13,6 +18,8 @@ from app.images.pictured import EVENTS, USERS, Pictured
 from app.images.pixels import RESIZED, Size, Variant, make_variants
 from app.jobs.context import JobFailed, Running
 from app.jobs.kinds import Change, id_of, job_kind
+from app.jobs.models import SUCCEEDED, Job
+from app.jobs.records import JobRow
 from app.jsonapi.viewer import Viewer
 from app.storage import current_storage
 
@@ -58,6 +65,37 @@ def _ordered(change: Change) -> dict[str, int]:
     return {change.topic.partition(".")[0]: change.id}
 
 
+_jobs = Job.__table__
+_resized = func.split_part(_jobs.c.result["urls"][RESIZED.name].astext, "/files/", 2)
+_used = Prepared(
+    select(_resized).where(
+        _jobs.c.kind == KIND,
+        _jobs.c.state == SUCCEEDED,
+        _jobs.c.parameters.has_key("image"),
+        _resized == any_(bindparam("names", type_=ARRAY(Text))),
+    )
+)
+
+
+@stored_files.finds_used_files
+def used_files(names: Collection[str]) -> Collection[str]:
+    """Return those of these files that a job has made for a client, who asks the job where they are."""
+    variants = [name for name in names if name.startswith("images/")]
+    return [name for (name,) in _used.rows({"names": variants})] if variants else ()
+
+
+def _delete_input(job: JobRow) -> None:
+    """Order the deletion of the image that the resize API has stored for this job alone."""
+    if job.input_bytes is not None:
+        stored_files.order_deletion([job.parameters["image"]])
+
+
+def _require_input(job: JobRow) -> None:
+    """409 for a job whose image is deleted by now; any other one is tried again as usual."""
+    if job.input_bytes is not None:
+        raise Conflict("The image that was sent is not kept: send it again.", code="input-not-kept")
+
+
 @job_kind(
     KIND,
     parameters=PARAMETERS,
@@ -67,6 +105,8 @@ def _ordered(change: Change) -> dict[str, int]:
     may=oneself,
     on=ON,
     ordered=_ordered,
+    ended=_delete_input,
+    again=_require_input,
 )
 def resize_image(running: Running) -> dict[str, Any]:
     """Make the variants of a picture."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from app import quotas
 from app.database import transaction
 from app.errors import ContentTooLarge, Unavailable
 from app.images import sent
@@ -43,8 +44,8 @@ _turns = threading.BoundedSemaphore(MOST_DECODERS)
 
 
 def _largest_body() -> int:
-    """Whoever is not signed in may send none."""
-    _require_user()
+    """Whoever is not signed in may send none, nor who has sent enough today."""
+    quotas.require_room(_require_user().id)
     return sent.largest_body()
 
 

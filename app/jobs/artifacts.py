@@ -1,17 +1,19 @@
 """What a job made: files in storage that appear whole, and rows that name them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from typing import IO, Any
+from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Text, Uuid, bindparam, select
+from sqlalchemy import ARRAY, BigInteger, Boolean, Text, Uuid, any_, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
+from app import quotas, stored_files
 from app.database import Prepared, commit, transaction
 from app.jobs.lifecycle import HELD
-from app.jobs.models import Artifact, Job
+from app.jobs.models import LIVE, Artifact, Job
 from app.jobs.records import JobRow
 from app.storage import current_storage
 
@@ -42,6 +44,36 @@ _named = Prepared(
         set_={name: _rows.excluded[name] for name in _VALUES if name not in ("id", "name")},
     ).returning(Artifact.id)
 )
+
+FOLDER = re.compile(r"jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
+"""How the names of all files of a job begin."""
+
+_artifacts = Artifact.__table__
+_IDS = bindparam("ids", type_=ARRAY(Uuid))
+_stored = Prepared(select(_artifacts.c.stored_as).where(_artifacts.c.job_id == any_(_IDS)))
+_with_input = Prepared(select(_jobs.c.id).where(_jobs.c.id == any_(_IDS), _jobs.c.state.in_(LIVE)))
+_artifact_bytes = Prepared(select(cast(func.coalesce(func.sum(_artifacts.c.size), 0), BigInteger)))
+_input_bytes = Prepared(
+    select(cast(func.coalesce(func.sum(_jobs.c.input_bytes), 0), BigInteger)).where(_jobs.c.state.in_(LIVE))
+)
+
+
+@stored_files.finds_used_files
+def used_files(names: Collection[str]) -> Collection[str]:
+    """Return those of these files that are artifacts, or belong to jobs that have not ended."""
+    ids = {name: UUID(found[1]) for name in names if (found := FOLDER.match(name))}
+    if not ids:
+        return ()
+    values = {"ids": list(set(ids.values()))}
+    live = {id_ for (id_,) in _with_input.rows(values)}
+    artifacts = {name for (name,) in _stored.rows(values)}
+    return [name for name, id_ in ids.items() if id_ in live or name in artifacts]
+
+
+@quotas.counts_bytes
+def stored_bytes() -> int:
+    """Return how many bytes all artifacts have, and the inputs of jobs that have not ended."""
+    return sum(int(size) for statement in (_artifact_bytes, _input_bytes) for (size,) in statement.rows({}))
 
 
 def publish(job: JobRow, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool) -> bool:

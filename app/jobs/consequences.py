@@ -4,9 +4,9 @@ from uuid import UUID
 
 from app import outbox
 from app.errors import Conflict
-from app.jobs import lifecycle, submission
+from app.jobs import lifecycle, shares, submission
 from app.jobs.kinds import KINDS, Kind
-from app.jobs.models import CANCELING, ENDED, QUEUED
+from app.jobs.models import CANCELING, ENDED, QUEUED, WAITING
 from app.jobs.records import JobRow
 
 AGAIN, NEXT = "jobs.again", "jobs.next"
@@ -23,6 +23,14 @@ def follow(job: JobRow) -> None:
         _ask_to_end(job, kind)
     elif job.state in ENDED:
         _end(job, kind)
+    if job.state in (WAITING, *ENDED):
+        _wake_share(job)
+
+
+def _wake_share(job: JobRow) -> None:
+    """Order a worker to look for the next job of the share: its messages may have come while the share was full."""
+    if (queued := shares.oldest_queued(job.share)) is not None:
+        submission.order_worker(queued)
 
 
 def _ask_to_end(job: JobRow, kind: Kind | None) -> None:

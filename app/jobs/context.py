@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from app import quotas
 from app.database import commit, transaction
 from app.jobs import artifacts, lifecycle
 from app.jobs.records import JobRow
@@ -101,5 +102,7 @@ class Running:
     def publish(self, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False) -> None:
         """Keep a file that was made, in place of another of this name; from now on it can be fetched."""
         self.check()
+        if quotas.is_full():
+            raise JobFailed("storage-full", "The server has no room for further files at the moment.")
         if not artifacts.publish(self.job, name, content, media_type, partial=partial):
             raise LeaseLost

@@ -100,8 +100,8 @@ class Kind:
     """Told, in the transaction that ends it, of each job that has ended."""
     asked_to_end: Callable[[JobRow], None] = field(default=lambda _job: None)
     """Told, in the same way, of each job that somebody works on and somebody cancels."""
-    again: Callable[[JobRow], JobRow] | None = None
-    """What trying again means, where it means more than another job with the same parameters."""
+    again: Callable[[JobRow], JobRow | None] | None = None
+    """What trying again means, where it means more than another job with the same parameters, which None stands for."""
 
     @property
     def secrets(self) -> frozenset[str]:

@@ -19,6 +19,9 @@ LIVE = (QUEUED, RUNNING, WAITING, FINALIZING, CANCELING)
 ENDED = (SUCCEEDED, FAILED, CANCELED)
 STATES = (*LIVE, *ENDED)
 
+OPERATOR_SHARE, ANONYMOUS_SHARE = 0, -1
+"""Values of `Job.share` without an owner: what commands start, and what callers start who are not signed in."""
+
 _live = text("state IN ('queued', 'running', 'waiting', 'finalizing', 'canceling')")
 
 
@@ -30,6 +33,7 @@ class Job(Model):
         CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
         CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
         Index("ix_jobs_live", "queued_at", "id", postgresql_where=_live),
+        Index("ix_jobs_share_queued_at_id", "share", "queued_at", "id", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_fingerprint", "fingerprint", "id"),
         Index("ix_jobs_owner_id_id", "owner_id", "id"),
         Index("ix_jobs_state_id", "state", "id"),
@@ -69,11 +73,27 @@ class Job(Model):
     kept: Mapped[bool] = off()
     """Whether it stays although it has ended long ago: it is part of something."""
 
+    share: Mapped[int] = mapped_column(default=OPERATOR_SHARE, server_default=text("0"))
+    """The group of jobs that takes turns with other groups: the id of the owner, or one of the two constants above."""
+    hook_id: Mapped[int | None]
+    """The id of the hook whose call submitted it."""
+    input_bytes: Mapped[int | None]
+    """Bytes of the file that it reads and that was stored for it alone, below `jobs/ID`; deleted at its end."""
+
     owner: Mapped[User | None] = relationship(lazy="raise")
     event: Mapped[Event | None] = relationship(lazy="raise")
     retry_of: Mapped["Job | None"] = relationship(remote_side=lambda: Job.id, lazy="raise")
     events: Mapped[list["JobEvent"]] = relationship(viewonly=True, lazy="raise")
     artifacts: Mapped[list["Artifact"]] = relationship(viewonly=True, lazy="raise")
+
+
+class JobShare(Model):
+    """When a job of a share last began; the row is locked while one of its jobs is claimed."""
+
+    __tablename__ = "job_shares"
+
+    share: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    served_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Attempt(Model):

@@ -33,3 +33,6 @@ class JobRow(NamedTuple):
     lease_until: datetime | None
     sealed: bytes | None
     kept: bool
+    share: int
+    hook_id: int | None
+    input_bytes: int | None

@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -16,11 +16,11 @@ from uuid import UUID
 
 import structlog
 from flask import Flask, current_app
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.database import commit, transaction
-from app.errors import is_outage
-from app.jobs import consequences, lifecycle
+from app.errors import LOCK_NOT_AVAILABLE, is_outage
+from app.jobs import consequences, lifecycle, shares
 from app.jobs.context import Canceled, Elsewhere, Interrupted, JobFailed, LeaseLost, Running
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELING
@@ -43,13 +43,79 @@ GRACE = 1.0
 log = structlog.get_logger(__name__)
 
 
+def run_next(worker: str) -> None:
+    """Run one attempt of the queued job whose turn it is, if there is one that may begin."""
+    full_kinds: set[str] = set()
+    full_shares: set[int] = set()
+    while (turn := _next_turn(full_kinds, full_shares)) is not None:
+        try:
+            job = _claim(turn.id, worker)
+        except _KindFull:
+            full_kinds.add(turn.kind)
+        except _ShareFull:
+            full_shares.add(turn.share)
+        else:
+            if job is not None:
+                _run_attempt(job)
+                return
+
+
 def run(job_id: UUID, worker: str) -> None:
-    """One attempt of a queued job, from the claim to the end; nothing when it is not queued any more."""
-    with transaction(is_read=False):
-        job = _claimed(job_id, worker)
-        commit()
-    if job is None:
+    """Run one attempt of this job; do nothing when it is not queued, or its kind or its owner has no free slot."""
+    try:
+        job = _claim(job_id, worker)
+    except (_KindFull, _ShareFull):
         return
+    if job is not None:
+        _run_attempt(job)
+
+
+class _KindFull(Exception):
+    """As many jobs of the kind are running as may run at once."""
+
+
+class _ShareFull(Exception):
+    """As many jobs of the share are running as may run at once, or another worker holds the lock of the share."""
+
+
+def _next_turn(full_kinds: Collection[str], full_shares: Collection[int]) -> shares.Turn | None:
+    with transaction(is_read=True):
+        return shares.next_turn(shares.max_running(), full_kinds, full_shares)
+
+
+def _claim(job_id: UUID, worker: str) -> JobRow | None:
+    """Begin an attempt in a transaction; None when the job is not queued. Raise _KindFull or _ShareFull."""
+    with transaction(is_read=False):
+        job = lifecycle.found(job_id)
+        if job is None:
+            return None
+        # The share first, then the kind: in another order two workers could wait for each other.
+        _require_free_share(job)
+        _require_free_kind(job)
+        claimed = lifecycle.claim(job_id, worker, _lease())
+        commit()
+    return claimed
+
+
+def _require_free_share(job: JobRow) -> None:
+    try:
+        shares.lock(job.share)
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise _ShareFull from None
+    if not shares.has_capacity(job.share):
+        raise _ShareFull
+
+
+def _require_free_kind(job: JobRow) -> None:
+    kind = KINDS.get(job.kind)
+    if kind is not None and kind.concurrency is not None and not lifecycle.has_room(kind.name, kind.concurrency):
+        raise _KindFull
+
+
+def _run_attempt(job: JobRow) -> None:
+    """Run a claimed attempt to its end."""
     kind = KINDS.get(job.kind)
     with structlog.contextvars.bound_contextvars(job_id=str(job.id), kind=job.kind, attempt=job.attempt):
         if kind is None:
@@ -59,15 +125,6 @@ def run(job_id: UUID, worker: str) -> None:
             _end(job, lambda: lifecycle.fail(job, "forbidden", "Its owner may not start this any more."))
             return
         _attempt(job, kind)
-
-
-def _claimed(job_id: UUID, worker: str) -> JobRow | None:
-    """Begin an attempt; None also while as many of the kind are at work as may be: the end of one wakes the next."""
-    job = lifecycle.found(job_id)
-    kind = None if job is None else KINDS.get(job.kind)
-    if kind is not None and kind.concurrency is not None and not lifecycle.has_room(kind.name, kind.concurrency):
-        return None
-    return lifecycle.claim(job_id, worker, _lease())
 
 
 def _may_begin(job: JobRow, kind: Kind) -> bool:

@@ -14,10 +14,10 @@ from uuid_utils.compat import uuid7
 
 from app import outbox
 from app.database import Prepared
-from app.errors import Unprocessable
-from app.jobs import lifecycle
+from app.errors import TooManyRequests, Unprocessable
+from app.jobs import lifecycle, shares
 from app.jobs.kinds import KINDS, Kind
-from app.jobs.models import LIVE, SUCCEEDED, Job
+from app.jobs.models import LIVE, OPERATOR_SHARE, SUCCEEDED, Job
 from app.jobs.records import JobRow
 from app.sealing import place, sealed
 
@@ -25,6 +25,9 @@ START = "jobs.run"
 """The consumer of the entries that start jobs."""
 
 PARAMETERS = "/data/attributes/parameters"
+
+RETRY_AFTER_SECONDS = 10
+"""Sent with 429 when a queue is full."""
 
 _jobs = Job.__table__
 _FINGERPRINT = bindparam("fingerprint", type_=LargeBinary)
@@ -53,6 +56,9 @@ _VALUES = {
     "retry_of_id": Uuid,
     "sealed": LargeBinary,
     "kept": Boolean,
+    "share": BigInteger,
+    "hook_id": BigInteger,
+    "input_bytes": BigInteger,
 }
 _insert = Prepared(
     insert(Job)
@@ -81,12 +87,16 @@ def submit(
     retry_of_id: UUID | None = None,
     job_id: UUID | None = None,
     kept: bool = False,
+    hook_id: int | None = None,
+    input_bytes: int | None = None,
+    is_limited: bool = True,
     pointer: str = PARAMETERS,
     authorize: Callable[[Kind, Mapping[str, Any]], None] = lambda _kind, _parameters: None,
 ) -> Submitted:
     """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
 
-    `authorize` may raise, once the parameters are known to be good: nothing has been read or written then.
+    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False. `authorize` may raise,
+    once the parameters are known to be good: nothing has been read or written then.
     """
     kind = kind_named(kind_name)
     parameters = kind.convert_ids(_whole(parameters))
@@ -95,6 +105,9 @@ def submit(
     fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, parameters, owner_id)
     if fingerprint is not None and (alike := _found(kind, fingerprint, is_retry=retry_of_id is not None)):
         return Submitted(alike, is_new=False)
+    share = shares.share_of(owner_id, trigger)
+    if is_limited:
+        _check_limits(share, hook_id)
     id_ = job_id or uuid7()
     secrets = {name: value for name, value in parameters.items() if name in kind.secrets}
     (row,) = _insert.rows(
@@ -110,6 +123,9 @@ def submit(
             "owner_id": owner_id,
             "event_id": parameters.get("event") if kind.about_event else None,
             "retry_of_id": retry_of_id,
+            "share": share,
+            "hook_id": hook_id,
+            "input_bytes": input_bytes,
         }
     )
     job = JobRow(*row[:-1])
@@ -140,8 +156,22 @@ def is_offered(kind: Kind) -> bool:
 
 
 def again(job: JobRow) -> Submitted:
-    """Submit the same once more."""
-    return submit(job.kind, job.parameters, trigger=job.trigger, owner_id=job.owner_id)
+    """Submit the same once more, also when the queue is full: the request for it was accepted."""
+    origin: dict[str, Any] = {"trigger": job.trigger, "owner_id": job.owner_id, "hook_id": job.hook_id}
+    return submit(job.kind, job.parameters, is_limited=False, **origin)
+
+
+def _check_limits(share: int, hook_id: int | None) -> None:
+    """Raise 429 when the share, or the hook, has as many queued jobs as it may have."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    most = current_app.config["MAX_QUEUED_JOBS_PER_OWNER"]
+    if share != OPERATOR_SHARE and shares.count_queued(share, most) >= most:
+        detail = f"At most {most} jobs of one owner may be queued. Wait until some of them have begun."
+        raise TooManyRequests(detail, code="too-many-jobs", headers=headers)
+    most = current_app.config["MAX_QUEUED_JOBS_PER_HOOK"]
+    if hook_id is not None and shares.count_queued(share, most, hook_id) >= most:
+        detail = f"At most {most} jobs of one hook may be queued. Wait until some of them have begun."
+        raise TooManyRequests(detail, code="too-many-jobs", headers=headers)
 
 
 def _whole(value: Any) -> Any:
@@ -155,7 +185,12 @@ def _whole(value: Any) -> Any:
 
 def start(job: JobRow) -> None:
     """Order a worker to look at a queued job."""
-    outbox.order(START, "job.queued", {"id": str(job.id)})
+    order_worker(job.id)
+
+
+def order_worker(job_id: UUID) -> None:
+    """Order a worker to run the job whose turn it is; this one is queued."""
+    outbox.order(START, "job.queued", {"id": str(job_id)})
 
 
 def _fingerprint(kind: Kind, parameters: Mapping[str, Any], owner_id: int | None) -> bytes:

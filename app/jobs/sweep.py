@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
 from flask import current_app
 from redis import RedisError
-from sqlalchemy import ARRAY, Select, Text, bindparam, delete, func, select, text
+from sqlalchemy import ARRAY, BigInteger, Select, Text, all_, and_, bindparam, delete, func, select, text
 
 from app.database import Prepared, commit, connection, transaction
 from app.errors import is_outage
-from app.jobs import consequences, lifecycle, submission
+from app.jobs import consequences, lifecycle, shares, submission
 from app.jobs.kinds import KINDS
 from app.jobs.models import QUEUED, Job
 from app.jobs.records import JobRow
@@ -25,7 +26,10 @@ OVERLOOKED = timedelta(seconds=15)
 BATCH = 100
 
 _jobs = Job.__table__
-_has_room = _jobs.c.kind.not_in(func.unnest(bindparam("full", type_=ARRAY(Text))).select().scalar_subquery())
+_has_room = and_(
+    _jobs.c.kind != all_(bindparam("full", type_=ARRAY(Text))),
+    _jobs.c.share != all_(bindparam("full_shares", type_=ARRAY(BigInteger))),
+)
 _overlooked = Prepared(
     select(*_jobs.c)
     .where(_jobs.c.state == QUEUED, _jobs.c.queued_at < func.now() - OVERLOOKED, _has_room)
@@ -45,7 +49,7 @@ def sweep() -> None:
     for job_id in expired:
         _give_up(job_id)
     with transaction(is_read=False):
-        full = {"full": _full_kinds()}
+        full: dict[str, list[Any]] = {"full": _full_kinds(), "full_shares": shares.full_shares()}
         if _wake_ups_are_missing(full):
             for row in _overlooked.rows(full):
                 submission.start(JobRow(*row))
@@ -74,7 +78,7 @@ def _full_kinds() -> list[str]:
     return [kind.name for kind in limited if lifecycle.at_work(kind.name) >= (kind.concurrency or 0)]
 
 
-def _wake_ups_are_missing(full: Mapping[str, list[str]]) -> bool:
+def _wake_ups_are_missing(full: Mapping[str, list[Any]]) -> bool:
     """Whether Redis holds fewer than there are queued jobs; those that wait for a slot are not woken twice."""
     ((queued,),) = _queued.rows(full)
     try:

@@ -20,9 +20,13 @@ log = structlog.get_logger(__name__)
 
 
 @wake_up(START, queue=JOBS_QUEUE)
-def run_job(job_id: str) -> None:
-    """Run one attempt of a job, unless somebody has taken it already."""
-    running.run(UUID(job_id), f"{socket.gethostname()}/{os.getpid()}")
+def run_job(_job_id: str) -> None:
+    """Run one attempt of the queued job whose turn it is.
+
+    A message says that there is one job more in the queue, not which one is next: then one owner with many jobs would
+    keep all others waiting.
+    """
+    running.run_next(f"{socket.gethostname()}/{os.getpid()}")
 
 
 @consumer(AGAIN)

@@ -18,7 +18,9 @@ def _receiver(noun: str) -> Callable[..., None]:
             if is_wanted(kind.on, change.topic, change.changed):
                 parameters = kind.ordered(change)
                 if parameters is not None:
-                    submission.submit(kind.name, parameters, trigger="signal", owner_id=_owner_id(noun, change))
+                    owner_id = _owner_id(noun, change)
+                    # The change itself must not fail because its author has many jobs.
+                    submission.submit(kind.name, parameters, trigger="signal", owner_id=owner_id, is_limited=False)
 
     return start_jobs
 

@@ -110,7 +110,13 @@ def described_kinds(view: Any) -> Json:
     """Return the list of kinds, or one kind."""
     is_list = view.view_class.__name__ == "KindList"
     schema = reference("JobKindList" if is_list else "JobKindDocument")
-    refused = (errors.BadRequest, errors.NotAcceptable, errors.PreconditionFailed, errors.NotFound)
+    refused = (
+        errors.BadRequest,
+        errors.Unauthenticated,
+        errors.NotAcceptable,
+        errors.PreconditionFailed,
+        errors.NotFound,
+    )
     return {
         "operationId": "listJobKinds" if is_list else "getJobKind",
         "summary": "List kinds of jobs" if is_list else "Get a kind of job",

@@ -95,6 +95,7 @@ def described_image(view: Any) -> Json:
     status: HTTPStatus = view.status
     headers = ("Location", "Retry-After") if status is HTTPStatus.ACCEPTED else ()
     refused = REFUSED if takes else (errors.NotFound,)
+    full = (errors.InsufficientStorage,) if takes else ()
     keyed = {"parameters": [reference("IdempotencyKey", "parameters")]} if hasattr(view, "keyed_methods") else {}
     described = {
         **_words(view),
@@ -102,7 +103,7 @@ def described_image(view: Any) -> Json:
         **keyed,
         "responses": {
             **answered(status, "Success.", view.gives, *headers, media_type=JSON),
-            **refusals((*refused, errors.Unauthenticated, errors.Unavailable)),
+            **refusals((*refused, *full, errors.Unauthenticated, errors.Unavailable)),
         },
     }
     # Without the JSON:API type, which means the same here: of two JSON bodies generators make two methods or models.

@@ -14,7 +14,7 @@ from sqlalchemy import Uuid, bindparam, select
 
 from app import throttle
 from app.database import Prepared, commit, transaction
-from app.errors import ApiError, Errors, NotFound, Unavailable
+from app.errors import ApiError, Errors, NotFound, TooManyRequests, Unavailable
 from app.jobs import submission
 from app.jobs.kinds import KINDS
 from app.jobs.models import SUCCEEDED, Artifact
@@ -127,6 +127,8 @@ def _run(asked: Asked) -> JobRow:
     with transaction(is_read=False):
         try:
             job = submission.submit(_kind_name(), asked._asdict(), trigger="api", owner_id=None).job
+        except TooManyRequests:
+            raise
         except (ApiError, Errors) as error:
             raise NotAsExpected(str(error)) from None
         commit()

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from flask import Response, request
 from werkzeug.datastructures import FileStorage, MultiDict
 
+from app import quotas
 from app.database import commit, connection, transaction
 from app.documents.resources import DOCUMENT_SET
 from app.documents.schemas import LONGEST_TITLE
@@ -93,7 +94,8 @@ def create_set() -> Response:
 def _largest_body() -> int:
     """Whoever is not signed in may send none."""
     with transaction(is_read=True):
-        cookies.signed_in()
+        viewer = cookies.signed_in().viewer
+    quotas.require_room(viewer.id)
     return images.largest_body()
 
 

@@ -40,6 +40,36 @@ FULL_BYTES = 2**20
 """With less room than this, whatever failed has failed for want of room."""
 
 
+OF_SERVERS = ("postgres", "redis")
+"""What the embedded servers keep in VAR_DIR, perhaps as another user, with a mode of their own."""
+
+
+def make_private(var_dir: Path) -> None:
+    """Take the rights of other users of the machine away from VAR_DIR and all that is in it.
+
+    As root the directory itself stays passable: the embedded PostgreSQL is another user then.
+    """
+    if not var_dir.is_dir():
+        return
+    try:
+        var_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        for path in var_dir.iterdir():
+            # A directory that cannot be entered protects what is below it, however many files that are.
+            if not path.is_symlink() and path.name.partition(".")[0] not in OF_SERVERS:
+                _remove_rights_of_others(path)
+    except OSError as error:
+        raise Unusable(f"VAR_DIR {var_dir} cannot be made private: {error.strerror}") from None
+
+
+def _remove_rights_of_others(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+        if mode & 0o077:
+            path.chmod(mode & 0o7700)
+    except FileNotFoundError:  # a draft of another process, which has its name by now
+        return
+
+
 def check_space(var_dir: Path, needed: int) -> None:
     """Raise DiskFull where the disk of VAR_DIR has less room than this."""
     free = shutil.disk_usage(var_dir).free

@@ -12,9 +12,14 @@ from app.programs.manifest import LONGEST_ARGUMENT, Manifest
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+SEPARATOR = "--"
+"""Ends the options of a command line, by convention of POSIX."""
+
+
 def arguments(manifest: Manifest, parameters: Mapping[str, Any]) -> list[str]:
     """The words after the name of the program, without the last one."""
-    return [word for name in manifest.arguments for word in _words(parameters.get(name))]
+    words = [word for name in manifest.arguments for word in _words(parameters.get(name))]
+    return [SEPARATOR, *words] if manifest.separator else words
 
 
 def environment(manifest: Manifest, parameters: Mapping[str, Any], work_dir: Path) -> dict[str, str]:
@@ -28,7 +33,7 @@ def environment(manifest: Manifest, parameters: Mapping[str, Any], work_dir: Pat
     return {**named, "PATH": PATH, "LANG": "C.UTF-8", "HOME": home, "TMPDIR": home}
 
 
-def faults(parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def faults(manifest: Manifest, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Where a parameter fits its schema but no command line, and why."""
     for name, value in parameters.items():
         words = _words(value)
@@ -38,6 +43,8 @@ def faults(parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield path, f"An argument has at most {LONGEST_ARGUMENT} bytes."
             if "\0" in word:
                 yield path, "An argument holds no NUL."
+            if word.startswith("-") and name in manifest.arguments and not manifest.separator:
+                yield path, "An argument must not begin with '-': the program would take it for an option."
 
 
 def _words(value: Any) -> list[str]:

@@ -37,6 +37,8 @@ class Plan:
     environment: dict[str, str]
     directory: str
     limits: dict[str, int] = field(default_factory=LIMITS.copy)
+    user: tuple[int, int] | None = None
+    """Numbers of the user and the group that the program runs as; None for those of the worker."""
 
 
 class Child:

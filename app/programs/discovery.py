@@ -37,10 +37,14 @@ log = structlog.get_logger(__name__)
 class ProgramKind(Kind):
     """The kind of a program: its parameters must fit a command line, too."""
 
+    said: manifest.Manifest | None = None
+
     def check(self, parameters: Mapping[str, Any], pointer: str) -> None:
         """422 with a pointer for each parameter that does not fit."""
         super().check(parameters, pointer)
-        raise_all(Unprocessable(words, pointer=pointer + path) for path, words in calls.faults(parameters))
+        if self.said is not None:
+            faults = calls.faults(self.said, parameters)
+            raise_all(Unprocessable(words, pointer=pointer + path) for path, words in faults)
 
 
 class Programs:
@@ -100,6 +104,7 @@ def _kind(path: Path, seen: Version, *, is_overview: bool) -> Kind | None:
         largest_parameters=LARGEST_PARAMETERS,
         inputs=lambda _parameters: digest(),
         may=_may(said, is_overview=is_overview),
+        said=said,
     )
 
 

@@ -4,9 +4,9 @@ It ends all that descends from the program when it is told so, and when nobody i
 standard input has ended, as it does when the worker is killed. It has no settings and no secrets but those it passes
 on, and nothing is imported but what each start is worth.
 
-Standard input is a line of JSON (`command`, `environment`, `directory`, `limits`), then a byte for each SIGTERM that
-the program is to get. The descriptor named by its one argument gets a line of JSON: `errno` where the program could
-not be started, or `returncode` when it has ended, negative for a signal.
+Standard input is a line of JSON (`command`, `environment`, `directory`, `limits`, `user`), then a byte for each SIGTERM
+that the program is to get. The descriptor named by its one argument gets a line of JSON: `errno` where the program
+could not be started, or `returncode` when it has ended, negative for a signal.
 """
 
 import ctypes
@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 PATIENCE = 5.0
 """Seconds for processes to be gone after SIGKILL; one that hangs in the kernel is left to it."""
@@ -90,12 +91,14 @@ def become(plan: dict[str, Any], saying: int) -> NoReturn:
     """Be the program, or say the number of the error that keeps us from it."""
     try:
         os.setsid()
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), CONTROL)
         for number in (*STOPPING, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.chdir(plan["directory"])
         limit(plan["limits"])
+        if plan["user"]:
+            become_user(*plan["user"])
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would have cleared it
         command = [word.encode() for word in plan["command"]]
         environment = {name.encode(): value.encode() for name, value in plan["environment"].items()}
         os.execve(command[0], command, environment)  # noqa: S606  # no shell, and the operator's own program
@@ -103,6 +106,14 @@ def become(plan: dict[str, Any], saying: int) -> NoReturn:
         os.write(saying, str(error.errno).encode())
     finally:
         os._exit(os.EX_OSERR)
+
+
+def become_user(user: int, group: int) -> None:
+    """Give up all rights but those of this user."""
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def limit(limits: dict[str, int]) -> None:

@@ -60,6 +60,7 @@ SCHEMA: dict[str, Any] = {
         "dedupe": {"enum": ["once", "single-flight", "none"]},
         "media-type": {"type": "string", "maxLength": 100},
         "may-start": {"enum": ["anyone", "admins"]},
+        "separator": {"type": "boolean"},
     },
     "additionalProperties": False,
 }
@@ -92,7 +93,9 @@ class Manifest:
     concurrency: int | None = None
     dedupe: Dedupe = "once"
     media_type: str = "application/octet-stream"
-    may_start: Literal["anyone", "admins"] = "anyone"
+    may_start: Literal["anyone", "admins"] = "admins"
+    separator: bool = False
+    """Whether `--` comes before the arguments, so that the program takes none of them for an option."""
 
 
 def read(name: str, content: bytes | None, *, is_overview: bool = False) -> Manifest:
@@ -100,6 +103,8 @@ def read(name: str, content: bytes | None, *, is_overview: bool = False) -> Mani
     said = {} if content is None else _parsed(content)
     if "parameters" not in said:
         said = {**(OVERVIEW if is_overview else {"parameters": ARGUMENTS}), **said}
+    if is_overview:
+        said = {"may-start": "anyone", **said}
     parameters = _with_defaults(said["parameters"])
     properties: dict[str, Any] = parameters["properties"]
     secrets = [name for name, schema in properties.items() if schema.get("writeOnly")]
@@ -143,7 +148,7 @@ def _with_defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _given(said: Mapping[str, Any]) -> dict[str, Any]:
     """What has a default of its own, where the file says it."""
-    names = ("concurrency", "dedupe", "media-type", "may-start")
+    names = ("concurrency", "dedupe", "media-type", "may-start", "separator")
     given = {name.replace("-", "_"): said[name] for name in names if name in said}
     return given | ({"time_limit": timedelta(seconds=said["time-limit"])} if "time-limit" in said else {})
 

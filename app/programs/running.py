@@ -1,9 +1,13 @@
 """Running a program: its arguments in order, the last one the name of an empty file that it must overwrite."""
 
+import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
+
+from flask import current_app
 
 from app.errors import Errors
 from app.jobs.context import Canceled, Interrupted, JobFailed, LeaseLost, Running
@@ -68,9 +72,28 @@ def _plan(program: Program, running: Running) -> Plan:
         raise JobFailed("missing-program", "There is no such program on this server.")
     output = running.work_dir / outcome.OUTPUT
     output.touch(mode=0o600)
+    user = _user()
+    if user is not None:
+        running.work_dir.parent.chmod(0o711)  # to be passed, not to be listed
+        for path in (running.work_dir, output):
+            os.chown(path, *user)
     said = program.manifest
     command = [str(program.path), *calls.arguments(said, parameters), str(output)]
-    return Plan(command, calls.environment(said, parameters, running.work_dir), str(running.work_dir))
+    return Plan(command, calls.environment(said, parameters, running.work_dir), str(running.work_dir), user=user)
+
+
+def _user() -> tuple[int, int] | None:
+    """Return the numbers of PROGRAM_USER and of its group; None where programs run as the user of the worker."""
+    name = current_app.config["PROGRAM_USER"]
+    if not name:
+        return None
+    if os.geteuid() != 0:
+        raise outcome.cannot_start("PROGRAM_USER is set, but the worker is not root")
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise outcome.cannot_start("PROGRAM_USER is no user of this machine") from None
+    return found.pw_uid, found.pw_gid
 
 
 def _started(plan: Plan) -> Child:

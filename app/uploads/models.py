@@ -16,6 +16,7 @@ class Upload(Model):
     __table_args__ = (
         UniqueConstraint("owner_id", "stored_as"),
         Index("ix_uploads_owner_id_id", "owner_id", "id"),
+        Index("ix_uploads_stored_as", "stored_as"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -1,11 +1,17 @@
 """/v1/uploads: what its owners have sent to /v1/upload/image; nobody posts here."""
 
+from typing import Any
+
 from flask_rest_jsonapi_next import Api
 
+from app import stored_files
+from app.errors import Conflict
+from app.jsonapi.permissions import Access
 from app.jsonapi.relations import route_relations
 from app.jsonapi.resource_type import ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.writing import DataLayer
+from app.storage import current_storage
 from app.uploads.models import Upload
 from app.uploads.permissions import PERMISSIONS
 from app.uploads.schemas import UploadSchema
@@ -19,21 +25,36 @@ UPLOAD = ResourceType(
 )
 
 
+class StoredFileData(DataLayer):
+    """Rows that name a file in storage, which is deleted with the row."""
+
+    def before_delete_object(self, row: Any, access: Access) -> None:
+        stored_files.order_deletion([row.stored_as])
+
+    def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        """409 for a row that is taken out of the trash although its file is deleted."""
+        if row.deleted_at is None or "deleted_at" not in data:
+            return
+        stored_files.lock(row.stored_as)
+        if not current_storage().exists(row.stored_as):
+            raise Conflict("Its file has been deleted and cannot be restored.", code="file-deleted")
+
+
 class UploadList(ResourceList):
     """The caller's uploads, the newest first."""
 
-    data_layer = {"class": DataLayer, "type": UPLOAD}
+    data_layer = {"class": StoredFileData, "type": UPLOAD}
     methods = {"GET"}
 
 
 class UploadDetail(ResourceDetail):
-    """One upload; a PATCH takes it out of the trash, and nothing else. Its file stays: others may show it."""
+    """One upload; a PATCH takes it out of the trash as long as its file is there, and nothing else."""
 
-    data_layer = {"class": DataLayer, "type": UPLOAD}
+    data_layer = {"class": StoredFileData, "type": UPLOAD}
 
 
 def route(api: Api) -> None:
     """The URLs of uploads."""
     api.route(UploadList, "upload_list", "/uploads")
     api.route(UploadDetail, "upload_detail", "/uploads/<id>")
-    route_relations(api, UPLOAD, DataLayer)
+    route_relations(api, UPLOAD, StoredFileData)

@@ -23,7 +23,6 @@ WRITTEN = written()
 RATHER = {
     "access_token": "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIyIn0.signature",
     "refresh_token": "43-characters-that-tell-nothing-about-anybody",
-    "hostname": "api-1",
 }
 SERVER, PROCESSOR = "https://api.example.org", "https://processor.example.org"
 """What people read instead of the addresses of this run."""

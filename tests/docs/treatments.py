@@ -103,7 +103,8 @@ DOCUMENTS = (
 
 def add_sets(then: datetime) -> None:
     """Four of each, of which the third belongs to somebody else and the last one is in the trash."""
-    current_storage().put(_stored("poster"), PICTURE, "image/png")
+    for name in ("poster", "draft"):  # the latter is taken out of the trash
+        current_storage().put(_stored(name), PICTURE, "image/png")
     db.session.execute(insert(Upload), [_upload(*each, then) for each in _UPLOADS])
     db.session.execute(insert(DocumentSet), [_set(*each, then) for each in _SETS])
     for table, pairs in ((SET_EVENTS, ((1, 1), (3, 1))), (SET_FAQS, ((1, 1), (1, 4))), (SET_UPLOADS, ((1, 1), (3, 3)))):

@@ -3,7 +3,9 @@
 import pytest
 from flask import Flask
 
-from app.storage import current_storage
+from app.storage import Storage, current_storage
+from tests.background import follow
+from tests.images.background import files
 from tests.world import ROLES, World, data, errors, ids, linkage, pointers
 
 SEEN = {
@@ -84,15 +86,31 @@ def test_the_team_deletes_an_image(world: World, role: str) -> None:
 
 
 @pytest.mark.parametrize(("role", "status"), [("owner", 403), ("stranger", 403), ("anonymous", 401), ("admin", 200)])
-def test_admins_take_an_image_out_of_the_trash(world: World, role: str, status: int) -> None:
+def test_admins_take_an_image_out_of_the_trash(world: World, storage: Storage, role: str, status: int) -> None:
     image = world.images["published"]
     path = f"/v1/event-images/{image}"
+    storage.put(storage.name(data(world.owner.get(path))["attributes"]["image-url"]), b"image", "image/jpeg")
     world.owner.delete(path)
 
     restored = world.callers[role].send("PATCH", f"{path}?get_trashed=true", restoring(image))
 
     assert restored.status_code == status
     assert world.owner.get(path).status_code == (200 if status == 200 else 404)
+
+
+def test_the_file_of_a_deleted_image_is_deleted_and_the_image_cannot_be_restored(
+    app: Flask, world: World, storage: Storage
+) -> None:
+    image = world.images["published"]
+    path = f"/v1/event-images/{image}"
+    storage.put(storage.name(data(world.owner.get(path))["attributes"]["image-url"]), b"image", "image/jpeg")
+
+    world.owner.delete(path)
+    follow(app)
+
+    assert files(storage) == []
+    refused = world.admin.send("PATCH", f"{path}?get_trashed=true", restoring(image))
+    assert (refused.status_code, errors(refused)[0]["code"]) == (409, "file-deleted")
 
 
 @pytest.mark.parametrize("role", ["owner", "admin"])

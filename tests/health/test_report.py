@@ -63,6 +63,7 @@ def test_the_answer_has_the_shape_monitors_know(report: Callable[..., Any]) -> N
     assert response.content_type == "application/json"
     assert response.headers["Cache-Control"] == "no-store"
     assert set(document) == {"hostname", "status", "timestamp", "results", "response_time"}
+    assert document["hostname"] == "open-event"
     assert document["status"] == "success"
     (result,) = document["results"]
     assert set(result) == {"checker", "output", "passed", "timestamp", "expires", "response_time"}

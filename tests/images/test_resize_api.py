@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -21,9 +21,11 @@ from app import bodies, database, embedded, errors, storage, throttle
 from app.database import commit, transaction
 from app.extensions import db, limiter
 from app.images import resize_api
-from app.jobs import lifecycle
+from app.jobs import consequences, lifecycle
+from app.jobs.records import JobRow
 from app.storage import Storage
 from app.users import auth
+from tests.background import follow
 from tests.conftest import ROOT
 from tests.images import pictures
 from tests.images.background import files, jobs, run, work_files, work_off
@@ -165,15 +167,37 @@ def test_two_of_the_same_image_are_two_jobs(world: World, storage: Storage) -> N
     assert token_of(post(world.stranger)) != token_of(post(world.stranger))
 
 
-def test_a_retry_reads_the_same_image_and_its_retry_too(app: Flask, world: World, storage: Storage) -> None:
-    token = token_of(post(world.stranger))
-    for _ in range(2):
-        assert world.stranger.send("POST", f"/v1/jobs/{token}/cancel").status_code == 202
-        token = world.stranger.send("POST", f"/v1/jobs/{token}/retry").get_json(force=True)["data"]["id"]
+@pytest.mark.parametrize("content", [PHOTO, BROKEN])
+def test_the_image_is_deleted_when_its_job_has_ended(
+    app: Flask, world: World, storage: Storage, content: bytes
+) -> None:
+    token = token_of(post(world.stranger, content))
 
     work_off(app)
 
-    assert made(storage, world.stranger, token).width == 100
+    assert [name for name in files(storage) if name.startswith("jobs/")] == []
+    retried = world.stranger.send("POST", f"/v1/jobs/{token}/retry")
+    (error,) = retried.get_json(force=True)["errors"]
+    assert (retried.status_code, error["code"]) == (409, "input-not-kept")
+    assert error["detail"] == "The image that was sent is not kept: send it again."
+
+
+def test_the_image_of_a_canceled_job_is_deleted_and_that_of_an_interrupted_one_is_kept(
+    app: Flask, world: World, storage: Storage
+) -> None:
+    canceled, interrupted = token_of(post(world.stranger)), token_of(post(world.stranger))
+    with app.app_context(), transaction(is_read=False):
+        job = lifecycle.claim(UUID(interrupted), "tests", timedelta(seconds=60))
+        assert job is not None
+        consequences.follow(cast(JobRow, lifecycle.interrupt(job)))
+        commit()
+    world.stranger.send("POST", f"/v1/jobs/{canceled}/cancel")
+
+    follow(app)
+
+    assert files(storage) == [f"jobs/{interrupted}/input.jpg"]
+    work_off(app)
+    assert made(storage, world.stranger, interrupted).width == 100
 
 
 @pytest.mark.parametrize("thief", ["other", "admin"])
@@ -215,7 +239,7 @@ def test_an_image_that_cannot_be_decoded_is_a_failure_with_its_reason(
     expected = {"status": "FAILURE", "resized_image_url": None, "error": {"code": "broken-image", "detail": detail}}
     assert ask(world.stranger, token) == expected
     assert work_files(app) == []
-    assert files(storage) == [f"jobs/{token}/input.webp"]
+    assert files(storage) == []
 
 
 def test_a_canceled_one_is_a_failure_too(world: World, storage: Storage) -> None:

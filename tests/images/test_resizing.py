@@ -382,7 +382,7 @@ def test_a_picture_is_fetched_from_elsewhere(
     ("behave", "code"),
     [
         (serving(PHOTO, "404 Not Found"), "unexpected-status"),
-        (redirecting("http://10.0.0.1/"), "address-refused"),
+        (redirecting("http://10.0.0.1/"), "address-unreachable"),
         (redirecting("file:///etc/passwd"), "address-refused"),
         (redirecting(""), "unexpected-status"),
         (serving(bytes(MOST_BYTES + 1)), "image-too-large"),
@@ -432,7 +432,7 @@ def test_image_behind_too_many_redirects_is_told(app: Flask, world: World, recei
     ("behave", "code"),
     [
         (serving(PHOTO, "404 Not Found"), "unexpected-status"),
-        (redirecting("http://10.0.0.1/"), "address-refused"),
+        (redirecting("http://10.0.0.1/"), "address-unreachable"),
         (answering(b"no HTTP at all"), "fetch-failed"),
         (serving(b"<!doctype html>"), "unsupported-image"),
         (serving(PHOTO[:-1000]), "broken-image"),
@@ -477,7 +477,7 @@ def test_whoever_takes_too_long_is_not_waited_for(
 def test_nobody_gets_us_to_a_private_address(app: Flask, world: World, storage: Storage, url: str) -> None:
     show(world.owner, world.events["published"], url)
 
-    assert failure(app) == "address-refused"
+    assert failure(app) == "address-unreachable"
     assert files(storage) == []
 
 

@@ -307,14 +307,14 @@ def test_an_artifact_is_fetched_by_who_may_read_its_job(world: World) -> None:
 
 
 def test_kinds_are_listed_with_their_schemas(world: World) -> None:
-    kinds = {each["id"]: each["attributes"] for each in data(world.anonymous.get("/v1/job-kinds"))}
+    kinds = {each["id"]: each["attributes"] for each in data(world.stranger.get("/v1/job-kinds"))}
 
     assert kinds["sleep"]["dedupe"] == "none"
     assert kinds["sleep-once"]["dedupe"] == "once"
     assert kinds["sleep"]["parameters"]["required"] == ["seconds"]
-    assert data(world.anonymous.get("/v1/job-kinds/sleep"))["attributes"] == kinds["sleep"]
-    assert world.anonymous.get("/v1/job-kinds/none").status_code == 404
-    assert world.anonymous.get("/v1/job-kinds?page[size]=1").status_code == 400
+    assert data(world.stranger.get("/v1/job-kinds/sleep"))["attributes"] == kinds["sleep"]
+    assert world.stranger.get("/v1/job-kinds/none").status_code == 404
+    assert world.stranger.get("/v1/job-kinds?page[size]=1").status_code == 400
 
 
 # Progress

@@ -110,7 +110,7 @@ def test_command_line_takes_ids(world: World) -> None:
 
 
 def test_schemas_of_kinds_say_so(world: World) -> None:
-    kinds = {kind["id"]: kind["attributes"]["parameters"] for kind in data(world.anonymous.get("/v1/job-kinds"))}
+    kinds = {kind["id"]: kind["attributes"]["parameters"] for kind in data(world.stranger.get("/v1/job-kinds"))}
     named = {
         (kind, name, schema[RESOURCE_TYPE])
         for kind, parameters in kinds.items()

@@ -59,10 +59,10 @@ def start(caller: Caller, kind: str, **parameters: Any) -> Any:
 
 def ran(world: World, kind: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
     """Run a job in this process, and see what the API tells of it, and that it has left nothing lying."""
-    job = start(world.stranger, kind, **(parameters or {}))
+    job = start(world.admin, kind, **(parameters or {}))
     with world.app.app_context():
         running.run(UUID(job["id"]), "tests")
-    told: dict[str, Any] = data(world.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]
+    told: dict[str, Any] = data(world.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]
     assert told["finished-at"] is not None
     assert not list((Path(world.app.config["VAR_DIR"]) / "work").glob(f"{job['id']}-*"))
     return {**told, "id": job["id"]}
@@ -83,15 +83,15 @@ def done(world: World, programs: Programs) -> Done:
 
 def output(world: World, job_id: str) -> bytes:
     """What a job has made."""
-    (artifact,) = data(world.stranger.get(f"/v1/jobs/{job_id}/artifacts"))
+    (artifact,) = data(world.admin.get(f"/v1/jobs/{job_id}/artifacts"))
     assert artifact["attributes"]["name"] == "output"
     _, path, rest = artifact["attributes"]["url"].partition("/v1/")
-    return world.stranger.get(path + rest).data
+    return world.admin.get(path + rest).data
 
 
 def events(world: World, job_id: str, level: str | None = None) -> list[dict[str, Any]]:
     """What a job has said."""
-    listed = data(world.stranger.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
+    listed = data(world.admin.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
     return [each["attributes"] for each in listed if level in (None, each["attributes"]["level"])]
 
 

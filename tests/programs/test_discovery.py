@@ -19,30 +19,31 @@ def kinds(caller: Caller) -> set[str]:
 
 def refused(world: World, kind: str, parameters: dict[str, Any]) -> Any:
     """The answer to a job that cannot be."""
-    return world.stranger.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters})
+    return world.admin.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters})
 
 
 def test_without_a_directory_there_are_no_programs(world: World) -> None:
-    assert kinds(world.stranger) == set()
-    assert world.stranger.get("/v1/job-kinds/program:process-docset").status_code == 404
+    assert kinds(world.admin) == set()
+    assert world.admin.get("/v1/job-kinds/program:process-docset").status_code == 404
 
 
 def test_a_program_is_a_kind_as_soon_as_it_is_there_and_no_longer(world: World, programs: Programs) -> None:
-    before = kinds(world.stranger)
+    before = kinds(world.admin)
     programs.add("count", "true")
-    there = kinds(world.stranger)
+    there = kinds(world.admin)
     (programs.directory / "count").unlink()
 
     assert there - before == {"program:count"}
-    assert kinds(world.stranger) == before == {"program:process-docset"}
+    assert kinds(world.admin) == before == {"program:process-docset"}
     assert refused(world, "program:count", {}).status_code == 422
 
 
 def test_a_kind_tells_what_its_file_says(world: World, programs: Programs) -> None:
     said = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-    programs.add("count", "true", title="Count", parameters=said, time_limit=7, concurrency=2, dedupe="none")
+    more = {"time_limit": 7, "concurrency": 2, "dedupe": "none"}
+    programs.add("count", "true", title="Count", parameters=said, **more)
 
-    kind = data(world.anonymous.get("/v1/job-kinds/program:count"))["attributes"]
+    kind = data(world.admin.get("/v1/job-kinds/program:count"))["attributes"]
 
     assert (kind["title"], kind["runner"], kind["dedupe"]) == ("Count", "executable", "none")
     assert (kind["time-limit"], kind["concurrency"]) == (7, 2)
@@ -51,10 +52,10 @@ def test_a_kind_tells_what_its_file_says(world: World, programs: Programs) -> No
 
 def test_a_kind_is_as_its_file_says_now(world: World, programs: Programs) -> None:
     kind = programs.add("count", "true", title="Before")
-    before = data(world.stranger.get(f"/v1/job-kinds/{kind}"))
+    before = data(world.admin.get(f"/v1/job-kinds/{kind}"))
     programs.say("count", b'{"title": "After"}')
 
-    after = data(world.stranger.get(f"/v1/job-kinds/{kind}"))
+    after = data(world.admin.get(f"/v1/job-kinds/{kind}"))
 
     assert (before["attributes"]["title"], after["attributes"]["title"]) == ("Before", "After")
 
@@ -84,7 +85,7 @@ def test_what_is_no_program_is_no_kind(world: World, programs: Programs, tmp_pat
     programs.add("white space", "true")
     programs.add("x" * 101, "true")
 
-    assert kinds(world.stranger) == {"program:process-docset"}
+    assert kinds(world.admin) == {"program:process-docset"}
 
 
 @pytest.mark.parametrize("name", ["../outside", "..", ".", "", "a/../../outside", "/bin/sh", "folder/inside", "a\n"])
@@ -110,14 +111,14 @@ def test_a_link_leads_only_to_what_lies_within(world: World, programs: Programs,
     (tmp_path / "said").write_text("{}")
     (programs.directory / "said.json").symlink_to(tmp_path / "said")
 
-    assert kinds(world.stranger) == {"program:real", "program:alias", "program:process-docset"}
+    assert kinds(world.admin) == {"program:real", "program:alias", "program:process-docset"}
 
 
 def test_a_link_that_leads_out_is_not_run_although_something_is_said_of_it(world: World, programs: Programs) -> None:
     (programs.directory / "shell").symlink_to("/bin/sh")
     programs.say("shell", b"{}")
 
-    job = ran(world, "program:shell", {"arguments": ["-c", "id"]})
+    job = ran(world, "program:shell", {"arguments": ["id"]})
 
     assert job["error"]["code"] == "missing-program"
 
@@ -130,15 +131,15 @@ def test_a_faulty_file_is_named_once_and_its_program_is_not_offered(
     capsys.readouterr()
 
     for _ in range(3):
-        assert kinds(world.stranger) == {"program:process-docset"}
-        assert world.stranger.get("/v1/job-kinds/program:count").status_code == 404
+        assert kinds(world.admin) == {"program:process-docset"}
+        assert world.admin.get("/v1/job-kinds/program:count").status_code == 404
 
     lines = [line for line in capsys.readouterr().out.splitlines() if "not offered" in line]
     assert len(lines) == 1
     assert "count.json" in lines[0]
     assert "titel" in lines[0]
     programs.say("count", b'{"titel": 22}')
-    kinds(world.stranger)
+    kinds(world.admin)
     assert capsys.readouterr().out.count("not offered") == 1
 
 
@@ -153,7 +154,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(world: World, programs: Programs,
     else:
         path.write_bytes(b" " * (directory.LARGEST_MANIFEST + 1))
 
-    assert kinds(world.stranger) == {"program:process-docset"}
+    assert kinds(world.admin) == {"program:process-docset"}
 
 
 def test_a_lookup_costs_two_system_calls(app: Flask, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +176,7 @@ def test_an_argument_has_at_most_64_kib(world: World, programs: Programs) -> Non
     kind = programs.add("count", "true")
 
     for largest in ("x" * 65536, '"' * 65536, "\x01" * 65536, "ü" * 32768):
-        start(world.stranger, kind, arguments=[largest])
+        start(world.admin, kind, arguments=[largest])
     for too_large in ("x" * 65537, "ü" * 32769):
         response = refused(world, kind, {"arguments": ["fine", too_large]})
         assert response.status_code == 422
@@ -195,12 +196,55 @@ def test_parameters_that_do_not_fit_are_pointed_at(
     assert pointers(response) == {f"/data/attributes/parameters{pointer}"}
 
 
-def test_a_program_may_be_for_admins_alone(world: World, programs: Programs) -> None:
-    kind = programs.add("count", "true", may_start="admins")
+@pytest.mark.parametrize("said", [{}, {"title": "Count"}, {"may_start": "admins"}])
+def test_a_program_is_for_admins_alone_unless_its_file_says_otherwise(
+    world: World, programs: Programs, said: dict[str, Any]
+) -> None:
+    kind = programs.add("count", "true", **said)
+    document = {"kind": kind, "parameters": {}}
 
-    assert refused(world, kind, {}).status_code == 403
-    assert errors(refused(world, kind, {}))[0]["detail"] == "You may not start this."
+    refused_job = world.stranger.create("/v1/jobs", "job", document)
+
+    assert refused_job.status_code == 403
+    assert errors(refused_job)[0]["detail"] == "You may not start this."
+    assert world.stranger.create("/v1/hooks", "hook", document).status_code == 403
+    assert world.stranger.get(f"/v1/job-kinds/{kind}").status_code == 404
+    assert kind not in kinds(world.stranger)
+    assert kind in kinds(world.admin)
     assert world.admin.create("/v1/jobs", "job", {"kind": kind, "parameters": {}}).status_code == 202
+
+
+def test_a_program_is_for_anyone_where_its_file_says_so(world: World, programs: Programs) -> None:
+    kind = programs.add("count", "true", may_start="anyone")
+
+    assert kind in kinds(world.stranger)
+    assert world.stranger.create("/v1/jobs", "job", {"kind": kind, "parameters": {}}).status_code == 202
+    assert world.anonymous.get("/v1/job-kinds").status_code == 401
+
+
+ONE = {"type": "object", "properties": {"set": {"type": ["string", "integer", "array"]}, "hidden": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer"),
+    [("--output=/etc/cron.d/x", "/set"), ("-", "/set"), ("--", "/set"), (-5, "/set"), (["a", "-x"], "/set/1")],
+)
+def test_a_value_that_would_be_an_option_is_refused(world: World, programs: Programs, value: Any, pointer: str) -> None:
+    kind = programs.add("count", "true", parameters=ONE, arguments=["set"], environment={"HIDDEN": "hidden"})
+
+    response = refused(world, kind, {"set": value})
+
+    assert response.status_code == 422
+    assert pointers(response) == {f"/data/attributes/parameters{pointer}"}
+    assert errors(response)[0]["detail"].startswith("An argument must not begin with '-'")
+    assert refused(world, kind, {"set": "a-b", "hidden": "-x"}).status_code == 202
+
+
+def test_no_value_for_overview_becomes_an_option(world: World, programs: Programs) -> None:
+    kind = programs.add("process-docset", "true")
+    given = {"server": "https://overview.example", "document_set_id": "--output=/etc/cron.d/x", "api_token": "t"}
+
+    assert pointers(refused(world, kind, given)) == {"/data/attributes/parameters/document_set_id"}
 
 
 def test_the_program_of_overview_goes_to_no_server_that_is_not_listed(
@@ -222,12 +266,12 @@ def test_the_same_program_for_the_same_parameters_runs_once_until_it_is_changed(
     first = ran(world, kind)["id"]
 
     programs.add("count", "echo a > $1")
-    installed_anew = start(world.stranger, kind)["id"]
-    other_arguments = start(world.stranger, kind, arguments=["a"])["id"]
+    installed_anew = start(world.admin, kind)["id"]
+    other_arguments = start(world.admin, kind, arguments=["a"])["id"]
     programs.add("count", "echo b > $1")
-    changed = start(world.stranger, kind)["id"]
+    changed = start(world.admin, kind)["id"]
     programs.say("count", b'{"time-limit": 5}')
-    told_otherwise = start(world.stranger, kind)["id"]
+    told_otherwise = start(world.admin, kind)["id"]
 
     assert installed_anew == first
     assert len({first, other_arguments, changed, told_otherwise}) == 4

@@ -25,7 +25,7 @@ def test_without_a_file_there_is_one_list_of_arguments() -> None:
     assert found.arguments == ("arguments",)
     assert list(found.parameters["properties"]) == ["arguments"]
     assert (found.dedupe, found.time_limit, found.concurrency) == ("once", timedelta(minutes=10), None)
-    assert (found.media_type, found.may_start) == ("application/octet-stream", "anyone")
+    assert (found.media_type, found.may_start) == ("application/octet-stream", "admins")
 
 
 def test_all_that_can_be_said() -> None:

@@ -5,6 +5,8 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from pwd import getpwnam
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -49,11 +51,11 @@ SECRETIVE = {
 
 
 def test_arguments_come_in_order_and_the_file_comes_last(world: World, done: Done) -> None:
-    job = done(TELL, {"arguments": ["-x", "", "a b", "ü\n$HOME"]})
+    job = done(TELL, {"arguments": ["x-", "", "a b", "ü\n$HOME"]})
 
     told = orjson.loads(output(world, job["id"]))
     *arguments, last = told["argv"]
-    assert arguments == ["-x", "", "a b", "ü\n$HOME"]
+    assert arguments == ["x-", "", "a b", "ü\n$HOME"]
     assert Path(last).parent == Path(told["cwd"])
     assert told["empty"]
 
@@ -95,6 +97,54 @@ def test_parameters_become_arguments_and_variables_as_its_file_says(world: World
     told = orjson.loads(output(world, sparse["id"]))
     assert told["argv"][:-1] == ["m"]
     assert "API_TOKEN" not in told["environment"]
+
+
+def test_after_a_separator_no_value_is_an_option(world: World, done: Done) -> None:
+    job = done(TELL, {"arguments": ["-x", "--output=/etc/cron.d/x"]}, separator=True)
+
+    *arguments, _last = orjson.loads(output(world, job["id"]))["argv"]
+    assert arguments == ["--", "-x", "--output=/etc/cron.d/x"]
+
+
+READ_SECRETS = """
+for output in "$@"; do :; done
+exec >"$output" 2>&1
+id -u
+id -G
+ls "$(dirname "$(dirname "$output")")"
+cat "$1"
+cat /proc/$PPID/environ
+exit 0
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a program as another user")
+def test_a_program_runs_as_its_own_user_and_reads_no_secret(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with TemporaryDirectory() as name:  # pytest's own directories are closed to other users
+        place = Path(name)
+        place.chmod(0o711)
+        programs = Programs(place / "programs")
+        programs.directory.chmod(0o755)
+        kind = programs.add("tried", READ_SECRETS)
+        (programs.directory / "tried").chmod(0o755)
+        var = place / "var"
+        var.mkdir(mode=0o711)
+        secret = var / "secret-key"
+        secret.touch(mode=0o600)
+        secret.write_text("hunter2")
+        monkeypatch.setitem(world.app.config, "JOB_PROGRAMS_DIR", programs.directory)
+        monkeypatch.setitem(world.app.config, "VAR_DIR", var)
+        monkeypatch.setitem(world.app.config, "PROGRAM_USER", "nobody")
+
+        job = ran(world, kind, {"arguments": [str(secret)]})
+
+        said = output(world, job["id"]).decode()
+    nobody = getpwnam("nobody")
+    assert said.splitlines()[:2] == [str(nobody.pw_uid), str(nobody.pw_gid)], said
+    assert "hunter2" not in said
+    assert said.count("Permission denied") == 3, said
 
 
 def test_what_it_wrote_is_published(world: World, done: Done) -> None:
@@ -160,13 +210,13 @@ def test_a_file_that_grows_beyond_the_limit_ends_it(done: Done, monkeypatch: pyt
 
 
 def test_a_job_whose_program_takes_other_parameters_by_now_says_so(world: World, programs: Programs) -> None:
-    job = start(world.stranger, programs.add("tried", "true"), arguments=["a"])
+    job = start(world.admin, programs.add("tried", "true"), arguments=["a"])
     programs.say("tried", orjson.dumps({"parameters": {"properties": {"name": {"type": "string"}}}}))
 
     with world.app.app_context():
         running.run(UUID(job["id"]), "tests")
 
-    error = data(world.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]["error"]
+    error = data(world.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]["error"]
     assert error == {"code": "invalid-parameters", "detail": "The program takes other parameters now."}
 
 

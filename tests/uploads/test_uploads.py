@@ -9,6 +9,8 @@ from werkzeug.test import TestResponse
 from app.images import uploads
 from app.storage import Storage
 from app.uploads.models import Upload
+from tests.background import follow
+from tests.images.background import files
 from tests.images.pictures import encode, flag
 from tests.images.test_uploads import as_data_url, as_form
 from tests.world import ROLES, Caller, World, data, errors, ids, linkage, pointers
@@ -134,25 +136,73 @@ def test_whoever_sent_it_deletes_it(world: World, role: str) -> None:
     assert ids(world.admin.get("/v1/uploads?get_trashed=true")) == [upload]
 
 
-def test_the_file_of_a_deleted_upload_stays(app: Flask, world: World, storage: Storage) -> None:
-    upload, url = sent(world.stranger), as_form(world.owner, SMALL).get_json()["url"]
+def test_the_file_of_a_deleted_upload_is_deleted_with_the_last_row_that_names_it(
+    app: Flask, world: World, storage: Storage
+) -> None:
+    upload, others = sent(world.stranger), sent(world.owner)
+    url = data(world.owner.get(f"/v1/uploads/{others}"))["attributes"]["url"]
+    path = url.removeprefix(app.config["PUBLIC_URL"])
+    event = f"/v1/events/{world.events['draft']}"
+    world.owner.update(event, "event", {"original-image-url": url})
 
     world.stranger.delete(f"/v1/uploads/{upload}")
+    follow(app)
+    assert app.test_client().get(path).status_code == 200, "another user has the same image"
 
-    assert app.test_client().get(url.removeprefix(app.config["PUBLIC_URL"])).status_code == 200
+    world.owner.delete(f"/v1/uploads/{others}")
+    follow(app)
+    assert app.test_client().get(path).status_code == 200, "an event shows it"
+
+    world.owner.update(event, "event", {"original-image-url": None})
+    again = sent(world.stranger)
+    world.stranger.delete(f"/v1/uploads/{again}")
+    follow(app)
+    assert app.test_client().get(path).status_code == 404
+    assert files(storage) == []
+
+
+def test_an_image_that_is_sent_again_after_its_file_was_deleted_is_stored_again(
+    app: Flask, world: World, storage: Storage
+) -> None:
+    world.stranger.delete(f"/v1/uploads/{sent(world.stranger)}")
+    follow(app)
+    assert files(storage) == []
+
+    upload = sent(world.stranger)
+
+    assert files(storage) == [storage.name(data(world.stranger.get(f"/v1/uploads/{upload}"))["attributes"]["url"])]
+
+
+def test_an_image_that_is_sent_again_before_its_file_is_deleted_keeps_it(
+    app: Flask, world: World, storage: Storage
+) -> None:
+    upload = sent(world.stranger)
+    world.stranger.delete(f"/v1/uploads/{upload}")
+    assert sent(world.stranger) == upload
+
+    follow(app)
+
+    assert len(files(storage)) == 1
 
 
 @pytest.mark.parametrize(
     ("role", "status"), [("owner", 403), ("stranger", 403), ("anonymous", 401), ("admin", 200), ("super_admin", 200)]
 )
-def test_admins_take_an_upload_out_of_the_trash(world: World, role: str, status: int) -> None:
-    upload = world.upload("owner")
+def test_admins_take_an_upload_out_of_the_trash_until_its_file_is_deleted(
+    app: Flask, world: World, storage: Storage, role: str, status: int
+) -> None:
+    upload = sent(world.owner)
     world.owner.delete(f"/v1/uploads/{upload}")
 
     answer = restored(world.callers[role], upload)
 
     assert answer.status_code == status
     assert world.owner.get(f"/v1/uploads/{upload}").status_code == (200 if status == 200 else 404)
+    if status == 200:
+        world.owner.delete(f"/v1/uploads/{upload}")
+        follow(app)
+        refused = restored(world.callers[role], upload)
+        assert (refused.status_code, errors(refused)[0]["code"]) == (409, "file-deleted")
 
 
 @pytest.mark.parametrize("role", ["owner", "admin"])

@@ -1,0 +1,127 @@
+"""Limits on what users store: bytes of one user and day, bytes of all, and the disk that must stay free."""
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from time import monotonic
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from flask import current_app
+from sqlalchemy import BigInteger, Date, bindparam, cast, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database import Prepared, commit, connection, transaction
+from app.errors import InsufficientStorage, TooManyRequests
+from app.extensions import Model
+
+MIB = 2**20
+
+TOTAL_TTL_SECONDS = 30.0
+"""How long a process believes the sum of all stored bytes."""
+
+CountBytes = Callable[[], int]
+"""Return how many bytes the rows of a package say that its files have."""
+
+COUNTERS: list[CountBytes] = []
+
+
+class DailyBytes(Model):
+    """What one user has sent on one day (UTC) to be stored."""
+
+    __tablename__ = "daily_bytes"
+
+    share: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """The id of the user; 0 for callers who are not signed in."""
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    bytes: Mapped[int]
+
+
+_table = DailyBytes.__table__
+_SHARE = bindparam("share", type_=BigInteger)
+_TODAY = cast(func.timezone("UTC", func.now()), Date)
+_sent_today = Prepared(select(_table.c.bytes).where(_table.c.share == _SHARE, _table.c.day == _TODAY))
+_row = insert(DailyBytes).values(share=_SHARE, day=_TODAY, bytes=bindparam("size", type_=BigInteger))
+_add = Prepared(
+    _row.on_conflict_do_update(
+        index_elements=["share", "day"], set_={"bytes": _table.c.bytes + _row.excluded.bytes}
+    ).returning(_table.c.bytes)
+)
+
+
+def counts_bytes(count: CountBytes) -> CountBytes:
+    """Register a function that tells how many bytes are stored."""
+    COUNTERS.append(count)
+    return count
+
+
+def require_room(share: int) -> None:
+    """Raise 429 or 507 when this user may store nothing more today, or nobody may. Before a body is read."""
+    require_storage()
+    with transaction(is_read=True):
+        sent = sum(size for (size,) in _sent_today.rows({"share": share}))
+    if sent >= _daily_limit():
+        raise _too_many_bytes()
+
+
+def charge(share: int, size: int) -> None:
+    """Count bytes that a user stores in the transaction that stores them; 429 above the limit of the day."""
+    ((sent,),) = _add.rows({"share": share, "size": size})
+    if sent > _daily_limit():
+        raise _too_many_bytes()
+
+
+def require_storage() -> None:
+    """Raise 507 when all files together, or the disk that they lie on, leave no room."""
+    if is_full():
+        raise InsufficientStorage(headers={"Retry-After": "3600"})
+
+
+def is_full() -> bool:
+    """Return whether MAX_STORAGE_MB is reached, or less than MIN_FREE_DISK_MB is free."""
+    most: int = current_app.config["MAX_STORAGE_MB"] * MIB
+    min_free: int = current_app.config["MIN_FREE_DISK_MB"] * MIB
+    return (bool(most) and _total() >= most) or _free_bytes() < min_free
+
+
+def prune(_older_than: timedelta) -> int:
+    """Delete the counts of earlier days, all at once: 0 for the relay."""
+    with transaction(is_read=False):
+        connection().execute(delete(DailyBytes).where(_table.c.day < _TODAY))
+        commit()
+    return 0
+
+
+def _daily_limit() -> int:
+    return int(current_app.config["MAX_UPLOAD_MB_PER_DAY"]) * MIB
+
+
+def _too_many_bytes() -> TooManyRequests:
+    now = datetime.now(UTC)
+    tomorrow = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
+    detail = (
+        f"At most {current_app.config['MAX_UPLOAD_MB_PER_DAY']} MiB a day are taken from one user. "
+        "The next day begins at 00:00 UTC."
+    )
+    seconds = int((tomorrow - now).total_seconds()) + 1
+    return TooManyRequests(detail, code="too-many-bytes", headers={"Retry-After": str(seconds)})
+
+
+def _total() -> int:
+    counted_at, total = current_app.extensions.get("stored_bytes", (float("-inf"), 0))
+    if monotonic() - counted_at > TOTAL_TTL_SECONDS:
+        with transaction(is_read=True):
+            total = sum(count() for count in COUNTERS)
+        current_app.extensions["stored_bytes"] = (monotonic(), total)
+    return int(total)
+
+
+def _free_bytes() -> float:
+    url = current_app.config["STORAGE_URL"]
+    if not url.startswith("file:"):
+        return float("inf")  # a bucket does not say
+    try:
+        return shutil.disk_usage(url2pathname(urlsplit(url).path)).free
+    except FileNotFoundError:  # it is made with the first file
+        return float("inf")

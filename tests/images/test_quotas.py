@@ -1,0 +1,138 @@
+"""What users may store: a share of each day, a sum of all, and a disk that is never filled."""
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, update
+from werkzeug.test import TestResponse
+
+from app import quotas
+from app.database import commit, connection, transaction
+from app.jobs import running
+from app.quotas import DailyBytes
+from app.storage import Storage
+from app.uploads.models import Upload
+from tests.images.background import files, jobs, work_off
+from tests.images.pictures import encode, flag
+from tests.images.test_resize_api import post
+from tests.images.test_uploads import as_data_url, as_form
+from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
+from tests.world import Caller, World, errors
+
+PHOTO = encode(flag(400, 200), "jpeg")
+Send = Callable[[Caller, bytes], TestResponse]
+
+
+@pytest.fixture(autouse=True)
+def _counted_anew(app: Flask) -> None:
+    """The sum of all stored bytes is asked for again."""
+    app.extensions.pop("stored_bytes", None)
+
+
+def send_resize(caller: Caller, content: bytes) -> TestResponse:
+    """An image for the resize API."""
+    return post(caller, content)
+
+
+def set_sent(world: World, caller: Caller, size: int) -> None:
+    """What a caller has sent today."""
+    with world.app.app_context(), transaction(is_read=False):
+        connection().execute(update(DailyBytes).where(DailyBytes.share == caller.id).values(bytes=size))
+        commit()
+
+
+def refused(response: TestResponse, status: int, code: str) -> dict[str, Any]:
+    """The error of a request that was refused."""
+    (error,) = errors(response)
+    assert (response.status_code, error["code"]) == (status, code)
+    assert int(response.headers["Retry-After"]) > 0
+    return error
+
+
+@pytest.mark.parametrize("send", [as_form, as_data_url, send_resize])
+def test_a_user_stores_no_more_than_the_share_of_a_day(
+    app: Flask, world: World, storage: Storage, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "MAX_UPLOAD_MB_PER_DAY", 1)
+    assert send(world.stranger, PHOTO).status_code in (200, 202)
+    set_sent(world, world.stranger, 2**20 - 1)
+    before = files(storage)
+
+    error = refused(send(world.stranger, encode(flag(300, 200), "jpeg")), 429, "too-many-bytes")
+    assert error["detail"] == "At most 1 MiB a day are taken from one user. The next day begins at 00:00 UTC."
+    set_sent(world, world.stranger, 2**20)
+    refused(send(world.stranger, encode(flag(200, 200), "jpeg")), 429, "too-many-bytes")
+
+    assert len(files(storage)) <= len(before) + 1
+    assert send(world.owner, PHOTO).status_code in (200, 202)
+
+
+def test_counts_of_earlier_days_do_not_matter_and_are_deleted(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "MAX_UPLOAD_MB_PER_DAY", 1)
+    assert as_form(world.stranger, PHOTO).status_code == 200
+    set_sent(world, world.stranger, 2**20)
+    with app.app_context(), transaction(is_read=False):
+        connection().execute(update(DailyBytes).values(day=func.current_date() - 1))
+        commit()
+
+    assert as_form(world.stranger, PHOTO).status_code == 200
+
+    with app.app_context():
+        quotas.prune(timedelta(0))
+    assert world.rows(DailyBytes) == 1
+
+
+@pytest.mark.parametrize("send", [as_form, as_data_url, send_resize])
+def test_nothing_is_stored_when_all_files_together_reach_the_limit(
+    app: Flask, world: World, storage: Storage, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "MAX_STORAGE_MB", 1)
+    upload = world.upload("owner")
+    with app.app_context(), transaction(is_read=False):
+        connection().execute(update(Upload).where(Upload.id == upload).values(size=2**20))
+        commit()
+
+    error = refused(send(world.stranger, PHOTO), 507, "storage-full")
+
+    assert error["detail"] == "The server has no room for further files at the moment. Try again later."
+    assert files(storage) == []
+
+
+def test_inputs_and_artifacts_of_jobs_count(app: Flask, world: World, storage: Storage) -> None:
+    def total() -> int:
+        app.extensions.pop("stored_bytes", None)
+        with app.app_context():
+            return quotas._total()
+
+    before = total()
+    assert send_resize(world.stranger, PHOTO).status_code == 202
+    assert total() == before + len(PHOTO)
+    work_off(app)
+    assert total() == before
+    world.stranger.create("/v1/jobs", "job", {"kind": "tests-make", "parameters": {}})
+    work_off(app)
+    assert total() == before + len("[]")
+
+
+def test_a_disk_that_is_nearly_full_takes_no_more(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(app.config["VAR_DIR"], "files").mkdir(exist_ok=True)
+    free = shutil.disk_usage(app.config["VAR_DIR"]).free // 2**20
+    monkeypatch.setitem(app.config, "MIN_FREE_DISK_MB", free * 2)
+
+    refused(as_form(world.stranger, PHOTO), 507, "storage-full")
+    made = world.stranger.create("/v1/jobs", "job", {"kind": "tests-make", "parameters": {}})
+    assert made.status_code == 202
+    with app.app_context():
+        running.run(jobs(app)[0].id, "tests")
+
+    job = jobs(app)[0]
+    assert (job.state, (job.error or {})["code"]) == ("failed", "storage-full")

@@ -1,0 +1,304 @@
+"""The shares of owners: who has many jobs keeps nobody else waiting."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, insert, select
+
+import config
+from app.database import commit, connection, transaction
+from app.extensions import db, limiter
+from app.factory import create_app
+from app.jobs import running, shares, submission, sweep
+from app.jobs.kinds import KINDS
+from app.jobs.models import ANONYMOUS_SHARE, Job, JobShare
+from app.jobs.records import JobRow
+from app.jobs.tasks import run_job
+from tests.background import entries, process
+from tests.hooks.calls import call, job_of, made, signed
+from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
+from tests.jobs.written import read
+from tests.world import Caller, World, errors
+
+Settings = Callable[..., None]
+
+
+@pytest.fixture
+def settings(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A function that changes settings of the app until the test ends."""
+
+    def change(**values: int) -> None:
+        for name, value in values.items():
+            monkeypatch.setitem(app.config, name, value)
+
+    return change
+
+
+def submit(app: Flask, owner_id: int | None, count: int = 1, *, trigger: str = "api", **parameters: Any) -> list[UUID]:
+    """Commit jobs that sleep no time, one after the other."""
+    made = []
+    with app.app_context():
+        for _ in range(count):
+            with transaction(is_read=False):
+                job = submission.submit("sleep", {"seconds": 0, **parameters}, trigger=trigger, owner_id=owner_id).job
+                commit()
+            made.append(job.id)
+    return made
+
+
+def claim_next(app: Flask) -> JobRow | None:
+    """Begin the job whose turn it is, as a worker does; it stays running."""
+    with app.app_context():
+        turn = running._next_turn((), ())
+        return turn and running._claim(turn.id, "tests")
+
+
+def run_next(app: Flask) -> None:
+    """Run the job whose turn it is, as a worker does that got a message."""
+    with app.app_context():
+        run_job(str(UUID(int=0)))
+
+
+def order_of_starts(app: Flask) -> list[int | None]:
+    """The owners of all jobs that have begun, in the order in which they began."""
+    with app.app_context(), transaction(is_read=True):
+        statement = select(Job.owner_id).where(Job.started_at.is_not(None)).order_by(Job.started_at)
+        return list(connection().scalars(statement))
+
+
+def send_job(caller: Caller) -> Any:
+    """POST of a job that sleeps no time."""
+    return caller.create("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0, "steps": 1}})
+
+
+def test_owners_take_turns_however_many_jobs_one_has_queued(world: World) -> None:
+    a, b, c = world.owner.id, world.stranger.id, world.other.id
+    submit(world.app, a, 4)
+    submit(world.app, b, 2)
+    submit(world.app, c)
+
+    for _ in range(7):
+        run_next(world.app)
+
+    assert order_of_starts(world.app) == [a, b, c, a, b, a, a]
+
+
+def test_one_owner_never_has_all_slots(world: World, settings: Settings) -> None:
+    settings(WORKER_CONCURRENCY=3, MAX_RUNNING_JOBS_PER_OWNER=0)
+    submit(world.app, world.owner.id, 30)
+
+    begun = [claim_next(world.app) for _ in range(3)]
+    assert [job is not None for job in begun] == [True, True, False]
+    (others,) = submit(world.app, world.stranger.id)
+
+    job = claim_next(world.app)
+    assert job is not None
+    assert job.id == others
+
+
+def test_the_owner_with_fewer_running_jobs_is_next(world: World, settings: Settings) -> None:
+    settings(MAX_RUNNING_JOBS_PER_OWNER=3)
+    submit(world.app, world.owner.id, 5)
+    submit(world.app, world.stranger.id, 5)
+
+    owners = [job.owner_id for job in (claim_next(world.app) for _ in range(6)) if job]
+
+    assert owners.count(world.owner.id) == owners.count(world.stranger.id) == 3
+    assert claim_next(world.app) is None
+
+
+def test_what_the_operator_starts_is_not_limited_but_takes_turns(world: World, settings: Settings) -> None:
+    settings(MAX_RUNNING_JOBS_PER_OWNER=1)
+    submit(world.app, None, 3, trigger="cli")
+    submit(world.app, world.owner.id)
+
+    owners = [job.owner_id if job else "none" for job in (claim_next(world.app) for _ in range(5))]
+
+    assert owners == [None, world.owner.id, None, None, "none"]
+
+
+def test_callers_who_are_not_signed_in_have_one_share(app: Flask, settings: Settings) -> None:
+    settings(MAX_RUNNING_JOBS_PER_OWNER=1)
+    first, _second = submit(app, None, 2)
+
+    job = claim_next(app)
+
+    assert job is not None
+    assert (job.id, job.share) == (first, ANONYMOUS_SHARE)
+    assert claim_next(app) is None
+
+
+def test_the_end_of_a_job_orders_a_worker_for_the_next_of_its_owner(world: World, settings: Settings) -> None:
+    settings(MAX_RUNNING_JOBS_PER_OWNER=1)
+    _first, second = submit(world.app, world.owner.id, 2)
+    before = len(entries(world.app))
+
+    run_next(world.app)
+
+    assert [entry.payload for entry in entries(world.app)][before:] == [{"id": str(second)}]
+    run_next(world.app)
+    assert len(entries(world.app)) == before + 1
+    assert read(world.app, second).state == "succeeded"
+
+
+def test_a_kind_that_is_full_does_not_hold_up_other_jobs_of_its_owner(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings(MAX_RUNNING_JOBS_PER_OWNER=10)
+    monkeypatch.setitem(KINDS.declared, "tests-one", replace(KINDS["sleep"], name="tests-one", concurrency=1))
+    with world.app.app_context():
+        for _ in range(2):
+            with transaction(is_read=False):
+                submission.submit("tests-one", {"seconds": 0}, trigger="api", owner_id=world.owner.id)
+                commit()
+    assert claim_next(world.app) is not None
+    (other,) = submit(world.app, world.owner.id)
+
+    run_next(world.app)
+
+    assert read(world.app, other).state == "succeeded"
+
+
+def test_the_sweep_orders_no_worker_for_owners_who_have_their_share(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings(MAX_RUNNING_JOBS_PER_OWNER=1)
+    submit(world.app, world.owner.id, 2)
+    assert claim_next(world.app) is not None
+    with world.app.app_context():
+        with transaction(is_read=False):
+            connection().execute(Job.__table__.update().values(queued_at=func.now() - 2 * sweep.OVERLOOKED))
+            commit()
+        before = len(entries(world.app))
+
+        sweep.sweep()
+
+    assert len(entries(world.app)) == before
+
+
+def test_a_locked_share_does_not_hold_up_others(world: World) -> None:
+    submit(world.app, world.owner.id)
+    (other,) = submit(world.app, world.stranger.id)
+    with world.app.app_context(), db.engine.begin() as frozen:  # a worker that was stopped while it claimed a job
+        frozen.execute(insert(JobShare).values(share=world.owner.id))
+
+        run_next(world.app)
+
+    assert read(world.app, other).state == "succeeded"
+
+
+def test_more_queued_jobs_than_an_owner_may_have_are_429(world: World, settings: Settings) -> None:
+    settings(MAX_QUEUED_JOBS_PER_OWNER=2)
+    assert [send_job(world.owner).status_code for _ in range(2)] == [202, 202]
+
+    refused = send_job(world.owner)
+
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == "10"
+    (error,) = errors(refused)
+    assert (error["code"], error["detail"]) == (
+        "too-many-jobs",
+        "At most 2 jobs of one owner may be queued. Wait until some of them have begun.",
+    )
+    assert send_job(world.stranger).status_code == 202
+    run_next(world.app)
+    assert send_job(world.owner).status_code == 202
+
+
+def test_a_change_of_a_resource_is_not_refused_because_of_queued_jobs(world: World, settings: Settings) -> None:
+    settings(MAX_QUEUED_JOBS_PER_OWNER=1)
+    assert send_job(world.owner).status_code == 202
+
+    url = f"/v1/events/{world.events['draft']}"
+    response = world.owner.update(url, "event", {"original-image-url": "https://example.com/a.png"})
+
+    assert response.status_code == 200
+    assert world.rows(Job) == 2
+
+
+def test_calls_of_a_hook_count_for_its_owner_and_for_the_hook(world: World, settings: Settings) -> None:
+    settings(MAX_QUEUED_JOBS_PER_HOOK=2)
+    busy, idle = made(world.owner), made(world.owner)
+    assert [call(world.app, busy).status_code for _ in range(2)] == [202, 202]
+
+    refused = call(world.app, busy)
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+    assert refused.get_json(force=True)["errors"][0]["code"] == "too-many-jobs"
+    job = read(world.app, UUID(job_of(call(world.app, idle))))
+    assert (job.share, job.hook_id) == (world.owner.id, int(idle["id"]))
+    settings(MAX_QUEUED_JOBS_PER_OWNER=3)
+    assert call(world.app, idle).status_code == 429
+
+
+@pytest.fixture
+def limited(world: World, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+    """The app with rate limits on and three calls of a hook a minute; the suite's own app has them off."""
+    monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
+    app = create_app(config.read({**environment, "RATELIMIT_ENABLED": "1", "MAX_HOOK_CALLS_PER_MINUTE": "3"}))
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_more_calls_of_a_hook_than_a_minute_may_have_are_429(world: World, limited: Flask) -> None:
+    busy, idle = made(world.owner), made(world.owner)
+    assert [call(limited, busy).status_code for _ in range(3)] == [202] * 3
+
+    refused = call(limited, busy)
+
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    error = refused.get_json(force=True)["errors"][0]
+    assert error["detail"] == "At most 3 calls a minute are accepted here. Wait a little."
+    assert call(limited, idle).status_code == 202
+
+
+def test_calls_without_the_signature_do_not_use_up_those_of_a_signed_hook(world: World, limited: Flask) -> None:
+    hook = made(world.owner, signed=True)
+    assert {call(limited, hook).status_code for _ in range(5)} == {401}
+
+    assert call(limited, hook, **signed(hook)).status_code == 202
+
+
+@pytest.mark.faults
+def test_a_job_begins_at_once_beside_thirty_slow_ones_of_another_owner(
+    world: World, environment: dict[str, str], tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    changed = {**environment, "WORKER_CONCURRENCY": "2", "MAX_RUNNING_JOBS_PER_OWNER": "0", "VAR_DIR": str(tmp_path)}
+    app = create_app(config.read(changed))
+    with ExitStack() as stack:
+        stack.enter_context(process(changed, tmp_path / "relay", "relay", "60"))
+        stack.enter_context(process(changed, tmp_path / "worker", "worker"))
+        submit(app, world.owner.id, 30, seconds=100)
+        hook = made(world.owner)
+        for _ in range(20):
+            job_of(call(world.app, hook))
+        wait_until(lambda: order_of_starts(app), 60)
+
+        (other,) = submit(app, world.stranger.id)
+
+        wait_until(lambda: read(app, other).state == "succeeded", 10)
+        assert order_of_starts(app).count(world.owner.id) == 1
+
+
+def test_a_turn_is_found_by_an_index_among_many_jobs(world: World) -> None:
+    submitted = (
+        "INSERT INTO jobs (id, kind, parameters, trigger, share)"
+        " SELECT gen_random_uuid(), 'sleep', '{}', 'api', mod(n, 3) + 1 FROM generate_series(1, 30000) n"
+    )
+    statement = shares._next.text
+    for number, value in enumerate(("'{}'::text[]", "1", "'{}'::bigint[]"), start=1):
+        statement = statement.replace(f"${number}", value)
+    with world.app.app_context(), db.engine.connect() as connection, connection.begin():
+        connection.exec_driver_sql(submitted)
+        connection.exec_driver_sql("ANALYZE jobs")
+        plan = list(connection.exec_driver_sql(f"EXPLAIN {statement}").scalars())
+        connection.exec_driver_sql("ROLLBACK")
+    assert not [line for line in plan if "Seq Scan on jobs" in line], plan
