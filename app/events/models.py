@@ -57,7 +57,6 @@ class Event(Announced, Model):
     __table_args__ = (
         CheckConstraint("state IN ('draft', 'published')", name="state"),
         CheckConstraint("privacy IN ('public', 'private')", name="privacy"),
-        Index("ix_events_pending_owner_id", "pending_owner_id", postgresql_where=text("pending_owner_id IS NOT NULL")),
         Index("ix_events_name", func.text_sort_key(text("name")), "id"),
         Index(
             "ix_events_upcoming",
@@ -78,7 +77,7 @@ class Event(Announced, Model):
     state: Mapped[str] = mapped_column(default="draft", server_default="draft")
     privacy: Mapped[str] = mapped_column(default="public", server_default="public")
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
-    pending_owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    pending_owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"), index=True)
     """The user who is asked to take the event over and has not answered yet."""
     description: Mapped[str | None]
     owner_name: Mapped[str | None]

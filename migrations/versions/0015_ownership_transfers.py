@@ -22,9 +22,7 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE events VALIDATE CONSTRAINT {FOREIGN_KEY}")
         # One that failed half-way is there, and not valid.
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}")
-        op.execute(
-            f"CREATE INDEX CONCURRENTLY {INDEX} ON events (pending_owner_id) WHERE pending_owner_id IS NOT NULL"
-        )
+        op.execute(f"CREATE INDEX CONCURRENTLY {INDEX} ON events (pending_owner_id)")
         op.execute("SET lock_timeout = '10s'")
 
 

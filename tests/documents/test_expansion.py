@@ -264,7 +264,7 @@ def test_an_event_or_a_faq_is_its_json_api_document(world: World, type_: str, st
 
     response = fetched(world, Document(f"{type_}-{id_}", type_, type_, id_))
 
-    expected = world.owner.get(f"/v1/{type_}s/{id_}").get_json(force=True)
+    expected = world.organizer.get(f"/v1/{type_}s/{id_}").get_json(force=True)
     shown = response.get_json(force=True)
     assert (response.status_code, response.content_type) == (200, JSONAPI)
     assert shown == {**expected, "links": {"self": expected["data"]["links"]["self"]}}

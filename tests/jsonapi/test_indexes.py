@@ -45,10 +45,12 @@ FILL = """
     SELECT n, 'user' || n || '@example.com', '!', n = 1, n % 2 = 0, CASE n % 10 WHEN 9 THEN now() END, now()
     FROM generate_series(1, {rows}) n;
 
-    INSERT INTO events (id, identifier, name, timezone, starts_at, ends_at, state, privacy, owner_id, deleted_at)
+    INSERT INTO events (id, identifier, name, timezone, starts_at, ends_at, state, privacy, owner_id, pending_owner_id,
+                        deleted_at)
     SELECT n, 'e' || lpad(to_hex(n), 7, '0'), 'Event ' || n, 'UTC', starts_at, starts_at + interval '1 day',
            CASE n % 10 WHEN 3 THEN 'draft' ELSE 'published' END, CASE n % 10 WHEN 5 THEN 'private' ELSE 'public' END,
-           CASE n % 1000 WHEN 0 THEN {busy} ELSE n END, CASE n % 10 WHEN 7 THEN now() END
+           CASE n % 1000 WHEN 0 THEN {busy} ELSE n END, CASE n % 50 WHEN 1 THEN n + 1 END,
+           CASE n % 10 WHEN 7 THEN now() END
     FROM generate_series(1, {rows}) n,
          LATERAL (SELECT now() + (n - 0.9 * {rows}) * interval '6 hours' AS starts_at) nine_in_ten_are_over;
 
