@@ -13,7 +13,7 @@ from app.errors import Unavailable
 STATEMENT_TIMEOUT = "1s"
 """Of each statement; all others have three seconds (app/database.py)."""
 
-LIMIT = (
+SET_LIMITS = (
     f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT}', false), "
     "set_config('max_parallel_workers_per_gather', '0', false)"
 )
@@ -62,7 +62,7 @@ def costly_read(*, is_anonymous: bool) -> Iterator[None]:
     gate.enter()
     try:
         used = connection()
-        used.exec_driver_sql(LIMIT)
+        used.exec_driver_sql(SET_LIMITS)
         try:
             yield
         finally:

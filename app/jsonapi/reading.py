@@ -107,7 +107,7 @@ class Reader:
     def _fit(self, plan: Plan, found: Slice) -> tuple[Slice, list[Item], list[Item] | None]:
         """Return as much of a page as fits with what it includes; None for what makes one resource too large.
 
-        Nobody can go past a page that is refused, and anybody may write what makes it so.
+        A client cannot go past a page that is refused, and any user may write what makes it so.
         """
         while self.max_items != 0:
             try:
