@@ -56,7 +56,7 @@ class OperationsView(MethodView):
             if EXTENSION not in extensions_of_body(request.headers):
                 raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
             access = Access(viewer, Scope(viewer.role))
-            return answered_once(viewer, lambda: _perform(access), rehearse=lambda: _perform(access.with_trash()))
+            return answered_once(viewer, lambda: _perform(access), dry_run=lambda: _perform(access.with_trash()))
 
 
 def _perform(access: Access) -> Response:
