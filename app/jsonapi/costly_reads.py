@@ -1,6 +1,6 @@
 """Reads that may keep PostgreSQL busy for long: each has a short time, and few run at once.
 
-Without a token callers have a gate of their own, so that they cannot keep out those who are signed in.
+Callers without a token have slots of their own, so that they cannot keep out those who are signed in.
 """
 
 import threading
@@ -13,28 +13,28 @@ from app.errors import Unavailable
 STATEMENT_TIMEOUT = "1s"
 """Of each statement; all others have three seconds (app/database.py)."""
 
-LIMIT = (
+SET_LIMITS = (
     f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT}', false), "
     "set_config('max_parallel_workers_per_gather', '0', false)"
 )
 
 MAX_AT_ONCE = 2
-"""Of each gate, in each web process: both together leave connections of the pool, and processors, to other requests."""
+"""Slots of each kind of caller in a web process: the rest of the pool and of the processors is for other requests."""
 
 MAX_WAITING = 8
 WAIT_TIMEOUT_SECONDS = 1.0
-"""How long a read waits for its turn; beyond MAX_WAITING none does."""
+"""How long a read waits for a slot; MAX_WAITING may wait, and others are refused at once."""
 
 
-class Gate:
-    """The reads of one kind of caller that run, and those that wait."""
+class ReadSlots:
+    """The costly reads of one kind of caller that run, and those that wait."""
 
     def __init__(self) -> None:
         self._running = threading.BoundedSemaphore(MAX_AT_ONCE)
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
-    def enter(self) -> None:
-        """Wait for a turn; 503 when that takes too long, or too many wait already."""
+    def acquire(self) -> None:
+        """Wait for a slot; raise 503 when that takes too long, or too many wait already."""
         if self._running.acquire(blocking=False):
             return
         if self._waiting.acquire(blocking=False):
@@ -46,27 +46,27 @@ class Gate:
         detail = "Too many costly searches run at this moment. Try again, or use fewer filters and sort keys."
         raise Unavailable(detail, headers={"Retry-After": "2"})
 
-    def leave(self) -> None:
-        """Let the next one in."""
+    def release(self) -> None:
+        """Free the slot."""
         self._running.release()
 
 
-_anonymous, _signed_in = Gate(), Gate()
+_anonymous, _signed_in = ReadSlots(), ReadSlots()
 
 
 @contextmanager
 def costly_read(*, is_anonymous: bool) -> Iterator[None]:
-    """Run what is inside when it has its turn, with STATEMENT_TIMEOUT and on one processor of the database."""
-    gate = _anonymous if is_anonymous else _signed_in
+    """Wait for a slot, then run statements, each for STATEMENT_TIMEOUT at most and on one processor of the database."""
+    slots = _anonymous if is_anonymous else _signed_in
     release_connection()  # the pool has few: none is held while waiting
-    gate.enter()
+    slots.acquire()
     try:
         used = connection()
-        used.exec_driver_sql(LIMIT)
+        used.exec_driver_sql(SET_LIMITS)
         try:
             yield
         finally:
             if not used.invalidated:
                 used.exec_driver_sql("RESET ALL")  # to the options with which the connection was made
     finally:
-        gate.leave()
+        slots.release()

@@ -67,17 +67,17 @@ def _refuse_unsupported_key() -> None:
 
 
 def answered_once(
-    viewer: Viewer, make: Callable[[], Response], *, rehearse: Callable[[], Response] | None = None
+    viewer: Viewer, make: Callable[[], Response], *, dry_run: Callable[[], Response] | None = None
 ) -> Response:
     """Run `make` and commit, or replay the response that is stored under the Idempotency-Key of this request.
 
-    Before a replay `rehearse`, by default `make`, is run and undone: it finds out whether the caller still has the
+    Before a replay `dry_run`, by default `make`, is run and undone: it finds out whether the caller still has the
     rights. It may see what is in the trash by now.
     """
     key = sent_key()
     if key is not None and viewer.is_anonymous:
         raise BadRequest(f"Only requests of a signed-in user support {HEADER}: send none.", header=HEADER)
-    return answered_by_key(viewer.id, key, make, rehearse=rehearse)
+    return answered_by_key(viewer.id, key, make, dry_run=dry_run)
 
 
 def sent_key() -> str | None:
@@ -94,7 +94,7 @@ def answered_by_key(
     make: Callable[[], Response],
     *,
     header: str = HEADER,
-    rehearse: Callable[[], Response] | None = None,
+    dry_run: Callable[[], Response] | None = None,
 ) -> Response:
     """The same for somebody's key, which came in this header; None is no key."""
     if key is None:
@@ -106,7 +106,7 @@ def answered_by_key(
     if kept.status is not None:
         if kept.fingerprint != _fingerprint():
             raise Unprocessable("This key was used for another request.", header=header)
-        _require_rights(rehearse or make)
+        _require_rights(dry_run or make)
         return _replay(kept)
     response = make()
     if len(response.get_data()) > MAX_STORED_BYTES:
@@ -155,14 +155,14 @@ def _body_parts() -> Iterator[bytes]:
         file.seek(0)
 
 
-def _require_rights(rehearse: Callable[[], Response]) -> None:
+def _require_rights(dry_run: Callable[[], Response]) -> None:
     """Raise the 401, 403 or 404 that a new request would get; all that running it writes is undone.
 
     Other refusals are ignored: they come of what the first request wrote, such as a name that is taken now.
     """
     savepoint = connection().begin_nested()
     try:
-        rehearse()
+        dry_run()
     except (ApiError, Errors) as error:
         refused = error.errors if isinstance(error, Errors) else [error]
         if any(isinstance(each, (Unauthenticated, Forbidden, NotFound)) for each in refused):

@@ -63,7 +63,7 @@ class OperationsView(MethodView):
             return answered_once(
                 viewer,
                 lambda: _perform(operations, access),
-                rehearse=lambda: _perform(operations, access.with_trash()),
+                dry_run=lambda: _perform(operations, access.with_trash()),
             )
 
 

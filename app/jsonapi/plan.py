@@ -1,12 +1,12 @@
 """A plan: which columns to select for a type, and how a row of them is printed. Compiled once, then looked up."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import marshmallow
-from sqlalchemy import ColumnElement, False_, Select, String, True_, select
+from sqlalchemy import ColumnElement, False_, Select, String, True_, func, select
 
 from app.database import Row, text_sort_key
 from app.jsonapi.cursors import Key, is_sorted_as_text
@@ -14,7 +14,6 @@ from app.jsonapi.filters import linkage_key
 from app.jsonapi.permissions import Scope
 from app.jsonapi.query import SortKey
 from app.jsonapi.resource_type import Relation, ResourceType
-from app.jsonapi.sizes import count_bytes
 from app.sealing import open_text, place
 
 Item = dict[str, Any]
@@ -24,7 +23,7 @@ class Plan:
     """The statement and the printing of one type, for one scope and one sparse fieldset.
 
     A row is: id, name in links, whether private attributes show, to-one keys, public attributes, private attributes;
-    then all columns, where some attribute is computed from them.
+    then all columns, where some attribute is computed from them; then the bytes of its long texts, where it has any.
     """
 
     def __init__(self, resource_type: ResourceType, scope: Scope, fields: frozenset[str] | None, related: bool) -> None:
@@ -60,10 +59,10 @@ class Plan:
         self.row_from = self.first + len(self.all_keys)
         self.hides_private = not isinstance(sees_private, True_)
         self.hides_links = self.hides_private and not permissions.keeps_links
-        self.long_texts = [self.first + at for at, each in enumerate((*public, *private)) if each.is_long]
         self.min_bytes = _count_structure_bytes(self)
         long_columns = [each.expression(table) for each in (*public, *private) if each.is_long]
-        self.long_columns = [each for each in long_columns if isinstance(each.type, String)]
+        long_texts = [each for each in long_columns if isinstance(each.type, String)]
+        self.has_long_texts = bool(long_texts)
         self.columns = (
             table.c.id,
             resource_type.link_name(table),
@@ -71,7 +70,9 @@ class Plan:
             *(linkage_key(resource_type.relations[name], table, scope).label(name) for name in self.to_one),
             *(each.expression(table).label(each.name) for each in (*public, *private)),
             *(table.c if self.computed else ()),
+            *((_count_text_bytes(long_texts),) if long_texts else ()),
         )
+        self.text_bytes_at = len(self.columns) - 1
         self.criterion = permissions.criterion(scope, table, related=related)
         self.statement: Select[Any] = select(*self.columns).select_from(table).where(self.criterion)
 
@@ -80,8 +81,8 @@ class Plan:
         return not self.hides_links or bool(row[2])
 
     def weigh(self, row: Row) -> int:
-        """Return about how many bytes the printed row takes, at least: its structure and its long attributes."""
-        return self.min_bytes + sum(count_bytes(row[at]) for at in self.long_texts)
+        """Return about how many bytes the printed row takes, at least: its structure and its long texts."""
+        return self.min_bytes + row[self.text_bytes_at] if self.has_long_texts else self.min_bytes
 
     def print(self, row: Row) -> Item:
         """The resource object; to-many relationships get their data when they are included."""
@@ -137,6 +138,12 @@ def plan_for(
 ) -> Plan:
     """The plan for what a request asks of a type; clients choose the fields, so the cache has a limit."""
     return Plan(resource_type, scope, fields, related)
+
+
+def _count_text_bytes(texts: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
+    """Return the bytes of these columns, which PostgreSQL knows without reading texts that lie outside of their row."""
+    lengths = [func.coalesce(func.octet_length(each), 0) for each in texts]
+    return sum(lengths[1:], lengths[0]).label("text_bytes")
 
 
 def _count_structure_bytes(plan: Plan) -> int:

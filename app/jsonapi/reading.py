@@ -107,7 +107,7 @@ class Reader:
     def _fit(self, plan: Plan, found: Slice) -> tuple[Slice, list[Item], list[Item] | None]:
         """Return as much of a page as fits with what it includes; None for what makes one resource too large.
 
-        Nobody can go past a page that is refused, and anybody may write what makes it so.
+        A client cannot go past a page that is refused, and any user may write what makes it so.
         """
         while self.max_items != 0:
             try:
@@ -149,14 +149,14 @@ class Reader:
         if self.query.filters or self.query.sort or self.by_cursor or page.number > 1:
             narrowed = statements.listed(plan, part.narrowing).where(*self._conditions(plan))
             keys = order_keys(plan.type, self.query.sort, order, self.access.scope)
-            with self._turn(part):
+            with self._limit_costly(part):
                 return self._page(narrowed, keys, counting, part.parent_id)
         statement = statements.first_page(plan, part.narrowing, order, page.size)
         found = Slice(self.execute(statement, parent_id=part.parent_id), ())
         return found, counted(found, page, counting)
 
-    def _turn(self, part: Part) -> AbstractContextManager[None]:
-        """Wait for a turn if reading this page may take PostgreSQL long."""
+    def _limit_costly(self, part: Part) -> AbstractContextManager[None]:
+        """Return a context that waits for a slot if reading this page may take PostgreSQL long."""
         is_wide_sort = part.parent_id is None and any(key.is_costly for key in self.query.sort)
         is_deep = self.query.page.offset > DEEP_OFFSET
         if self.query.has_costly_filters or is_wide_sort or is_deep:

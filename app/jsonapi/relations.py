@@ -133,7 +133,7 @@ class RelationshipMany(RelationshipOne):
         return answered_once(
             signed_in_viewer(),
             lambda: self.write(id, "add"),
-            rehearse=lambda: self.write(id, "add", with_trash=True),
+            dry_run=lambda: self.write(id, "add", with_trash=True),
         )
 
     def delete(self, id: str) -> Response:

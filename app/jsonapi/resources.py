@@ -48,9 +48,7 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
             signed_in_viewer()
         reader = self.reader()
         with_trash = replace(reader, access=reader.access.with_trash())
-        return answered_once(
-            reader.access.viewer, lambda: self.create(reader), rehearse=lambda: self.create(with_trash)
-        )
+        return answered_once(reader.access.viewer, lambda: self.create(reader), dry_run=lambda: self.create(with_trash))
 
     def create(self, reader: Reader) -> Response:
         """The answer to a POST, nothing committed yet."""

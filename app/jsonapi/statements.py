@@ -87,14 +87,12 @@ def count_of(statement: Select[Any], exact: bool) -> Select[Any]:
 
 def cut_to_answer(statement: Select[Any], plan: Plan) -> Select[Any]:
     """Return only the first rows of a statement, until the texts of one do not fit into an answer any more."""
-    if not plan.long_columns:
+    if not plan.has_long_texts:
         return statement
-    # Of a text that lies outside of its row PostgreSQL knows the length without reading it.
-    lengths = [func.coalesce(func.octet_length(each), 0) for each in plan.long_columns]
-    size = sum(lengths[1:], lengths[0]).label("row_bytes")
-    rows = statement.add_columns(size).subquery()
-    *columns, row_bytes = rows.c
-    summed = select(*columns, (func.sum(row_bytes).over(rows=(None, 0)) - row_bytes).label("bytes_before")).subquery()
+    rows = statement.subquery()
+    text_bytes = rows.c.text_bytes
+    before = func.sum(text_bytes).over(rows=(None, 0)) - text_bytes
+    summed = select(*rows.c, before.label("bytes_before")).subquery()
     *columns, bytes_before = summed.c
     return select(*columns).where(bytes_before <= MAX_ANSWER_BYTES)
 

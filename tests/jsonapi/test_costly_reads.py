@@ -80,9 +80,9 @@ def taken(number: int, *, is_anonymous: bool) -> Iterator[None]:
     """Let so many costly reads of others run meanwhile."""
     with ExitStack() as stack:
         for _ in range(number):
-            gate = costly_reads._anonymous if is_anonymous else costly_reads._signed_in
-            gate.enter()
-            stack.callback(gate.leave)
+            slots = costly_reads._anonymous if is_anonymous else costly_reads._signed_in
+            slots.acquire()
+            stack.callback(slots.release)
         yield
 
 
@@ -113,12 +113,12 @@ def test_costly_read_beyond_those_that_may_run_is_refused_in_time(
 
 
 @pytest.mark.parametrize("path", CHEAP)
-def test_cheap_read_needs_no_turn(world: World, path: str) -> None:
+def test_cheap_read_needs_no_slot(world: World, path: str) -> None:
     with taken(costly_reads.MAX_AT_ONCE, is_anonymous=True):
         assert world.anonymous.get(path).status_code == 200
 
 
-def test_only_a_few_wait_for_a_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_few_wait_for_a_slot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costly_reads, "WAIT_TIMEOUT_SECONDS", 60)
     with ThreadPoolExecutor(24) as pool:
         with taken(costly_reads.MAX_AT_ONCE, is_anonymous=True):
@@ -141,7 +141,7 @@ def test_costly_read_has_a_short_time_and_the_next_one_the_usual(world: World) -
     assert (tuple(inside), tuple(after), before[0]) == (("1s", "0"), tuple(before), "3s")
 
 
-def test_costly_read_that_takes_too_long_is_refused_and_leaves_its_turn(world: World) -> None:
+def test_costly_read_that_takes_too_long_is_refused_and_frees_its_slot(world: World) -> None:
     for _ in range(3 * costly_reads.MAX_AT_ONCE):
         with ExitStack() as stack:
             stack.enter_context(world.app.app_context())
