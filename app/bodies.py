@@ -72,6 +72,16 @@ def install(app: Flask) -> None:
     _give_memory_back()
 
 
+def describe_stuck_readers() -> str | None:
+    """Return what is wrong when no body could be read for MAX_FULL_SECONDS."""
+    seconds = readers.full_seconds()
+    return (
+        f"all {MOST_READERS} readers of bodies have been taken for {seconds:.0f} s"
+        if seconds > MAX_FULL_SECONDS
+        else None
+    )
+
+
 def _give_memory_back() -> None:
     """What is large goes back to the system when it is freed: glibc would keep some for each thread, 600 MB in all."""
     libc = ctypes.CDLL(None)
@@ -97,9 +107,7 @@ def _read() -> None:
             raise
     is_short = request.content_length is not None and len(body) < request.content_length
     if open_body.is_timed_out and (is_short or is_chunked):
-        raise RequestTimeout(
-            f"The body was sent too slowly, or took more than {MAX_BODY_SECONDS} s.", headers={"Connection": "close"}
-        )
+        raise RequestTimeout(f"The body was sent too slowly, or took more than {MAX_BODY_SECONDS} s.")
     if is_short:
         raise BadRequest("The body ends before its Content-Length.", code="incomplete-body")
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 
 FULL_GAP_SECONDS = 1.0
 """A pool that had a free slot for less than this still counts as full."""
@@ -91,7 +91,10 @@ def address_holder(address: str) -> str:
     """Return the holder that an address counts for: itself, of IPv6 the network (/64) that one client may own."""
     if ":" not in address:
         return address
-    parsed = ip_address(address.partition("%")[0])
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:  # a proxy may forward anything
+        return address
+    if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"

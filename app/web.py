@@ -17,6 +17,7 @@ from granian.log import LogLevels
 
 from app import logs
 from app.connections import ConnectionGuard
+from app.health.listener import HealthListener
 from app.processes import address
 from app.processes.orphans import forks_die_with_parent
 
@@ -102,6 +103,8 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     def load() -> Flask:
         app = make_app()
         app.extensions["stopping"] = server.stopping
+        if settings["HEALTH_ADDRESS"]:
+            HealthListener(app, settings["HEALTH_ADDRESS"]).start()
         ConnectionGuard(settings["PORT"], has_proxy=bool(settings["TRUSTED_PROXIES"])).start()
         return app
 

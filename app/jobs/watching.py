@@ -12,11 +12,15 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import listen, listener, notified
-from app.errors import Unavailable
+from app.errors import TooManyRequests, Unavailable
 from app.jobs.lifecycle import CHANNEL
+from app.slots import NoFreeSlotError, Slot, SlotPool
 
 MOST_WATCHERS = 240
-"""In one process: each holds a thread (`app/web.py` has as many again)."""
+"""In one process: each holds a thread (`app/web.py` has more)."""
+
+MAX_WATCHERS_PER_HOLDER = 40
+"""Of these, how many one user and one client address may have."""
 
 LONGEST_SILENCE = 15.0
 """Seconds after which the listener asks whether PostgreSQL is still there."""
@@ -62,6 +66,7 @@ class Hub:
         self._app = app
         self._lock = threading.Lock()
         self._watchers: set[Watcher] = set()
+        self.slots = SlotPool(MOST_WATCHERS, MAX_WATCHERS_PER_HOLDER)
         self._stopping = threading.Event()
         self._is_started = False
 
@@ -71,19 +76,22 @@ class Hub:
         return self._stopping.is_set()
 
     @contextmanager
-    def watch(self, job_id: UUID | None) -> Iterator[Watcher]:
-        """News of one job, or of all; what is read after this begins misses nothing. 503 where too many watch."""
+    def watch(self, job_id: UUID | None, *holders: str) -> Iterator[Watcher]:
+        """News of one job, or of all; what is read after this begins misses nothing. 503 or 429 where too many watch.
+
+        `holders` are the user and the address that watch.
+        """
+        slot = take_stream_slot(self.slots, *holders)
         watcher = Watcher(self, job_id)
-        with self._lock:
-            if len(self._watchers) >= MOST_WATCHERS:
-                raise Unavailable("Too many are watching at this moment.", headers={"Retry-After": "5"})
-            self._watchers.add(watcher)
-            self._start()
         try:
+            with self._lock:
+                self._watchers.add(watcher)
+                self._start()
             yield watcher
         finally:
             with self._lock:
                 self._watchers.discard(watcher)
+            self.slots.release(slot)
 
     def _start(self) -> None:
         if self._is_started:
@@ -127,6 +135,18 @@ class Hub:
             concerned = [each for each in self._watchers if job_id is None or each.job_id in (None, job_id)]
         for watcher in concerned:
             watcher.wake(job_id)
+
+
+def take_stream_slot(slots: SlotPool, *holders: str) -> Slot:
+    """Take a slot for a stream; raise 503 where the process has none left, 429 where a holder has its share."""
+    try:
+        return slots.acquire(*holders)
+    except NoFreeSlotError as error:
+        if error.holder is None:
+            raise Unavailable("Too many streams are open at this moment.", headers={"Retry-After": "5"}) from None
+        raise TooManyRequests(
+            f"You have {slots.max_per_holder} streams open already. Close one of them.", headers={"Retry-After": "5"}
+        ) from None
 
 
 def install(app: Flask) -> None:
