@@ -73,13 +73,11 @@ def install(app: Flask) -> None:
 
 
 def describe_stuck_readers() -> str | None:
-    """Return what is wrong when no body could be read for MAX_FULL_SECONDS."""
+    """Return what is wrong where all readers have been taken for MAX_FULL_SECONDS."""
     seconds = readers.full_seconds()
-    return (
-        f"all {MOST_READERS} readers of bodies have been taken for {seconds:.0f} s"
-        if seconds > MAX_FULL_SECONDS
-        else None
-    )
+    if seconds <= MAX_FULL_SECONDS:
+        return None
+    return f"all {readers.size} readers of bodies have been taken for {seconds:.0f} s"
 
 
 def _give_memory_back() -> None:

@@ -26,7 +26,7 @@ from app.slots import address_holder
 SCAN_INTERVAL_SECONDS = 0.5
 
 MAX_CONNECTIONS_PER_ADDRESS = 200
-"""Where no proxy is in front, and the address is that of the client; those that are idle for longest are closed."""
+"""Where no proxy is in front, and the address is that of the client; those that are idle for longest, or have sent least, are closed."""
 
 MIN_BYTES_PER_SECOND = 1024
 """Slower than that for RATE_WINDOW_SECONDS, a body or an answer is given up."""
@@ -208,7 +208,7 @@ class ConnectionGuard:
         for held in by_holder.values():
             excess = len(held) - MAX_CONNECTIONS_PER_ADDRESS
             if excess > 0:
-                for connection in sorted(held, key=lambda each: each.active_at)[:excess]:
+                for connection in sorted(held, key=lambda each: (each.active_at, each.traffic.received))[:excess]:
                     self._end(connection, "too many connections from one address")
 
     def _end(self, connection: Connection, reason: str, *, is_body: bool = False) -> None:

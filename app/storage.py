@@ -301,13 +301,13 @@ def _answer(stored: Stored) -> Response:
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.size}"
     if request.method == "GET":
         parts = current_storage().stream(stored, start, stop)
-        first = next(parts, b"")  # now: what fails, fails as an error
-        response.response = [first] if stop - start <= CHUNK else _hold_slot(response, first, parts)
+        # One chunk is handed over at once; more of them hold a thread as long as the client reads.
+        response.response = [next(parts, b"")] if stop - start <= CHUNK else _hold_slot(response, parts)
     response.content_length = stop - start
     return response
 
 
-def _hold_slot(response: Response, first: bytes, parts: Iterator[bytes]) -> Iterator[bytes]:
+def _hold_slot(response: Response, parts: Iterator[bytes]) -> Iterator[bytes]:
     """Return the parts of a file, which hold a slot until they are sent, or until the client has gone away."""
     try:
         slot = _file_streams.acquire(address_holder(request.remote_addr or ""))
@@ -318,6 +318,11 @@ def _hold_slot(response: Response, first: bytes, parts: Iterator[bytes]) -> Iter
             f"Your address is loading {MAX_FILE_STREAMS_PER_ADDRESS} files already. Wait until one of them is there.",
             headers={"Retry-After": "5"},
         ) from None
+    try:
+        first = next(parts)  # now: what fails, fails as an error
+    except BaseException:
+        _file_streams.release(slot)
+        raise
     response.call_on_close(lambda: _file_streams.release(slot))
     return _release_at_end(chain([first], parts), slot)
 

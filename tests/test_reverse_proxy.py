@@ -1,4 +1,4 @@
-"""Conditional requests through a real nginx that compresses answers, and so weakens their entity tags."""
+"""A real nginx in front: it compresses answers, and so weakens their entity tags, and sends files itself."""
 
 import os
 import shutil
@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import httpx
 import pytest
@@ -34,6 +36,12 @@ http {{
     gzip_min_length 1;
     server {{
         listen 127.0.0.1:{port};
+        location /stored-files/ {{
+            internal;
+            alias {files}/;
+            add_header X-Content-Type-Options nosniff always;
+            add_header Content-Security-Policy "sandbox; default-src 'none'" always;
+        }}
         location / {{
             proxy_pass {upstream};
             proxy_http_version 1.1;
@@ -54,13 +62,16 @@ def _is_up(url: str) -> bool:
 
 
 @pytest.fixture
-def proxy(world: World, processes: Processes, tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[str]:
-    """The URL of an nginx in front of a web process."""
-    processes.start("web")
+def proxy(
+    world: World, processes: Processes, tmp_path: Path, wait_until: Callable[..., Any], request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of an nginx in front of a web process, which has the settings that the test names."""
+    processes.start("web", TRUSTED_PROXIES="1", **getattr(request, "param", {}))
     prefix = tmp_path / "nginx"
     prefix.mkdir()
     port = free_port()
-    configuration = CONFIGURATION.format(port=port, upstream=processes.base_url, media_type=JSONAPI)
+    files = url2pathname(urlsplit(world.app.config["STORAGE_URL"]).path)
+    configuration = CONFIGURATION.format(port=port, upstream=processes.base_url, media_type=JSONAPI, files=files)
     (prefix / "nginx.conf").write_text(configuration)
     command = [str(NGINX), "-p", str(prefix), "-c", "nginx.conf", "-e", "error.log"]
     nginx = subprocess.Popen(command, preexec_fn=dying_with_parent())
@@ -93,3 +104,23 @@ def test_conditional_requests_with_the_weakened_tag_of_a_proxy(world: World, pro
         assert client.get(path, headers={"If-None-Match": tag}).status_code == 200
         next_tag = changed.headers["ETag"]
         assert client.delete(path, headers={"If-Match": next_tag}).status_code == 200
+
+
+@pytest.mark.parametrize("proxy", [{"X_ACCEL_REDIRECT": "/stored-files"}], indirect=True)
+def test_nginx_sends_files_that_the_server_permits(world: World, proxy: str) -> None:
+    content = os.urandom(3 * 2**20)
+    world.app.extensions["storage"].put("images/large.png", content, "image/png")
+    url = f"{proxy}/files/images/large.png"
+
+    with httpx.Client(timeout=30) as client:
+        whole = client.get(url)
+        assert (whole.status_code, whole.content == content) == (200, True)
+        assert whole.headers["Content-Type"] == "image/png"
+        assert whole.headers["Cache-Control"] == "no-cache"
+        assert whole.headers["X-Content-Type-Options"] == "nosniff"
+        assert whole.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+        part = client.get(url, headers={"Range": "bytes=5-9"})
+        assert (part.status_code, part.content) == (206, content[5:10])
+        assert client.get(url, headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+        assert client.get(f"{proxy}/files/images/none.png").status_code == 404
+        assert client.get(f"{proxy}/stored-files/images/large.png").status_code == 404

@@ -82,7 +82,7 @@ class Checks:
         """A thread is free to read the next body."""
         if problem := bodies.describe_stuck_readers():
             raise Unhealthy(problem)
-        return f"{len(bodies.readers)} of {bodies.MOST_READERS} taken"
+        return f"{len(bodies.readers)} of {bodies.readers.size} taken"
 
 
 def _overdue(longest_wait: timedelta, is_one: ColumnElement[bool]) -> Any:

@@ -11,7 +11,7 @@ from app.jobs.models import CANCELED, ENDED, FAILED, SUCCEEDED
 from app.jobs.progress import KEEP_ALIVE, LOOK_SECONDS, Element, Stream, elements_after
 from app.jobs.queue import place
 from app.jobs.records import JobRow
-from app.jobs.watching import take_stream_slot
+from app.jobs.watching import current_hub
 from app.jsonapi.viewer import ANONYMOUS
 from app.slots import SlotPool, address_holder
 
@@ -40,7 +40,7 @@ class ProgressStream(Stream):
     """What a run says from its present state to its end; nothing for one that had succeeded before."""
 
     def __init__(self, job: JobRow) -> None:
-        self._slot = take_stream_slot(_slots, address_holder(request.remote_addr or ""))
+        self._slot = current_hub().take_slot(_slots, address_holder(request.remote_addr or ""))
         self.job_id = job.id
         self.seq = max(job.last_seq - 1, 0)
         try:
