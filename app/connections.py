@@ -26,7 +26,7 @@ from app.slots import address_holder
 SCAN_INTERVAL_SECONDS = 0.5
 
 MAX_CONNECTIONS_PER_ADDRESS = 200
-"""Where no proxy is in front, and the address is that of the client; those that are idle for longest, or have sent least, are closed."""
+"""Where no proxy is in front, and the address is that of the client; those that are idle for longest are closed."""
 
 MIN_BYTES_PER_SECOND = 1024
 """Slower than that for RATE_WINDOW_SECONDS, a body or an answer is given up."""
