@@ -57,8 +57,8 @@ class OpenBody:
     slot: Slot
     peer: str
     """The address at the other end of the connection: the client or a proxy."""
-    is_timed_out: bool = False
-    """Whether its connection was closed for reading: the client was too slow."""
+    ended_at: float | None = None
+    """When its connection was closed for reading, because the client was too slow."""
 
 
 open_bodies: set[OpenBody] = set()
@@ -104,7 +104,7 @@ def _read() -> None:
             _drain()
             raise
     is_short = request.content_length is not None and len(body) < request.content_length
-    if open_body.is_timed_out and (is_short or is_chunked):
+    if open_body.ended_at is not None and (is_short or is_chunked):
         raise RequestTimeout(f"The body was sent too slowly, or took more than {MAX_BODY_SECONDS} s.")
     if is_short:
         raise BadRequest("The body ends before its Content-Length.", code="incomplete-body")

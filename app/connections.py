@@ -33,6 +33,9 @@ MIN_BYTES_PER_SECOND = 1024
 
 RATE_WINDOW_SECONDS = 35.0
 
+END_TIMEOUT_SECONDS = 5.0
+"""How long a connection whose body was ended may take to close, and a body may take to end with it."""
+
 LOG_INTERVAL_SECONDS = 10.0
 """Between two log lines of the same reason."""
 
@@ -84,11 +87,8 @@ class Connection:
     """A moment, and the bytes received until then."""
     answer_mark: tuple[float, int] | None = None
     """A moment since when bytes always waited to be sent, and the bytes acknowledged until then."""
-
-    @property
-    def address(self) -> str:
-        """Return the address at the other end."""
-        return self.accepted.peer.address
+    ended_at: float | None = None
+    """When the guard closed it for reading, so that its body ends and it can still be answered."""
 
     def update(self, now: float, traffic: Traffic) -> None:
         """Take over the counts of this moment."""
@@ -157,14 +157,17 @@ class ConnectionGuard:
         """Look at all connections once and end those that break a rule."""
         now = time.monotonic()
         self._update(now)
-        by_address: defaultdict[str, list[Connection]] = defaultdict(list)
+        by_holder: defaultdict[str, list[Connection]] = defaultdict(list)
         for connection in self._connections.values():
-            by_address[connection.address].append(connection)
+            by_holder[address_holder(connection.accepted.peer.address)].append(connection)
             if connection.reads_too_slowly(now):
                 self._end(connection, "answer is read too slowly")
-        self._end_slow_bodies(now, by_address)
+            elif connection.ended_at is not None and now - connection.ended_at >= END_TIMEOUT_SECONDS:
+                self._end(connection, "connection does not close")
+        self._end_slow_bodies(now, by_holder)
         if not self.has_proxy:
-            self._end_excess()
+            for held in by_holder.values():
+                self._end_excess(held)
         self._report(now)
 
     def _update(self, now: float) -> None:
@@ -178,38 +181,37 @@ class ConnectionGuard:
             seen[accepted.inode] = connection
         self._connections = seen
 
-    def _end_slow_bodies(self, now: float, by_address: dict[str, list[Connection]]) -> None:
+    def _end_slow_bodies(self, now: float, by_holder: dict[str, list[Connection]]) -> None:
         """End connections that are slow to send, at most as many of an address as bodies of it are read for long.
 
         Which connection a body belongs to is not known: one that waits for its answer looks like one that waits for
         the rest of its body, but no answer takes that long.
         """
-        open_bodies: defaultdict[str, list[OpenBody]] = defaultdict(list)
+        overdue: defaultdict[str, list[OpenBody]] = defaultdict(list)
         for open_body in tuple(bodies.open_bodies):
-            if open_body.slot.age_seconds >= RATE_WINDOW_SECONDS and not open_body.is_timed_out:
-                open_bodies[open_body.peer].append(open_body)
-        for address, due in open_bodies.items():
-            late = [each for each in due if each.slot.age_seconds >= MAX_BODY_SECONDS]
-            candidates = by_address.get(address, [])
-            slow = [each for each in candidates if each.sends_too_slowly(now)]
-            slow += [each for each in candidates if each not in slow and now - each.asked_at >= MAX_BODY_SECONDS][
-                : len(late)
+            is_ending = open_body.ended_at is not None and now - open_body.ended_at < END_TIMEOUT_SECONDS
+            if open_body.slot.age_seconds >= RATE_WINDOW_SECONDS and not is_ending:
+                overdue[address_holder(open_body.peer)].append(open_body)
+        for holder, open_bodies in overdue.items():
+            open_bodies.sort(key=lambda each: each.slot.taken_at)
+            is_late = open_bodies[0].slot.age_seconds >= MAX_BODY_SECONDS
+            slow = [
+                each
+                for each in by_holder.get(holder, [])
+                if each.ended_at is None
+                and (each.sends_too_slowly(now) or (is_late and now - each.asked_at >= MAX_BODY_SECONDS))
             ]
             slow.sort(key=lambda each: each.asked_at)
-            due.sort(key=lambda each: each.slot.taken_at)
-            for connection, open_body in zip(slow, due, strict=False):
-                open_body.is_timed_out = True
+            for connection, open_body in zip(slow, open_bodies, strict=False):
+                connection.ended_at = open_body.ended_at = now
                 self._end(connection, "body is sent too slowly", is_body=True)
 
-    def _end_excess(self) -> None:
-        by_holder: defaultdict[str, list[Connection]] = defaultdict(list)
-        for connection in self._connections.values():
-            by_holder[address_holder(connection.address)].append(connection)
-        for held in by_holder.values():
-            excess = len(held) - MAX_CONNECTIONS_PER_ADDRESS
-            if excess > 0:
-                for connection in sorted(held, key=lambda each: (each.active_at, each.traffic.received))[:excess]:
-                    self._end(connection, "too many connections from one address")
+    def _end_excess(self, held: list[Connection]) -> None:
+        """End what one address has beyond its cap."""
+        excess = len(held) - MAX_CONNECTIONS_PER_ADDRESS
+        if excess > 0:
+            for connection in sorted(held, key=lambda each: (each.active_at, each.traffic.received))[:excess]:
+                self._end(connection, "too many connections from one address")
 
     def _end(self, connection: Connection, reason: str, *, is_body: bool = False) -> None:
         if end_connection(connection.accepted, is_body=is_body):

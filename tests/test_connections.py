@@ -143,7 +143,7 @@ def test_guard_ends_the_slow_body_of_an_address_and_lets_it_be_answered(
 
         def is_ended() -> bool:
             guard.scan()
-            return open_body.is_timed_out
+            return open_body.ended_at is not None
 
         wait_until(is_ended, 10)
         assert accepted.recv(100) == b"POST / HTTP/1.1\r\n"
