@@ -128,6 +128,22 @@ def _storage_url(text: str) -> str:
     return text
 
 
+def _internal_path(text: str) -> str:
+    if text and not re.fullmatch(r"(/[A-Za-z0-9_-]+)+/?", text):
+        raise ValueError("must be a path such as /stored-files")
+    return text.rstrip("/")
+
+
+def _host_and_port(text: str) -> tuple[str, int] | None:
+    """Read host:port, of IPv6 [host]:port."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
+    if not match or not 1 <= int(match[3]) <= 65535:
+        raise ValueError("must be host:port such as 127.0.0.1:5001")
+    return match[1] or match[2], int(match[3])
+
+
 def _dsn(text: str) -> str:
     parts = urlsplit(_url("http", "https")(text))
     if text and not (parts.username and parts.hostname and parts.path.strip("/")):
@@ -227,6 +243,12 @@ SETTINGS = (
         _base_url,
         required_in_production=True,
     ),
+    Setting(
+        "HEALTH_ADDRESS",
+        "",
+        "host:port of the health endpoints alone, for probes, besides HOST:PORT; empty: none",
+        _host_and_port,
+    ),
     Setting("TRUSTED_PROXIES", "0", "how many proxies in front may set X-Forwarded-*", _whole(0, 10)),
     Setting(
         "CORS_ORIGINS", "", "comma-separated origins of web pages that may call the API, or *; empty: none", _origins
@@ -264,6 +286,12 @@ SETTINGS = (
         "",
         "file:///directory or s3://bucket with the usual AWS_* variables; VAR_DIR/files when empty",
         _storage_url,
+    ),
+    Setting(
+        "X_ACCEL_REDIRECT",
+        "",
+        "path of the internal location of nginx that serves the files of STORAGE_URL; empty: this server sends them",
+        _internal_path,
     ),
     Setting(
         "MAIL_URL",
@@ -374,6 +402,8 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
             values[setting.name] = setting.parse(environ.get(setting.name, "").strip() or setting.default)
         except ValueError as error:
             raise ConfigError(f"{setting.name} {error}") from None
+    if values["X_ACCEL_REDIRECT"] and values["STORAGE_URL"].startswith("s3:"):
+        raise ConfigError("X_ACCEL_REDIRECT needs a STORAGE_URL that is a directory: nginx reads the files there")
     if values["APP_ENV"] == "production":
         required = [setting.name for setting in SETTINGS if setting.required_in_production]
         missing = [name for name in required if not environ.get(name, "").strip()]

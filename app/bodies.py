@@ -1,25 +1,39 @@
 """Request bodies, read whole before anything else happens: a slow client holds no connection to the database.
 
-Nor may slow clients hold every thread: in production a proxy in front collects bodies, without one this limit keeps
-probes and reads alive. A view that takes more than `LARGEST_BODY` has an attribute `largest_body`: a function that
-says how much whoever calls may send, or refuses him, before a byte of it is kept.
+A body that is being read holds a thread. How many are read at once is limited, for the process and for each address, so
+that probes and reads are answered meanwhile; `app/connections.py` ends bodies that are sent too slowly.
+
+A view that takes more than `LARGEST_BODY` has an attribute `largest_body`: a function that returns how many bytes the
+caller may send, or refuses the caller, before any of the body is kept.
 """
 
 import ctypes
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from flask import Flask, current_app, g, request
 
-from app.errors import ApiError, BadRequest, ContentTooLarge, Unavailable
+from app.errors import ApiError, BadRequest, ContentTooLarge, RequestTimeout, TooManyRequests, Unavailable
+from app.slots import NoFreeSlotError, Slot, SlotPool, address_holder
 
 LARGEST_BODY = 2**20
 MOST_READERS = 192
 """Bodies that are read at once; `app/web.py` has more threads than that."""
 
+MAX_READERS_PER_ADDRESS = 24
+"""Of these, how many one client address may have at once."""
+
+MAX_BODY_SECONDS = 900
+"""How long one body may take; `app/connections.py` ends it then, or when it is slower than the minimum rate."""
+
+MAX_FULL_SECONDS = 60
+"""After all readers have been taken for so long, the process counts as failed."""
+
 MOST_LARGE = 4
 """Bodies beyond `LARGEST_BODY` that this process holds at once, each until its request has ended."""
+MAX_LARGE_PER_HOLDER = 2
+"""Of these, how many one client address and one user may have at once."""
 LONGEST_WAIT = 5.0
 """Seconds that one of those waits for another to end."""
 
@@ -30,8 +44,24 @@ PART = 2**16
 M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""
 
-_readers = threading.BoundedSemaphore(MOST_READERS)
-_room = threading.BoundedSemaphore(MOST_LARGE)
+RETRY_AFTER = {"Retry-After": "5"}
+
+readers = SlotPool(MOST_READERS, MAX_READERS_PER_ADDRESS)
+_large_bodies = SlotPool(MOST_LARGE, MAX_LARGE_PER_HOLDER)
+
+
+@dataclass(eq=False)
+class OpenBody:
+    """A body that is being read."""
+
+    slot: Slot
+    peer: str
+    """The address at the other end of the connection: the client or a proxy."""
+    ended_at: float | None = None
+    """When its connection was closed for reading, because the client was too slow."""
+
+
+open_bodies: set[OpenBody] = set()
 
 
 def install(app: Flask) -> None:
@@ -40,6 +70,14 @@ def install(app: Flask) -> None:
     app.before_request(_read)
     app.teardown_request(_leave_room)
     _give_memory_back()
+
+
+def describe_stuck_readers() -> str | None:
+    """Return what is wrong where all readers have been taken for MAX_FULL_SECONDS."""
+    seconds = readers.full_seconds()
+    if seconds <= MAX_FULL_SECONDS:
+        return None
+    return f"all {readers.size} readers of bodies have been taken for {seconds:.0f} s"
 
 
 def _give_memory_back() -> None:
@@ -56,7 +94,7 @@ def _read() -> None:
     if is_chunked:
         # Granian ends the input where the body ends, but does not say so; Werkzeug would read nothing.
         request.environ["wsgi.input_terminated"] = True
-    with _reading():
+    with _reading() as open_body:
         if request.endpoint is None:  # 404 or 405: the client could not send its next request behind an unread body
             _drain()
             return
@@ -65,18 +103,41 @@ def _read() -> None:
         except ApiError:
             _drain()
             raise
-    if request.content_length is not None and len(body) < request.content_length:
+    is_short = request.content_length is not None and len(body) < request.content_length
+    if open_body.ended_at is not None and (is_short or is_chunked):
+        raise RequestTimeout(f"The body was sent too slowly, or took more than {MAX_BODY_SECONDS} s.")
+    if is_short:
         raise BadRequest("The body ends before its Content-Length.", code="incomplete-body")
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    if not _readers.acquire(blocking=False):
-        raise Unavailable("Too many bodies are being sent at this moment.", headers={"Retry-After": "5"})
+def _reading() -> Iterator[OpenBody]:
     try:
-        yield
+        slot = readers.acquire(_client())
+    except NoFreeSlotError as error:
+        if error.holder is None:
+            raise Unavailable("Too many bodies are being sent at this moment.", headers=RETRY_AFTER) from None
+        raise TooManyRequests(
+            f"Your address is sending {MAX_READERS_PER_ADDRESS} bodies already. Wait until one of them has been sent.",
+            headers=RETRY_AFTER,
+        ) from None
+    open_body = OpenBody(slot, _peer())
+    open_bodies.add(open_body)
+    try:
+        yield open_body
     finally:
-        _readers.release()
+        open_bodies.discard(open_body)
+        readers.release(slot)
+
+
+def _client() -> str:
+    return address_holder(request.remote_addr or "")
+
+
+def _peer() -> str:
+    """Return the address at the other end of the connection, which ProxyFix replaces by that of the client."""
+    environ = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
+    return str(environ.get("REMOTE_ADDR", ""))
 
 
 def _body() -> bytes:
@@ -99,14 +160,23 @@ def _limit() -> int:
 
 
 def _take_room() -> None:
-    if not _room.acquire(timeout=LONGEST_WAIT):
-        raise Unavailable("Too many large bodies are being sent at this moment.", headers={"Retry-After": "5"})
-    g.has_room = True
+    holders = [_client()]
+    if "viewer" in g and not g.viewer.is_anonymous:
+        holders.append(f"user {g.viewer.id}")
+    try:
+        g.large_body_slot = _large_bodies.acquire(*holders, timeout_seconds=LONGEST_WAIT)
+    except NoFreeSlotError as error:
+        if error.holder is None:
+            raise Unavailable("Too many large bodies are being sent at this moment.", headers=RETRY_AFTER) from None
+        raise TooManyRequests(
+            f"You are sending {MAX_LARGE_PER_HOLDER} large bodies already. Wait until one of them has been sent.",
+            headers=RETRY_AFTER,
+        ) from None
 
 
 def _leave_room(_error: BaseException | None) -> None:
-    if g.pop("has_room", False):
-        _room.release()
+    if slot := g.pop("large_body_slot", None):
+        _large_bodies.release(slot)
 
 
 def _drain() -> None:

@@ -129,6 +129,14 @@ class NotAcceptable(ApiError):
     default_code = "not-acceptable"
 
 
+class RequestTimeout(ApiError):
+    """The request was not sent in time."""
+
+    http_status = HTTPStatus.REQUEST_TIMEOUT
+    title = "Request timeout"
+    default_code = "request-timeout"
+
+
 class Conflict(ApiError):
     """The request conflicts with the current state of the resource."""
 

@@ -19,8 +19,9 @@ from flask import Blueprint, Flask, Response, current_app, request
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from app.errors import BadRequest, NotFound, Unavailable, error_response
+from app.errors import BadRequest, NotFound, TooManyRequests, Unavailable, error_response
 from app.preconditions import apply_preconditions
+from app.slots import NoFreeSlotError, Slot, SlotPool, address_holder
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -47,6 +48,11 @@ REFRESH_AGE = timedelta(hours=12)
 CHUNK = 1024 * 1024
 """Bytes of a file that one stream holds at a time."""
 
+MAX_FILE_STREAMS = 96
+"""Files of more than one chunk that a process sends at once: each holds a thread as long as the client reads."""
+
+MAX_FILE_STREAMS_PER_ADDRESS = 16
+
 # No dot but the last: no way up, no hidden or unfinished file.
 _NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,4}[A-Za-z0-9_-]{1,100}\.[a-z0-9]{1,8}", re.ASCII)
 # What others leave there has names of theirs.
@@ -61,6 +67,8 @@ StorageError = BaseError
 """What all of this raises when the storage does not answer."""
 
 files = Blueprint("files", __name__)
+
+_file_streams = SlotPool(MAX_FILE_STREAMS, MAX_FILE_STREAMS_PER_ADDRESS)
 
 log = structlog.get_logger(__name__)
 
@@ -267,7 +275,7 @@ serve.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py 
 def send(name: str, *, media_type: str | None = None, filename: str | None = None, cache: str = PRIVATE) -> Response:
     """The answer that streams this file, whoever asks: to be saved as `filename` where there is one."""
     try:
-        response = _current(name)
+        response = _redirect_to_proxy(name) if current_app.config["X_ACCEL_REDIRECT"] else _current(name)
     except FileNotFoundError:
         raise NotFound from None
     response.content_type = media_type or MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
@@ -277,6 +285,14 @@ def send(name: str, *, media_type: str | None = None, filename: str | None = Non
         plain = _NOT_IN_FILENAMES.sub("_", filename)
         names = {"filename": plain.encode("ascii", "replace").decode(), "filename*": f"UTF-8''{quote(plain, safe='')}"}
         response.headers.set("Content-Disposition", "attachment", **names)
+    return response
+
+
+def _redirect_to_proxy(name: str) -> Response:
+    """Let nginx send the file: it answers conditions and ranges by itself."""
+    current_storage().stat(name)
+    response = Response()
+    response.headers["X-Accel-Redirect"] = f"{current_app.config['X_ACCEL_REDIRECT']}/{quote(name)}"
     return response
 
 
@@ -303,9 +319,37 @@ def _answer(stored: Stored) -> Response:
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.size}"
     if request.method == "GET":
         parts = current_storage().stream(stored, start, stop)
-        response.response = chain([next(parts, b"")], parts)  # the first one now: what fails, fails as an error
+        # One chunk is handed over at once; more of them hold a thread as long as the client reads.
+        response.response = [next(parts, b"")] if stop - start <= CHUNK else _hold_slot(response, parts)
     response.content_length = stop - start
     return response
+
+
+def _hold_slot(response: Response, parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Return the parts of a file, which hold a slot until they are sent, or until the client has gone away."""
+    try:
+        slot = _file_streams.acquire(address_holder(request.remote_addr or ""))
+    except NoFreeSlotError as error:
+        if error.holder is None:
+            raise Unavailable("Too many files are being sent at this moment.", headers={"Retry-After": "5"}) from None
+        raise TooManyRequests(
+            f"Your address is loading {MAX_FILE_STREAMS_PER_ADDRESS} files already. Wait until one of them is there.",
+            headers={"Retry-After": "5"},
+        ) from None
+    try:
+        first = next(parts)  # now: what fails, fails as an error
+    except BaseException:
+        _file_streams.release(slot)
+        raise
+    response.call_on_close(lambda: _file_streams.release(slot))
+    return _release_at_end(chain([first], parts), slot)
+
+
+def _release_at_end(parts: Iterator[bytes], slot: Slot) -> Iterator[bytes]:
+    try:
+        yield from parts
+    finally:
+        _file_streams.release(slot)
 
 
 def _range(stored: Stored) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -11,17 +12,36 @@ import structlog
 from flask import Flask
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from app import logs
+from app.connections import ConnectionGuard
+from app.health.listener import HealthListener
 from app.processes import address
 from app.processes.orphans import forks_die_with_parent
 
 STOP_SECONDS = 10
 """How long requests may take to end after SIGTERM."""
 
-THREADS = 512
-"""At most; they are made when they are needed. An open stream holds one, and must not keep requests waiting."""
+THREADS = 640
+"""At most; they are made when they are needed. Bodies, streams and files hold up to 528 (`MOST_READERS`,
+`MOST_WATCHERS`, `MAX_FILE_STREAMS`), the others are for all other requests."""
+
+THREAD_IDLE_SECONDS = 5
+"""After that an idle thread ends; the least that granian permits."""
+
+MAX_CONNECTIONS = 8192
+"""One process accepts; far more than threads, so that silent connections keep nobody out."""
+
+RESERVED_DESCRIPTORS = 1024
+"""File descriptors for everything but accepted connections: granian never accepts again after it ran out of them."""
+
+HEADER_TIMEOUT_SECONDS = 10
+"""From when a connection is open, or has its last answer, until the header of the next request must be complete."""
+
+MAX_HEADER_BYTES = 2**16
+"""Of a request; also what the server buffers of one connection."""
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +70,7 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     os.register_at_fork(after_in_child=_reset_signals)
     # It warns of so many threads at every start; THREADS says why.
     logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
+    max_connections = raise_descriptor_limit()
     host = f"[{settings['HOST']}]" if ":" in settings["HOST"] else settings["HOST"]
     server = Server(
         "app",
@@ -61,7 +82,11 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         workers=settings["WEB_WORKERS"],
         websockets=False,
         blocking_threads=THREADS,
-        backpressure=THREADS,
+        blocking_threads_idle_timeout=THREAD_IDLE_SECONDS,
+        backpressure=max_connections,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=HEADER_TIMEOUT_SECONDS * 1000, max_buffer_size=MAX_HEADER_BYTES
+        ),
         respawn_failed_workers=True,
         respawn_interval=0.2,
         workers_kill_timeout=STOP_SECONDS,
@@ -78,9 +103,23 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     def load() -> Flask:
         app = make_app()
         app.extensions["stopping"] = server.stopping
+        if settings["HEALTH_ADDRESS"]:
+            HealthListener(app, settings["HEALTH_ADDRESS"]).start()
+        ConnectionGuard(settings["PORT"], has_proxy=bool(settings["TRUSTED_PROXIES"])).start()
         return app
 
     server.serve(target_loader=load, wrap_loader=False)
+
+
+def raise_descriptor_limit() -> int:
+    """Allow this process and its children as many open files as we need; return how many connections that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(min(MAX_CONNECTIONS, wanted - RESERVED_DESCRIPTORS), wanted // 2)
 
 
 def _reset_signals() -> None:

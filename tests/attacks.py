@@ -27,6 +27,10 @@ REOPEN_BACKOFF_SECONDS = 0.5
 """Pause before a connection that the server closed is opened again."""
 
 
+CLOSED = getattr(select, "POLLRDHUP", 0)
+"""The server closed its side: told without reading on Linux alone."""
+
+
 class _Connection:
     """One connection of an attack."""
 
@@ -130,12 +134,12 @@ class Attack:
     def _handle(self, connection: _Connection, events: int) -> None:
         if connection.socket is None:
             return
-        if events & (select.POLLERR | select.POLLHUP):
+        if events & (select.POLLERR | select.POLLHUP | CLOSED):
             self._note_closed(connection)
         elif events & select.POLLOUT and not connection.is_begun:
             self.opened += 1
             connection.is_begun = True
-            self._poll.modify(connection.socket, select.POLLIN if self.reads else 0)
+            self._poll.modify(connection.socket, select.POLLIN if self.reads else CLOSED)
             self._send(connection, self.first_bytes())
             self._plan(connection)
         elif events & select.POLLIN:
@@ -309,6 +313,7 @@ class Bystander:
         self.source = source
         self.timeout_seconds = timeout_seconds
         self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.statuses: Counter[int] = Counter()
         self.failures: list[str] = []
         self.rounds = 0
         self._stopping = threading.Event()
@@ -350,6 +355,7 @@ class Bystander:
             connection.request(request.method, request.path, request.body, dict(request.headers))
             answer = connection.getresponse()
             content = answer.read()
+            self.statuses[answer.status] += 1
             if answer.status not in request.expected:
                 self.failures.append(f"{request.name}: {answer.status} {content[:300]!r}")
         except (OSError, HTTPException) as error:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.bodies import LARGEST_BODY, LONGEST_WAIT, MOST_DRAINED, MOST_LARGE
+from app.bodies import LARGEST_BODY, LONGEST_WAIT, MAX_LARGE_PER_HOLDER, MOST_DRAINED, MOST_LARGE
 from tests.conftest import Processes
 from tests.images.pictures import encode, flag
 from tests.test_flow import attempt_get
@@ -24,7 +24,9 @@ SMALL = encode(flag(), "png")
 
 
 @contextlib.contextmanager
-def slow_clients(base: str, number: int, path: str, token: str, length: int = 5000) -> Iterator[list[socket.socket]]:
+def slow_clients(
+    base: str, number: int, path: str, token: str, length: int = 5000, source: str = "127.0.0.1"
+) -> Iterator[list[socket.socket]]:
     """Connections that announce a body and send its first byte."""
     parts = urlsplit(base)
     head = (
@@ -34,7 +36,8 @@ def slow_clients(base: str, number: int, path: str, token: str, length: int = 50
     with contextlib.ExitStack() as stack:
         opened = []
         for _ in range(number):
-            client = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=10))
+            connection = socket.create_connection((parts.hostname, parts.port), timeout=10, source_address=(source, 0))
+            client = stack.enter_context(connection)
             client.sendall(head.encode())
             opened.append(client)
         yield opened
@@ -96,16 +99,17 @@ def image_of(length: int) -> str:
     return base64.b64encode(SMALL + bytes(length)).decode()
 
 
-def send(base: str, path: str, token: str, body: bytes) -> int:
+def send(base: str, path: str, token: str, body: bytes, source: str = "127.0.0.1") -> int:
     """The status of a POST, by a client that listens only when it has sent all."""
-    with contextlib.closing(HTTPConnection(urlsplit(base).netloc, timeout=20)) as connection:
+    address = urlsplit(base).netloc
+    with contextlib.closing(HTTPConnection(address, timeout=20, source_address=(source, 0))) as connection:
         connection.request("POST", path, body, {"Content-Type": "application/json", "Authorization": f"JWT {token}"})
         return connection.getresponse().status
 
 
-def upload(base: str, token: str, length: int) -> int:
+def upload(base: str, token: str, length: int, source: str = "127.0.0.1") -> int:
     """The status of an image followed by so many bytes."""
-    return send(base, UPLOAD, token, json.dumps({"data": image_of(length)}).encode())
+    return send(base, UPLOAD, token, json.dumps({"data": image_of(length)}).encode(), source)
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/operations", "/v1/jobs"])
@@ -133,8 +137,12 @@ def test_only_so_many_large_bodies_are_here_at_once(world: World, web: str, wait
     with slow_clients(web, 3 * MOST_LARGE, UPLOAD, "nonsense", 2 * LARGEST_BODY):
         assert upload(web, token, LARGEST_BODY) == 200, "whoever is not signed in takes nobody's room"
 
-    with slow_clients(web, MOST_LARGE, UPLOAD, token, 2 * LARGEST_BODY):
-        wait_until(lambda: upload(web, token, LARGEST_BODY) == 503, 3 * LONGEST_WAIT)
+    with (
+        slow_clients(web, MAX_LARGE_PER_HOLDER, UPLOAD, token, 2 * LARGEST_BODY),
+        slow_clients(web, MAX_LARGE_PER_HOLDER, UPLOAD, str(world.owner.token), 2 * LARGEST_BODY, "127.0.0.2"),
+    ):
+        other = str(world.admin.token)
+        wait_until(lambda: upload(web, other, LARGEST_BODY, "127.0.0.3") == 503, 3 * LONGEST_WAIT)
         assert upload(web, token, 0) == 200, "a small one needs no room"
         assert attempt_get(f"{web}/v1/events") == 200
 

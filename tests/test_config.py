@@ -134,6 +134,14 @@ def test_the_example_lists_every_setting_with_its_meaning_and_default() -> None:
         ("MAIL_URL", "smtp:"),
         ("MAIL_FROM", "a\nb@example.com"),
         ("STORAGE_URL", "s3:"),
+        ("HEALTH_ADDRESS", "5001"),
+        ("HEALTH_ADDRESS", "127.0.0.1"),
+        ("HEALTH_ADDRESS", "127.0.0.1:0"),
+        ("HEALTH_ADDRESS", "127.0.0.1:65536"),
+        ("HEALTH_ADDRESS", "::1:5001"),
+        ("X_ACCEL_REDIRECT", "stored-files"),
+        ("X_ACCEL_REDIRECT", "/"),
+        ("X_ACCEL_REDIRECT", "https://a/b"),
         ("STORAGE_URL", "file://relative"),
         ("SENTRY_DSN", "https://x"),
         ("PROCESSOR_URL", "http://u:p@h/"),
@@ -214,3 +222,15 @@ def test_production_warns_of_setting_without_protection(
 
     assert [warning.split()[0] for warning in warnings] == named
     assert config.list_warnings(read(tmp_path, **settings)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("127.0.0.1:5001", ("127.0.0.1", 5001)), ("[::1]:5001", ("::1", 5001)), ("", None)]
+)
+def test_health_address_is_a_host_and_a_port(tmp_path: Path, text: str, address: tuple[str, int] | None) -> None:
+    assert config.read({"VAR_DIR": str(tmp_path), "HEALTH_ADDRESS": text})["HEALTH_ADDRESS"] == address
+
+
+def test_files_of_a_bucket_are_not_left_to_the_proxy(tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigError, match="X_ACCEL_REDIRECT needs a STORAGE_URL that is a directory"):
+        config.read({"VAR_DIR": str(tmp_path), "STORAGE_URL": "s3://files", "X_ACCEL_REDIRECT": "/stored-files"})

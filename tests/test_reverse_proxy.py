@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import httpx
 import pytest
@@ -45,8 +47,8 @@ def _is_up(client: httpx.Client) -> bool:
         return False
 
 
-def _write_site(prefix: Path, port: int, upstream_port: str) -> Path:
-    """Write docs/nginx.conf with the ports and the certificate of this test; return the path of the certificate."""
+def _write_site(prefix: Path, port: int, upstream_port: str, files: str) -> Path:
+    """Write docs/nginx.conf with the ports, the certificate and the files of this test; return the path of the certificate."""
     key, certificate = prefix / "key.pem", prefix / "certificate.pem"
     subprocess.run(
         [
@@ -63,6 +65,7 @@ def _write_site(prefix: Path, port: int, upstream_port: str) -> Path:
         "server 127.0.0.1:5000": f"server 127.0.0.1:{upstream_port}",
         "/etc/ssl/events.example.com.pem": str(certificate),
         "/etc/ssl/private/events.example.com.key": str(key),
+        "/srv/open-event/var/files/": f"{files}/",
     }.items():
         assert site.count(documented) == 1, documented
         site = site.replace(documented, used)
@@ -72,13 +75,16 @@ def _write_site(prefix: Path, port: int, upstream_port: str) -> Path:
 
 
 @pytest.fixture
-def proxy(world: World, processes: Processes, tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[httpx.Client]:
-    """Start nginx with the documented site in front of a web process; return a client of the site."""
-    processes.start("web", TRUSTED_PROXIES="1")
+def proxy(
+    world: World, processes: Processes, tmp_path: Path, wait_until: Callable[..., Any], request: pytest.FixtureRequest
+) -> Iterator[httpx.Client]:
+    """Start nginx with the documented site in front of a web process that has the settings which the test names."""
+    processes.start("web", TRUSTED_PROXIES="1", **getattr(request, "param", {}))
     prefix = tmp_path / "nginx"
     prefix.mkdir()
     port = free_port()
-    certificate = _write_site(prefix, port, processes.environment["PORT"])
+    files = url2pathname(urlsplit(world.app.config["STORAGE_URL"]).path)
+    certificate = _write_site(prefix, port, processes.environment["PORT"], files)
     command = [str(NGINX), "-p", str(prefix), "-c", "nginx.conf", "-e", "error.log"]
     nginx = subprocess.Popen(command, preexec_fn=dying_with_parent())
     try:
@@ -110,3 +116,22 @@ def test_conditional_requests_with_the_weakened_tag_of_a_proxy(world: World, pro
     assert proxy.get(path, headers={"If-None-Match": tag}).status_code == 200
     next_tag = changed.headers["ETag"]
     assert proxy.delete(path, headers={"If-Match": next_tag}).status_code == 200
+
+
+@pytest.mark.parametrize("proxy", [{"X_ACCEL_REDIRECT": "/stored-files"}], indirect=True)
+def test_nginx_sends_files_that_the_server_permits(world: World, proxy: httpx.Client) -> None:
+    content = os.urandom(3 * 2**20)
+    world.app.extensions["storage"].put("images/large.png", content, "image/png")
+    path = "/files/images/large.png"
+
+    whole = proxy.get(path)
+    assert (whole.status_code, whole.content == content) == (200, True)
+    assert whole.headers["Content-Type"] == "image/png"
+    assert whole.headers["Cache-Control"] == "no-cache"
+    assert whole.headers["X-Content-Type-Options"] == "nosniff"
+    assert whole.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+    part = proxy.get(path, headers={"Range": "bytes=5-9"})
+    assert (part.status_code, part.content) == (206, content[5:10])
+    assert proxy.get(path, headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+    assert proxy.get("/files/images/none.png").status_code == 404
+    assert proxy.get("/stored-files/images/large.png").status_code == 404

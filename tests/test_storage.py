@@ -22,7 +22,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.processes.orphans import dying_with_parent
-from app.storage import CHUNK, FOREVER, Replaced, Storage, send
+from app.storage import CHUNK, FOREVER, MAX_FILE_STREAMS_PER_ADDRESS, Replaced, Storage, send
 from tests.conftest import ROOT, free_port, wait_until
 
 CALENDAR = b"BEGIN:VCALENDAR\r\nEND:VCALENDAR\r\n"
@@ -670,3 +670,54 @@ def test_what_has_no_type_is_bytes(app: Flask, served: Storage) -> None:
 
     assert response.content_type == "application/octet-stream"
     assert "Content-Disposition" not in response.headers
+
+
+def test_a_file_is_left_to_the_proxy(
+    app: Flask, client: FlaskClient, directory: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.extensions, "storage", directory)
+    monkeypatch.setitem(app.config, "X_ACCEL_REDIRECT", "/stored-files")
+    directory.put("images/a.png", BIG, "image/png")
+
+    response = client.get("/files/images/a.png", headers={"Range": "bytes=0-9", "If-None-Match": "*"})
+
+    assert (response.status_code, response.data, response.mimetype) == (200, b"", "image/png")
+    assert response.headers["X-Accel-Redirect"] == "/stored-files/images/a.png"
+    assert client.get("/files/images/b.png").status_code == 404
+
+
+def test_large_files_of_one_address_have_a_limit_and_give_their_slots_back(
+    client: FlaskClient, served: Storage
+) -> None:
+    served.put("images/a.png", BIG, "image/png")
+    opened = [client.get("/files/images/a.png", buffered=False) for _ in range(MAX_FILE_STREAMS_PER_ADDRESS)]
+    parts = [response.iter_encoded() for response in opened]
+    for each in parts:
+        next(each)
+
+    refused = client.get("/files/images/a.png")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
+    assert "16 files" in refused.json["errors"][0]["detail"]
+    assert client.get("/files/images/a.png", environ_base={"REMOTE_ADDR": "192.0.2.1"}).data == BIG
+    assert client.get("/files/images/a.png", headers={"Range": "bytes=0-9"}).data == BIG[:10]
+
+    opened[0].close()
+    assert client.get("/files/images/a.png").data == BIG
+    for response in opened:
+        response.close()
+
+
+def test_a_large_file_that_is_replaced_meanwhile_gives_its_slot_back(
+    client: FlaskClient, served: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.put("images/a.png", BIG, "image/png")
+
+    def fail(*_: object) -> Iterator[bytes]:
+        raise Replaced("images/a.png")
+        yield b""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "stream", fail)
+        for _ in range(MAX_FILE_STREAMS_PER_ADDRESS + 1):
+            assert client.get("/files/images/a.png").status_code == 404
+    assert client.get("/files/images/a.png").data == BIG

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import ColumnElement, NullPool, create_engine, exists, func, select
 
+from app import bodies
 from app.health.heartbeat import count_fresh
 from app.health.probes import Probe, Unhealthy
 from app.health.schema import Schema
@@ -77,6 +78,12 @@ class Checks:
             raise Unhealthy(f"talk with other servers has been waiting for more than {LONGEST_REMOTE_WAIT.seconds} s")
         return "moving"
 
+    def readers(self) -> str:
+        """A thread is free to read the next body."""
+        if problem := bodies.describe_stuck_readers():
+            raise Unhealthy(problem)
+        return f"{len(bodies.readers)} of {bodies.readers.size} taken"
+
 
 def _overdue(longest_wait: timedelta, is_one: ColumnElement[bool]) -> Any:
     # Entries that were tried and failed wait on purpose; those never tried show that nobody works.
@@ -106,4 +113,5 @@ def health_probes(checks: Checks, grace_seconds: int) -> list[Probe]:
         Probe("health_check_redis", checks.broker, grace_seconds),
         Probe("health_check_celery", checks.workers, grace_seconds),
         Probe("health_check_outbox", checks.outbox, grace_seconds),
+        Probe("health_check_readers", checks.readers),
     ]

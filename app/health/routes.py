@@ -1,7 +1,11 @@
 """/livez, /readyz and /health-check, for load balancers and monitoring."""
 
+from http import HTTPStatus
+
+import orjson
 from flask import Blueprint, Flask, Response, current_app
 
+from app.bodies import describe_stuck_readers
 from app.extensions import limiter
 from app.health.checks import Checks, health_probes, readiness_probes
 from app.health.report import Report
@@ -21,7 +25,10 @@ def install(app: Flask) -> None:
 @health.get("/livez")
 @health.get("/livez/")
 def live() -> Response:
-    """Check that this process answers."""
+    """Check that this process answers, and can read the bodies of requests."""
+    if problem := describe_stuck_readers():
+        content = orjson.dumps({"status": "failure", "output": problem})
+        return Response(content, HTTPStatus.SERVICE_UNAVAILABLE, content_type="application/json")
     return Response('{"status": "success"}', content_type="application/json")
 
 
@@ -35,7 +42,7 @@ def ready() -> Response:
 @health.get("/health-check")
 @health.get("/health-check/")
 def check() -> Response:
-    """Check the database, its migrations, Redis, the workers and the outbox."""
+    """Check the database, its migrations, Redis, the workers, the outbox and the readers of bodies."""
     return _answer(current_app.extensions["health"])
 
 

@@ -25,6 +25,7 @@ from app.jsonapi.permissions import Access, Scope, signed_in, words
 from app.jsonapi.query import check_names
 from app.jsonapi.resource_type import parse_uuid
 from app.jsonapi.viewer import Role, Viewer, signed_in_viewer
+from app.slots import address_holder
 from app.users.auth import still_knows
 from app.users.owning import own
 
@@ -202,7 +203,7 @@ class Stream:
         self.app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to hand it to what runs later
         self.viewer = viewer
         self.stack = ExitStack()
-        self.watcher: Watcher = self.stack.enter_context(current_hub().watch(job_id))
+        self.watcher: Watcher = self.stack.enter_context(current_hub().watch(job_id, *_holders(viewer)))
         self.asked_at = monotonic()
         self._written = self._write()
 
@@ -240,6 +241,12 @@ class Stream:
         self.asked_at = monotonic()
         with self._reading():
             return still_knows(self.viewer)
+
+
+def _holders(viewer: Viewer) -> list[str]:
+    """Return whose share of the streams counts: that of the address, and that of a signed-in user."""
+    address = address_holder(request.remote_addr or "")
+    return [address] if viewer.is_anonymous else [address, f"user {viewer.id}"]
 
 
 class _Progress(Stream):

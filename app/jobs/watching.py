@@ -2,8 +2,9 @@
 
 import select
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import structlog
@@ -12,11 +13,20 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import listen, listener, notified
-from app.errors import Unavailable
+from app.errors import TooManyRequests, Unavailable
 from app.jobs.lifecycle import CHANNEL
+from app.slots import NoFreeSlotError, Slot, SlotPool
 
 MOST_WATCHERS = 240
-"""In one process: each holds a thread (`app/web.py` has as many again)."""
+"""In one process: each holds a thread (`app/web.py` has more)."""
+
+MAX_WATCHERS_PER_HOLDER = 80
+"""Of these, how many one user and one client address may have."""
+
+PROBE_TIMEOUT_SECONDS = 1.0
+"""How long a new stream waits for the slot of one whose client has gone away."""
+
+PROBE_INTERVAL_SECONDS = 0.5
 
 LONGEST_SILENCE = 15.0
 """Seconds after which the listener asks whether PostgreSQL is still there."""
@@ -29,18 +39,28 @@ log = structlog.get_logger(__name__)
 class Watcher:
     """Somebody who waits for news of one job, or of all of them."""
 
-    def __init__(self, hub: "Hub", job_id: UUID | None) -> None:
+    def __init__(self, hub: "Hub", job_id: UUID | None, holders: tuple[str, ...]) -> None:
         self.hub = hub
         self.job_id = job_id
+        self.holders = holders
         self._news = threading.Event()
         self._lock = threading.Lock()
         self._named: set[UUID | None] = set()
+        self._is_probed = False
 
     def wait(self, seconds: float) -> bool:
         """Whether there is, or soon comes, news since the last time; also when the server stops."""
         is_news = self._news.wait(seconds)
         self._news.clear()
-        return is_news
+        with self._lock:
+            is_probed, self._is_probed = self._is_probed, False
+        return is_news and not is_probed
+
+    def probe(self) -> None:
+        """Let the stream send something, which fails where the client has gone away."""
+        with self._lock:
+            self._is_probed = True
+        self._news.set()
 
     def wake(self, job_id: UUID | None) -> None:
         """There is news, of this job or nobody knows of which."""
@@ -62,6 +82,8 @@ class Hub:
         self._app = app
         self._lock = threading.Lock()
         self._watchers: set[Watcher] = set()
+        self.slots = SlotPool(MOST_WATCHERS, MAX_WATCHERS_PER_HOLDER)
+        self._probed_at = 0.0
         self._stopping = threading.Event()
         self._is_started = False
 
@@ -71,19 +93,52 @@ class Hub:
         return self._stopping.is_set()
 
     @contextmanager
-    def watch(self, job_id: UUID | None) -> Iterator[Watcher]:
-        """News of one job, or of all; what is read after this begins misses nothing. 503 where too many watch."""
-        watcher = Watcher(self, job_id)
-        with self._lock:
-            if len(self._watchers) >= MOST_WATCHERS:
-                raise Unavailable("Too many are watching at this moment.", headers={"Retry-After": "5"})
-            self._watchers.add(watcher)
-            self._start()
+    def watch(self, job_id: UUID | None, *holders: str) -> Iterator[Watcher]:
+        """News of one job, or of all; what is read after this begins misses nothing. 503 or 429 where too many watch.
+
+        `holders` are the user and the address that watch.
+        """
+        slot = self.take_slot(self.slots, *holders)
+        watcher = Watcher(self, job_id, holders)
         try:
+            with self._lock:
+                self._watchers.add(watcher)
+                self._start()
             yield watcher
         finally:
             with self._lock:
                 self._watchers.discard(watcher)
+            self.slots.release(slot)
+
+    def take_slot(self, slots: SlotPool, *holders: str) -> Slot:
+        """Take a slot for a stream; raise 503 where the process has none left, 429 where a holder has its share.
+
+        Streams notice that their client has gone away when they next send something: before a stream is refused, those
+        that hold the slots do so.
+        """
+        with suppress(NoFreeSlotError):
+            return slots.acquire(*holders)
+        self._probe(holders)
+        try:
+            return slots.acquire(*holders, timeout_seconds=PROBE_TIMEOUT_SECONDS)
+        except NoFreeSlotError as error:
+            if error.holder is None:
+                raise Unavailable("Too many streams are open at this moment.", headers={"Retry-After": "5"}) from None
+            raise TooManyRequests(
+                f"You have {slots.max_per_holder} streams open already. Close one of them.",
+                headers={"Retry-After": "5"},
+            ) from None
+
+    def _probe(self, holders: tuple[str, ...]) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._probed_at < PROBE_INTERVAL_SECONDS:
+                return
+            self._probed_at = now
+            is_full = len(self._watchers) >= MOST_WATCHERS
+            probed = [each for each in self._watchers if is_full or not set(holders).isdisjoint(each.holders)]
+        for watcher in probed:
+            watcher.probe()
 
     def _start(self) -> None:
         if self._is_started:

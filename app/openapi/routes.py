@@ -1,5 +1,7 @@
 """/openapi.json: the API described for generators of clients and tools like Swagger UI."""
 
+import threading
+
 import orjson
 from flask import Blueprint, Flask, Response, current_app
 
@@ -7,6 +9,8 @@ from app.openapi.document import build
 from app.preconditions import apply_preconditions
 
 openapi = Blueprint("openapi", __name__)
+
+_building = threading.Lock()
 
 
 def install(app: Flask) -> None:
@@ -17,14 +21,20 @@ def install(app: Flask) -> None:
 @openapi.get("/openapi.json")
 def show() -> Response:
     """Get the OpenAPI 3.1 document of this server."""
-    body = current_app.extensions.get("openapi")
-    if body is None:
-        body = current_app.extensions["openapi"] = orjson.dumps(build(current_app))
-    response = Response(body, content_type="application/json")
+    response = Response(_document(), content_type="application/json")
     response.headers["Cache-Control"] = "no-cache"  # kept, but asked about each time
     response.add_etag()
     apply_preconditions(response)
     return response
+
+
+def _document() -> bytes:
+    # Requests that come at once wait for the first one: each would build it for seconds.
+    with _building:
+        if "openapi" not in current_app.extensions:
+            current_app.extensions["openapi"] = orjson.dumps(build(current_app))
+        document: bytes = current_app.extensions["openapi"]
+        return document
 
 
 show.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`

@@ -1,26 +1,29 @@
 """The progress of a run as clients of the work queue know it: one JSON array, streamed element by element."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
+from flask import request
 
-from app.errors import Unavailable
 from app.jobs import lifecycle
 from app.jobs.models import CANCELED, ENDED, FAILED, SUCCEEDED
 from app.jobs.progress import KEEP_ALIVE, LOOK_SECONDS, Element, Stream, elements_after
 from app.jobs.queue import place
 from app.jobs.records import JobRow
+from app.jobs.watching import current_hub
 from app.jsonapi.viewer import ANONYMOUS
+from app.slots import SlotPool, address_holder
 
 MOST_STREAMS = 60
 """Of one process: clients without an account must leave some for those who have one."""
 
+MAX_STREAMS_PER_ADDRESS = 20
+
 WORDS = {FAILED: "It failed.", CANCELED: "It was canceled."}
 """Where nothing more is known."""
 
-_slots = threading.BoundedSemaphore(MOST_STREAMS)
+_slots = SlotPool(MOST_STREAMS, MAX_STREAMS_PER_ADDRESS)
 
 
 class Progress(NamedTuple):
@@ -37,26 +40,19 @@ class ProgressStream(Stream):
     """What a run says from its present state to its end; nothing for one that had succeeded before."""
 
     def __init__(self, job: JobRow) -> None:
-        if not _slots.acquire(blocking=False):
-            raise Unavailable("Too many are watching at this moment.", headers={"Retry-After": "5"})
+        self._slot = current_hub().take_slot(_slots, address_holder(request.remote_addr or ""))
         self.job_id = job.id
         self.seq = max(job.last_seq - 1, 0)
-        self._is_open = True
         try:
             super().__init__(ANONYMOUS, job.id)
         except BaseException:
-            self._leave()
+            _slots.release(self._slot)
             raise
 
     def close(self) -> None:
         """Called by the server, also when the client has gone away; the run goes on."""
         super().close()
-        self._leave()
-
-    def _leave(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            _slots.release()
+        _slots.release(self._slot)
 
     def _goes_on(self) -> bool:
         """Nobody has signed in who could log out."""

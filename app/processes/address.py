@@ -19,12 +19,18 @@ class Taken(Exception):
 
 def check_free(settings: dict[str, Any]) -> None:
     """Raise Taken when we cannot listen on HOST and PORT: granian would share them with another server of ours."""
-    host, port = settings["HOST"], settings["PORT"]
+    _check_free(settings["HOST"], settings["PORT"], "set HOST or PORT to another one")
+    if settings["HEALTH_ADDRESS"]:
+        host, port = settings["HEALTH_ADDRESS"]
+        _check_free(host, port, "set HEALTH_ADDRESS to another one")
+
+
+def _check_free(host: str, port: int, remedy: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while (error := _obstacle(host, port)) is not None:
         # Only a port becomes free by waiting; an address that this machine does not have stays foreign.
         if error.errno != EADDRINUSE or time.monotonic() > deadline:
-            raise Taken(f"cannot listen on {host}:{port} ({error.strerror}); set HOST or PORT to another one")
+            raise Taken(f"cannot listen on {host}:{port} ({error.strerror}); {remedy}")
         time.sleep(0.1)
 
 

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Column, Integer, MetaData, Table, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app import outbox
+from app import bodies, outbox
 from app.extensions import db
 from app.health.checks import Checks
 from app.health.heartbeat import BEATS, beat, count_fresh
@@ -25,6 +25,7 @@ from app.outbox import OutboxEntry
 from app.processors.remote import POLL
 from app.redis_client import connect
 from app.relay import RelayBeat
+from app.slots import SlotPool
 from tests.background import order
 
 
@@ -284,3 +285,27 @@ def relay_beats(app: Flask, age: int) -> None:
 
 def test_probes_are_json(client: FlaskClient) -> None:
     assert json.loads(client.get("/livez").data) == {"status": "success"}
+
+
+def test_liveness_and_health_fail_while_all_readers_of_bodies_are_taken(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
+) -> None:
+    readers = SlotPool(2, 2)
+    monkeypatch.setattr(bodies, "readers", readers)
+    monkeypatch.setattr(bodies, "MAX_FULL_SECONDS", 0.05)
+    slots = [readers.acquire("192.0.2.1") for _ in range(2)]
+
+    wait_until(lambda: client.get("/livez").status_code == 503)
+    assert client.get("/livez").json["output"].startswith("all 2 readers of bodies have been taken for")
+
+    def output() -> tuple[bool, str]:
+        results = {result["checker"]: result for result in client.get("/health-check").json["results"]}
+        return results["health_check_readers"]["passed"], results["health_check_readers"]["output"]
+
+    wait_until(lambda: not output()[0])
+    assert output()[1].startswith("all 2 readers of bodies have been taken for")
+
+    for slot in slots:
+        readers.release(slot)
+    wait_until(lambda: client.get("/livez").status_code == 200)
+    wait_until(lambda: output() == (True, "0 of 2 taken"))

@@ -69,7 +69,8 @@ def finish(app: Flask, job: JobRow) -> None:
 class Watching:
     """A client of a stream, as a browser's EventSource is one."""
 
-    def __init__(self, url: str, job_id: UUID, token: str | None) -> None:
+    def __init__(self, url: str, job_id: UUID, token: str | None, source: str = "127.0.0.1") -> None:
+        self.source = source
         self.url = f"{url}/v1/jobs/{job_id}/progress"
         self.headers = {"Accept": "text/event-stream", "Authorization": f"JWT {token}"}
         self.seen: list[dict[str, Any]] = []
@@ -77,7 +78,11 @@ class Watching:
     def follow(self, at_most: int = 10**9) -> None:
         """Take elements until the stream ends, or so many have come, and then hang up."""
         headers = {**self.headers, "Last-Event-ID": str(self.seen[-1]["seq"] if self.seen else 0)}
-        with httpx.stream("GET", self.url, headers=headers, timeout=30) as response:
+        transport = httpx.HTTPTransport(local_address=self.source)
+        with (
+            httpx.Client(transport=transport, timeout=30) as client,
+            client.stream("GET", self.url, headers=headers) as response,
+        ):
             if response.status_code == 204:
                 return
             assert response.status_code == 200, response.read()
@@ -142,7 +147,13 @@ def test_200_watchers_of_20_jobs_miss_nothing_with_one_listener(
     wait_until: Callable[..., Any],
 ) -> None:
     jobs = [running_job(world) for _ in range(20)]
-    watchers = [Watching(web, job.id, world.stranger.token) for job in jobs for _ in range(10)]
+    # One user and one address have a third of all streams.
+    callers = [(world.stranger, "127.0.0.1"), (world.admin, "127.0.0.2"), (world.super_admin, "127.0.0.3")]
+    watchers = [
+        Watching(web, job.id, caller.token, source)
+        for job in jobs
+        for caller, source in (callers[number % len(callers)] for number in range(10))
+    ]
     listeners = count_listeners(servers)  # this process may have one too
     begun = monotonic()
     followed = [threads.submit(watcher.follow) for watcher in watchers]

@@ -17,12 +17,13 @@ import config
 from app import database, embedded, errors, response_headers, throttle
 from app.database import commit, transaction
 from app.extensions import db, limiter
-from app.jobs import lifecycle, running, submission, watching
+from app.jobs import lifecycle, running, submission
 from app.jobs.models import Job
 from app.jobs.records import JobRow
 from app.pages import cookies, reading, streams
 from app.pages import routes as pages
 from app.site import routes as site
+from app.slots import SlotPool
 from app.users import auth_routes
 from app.users.models import User
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
@@ -639,7 +640,7 @@ def test_what_fails_inside_is_a_page_without_a_word_of_it(browser: Browser, monk
 
 
 def test_too_many_who_watch_are_told_on_a_page(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "MOST_WATCHERS", 0)
+    monkeypatch.setattr(browser.client.application.extensions["jobs"], "slots", SlotPool(0, 1))
 
     response = browser.get("/jobs/stream")
 

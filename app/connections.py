@@ -1,0 +1,288 @@
+"""The guard of connections: a thread that ends those on which a client is too slow, or of which it has too many.
+
+A thread that waits for the rest of a body, or to send the rest of an answer, waits without a deadline: it goes on when
+its connection ends. The guard reads what the kernel has counted of each connection (TCP_INFO) twice a second, so that
+requests cost nothing. Headers that do not end, and idle connections, are the server's own matter (`app/web.py`).
+"""
+
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from app import bodies
+from app.bodies import MAX_BODY_SECONDS, OpenBody
+from app.slots import address_holder
+
+SCAN_INTERVAL_SECONDS = 0.5
+
+MAX_CONNECTIONS_PER_ADDRESS = 200
+"""Where no proxy is in front, and the address is that of the client; those that are idle for longest are closed."""
+
+MIN_BYTES_PER_SECOND = 1024
+"""Slower than that for RATE_WINDOW_SECONDS, a body or an answer is given up."""
+
+RATE_WINDOW_SECONDS = 35.0
+
+END_TIMEOUT_SECONDS = 5.0
+"""How long a connection whose body was ended may take to close, and a body may take to end with it."""
+
+LOG_INTERVAL_SECONDS = 10.0
+"""Between two log lines of the same reason."""
+
+DESCRIPTORS = "/proc/self/fd"
+
+# struct tcp_info (linux/tcp.h): tcpi_unacked, tcpi_bytes_acked, tcpi_bytes_received, tcpi_notsent_bytes.
+_TCP_INFO = struct.Struct("=24xI92xQQ8xI")
+
+log = structlog.get_logger(__name__)
+
+
+class Peer(NamedTuple):
+    """The other end of a connection."""
+
+    address: str
+    port: int
+
+
+class Accepted(NamedTuple):
+    """An open connection as the kernel knows it."""
+
+    descriptor: int
+    inode: int
+    """Another one for each connection, also when descriptor and peer are the same again."""
+    peer: Peer
+
+
+class Traffic(NamedTuple):
+    """The counts of one connection at one moment."""
+
+    received: int
+    acknowledged: int
+    """Bytes sent that the client has acknowledged."""
+    is_sending: bool
+    """Whether bytes wait to be sent or to be acknowledged."""
+
+
+@dataclass
+class Connection:
+    """One accepted connection, as long as it is open."""
+
+    accepted: Accepted
+    traffic: Traffic
+    active_at: float
+    """When bytes were last received or acknowledged."""
+    asked_at: float
+    """Since when nothing has been sent to the client: an answer is due, or the rest of a request."""
+    body_mark: tuple[float, int]
+    """A moment, and the bytes received until then."""
+    answer_mark: tuple[float, int] | None = None
+    """A moment since when bytes always waited to be sent, and the bytes acknowledged until then."""
+    ended_at: float | None = None
+    """When the guard closed it for reading, so that its body ends and it can still be answered."""
+
+    def update(self, now: float, traffic: Traffic) -> None:
+        """Take over the counts of this moment."""
+        before, self.traffic = self.traffic, traffic
+        if traffic.acknowledged != before.acknowledged:
+            self.asked_at = now
+            self.body_mark = now, traffic.received
+        if traffic[:2] != before[:2]:
+            self.active_at = now
+        if not traffic.is_sending:
+            self.answer_mark = None
+        elif self.answer_mark is None:
+            self.answer_mark = now, traffic.acknowledged
+
+    def sends_too_slowly(self, now: float) -> bool:
+        """Return whether the client has sent too little since an answer was last sent to it."""
+        since, received = self.body_mark
+        if now - since < RATE_WINDOW_SECONDS:
+            return False
+        if _is_slow(now - since, self.traffic.received - received):
+            return True
+        self.body_mark = now, self.traffic.received
+        return False
+
+    def reads_too_slowly(self, now: float) -> bool:
+        """Return whether the client has acknowledged too little of what waits to be sent."""
+        if self.answer_mark is None or now - self.answer_mark[0] < RATE_WINDOW_SECONDS:
+            return False
+        if _is_slow(now - self.answer_mark[0], self.traffic.acknowledged - self.answer_mark[1]):
+            return True
+        self.answer_mark = now, self.traffic.acknowledged
+        return False
+
+
+def _is_slow(seconds: float, count: int) -> bool:
+    return count < seconds * MIN_BYTES_PER_SECOND
+
+
+class ConnectionGuard:
+    """The guard of the connections that this process accepted at one port."""
+
+    def __init__(self, port: int, *, has_proxy: bool) -> None:
+        self.port = port
+        self.has_proxy = has_proxy
+        self._connections: dict[int, Connection] = {}
+        """By inode."""
+        self._log_at: dict[str, float] = {}
+        self._ended: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Start the thread; without TCP_INFO there is none."""
+        if not is_supported():
+            log.warning("connections are not guarded: this system does not count their bytes (TCP_INFO of Linux)")
+            return
+        threading.Thread(target=self._run, name="connection-guard", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(SCAN_INTERVAL_SECONDS)
+            try:
+                self.scan()
+            except Exception:  # without the guard one client could stop the service: it goes on whatever it is
+                log.exception("connection guard failed")
+
+    def scan(self) -> None:
+        """Look at all connections once and end those that break a rule."""
+        now = time.monotonic()
+        self._update(now)
+        by_holder: defaultdict[str, list[Connection]] = defaultdict(list)
+        for connection in self._connections.values():
+            by_holder[address_holder(connection.accepted.peer.address)].append(connection)
+            if connection.reads_too_slowly(now):
+                self._end(connection, "answer is read too slowly")
+            elif connection.ended_at is not None and now - connection.ended_at >= END_TIMEOUT_SECONDS:
+                self._end(connection, "connection does not close")
+        self._end_slow_bodies(now, by_holder)
+        if not self.has_proxy:
+            for held in by_holder.values():
+                self._end_excess(held)
+        self._report(now)
+
+    def _update(self, now: float) -> None:
+        seen = {}
+        for accepted, traffic in _accepted(self.port):
+            connection = self._connections.get(accepted.inode)
+            if connection is None:
+                connection = Connection(accepted, traffic, now, now, (now, traffic.received))
+            connection.accepted = accepted
+            connection.update(now, traffic)
+            seen[accepted.inode] = connection
+        self._connections = seen
+
+    def _end_slow_bodies(self, now: float, by_holder: dict[str, list[Connection]]) -> None:
+        """End connections that are slow to send, at most as many of an address as bodies of it are read for long.
+
+        Which connection a body belongs to is not known: one that waits for its answer looks like one that waits for
+        the rest of its body, but no answer takes that long.
+        """
+        overdue: defaultdict[str, list[OpenBody]] = defaultdict(list)
+        for open_body in tuple(bodies.open_bodies):
+            is_ending = open_body.ended_at is not None and now - open_body.ended_at < END_TIMEOUT_SECONDS
+            if open_body.slot.age_seconds >= RATE_WINDOW_SECONDS and not is_ending:
+                overdue[address_holder(open_body.peer)].append(open_body)
+        for holder, open_bodies in overdue.items():
+            open_bodies.sort(key=lambda each: each.slot.taken_at)
+            is_late = open_bodies[0].slot.age_seconds >= MAX_BODY_SECONDS
+            slow = [
+                each
+                for each in by_holder.get(holder, [])
+                if each.ended_at is None
+                and (each.sends_too_slowly(now) or (is_late and now - each.asked_at >= MAX_BODY_SECONDS))
+            ]
+            slow.sort(key=lambda each: each.asked_at)
+            for connection, open_body in zip(slow, open_bodies, strict=False):
+                connection.ended_at = open_body.ended_at = now
+                self._end(connection, "body is sent too slowly", is_body=True)
+
+    def _end_excess(self, held: list[Connection]) -> None:
+        """End what one address has beyond its cap."""
+        excess = len(held) - MAX_CONNECTIONS_PER_ADDRESS
+        if excess > 0:
+            for connection in sorted(held, key=lambda each: (each.active_at, each.traffic.received))[:excess]:
+                self._end(connection, "too many connections from one address")
+
+    def _end(self, connection: Connection, reason: str, *, is_body: bool = False) -> None:
+        if end_connection(connection.accepted, is_body=is_body):
+            self._ended[reason] += 1
+
+    def _report(self, now: float) -> None:
+        for reason, count in list(self._ended.items()):
+            if now >= self._log_at.get(reason, 0.0):
+                log.warning("connections closed", reason=reason, connections=count)
+                self._log_at[reason] = now + LOG_INTERVAL_SECONDS
+                del self._ended[reason]
+
+
+def is_supported() -> bool:
+    """Return whether this system counts the bytes of connections."""
+    return hasattr(socket, "TCP_INFO") and os.path.isdir(DESCRIPTORS)
+
+
+def _accepted(port: int) -> Iterator[tuple[Accepted, Traffic]]:
+    """Return the connections that this process accepted at this port."""
+    for descriptor in map(int, os.listdir(DESCRIPTORS)):
+        with _duplicate(descriptor) as connection:
+            try:
+                if connection is not None and connection.getsockname()[1:2] == (port,):
+                    yield _identify(descriptor, connection), _traffic(connection)
+            except OSError:  # it listens, or ends at this moment
+                continue
+
+
+@contextmanager
+def _duplicate(descriptor: int) -> Iterator[socket.socket | None]:
+    """Open a descriptor of our own for a socket, which stays the same whatever is closed meanwhile; None if it is none.
+
+    A file must not be duplicated: closing the duplicate would give up the locks that the process has on it.
+    """
+    try:
+        is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        duplicate = socket.socket(fileno=os.dup(descriptor)) if is_socket else None
+    except OSError:  # closed meanwhile
+        duplicate = None
+    if duplicate is None:
+        yield None
+        return
+    with duplicate:
+        yield duplicate
+
+
+def _identify(descriptor: int, connection: socket.socket) -> Accepted:
+    address, port = connection.getpeername()[:2]
+    return Accepted(descriptor, os.fstat(connection.fileno()).st_ino, Peer(address, port))
+
+
+def _traffic(connection: socket.socket) -> Traffic:
+    unacknowledged, acknowledged, received, unsent = _TCP_INFO.unpack(
+        connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    )
+    return Traffic(received, acknowledged, bool(unacknowledged or unsent))
+
+
+def end_connection(accepted: Accepted, *, is_body: bool) -> bool:
+    """Shut a connection down if it is still open; one that sends a body can still get its answer."""
+    with _duplicate(accepted.descriptor) as connection:
+        try:
+            if connection is None or _identify(accepted.descriptor, connection) != accepted:
+                return False
+            if is_body:
+                connection.shutdown(socket.SHUT_RD)
+            else:
+                # What is unsent is dropped with it: the kernel would keep it, for a client that does not read.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it has ended
+            return False
+    return True

@@ -1,0 +1,301 @@
+"""While one address attacks the web process, another one is served as before; afterwards everything is as it was."""
+
+import base64
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from email.message import Message
+from http.client import HTTPConnection
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from app.bodies import LARGEST_BODY, MAX_READERS_PER_ADDRESS
+from app.jobs.progress import KEEP_ALIVE
+from app.jobs.watching import MAX_WATCHERS_PER_HOLDER
+from app.storage import MAX_FILE_STREAMS_PER_ADDRESS
+from tests.attacks import (
+    ATTACKER,
+    BYSTANDER,
+    Attack,
+    Bystander,
+    CleartextHttp2,
+    HalfHeaders,
+    OpenStreams,
+    Request,
+    SilentConnections,
+    SlowBodies,
+    SlowReaders,
+)
+from tests.conftest import Processes, free_port
+from tests.images.pictures import encode, flag
+from tests.test_flow import attempt_get, call, resource
+from tests.world import JSONAPI, World
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+
+MAX_P99_SECONDS = 1.0
+MAX_SLOWDOWN = 6.0
+"""How many times slower than before others may be served, where the machine is busy with other things."""
+ATTACK_SECONDS = 6.0
+RECOVERY_SECONDS = 5.0
+THREAD_IDLE_SECONDS = 5.0
+"""After that granian ends a thread that has no more requests."""
+MAX_MORE_THREADS = 24
+MAX_MORE_MEMORY = 120 * 2**20
+
+CREDENTIALS = {"email": "bystander@example.com", "password": "correct horse"}
+EVENT = {
+    "data": {
+        "type": "event",
+        "attributes": {
+            "name": "Meanwhile",
+            "timezone": "UTC",
+            "starts-at": "2030-05-01T10:00:00Z",
+            "ends-at": "2030-05-02T10:00:00Z",
+        },
+    }
+}
+UPLOAD = "/v1/upload/image"
+LARGE_FILE = "images/large.png"
+LARGE_FILE_BYTES = 14 * 2**20
+
+
+@dataclass
+class Web:
+    """A web process under attack."""
+
+    base_url: str
+    token: str
+    """Of the account that attacks, where the attack signs in."""
+    worker: psutil.Process
+    requests: list[Request]
+
+    def get(self, path: str, source: str = BYSTANDER, **headers: str) -> tuple[int, Message]:
+        """Return status and headers of a GET from this address; a body that goes on is not read."""
+        connection = HTTPConnection(urlsplit(self.base_url).netloc, timeout=20, source_address=(source, 0))
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def web(world: World, processes: Processes, wait_until: Callable[..., Any]) -> Web:
+    """A real web process, with a large public file in its storage."""
+    world.app.extensions["storage"].put(LARGE_FILE, bytes(LARGE_FILE_BYTES), "image/png")
+    # No worker runs: what fails for the want of one is forgiven.
+    parent = processes.start("web", HEALTH_GRACE_SECONDS="3600")
+    base = processes.base_url
+    wait_until(lambda: attempt_get(f"{base}/livez") == 200, 60)
+    assert call(f"{base}/v1/users", "POST", resource("user", CREDENTIALS))[0] == 201
+    (worker,) = psutil.Process(parent.pid).children()
+    return Web(base, str(world.stranger.token), worker, bystander_requests(str(world.owner.token)))
+
+
+def upload_request(token: str) -> Request:
+    """Return a large upload."""
+    image = base64.b64encode(encode(flag(), "png") + bytes(LARGEST_BODY)).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"JWT {token}"}
+    return Request("POST", UPLOAD, (200,), json.dumps({"data": image}).encode(), headers)
+
+
+def bystander_requests(token: str) -> list[Request]:
+    """Return what others do meanwhile: what load balancers ask, reads, writes and log-ins."""
+    signed_in = {"Authorization": f"JWT {token}"}
+    json_type = {"Content-Type": "application/json"}
+    return [
+        Request("GET", "/livez", (200,)),
+        # 503 where the machine is too busy to answer within the deadline of a check: it is the time that counts.
+        Request("GET", "/health-check", (200, 503)),
+        Request("GET", "/v1/events", (200,)),
+        Request("POST", "/v1/auth/login", (200,), json.dumps(CREDENTIALS).encode(), json_type),
+        Request("POST", "/v1/events", (201,), json.dumps(EVENT).encode(), {"Content-Type": JSONAPI, **signed_in}),
+    ]
+
+
+ATTACKS: dict[str, Callable[[Web], Attack]] = {
+    "700-silent-connections": lambda web: SilentConnections(web.base_url, 700),
+    "3000-silent-connections": lambda web: SilentConnections(web.base_url, 3000),
+    "520-half-headers": lambda web: HalfHeaders(web.base_url, 520),
+    "http2-without-tls": lambda web: CleartextHttp2(web.base_url, 2),
+    "700-slow-bodies": lambda web: SlowBodies(web.base_url, 700),
+    "300-bodies-that-never-come": lambda web: SlowBodies(web.base_url, 300, interval_seconds=None),
+    "515-readers-of-a-large-file-that-do-not-read": lambda web: SlowReaders(web.base_url, 515, f"/files/{LARGE_FILE}"),
+    "515-readers-of-json-that-do-not-read": lambda web: SlowReaders(web.base_url, 515, "/openapi.json"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_from_one_address_does_not_slow_others(
+    web: Web, name: str, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    with Bystander(web.base_url, web.requests) as before:
+        wait_until(lambda: before.rounds >= 3, 120)
+    threads, memory = web.worker.num_threads(), web.worker.memory_info().rss
+
+    with ATTACKS[name](web) as attack:
+        wait_until(lambda: attack.opened >= attack.number, 30)
+        begun = monotonic()
+        with Bystander(web.base_url, web.requests) as meanwhile:
+            wait_until(lambda: monotonic() - begun > ATTACK_SECONDS and meanwhile.rounds >= 3, 180)
+
+    figure(f"{name}: p99 {before.p99:.2f} s before, {meanwhile.p99:.2f} s meanwhile, {dict(attack.statuses)}")
+    assert not meanwhile.failures
+    assert meanwhile.p99 < max(MAX_P99_SECONDS, MAX_SLOWDOWN * before.p99), dict(meanwhile.seconds)
+    wait_until(lambda: web.worker.num_threads() <= threads + MAX_MORE_THREADS, RECOVERY_SECONDS + THREAD_IDLE_SECONDS)
+    wait_until(lambda: web.worker.memory_info().rss <= memory + MAX_MORE_MEMORY, RECOVERY_SECONDS)
+    with Bystander(web.base_url, web.requests, source=ATTACKER) as afterwards:
+        wait_until(lambda: afterwards.rounds >= 1, 60)
+    assert not afterwards.failures
+
+
+def test_slow_large_uploads_leave_room_for_those_of_others(
+    world: World, web: Web, wait_until: Callable[..., Any]
+) -> None:
+    others, own = upload_request(str(world.owner.token)), upload_request(web.token)
+    refused = replace(own, expected=(200, 429))  # 200 before the attack has taken its share
+    attack = SlowBodies(web.base_url, 4, UPLOAD, token=web.token, content_length=2 * LARGEST_BODY)
+    with attack:
+        wait_until(lambda: attack.opened >= 4, 20)
+        with (
+            Bystander(web.base_url, [others]) as meanwhile,
+            Bystander(web.base_url, [refused], source=ATTACKER) as same_address,
+            Bystander(web.base_url, [refused], source="127.0.0.4") as same_user,
+        ):
+            wait_until(lambda: same_address.statuses[429] and same_user.statuses[429] and meanwhile.rounds >= 3, 90)
+
+    assert not meanwhile.failures + same_address.failures + same_user.failures
+    with Bystander(web.base_url, [own], source=ATTACKER) as afterwards:
+        wait_until(lambda: afterwards.rounds >= 1, 60)
+    assert not afterwards.failures
+
+
+def test_streams_of_one_user_leave_streams_for_others(
+    world: World, web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    job = resource("job", {"kind": "sleep", "parameters": {"seconds": 1}})
+    paths = {}
+    for caller in (world.stranger, world.owner):
+        status, document = call(f"{web.base_url}/v1/jobs", "POST", job, str(caller.token))
+        assert status == 202
+        paths[caller] = f"/v1/jobs/{document['data']['id']}/progress"
+    stranger, owner = ({"Authorization": f"JWT {caller.token}"} for caller in (world.stranger, world.owner))
+    threads = web.worker.num_threads()
+
+    with ExitStack() as stack:
+        attacks = [
+            stack.enter_context(
+                OpenStreams(
+                    web.base_url, 120, paths[world.stranger], token=web.token, accept="text/event-stream", source=source
+                )
+            )
+            for source in (ATTACKER, "127.0.0.4")
+        ]
+        wait_until(lambda: sum(attack.statuses[429] for attack in attacks) > 0, 30)
+        wait_until(lambda: sum(attack.statuses[200] for attack in attacks) >= MAX_WATCHERS_PER_HOLDER, 30)
+        with Bystander(web.base_url, web.requests) as meanwhile:
+            wait_until(lambda: meanwhile.rounds >= 3, 120)
+        status, headers = web.get(paths[world.stranger], **stranger)
+        assert (status, headers["Retry-After"]) == (429, "5")
+        assert web.get(paths[world.owner], **owner)[0] == 200
+
+    figure(f"240 streams of one user: p99 {meanwhile.p99:.2f} s meanwhile")
+    assert not meanwhile.failures
+    wait_until(lambda: web.get(paths[world.stranger], **stranger)[0] == 200, KEEP_ALIVE + RECOVERY_SECONDS)
+    wait_until(
+        lambda: web.worker.num_threads() <= threads + MAX_MORE_THREADS,
+        KEEP_ALIVE + RECOVERY_SECONDS + THREAD_IDLE_SECONDS,
+    )
+
+
+def test_one_address_has_its_share_of_bodies_and_files(web: Web, wait_until: Callable[..., Any]) -> None:
+    with SlowBodies(web.base_url, MAX_READERS_PER_ADDRESS + 5) as bodies:
+        wait_until(lambda: bodies.statuses[429] >= 5, 20)
+        login = Request("POST", "/v1/auth/login", (429,), json.dumps(CREDENTIALS).encode())
+        with Bystander(web.base_url, [login], source=ATTACKER) as same_address:
+            wait_until(lambda: same_address.rounds >= 2, 20)
+        assert not same_address.failures
+
+    answers = []
+
+    def is_refused() -> bool:
+        answers.append(web.get(f"/files/{LARGE_FILE}", ATTACKER))
+        return answers[-1][0] == 429
+
+    with SlowReaders(web.base_url, MAX_FILE_STREAMS_PER_ADDRESS + 5, f"/files/{LARGE_FILE}"):
+        wait_until(is_refused, 20)
+        assert answers[-1][1]["Retry-After"] == "5"
+        assert web.get(f"/files/{LARGE_FILE}", ATTACKER, Range="bytes=0-99")[0] == 206
+        assert web.get(f"/files/{LARGE_FILE}")[0] == 200
+    wait_until(lambda: web.get(f"/files/{LARGE_FILE}", ATTACKER)[0] == 200, RECOVERY_SECONDS)
+
+
+@pytest.mark.timeout(400)
+def test_connections_that_are_too_slow_end_and_slow_legal_ones_survive(
+    world: World, web: Web, wait_until: Callable[..., Any]
+) -> None:
+    job = resource("job", {"kind": "sleep", "parameters": {"seconds": 1}})
+    _, document = call(f"{web.base_url}/v1/jobs", "POST", job, str(world.owner.token))
+    stream = f"/v1/jobs/{document['data']['id']}/progress"
+    with ExitStack() as stack:
+        byte_by_byte = stack.enter_context(SlowBodies(web.base_url, 2, content_length=500))
+        silent = stack.enter_context(SlowBodies(web.base_url, 2, interval_seconds=None, source="127.0.0.5"))
+        reader = stack.enter_context(SlowReaders(web.base_url, 2, f"/files/{LARGE_FILE}"))
+        # Legal: 5 kB a second, a stream that is silent, and both from the address of the attacker.
+        slow = stack.enter_context(
+            SteadyBody(web.base_url, 1, UPLOAD, token=web.token, content_length=2**20, source=ATTACKER)
+        )
+        open_stream = stack.enter_context(OpenStreams(web.base_url, 2, stream, token=str(world.owner.token)))
+        wait_until(lambda: slow.opened and reader.opened == 2 and open_stream.statuses[200] == 2, 30)
+
+        wait_until(lambda: byte_by_byte.statuses[408] >= 2, 120, "bodies that are too slow do not end")
+        wait_until(lambda: silent.statuses[408] >= 2, 60, "silent bodies do not end")
+        wait_until(lambda: reader.closed_by_server >= 2, 60, "readers that do not read are kept")
+        wait_until(lambda: slow.sent_bytes > 5000 * 80, 120)
+
+        assert slow.closed_by_server == 0
+        assert not slow.statuses
+        assert open_stream.closed_by_server == 0
+
+
+class SteadyBody(SlowBodies):
+    """Send 5,000 bytes a second."""
+
+    sent_bytes = 0
+
+    def next_bytes(self) -> tuple[bytes, float] | None:
+        """Return the next part."""
+        self.sent_bytes += 2500
+        return b" " * 2500, 0.5
+
+
+def test_health_address_answers_while_all_readers_are_taken(
+    world: World, processes: Processes, wait_until: Callable[..., Any]
+) -> None:
+    port = free_port()
+    processes.start("web", HEALTH_ADDRESS=f"127.0.0.1:{port}", HEALTH_GRACE_SECONDS="3600", WEB_WORKERS="2")
+    health = f"http://127.0.0.1:{port}"
+    wait_until(lambda: attempt_get(f"{processes.base_url}/livez") == 200, 60)
+    wait_until(lambda: attempt_get(f"{health}/livez") == 200, 60)
+
+    with ExitStack() as stack:
+        sources = [f"127.0.1.{number}" for number in range(1, 21)]
+        attacks = [
+            stack.enter_context(SlowBodies(processes.base_url, MAX_READERS_PER_ADDRESS, source=source))
+            for source in sources
+        ]
+        wait_until(lambda: sum(attack.statuses[503] for attack in attacks) > 0, 60, "readers are free")
+        wait_until(lambda: call(f"{health}/health-check")[0] == 200, 30)
+        assert attempt_get(f"{health}/livez") == 200
+        wait_until(lambda: attempt_get(f"{health}/readyz") == 200, 30)
+        _, report = call(f"{health}/health-check")
+        outputs = {result["checker"]: result["output"] for result in report["results"]}
+        assert outputs["health_check_readers"].endswith("of 192 taken")
+        assert attempt_get(f"{health}/v1/events") == 404, "nothing but health is answered there"

@@ -1,0 +1,187 @@
+"""The guard of connections: what counts as too slow, and what the kernel tells of a connection."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from app import bodies, connections
+from app.bodies import OpenBody
+from app.connections import (
+    MAX_CONNECTIONS_PER_ADDRESS,
+    MIN_BYTES_PER_SECOND,
+    RATE_WINDOW_SECONDS,
+    Accepted,
+    Connection,
+    ConnectionGuard,
+    Peer,
+    Traffic,
+)
+from app.slots import SlotPool
+
+WINDOW = RATE_WINDOW_SECONDS
+RATE = MIN_BYTES_PER_SECOND
+
+
+def connection(now: float = 0.0) -> Connection:
+    """Return a connection that has just been accepted."""
+    return Connection(Accepted(5, 7, Peer("192.0.2.1", 1234)), Traffic(0, 0, False), now, now, (now, 0))
+
+
+@pytest.mark.parametrize(("rate", "is_slow"), [(0.5, True), (RATE - 1, True), (RATE + 1, False), (5000, False)])
+def test_body_below_the_minimum_rate_is_slow(rate: float, is_slow: bool) -> None:
+    sender = connection()
+    found = []
+    for second in range(1, int(3 * WINDOW)):
+        sender.update(second, Traffic(int(second * rate), 0, False))
+        found.append(sender.sends_too_slowly(second))
+    assert any(found) == is_slow
+    assert not any(found[: int(WINDOW) - 1]), "there is time to begin"
+
+
+def test_body_that_stops_after_a_fast_start_is_slow() -> None:
+    sender = connection()
+    found = []
+    for second in range(1, int(3 * WINDOW)):
+        sender.update(second, Traffic(min(second, 5) * 10**6, 0, False))
+        found.append(sender.sends_too_slowly(second))
+    assert any(found)
+
+
+@pytest.mark.parametrize(("rate", "is_slow"), [(0, True), (RATE - 1, True), (RATE + 1, False), (5000, False)])
+def test_answer_read_below_the_minimum_rate_is_slow(rate: int, is_slow: bool) -> None:
+    reader = connection()
+    found = []
+    for second in range(1, int(3 * WINDOW)):
+        reader.update(second, Traffic(100, second * rate, is_sending=True))
+        found.append(reader.reads_too_slowly(second))
+    assert any(found) == is_slow
+
+
+def test_stream_of_few_bytes_that_the_client_reads_is_not_slow() -> None:
+    stream = connection()
+    for second in range(1, int(5 * WINDOW)):
+        stream.update(second, Traffic(100, second // 15, is_sending=second % 15 == 0))
+        assert not stream.reads_too_slowly(second)
+        assert not stream.sends_too_slowly(second)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A listening socket of this process."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
+        yield listening
+
+
+def test_guard_closes_what_one_address_has_beyond_its_cap_and_nothing_of_others(listener: socket.socket) -> None:
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False)
+    number = MAX_CONNECTIONS_PER_ADDRESS + 10
+    held = []
+    try:
+        for source in ["127.0.0.2"] * number + ["127.0.0.3"] * 5:
+            client = socket.create_connection(listener.getsockname(), source_address=(source, 0))
+            held.append((client, listener.accept()[0]))
+        busy = held[0]
+        busy[0].sendall(b"x")
+        guard.scan()
+        busy[0].sendall(b"more")
+        guard.scan()
+
+        assert sum(is_closed(client) for client, _ in held[:number]) >= 10
+        assert not is_closed(busy[0]), "those that are idle for longest go first"
+        assert not any(is_closed(client) for client, _ in held[number:])
+    finally:
+        for pair in held:
+            for each in pair:
+                each.close()
+
+
+def test_guard_behind_a_proxy_has_no_cap_for_its_address(listener: socket.socket) -> None:
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=True)
+    held = []
+    try:
+        for _ in range(MAX_CONNECTIONS_PER_ADDRESS + 10):
+            client = socket.create_connection(listener.getsockname())
+            held.append((client, listener.accept()[0]))
+        guard.scan()
+        assert not any(is_closed(client) for client, _ in held)
+    finally:
+        for pair in held:
+            for each in pair:
+                each.close()
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Return whether the other side has closed the connection."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_guard_ends_the_slow_body_of_an_address_and_lets_it_be_answered(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(connections, "RATE_WINDOW_SECONDS", 0.2)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False)
+    pool = SlotPool(5, 5)
+    with (
+        socket.create_connection(listener.getsockname(), source_address=("127.0.0.2", 0)) as slow,
+        listener.accept()[0] as accepted,
+        socket.create_connection(listener.getsockname(), source_address=("127.0.0.3", 0)) as other,
+        listener.accept()[0],
+    ):
+        slow.sendall(b"POST / HTTP/1.1\r\n")
+        open_body = OpenBody(pool.acquire("127.0.0.2"), "127.0.0.2")
+        monkeypatch.setattr(bodies, "open_bodies", {open_body})
+
+        def is_ended() -> bool:
+            guard.scan()
+            return open_body.ended_at is not None
+
+        wait_until(is_ended, 10)
+        assert accepted.recv(100) == b"POST / HTTP/1.1\r\n"
+        assert accepted.recv(100) == b"", "nothing more is read of it"
+        accepted.sendall(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        slow.settimeout(10)
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        assert not is_closed(other)
+
+
+def test_guard_leaves_a_descriptor_that_was_used_anew_alone(listener: socket.socket) -> None:
+    with (
+        socket.create_connection(listener.getsockname()) as first,
+        listener.accept()[0] as accepted,
+        socket.create_connection(listener.getsockname()) as second,
+        listener.accept()[0] as other,
+    ):
+        descriptor = accepted.fileno()
+        old = connections._identify(descriptor, accepted)
+        os.dup2(other.fileno(), descriptor)
+
+        assert not connections.end_connection(old, is_body=False)
+        assert not is_closed(second)
+        first.close()
+
+
+def test_guard_reads_thousands_of_connections_quickly(listener: socket.socket, figure: Callable[[str], None]) -> None:
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=True)
+    held: list[socket.socket] = []
+    try:
+        for _ in range(2000):
+            held += [socket.create_connection(listener.getsockname()), listener.accept()[0]]
+        guard.scan()
+        begun = time.thread_time()
+        guard.scan()
+        took = time.thread_time() - begun
+    finally:
+        for each in held:
+            each.close()
+    figure(f"connection guard: {took * 1000:.0f} ms of the processor for 2000 connections")
+    assert took < 1
