@@ -20,7 +20,7 @@ from app import broker
 from app.extensions import db
 from app.health.heartbeat import Heartbeat
 from app.logs import log_uncaught_exceptions
-from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE
+from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE
 from app.processes.orphans import adopt_orphans, forks_die_with_parent
 from app.redis_client import broker_url
 
@@ -29,6 +29,9 @@ NICENESS = 5
 
 REMOTE_SLOTS = 4
 """Of the node for talk with other servers."""
+
+MAIL_SLOTS = 2
+"""Of the node for mails: one that the mail server keeps waiting does not hold up the next."""
 
 TASK_SECONDS = 120
 """A task is killed after this; its soft limit comes 20 s earlier."""
@@ -119,7 +122,9 @@ def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]
 def _slots(config: dict[str, Any], queues: Sequence[str]) -> int:
     if JOBS_QUEUE in queues:
         return int(config["WORKER_CONCURRENCY"])
-    return REMOTE_SLOTS if EVENTS_QUEUE not in queues else 1
+    if EVENTS_QUEUE in queues:
+        return 1
+    return REMOTE_SLOTS if REMOTE_QUEUE in queues else MAIL_SLOTS
 
 
 def import_celery_worker() -> None:

@@ -24,6 +24,7 @@ IN_CALENDAR = (
 @consumer(
     "events.write_calendar",
     on=("event.created", f"event.updated:{IN_CALENDAR}", "event.deleted", "event.restored"),
+    merge_by="id",
 )
 def write_calendar(entry: OutboxEntry) -> None:
     """Make the event's calendar file be what the event is now: written, moved or gone."""

@@ -14,7 +14,10 @@ from time import monotonic
 from app.processes.orphans import dying_with_parent
 
 EVENTS_QUEUE = "events"
-"""Celery queue of short work: mails, calendars."""
+"""Celery queue of short work, such as calendar files."""
+
+MAILS_QUEUE = "mails"
+"""Celery queue of mails: they wait for no other work, and no other work waits for a slow mail server."""
 
 JOBS_QUEUE = "jobs"
 """Celery queue of long work."""
@@ -22,8 +25,7 @@ JOBS_QUEUE = "jobs"
 REMOTE_QUEUE = "remote"
 """Celery queue of talk with other servers, which may keep us waiting: neither a mail nor a job waits for that."""
 
-QUEUES = (EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE)
-
+QUEUES = (EVENTS_QUEUE, MAILS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE)
 
 END_SECONDS = 25.0
 """What a node gets to end after another has: longer than its soft shutdown takes."""
@@ -36,7 +38,7 @@ def nodes_for(*, has_processor: bool) -> list[tuple[str, ...]]:
     """The queues of each node: talk has one of its own where there is somebody to talk to."""
     if has_processor:
         return [(queue,) for queue in QUEUES]
-    return [(EVENTS_QUEUE, REMOTE_QUEUE), (JOBS_QUEUE,)]
+    return [(EVENTS_QUEUE, REMOTE_QUEUE), (MAILS_QUEUE,), (JOBS_QUEUE,)]
 
 
 def run_nodes(serve: Callable[[Sequence[str]], None], served: Sequence[Sequence[str]]) -> int:

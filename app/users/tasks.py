@@ -7,6 +7,7 @@ from flask import current_app
 from app import mail
 from app.extensions import db
 from app.outbox import OutboxEntry, consumer
+from app.processes.nodes import MAILS_QUEUE
 from app.users.accounts import (
     MAIL_EMAIL_CHANGED,
     MAIL_PASSWORD_CHANGED,
@@ -49,7 +50,7 @@ at once, and if that does not work, tell the people who run {site}.
 """  # noqa: S105  # a text about passwords
 
 
-@consumer(MAIL_VERIFICATION, on=("user.created", "user.updated:email"))
+@consumer(MAIL_VERIFICATION, on=("user.created", "user.updated:email"), queue=MAILS_QUEUE, merge_by="id")
 def mail_verification(entry: OutboxEntry) -> None:
     """Mail the token that verifies an address, unless it is verified by now."""
     user = _recipient(entry)
@@ -57,7 +58,7 @@ def mail_verification(entry: OutboxEntry) -> None:
         _mail(entry, user, "Verify your e-mail address", VERIFICATION, VERIFY_EMAIL)
 
 
-@consumer(MAIL_RESET)
+@consumer(MAIL_RESET, queue=MAILS_QUEUE)
 def mail_reset(entry: OutboxEntry) -> None:
     """Mail the token that resets a password, unless the password or the address has changed since it was asked for."""
     user = _recipient(entry)
@@ -65,13 +66,13 @@ def mail_reset(entry: OutboxEntry) -> None:
         _mail(entry, user, "Reset your password", RESET, RESET_PASSWORD)
 
 
-@consumer(MAIL_EMAIL_CHANGED)
+@consumer(MAIL_EMAIL_CHANGED, queue=MAILS_QUEUE)
 def mail_email_changed(entry: OutboxEntry) -> None:
     """Mail one of the two addresses that the address of an account has changed."""
     _notify(entry, "Your e-mail address was changed", EMAIL_NOTICE)
 
 
-@consumer(MAIL_PASSWORD_CHANGED)
+@consumer(MAIL_PASSWORD_CHANGED, queue=MAILS_QUEUE)
 def mail_password_changed(entry: OutboxEntry) -> None:
     """Mail the owner of an account that its password has changed."""
     _notify(entry, "Your password was changed", PASSWORD_NOTICE)
