@@ -29,7 +29,7 @@ from app.extensions import Model
 from app.outbox import CHANNEL, CONSUMERS, OutboxEntry
 from app.redis_client import connect
 
-LEASE = timedelta(seconds=60)
+LEASE = timedelta(seconds=30)
 BATCH = 200
 FULL_QUEUE = 1000
 """A queue this long gets no more: while workers are away, entries whose lease ran out must not pile up in it."""

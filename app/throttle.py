@@ -6,6 +6,7 @@ from math import ceil
 
 from flask import Flask, current_app, g
 from flask_limiter import RateLimitExceeded, RequestLimit
+from redis import ReadOnlyError, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -28,6 +29,7 @@ def install(app: Flask) -> None:
             "socket_timeout": PATIENCE,
             "socket_connect_timeout": PATIENCE,
             "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [ReadOnlyError],  # not retried either: it closes the connection to a former primary
         },
         RATELIMIT_KEY_PREFIX="open-event",
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
@@ -43,9 +45,20 @@ def count(action: str, account: str | None = None, *, per_address: str = PER_ADD
     g.throttled_action, g.throttled_per_address = action, per_address
     g.throttled_account = account and sha256(account.encode()).hexdigest()
     try:
-        _counted()
+        _count_with_fallback()
     except RateLimitExceeded:
         raise TooManyRequests("Too many tries. Wait a little.", headers={"Retry-After": str(g.retry_after)}) from None
+
+
+def _count_with_fallback() -> None:
+    """Count; where Redis has failed for several requests at once, count again in memory.
+
+    The extension falls back for the request that notices first, and raises for the others.
+    """
+    try:
+        _counted()
+    except RedisError:
+        _counted()
 
 
 @limiter.request_filter

@@ -8,6 +8,7 @@ import importlib
 import os
 import secrets
 import signal
+import sys
 import warnings
 from collections.abc import Sequence
 from types import FrameType
@@ -18,9 +19,9 @@ from flask import Flask
 
 from app import broker
 from app.extensions import db
-from app.health.heartbeat import Heartbeat
+from app.health import heartbeat
 from app.logs import log_uncaught_exceptions
-from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE
+from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE, RESTART_STATUS
 from app.processes.orphans import adopt_orphans, forks_die_with_parent
 from app.redis_client import broker_url
 
@@ -54,7 +55,7 @@ def make_celery(app: Flask) -> Celery:
     broker.install()
     celery = Celery("open-event", task_cls=_task_in_context_of(app))
     celery.conf.update(_settings(app.config))
-    celery.steps["worker"].add(Heartbeat)
+    celery.steps["worker"].add(heartbeat.Heartbeat)
     celery.set_default()
     app.extensions["celery"] = celery
     return celery
@@ -83,10 +84,15 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
             "visibility_timeout": 2 * TASK_SECONDS,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
-            "socket_timeout": 5,
+            "socket_timeout": 3,
             "socket_connect_timeout": 2,
-            "health_check_interval": 10,
+            # A BRPOP, which is answered after a second, is given up after 4 to 7: a node restarts after 10.
+            "health_check_interval": 3,
         },
+        # A Redis that refuses (full memory, full disk, read-only) is waited for like one that does not answer.
+        "broker_channel_error_retry": True,
+        # What runs since before a lost connection is known to the pool; a smaller prefetch would last longer than that.
+        "worker_enable_prefetch_count_reduction": False,
         "task_default_queue": EVENTS_QUEUE,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -166,7 +172,12 @@ def run_worker(app: Flask, *queues: str) -> None:
     signals.worker_process_init.connect(own_children, weak=False)
     # Not `worker_shutting_down`: Celery sends it when the soft shutdown is over.
     signals.worker_ready.connect(lambda **_: _tell_children_first(stop), weak=False)
-    celery.worker_main(worker_arguments(app.config, queues))
+    try:
+        celery.worker_main(worker_arguments(app.config, queues))
+    except SystemExit:
+        if heartbeat.restart_requested.is_set():
+            sys.exit(RESTART_STATUS)
+        raise
 
 
 def _tell_children_first(stop: int) -> None:
@@ -175,6 +186,7 @@ def _tell_children_first(stop: int) -> None:
         handle: Any = signal.getsignal(number)
 
         def tell(number: int, frame: FrameType | None, handle: Any = handle) -> None:
+            broker.consumption.is_ending = True
             os.write(stop, b".")
             handle(number, frame)
 
