@@ -25,6 +25,9 @@ class Consumption:
     polled_at: float | None = None
     """When Redis last answered it, with a message or without, by the monotonic clock; None before the first time."""
 
+    turned_at: float | None = None
+    """When it last came round and asked whether a slot is free, which it does while all are taken too."""
+
     is_ending: bool = False
     """Whether it was told to end, and polls no more."""
 
@@ -41,10 +44,15 @@ class QoS(redis.QoS):
     timeout; the outbox consumer then finds the entry done.
     """
 
+    def can_consume(self) -> bool:
+        """Return whether a slot is free; the consumer loop asks each time that it comes round."""
+        consumption.turned_at = monotonic()
+        return bool(super().can_consume())  # type: ignore[no-untyped-call]  # kombu carries no types
+
     def append(self, message: Any, delivery_tag: Any) -> None:
         """Take a message in; where Redis is full, without its note for a redelivery: the outbox publishes again."""
         try:
-            super().append(message, delivery_tag)  # type: ignore[no-untyped-call]  # kombu carries no types
+            super().append(message, delivery_tag)  # type: ignore[no-untyped-call]  # same
         except ResponseError as error:
             log.warning("message is not noted as unacknowledged", error=type(error).__name__)
             virtual.QoS.append(self, message, delivery_tag)  # type: ignore[no-untyped-call]  # same
@@ -52,12 +60,22 @@ class QoS(redis.QoS):
     def ack(self, delivery_tag: Any) -> None:
         """Acknowledge the message in Redis and free its prefetch slot; raise the connection error if there is one."""
         with self._free_slot_on_error(delivery_tag):
-            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu carries no types
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # same
 
     def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
         """Reject the message in Redis and free its prefetch slot; raise the connection error if there is one."""
         with self._free_slot_on_error(delivery_tag):
             super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]  # same
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Hand messages back to their queues; where the connection is lost they stay for the visibility timeout.
+
+        kombu closes a lost connection with messages in it by opening another one, which ends the worker.
+        """
+        if self.channel.connection is None or self.channel.connection.client is None:
+            self._delivered.clear()
+        else:
+            super().restore_unacked(client)  # type: ignore[no-untyped-call]  # same
 
     @contextmanager
     def _free_slot_on_error(self, delivery_tag: Any) -> Iterator[None]:

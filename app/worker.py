@@ -86,8 +86,8 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
             "unacked_restore_throttle": 1,
             "socket_timeout": 3,
             "socket_connect_timeout": 2,
-            # A BRPOP, which is answered after a second, is given up after 4 to 7: a node restarts after 10.
-            "health_check_interval": 3,
+            # A BRPOP, which is answered within a second, is given up after 3 to 5: a node restarts itself after 8.
+            "health_check_interval": 2,
         },
         # A Redis that refuses (full memory, full disk, read-only) is waited for like one that does not answer.
         "broker_channel_error_retry": True,
@@ -172,12 +172,9 @@ def run_worker(app: Flask, *queues: str) -> None:
     signals.worker_process_init.connect(own_children, weak=False)
     # Not `worker_shutting_down`: Celery sends it when the soft shutdown is over.
     signals.worker_ready.connect(lambda **_: _tell_children_first(stop), weak=False)
-    try:
-        celery.worker_main(worker_arguments(app.config, queues))
-    except SystemExit:
-        if heartbeat.restart_requested.is_set():
-            sys.exit(RESTART_STATUS)
-        raise
+    celery.worker_main(worker_arguments(app.config, queues))
+    if heartbeat.restart_requested.is_set():
+        sys.exit(RESTART_STATUS)
 
 
 def _tell_children_first(stop: int) -> None:

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import orjson
@@ -31,14 +31,17 @@ REDIS_TIMEOUT_SECONDS = 2.0
 START_TIMEOUT_SECONDS = 30.0
 """What a node gets from its start to its first poll, before it counts as one that does not consume."""
 
-MAX_UNPOLLED_SECONDS = 8.0
+MAX_UNPOLLED_SECONDS = 6.0
 """A node that has slots free and has not polled for longer is named by /health-check; normal are up to 4."""
 
-RESTART_AFTER_SECONDS = 10.0
+RESTART_AFTER_SECONDS = 8.0
 """A node that has slots free ends itself when its queues were not empty and it has not polled them for this long."""
 
-END_TIMEOUT_SECONDS = 5.0
-"""After SIGTERM and the soft shutdown, before a node whose main thread hangs ends without it."""
+END_TIMEOUT_SECONDS = 3.0
+"""For the main thread to begin to end after SIGTERM, and after the soft shutdown where tasks run."""
+
+STOP_TIMEOUT_SECONDS = 10.0
+"""For everything else to end then."""
 
 log = structlog.get_logger(__name__)
 
@@ -99,18 +102,20 @@ class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
                     log.warning("heartbeat cannot be written", error=type(error).__name__)
                 is_failing = True
             if watch.is_stalled(monotonic(), has_work=has_work):
-                self._restart(worker, queues, watch)
+                self._restart(worker, queues, watch, has_tasks=bool(state.active_requests))
             self.stopped.wait(BEAT_SECONDS)
 
-    def _restart(self, worker: Any, queues: Sequence[str], watch: "Watch") -> None:
+    def _restart(self, worker: Any, queues: Sequence[str], watch: "Watch", *, has_tasks: bool) -> None:
         """End this process as SIGTERM does, or without its main thread where that hangs; its parent starts it again."""
         seconds = round(monotonic() - watch.consumed_at)
         log.error("node restarts: it has not polled its queues", queues=list(queues), seconds=seconds)
         restart_requested.set()
         os.kill(os.getpid(), signal.SIGTERM)
-        if not self.stopped.wait(worker.app.conf.worker_soft_shutdown_timeout + END_TIMEOUT_SECONDS):
-            log.error("node ends at once: its main thread hangs", queues=list(queues))
-            os._exit(RESTART_STATUS)
+        soft_seconds = worker.app.conf.worker_soft_shutdown_timeout if has_tasks else 0
+        if self.stopped.wait(soft_seconds + END_TIMEOUT_SECONDS):
+            sleep(STOP_TIMEOUT_SECONDS)  # this thread goes with the process
+        log.error("node ends at once: its main thread hangs", queues=list(queues))
+        os._exit(RESTART_STATUS)
 
 
 class Watch:
@@ -126,8 +131,10 @@ class Watch:
 
     def look(self, now: float, *, has_free_slot: bool) -> None:
         """Take in when the loop last polled, or need not poll."""
-        if consumption.is_ending or not has_free_slot:
+        if consumption.is_ending:
             self._excused_at = now
+        elif not has_free_slot and consumption.turned_at is not None:
+            self._excused_at = consumption.turned_at
         if now - self._looked_at > 2 * BEAT_SECONDS + REDIS_TIMEOUT_SECONDS:
             self._has_work_since = None  # this process was stopped, or Redis did not answer
         self._looked_at = now
