@@ -143,7 +143,7 @@ class Installation:
         def go_on() -> None:
             while not stop.is_set():
                 self.write_all()
-                sleep(0.2)
+                sleep(0.5)
 
         with ThreadPoolExecutor(2) as pool:
             writers = [pool.submit(go_on) for _ in range(2)]
