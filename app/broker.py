@@ -7,13 +7,18 @@ from queue import Empty
 from time import monotonic
 from typing import Any
 
+import kombu.connection
 import structlog
+from celery import Celery
 from kombu.transport import redis, virtual
 from redis import ConnectionError as RedisConnectionError
 from redis import ReadOnlyError, ResponseError
 
 REFUSED_INTERVAL_SECONDS = 1.0
 """Pause before Redis is asked for messages again after it has refused to hand them out."""
+
+RECONNECT_INTERVALS = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
+"""Seconds between tries to connect: less than what a node gets before it restarts itself."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,18 +73,26 @@ class QoS(redis.QoS):
             super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]  # same
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Hand messages back to their queues; where the connection is lost they stay for the visibility timeout.
-
-        kombu closes a lost connection with messages in it by opening another one, which ends the worker.
-        """
-        if self.channel.connection is None or self.channel.connection.client is None:
-            self._delivered.clear()
-        else:
+        """Hand messages back to their queues; where the connection is lost they stay for the visibility timeout."""
+        if self._is_connected:
             super().restore_unacked(client)  # type: ignore[no-untyped-call]  # same
+        else:
+            self._delivered.clear()
+
+    @property
+    def _is_connected(self) -> bool:
+        """Whether the connection that brought the messages is still used.
+
+        kombu raises AttributeError where it is not, and that would end the worker.
+        """
+        transport = self.channel.connection
+        return transport is not None and transport.client is not None
 
     @contextmanager
     def _free_slot_on_error(self, delivery_tag: Any) -> Iterator[None]:
         try:
+            if not self._is_connected:
+                raise RedisConnectionError("The connection that brought this message is lost.")
             yield
         except ResponseError as error:
             virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # same
@@ -129,6 +142,16 @@ class Channel(redis.Channel):
             log.info("Redis hands out messages again")
 
 
-def install() -> None:
-    """Use `Channel` in every connection of this process to Redis: TCP, TLS, Unix socket."""
+class Connection(kombu.connection.Connection):
+    """Try again soon while Redis is away: by default each pause is 2 s longer than the one before, up to 30 s."""
+
+    def ensure_connection(self, *arguments: Any, **options: Any) -> Any:
+        """Connect, as often as it takes; what the caller says about pauses counts."""
+        intervals = {**RECONNECT_INTERVALS, **options}
+        return super().ensure_connection(*arguments, **intervals)  # type: ignore[no-untyped-call]  # kombu carries no types
+
+
+def install(celery: Celery) -> None:
+    """Use these classes for every connection of this app to Redis: TCP, TLS, Unix socket."""
     redis.Transport.Channel = Channel
+    celery.amqp.Connection = Connection

@@ -52,9 +52,9 @@ def make_celery(app: Flask) -> Celery:
     # Read once, when Celery first imports billiard: SIGTERM waits for running tasks no longer than the soft shutdown,
     # then hands them back.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-    broker.install()
     celery = Celery("open-event", task_cls=_task_in_context_of(app))
     celery.conf.update(_settings(app.config))
+    broker.install(celery)
     celery.steps["worker"].add(heartbeat.Heartbeat)
     celery.set_default()
     app.extensions["celery"] = celery

@@ -184,6 +184,24 @@ def test_worker_consumes_again_after_an_acknowledgement_failed(
     wait_until(lambda: are_done(background.app), 20)
 
 
+def test_task_that_ends_after_its_connection_was_lost_does_not_end_the_worker(
+    background: Background, wait_until: Callable[..., Any]
+) -> None:
+    background.order("tests.linger")  # takes the only slot
+    wait_until(lambda: lines(background.acts))
+    background.redis.kill()
+    wait_until(lambda: background.has_said(b"Connection to broker lost"))
+    background.redis = background.start_redis()
+    wait_until(lambda: background.has_said(b"Connected to"), 30)
+
+    background.go_on.touch()  # the message came by a connection that is closed
+    for _ in range(3):
+        background.order()
+
+    wait_until(lambda: are_done(background.app), 20)
+    assert background.worker.poll() is None
+
+
 @pytest.fixture
 def checks(background: Background, monkeypatch: pytest.MonkeyPatch) -> Checks:
     """The checks of /health-check, on the Redis of these processes."""
