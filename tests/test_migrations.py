@@ -166,3 +166,19 @@ def test_0010_without_a_unicode_collation_is_one_clear_line(before_texts: str, m
     assert "this database has no Unicode collation: PostgreSQL 17 or later is needed" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert select(before_texts, "SELECT version_num FROM alembic_version") == [("0009",)]
+
+
+def test_0012_entries_that_are_there_have_no_subject(url: str, migrate: Upgrade) -> None:
+    assert migrate("upgrade", "0011").returncode == 0
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO outbox_entries (id, consumer, topic, payload)"
+            " VALUES (gen_random_uuid(), 'events.write_calendar', 'event.updated', '{\"id\": 1}')"
+        )
+
+    for way, revision in (("upgrade", "0012"), ("downgrade", "0011"), ("upgrade", "0012")):
+        done = migrate(way, revision)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert select(url, "SELECT subject FROM outbox_entries") == [(None,)]
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_outbox_entries_subject'::regclass"
+    assert select(url, valid) == [(True,)]

@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from app import embedded
 from app.extensions import db
 from app.health.checks import Checks
-from app.health.heartbeat import BEAT_SECONDS, BEATS, RESTART_AFTER_SECONDS
+from app.health.heartbeat import BEAT_SECONDS, BEATS, RESTART_AFTER_SECONDS, read_nodes
 from app.health.probes import Unhealthy
 from app.outbox import OutboxEntry
 from app.processes.nodes import EVENTS_QUEUE, QUEUES, RESTART_STATUS
@@ -87,9 +87,11 @@ def processes_of_module(
 
 
 @pytest.fixture
-def background(processes_of_module: Background) -> Background:
+def background(processes_of_module: Background, wait_until: Callable[..., Any]) -> Background:
     """All of them running."""
     processes_of_module.mend()
+    with connect(processes_of_module.server.url, timeout=2) as client:
+        wait_until(lambda: read_nodes(client)[0], 60, "the worker beats")
     return processes_of_module
 
 
@@ -189,6 +191,7 @@ def test_task_that_ends_after_its_connection_was_lost_does_not_end_the_worker(
 ) -> None:
     background.order("tests.linger")  # takes the only slot
     wait_until(lambda: lines(background.acts))
+    background.heard = background.log.stat().st_size
     background.redis.kill()
     wait_until(lambda: background.has_said(b"Connection to broker lost"))
     background.redis = background.start_redis()
