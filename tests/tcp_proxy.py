@@ -4,6 +4,7 @@ import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import sleep
 
 POLL_SECONDS = 0.02
@@ -27,9 +28,9 @@ class Connection:
 
 
 class Proxy:
-    """Forwards connections at `port` to a port of this machine, until told otherwise."""
+    """Forwards connections at `port` to a Unix socket, until told otherwise."""
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: Path) -> None:
         self.upstream = upstream
         self.blocks_requests = False
         self.blocks_replies = False
@@ -68,12 +69,13 @@ class Proxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
+            server = socket.socket(socket.AF_UNIX)
             try:
-                server = socket.create_connection(("127.0.0.1", self.upstream), 5)
+                server.connect(str(self.upstream))
             except OSError:
                 client.close()
+                server.close()
                 continue
-            server.settimeout(None)
             connection = Connection(client, server)
             self.connections.append(connection)
             for is_request in (True, False):

@@ -25,7 +25,6 @@ from app.extensions import db
 from app.jobs.models import ENDED, Job
 from app.outbox import OutboxEntry
 from tests.background import process
-from tests.conftest import free_port
 from tests.tcp_proxy import Proxy
 from tests.test_flow import JSONAPI, mails, resource
 from tests.world import SOON, World
@@ -39,18 +38,16 @@ MAX_REQUEST_SECONDS = 1.0
 
 
 class RedisServer(embedded.Redis):
-    """A Redis with a TCP port, which keeps its data where it is told to."""
+    """A Redis that keeps its data where it is told to."""
 
     def __init__(self, var_dir: Path, *, keeps_data: bool = False) -> None:
         var_dir.mkdir(exist_ok=True)
         super().__init__(var_dir)
-        self.port = free_port()
         self.keeps_data = keeps_data
 
     def program(self) -> tuple[list[str], dict[str, Any]]:
-        """The command line of the embedded server, with a port."""
+        """The command line of the embedded server."""
         command, more = super().program()
-        command[command.index("--port") + 1] = str(self.port)
         if self.keeps_data:
             command[command.index("--appendonly") + 1] = "yes"
         return command, more
@@ -69,7 +66,7 @@ class Installation:
         self.app, self.world, self.directory, self.stack = app, world, directory, stack
         self.server = RedisServer(directory / "first", keeps_data=True)
         self.redis = self.serve(self.server)
-        self.proxy = Proxy(self.server.port)
+        self.proxy = Proxy(self.server.socket)
         stack.callback(self.proxy.close)
         self.port = int(environment["PORT"])
         self.environment = {
@@ -259,7 +256,7 @@ def fail_over(installation: Installation) -> Callable[[], None]:
 
     def mend() -> None:
         installation.redis = installation.serve(other)
-        installation.proxy.upstream = other.port
+        installation.proxy.upstream = other.socket
 
     return mend
 
@@ -268,11 +265,11 @@ def demote(installation: Installation) -> Callable[[], None]:
     """Make Redis a replica, to which the connections stay; then its address is that of another one."""
     other = RedisServer(installation.directory / "second")
     with installation.server.client() as client:
-        client.replicaof("127.0.0.1", str(other.port))
+        client.replicaof("127.0.0.1", "1")  # which nothing serves
 
     def mend() -> None:
         installation.serve(other)
-        installation.proxy.upstream = other.port
+        installation.proxy.upstream = other.socket
 
     return mend
 
