@@ -37,7 +37,7 @@ test-openapi: .venv/dev.stamp ## generated requests to every route of /openapi.j
 test-generators: .venv/dev.stamp $(GENERATORS)/.venv/.stamp $(GENERATORS)/node_modules/.stamp ## linters and client generators on /openapi.json (most need Node, some Java)
 	@exec $(PY) -m pytest $(GENERATORS) -n 2 $(ARGS)
 
-soak: .venv/dev.stamp ## write while every process dies, and count what was lost
+soak: .venv/dev.stamp ## write while every process dies and Redis freezes, and fail where anything was lost or late
 	@exec $(PY) -m tests.soak $(ARGS)
 
 check: .venv/dev.stamp ## ruff, mypy, import contracts, blueprint against routes

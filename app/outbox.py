@@ -15,7 +15,22 @@ from uuid import UUID
 import orjson
 import structlog
 from celery import shared_task
-from sqlalchemy import ARRAY, Index, Interval, Text, Uuid, bindparam, cast, column, delete, func, insert, select, text
+from sqlalchemy import (
+    ARRAY,
+    Index,
+    Interval,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, mapped_column
@@ -50,6 +65,12 @@ class OutboxEntry(Model):
     __table_args__ = (
         Index("ix_outbox_entries_open", "next_at", postgresql_where=text("done_at IS NULL AND dead_at IS NULL")),
         Index("ix_outbox_entries_done_at", "done_at", postgresql_where=text("done_at IS NOT NULL")),
+        Index(
+            "ix_outbox_entries_subject",
+            "consumer",
+            "subject",
+            postgresql_where=text("subject IS NOT NULL AND done_at IS NULL AND dead_at IS NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
@@ -63,6 +84,8 @@ class OutboxEntry(Model):
     done_at: Mapped[datetime | None]
     dead_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
+    subject: Mapped[str | None]
+    """Entries of a consumer with the same subject are merged; NULL where the consumer needs each of them."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +98,32 @@ class Consumer:
     act: Callable[[OutboxEntry], None] | None
     """None for a wake-up, which is done when it is published."""
 
+    merge_by: str | None = None
+    """The key of the payload that names what is brought up to date: entries of one topic and value are merged."""
+
+    def subject(self, topic: str, payload: Mapping[str, Any]) -> str | None:
+        """Return the subject of an entry with this topic and payload; None where entries are not merged."""
+        return None if self.merge_by is None else f"{topic} {payload[self.merge_by]}"
+
 
 CONSUMERS: dict[str, Consumer] = {}
 
 
 def consumer(
-    name: str, *, on: tuple[str, ...] = (), queue: str = EVENTS_QUEUE
+    name: str, *, on: tuple[str, ...] = (), queue: str = EVENTS_QUEUE, merge_by: str | None = None
 ) -> Callable[[Callable[[OutboxEntry], None]], Callable[[OutboxEntry], None]]:
     """Make a function the consumer and the Celery task `name`.
 
     It runs at least once for each entry, in the app's context, inside the transaction that closes the entry, so what
     it does outside the database must bear a repeat: name files and mails after the entry.
+
+    `merge_by` is for a consumer that brings something up to date with the database, and needs to do so once however
+    often it has changed: the first try of an entry closes all others with the same topic and the same value of this
+    key, and the entry then has the fields `changed` of all of them and the time of the last.
     """
 
     def register(act: Callable[[OutboxEntry], None]) -> Callable[[OutboxEntry], None]:
-        CONSUMERS[name] = Consumer(name, queue, on, act)
+        CONSUMERS[name] = Consumer(name, queue, on, act, merge_by)
 
         @shared_task(name=name)  # type: ignore[untyped-decorator]  # Celery carries no types
         def task(entry_id: str) -> None:
@@ -131,20 +165,21 @@ def _write(orders: Sequence[tuple[str, Mapping[str, Any]]], topic: str, delay: t
         "ids": [uuid7() for _ in orders],
         "consumers": [CONSUMERS[name].name for name, _ in orders],
         "payloads": [orjson.dumps(payload).decode() for _, payload in orders],
+        "subjects": [CONSUMERS[name].subject(topic, payload) for name, payload in orders],
     }
     _written.run({**values, "topic": topic, "delay": delay})
 
 
 def _writing() -> Prepared:
     """All entries, and the relay woken at the commit: in one statement."""
-    arrays = {"ids": Uuid, "consumers": Text, "payloads": Text}
+    arrays = {"ids": Uuid, "consumers": Text, "payloads": Text, "subjects": Text}
     each = func.unnest(*(bindparam(name, type_=ARRAY(type_)) for name, type_ in arrays.items()))
-    columns = (column("id", Uuid), column("consumer", Text), column("payload", Text))
+    columns = (column("id", Uuid), column("consumer", Text), column("payload", Text), column("subject", Text))
     entry = each.table_valued(*columns, name="entry").render_derived()
     due_at = func.now() + bindparam("delay", type_=Interval)
     topic = bindparam("topic", type_=Text)
-    names = ["id", "consumer", "topic", "payload", "due_at", "next_at"]
-    values = select(entry.c.id, entry.c.consumer, topic, cast(entry.c.payload, JSONB), due_at, due_at)
+    names = ["id", "consumer", "topic", "payload", "subject", "due_at", "next_at"]
+    values = select(entry.c.id, entry.c.consumer, topic, cast(entry.c.payload, JSONB), entry.c.subject, due_at, due_at)
     written = insert(OutboxEntry).from_select(names, values).cte("written")
     return Prepared(select(func.pg_notify(CHANNEL, "")).add_cte(written))
 
@@ -217,7 +252,38 @@ def _count_try(entry_id: UUID) -> bool:
             entry.dead_at = func.now()
             log.error("outbox entry is dead", entry_id=str(entry_id), consumer=entry.consumer, tries=entry.tries)
             return False
+        if entry.tries == 1 and entry.subject is not None:
+            _merge(entry)
     return True
+
+
+def _merge(entry: OutboxEntry) -> None:
+    """Close all untried entries of the same subject, and add to this one what they say.
+
+    At the first try only, so that each further try makes the same bytes. Their changes are committed, so the consumer,
+    which reads later, sees them. Entries that are locked are being taken or published at this moment: they are left.
+    """
+    same = (
+        select(OutboxEntry.id)
+        .where(OutboxEntry.consumer == entry.consumer, OutboxEntry.subject == entry.subject)
+        .where(OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None), OutboxEntry.tries == 0)
+        .where(OutboxEntry.id != entry.id, OutboxEntry.due_at <= func.now())
+        .with_for_update(skip_locked=True)
+        .cte("same")
+    )
+    merge = (
+        update(OutboxEntry)
+        .where(OutboxEntry.id == same.c.id)
+        .values(done_at=func.now())
+        .returning(OutboxEntry.payload, OutboxEntry.created_at)
+    )
+    merged = db.session.execute(merge, execution_options={"synchronize_session": False}).all()
+    if not merged:
+        return
+    if "changed" in entry.payload:
+        changed = {*entry.payload["changed"]}.union(*(payload["changed"] for payload, _ in merged))
+        entry.payload = {**entry.payload, "changed": sorted(changed)}
+    entry.created_at = max(entry.created_at, *(created_at for _, created_at in merged))
 
 
 def _note_failure(entry_id: UUID, error: Exception) -> bool:

@@ -1,6 +1,6 @@
 """Redis, reached with deadlines; REDIS_URL as each library spells it."""
 
-from redis import Redis
+from redis import ReadOnlyError, Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -12,6 +12,8 @@ def connect(url: str, *, timeout: float) -> "Redis":
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
+        # Not retried either, but on a new connection next time: the server became a replica of another.
+        retry_on_error=[ReadOnlyError],
         decode_responses=True,
     )
 

@@ -7,9 +7,10 @@ published again.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -28,7 +29,7 @@ from app.extensions import Model
 from app.outbox import CHANNEL, CONSUMERS, OutboxEntry
 from app.redis_client import connect
 
-LEASE = timedelta(seconds=60)
+LEASE = timedelta(seconds=30)
 BATCH = 200
 FULL_QUEUE = 1000
 """A queue this long gets no more: while workers are away, entries whose lease ran out must not pile up in it."""
@@ -132,17 +133,19 @@ class Relay:
     def _publish_batch(self, connection: Connection) -> int:
         """Claim and publish one batch; how many entries it had."""
         entries = _claim(connection, self._roomy_consumers(), self.lease)
-        waiting = [entry_id for entry_id, *_ in entries]
+        waiting = {entry.id for entry in entries}
         done = []
         try:
             with self.celery.producer_or_acquire() as producer:
-                for entry_id, name, subject in entries:
-                    consumer = CONSUMERS[name]
-                    argument = str(entry_id) if consumer.act else subject
-                    self.celery.send_task(name, args=[argument], queue=consumer.queue, retry=False, producer=producer)
-                    waiting.remove(entry_id)
+                for entry, merged in _group(entries):
+                    consumer = CONSUMERS[entry.consumer]
+                    argument = str(entry.id) if consumer.act else entry.resource_id
+                    self.celery.send_task(
+                        entry.consumer, args=[argument], queue=consumer.queue, retry=False, producer=producer
+                    )
+                    waiting -= {entry.id, *merged}
                     if consumer.act is None:
-                        done.append(entry_id)
+                        done.append(entry.id)
         finally:
             if waiting:
                 _give_back(connection, waiting)
@@ -198,9 +201,29 @@ class Relay:
             log.exception("relay cannot do its other work", what=what)
 
 
-def _claim(
-    connection: Connection, consumers: Sequence[str], lease: timedelta
-) -> Sequence[tuple[UUID, str, str | None]]:
+class _Claimed(NamedTuple):
+    """An entry that is to be published."""
+
+    id: UUID
+    consumer: str
+    resource_id: str | None
+    subject: str | None
+    tries: int
+
+
+def _group(entries: Iterable[_Claimed]) -> Iterator[tuple[_Claimed, list[UUID]]]:
+    """Yield the entries to publish, each with the ids of those that its first try merges."""
+    groups: dict[tuple[str, str], list[_Claimed]] = {}
+    for entry in entries:
+        if entry.subject is None or entry.tries:
+            yield entry, []
+        else:
+            groups.setdefault((entry.consumer, entry.subject), []).append(entry)
+    for first, *others in groups.values():
+        yield first, [each.id for each in others]
+
+
+def _claim(connection: Connection, consumers: Sequence[str], lease: timedelta) -> list[_Claimed]:
     """Up to a batch of open entries that are due, oldest first; nobody else gets them before the lease runs out."""
     due = (
         select(OutboxEntry.id)
@@ -216,12 +239,18 @@ def _claim(
         update(OutboxEntry)
         .where(OutboxEntry.id == due.c.id)
         .values(next_at=func.now() + lease)
-        .returning(OutboxEntry.id, OutboxEntry.consumer, OutboxEntry.payload["id"].astext)
+        .returning(
+            OutboxEntry.id,
+            OutboxEntry.consumer,
+            OutboxEntry.payload["id"].astext,
+            OutboxEntry.subject,
+            OutboxEntry.tries,
+        )
     )
-    return [(entry_id, name, subject) for entry_id, name, subject in connection.execute(claim)]
+    return [_Claimed(*row) for row in connection.execute(claim)]
 
 
-def _give_back(connection: Connection, entry_ids: Sequence[UUID]) -> None:
+def _give_back(connection: Connection, entry_ids: Collection[UUID]) -> None:
     """Let what could not be published be claimed again soon."""
     soon = func.now() + timedelta(seconds=POLL_SECONDS)
     connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(next_at=soon))

@@ -14,6 +14,7 @@ from math import ceil
 import structlog
 from flask import Flask, current_app, g, request
 from flask_limiter import RateLimitExceeded, RequestLimit
+from redis import ReadOnlyError, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -58,6 +59,7 @@ def install(app: Flask) -> None:
             "socket_timeout": PATIENCE,
             "socket_connect_timeout": PATIENCE,
             "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [ReadOnlyError],  # not retried either: it closes the connection to a former primary
         },
         RATELIMIT_KEY_PREFIX="open-event",
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
@@ -135,12 +137,23 @@ def client_bucket() -> str:
 def _count(hit: _Hit) -> None:
     g.throttle_hit = hit
     try:
-        _counted()
+        _count_with_fallback()
     except RateLimitExceeded:
         log.warning("rate limit exceeded", action=hit.scope, limit=hit.limit, **describe_request())
         raise TooManyRequests("Too many tries. Wait a little.", headers={"Retry-After": str(g.retry_after)}) from None
     finally:
         del g.throttle_hit
+
+
+def _count_with_fallback() -> None:
+    """Count; where Redis has failed for several requests at once, count again in memory.
+
+    The extension falls back for the request that notices first, and raises for the others.
+    """
+    try:
+        _counted()
+    except RedisError:
+        _counted()
 
 
 @limiter.request_filter

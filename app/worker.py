@@ -8,6 +8,7 @@ import importlib
 import os
 import secrets
 import signal
+import sys
 import warnings
 from collections.abc import Sequence
 from types import FrameType
@@ -18,9 +19,9 @@ from flask import Flask
 
 from app import broker
 from app.extensions import db
-from app.health.heartbeat import Heartbeat
+from app.health import heartbeat
 from app.logs import log_uncaught_exceptions
-from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE
+from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE, RESTART_STATUS
 from app.processes.orphans import adopt_orphans, forks_die_with_parent
 from app.redis_client import broker_url
 
@@ -29,6 +30,9 @@ NICENESS = 5
 
 REMOTE_SLOTS = 4
 """Of the node for talk with other servers."""
+
+MAIL_SLOTS = 2
+"""Of the node for mails: one that the mail server keeps waiting does not hold up the next."""
 
 TASK_SECONDS = 120
 """A task is killed after this; its soft limit comes 20 s earlier."""
@@ -48,10 +52,10 @@ def make_celery(app: Flask) -> Celery:
     # Read once, when Celery first imports billiard: SIGTERM waits for running tasks no longer than the soft shutdown,
     # then hands them back.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-    broker.install()
     celery = Celery("open-event", task_cls=_task_in_context_of(app))
     celery.conf.update(_settings(app.config))
-    celery.steps["worker"].add(Heartbeat)
+    broker.install(celery)
+    celery.steps["worker"].add(heartbeat.Heartbeat)
     celery.set_default()
     app.extensions["celery"] = celery
     return celery
@@ -80,10 +84,15 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
             "visibility_timeout": 2 * TASK_SECONDS,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
-            "socket_timeout": 5,
+            "socket_timeout": 3,
             "socket_connect_timeout": 2,
-            "health_check_interval": 10,
+            # A BRPOP, which is answered within a second, is given up after 3 to 5: a node restarts itself after 8.
+            "health_check_interval": 2,
         },
+        # A Redis that refuses (full memory, full disk, read-only) is waited for like one that does not answer.
+        "broker_channel_error_retry": True,
+        # What runs since before a lost connection is known to the pool; a smaller prefetch would last longer than that.
+        "worker_enable_prefetch_count_reduction": False,
         "task_default_queue": EVENTS_QUEUE,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -119,7 +128,9 @@ def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]
 def _slots(config: dict[str, Any], queues: Sequence[str]) -> int:
     if JOBS_QUEUE in queues:
         return int(config["WORKER_CONCURRENCY"])
-    return REMOTE_SLOTS if EVENTS_QUEUE not in queues else 1
+    if EVENTS_QUEUE in queues:
+        return 1
+    return REMOTE_SLOTS if REMOTE_QUEUE in queues else MAIL_SLOTS
 
 
 def import_celery_worker() -> None:
@@ -162,6 +173,8 @@ def run_worker(app: Flask, *queues: str) -> None:
     # Not `worker_shutting_down`: Celery sends it when the soft shutdown is over.
     signals.worker_ready.connect(lambda **_: _tell_children_first(stop), weak=False)
     celery.worker_main(worker_arguments(app.config, queues))
+    if heartbeat.restart_requested.is_set():
+        sys.exit(RESTART_STATUS)
 
 
 def _tell_children_first(stop: int) -> None:
@@ -170,6 +183,7 @@ def _tell_children_first(stop: int) -> None:
         handle: Any = signal.getsignal(number)
 
         def tell(number: int, frame: FrameType | None, handle: Any = handle) -> None:
+            broker.consumption.is_ending = True
             os.write(stop, b".")
             handle(number, frame)
 

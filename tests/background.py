@@ -5,18 +5,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from time import sleep
+from typing import Any
 from uuid import UUID
 
+from celery import signals
 from flask import Flask
+from kombu.transport import redis
 from sqlalchemy import select
 
 import config
 from app import outbox
+from app.broker import QoS
 from app.extensions import db
 from app.factory import create_app
 from app.jobs.consequences import AGAIN, NEXT
@@ -106,6 +110,27 @@ def process(environment: Mapping[str, str], log: Path, *arguments: str) -> Itera
         kill_group(child.pid)
 
 
+def leak_slots() -> None:
+    """Let acknowledgements that fail keep their slots, as kombu does: at last the worker consumes nothing."""
+    for name in ("ack", "reject"):
+        setattr(QoS, name, getattr(redis.QoS, name))
+
+
+def hang_soon() -> None:
+    """Let the main thread of the worker hang some seconds after its start."""
+
+    @signals.worker_ready.connect(weak=False)
+    def hang(sender: Any, **_: Any) -> None:
+        sender.hub.call_later(3, sleep, 600)
+
+
+WORKERS: dict[str, Callable[[], object]] = {
+    "worker": lambda: None,
+    "leaking-worker": leak_slots,
+    "hanging-worker": hang_soon,
+}
+
+
 def main(kind: str, *lease_seconds: str) -> None:
     """Be a web process, a worker, or a relay with this lease."""
     settings = config.read(os.environ)
@@ -113,7 +138,8 @@ def main(kind: str, *lease_seconds: str) -> None:
         serve(settings, lambda: create_app(settings))
         return
     app = create_app(settings)
-    if kind == "worker":
+    if kind in WORKERS:
+        WORKERS[kind]()
         run_worker(app, *QUEUES)
         return
     stop = threading.Event()

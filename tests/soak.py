@@ -1,8 +1,10 @@
-"""Write while the server's processes die: `make soak` prints what was acknowledged, and what of it never arrived.
+"""Write while the server is disturbed: `make soak` prints what was acknowledged, and what of it never arrived.
 
 It starts `manage.py run` in a VAR_DIR of its own, signs users up and publishes events without a pause, and meanwhile
-kills (-9) every child in turn, then stops Redis (SIGSTOP) for a while. A write counts when the client got its 201 or
-200; it is lost when its row, its mail or its calendar is not there in the end.
+goes through its phases: each kills (-9) every child in turn, or stops Redis (SIGSTOP) for a while. A write counts when
+the client got its 201; it is lost or late when its mail or its calendar is not there a minute after the last write.
+
+Exit status 1: something was lost or late, nothing was written, or the server was not healthy before or after.
 """
 
 import argparse
@@ -44,6 +46,11 @@ EVENT = {
 
 MIN_WRITES_BEFORE_FREEZE = 100
 """Writes that are acknowledged before Redis is stopped: the queues are then in use."""
+
+START_TIMEOUT_SECONDS = 90
+RESTART_TIMEOUT_SECONDS = 20
+MAX_LATE_SECONDS = 60
+"""After the last write, until everything that was acknowledged must be done."""
 
 console = Console()
 
@@ -104,25 +111,6 @@ def attempt(url: str, *arguments: Any) -> tuple[int, Any]:
         return 0, None
 
 
-def write(base: str, token: str, stop: threading.Event, seen: Acknowledged) -> None:
-    """Sign up and publish until told to stop."""
-    while not stop.is_set():
-        address = f"{uuid4().hex}@example.com"
-        begun = monotonic()
-        credentials = {"email": address, "password": "correct horse"}
-        status, _ = attempt(f"{base}/v1/users", "POST", resource("user", credentials))
-        if status == 201:
-            seen.users.add(address)
-        begun = monotonic()
-        made, document = attempt(f"{base}/v1/events", "POST", resource("event", {**EVENT, "name": address}), token)
-        if made == 201:
-            seen.events.add(document["data"]["id"])
-            seen.seconds.append(monotonic() - begun)
-        if status != 201 or made != 201:
-            seen.refused += 1
-            sleep(0.05)
-
-
 def eventually(condition: Callable[[], Any], seconds: float) -> Any:
     """What the condition returns once it is true, or at the deadline."""
     deadline = monotonic() + seconds
@@ -131,123 +119,196 @@ def eventually(condition: Callable[[], Any], seconds: float) -> Any:
     return result
 
 
-def missing(server: Server, seen: Acknowledged, token: str) -> tuple[set[str], set[str]]:
-    """Acknowledged users without a mail, and events without a calendar."""
-    mailed = set()
-    for path in (server.var_dir / "mail").glob("*.eml"):
-        mailed.add(email.message_from_bytes(path.read_bytes(), policy=email.policy.default)["To"])
-    without = set()
-    for event in seen.events:
-        status, document = attempt(f"{server.base}/v1/events/{event}", "GET", None, token)
-        if status != 200 or not document["data"]["attributes"]["ical-url"]:
-            without.add(event)
-    return seen.users - mailed, without
+class Run:
+    """A server, two clients that write to it, and what they were told."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.token = ""
+        self.seen = Acknowledged()
+        self.unmailed: set[str] = set()
+        self.without_calendar: set[str] = set()
+        self.findings: list[str] = []
+        self.problems: list[str] = []
+        """What must not have happened."""
+        self._stop = threading.Event()
+        self._writers = [threading.Thread(target=self._write, daemon=True) for _ in range(2)]
+
+    def is_healthy(self) -> bool:
+        """Whether every check passes."""
+        status, document = attempt(f"{self.server.base}/health-check")
+        return status == 200 and all(result["passed"] for result in document["results"])
+
+    def start(self) -> bool:
+        """Begin to write; False where the server does not come up."""
+        if not eventually(self.is_healthy, START_TIMEOUT_SECONDS):
+            return False
+        attempt(f"{self.server.base}/v1/users", "POST", resource("user", WRITER))
+        self.token = attempt(f"{self.server.base}/v1/auth/login", "POST", WRITER)[1]["access_token"]
+        for writer in self._writers:
+            writer.start()
+        return True
+
+    def stop(self) -> None:
+        """Write no more."""
+        self._stop.set()
+        for writer in self._writers:
+            writer.join()
+        self.unmailed, self.without_calendar = set(self.seen.users), set(self.seen.events)
+
+    def _write(self) -> None:
+        """Sign up and publish until told to stop."""
+        base, seen = self.server.base, self.seen
+        while not self._stop.is_set():
+            address = f"{uuid4().hex}@example.com"
+            credentials = {"email": address, "password": "correct horse"}
+            status, _ = attempt(f"{base}/v1/users", "POST", resource("user", credentials))
+            if status == 201:
+                seen.users.add(address)
+            begun = monotonic()
+            event = resource("event", {**EVENT, "name": address})
+            made, document = attempt(f"{base}/v1/events", "POST", event, self.token)
+            if made == 201:
+                seen.events.add(document["data"]["id"])
+                seen.seconds.append(monotonic() - begun)
+            if status != 201 or made != 201:
+                seen.refused += 1
+                sleep(0.05)
+
+    def is_done(self) -> bool:
+        """Whether each user has a mail and each event a calendar; what has arrived is not looked for again."""
+        for path in (self.server.var_dir / "mail").glob("*.eml"):
+            mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+            self.unmailed.discard(str(mail["To"]))
+        for event in list(self.without_calendar):
+            status, document = attempt(f"{self.server.base}/v1/events/{event}", "GET", None, self.token)
+            if status == 200 and document["data"]["attributes"]["ical-url"]:
+                self.without_calendar.discard(event)
+        return not self.unmailed and not self.without_calendar
 
 
-def main() -> int:
-    """Run it; exit status 1 when anything was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1, help="how often every child is killed")
-    parser.add_argument(
-        "--redis-stopped", type=float, nargs="*", default=[8.0, 30.0], help="seconds of each SIGSTOP of Redis"
-    )
-    parser.add_argument(
-        "--hostile", type=float, default=0.0, metavar="SECONDS", help="how long hostile clients attack before that"
-    )
-    chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="open event soak ") as directory:
-        return soak(Server(Path(directory)), chosen.rounds, chosen.redis_stopped, chosen.hostile)
+Phase = Callable[[Run], None]
+"""What is done to the server while the clients write."""
 
 
-def soak(server: Server, rounds: int, redis_stopped: Sequence[float], hostile_seconds: float) -> int:
-    """Write, attack, kill, count."""
-    eventually(lambda: attempt(f"{server.base}/health-check")[0] == 200, 90)
-    attempt(f"{server.base}/v1/users", "POST", resource("user", WRITER))
-    token = attempt(f"{server.base}/v1/auth/login", "POST", WRITER)[1]["access_token"]
-    seen, stop = Acknowledged(), threading.Event()
-    writers = [threading.Thread(target=write, args=(server.base, token, stop, seen)) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    problems = attack(server, token, hostile_seconds) if hostile_seconds else []
-    for child in track(CHILDREN * rounds, description="killing"):
-        if (pid := server.pid(child)) is not None:
+def kill_children(run: Run) -> None:
+    """Kill every child in turn."""
+    for child in track(CHILDREN, description="killing"):
+        if (pid := run.server.pid(child)) is not None:
             os.kill(pid, signal.SIGKILL)
         begun = monotonic()
-        eventually(lambda: server.pid(child) not in (None, pid), 20)  # noqa: B023  # called before the loop goes on
+        eventually(lambda: run.server.pid(child) not in (None, pid), RESTART_TIMEOUT_SECONDS)  # noqa: B023  # called before the loop goes on
         console.print(f"{child:<9} killed, back after {monotonic() - begun:.1f} s")
         sleep(3)
-    frozen = []
-    for seconds in redis_stopped:
-        frozen.append(stopped_redis(server, seen, seconds))
-        sleep(5)  # under load again, so that the next freeze also finds messages in every stage
-    stop.set()
-    for writer in writers:
-        writer.join()
-    begun = monotonic()
-    users, events = eventually(lambda: _arrived(server, seen, token), 60) or missing(server, seen, token)
-    console.print(
-        f"acknowledged: {len(seen.users)} sign-ups, {len(seen.events)} events; refused or cut: {seen.refused}"
-    )
-    console.print(
-        f"lost: {len(users)} mails, {len(events)} calendars, {monotonic() - begun:.1f} s after the last write"
-    )
-    console.print("\n".join(frozen + problems))
-    console.print(f"stopped within {server.stop():.1f} s")
-    return 1 if users or events or problems else 0
 
 
-def attack(server: Server, token: str, seconds: float) -> list[str]:
-    """Let hostile clients attack the server and print the figures; return what must not have happened."""
-    (server.var_dir / "files" / "uploads").mkdir(parents=True, exist_ok=True)
-    (server.var_dir / "files" / LARGE_FILE).write_bytes(bytes(14 * 2**20))
-    sleeping = {"kind": "sleep", "parameters": {"seconds": 3600, "steps": 1000}}
-    job = attempt(f"{server.base}/v1/jobs", "POST", resource("job", sleeping), token)[1]["data"]["id"]
-    before = {child: server.pid(child) for child in CHILDREN}
-    target = Target(
-        server.base, WRITER["email"], WRITER["password"], token, f"/files/{LARGE_FILE}", f"/v1/jobs/{job}/progress"
-    )
-    outcome = attack_server(target, seconds)
-    after = {child: server.pid(child) for child in CHILDREN}
-    attempt(f"{server.base}/v1/jobs/{job}/cancel", "POST", None, token)
-    console.print(
-        f"hostile clients for {seconds:.0f} s: {outcome.requests} requests of others, p50 {outcome.p50 * 1000:.0f} ms,"
-        f" p99 {outcome.p99 * 1000:.0f} ms, {len(outcome.failures)} failed"
-    )
-    problems = [f"{child} was restarted" for child in CHILDREN if before[child] != after[child]]
-    if outcome.server_errors:
-        problems.append(f"{outcome.server_errors} answers of status 500")
-    failures = Counter(failure[:60] for failure in outcome.failures)
-    return problems + [f"{number} x {failure}" for failure, number in failures.most_common()]
+def freeze_redis(seconds: float) -> Phase:
+    """SIGSTOP Redis for so long; the phase reports what writing an event took before and meanwhile."""
+
+    def freeze(run: Run) -> None:
+        seen = run.seen
+        eventually(lambda: len(seen.seconds) >= MIN_WRITES_BEFORE_FREEZE, 60)
+        before = sorted(seen.seconds[-200:])
+        seen.seconds.clear()
+        refused = seen.refused
+        pid = run.server.pid("redis")
+        if pid is None:
+            run.findings.append("Redis was not running")
+            return
+        os.kill(pid, signal.SIGSTOP)
+        sleep(seconds)
+        meanwhile = sorted(seen.seconds)
+        os.kill(pid, signal.SIGCONT)
+        run.findings.append(
+            f"POST of an event, ms p50/p99: {_ms(before)} before, {_ms(meanwhile)} while Redis was stopped for"
+            f" {seconds:.0f} s ({len(meanwhile)} writes, {seen.refused - refused} refused)"
+        )
+        sleep(5)  # under load again, so that the next phase also finds messages in every stage
+
+    return freeze
 
 
-def _arrived(server: Server, seen: Acknowledged, token: str) -> tuple[set[str], set[str]] | None:
-    lost = missing(server, seen, token)
-    return None if any(lost) else lost
+def attack(seconds: float) -> Phase:
+    """Let hostile clients attack for so long; the phase reports how others were served, and that no process restarted."""
 
+    def attack_while_writing(run: Run) -> None:
+        server = run.server
+        (server.var_dir / "files" / "uploads").mkdir(parents=True, exist_ok=True)
+        (server.var_dir / "files" / LARGE_FILE).write_bytes(bytes(14 * 2**20))
+        sleeping = {"kind": "sleep", "parameters": {"seconds": 3600, "steps": 1000}}
+        job = attempt(f"{server.base}/v1/jobs", "POST", resource("job", sleeping), run.token)[1]["data"]["id"]
+        before = {child: server.pid(child) for child in CHILDREN}
+        stream = f"/v1/jobs/{job}/progress"
+        target = Target(server.base, WRITER["email"], WRITER["password"], run.token, f"/files/{LARGE_FILE}", stream)
+        outcome = attack_server(target, seconds)
+        after = {child: server.pid(child) for child in CHILDREN}
+        attempt(f"{server.base}/v1/jobs/{job}/cancel", "POST", None, run.token)
+        run.findings.append(
+            f"hostile clients for {seconds:.0f} s: {outcome.requests} requests of others, p50 {outcome.p50 * 1000:.0f} ms,"
+            f" p99 {outcome.p99 * 1000:.0f} ms, {len(outcome.failures)} failed"
+        )
+        run.problems += [f"{child} was restarted" for child in CHILDREN if before[child] != after[child]]
+        if outcome.server_errors:
+            run.problems.append(f"{outcome.server_errors} answers of status 500")
+        failures = Counter(failure[:60] for failure in outcome.failures)
+        run.problems += [f"{number} x {failure}" for failure, number in failures.most_common()]
 
-def stopped_redis(server: Server, seen: Acknowledged, seconds: float) -> str:
-    """SIGSTOP Redis for a while; what writing an event took before and meanwhile."""
-    eventually(lambda: len(seen.seconds) >= MIN_WRITES_BEFORE_FREEZE, 60)
-    before = sorted(seen.seconds[-200:])
-    seen.seconds.clear()
-    refused = seen.refused
-    pid = server.pid("redis")
-    if pid is None:
-        return "Redis was not running"
-    os.kill(pid, signal.SIGSTOP)
-    sleep(seconds)
-    meanwhile = sorted(seen.seconds)
-    os.kill(pid, signal.SIGCONT)
-    return (
-        f"POST of an event, ms p50/p99: {_ms(before)} before, {_ms(meanwhile)} while Redis was stopped for"
-        f" {seconds:.0f} s ({len(meanwhile)} writes, {seen.refused - refused} refused)"
-    )
+    return attack_while_writing
 
 
 def _ms(seconds: list[float]) -> str:
     if not seconds:
         return "-"
     return f"{median(seconds) * 1000:.0f}/{seconds[int(len(seconds) * 0.99)] * 1000:.0f}"
+
+
+def soak(server: Server, phases: Sequence[Phase]) -> int:
+    """Write, disturb, count; return the exit status."""
+    run = Run(server)
+    try:
+        if not run.start():
+            console.print(f"the server did not come up within {START_TIMEOUT_SECONDS} s")
+            return 1
+        for phase in phases:
+            phase(run)
+        run.stop()
+        return report(run)
+    finally:
+        console.print(f"stopped within {server.stop():.1f} s")
+
+
+def report(run: Run) -> int:
+    """Wait for what was acknowledged, and print what has arrived; return the exit status."""
+    begun = monotonic()
+    is_done = eventually(run.is_done, MAX_LATE_SECONDS)
+    seconds = monotonic() - begun
+    is_healthy = eventually(run.is_healthy, 10)
+    seen = run.seen
+    console.print(
+        f"acknowledged: {len(seen.users)} sign-ups, {len(seen.events)} events; refused or cut: {seen.refused}"
+    )
+    console.print(
+        f"lost or late: {len(run.unmailed)} mails, {len(run.without_calendar)} calendars,"
+        f" {seconds:.1f} s after the last write; healthy: {'yes' if is_healthy else 'no'}"
+    )
+    console.print("\n".join(run.findings + run.problems))
+    return 0 if is_done and is_healthy and seen.users and seen.events and not run.problems else 1
+
+
+def main() -> int:
+    """Read the options and run the phases that they name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=1, help="how often every child is killed")
+    parser.add_argument(
+        "--redis-stopped", type=float, nargs="*", default=[8.0, 30.0], help="seconds of each SIGSTOP of Redis"
+    )
+    parser.add_argument("--hostile", type=float, metavar="SECONDS", help="how long hostile clients attack before that")
+    chosen = parser.parse_args()
+    phases: list[Phase] = [attack(chosen.hostile)] if chosen.hostile else []
+    phases += [kill_children] * chosen.rounds
+    phases += [freeze_redis(seconds) for seconds in chosen.redis_stopped]
+    with tempfile.TemporaryDirectory(prefix="open event soak ") as directory:
+        return soak(Server(Path(directory)), phases)
 
 
 if __name__ == "__main__":

@@ -248,3 +248,19 @@ def test_0019_live_jobs_get_the_share_of_their_owner_and_it_can_be_undone(url: s
     assert undone.returncode == 0, undone.stdout + undone.stderr
     assert select(url, indexes) == [(0,)]
     assert migrate("upgrade", "0020").returncode == 0
+
+
+def test_0012_entries_that_are_there_have_no_subject(url: str, migrate: Upgrade) -> None:
+    assert migrate("upgrade", "0011").returncode == 0
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO outbox_entries (id, consumer, topic, payload)"
+            " VALUES (gen_random_uuid(), 'events.write_calendar', 'event.updated', '{\"id\": 1}')"
+        )
+
+    for way, revision in (("upgrade", "0012"), ("downgrade", "0011"), ("upgrade", "0012")):
+        done = migrate(way, revision)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert select(url, "SELECT subject FROM outbox_entries") == [(None,)]
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_outbox_entries_subject'::regclass"
+    assert select(url, valid) == [(True,)]

@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
 from app import outbox
 from app.extensions import db
 from app.outbox import CONSUMERS, Consumer, OutboxEntry
+from app.processes.nodes import MAILS_QUEUE, nodes_for
 from app.signals import faq_type_changed
+from app.treatments.mailing import MAIL
+from app.users.accounts import MAIL_EMAIL_CHANGED, MAIL_PASSWORD_CHANGED, MAIL_RESET, MAIL_VERIFICATION
 from tests.background import are_done, entries, lines, order
 from tests.world import World
 
@@ -158,3 +162,132 @@ def test_a_failure_is_noted_once_the_database_is_back(app: Flask, monkeypatch: p
 
     (entry,) = entries(app)
     assert (entry.last_error, entry.tries, entry.done_at) == ("RuntimeError", 1, None)
+
+
+@pytest.fixture
+def merging(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
+    """What `tests.merge`, a consumer that merges by `id`, was called with: the id and the changed fields."""
+    acts: list[tuple[int, list[str]]] = []
+
+    def act(entry: OutboxEntry) -> None:
+        acts.append((entry.payload["id"], entry.payload["changed"]))
+
+    monkeypatch.setitem(CONSUMERS, "tests.merge", Consumer("tests.merge", "events", (), act, "id"))
+    return acts
+
+
+def change(app: Flask, id_: int, *changed: str, topic: str = "thing.updated", consumer: str = "tests.merge") -> UUID:
+    """Commit an entry that says that these fields of a thing have changed; its id."""
+    with app.app_context(), db.session.begin():
+        outbox.order(consumer, topic, {"id": id_, "changed": sorted(changed)})
+        return db.session.scalars(select(OutboxEntry.id).order_by(OutboxEntry.id.desc()).limit(1)).one()
+
+
+def test_entries_of_one_subject_are_acted_on_once(app: Flask, merging: list[tuple[int, list[str]]]) -> None:
+    first = change(app, 1, "name")
+    change(app, 1, "state")
+    last = change(app, 1, "name", "privacy")
+
+    with app.app_context():
+        outbox.consume(first)
+        outbox.consume(last)
+
+    assert merging == [(1, ["name", "privacy", "state"])]
+    assert are_done(app)
+    found = {entry.id: entry for entry in entries(app)}
+    assert found[first].created_at == found[last].created_at
+
+
+def test_entries_of_other_subjects_topics_and_consumers_are_left(
+    app: Flask, merging: list[tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONSUMERS, "tests.each", Consumer("tests.each", "events", (), lambda _entry: None))
+    first = change(app, 1, "name")
+    others = [
+        change(app, 2, "name"),
+        change(app, 1, "name", topic="thing.deleted"),
+        change(app, 1, "name", consumer="tests.each"),
+    ]
+
+    with app.app_context():
+        outbox.consume(first)
+
+    assert merging == [(1, ["name"])]
+    assert {entry.id for entry in entries(app) if entry.done_at is None} == set(others)
+
+
+def test_further_try_merges_nothing_so_that_it_makes_the_same_bytes(
+    app: Flask, merging: list[tuple[int, list[str]]]
+) -> None:
+    first = change(app, 1, "name")
+    with app.app_context(), db.session.begin():
+        db.session.execute(update(OutboxEntry).values(tries=1))
+    later = change(app, 1, "state")
+
+    with app.app_context():
+        outbox.consume(first)
+
+    assert merging == [(1, ["name"])]
+    assert [entry.id for entry in entries(app) if entry.done_at is None] == [later]
+
+
+def test_entry_that_failed_is_not_merged_into_another(app: Flask, merging: list[tuple[int, list[str]]]) -> None:
+    failed = change(app, 1, "name")
+    with app.app_context(), db.session.begin():
+        db.session.execute(update(OutboxEntry).values(tries=1))
+    later = change(app, 1, "state")
+
+    with app.app_context():
+        outbox.consume(later)
+
+    assert merging == [(1, ["state"])]
+    assert [entry.id for entry in entries(app) if entry.done_at is None] == [failed]
+
+
+def test_merged_entries_count_as_one_try_when_the_consumer_fails(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_entry: OutboxEntry) -> None:
+        raise RuntimeError("storage is away")
+
+    monkeypatch.setitem(CONSUMERS, "tests.merge", Consumer("tests.merge", "events", (), fail, "id"))
+    first = change(app, 1, "name")
+    change(app, 1, "state")
+
+    with app.app_context(), pytest.raises(RuntimeError):
+        outbox.consume(first)
+
+    open_ = [entry for entry in entries(app) if entry.done_at is None]
+    assert [(entry.id, entry.tries, entry.payload["changed"]) for entry in open_] == [(first, 1, ["name", "state"])]
+
+
+def test_entry_that_is_being_published_is_left(app: Flask, merging: list[tuple[int, list[str]]]) -> None:
+    first, second = change(app, 1, "name"), change(app, 1, "state")
+
+    with app.app_context(), db.engine.begin() as relay:
+        relay.execute(select(OutboxEntry.id).where(OutboxEntry.id == second).with_for_update())
+        outbox.consume(first)
+
+    assert merging == [(1, ["name"])]
+    assert [entry.id for entry in entries(app) if entry.done_at is None] == [second]
+
+
+@pytest.mark.usefixtures("app")
+def test_consumers_that_bring_something_up_to_date_merge() -> None:
+    """Each other one needs every entry: docs/architecture.md says why."""
+    merged = {name for name, consumer in CONSUMERS.items() if consumer.merge_by is not None}
+
+    assert merged == {"events.write_calendar", MAIL_VERIFICATION}
+
+
+@pytest.mark.usefixtures("app")
+def test_mails_have_a_queue_of_their_own() -> None:
+    queues = {name: consumer.queue for name, consumer in CONSUMERS.items()}
+
+    assert {name for name, queue in queues.items() if queue == MAILS_QUEUE} == {
+        MAIL_VERIFICATION,
+        MAIL_RESET,
+        MAIL_EMAIL_CHANGED,
+        MAIL_PASSWORD_CHANGED,
+        MAIL,
+    }
+    for has_processor in (False, True):
+        assert (MAILS_QUEUE,) in nodes_for(has_processor=has_processor)

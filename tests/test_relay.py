@@ -13,7 +13,7 @@ import redis
 from flask import Flask
 from sqlalchemy import func, select, update
 
-from app import embedded, relay
+from app import embedded, outbox, relay
 from app.extensions import db
 from app.outbox import EVENTS_QUEUE, OutboxEntry
 from app.redis_client import connect
@@ -78,6 +78,22 @@ def test_two_relays_publish_each_entry_once(app: Flask, queue: redis.Redis, wait
         wait_until(lambda: queue.llen(EVENTS_QUEUE) >= 300)
 
     assert queue.llen(EVENTS_QUEUE) == 300
+
+
+def test_entries_of_one_subject_are_published_once_in_a_batch(
+    app: Flask, queue: redis.Redis, wait_until: Callable[..., Any]
+) -> None:
+    with app.app_context(), db.session.begin():
+        changes = [{"id": id_, "event_id": id_, "changed": ["name"]} for id_ in (1, 2) for _ in range(20)]
+        outbox.order_many("events.write_calendar", "event.updated", changes)
+
+    with running(app):
+        wait_until(lambda: all(entry.next_at > entry.created_at for entry in entries(app)), what="claimed")
+        wait_until(lambda: queue.llen(EVENTS_QUEUE))
+        order(app, "tests.record")
+        wait_until(lambda: queue.llen(EVENTS_QUEUE) >= 3)
+
+    assert queue.llen(EVENTS_QUEUE) == 3
 
 
 def test_what_nobody_closed_is_published_again_after_its_lease(

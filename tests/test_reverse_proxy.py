@@ -48,7 +48,7 @@ def _is_up(client: httpx.Client) -> bool:
 
 
 def _write_site(prefix: Path, port: int, upstream_port: str, files: str) -> Path:
-    """Write docs/nginx.conf with the ports, the certificate and the files of this test; return the path of the certificate."""
+    """Write docs/nginx.conf for this test; return the path of its certificate."""
     key, certificate = prefix / "key.pem", prefix / "certificate.pem"
     subprocess.run(
         [

@@ -1,11 +1,13 @@
 """Tasks run in a session of their own, and no death of worker, child or Redis loses one."""
 
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import psutil
@@ -15,8 +17,11 @@ from sqlalchemy import func, select
 
 from app import embedded
 from app.extensions import db
+from app.health.checks import Checks
+from app.health.heartbeat import BEAT_SECONDS, BEATS, RESTART_AFTER_SECONDS, read_nodes
+from app.health.probes import Unhealthy
 from app.outbox import OutboxEntry
-from app.processes.nodes import EVENTS_QUEUE, QUEUES
+from app.processes.nodes import EVENTS_QUEUE, QUEUES, RESTART_STATUS
 from app.redis_client import broker_url, client_url, connect, limits_url
 from app.users.models import User
 from app.worker import worker_arguments
@@ -82,9 +87,11 @@ def processes_of_module(
 
 
 @pytest.fixture
-def background(processes_of_module: Background) -> Background:
+def background(processes_of_module: Background, wait_until: Callable[..., Any]) -> Background:
     """All of them running."""
     processes_of_module.mend()
+    with connect(processes_of_module.server.url, timeout=2) as client:
+        wait_until(lambda: read_nodes(client)[0], 60, "the worker beats")
     return processes_of_module
 
 
@@ -177,6 +184,118 @@ def test_worker_consumes_again_after_an_acknowledgement_failed(
         background.order()
 
     wait_until(lambda: are_done(background.app), 20)
+
+
+def test_task_that_ends_after_its_connection_was_lost_does_not_end_the_worker(
+    background: Background, wait_until: Callable[..., Any]
+) -> None:
+    background.order("tests.linger")  # takes the only slot
+    wait_until(lambda: lines(background.acts))
+    background.heard = background.log.stat().st_size
+    background.redis.kill()
+    wait_until(lambda: background.has_said(b"Connection to broker lost"))
+    background.redis = background.start_redis()
+    wait_until(lambda: background.has_said(b"Connected to"), 30)
+
+    background.go_on.touch()  # the message came by a connection that is closed
+    for _ in range(3):
+        background.order()
+
+    wait_until(lambda: are_done(background.app), 20)
+    assert background.worker.poll() is None
+
+
+@pytest.fixture
+def checks(background: Background, monkeypatch: pytest.MonkeyPatch) -> Checks:
+    """The checks of /health-check, on the Redis of these processes."""
+    monkeypatch.setitem(background.app.config, "REDIS_URL", background.server.url)
+    return Checks(background.app)
+
+
+def replace_worker(background: Background, wait_until: Callable[..., Any], kind: str) -> None:
+    """Start a worker with this defect instead of the one that runs."""
+    background.worker.kill()
+    background.worker.wait(10)
+    said = background.log.stat().st_size
+    with connect(background.server.url, timeout=2) as client:
+        client.delete(BEATS)
+    background.worker = background.start(kind)
+    wait_until(lambda: b"ready." in background.log.read_bytes()[said:], 60)
+
+
+def unhealthy(checks: Checks) -> str:
+    """What is wrong with the workers; nothing where they are fine."""
+    try:
+        checks.workers()
+    except Unhealthy as found:
+        return str(found)
+    return ""
+
+
+def test_node_that_does_not_consume_is_named_and_restarts(
+    background: Background, checks: Checks, wait_until: Callable[..., Any]
+) -> None:
+    replace_worker(background, wait_until, "leaking-worker")
+    background.order("tests.linger")  # takes the only slot
+    wait_until(lambda: lines(background.acts))
+    background.redis.send_signal(signal.SIGSTOP)
+    background.go_on.touch()
+    wait_until(lambda: background.has_said(b"Couldn't ack"), 30)
+    background.redis.send_signal(signal.SIGCONT)
+    consumed_at = monotonic()
+    for _ in range(3):
+        background.order()
+
+    said = wait_until(lambda: unhealthy(checks), 15)
+    assert re.fullmatch(r"node events-mails-jobs-remote has not polled its queues for \d+ s", said)
+    wait_until(
+        lambda: background.has_said(b"node restarts: it has not polled its queues"), 15 - (monotonic() - consumed_at)
+    )
+    assert background.worker.wait(20) == RESTART_STATUS
+
+    background.worker = background.start("worker")
+    wait_until(lambda: are_done(background.app), 20)
+    wait_until(lambda: not unhealthy(checks))
+
+
+def test_node_whose_main_thread_hangs_restarts(background: Background, wait_until: Callable[..., Any]) -> None:
+    replace_worker(background, wait_until, "hanging-worker")
+    background.order()
+    wait_until(lambda: are_done(background.app))
+    hung_at = monotonic() + 3
+
+    def has_ended() -> bool:
+        background.order()  # some come before it hangs
+        return background.worker.poll() is not None
+
+    wait_until(has_ended, 30)
+    assert background.worker.returncode == RESTART_STATUS
+    assert monotonic() - hung_at < 20
+    background.worker = background.start("worker")
+    wait_until(lambda: are_done(background.app), 30)
+
+
+def test_busy_node_is_neither_named_nor_restarted(
+    background: Background, checks: Checks, wait_until: Callable[..., Any]
+) -> None:
+    background.order("tests.linger")  # takes the only slot
+    wait_until(lambda: lines(background.acts))
+    for _ in range(3):
+        background.order()
+    with connect(background.server.url, timeout=2) as client:
+        wait_until(lambda: client.llen(EVENTS_QUEUE))
+    wait_until(lambda: not unhealthy(checks))
+
+    busy_until = monotonic() + RESTART_AFTER_SECONDS + 3 * BEAT_SECONDS
+    while monotonic() < busy_until:
+        assert unhealthy(checks) == ""
+        assert background.worker.poll() is None
+        sleep(0.2)
+
+    background.go_on.touch()
+    while not are_done(background.app):
+        assert unhealthy(checks) == ""
+    assert background.worker.poll() is None
 
 
 def test_sigterm_lets_a_running_task_finish(background: Background, wait_until: Callable[..., Any]) -> None:
@@ -315,6 +434,43 @@ def test_a_frozen_node_does_not_keep_the_others_from_starting_again(
 
         assert parent.wait(10) == -signal.SIGKILL % 256
         assert not slow.is_running()
+
+
+RESTARTING = """
+import os, pathlib, signal, sys, time
+
+from app.processes import nodes
+
+directory = pathlib.Path(sys.argv[1])
+
+def serve(queues):
+    (queue,) = queues
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with (directory / queue).open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    if queue == "stalled" and len((directory / queue).read_text().split()) == 1:
+        sys.exit(nodes.RESTART_STATUS)
+    while True:
+        time.sleep(0.01)
+
+sys.exit(nodes.run_nodes(serve, [("stalled",), ("other",)]))
+"""
+
+
+def test_node_that_restarts_leaves_the_others_alone(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+    with subprocess.Popen([sys.executable, "-c", RESTARTING, str(tmp_path)], cwd=ROOT) as parent:
+        try:
+            wait_until(lambda: len(lines(tmp_path / "stalled")) == 2)
+            wait_until(lambda: len(lines(tmp_path / "other")) == 1)
+            pids = {int(lines(tmp_path / name)[-1]) for name in ("stalled", "other")}
+            assert {child.pid for child in psutil.Process(parent.pid).children()} == pids
+
+            parent.terminate()
+
+            assert parent.wait(10) == 0
+            assert not any(psutil.pid_exists(pid) for pid in pids)
+        finally:
+            parent.kill()
 
 
 def test_each_node_is_told_once_to_end(tmp_path: Path, wait_until: Callable[..., Any]) -> None:

@@ -13,6 +13,7 @@ from app.events.models import Event
 from app.events.team import MAIL_OWNERSHIP_OFFER
 from app.extensions import db
 from app.outbox import OutboxEntry, consumer
+from app.processes.nodes import MAILS_QUEUE
 from app.storage import current_storage
 from app.users.emails import ascii_email
 from app.users.models import User
@@ -38,6 +39,7 @@ IN_CALENDAR = (
 @consumer(
     "events.write_calendar",
     on=("event.created", f"event.updated:{IN_CALENDAR}", "event.deleted", "event.restored"),
+    merge_by="id",
 )
 def write_calendar(entry: OutboxEntry) -> None:
     """Make the event's calendar file be what the event is now: written, moved or gone."""
@@ -57,7 +59,7 @@ def write_calendar(entry: OutboxEntry) -> None:
         _set_url(event.id, storage.url(name) if name else None)
 
 
-@consumer(MAIL_OWNERSHIP_OFFER)
+@consumer(MAIL_OWNERSHIP_OFFER, queue=MAILS_QUEUE)
 def mail_ownership_offer(entry: OutboxEntry) -> None:
     """Mail the user who is asked to take an event over, unless the question is settled by now."""
     event = db.session.get(Event, entry.payload["id"])

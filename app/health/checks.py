@@ -4,14 +4,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Flask
+from redis import OutOfMemoryError, ReadOnlyError, ResponseError
 from sqlalchemy import ColumnElement, NullPool, create_engine, exists, func, select
 
 from app import bodies
-from app.health.heartbeat import count_fresh
+from app.health.heartbeat import MAX_UNPOLLED_SECONDS, read_nodes
 from app.health.probes import Probe, Unhealthy
 from app.health.schema import Schema
 from app.outbox import CONSUMERS, OutboxEntry
-from app.processes.nodes import REMOTE_QUEUE
+from app.processes.nodes import QUEUES, REMOTE_QUEUE
 from app.redis_client import connect
 from app.relay import RelayBeat
 
@@ -19,6 +20,9 @@ BEAT_FRESH = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(seconds=60)
 LONGEST_REMOTE_WAIT = timedelta(minutes=10)
 """For what other servers are told or asked, which may keep all slots of that node busy for a while."""
+WRITE_CHECK = "open-event:health"
+"""The key that is written to see whether Redis takes writes."""
+
 SHORT = 0.7
 """Seconds for a statement or a command: less than a probe has."""
 
@@ -53,16 +57,26 @@ class Checks:
             return self.schema.check(connection)
 
     def broker(self) -> str:
-        """Redis answers."""
-        self.redis.ping()
+        """Check that Redis answers and takes writes."""
+        try:
+            self.redis.set(WRITE_CHECK, 1, ex=60)
+        except ResponseError as error:
+            raise Unhealthy(f"refuses writes: {_word(error)}") from error
         return "answers"
 
     def workers(self) -> str:
-        """At least one Celery worker lives, busy or not."""
-        fresh = count_fresh(self.redis)
-        if not fresh:
+        """Check that a node lives for each queue, and that every node is busy or polls."""
+        nodes, now = read_nodes(self.redis)
+        if not nodes:
+            self.broker()  # nodes cannot say that they live where Redis refuses writes
             raise Unhealthy("no worker is running")
-        return f"{fresh} running"
+        served = {queue for node in nodes for queue in node.queues}
+        if missing := [queue for queue in QUEUES if queue not in served]:
+            raise Unhealthy(f"no worker is running for the queue {', '.join(missing)}")
+        idle = min(nodes, key=lambda node: node.consumed_at)
+        if now - idle.consumed_at > MAX_UNPOLLED_SECONDS:
+            raise Unhealthy(f"node {idle.role} has not polled its queues for {now - idle.consumed_at:.0f} s")
+        return f"{len(nodes)} running"
 
     def outbox(self) -> str:
         """A relay lives, and nothing waits for long to be tried."""
@@ -83,6 +97,15 @@ class Checks:
         if problem := bodies.describe_stuck_readers():
             raise Unhealthy(problem)
         return f"{len(bodies.readers)} of {bodies.readers.size} taken"
+
+
+def _word(error: ResponseError) -> str:
+    """Return the word by which Redis names an error: MISCONF, OOM, READONLY."""
+    if isinstance(error, OutOfMemoryError):
+        return "OOM"
+    if isinstance(error, ReadOnlyError):
+        return "READONLY"
+    return str(error).partition(" ")[0]
 
 
 def _overdue(longest_wait: timedelta, is_one: ColumnElement[bool]) -> Any:

@@ -5,6 +5,7 @@ its memory is shared.
 """
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -14,7 +15,10 @@ from time import monotonic
 from app.processes.orphans import dying_with_parent
 
 EVENTS_QUEUE = "events"
-"""Celery queue of short work: mails, calendars."""
+"""Celery queue of short work, such as calendar files."""
+
+MAILS_QUEUE = "mails"
+"""Celery queue of mails: they wait for no other work, and no other work waits for a slow mail server."""
 
 JOBS_QUEUE = "jobs"
 """Celery queue of long work."""
@@ -22,8 +26,10 @@ JOBS_QUEUE = "jobs"
 REMOTE_QUEUE = "remote"
 """Celery queue of talk with other servers, which may keep us waiting: neither a mail nor a job waits for that."""
 
-QUEUES = (EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE)
+QUEUES = (EVENTS_QUEUE, MAILS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE)
 
+RESTART_STATUS = os.EX_TEMPFAIL
+"""Exit status of a node that has to be started again, and could do its work then."""
 
 END_SECONDS = 25.0
 """What a node gets to end after another has: longer than its soft shutdown takes."""
@@ -36,41 +42,73 @@ def nodes_for(*, has_processor: bool) -> list[tuple[str, ...]]:
     """The queues of each node: talk has one of its own where there is somebody to talk to."""
     if has_processor:
         return [(queue,) for queue in QUEUES]
-    return [(EVENTS_QUEUE, REMOTE_QUEUE), (JOBS_QUEUE,)]
+    return [(EVENTS_QUEUE, REMOTE_QUEUE), (MAILS_QUEUE,), (JOBS_QUEUE,)]
 
 
 def run_nodes(serve: Callable[[Sequence[str]], None], served: Sequence[Sequence[str]]) -> int:
     """Call `serve` with the queues of each node, in a fork for each, until SIGTERM or SIGINT; return the exit status.
 
-    When one ends, so do all. Each gets one signal: at a second one Celery hands back what still had time to end.
+    A node that ends with RESTART_STATUS is started again by itself. When another one ends, so do all. Each gets one
+    signal: at a second one Celery hands back what still had time to end.
     """
-    die_with_parent = dying_with_parent()
+    return _Nodes(serve).run(served)
 
-    def run(queues: Sequence[str]) -> None:
-        die_with_parent()
-        serve(queues)
 
-    context = multiprocessing.get_context("fork")
-    nodes = [context.Process(target=run, args=(queues,)) for queues in served]
-    for node in nodes:
+class _Nodes:
+    """The forks of this process."""
+
+    def __init__(self, serve: Callable[[Sequence[str]], None]) -> None:
+        self.serve = serve
+        self.die_with_parent = dying_with_parent()
+        self.handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.nodes: list[BaseProcess] = []
+        self.unsignalled: list[BaseProcess] = []
+        self.is_ending = False
+
+    def run(self, served: Sequence[Sequence[str]]) -> int:
+        """Start all nodes, start some again, and end all when one has ended; return its exit status."""
+        self.nodes = [self._start(queues) for queues in served]
+        for number in self.handlers:
+            signal.signal(number, self._end)
+        while (status := self._final_status()) is None:
+            self._restart(served)
+            # With a timeout: what a node has started may hold its sentinel open after it has ended.
+            wait([node.sentinel for node in self.nodes], timeout=POLL_INTERVAL_SECONDS)
+        self._end()
+        deadline = monotonic() + END_SECONDS
+        for node in self.nodes:
+            _join(node, deadline)
+        return status
+
+    def _start(self, queues: Sequence[str]) -> BaseProcess:
+        node = multiprocessing.get_context("fork").Process(target=self._serve, args=(queues,))
         node.start()
-    unsignalled = list(nodes)
+        self.unsignalled.append(node)
+        if self.is_ending:  # a signal came before it was in the list
+            self._end()
+        return node
 
-    def end(*_: object) -> None:
-        while unsignalled:
-            unsignalled.pop().terminate()
+    def _serve(self, queues: Sequence[str]) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.die_with_parent()
+        self.serve(queues)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    while all(node.is_alive() for node in nodes):
-        # With a timeout: what a node has started may hold its sentinel open after it has ended.
-        wait([node.sentinel for node in nodes], timeout=POLL_INTERVAL_SECONDS)
-    status = next(node.exitcode for node in nodes if node.exitcode is not None)
-    end()
-    deadline = monotonic() + END_SECONDS
-    for node in nodes:
-        _join(node, deadline)
-    return status
+    def _end(self, *_: object) -> None:
+        self.is_ending = True
+        while self.unsignalled:
+            self.unsignalled.pop().terminate()
+
+    def _final_status(self) -> int | None:
+        """Return the exit status of a node that has ended and is not to be started again; None while there is none."""
+        ended = (node.exitcode for node in self.nodes if node.exitcode is not None)
+        return next((status for status in ended if self.is_ending or status != RESTART_STATUS), None)
+
+    def _restart(self, served: Sequence[Sequence[str]]) -> None:
+        for index, node in enumerate(self.nodes):
+            if node.exitcode == RESTART_STATUS and not self.is_ending:
+                self.unsignalled = [each for each in self.unsignalled if each is not node]
+                self.nodes[index] = self._start(served[index])
 
 
 def _join(node: BaseProcess, deadline: float) -> None:

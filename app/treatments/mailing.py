@@ -12,6 +12,7 @@ from app.extensions import db
 from app.jobs.models import CANCELED, FAILED, SUCCEEDED, Job
 from app.jobs.records import JobRow
 from app.outbox import OutboxEntry, consumer
+from app.processes.nodes import MAILS_QUEUE
 from app.treatments.models import Treatment
 from app.users.emails import ascii_email
 from app.users.models import User
@@ -34,7 +35,7 @@ def tell(job: JobRow) -> None:
         outbox.order(MAIL, f"treatment.{job.state}", {"id": str(job.id)})
 
 
-@consumer(MAIL)
+@consumer(MAIL, queue=MAILS_QUEUE)
 def send(entry: OutboxEntry) -> None:
     """Tell whoever asked for a treatment how it has ended, unless he is gone."""
     found = db.session.execute(

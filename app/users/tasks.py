@@ -7,6 +7,7 @@ from flask import current_app
 from app import mail
 from app.extensions import db
 from app.outbox import OutboxEntry, consumer
+from app.processes.nodes import MAILS_QUEUE
 from app.users.accounts import (
     MAIL_ACCOUNT_DELETED,
     MAIL_EMAIL_CHANGED,
@@ -56,7 +57,7 @@ If it was you, there is nothing to do. If it was not you, tell the people who ru
 """
 
 
-@consumer(MAIL_VERIFICATION, on=("user.created",))
+@consumer(MAIL_VERIFICATION, on=("user.created",), queue=MAILS_QUEUE, merge_by="id")
 def mail_verification(entry: OutboxEntry) -> None:
     """Mail the token that verifies an address, unless it is verified by now."""
     user = _recipient(entry)
@@ -64,7 +65,7 @@ def mail_verification(entry: OutboxEntry) -> None:
         _mail(entry, user, "Verify your e-mail address", VERIFICATION, VERIFY_EMAIL)
 
 
-@consumer(MAIL_RESET)
+@consumer(MAIL_RESET, queue=MAILS_QUEUE)
 def mail_reset(entry: OutboxEntry) -> None:
     """Mail the token that resets a password, unless the password or the address has changed since it was asked for."""
     user = _recipient(entry)
@@ -72,19 +73,19 @@ def mail_reset(entry: OutboxEntry) -> None:
         _mail(entry, user, "Reset your password", RESET, RESET_PASSWORD)
 
 
-@consumer(MAIL_EMAIL_CHANGED)
+@consumer(MAIL_EMAIL_CHANGED, queue=MAILS_QUEUE)
 def mail_email_changed(entry: OutboxEntry) -> None:
     """Mail one of the two addresses that the address of an account has changed."""
     _notify(entry, "Your e-mail address was changed", EMAIL_NOTICE)
 
 
-@consumer(MAIL_PASSWORD_CHANGED)
+@consumer(MAIL_PASSWORD_CHANGED, queue=MAILS_QUEUE)
 def mail_password_changed(entry: OutboxEntry) -> None:
     """Mail the owner of an account that its password has changed."""
     _notify(entry, "Your password was changed", PASSWORD_NOTICE)
 
 
-@consumer(MAIL_ACCOUNT_DELETED)
+@consumer(MAIL_ACCOUNT_DELETED, queue=MAILS_QUEUE)
 def mail_account_deleted(entry: OutboxEntry) -> None:
     """Mail the owner of an account that it was deleted."""
     _notify(entry, "Your account was deleted", DELETION_NOTICE)

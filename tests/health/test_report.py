@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from redis import Redis
 from sqlalchemy import Column, Integer, MetaData, Table, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import bodies, outbox
 from app.extensions import db
 from app.health.checks import Checks
-from app.health.heartbeat import BEATS, beat, count_fresh
+from app.health.heartbeat import BEATS, beat
 from app.health.probes import Probe, Unhealthy
 from app.health.report import Report
 from app.health.schema import Schema
 from app.outbox import OutboxEntry
+from app.processes.nodes import JOBS_QUEUE, QUEUES, nodes_for
 from app.processors.remote import POLL
 from app.redis_client import connect
 from app.relay import RelayBeat
@@ -214,18 +216,51 @@ def test_a_database_without_a_revision_is_behind(app: Flask) -> None:
             Schema(app).check(connection)
 
 
-def test_a_worker_counts_while_its_beat_is_fresh(servers: dict[str, str], app: Flask) -> None:
-    with connect(servers["REDIS_URL"], timeout=2) as redis:
-        beat(redis, "here/1")
-        beat(redis, "there/2")
-        redis.zincrby(BEATS, -7, "here/1")
+@pytest.fixture
+def redis(servers: dict[str, str]) -> Iterator[Redis]:
+    """The suite's Redis, in which no worker beats."""
+    with connect(servers["REDIS_URL"], timeout=2) as client:
+        yield client
 
-        assert count_fresh(redis) == 1
-        assert Checks(app).workers() == "1 running"
 
-        redis.flushall()
-        with pytest.raises(Unhealthy, match="no worker"):
-            Checks(app).workers()
+def test_a_worker_counts_while_its_beat_is_fresh(redis: Redis, app: Flask) -> None:
+    beat(redis, "here/1", QUEUES)
+    beat(redis, "there/2", QUEUES)
+    redis.zincrby(BEATS, -7, "here/1")
+
+    assert Checks(app).workers() == "1 running"
+
+    redis.flushall()
+    with pytest.raises(Unhealthy, match=r"no worker is running$"):
+        Checks(app).workers()
+
+
+def test_queue_without_a_node_is_named(redis: Redis, app: Flask) -> None:
+    for node in nodes_for(has_processor=True):
+        if JOBS_QUEUE not in node:
+            beat(redis, "-".join(node), node)
+
+    with pytest.raises(Unhealthy, match="no worker is running for the queue jobs"):
+        Checks(app).workers()
+
+
+def test_node_that_has_not_polled_is_named_by_its_role(redis: Redis, app: Flask) -> None:
+    for node in nodes_for(has_processor=True):
+        beat(redis, "-".join(node), node, unpolled_seconds=23 if JOBS_QUEUE in node else 3)
+
+    with pytest.raises(Unhealthy, match=r"^node jobs has not polled its queues for 23 s$"):
+        Checks(app).workers()
+
+
+def test_redis_that_takes_no_writes_is_named(redis: Redis, app: Flask) -> None:
+    redis.config_set("maxmemory", "1")
+    try:
+        for check in (Checks(app).broker, Checks(app).workers):
+            with pytest.raises(Unhealthy, match=r"^refuses writes: OOM$"):
+                check()
+    finally:
+        redis.config_set("maxmemory", "0")
+    assert Checks(app).broker() == "answers"
 
 
 @pytest.mark.parametrize(("age", "is_alive"), [(2, True), (11, False)])
