@@ -229,7 +229,7 @@ def freeze_redis(seconds: float) -> Phase:
 
 
 def attack(seconds: float) -> Phase:
-    """Let hostile clients attack for so long; the phase reports how others were served, and that no process restarted."""
+    """Let hostile clients attack for so long; the phase reports how others were served, and restarts."""
 
     def attack_while_writing(run: Run) -> None:
         server = run.server
@@ -244,8 +244,8 @@ def attack(seconds: float) -> Phase:
         after = {child: server.pid(child) for child in CHILDREN}
         attempt(f"{server.base}/v1/jobs/{job}/cancel", "POST", None, run.token)
         run.findings.append(
-            f"hostile clients for {seconds:.0f} s: {outcome.requests} requests of others, p50 {outcome.p50 * 1000:.0f} ms,"
-            f" p99 {outcome.p99 * 1000:.0f} ms, {len(outcome.failures)} failed"
+            f"hostile clients for {seconds:.0f} s: {outcome.requests} requests of others,"
+            f" p50 {outcome.p50 * 1000:.0f} ms, p99 {outcome.p99 * 1000:.0f} ms, {len(outcome.failures)} failed"
         )
         run.problems += [f"{child} was restarted" for child in CHILDREN if before[child] != after[child]]
         if outcome.server_errors:

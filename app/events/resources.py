@@ -218,6 +218,7 @@ class AcceptOwnership(OwnershipAnswer):
         _require_live_owner(owner_id, reader.access)
         changed = rows.change(EVENT, row, {"owner_id": owner_id, "pending_owner_id": None})
         make_owner(changed, owner_id)
+        _log_team_change(changed, "owner", [owner_id], "replace", reader.access)
         document = self.stored(changed, reader)
         if document is None:
             raise NotFound("The event has just gone away.")

@@ -82,7 +82,7 @@ class UserData(DataLayer):
         """Check and hash the passwords of the request; refuse a request with several, for each takes its time."""
         current = _find_sent(CURRENT_PASSWORD, resources)
         new = _find_sent(PASSWORD, resources)
-        if current is not None and not viewer.is_anonymous:
+        if current is not None and current[0] is not None and not viewer.is_anonymous:
             _confirm_password(viewer, *current)
         if new is not None:
             if not viewer.is_anonymous:
