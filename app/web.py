@@ -40,8 +40,8 @@ RESERVED_DESCRIPTORS = 1024
 HEADER_TIMEOUT_SECONDS = 10
 """From when a connection is open, or has its last answer, until the header of the next request must be complete."""
 
-MAX_HEADER_BYTES = 2**16
-"""Of a request; also what the server buffers of one connection."""
+HEADER_BUFFER_BYTES = 2**16
+"""What the server buffers of one connection; a header that does not fit into twice as much is 431."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +85,7 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         blocking_threads_idle_timeout=THREAD_IDLE_SECONDS,
         backpressure=max_connections,
         http1_settings=HTTP1Settings(
-            header_read_timeout=HEADER_TIMEOUT_SECONDS * 1000, max_buffer_size=MAX_HEADER_BYTES
+            header_read_timeout=HEADER_TIMEOUT_SECONDS * 1000, max_buffer_size=HEADER_BUFFER_BYTES
         ),
         respawn_failed_workers=True,
         respawn_interval=0.2,

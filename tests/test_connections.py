@@ -1,7 +1,10 @@
 """The guard of connections: what counts as too slow, and what the kernel tells of a connection."""
 
 import os
+import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +24,7 @@ from app.connections import (
     Traffic,
 )
 from app.slots import SlotPool
+from tests.conftest import ROOT
 
 WINDOW = RATE_WINDOW_SECONDS
 RATE = MIN_BYTES_PER_SECOND
@@ -185,3 +189,18 @@ def test_guard_reads_thousands_of_connections_quickly(listener: socket.socket, f
             each.close()
     figure(f"connection guard: {took * 1000:.0f} ms of the processor for 2000 connections")
     assert took < 1
+
+
+@pytest.mark.parametrize(("hard_limit", "connections_allowed"), [(1024, 512), (4096, 3072), (20000, 8192)])
+def test_descriptor_limit_is_raised_and_leaves_descriptors_for_other_files(
+    hard_limit: int, connections_allowed: int
+) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard_limit:
+        pytest.skip(f"this machine permits less than {hard_limit} open files")
+    code = (
+        "import resource; from app.web import raise_descriptor_limit;"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard_limit}));"
+        "print(raise_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == [str(connections_allowed), str(min(hard_limit, 8192 + 1024))]
