@@ -291,12 +291,13 @@ def test_a_job_begins_at_once_beside_thirty_slow_ones_of_another_owner(
 def test_a_turn_is_found_by_an_index_among_many_jobs(world: World) -> None:
     submitted = (
         "INSERT INTO jobs (id, kind, parameters, trigger, share)"
-        " SELECT gen_random_uuid(), 'sleep', '{}', 'api', mod(n, 3) + 1 FROM generate_series(1, 30000) n"
+        " SELECT gen_random_uuid(), 'sleep', '{}', 'api', mod(n, 3) + 1 FROM generate_series(1, 10000) n"
     )
     statement = shares._next.text
     for number, value in enumerate(("'{}'::text[]", "1", "'{}'::bigint[]"), start=1):
         statement = statement.replace(f"${number}", value)
     with world.app.app_context(), db.engine.connect() as connection, connection.begin():
+        connection.exec_driver_sql("SET LOCAL statement_timeout = '60s'")
         connection.exec_driver_sql(submitted)
         connection.exec_driver_sql("ANALYZE jobs")
         plan = list(connection.exec_driver_sql(f"EXPLAIN {statement}").scalars())
