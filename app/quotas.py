@@ -57,7 +57,7 @@ def counts_bytes(count: CountBytes) -> CountBytes:
 
 
 def require_room(share: int) -> None:
-    """Raise 429 or 507 when this user may store nothing more today, or nobody may. Before a body is read."""
+    """Raise 429 when this user may store nothing more today, 507 when no user may. Called before a body is read."""
     require_storage()
     with transaction(is_read=True):
         sent = sum(size for (size,) in _sent_today.rows({"share": share}))

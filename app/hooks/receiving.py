@@ -91,7 +91,7 @@ def receive(id: str) -> Response:
         hook = _found(id)
         check_names(request.query_string, NOTHING)
         header, name = _named(hook)
-        # After the signature: without the secret, nobody uses up the calls of a signed hook.
+        # After the signature: calls without the secret do not use up the limit of a signed hook.
         throttle.count_subject("hook", str(hook.id), f"{current_app.config['MAX_HOOK_CALLS_PER_MINUTE']}/minute")
         key = name and f"hook {hook.id} {name}"  # with spaces, which no key of the owner's own has
         response = answered_by_key(hook.owner_id, key, lambda: _started(hook), header=header)

@@ -44,7 +44,7 @@ _turns = threading.BoundedSemaphore(MOST_DECODERS)
 
 
 def _largest_body() -> int:
-    """Whoever is not signed in may send none, nor who has sent enough today."""
+    """Return the limit; raise 401 for callers who are not signed in, 429 or 507 where no more is stored."""
     quotas.require_room(_require_user().id)
     return sent.largest_body()
 
