@@ -91,9 +91,12 @@ class QoS(redis.QoS):
     @contextmanager
     def _free_slot_on_error(self, delivery_tag: Any) -> Iterator[None]:
         try:
-            if not self._is_connected:
-                raise RedisConnectionError("The connection that brought this message is lost.")
             yield
+        except AttributeError as error:
+            if self._is_connected:
+                raise
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # same
+            raise RedisConnectionError("The connection that brought this message is lost.") from error
         except ResponseError as error:
             virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # same
             # Celery logs connection errors and goes on.
