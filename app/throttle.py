@@ -118,7 +118,9 @@ def count_account(
 
 def count_subject(action: str, subject: str, limit: str) -> None:
     """Count one call of this action for a subject, whichever address it comes from; 429 above the limit."""
-    _count(_Hit(limit, action, subject, 1))
+    _count(
+        _Hit(limit, action, subject, 1), f"At most {limit.replace('/', ' calls a ')} are accepted here. Wait a little."
+    )
 
 
 def client_bucket() -> str:
@@ -134,13 +136,13 @@ def client_bucket() -> str:
     return str(ip_network((address, IPV6_PREFIX), strict=False))
 
 
-def _count(hit: _Hit) -> None:
+def _count(hit: _Hit, detail: str = "Too many tries. Wait a little.") -> None:
     g.throttle_hit = hit
     try:
         _count_with_fallback()
     except RateLimitExceeded:
         log.warning("rate limit exceeded", action=hit.scope, limit=hit.limit, **describe_request())
-        raise TooManyRequests("Too many tries. Wait a little.", headers={"Retry-After": str(g.retry_after)}) from None
+        raise TooManyRequests(detail, headers={"Retry-After": str(g.retry_after)}) from None
     finally:
         del g.throttle_hit
 

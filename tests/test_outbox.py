@@ -10,12 +10,19 @@ from flask import Flask
 from sqlalchemy import func, select, update
 
 from app import outbox
+from app.events.team import MAIL_OWNERSHIP_OFFER
 from app.extensions import db
 from app.outbox import CONSUMERS, Consumer, OutboxEntry
 from app.processes.nodes import MAILS_QUEUE, nodes_for
 from app.signals import faq_type_changed
 from app.treatments.mailing import MAIL
-from app.users.accounts import MAIL_EMAIL_CHANGED, MAIL_PASSWORD_CHANGED, MAIL_RESET, MAIL_VERIFICATION
+from app.users.accounts import (
+    MAIL_ACCOUNT_DELETED,
+    MAIL_EMAIL_CHANGED,
+    MAIL_PASSWORD_CHANGED,
+    MAIL_RESET,
+    MAIL_VERIFICATION,
+)
 from tests.background import are_done, entries, lines, order
 from tests.world import World
 
@@ -287,6 +294,8 @@ def test_mails_have_a_queue_of_their_own() -> None:
         MAIL_RESET,
         MAIL_EMAIL_CHANGED,
         MAIL_PASSWORD_CHANGED,
+        MAIL_ACCOUNT_DELETED,
+        MAIL_OWNERSHIP_OFFER,
         MAIL,
     }
     for has_processor in (False, True):

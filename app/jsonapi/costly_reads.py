@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from app.database import connection, release_connection
 from app.errors import Unavailable
 
-STATEMENT_TIMEOUT = "1s"
+STATEMENT_TIMEOUT_SECONDS = 1
 """Of each statement; all others have three seconds (app/database.py)."""
 
 SET_LIMITS = (
-    f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT}', false), "
+    f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT_SECONDS}s', false), "
     "set_config('max_parallel_workers_per_gather', '0', false)"
 )
 

@@ -62,7 +62,7 @@ def create(resource_type: ResourceType, values: Mapping[str, Any]) -> Any:
 
 def change(resource_type: ResourceType, row: Any, values: Mapping[str, Any]) -> Any:
     """Write the values that differ from the row's; the row as it is now."""
-    new = {name: value for name, value in values.items() if _held(resource_type, row, name) != value}
+    new = {name: value for name, value in values.items() if open_column(resource_type, row, name) != value}
     if not new:
         return row
     with broken_rules_refused(resource_type):
@@ -71,7 +71,7 @@ def change(resource_type: ResourceType, row: Any, values: Mapping[str, Any]) -> 
     return changed
 
 
-def _held(resource_type: ResourceType, row: Any, name: str) -> Any:
+def open_column(resource_type: ResourceType, row: Any, name: str) -> Any:
     """Return the value of a column, opened where it is sealed."""
     stored = getattr(row, name)
     return open_sealed(resource_type, name, row.id, stored) if name in resource_type.sealed else stored

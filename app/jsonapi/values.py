@@ -78,9 +78,9 @@ def check_whole(
 
 
 def check_size(
-    resource_type: ResourceType, values: Mapping[str, Any], sent: Mapping[str, Any], row: Any
+    resource_type: ResourceType, values: Mapping[str, Any], sent: Mapping[str, Any], before: Mapping[str, Any]
 ) -> Iterator[ApiError]:
-    """Refuse values that make a resource larger than MAX_RESOURCE_BYTES; `row` is None while it is being created.
+    """Refuse values that make a resource larger than MAX_RESOURCE_BYTES; `before` has those of the row, if any.
 
     A row that is larger already may change as long as its long attributes do not grow.
     """
@@ -90,7 +90,7 @@ def check_size(
         for name, value in sent.items()
         if name in attributes
         and attributes[name].is_long
-        and (size := count_bytes(value)) > (0 if row is None else count_bytes(getattr(row, name)))
+        and (size := count_bytes(value)) > count_bytes(before.get(name))
     }
     if not grown:
         return

@@ -126,7 +126,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         related = self._related(document.relationships, access)
         data |= _keys(related)
         access.require(self.type.permissions.create, data)
-        raise_all([*errors, *check_whole(self.type, data, errors), *check_size(self.type, data, data, None)])
+        raise_all([*errors, *check_whole(self.type, data, errors), *check_size(self.type, data, data, {})])
         self._check_related(data, related)
         return data
 
@@ -149,8 +149,9 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             self.require_relating(row, change.relation, change, access)
         related = self._related(changed, access)
         data |= _keys(related) | restoring
-        whole = self._values(row) | data
-        raise_all([*errors, *check_whole(self.type, whole, errors), *check_size(self.type, whole, data, row)])
+        before = self._values(row)
+        whole = before | data
+        raise_all([*errors, *check_whole(self.type, whole, errors), *check_size(self.type, whole, data, before)])
         self._check_related(whole, related)
         row = self._store(row, data, access)
         for change in self._replacements(row, document.relationships, access):
@@ -269,7 +270,8 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
                 self.check_related(values, relation, other)
 
     def _values(self, row: Any) -> dict[str, Any]:
-        return dict(row._asdict())
+        opened = {name: rows.open_column(self.type, row, name) for name in self.type.sealed}
+        return {**row._asdict(), **opened}
 
     def _replacements(
         self, row: Any, sent: Mapping[str, Linkage], access: Access, *, also_same: bool = False

@@ -365,7 +365,7 @@ def test_many_at_once_are_taken_or_told_to_come_back_and_leave_no_memory_behind(
         statuses = list(pool.map(lambda _: post_over_http(web, content, token), range(24)))
         assert attempt_get(f"{web}/livez") == 200
 
-    assert set(statuses) <= {200, 503}
+    assert set(statuses) <= {200, 429, 503}
     assert statuses.count(200) >= 4
     assert post_over_http(web, SMALL, token) == 200
     assert megabytes(processes) - before < 150

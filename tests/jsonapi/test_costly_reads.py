@@ -20,7 +20,7 @@ from tests.conftest import Processes
 from tests.web_server import is_up
 from tests.world import World, errors, ids
 
-LONG = ("description", "owner-description", "code-of-conduct", "refund-policy", "public-stream-link")
+LONG = ("description", "owner-description", "code-of-conduct", "refund-policy")
 
 
 @pytest.mark.parametrize("name", LONG)

@@ -16,10 +16,7 @@ from app.jsonapi.sizes import MAX_ANSWER_BYTES, MAX_RESOURCE_BYTES
 from tests.jsonapi.test_operations import EXTENSION
 from tests.world import JSONAPI, SOON, Caller, World, data, errors, ids, pointers, resource
 
-LONG_ATTRIBUTES = (
-    *("description", "owner_description", "after_order_message", "code_of_conduct", "public_stream_link"),
-    *("cheque_details", "bank_details", "onsite_details", "invoice_details", "refund_policy"),
-)
+LONG_ATTRIBUTES = (*("description", "owner_description", "after_order_message", "code_of_conduct", "refund_policy"),)
 PLAIN = "x" * 20_000
 EMOJI = "\N{SNOWMAN}" * 20_000
 """60,000 bytes."""
@@ -85,7 +82,7 @@ def assert_all_pages_hold(world: World, path: str, accept: str, large: list[int]
     [
         ("", JSONAPI),
         ("?page[size]=100&sort=-name", JSONAPI),
-        ("?page[size]=7&page[number]=1&sort=starts-at", JSONAPI),
+        ("?page[size]=17&page[number]=1&sort=starts-at", JSONAPI),
         ("?page[size]=100&filter[name][like]=large%25", JSONAPI),
         ("?page[size]=100&include=faqs,owner", JSONAPI),
         ("?page[size]=100&sort=name", CURSORS),
@@ -101,13 +98,13 @@ def test_page_of_large_resources_is_shortened_and_none_is_skipped(world: World, 
 
 @pytest.mark.parametrize("text", [PLAIN, ESCAPED], ids=["plain", "escaped"])
 def test_page_is_shortened_by_its_bytes_however_they_are_made(world: World, text: str) -> None:
-    large = insert_events(world, 25, text)
+    large = insert_events(world, 50, text)
 
-    assert_all_pages_hold(world, "/v1/events?page[size]=50", JSONAPI, large)
+    assert_all_pages_hold(world, "/v1/events?page[size]=60", JSONAPI, large)
 
 
 def test_pages_of_large_resources_can_be_read_backwards(world: World) -> None:
-    large = insert_events(world, 12)
+    large = insert_events(world, 20)
     (*_, last) = follow(
         world.anonymous, "/v1/events?page[size]=6&filter[name][like]=large%25&sort=name", Accept=CURSORS
     )
@@ -122,7 +119,7 @@ def test_pages_of_large_resources_can_be_read_backwards(world: World) -> None:
 
 
 def test_range_of_large_resources_says_that_it_is_cut(world: World) -> None:
-    insert_events(world, 12)
+    insert_events(world, 20)
     small = "fields[event]=name&filter[name][like]=large%25&sort=name"
     items = data(world.anonymous.get(f"/v1/events?{small}", Accept=CURSORS))
     first, last = (items[at]["meta"]["page"]["cursor"] for at in (0, -1))
@@ -135,7 +132,7 @@ def test_range_of_large_resources_says_that_it_is_cut(world: World) -> None:
 
 
 def test_related_list_of_large_resources_is_shortened(world: World) -> None:
-    large = insert_events(world, 12)
+    large = insert_events(world, 20)
 
     pages = list(follow(world.owner, f"/v1/users/{world.owner.id}/events?page[size]=50"))
 
@@ -247,7 +244,7 @@ def test_operations_whose_results_would_be_too_large_write_nothing(world: World)
 
     (error,) = errors(answer)
     assert (answer.status_code, error["code"]) == (400, "too-large")
-    assert re.fullmatch(r"/atomic:operations/[0-9]", error["source"]["pointer"])
+    assert re.fullmatch(r"/atomic:operations/[0-9]+", error["source"]["pointer"])
     assert data(world.owner.get(f"/v1/events/{large[0]}"))["attributes"]["online"] is False
 
 

@@ -175,7 +175,7 @@ def test_a_lookup_costs_two_system_calls(app: Flask, programs: Programs, monkeyp
 def test_an_argument_has_at_most_64_kib(world: World, programs: Programs) -> None:
     kind = programs.add("count", "true")
 
-    for largest in ("x" * 65536, '"' * 65536, "\x01" * 65536, "ü" * 32768):
+    for largest in ("x" * 65536, "ü" * 32768):
         start(world.admin, kind, arguments=[largest])
     for too_large in ("x" * 65537, "ü" * 32769):
         response = refused(world, kind, {"arguments": ["fine", too_large]})

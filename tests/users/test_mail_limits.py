@@ -70,10 +70,12 @@ def test_mails_that_anyone_can_order_are_five_a_day(
     client: FlaskClient, ada: Caller, deliver: Deliver, sql: Sql, path: str, email: str
 ) -> None:
     sql("DELETE FROM mail_counts")
+    mails = []
     for _ in range(MAX_MAILS_PER_DAY + 2):
         assert client.post(path, json={"email": email}).status_code == 200
+        mails += deliver()
 
-    assert len(deliver()) == MAX_MAILS_PER_DAY
+    assert len(mails) == MAX_MAILS_PER_DAY
     sql("UPDATE mail_counts SET day = day - 1")
     client.post(path, json={"email": email})
     assert len(deliver()) == 1, "the next day has mails of its own"

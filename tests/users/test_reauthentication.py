@@ -104,7 +104,7 @@ def test_current_passwords_are_counted_with_log_ins(
 ) -> None:
     caller = sign_in(user_id, TOO_LATE)
     counted: list[tuple[str, str | None]] = []
-    monkeypatch.setattr("app.throttle.count", lambda action, account=None, **_: counted.append((action, account)))
+    monkeypatch.setattr("app.throttle.count_account", lambda action, account, **_: counted.append((action, account)))
 
     update(caller, current_password="a guess")
     caller.client.post("/v1/auth/login", json={"email": EMAIL, "password": "a guess"})
