@@ -44,7 +44,7 @@ MAX_SLOWDOWN = 6.0
 ATTACK_SECONDS = 6.0
 RECOVERY_SECONDS = 5.0
 THREAD_IDLE_SECONDS = 5.0
-"""After that granian ends a thread that has no more requests."""
+"""After that granian ends a thread that has had no request; requests of others keep some of them busy meanwhile."""
 MAX_MORE_THREADS = 24
 MAX_MORE_MEMORY = 120 * 2**20
 
@@ -149,7 +149,9 @@ def test_attack_from_one_address_does_not_slow_others(
     figure(f"{name}: p99 {before.p99:.2f} s before, {meanwhile.p99:.2f} s meanwhile, {dict(attack.statuses)}")
     assert not meanwhile.failures
     assert meanwhile.p99 < max(MAX_P99_SECONDS, MAX_SLOWDOWN * before.p99), dict(meanwhile.seconds)
-    wait_until(lambda: web.worker.num_threads() <= threads + MAX_MORE_THREADS, RECOVERY_SECONDS + THREAD_IDLE_SECONDS)
+    wait_until(
+        lambda: web.worker.num_threads() <= threads + MAX_MORE_THREADS, RECOVERY_SECONDS + 4 * THREAD_IDLE_SECONDS
+    )
     wait_until(lambda: web.worker.memory_info().rss <= memory + MAX_MORE_MEMORY, RECOVERY_SECONDS)
     with Bystander(web.base_url, web.requests, source=ATTACKER) as afterwards:
         wait_until(lambda: afterwards.rounds >= 1, 60)

@@ -198,7 +198,7 @@ def test_0017_payment_details_are_sealed_and_opened_again(url: str, migrate: Upg
     details = "SELECT id, bank_details, paypal_email FROM events ORDER BY id"
     before = select(url, details)
 
-    done = migrate("upgrade", "head")
+    done = migrate("upgrade", "0017")
 
     assert done.returncode == 0, done.stdout + done.stderr
     plain = "SELECT count(*) FROM events WHERE bank_details NOT LIKE 'sealed:%' OR paypal_email NOT LIKE 'sealed:%'"
@@ -214,12 +214,12 @@ def test_0017_payment_details_are_sealed_and_opened_again(url: str, migrate: Upg
     ]
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0016'")
-    assert migrate("upgrade", "head").returncode == 0
+    assert migrate("upgrade", "0017").returncode == 0
     assert select(url, details) == sealed
 
     assert migrate("downgrade", "0011").returncode == 0
     assert select(url, details) == before
-    assert migrate("upgrade", "head").returncode == 0
+    assert migrate("upgrade", "0017").returncode == 0
 
 
 BEFORE_SHARES = """
