@@ -90,9 +90,10 @@ class SlotPool:
         return len(self._slots) >= self._crowded_size
 
     @property
-    def has_waiters(self) -> bool:
-        """Return whether threads wait for a slot."""
-        return bool(self._waiters)
+    def is_awaited(self) -> bool:
+        """Return whether a slot is waited for by holders that have less than their share."""
+        with self._lock:
+            return any(self._blocked_holder(waiter.holders) is None for waiter in self._waiters)
 
     def acquire(self, *holders: str, timeout_seconds: float = 0.0) -> Slot:
         """Take a slot for these holders, waiting for it at most this long; raise NoFreeSlotError."""
@@ -155,10 +156,13 @@ class SlotPool:
     def _grant(self) -> None:
         """Give free slots to waiters; those that still wait afterwards are blocked, so a newcomer overtakes none."""
         while ready := [waiter for waiter in self._waiters if not self._is_blocked(waiter.holders)]:
-            waiter = min(ready, key=lambda each: max(self._served_at.get(holder, 0.0) for holder in each.holders))
+            waiter = min(ready, key=self._last_served_at)
             self._waiters.remove(waiter)
             waiter.slot = self._take(waiter.holders)
             waiter.granted.set()
+
+    def _last_served_at(self, waiter: _Waiter) -> float:
+        return max((self._served_at.get(holder, 0.0) for holder in waiter.holders), default=0.0)
 
     def _forget(self, holders: tuple[str, ...]) -> None:
         """Forget when holders were served that neither hold nor wait."""

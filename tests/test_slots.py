@@ -203,6 +203,23 @@ def test_waiter_that_gives_up_leaves_nothing_behind() -> None:
     with pytest.raises(NoFreeSlotError):
         pool.acquire("b", timeout_seconds=0.01)
 
-    assert not pool.has_waiters
     pool.release(slot)
-    assert (len(pool), pool._counts, pool._served_at) == (0, {}, {})
+    assert (len(pool), pool._waiters, pool._counts, pool._served_at) == (0, [], {}, {})
+
+
+@pytest.mark.parametrize(("waiting", "is_awaited"), [("a", False), ("b", True)])
+def test_is_awaited_does_not_count_those_that_have_their_share(
+    wait_until: Callable[..., Any], waiting: str, is_awaited: bool
+) -> None:
+    pool = SlotPool(2, 1)
+    slots = [pool.acquire("a"), pool.acquire("c")]
+    assert not pool.is_awaited
+
+    thread = threading.Thread(target=pool.acquire, args=[waiting], kwargs={"timeout_seconds": 30})
+    thread.start()
+    wait_until(lambda: pool._waiters)
+
+    assert pool.is_awaited == is_awaited
+    for slot in slots:
+        pool.release(slot)
+    thread.join(30)
