@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from flask import Flask, current_app, g, request
 
 from app.errors import ApiError, BadRequest, ContentTooLarge, RequestTimeout, TooManyRequests, Unavailable
-from app.slots import NoFreeSlotError, Slot, SlotPool, address_holder
+from app.slots import NoFreeSlotError, Slot, SlotPool, caller_holders
 
 LARGEST_BODY = 2**20
 MOST_READERS = 192
@@ -30,11 +30,11 @@ MAX_BODY_SECONDS = 900
 MAX_FULL_SECONDS = 60
 """After all readers have been taken for so long, the process counts as failed."""
 
-MOST_LARGE = 4
+MOST_LARGE = 8
 """Bodies beyond `LARGEST_BODY` that this process holds at once, each until its request has ended."""
 MAX_LARGE_PER_HOLDER = 2
 """Of these, how many one client address and one user may have at once."""
-LONGEST_WAIT = 5.0
+LONGEST_WAIT = 10.0
 """Seconds that one of those waits for another to end."""
 
 MOST_DRAINED = 64 * 2**20
@@ -57,6 +57,8 @@ class OpenBody:
     slot: Slot
     peer: str
     """The address at the other end of the connection: the client or a proxy."""
+    large_slot: Slot | None = None
+    """The slot of a body beyond `LARGEST_BODY`."""
     ended_at: float | None = None
     """When its connection was closed for reading, because the client was too slow."""
 
@@ -80,6 +82,16 @@ def describe_stuck_readers() -> str | None:
     return f"all {readers.size} readers of bodies have been taken for {seconds:.0f} s"
 
 
+def list_crowding_bodies() -> list[OpenBody]:
+    """Return the open bodies of clients that have many, where most readers are taken."""
+    return [each for each in tuple(open_bodies) if readers.is_crowding(each.slot)] if readers.is_crowded else []
+
+
+def list_awaited_bodies() -> list[OpenBody]:
+    """Return the large bodies that are being sent while others wait for their slots."""
+    return [each for each in tuple(open_bodies) if each.large_slot] if _large_bodies.is_awaited else []
+
+
 def _give_memory_back() -> None:
     """What is large goes back to the system when it is freed: glibc would keep some for each thread, 600 MB in all."""
     libc = ctypes.CDLL(None)
@@ -99,7 +111,7 @@ def _read() -> None:
             _drain()
             return
         try:
-            body = _body()
+            body = _body(open_body)
         except ApiError:
             _drain()
             raise
@@ -113,7 +125,7 @@ def _read() -> None:
 @contextmanager
 def _reading() -> Iterator[OpenBody]:
     try:
-        slot = readers.acquire(_client())
+        slot = readers.acquire(*caller_holders(request.remote_addr))
     except NoFreeSlotError as error:
         if error.holder is None:
             raise Unavailable("Too many bodies are being sent at this moment.", headers=RETRY_AFTER) from None
@@ -130,23 +142,19 @@ def _reading() -> Iterator[OpenBody]:
         readers.release(slot)
 
 
-def _client() -> str:
-    return address_holder(request.remote_addr or "")
-
-
 def _peer() -> str:
     """Return the address at the other end of the connection, which ProxyFix replaces by that of the client."""
     environ = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
     return str(environ.get("REMOTE_ADDR", ""))
 
 
-def _body() -> bytes:
+def _body(open_body: OpenBody) -> bytes:
     request.max_content_length = limit = _limit()
     length = request.content_length  # None for one in chunks
     if length is not None and length > limit:
         raise ContentTooLarge(f"The body may have at most {limit} bytes.")
     if (length or limit) > LARGEST_BODY:
-        _take_room()
+        open_body.large_slot = _take_room()
     body = request.get_data()
     if length is None and len(body) >= limit:
         raise ContentTooLarge(f"The body must have less than {limit} bytes.")  # Werkzeug stops there and says nothing
@@ -159,12 +167,10 @@ def _limit() -> int:
     return LARGEST_BODY if largest_body is None else largest_body()
 
 
-def _take_room() -> None:
-    holders = [_client()]
-    if "viewer" in g and not g.viewer.is_anonymous:
-        holders.append(f"user {g.viewer.id}")
+def _take_room() -> Slot:
+    holders = caller_holders(request.remote_addr, g.viewer.id if "viewer" in g else 0)
     try:
-        g.large_body_slot = _large_bodies.acquire(*holders, timeout_seconds=LONGEST_WAIT)
+        slot = g.large_body_slot = _large_bodies.acquire(*holders, timeout_seconds=LONGEST_WAIT)
     except NoFreeSlotError as error:
         if error.holder is None:
             raise Unavailable("Too many large bodies are being sent at this moment.", headers=RETRY_AFTER) from None
@@ -172,6 +178,7 @@ def _take_room() -> None:
             f"You are sending {MAX_LARGE_PER_HOLDER} large bodies already. Wait until one of them has been sent.",
             headers=RETRY_AFTER,
         ) from None
+    return slot
 
 
 def _leave_room(_error: BaseException | None) -> None:

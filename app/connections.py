@@ -5,6 +5,7 @@ its connection ends. The guard reads what the kernel has counted of each connect
 requests cost nothing. Headers that do not end, and idle connections, are the server's own matter (`app/web.py`).
 """
 
+import math
 import os
 import socket
 import stat
@@ -21,7 +22,7 @@ import structlog
 
 from app import bodies
 from app.bodies import MAX_BODY_SECONDS, OpenBody
-from app.slots import address_holder
+from app.slots import Slot, address_holder
 
 SCAN_INTERVAL_SECONDS = 0.5
 
@@ -32,6 +33,13 @@ MIN_BYTES_PER_SECOND = 1024
 """Slower than that for RATE_WINDOW_SECONDS, a body or an answer is given up."""
 
 RATE_WINDOW_SECONDS = 35.0
+
+MIN_LARGE_BYTES_PER_SECOND = 2**15
+"""Slower than that for CROWDED_WINDOW_SECONDS, a large body is given up while others wait to send one."""
+
+CROWDED_WINDOW_SECONDS = 5.0
+"""Over how long rates are measured of large bodies whose slots others wait for, and of the many bodies of one client
+where most readers are taken."""
 
 END_TIMEOUT_SECONDS = 5.0
 """How long a connection whose body was ended may take to close, and a body may take to end with it."""
@@ -61,6 +69,13 @@ class Accepted(NamedTuple):
     inode: int
     """Another one for each connection, also when descriptor and peer are the same again."""
     peer: Peer
+
+
+class BodyRule(NamedTuple):
+    """How fast a body has to be sent, measured over so many seconds."""
+
+    window_seconds: float
+    min_bytes_per_second: int
 
 
 class Traffic(NamedTuple):
@@ -103,12 +118,16 @@ class Connection:
         elif self.answer_mark is None:
             self.answer_mark = now, traffic.acknowledged
 
-    def sends_too_slowly(self, now: float) -> bool:
-        """Return whether the client has sent too little since an answer was last sent to it."""
+    def sends_too_slowly(self, now: float, rule: "BodyRule | None" = None, body_seconds: float = math.inf) -> bool:
+        """Return whether the client has sent too little since an answer was last sent to it.
+
+        `body_seconds` is for how long its body has been read at most: before that it could not be sent.
+        """
+        rule = rule or BodyRule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
         since, received = self.body_mark
-        if now - since < RATE_WINDOW_SECONDS:
+        if now - since < rule.window_seconds:
             return False
-        if _is_slow(now - since, self.traffic.received - received):
+        if self.traffic.received - received < min(now - since, body_seconds) * rule.min_bytes_per_second:
             return True
         self.body_mark = now, self.traffic.received
         return False
@@ -165,6 +184,10 @@ class ConnectionGuard:
             elif connection.ended_at is not None and now - connection.ended_at >= END_TIMEOUT_SECONDS:
                 self._end(connection, "connection does not close")
         self._end_slow_bodies(now, by_holder)
+        crowding = [(each, each.slot) for each in bodies.list_crowding_bodies()]
+        self._end_slower_bodies(now, by_holder, crowding, BodyRule(CROWDED_WINDOW_SECONDS, MIN_BYTES_PER_SECOND))
+        awaited = [(each, each.large_slot) for each in bodies.list_awaited_bodies() if each.large_slot]
+        self._end_slower_bodies(now, by_holder, awaited, BodyRule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND))
         if not self.has_proxy:
             for held in by_holder.values():
                 self._end_excess(held)
@@ -202,9 +225,35 @@ class ConnectionGuard:
                 and (each.sends_too_slowly(now) or (is_late and now - each.asked_at >= MAX_BODY_SECONDS))
             ]
             slow.sort(key=lambda each: each.asked_at)
-            for connection, open_body in zip(slow, open_bodies, strict=False):
-                connection.ended_at = open_body.ended_at = now
-                self._end(connection, "body is sent too slowly", is_body=True)
+            self._end_bodies(now, slow, open_bodies)
+
+    def _end_slower_bodies(
+        self,
+        now: float,
+        by_holder: dict[str, list[Connection]],
+        candidates: list[tuple[OpenBody, Slot]],
+        rule: BodyRule,
+    ) -> None:
+        """End bodies that others wait for, by a stricter rule than that of all bodies, in the same way."""
+        open_bodies: defaultdict[str, list[tuple[OpenBody, Slot]]] = defaultdict(list)
+        for open_body, slot in candidates:
+            if slot.age_seconds >= rule.window_seconds and open_body.ended_at is None:
+                open_bodies[address_holder(open_body.peer)].append((open_body, slot))
+        for holder, held in open_bodies.items():
+            held.sort(key=lambda each: each[1].taken_at)
+            oldest = held[0][1].age_seconds
+            slow = [
+                each
+                for each in by_holder.get(holder, [])
+                if each.ended_at is None and each.sends_too_slowly(now, rule, oldest)
+            ]
+            slow.sort(key=lambda each: each.asked_at)
+            self._end_bodies(now, slow, [open_body for open_body, _ in held])
+
+    def _end_bodies(self, now: float, slow: list[Connection], open_bodies: list[OpenBody]) -> None:
+        for connection, open_body in zip(slow, open_bodies, strict=False):
+            connection.ended_at = open_body.ended_at = now
+            self._end(connection, "body is sent too slowly", is_body=True)
 
     def _end_excess(self, held: list[Connection]) -> None:
         """End what one address has beyond its cap."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import psycopg
-from flask import Flask, current_app, g
+from flask import Flask, current_app, g, has_request_context, request
 from psycopg import RawCursor
 from sqlalchemy import (
     ARRAY,
@@ -35,7 +35,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
+from app.errors import TooManyRequests, Unavailable
 from app.extensions import db, migrate
+from app.slots import NoFreeSlotError, Slot, SlotPool, caller_holders
 
 SESSION_OPTIONS = " ".join(
     f"-c {option}"
@@ -48,6 +50,13 @@ SESSION_OPTIONS = " ".join(
     )
 )
 """No request and no task waits for ever, and nobody waits for ever for them."""
+
+WRITER_TIMEOUT_SECONDS = 1.0
+"""How long a request that writes waits for its share of the pool, outside of the pool."""
+
+MAX_WAITING_WRITERS = 128
+MAX_WAITING_WRITERS_PER_ADDRESS = 48
+"""Requests that wait for this hold threads; others are refused at once."""
 
 UNANSWERED_MS = 10_000
 """How long sent bytes may stay unacknowledged before a connection counts as dead: the other machine may be gone."""
@@ -82,6 +91,21 @@ def install(app: Flask) -> None:
         event.listen(db.engine, "checkout", _refuse_closed)
         event.listen(db.engine, "handle_error", _drop_stale)
         app.extensions["autocommit"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    app.extensions["writers"] = make_writer_slots(app.config["DATABASE_POOL"])
+
+
+def make_writer_slots(pool_size: int) -> SlotPool:
+    """Return the slots of writing requests: four fifths of the pool, half of it per address, three tenths per user.
+
+    A transaction that waits for a row holds its connection: without shares one account could hold all of them.
+    """
+    return SlotPool(
+        max(1, pool_size * 4 // 5),
+        max(1, pool_size // 2),
+        max_per_user=max(1, pool_size * 3 // 10),
+        max_waiting=MAX_WAITING_WRITERS,
+        max_waiting_per_holder=MAX_WAITING_WRITERS_PER_ADDRESS,
+    )
 
 
 def listener(database_url: str, application_name: str) -> Engine:
@@ -124,13 +148,20 @@ class _Transaction:
         self._engine = engine
         self._is_read = is_read
         self._connection: Connection | None = None
+        self._slot: Slot | None = None
 
     def connection(self) -> Connection:
         """The connection; one that writes has begun."""
         if self._connection is None:
-            self._connection = self._engine.connect()
-            if not self._is_read:
-                self._connection.begin()
+            if not self._is_read and has_request_context():  # tasks and commands have no share
+                self._slot = _take_writer_slot()
+            try:
+                self._connection = self._engine.connect()
+                if not self._is_read:
+                    self._connection.begin()
+            except BaseException:
+                self.close()
+                raise
         return self._connection
 
     def commit(self) -> None:
@@ -141,9 +172,36 @@ class _Transaction:
 
     def close(self) -> None:
         """Give the connection back; what was not committed has never been."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        try:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+        finally:
+            if self._slot is not None:
+                current_app.extensions["writers"].release(self._slot)
+                self._slot = None
+
+
+def _take_writer_slot() -> Slot:
+    """Wait for a slot of the pool for this caller; raise 429 or 503 where none gets free in time."""
+    writers: SlotPool = current_app.extensions["writers"]
+    holders = caller_holders(request.remote_addr, g.get("user_id", 0))
+    try:
+        return writers.acquire(*holders, timeout_seconds=WRITER_TIMEOUT_SECONDS)
+    except NoFreeSlotError as error:
+        if error.holder is None:
+            detail = "Too many writes are in progress at this moment. Try again."
+            raise Unavailable(detail, headers={"Retry-After": "1"}) from None
+        raise TooManyRequests(
+            f"Too many writes of {error.holder} are in progress: at most {writers.max_per_user} of one user and "
+            f"{writers.max_per_holder} of one address run at once. Wait until one of them has ended.",
+            headers={"Retry-After": "1"},
+        ) from None
+
+
+def count_for_user(user_id: int) -> None:
+    """Let the writing transactions of this request that have no connection yet count for a signed-in user."""
+    g.user_id = user_id
 
 
 def _drop_stale(context: ExceptionContext) -> None:

@@ -2,15 +2,25 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 FULL_GAP_SECONDS = 1.0
 """A pool that had a free slot for less than this still counts as full."""
 
+MAX_SLOTS_IN_CROWDED_POOL = 2
+"""A holder gets the slots of the last quarter of a pool up to this number; one, where the pool has fewer than 16."""
+
+NETWORK_FACTOR = 2
+"""How many times the share of one IPv6 /64 a whole /48 has, which one client may own as well."""
+
+_USER = "user "
+_NETWORK = "/48"
+
 
 class NoFreeSlotError(Exception):
-    """No slot is free: none in the process, or none for this `holder`."""
+    """No slot is free: this `holder` has its share, or, where it is None, too few slots are left in the process."""
 
     def __init__(self, holder: str | None = None) -> None:
         super().__init__(holder)
@@ -30,15 +40,43 @@ class Slot:
         return time.monotonic() - self.taken_at
 
 
-class SlotPool:
-    """A number of slots, of which one holder has no more than its share."""
+@dataclass(eq=False)
+class _Waiter:
+    """A thread that waits for a slot."""
 
-    def __init__(self, size: int, max_per_holder: int) -> None:
+    holders: tuple[str, ...]
+    slot: Slot | None = None
+    granted: threading.Event = field(default_factory=threading.Event)
+
+
+class SlotPool:
+    """A number of slots, of which one holder has no more than its share, and few when most of them are taken.
+
+    A free slot goes to the holder that was served longest ago among those that wait.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        max_per_holder: int,
+        *,
+        max_per_user: int | None = None,
+        max_waiting: int = 128,
+        max_waiting_per_holder: int = 32,
+    ) -> None:
         self.size = size
         self.max_per_holder = max_per_holder
+        self.max_per_user = max_per_user or max_per_holder
+        self.max_waiting = max_waiting
+        self.max_waiting_per_holder = max_waiting_per_holder
+        self._crowded_size = size - size // 4
+        self._crowded_share = max(1, min(MAX_SLOTS_IN_CROWDED_POOL, size // 8))
         self._slots: set[Slot] = set()
         self._counts: dict[str, int] = {}
-        self._changed = threading.Condition()
+        self._served_at: dict[str, float] = {}
+        """When a holder that holds or waits last got a slot."""
+        self._waiters: list[_Waiter] = []
+        self._lock = threading.Lock()
         self._full_since = 0.0
         self._freed_at = 0.0
 
@@ -46,22 +84,38 @@ class SlotPool:
         """Return how many slots are taken."""
         return len(self._slots)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Return whether three quarters of the slots are taken, so that only holders with few slots get another one."""
+        return len(self._slots) >= self._crowded_size
+
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether a slot is waited for by holders that have less than their share."""
+        with self._lock:
+            return any(self._blocked_holder(waiter.holders) is None for waiter in self._waiters)
+
     def acquire(self, *holders: str, timeout_seconds: float = 0.0) -> Slot:
         """Take a slot for these holders, waiting for it at most this long; raise NoFreeSlotError."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: not self._is_blocked(holders), timeout_seconds):
+        with self._lock:
+            if not self._is_blocked(holders):
+                return self._take(holders)
+            if timeout_seconds <= 0:
                 raise NoFreeSlotError(self._blocked_holder(holders))
-            slot = Slot(holders, time.monotonic())
-            self._slots.add(slot)
-            for holder in holders:
-                self._counts[holder] = self._counts.get(holder, 0) + 1
-            if len(self._slots) == self.size and slot.taken_at - self._freed_at > FULL_GAP_SECONDS:
-                self._full_since = slot.taken_at
-            return slot
+            self._check_waiters(holders)
+            waiter = _Waiter(holders)
+            self._waiters.append(waiter)
+        waiter.granted.wait(timeout_seconds)
+        with self._lock:
+            if waiter.slot is not None:
+                return waiter.slot
+            self._waiters.remove(waiter)
+            self._forget(holders)
+            raise NoFreeSlotError(self._blocked_holder(holders))
 
     def release(self, slot: Slot) -> None:
         """Give a slot back; a second time does nothing."""
-        with self._changed:
+        with self._lock:
             if slot not in self._slots:
                 return
             if len(self._slots) == self.size:
@@ -71,30 +125,124 @@ class SlotPool:
                 self._counts[holder] -= 1
                 if not self._counts[holder]:
                     del self._counts[holder]
-            self._changed.notify_all()
+            if self._waiters:
+                self._grant()
+            self._forget(slot.holders)
+
+    def is_crowding(self, slot: Slot) -> bool:
+        """Return whether one of its holders has more slots than it would get now, as most slots are taken."""
+        with self._lock:
+            return self.is_crowded and any(
+                self._counts.get(holder, 0) > _widened(holder, self._crowded_share) for holder in slot.holders
+            )
 
     def full_seconds(self) -> float:
         """Return for how long all slots have been taken, 0 where one is free."""
-        with self._changed:
+        with self._lock:
             now = time.monotonic()
             is_full = len(self._slots) == self.size or now - self._freed_at <= FULL_GAP_SECONDS
             return now - self._full_since if is_full and self._full_since else 0.0
 
+    def _take(self, holders: tuple[str, ...]) -> Slot:
+        slot = Slot(holders, time.monotonic())
+        self._slots.add(slot)
+        for holder in holders:
+            self._counts[holder] = self._counts.get(holder, 0) + 1
+            self._served_at[holder] = slot.taken_at
+        if len(self._slots) == self.size and slot.taken_at - self._freed_at > FULL_GAP_SECONDS:
+            self._full_since = slot.taken_at
+        return slot
+
+    def _grant(self) -> None:
+        """Give free slots to waiters; those that still wait afterwards are blocked, so a newcomer overtakes none."""
+        while ready := [waiter for waiter in self._waiters if not self._is_blocked(waiter.holders)]:
+            waiter = min(ready, key=self._last_served_at)
+            self._waiters.remove(waiter)
+            waiter.slot = self._take(waiter.holders)
+            waiter.granted.set()
+
+    def _last_served_at(self, waiter: _Waiter) -> float:
+        return max((self._served_at.get(holder, 0.0) for holder in waiter.holders), default=0.0)
+
+    def _forget(self, holders: tuple[str, ...]) -> None:
+        """Forget when holders were served that neither hold nor wait."""
+        for holder in holders:
+            if holder not in self._counts and not self._waiting(holder):
+                self._served_at.pop(holder, None)
+
     def _is_blocked(self, holders: tuple[str, ...]) -> bool:
-        return len(self._slots) >= self.size or self._blocked_holder(holders) is not None
+        taken = len(self._slots)
+        if taken >= self.size:
+            return True
+        counts = self._counts
+        for holder in holders:
+            count = counts.get(holder)
+            if count is None:
+                continue
+            if count >= self._share(holder, self.max_per_holder, self.size):
+                return True
+            if taken >= self._crowded_size and count >= _widened(holder, self._crowded_share):
+                return True
+        return False
 
     def _blocked_holder(self, holders: tuple[str, ...]) -> str | None:
-        return next((holder for holder in holders if self._counts.get(holder, 0) >= self.max_per_holder), None)
+        counts = self._counts
+        return next(
+            (each for each in holders if counts.get(each, 0) >= self._share(each, self.max_per_holder, self.size)), None
+        )
+
+    def _check_waiters(self, holders: tuple[str, ...]) -> None:
+        """Raise NoFreeSlotError where so many wait already that these holders must not."""
+        for holder in holders:
+            waiting = self._waiting(holder)
+            if waiting >= self._share(holder, self.max_waiting_per_holder, self.max_waiting):
+                raise NoFreeSlotError(holder)
+            if waiting and len(self._waiters) >= self.max_waiting - self.max_waiting // 4:
+                raise NoFreeSlotError
+        if len(self._waiters) >= self.max_waiting:
+            raise NoFreeSlotError
+
+    def _waiting(self, holder: str) -> int:
+        return sum(holder in waiter.holders for waiter in self._waiters)
+
+    def _share(self, holder: str, max_per_address: int, size: int) -> int:
+        if holder.startswith(_USER):
+            return max(1, max_per_address * self.max_per_user // self.max_per_holder)
+        if holder.endswith(_NETWORK):
+            return max(max_per_address, min(_widened(holder, max_per_address), size - 1))
+        return max_per_address
+
+
+def _widened(holder: str, share: int) -> int:
+    return share * NETWORK_FACTOR if holder.endswith(_NETWORK) else share
 
 
 def address_holder(address: str) -> str:
     """Return the holder that an address counts for: itself, of IPv6 the network (/64) that one client may own."""
+    return address_holders(address)[0]
+
+
+@lru_cache(4096)
+def address_holders(address: str) -> tuple[str, ...]:
+    """Return the holders that an address counts for: itself, of IPv6 the networks /64 and /48."""
     if ":" not in address:
-        return address
+        return (address,)
     try:
         parsed = IPv6Address(address.partition("%")[0])
     except ValueError:  # a proxy may forward anything
-        return address
+        return (address,)
     if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+        return (str(parsed.ipv4_mapped),)
+    number = int(parsed)
+    return f"{IPv6Address(number >> 64 << 64)}/64", f"{IPv6Address(number >> 80 << 80)}{_NETWORK}"
+
+
+def user_holder(user_id: int) -> str:
+    """Return the holder that a signed-in user counts for."""
+    return f"{_USER}{user_id}"
+
+
+def caller_holders(address: str | None, user_id: int = 0) -> tuple[str, ...]:
+    """Return all holders that a request counts for; user 0 is nobody."""
+    holders = address_holders(address or "")
+    return (*holders, user_holder(user_id)) if user_id else holders

@@ -21,7 +21,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from app.errors import BadRequest, NotFound, TooManyRequests, Unavailable, error_response
 from app.preconditions import apply_preconditions
-from app.slots import NoFreeSlotError, Slot, SlotPool, address_holder
+from app.slots import NoFreeSlotError, Slot, SlotPool, caller_holders
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -328,7 +328,7 @@ def _answer(stored: Stored) -> Response:
 def _hold_slot(response: Response, parts: Iterator[bytes]) -> Iterator[bytes]:
     """Return the parts of a file, which hold a slot until they are sent, or until the client has gone away."""
     try:
-        slot = _file_streams.acquire(address_holder(request.remote_addr or ""))
+        slot = _file_streams.acquire(*caller_holders(request.remote_addr))
     except NoFreeSlotError as error:
         if error.holder is None:
             raise Unavailable("Too many files are being sent at this moment.", headers={"Retry-After": "5"}) from None

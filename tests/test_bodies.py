@@ -14,7 +14,7 @@ import pytest
 from app.bodies import LARGEST_BODY, LONGEST_WAIT, MAX_LARGE_PER_HOLDER, MOST_DRAINED, MOST_LARGE
 from tests.conftest import Processes
 from tests.images.pictures import encode, flag
-from tests.test_flow import attempt_get
+from tests.test_flow import attempt_get, call, resource
 from tests.world import World
 
 pytestmark = pytest.mark.faults
@@ -134,7 +134,7 @@ def test_a_refusal_is_heard_by_whoever_sends_all_first(world: World, web: str) -
 
 def test_only_so_many_large_bodies_are_here_at_once(world: World, web: str, wait_until: Callable[..., Any]) -> None:
     token = str(world.stranger.token)
-    with slow_clients(web, 3 * MOST_LARGE, UPLOAD, "nonsense", 2 * LARGEST_BODY):
+    with slow_clients(web, 2 * MOST_LARGE, UPLOAD, "nonsense", 2 * LARGEST_BODY):
         assert upload(web, token, LARGEST_BODY) == 200, "whoever is not signed in takes nobody's room"
 
     with (
@@ -142,11 +142,27 @@ def test_only_so_many_large_bodies_are_here_at_once(world: World, web: str, wait
         slow_clients(web, MAX_LARGE_PER_HOLDER, UPLOAD, str(world.owner.token), 2 * LARGEST_BODY, "127.0.0.2"),
     ):
         other = str(world.admin.token)
-        wait_until(lambda: upload(web, other, LARGEST_BODY, "127.0.0.3") == 503, 3 * LONGEST_WAIT)
+        wait_until(lambda: upload(web, token, LARGEST_BODY, "127.0.0.4") == 429, 3 * LONGEST_WAIT)
+        assert upload(web, other, LARGEST_BODY, "127.0.0.3") == 200, "two accounts on two addresses leave some"
         assert upload(web, token, 0) == 200, "a small one needs no room"
         assert attempt_get(f"{web}/v1/events") == 200
 
     assert upload(web, token, LARGEST_BODY) == 200
+
+
+def test_slow_large_bodies_of_four_accounts_give_way_to_one_that_waits(world: World, web: str) -> None:
+    accounts = {}
+    for number in range(4):
+        credentials = {"email": f"slow{number}@example.com", "password": "correct horse"}
+        assert call(f"{web}/v1/users", "POST", resource("user", credentials))[0] == 201
+        accounts[f"127.0.3.{number}"] = call(f"{web}/v1/auth/login", "POST", credentials)[1]["access_token"]
+    with contextlib.ExitStack() as stack:
+        for each in (*accounts.items(), *accounts.items()):
+            stack.enter_context(slow_clients(web, 1, UPLOAD, each[1], 2 * LARGEST_BODY, each[0]))
+        assert 2 * len(accounts) == MOST_LARGE
+        answers = [upload(web, str(world.owner.token), LARGEST_BODY, "127.0.0.9") for _ in range(3)]
+
+    assert answers == [200] * 3
 
 
 @pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/v1", 405)])

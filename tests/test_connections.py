@@ -5,6 +5,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -156,6 +157,46 @@ def test_guard_ends_the_slow_body_of_an_address_and_lets_it_be_answered(
         slow.settimeout(10)
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
         assert not is_closed(other)
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_guard_ends_bodies_early_where_others_want_their_slots(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any], is_large: bool
+) -> None:
+    monkeypatch.setattr(connections, "CROWDED_WINDOW_SECONDS", 0.2)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False)
+    readers, large = SlotPool(16, 11), SlotPool(1, 1)
+    monkeypatch.setattr(bodies, "readers", readers)
+    monkeypatch.setattr(bodies, "_large_bodies", large)
+    with (
+        socket.create_connection(listener.getsockname(), source_address=("127.0.0.2", 0)) as slow,
+        listener.accept()[0],
+    ):
+        slow.sendall(b"POST / HTTP/1.1\r\n")
+        open_body = OpenBody(readers.acquire("127.0.0.2"), "127.0.0.2")
+        monkeypatch.setattr(bodies, "open_bodies", {open_body})
+        if is_large:
+            open_body.large_slot = large.acquire("127.0.0.2")
+        wait_until(lambda: open_body.slot.age_seconds > 0.4, 10)
+        guard.scan()
+        assert open_body.ended_at is None, "no other wants its slot"
+
+        if is_large:
+            waiting = threading.Thread(target=large.acquire, args=["127.0.0.3"], kwargs={"timeout_seconds": 30})
+            waiting.start()
+            wait_until(lambda: large.is_awaited)
+        else:
+            for holder in ["127.0.0.2"] * 10 + ["127.0.0.3"]:
+                readers.acquire(holder)
+
+        def is_ended() -> bool:
+            guard.scan()
+            return open_body.ended_at is not None
+
+        wait_until(is_ended, 10)
+        if open_body.large_slot:
+            large.release(open_body.large_slot)
+            waiting.join(30)
 
 
 def test_guard_leaves_a_descriptor_that_was_used_anew_alone(listener: socket.socket) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.slots import NoFreeSlotError, SlotPool, address_holder
+from app.slots import NoFreeSlotError, SlotPool, address_holder, address_holders, user_holder
 
 
 def test_acquire_beyond_the_share_of_a_holder_names_the_holder() -> None:
@@ -75,3 +75,151 @@ def test_full_seconds_grow_while_every_freed_slot_is_taken_at_once(wait_until: C
 )
 def test_address_holder_is_the_network_of_one_client(address: str, holder: str) -> None:
     assert address_holder(address) == holder
+
+
+@pytest.mark.parametrize(
+    ("address", "holders"),
+    [
+        ("192.0.2.1", ("192.0.2.1",)),
+        ("2001:db8:1:2:3:4:5:6", ("2001:db8:1:2::/64", "2001:db8:1::/48")),
+        ("::ffff:192.0.2.1", ("192.0.2.1",)),
+        ("nonsense:1", ("nonsense:1",)),
+    ],
+)
+def test_address_holders_of_ipv6_are_two_networks(address: str, holders: tuple[str, ...]) -> None:
+    assert address_holders(address) == holders
+
+
+def take_all(pool: SlotPool, *holders: str) -> int:
+    """Take slots until the pool refuses; return how many."""
+    for number in range(pool.size + 1):
+        try:
+            pool.acquire(*holders)
+        except NoFreeSlotError:
+            return number
+    raise AssertionError("the pool refuses nothing")
+
+
+def test_eight_addresses_with_their_shares_leave_slots_for_others() -> None:
+    pool = SlotPool(192, 24)
+
+    taken = [take_all(pool, f"attacker {number}") for number in range(8)]
+
+    assert (taken, pool.is_crowded) == ([24] * 6 + [2, 2], True)
+    with pytest.raises(NoFreeSlotError) as refused:
+        pool.acquire("attacker 7")
+    assert refused.value.holder is None
+    assert [take_all(pool, f"other {number}") for number in range(20)] == [2] * 20
+
+
+def test_small_pool_keeps_its_last_quarter_for_holders_without_a_slot() -> None:
+    pool = SlotPool(8, 3)
+
+    assert [take_all(pool, name) for name in "abcde"] == [3, 3, 1, 1, 0]
+
+
+def test_many_networks_of_one_ipv6_site_have_twice_the_share_of_one() -> None:
+    pool = SlotPool(192, 24)
+
+    taken = [take_all(pool, *address_holders(f"2001:db8:1:{number}::1")) for number in range(8)]
+
+    assert taken == [24, 24, 0, 0, 0, 0, 0, 0]
+    assert take_all(pool, *address_holders("2001:db8:2::1")) == 24
+
+
+def test_user_has_a_share_of_its_own_whatever_the_address() -> None:
+    pool = SlotPool(8, 5, max_per_user=3)
+
+    assert take_all(pool, "a", user_holder(1)) == 3
+    assert take_all(pool, "b", user_holder(1)) == 0
+    assert take_all(pool, "a", user_holder(2)) == 2, "the address has five"
+
+
+def test_is_crowding_names_slots_of_holders_with_many_in_a_crowded_pool() -> None:
+    pool = SlotPool(16, 11)
+    many = [pool.acquire("a") for _ in range(11)]
+    assert not pool.is_crowding(many[0])
+
+    one = pool.acquire("b")
+
+    assert pool.is_crowding(many[0])
+    assert not pool.is_crowding(one)
+
+
+def test_freed_slot_goes_to_the_waiter_that_was_served_longest_ago(wait_until: Callable[..., Any]) -> None:
+    pool = SlotPool(1, 1)
+    slot = pool.acquire("a")
+    order: list[str] = []
+
+    def wait(name: str) -> None:
+        own = pool.acquire(name, timeout_seconds=30)
+        order.append(name)
+        pool.release(own)
+
+    threads = []
+    for number, name in enumerate(["a", "a", "b", "c"], 1):
+        threads.append(threading.Thread(target=wait, args=[name]))
+        threads[-1].start()
+        wait_until(lambda number=number: len(pool._waiters) == number)
+    pool.release(slot)
+    for thread in threads:
+        thread.join(30)
+
+    assert order == ["b", "c", "a", "a"]
+
+
+def test_only_so_many_wait_in_all_and_of_one_holder(wait_until: Callable[..., Any]) -> None:
+    pool = SlotPool(1, 1, max_waiting=4, max_waiting_per_holder=2)
+    slot = pool.acquire("x")
+
+    def wait(name: str) -> None:
+        pool.release(pool.acquire(name, timeout_seconds=30))
+
+    threads = [threading.Thread(target=wait, args=[name]) for name in ("a", "a", "b")]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(pool._waiters) == 3)
+    with pytest.raises(NoFreeSlotError) as of_holder:
+        pool.acquire("a", timeout_seconds=30)
+    with pytest.raises(NoFreeSlotError) as crowded:
+        pool.acquire("b", timeout_seconds=30)
+    threads.append(threading.Thread(target=wait, args=["c"]))
+    threads[-1].start()
+    wait_until(lambda: len(pool._waiters) == 4)
+    with pytest.raises(NoFreeSlotError) as full:
+        pool.acquire("d", timeout_seconds=30)
+
+    assert (of_holder.value.holder, crowded.value.holder, full.value.holder) == ("a", None, None)
+    pool.release(slot)
+    for thread in threads:
+        thread.join(30)
+    assert (len(pool), pool._served_at) == (0, {})
+
+
+def test_waiter_that_gives_up_leaves_nothing_behind() -> None:
+    pool = SlotPool(1, 1)
+    slot = pool.acquire("a")
+
+    with pytest.raises(NoFreeSlotError):
+        pool.acquire("b", timeout_seconds=0.01)
+
+    pool.release(slot)
+    assert (len(pool), pool._waiters, pool._counts, pool._served_at) == (0, [], {}, {})
+
+
+@pytest.mark.parametrize(("waiting", "is_awaited"), [("a", False), ("b", True)])
+def test_is_awaited_does_not_count_those_that_have_their_share(
+    wait_until: Callable[..., Any], waiting: str, is_awaited: bool
+) -> None:
+    pool = SlotPool(2, 1)
+    slots = [pool.acquire("a"), pool.acquire("c")]
+    assert not pool.is_awaited
+
+    thread = threading.Thread(target=pool.acquire, args=[waiting], kwargs={"timeout_seconds": 30})
+    thread.start()
+    wait_until(lambda: pool._waiters)
+
+    assert pool.is_awaited == is_awaited
+    for slot in slots:
+        pool.release(slot)
+    thread.join(30)

@@ -25,7 +25,7 @@ from app.jsonapi.permissions import Access, Scope, signed_in, words
 from app.jsonapi.query import check_names
 from app.jsonapi.resource_type import parse_uuid
 from app.jsonapi.viewer import Role, Viewer, signed_in_viewer
-from app.slots import address_holder
+from app.slots import caller_holders
 from app.users.auth import still_knows
 from app.users.owning import own
 
@@ -243,10 +243,9 @@ class Stream:
             return still_knows(self.viewer)
 
 
-def _holders(viewer: Viewer) -> list[str]:
+def _holders(viewer: Viewer) -> tuple[str, ...]:
     """Return whose share of the streams counts: that of the address, and that of a signed-in user."""
-    address = address_holder(request.remote_addr or "")
-    return [address] if viewer.is_anonymous else [address, f"user {viewer.id}"]
+    return caller_holders(request.remote_addr, viewer.id)
 
 
 class _Progress(Stream):

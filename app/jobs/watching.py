@@ -118,7 +118,7 @@ class Hub:
         """
         with suppress(NoFreeSlotError):
             return slots.acquire(*holders)
-        self._probe(holders)
+        self._probe(holders, of_all=slots.is_crowded)
         try:
             return slots.acquire(*holders, timeout_seconds=PROBE_TIMEOUT_SECONDS)
         except NoFreeSlotError as error:
@@ -129,14 +129,13 @@ class Hub:
                 headers={"Retry-After": "5"},
             ) from None
 
-    def _probe(self, holders: tuple[str, ...]) -> None:
+    def _probe(self, holders: tuple[str, ...], *, of_all: bool) -> None:
         with self._lock:
             now = time.monotonic()
             if now - self._probed_at < PROBE_INTERVAL_SECONDS:
                 return
             self._probed_at = now
-            is_full = len(self._watchers) >= MOST_WATCHERS
-            probed = [each for each in self._watchers if is_full or not set(holders).isdisjoint(each.holders)]
+            probed = [each for each in self._watchers if of_all or not set(holders).isdisjoint(each.holders)]
         for watcher in probed:
             watcher.probe()
 

@@ -1,14 +1,18 @@
 """Reads that may keep PostgreSQL busy for long: each has a short time, and few run at once.
 
-Callers without a token have slots of their own, so that they cannot keep out those who are signed in.
+Callers without a token have slots of their own, so that they cannot keep out those who are signed in. One address, and
+one user, has one at a time, and those that wait take turns.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flask import has_request_context, request
+
 from app.database import connection, release_connection
-from app.errors import Unavailable
+from app.errors import TooManyRequests, Unavailable
+from app.jsonapi.viewer import Viewer
+from app.slots import NoFreeSlotError, Slot, SlotPool, caller_holders
 
 STATEMENT_TIMEOUT_SECONDS = 1
 """Of each statement; all others have three seconds (app/database.py)."""
@@ -21,45 +25,36 @@ SET_LIMITS = (
 MAX_AT_ONCE = 2
 """Slots of each kind of caller in a web process: the rest of the pool and of the processors is for other requests."""
 
-MAX_WAITING = 8
-WAIT_TIMEOUT_SECONDS = 1.0
-"""How long a read waits for a slot; MAX_WAITING may wait, and others are refused at once."""
+MAX_AT_ONCE_PER_HOLDER = 1
+"""Of these, how many one client address and one user may have."""
+
+MAX_WAITING = 16
+MAX_WAITING_PER_HOLDER = 2
+WAIT_TIMEOUT_SECONDS = 2.0
+"""How long a read waits for a slot; so many may wait, in all and of one holder, and others are refused at once."""
+
+RETRY_AFTER = {"Retry-After": "2"}
 
 
-class ReadSlots:
-    """The costly reads of one kind of caller that run, and those that wait."""
-
-    def __init__(self) -> None:
-        self._running = threading.BoundedSemaphore(MAX_AT_ONCE)
-        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
-
-    def acquire(self) -> None:
-        """Wait for a slot; raise 503 when that takes too long, or too many wait already."""
-        if self._running.acquire(blocking=False):
-            return
-        if self._waiting.acquire(blocking=False):
-            try:
-                if self._running.acquire(timeout=WAIT_TIMEOUT_SECONDS):
-                    return
-            finally:
-                self._waiting.release()
-        detail = "Too many costly searches run at this moment. Try again, or use fewer filters and sort keys."
-        raise Unavailable(detail, headers={"Retry-After": "2"})
-
-    def release(self) -> None:
-        """Free the slot."""
-        self._running.release()
+def make_read_slots() -> SlotPool:
+    """Return the slots of one kind of caller."""
+    return SlotPool(
+        MAX_AT_ONCE,
+        MAX_AT_ONCE_PER_HOLDER,
+        max_waiting=MAX_WAITING,
+        max_waiting_per_holder=MAX_WAITING_PER_HOLDER,
+    )
 
 
-_anonymous, _signed_in = ReadSlots(), ReadSlots()
+_anonymous, _signed_in = make_read_slots(), make_read_slots()
 
 
 @contextmanager
-def costly_read(*, is_anonymous: bool) -> Iterator[None]:
+def costly_read(viewer: Viewer) -> Iterator[None]:
     """Wait for a slot, then run statements, each for STATEMENT_TIMEOUT at most and on one processor of the database."""
-    slots = _anonymous if is_anonymous else _signed_in
+    slots = _anonymous if viewer.is_anonymous else _signed_in
     release_connection()  # the pool has few: none is held while waiting
-    slots.acquire()
+    slot = _take_slot(slots, caller_holders(request.remote_addr, viewer.id) if has_request_context() else ())
     try:
         used = connection()
         used.exec_driver_sql(SET_LIMITS)
@@ -69,4 +64,19 @@ def costly_read(*, is_anonymous: bool) -> Iterator[None]:
             if not used.invalidated:
                 used.exec_driver_sql("RESET ALL")  # to the options with which the connection was made
     finally:
-        slots.release()
+        slots.release(slot)
+
+
+def _take_slot(slots: SlotPool, holders: tuple[str, ...]) -> Slot:
+    """Wait for a slot; raise 429 where the caller has its share, 503 where the process has none left in time."""
+    try:
+        return slots.acquire(*holders, timeout_seconds=WAIT_TIMEOUT_SECONDS)
+    except NoFreeSlotError as error:
+        if error.holder is None:
+            detail = "Too many costly searches run at this moment. Try again, or use fewer filters and sort keys."
+            raise Unavailable(detail, headers=RETRY_AFTER) from None
+        raise TooManyRequests(
+            f"A costly search of {error.holder} runs already: a user and an address have {MAX_AT_ONCE_PER_HOLDER} at a "
+            f"time, and {MAX_WAITING_PER_HOLDER} that wait. Send them one after the other.",
+            headers=RETRY_AFTER,
+        ) from None

@@ -160,7 +160,7 @@ class Reader:
         is_wide_sort = part.parent_id is None and any(key.is_costly for key in self.query.sort)
         is_deep = self.query.page.offset > DEEP_OFFSET
         if self.query.has_costly_filters or is_wide_sort or is_deep:
-            return costly_read(is_anonymous=self.access.viewer.is_anonymous)
+            return costly_read(self.access.viewer)
         return nullcontext()
 
     def linkage(self, resource_type: ResourceType, id_: Id, relation: Relation, path: str) -> Item:

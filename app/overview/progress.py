@@ -13,7 +13,7 @@ from app.jobs.queue import place
 from app.jobs.records import JobRow
 from app.jobs.watching import current_hub
 from app.jsonapi.viewer import ANONYMOUS
-from app.slots import SlotPool, address_holder
+from app.slots import SlotPool, caller_holders
 
 MOST_STREAMS = 60
 """Of one process: clients without an account must leave some for those who have one."""
@@ -40,7 +40,7 @@ class ProgressStream(Stream):
     """What a run says from its present state to its end; nothing for one that had succeeded before."""
 
     def __init__(self, job: JobRow) -> None:
-        self._slot = current_hub().take_slot(_slots, address_holder(request.remote_addr or ""))
+        self._slot = current_hub().take_slot(_slots, *caller_holders(request.remote_addr))
         self.job_id = job.id
         self.seq = max(job.last_seq - 1, 0)
         try:

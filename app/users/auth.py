@@ -7,7 +7,7 @@ from flask import Response, after_this_request, request
 from sqlalchemy import Engine, bindparam, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import Prepared
+from app.database import Prepared, count_for_user
 from app.errors import Unauthenticated
 from app.extensions import db
 from app.jsonapi.viewer import ANONYMOUS, Viewer
@@ -68,6 +68,7 @@ def _read(token: str, *, forgive_expiry: bool = False) -> Access:
 def viewer_of(access: Access) -> Viewer:
     """Whom this access is given to; 401 when the sign-in has ended, or the user was blocked or deleted."""
     parameters = {"user_id": access.user_id, "sign_in_id": access.sign_in_id}
+    count_for_user(access.user_id)  # the token is ours; a writing transaction takes its connection now
     found = _known.rows(parameters)
     if not found:
         raise Unauthenticated("The session of this token has ended: log in again.", code="token-revoked")
