@@ -477,3 +477,35 @@ def test_bytes_of_keys_and_of_uploads_are_counted_apart(world: World) -> None:
         (row,) = db.session.query(DailyBytes).all()
         assert row.share == -world.owner.id
         assert row.bytes > 256
+
+
+def test_replay_of_an_archive_is_answered_although_the_event_is_deleted(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    first = world.owner.send("POST", f"{path}/archive", Idempotency_Key="one")
+    assert world.owner.delete(path).status_code == 200
+
+    again = world.owner.send("POST", f"{path}/archive", Idempotency_Key="one")
+
+    assert (first.status_code, again.status_code, again.data == first.data) == (202, 202, True)
+    assert world.owner.send("POST", f"{path}/archive", Idempotency_Key="two").status_code == 404
+
+
+@pytest.mark.parametrize("type_", ["event", "user"])
+def test_replay_to_a_former_admin_shows_what_they_may_still_update(world: World, type_: str) -> None:
+    created: dict[str, Any] = {
+        "event": {"name": "Featured", "timezone": "UTC", "is-featured": True},
+        "user": {"email": "new@example.com", "password": "correct horse"},
+    }
+    sent = {"data": resource(type_, None, created[type_], {})}
+    first = world.admin.send("POST", f"/v1/{type_}s", sent, Idempotency_Key="one")
+    assert first.status_code == 201
+    with world.app.app_context():
+        db.session.query(User).filter_by(id=world.admin.id).update({"is_admin": False})
+        db.session.commit()
+
+    again = world.admin.send("POST", f"/v1/{type_}s", sent, Idempotency_Key="one")
+
+    if type_ == "event":
+        assert_replayed(first, again)
+    else:
+        assert again.status_code == 404
