@@ -164,9 +164,9 @@ class ArchiveEvent(Command):
         """202 with the job, which may be one that is at it already."""
         viewer = signed_in_viewer()
         reader = self.reader(name=id)
-        event_id = reader.find(EVENT, id)
 
         def start() -> Response:
+            event_id = reader.find(EVENT, id)
             job = submitted("event-archive", {"event": event_id}, reader.access, pointer=None, trigger="api").job
             return accepted(job, reader.access)
 

@@ -21,6 +21,9 @@ MIB = 2**20
 TOTAL_TTL_SECONDS = 30.0
 """How long a process believes the sum of all stored bytes."""
 
+MAX_ANSWER_MIB_PER_DAY = 100
+"""MiB of answers that are stored for the keys (Idempotency-Key, webhook-id) of one user and day."""
+
 CountBytes = Callable[[], int]
 """Return how many bytes the rows of a package say that its files have."""
 
@@ -33,7 +36,7 @@ class DailyBytes(Model):
     __tablename__ = "daily_bytes"
 
     share: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """The id of the user; 0 for callers who are not signed in."""
+    """The id of the user; 0 for callers who are not signed in; -id for the answers that the keys of a user store."""
     day: Mapped[date] = mapped_column(Date, primary_key=True)
     bytes: Mapped[int]
 
@@ -62,14 +65,25 @@ def require_room(share: int) -> None:
     with transaction(is_read=True):
         sent = sum(size for (size,) in _sent_today.rows({"share": share}))
     if sent >= _daily_limit():
-        raise _too_many_bytes()
+        raise _too_many_uploads()
 
 
 def charge(share: int, size: int) -> None:
     """Count bytes that a user stores in the transaction that stores them; 429 above the limit of the day."""
     ((sent,),) = _add.rows({"share": share, "size": size})
     if sent > _daily_limit():
-        raise _too_many_bytes()
+        raise _too_many_uploads()
+
+
+def charge_answer(owner_id: int, size: int, header: str) -> None:
+    """Count bytes of an answer in the transaction that stores it for the key in this header; 429 above the limit."""
+    ((sent,),) = _add.rows({"share": -owner_id, "size": size})
+    if sent > MAX_ANSWER_MIB_PER_DAY * MIB:
+        detail = (
+            f"The answers to requests with {header} are stored, at most {MAX_ANSWER_MIB_PER_DAY} MiB a day for one "
+            "user. The next day begins at 00:00 UTC. Include less, choose fewer fields, or send no key."
+        )
+        raise _too_many_bytes(detail, header=header)
 
 
 def require_storage() -> None:
@@ -97,15 +111,18 @@ def _daily_limit() -> int:
     return int(current_app.config["MAX_UPLOAD_MB_PER_DAY"]) * MIB
 
 
-def _too_many_bytes() -> TooManyRequests:
-    now = datetime.now(UTC)
-    tomorrow = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
-    detail = (
+def _too_many_uploads() -> TooManyRequests:
+    return _too_many_bytes(
         f"At most {current_app.config['MAX_UPLOAD_MB_PER_DAY']} MiB a day are taken from one user. "
         "The next day begins at 00:00 UTC."
     )
+
+
+def _too_many_bytes(detail: str, header: str | None = None) -> TooManyRequests:
+    now = datetime.now(UTC)
+    tomorrow = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
     seconds = int((tomorrow - now).total_seconds()) + 1
-    return TooManyRequests(detail, code="too-many-bytes", headers={"Retry-After": str(seconds)})
+    return TooManyRequests(detail, code="too-many-bytes", header=header, headers={"Retry-After": str(seconds)})
 
 
 def _total() -> int:

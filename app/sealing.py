@@ -33,7 +33,7 @@ class Lost(Exception):
     """It was sealed with another SECRET_KEY or for another place, or changed."""
 
 
-def place(table: str, column: str, row_id: int | UUID) -> bytes:
+def place(table: str, column: str, row_id: int | UUID | str) -> bytes:
     """Return the name of the place that a value is sealed for."""
     return f"{table}.{column}.{row_id}".encode()
 
@@ -49,6 +49,19 @@ def opened(stored: bytes | None, about: bytes) -> dict[str, Any]:
         return {}
     values: dict[str, Any] = orjson.loads(_decrypt(stored, about))
     return values
+
+
+def seal_bytes(plain: bytes, about: bytes) -> bytes:
+    """Return bytes as they may be stored in this place."""
+    return _encrypt(plain, about)
+
+
+def open_bytes(stored: bytes, about: bytes) -> bytes:
+    """Return the bytes that were sealed for this place; raises Lost.
+
+    Bytes of before this column was sealed, none of which began with VERSION, stand there as they are.
+    """
+    return _decrypt(stored, about) if stored.startswith(VERSION) else stored
 
 
 def seal_text(text: str, about: bytes) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, FromClause, Text, and_, case, cast, func
 from app import throttle
 from app.errors import Conflict, Forbidden, NotFound, TooManyRequests
 from app.events.models import IDENTIFIER_BYTES, Event
-from app.events.permissions import PERMISSIONS, coorganizer, pending_owner
+from app.events.permissions import PERMISSIONS, coorganizer, owner, pending_owner
 from app.events.schemas import LONGEST_EVENT, EventSchema
 from app.events.team import change_members, make_owner, offer_ownership
 from app.jsonapi import rows
@@ -200,7 +200,13 @@ class OwnershipAnswer(Command):
                 raise Forbidden(detail, code="not-pending-owner")
             return self.give(row, reader)
 
-        return answered_once(viewer, give)
+        def check_rights(_document: Any) -> None:
+            self.check_replay(id, reader.access.with_trash())
+
+        return answered_once(viewer, give, check_rights=check_rights)
+
+    def check_replay(self, id: str, access: Access) -> None:
+        """Refuse a replay to a caller who may not have it: an answer without a resource needs no right."""
 
     def give(self, row: Any, reader: Reader) -> Response:
         """The answer, nothing committed yet."""
@@ -223,6 +229,9 @@ class AcceptOwnership(OwnershipAnswer):
         if document is None:
             raise NotFound("The event has just gone away.")
         return answer({**document, "links": {"self": document["data"]["links"]["self"]}})
+
+    def check_replay(self, id: str, access: Access) -> None:
+        access.require(owner, self.row(id, access))
 
 
 class DeclineOwnership(OwnershipAnswer):

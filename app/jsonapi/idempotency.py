@@ -6,26 +6,36 @@ on a header that does nothing.
 The key is claimed by an INSERT in the transaction of the request: a second request with it waits there for the first,
 and finds either its answer or, when the first was refused, nothing.
 
-An answer is replayed to a caller who may still do the same: the request is run once more and undone, and refused if
-that is forbidden or finds nothing. What the first run wrote, or has deleted, is no reason to refuse it.
+A replay runs nothing of the request again: it is answered to a signed-in caller who still sees each resource that the
+answer shows, in the trash or not, and may still update it, where the type permits updates. An answer that shows no
+resource needs no more than the caller. So what the request itself changed, such as the name of an account, the password
+of the caller or the owner of an event, is no reason to refuse its replay.
+
+Answers are sealed in the database, and the bytes that one user stores on one day are limited.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any
 
+import orjson
+import structlog
 from flask import Flask, Response, current_app, request
 from sqlalchemy import ColumnElement, ForeignKey, Row, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app import quotas
 from app.database import commit, connection
-from app.errors import ApiError, BadRequest, Errors, Forbidden, NotFound, Unauthenticated, Unprocessable
+from app.errors import BadRequest, Conflict, NotFound, Unprocessable
 from app.extensions import Model, db
+from app.jsonapi.permissions import Access, Scope, nobody
 from app.jsonapi.viewer import Viewer
+from app.jsonapi.writing import LAYERS
+from app.sealing import Lost, open_bytes, place, seal_bytes
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -36,6 +46,13 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEPT = timedelta(hours=24)
 MAX_STORED_BYTES = 256 * 2**10
 """Bytes of an answer that is stored to be replayed: any one resource fits. A larger one is refused, nothing written."""
+ROW_BYTES = 256
+"""Bytes of a stored answer besides its body, roughly: they count for the limit of the day as well."""
+
+CheckRights = Callable[[Any], None]
+"""Raise 403 or 404 unless the caller may have the stored answer, whose JSON value it gets, replayed."""
+
+log = structlog.get_logger(__name__)
 
 
 class IdempotencyKey(Model):
@@ -66,18 +83,27 @@ def _refuse_unsupported_key() -> None:
         raise BadRequest(f"{request.method} of this URL does not support {HEADER}: send none.", header=HEADER)
 
 
-def answered_once(
-    viewer: Viewer, make: Callable[[], Response], *, dry_run: Callable[[], Response] | None = None
-) -> Response:
+def answered_once(viewer: Viewer, make: Callable[[], Response], *, check_rights: CheckRights | None = None) -> Response:
     """Run `make` and commit, or replay the response that is stored under the Idempotency-Key of this request.
 
-    Before a replay `dry_run`, by default `make`, is run and undone: it finds out whether the caller still has the
-    rights. It may see what is in the trash by now.
+    `check_rights` is called before a replay, by default for the resources that the response shows.
     """
     key = sent_key()
     if key is not None and viewer.is_anonymous:
         raise BadRequest(f"Only requests of a signed-in user support {HEADER}: send none.", header=HEADER)
-    return answered_by_key(viewer.id, key, make, dry_run=dry_run)
+    return answered_by_key(viewer.id, key, make, check_rights=check_rights or _shown_to(viewer))
+
+
+def find_answer(viewer: Viewer) -> Response | None:
+    """Return the replay for the key of this request; None where no answer is stored (yet).
+
+    For views with slow work: it comes before that work, and `answered_once` after it all the same.
+    """
+    key = sent_key()
+    if key is None or viewer.is_anonymous:
+        return None
+    kept = connection().execute(select(IdempotencyKey.__table__).where(_is_key(viewer.id, key), ~_is_old)).one_or_none()
+    return None if kept is None or kept.status is None else _replay(kept, HEADER, _shown_to(viewer))
 
 
 def sent_key() -> str | None:
@@ -94,42 +120,52 @@ def answered_by_key(
     make: Callable[[], Response],
     *,
     header: str = HEADER,
-    dry_run: Callable[[], Response] | None = None,
+    check_rights: CheckRights | None = None,
 ) -> Response:
-    """The same for somebody's key, which came in this header; None is no key."""
+    """Do the same for the key of any user, which came in this header; None is no key."""
     if key is None:
         response = make()
         commit()
         return response
-    mine = and_(IdempotencyKey.owner_id == owner_id, IdempotencyKey.key == key)
+    mine = _is_key(owner_id, key)
     kept = _claim(mine, {"owner_id": owner_id, "key": key, "fingerprint": _fingerprint()})
     if kept.status is not None:
-        if kept.fingerprint != _fingerprint():
-            raise Unprocessable("This key was used for another request.", header=header)
-        _require_rights(dry_run or make)
-        return _replay(kept)
+        return _replay(kept, header, check_rights)
     response = make()
-    if len(response.get_data()) > MAX_STORED_BYTES:
+    body = response.get_data()
+    if len(body) > MAX_STORED_BYTES:
         detail = (
             f"With {header} the answer is stored and may have at most {MAX_STORED_BYTES} bytes: include less, "
             "choose fewer fields, or send fewer operations at once."
         )
         raise BadRequest(detail, header=header, code="too-large")
+    quotas.charge_answer(owner_id, len(body) + len(key) + ROW_BYTES, header)
     answer = {
         "status": response.status_code,
         "content_type": response.content_type,
         "location": response.headers.get("Location"),
-        "body": response.get_data(),
+        "body": seal_bytes(body, _place(owner_id, key)),
     }
     connection().execute(update(IdempotencyKey).where(mine).values(answer))
     commit()
     return response
 
 
+_is_old = IdempotencyKey.created_at < func.now() - KEPT
+
+
+def _is_key(owner_id: int, key: str) -> ColumnElement[bool]:
+    return and_(IdempotencyKey.owner_id == owner_id, IdempotencyKey.key == key)
+
+
+def _place(owner_id: int, key: str) -> bytes:
+    return place("idempotency_keys", "body", f"{owner_id}.{key}")
+
+
 def _claim(mine: ColumnElement[bool], values: dict[str, Any]) -> Row[Any]:
     """The row of this key, ours until the commit."""
     used = connection()
-    used.execute(delete(IdempotencyKey).where(mine, IdempotencyKey.created_at < func.now() - KEPT))
+    used.execute(delete(IdempotencyKey).where(mine, _is_old))
     used.execute(insert(IdempotencyKey).values(values).on_conflict_do_nothing())
     return used.execute(select(IdempotencyKey.__table__).where(mine).with_for_update()).one()
 
@@ -155,28 +191,47 @@ def _body_parts() -> Iterator[bytes]:
         file.seek(0)
 
 
-def _require_rights(dry_run: Callable[[], Response]) -> None:
-    """Raise the 401, 403 or 404 that a new request would get; all that running it writes is undone.
-
-    Other refusals are ignored: they come of what the first request wrote, such as a name that is taken now.
-    """
-    savepoint = connection().begin_nested()
+def _replay(kept: Row[Any], header: str, check_rights: CheckRights | None) -> Response:
+    """Return the stored response; 422 for another request, 403 or 404 for a caller who lost the rights."""
+    if kept.fingerprint != _fingerprint():
+        raise Unprocessable("This key was used for another request.", header=header)
     try:
-        dry_run()
-    except (ApiError, Errors) as error:
-        refused = error.errors if isinstance(error, Errors) else [error]
-        if any(isinstance(each, (Unauthenticated, Forbidden, NotFound)) for each in refused):
-            raise
-    finally:
-        savepoint.rollback()
-
-
-def _replay(kept: Row[Any]) -> Response:
-    response = Response(kept.body, status=kept.status, content_type=kept.content_type)
+        body = open_bytes(kept.body, _place(kept.owner_id, kept.key))
+    except Lost:
+        log.warning("stored answer cannot be opened", owner_id=kept.owner_id)
+        detail = "This request was answered before, and that answer cannot be read any more. Look for what it wrote."
+        raise Conflict(detail, header=header, code="answer-lost") from None
+    if check_rights is not None:
+        check_rights(orjson.loads(body) if body else None)
+    response = Response(body, status=kept.status, content_type=kept.content_type)
     response.headers[REPLAYED] = "true"
     if kept.location is not None:
         locate(response, kept.location)
     return response
+
+
+def _shown_to(viewer: Viewer) -> CheckRights:
+    """Return the default check: the caller sees each primary resource of the answer, and may update it."""
+    access = Access(viewer, Scope(viewer.role)).with_trash()
+
+    def check(document: Any) -> None:
+        for resource in _primary_resources(document):
+            layer = LAYERS[resource["type"]]
+            row = layer.get_object(layer.type.lookup(resource["id"]), access)
+            if row is None:
+                raise NotFound(f"There is no such {layer.type.name} here any more.")
+            if layer.type.permissions.update is not nobody:
+                access.require(layer.type.permissions.update, row)
+
+    return check
+
+
+def _primary_resources(document: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the resource of a document, or the resources in the results of operations."""
+    if isinstance(document, dict):
+        for each in (document, *document.get("atomic:results", ())):
+            if isinstance(each.get("data"), dict):
+                yield each["data"]
 
 
 def locate(response: Response, location: str) -> Response:
@@ -191,7 +246,7 @@ def locate(response: Response, location: str) -> Response:
 def prune(_older_than: timedelta) -> int:
     """Delete the keys of yesterday; how many."""
     with db.session.begin():
-        old = select(IdempotencyKey.owner_id, IdempotencyKey.key).where(IdempotencyKey.created_at < func.now() - KEPT)
+        old = select(IdempotencyKey.owner_id, IdempotencyKey.key).where(_is_old)
         rows = db.session.execute(old.limit(1000).with_for_update(skip_locked=True)).all()
         for owner_id, key in rows:
             db.session.execute(

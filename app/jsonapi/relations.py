@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flask import Response
 from flask_rest_jsonapi_next import Api
@@ -102,12 +102,10 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
     def patch(self, id: str) -> Response:
         return self.committed(self.write(id, "replace"))
 
-    def write(self, id: str, mode: Mode, *, with_trash: bool = False) -> Response:
+    def write(self, id: str, mode: Mode) -> Response:
         """The answer to a change of the linkage, nothing committed yet."""
         signed_in_viewer()
         reader = replace(self.reader(name=id), with_cursors=False)
-        if with_trash:
-            reader = replace(reader, access=reader.access.with_trash())
         linkage = read_linkage(read_document(), self.relation)
         row = self.row(id, reader.access)
         self.check_precondition(lambda: reader.linkage(self.type, row.id, self.relation, path()))
@@ -130,11 +128,11 @@ class RelationshipMany(RelationshipOne):
         return True
 
     def post(self, id: str) -> Response:
-        return answered_once(
-            signed_in_viewer(),
-            lambda: self.write(id, "add"),
-            dry_run=lambda: self.write(id, "add", with_trash=True),
-        )
+        def check_rights(_linkage: Any) -> None:
+            access = self.reader(name=id).access.with_trash()
+            access.require(self.type.permissions.may_relate(self.relation.name), self.row(id, access))
+
+        return answered_once(signed_in_viewer(), lambda: self.write(id, "add"), check_rights=check_rights)
 
     def delete(self, id: str) -> Response:
         return self.committed(self.write(id, "remove"))

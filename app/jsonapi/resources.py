@@ -12,13 +12,13 @@ from flask_rest_jsonapi_next import ResourceList as LibraryList
 from app.errors import Conflict, NotFound
 from app.jsonapi.body import read_document
 from app.jsonapi.documents import read_changed_resource, read_new_resource
-from app.jsonapi.idempotency import TAKES_KEY, answered_once, locate
+from app.jsonapi.idempotency import TAKES_KEY, answered_once, find_answer, locate
 from app.jsonapi.permissions import Predicate, anyone
 from app.jsonapi.plan import Item
 from app.jsonapi.query import DETAIL, LINKAGE, LIST, WRITE, Query
 from app.jsonapi.reading import JSONAPI, Part, Reader
 from app.jsonapi.view import View, answer, path, self_link
-from app.jsonapi.viewer import signed_in_viewer
+from app.jsonapi.viewer import Viewer, signed_in_viewer
 
 
 class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carries no types
@@ -47,8 +47,10 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         if self.type.permissions.create is not anyone:
             signed_in_viewer()
         reader = self.reader()
-        with_trash = replace(reader, access=reader.access.with_trash())
-        return answered_once(reader.access.viewer, lambda: self.create(reader), dry_run=lambda: self.create(with_trash))
+        return answered_once(reader.access.viewer, lambda: self.create(reader))
+
+    def find_answer(self, viewer: Viewer) -> Response | None:
+        return find_answer(viewer)
 
     def create(self, reader: Reader) -> Response:
         """The answer to a POST, nothing committed yet."""

@@ -1,6 +1,7 @@
 """What nobody should send: a clear error with its place, nothing stored, never a 500."""
 
 import json
+import time
 import tracemalloc
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,7 @@ from marshmallow import ValidationError
 
 from app.events.models import Event
 from app.faqs.models import Faq
-from app.jsonapi.body import _parse, read_json
+from app.jsonapi.body import MAX_CONTAINERS, _parse, read_json
 from app.jsonapi.resource_type import TYPES
 from tests.world import JSONAPI, World, data, errors, ids, pointers
 
@@ -451,3 +452,42 @@ def test_every_url_of_every_type_is_a_web_address(world: World, value: str) -> N
     for field in taken.values():
         with pytest.raises(ValidationError):
             field.deserialize(value)
+
+
+BRACES = "{[ " * 6_000
+"""18,000 characters of a text."""
+
+
+def test_braces_inside_of_texts_are_no_objects_and_arrays(world: World) -> None:
+    long = ("description", "owner-description", "code-of-conduct", "refund-policy", "after-order-message")
+    attributes = {"name": 'A \\" quoted [ name', "timezone": "UTC"} | dict.fromkeys(long, BRACES)
+    assert json.dumps(attributes).count("{") + json.dumps(attributes).count("[") > MAX_CONTAINERS
+
+    made = world.owner.create("/v1/events", "event", attributes)
+
+    assert data(made)["attributes"]["description"].count("{[") == 6_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"data": [' + "[]," * MAX_CONTAINERS + "[]]}",
+        '{"\\\\": [' + "{}," * MAX_CONTAINERS + '{}], "a": ""}',
+        '{"\\"": [' + "{}," * MAX_CONTAINERS + "{}]}",
+    ],
+    ids=["arrays", "after an escaped backslash", "after an escaped quotation mark"],
+)
+def test_too_many_objects_and_arrays_outside_of_texts_are_refused(world: World, body: str) -> None:
+    answer = world.owner.send("POST", "/v1/events", body)
+
+    assert (answer.status_code, errors(answer)[0]["code"]) == (400, "too-large")
+
+
+def test_text_without_an_end_is_counted_once(world: World) -> None:
+    body = "[" * (MAX_CONTAINERS // 2) + '"' + '\\"' * 300_000 + "[" * MAX_CONTAINERS
+
+    started = time.perf_counter()
+    answer = world.owner.send("POST", "/v1/events", body)
+
+    assert (answer.status_code, errors(answer)[0]["code"]) == (400, "invalid-json")
+    assert time.perf_counter() - started < 5  # one pass: a search from each quotation mark took minutes

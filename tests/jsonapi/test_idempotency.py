@@ -1,20 +1,28 @@
 """The same key and the same request: one row, one answer."""
 
+import logging
 import re
 import threading
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import pytest
+from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.events.models import Event, EventRole
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
-from app.jsonapi.idempotency import REPLAYED, IdempotencyKey
+from app.jsonapi.idempotency import REPLAYED, IdempotencyKey, find_answer
 from app.jsonapi.operations import EXTENSION
 from app.outbox import OutboxEntry
+from app.quotas import MIB, DailyBytes
+from app.users import passwords, sign_ins, tokens
 from app.users.models import User
+from tests.users.conftest import PASSWORD
+from tests.users.conftest import make_user as make_user  # a fixture of the tests of accounts
 from tests.world import JSONAPI, Caller, World, data, errors, resource
 
 PATH = "/v1/faq-types"
@@ -259,3 +267,245 @@ def test_replay_of_a_new_hook_does_not_show_or_change_its_token(world: World) ->
 
     assert (first.status_code, again.status_code, data(again)["attributes"]["url"]) == (201, 201, None)
     assert used.status_code == 202
+
+
+def twice(caller: Caller, path: str, sent: object = None) -> tuple[TestResponse, TestResponse]:
+    """Send a request with one key two times."""
+    headers = {"Idempotency_Key": "one"} | ({"Content_Type": content_type(path)} if sent is not None else {})
+    first, again = (caller.send("POST", path, sent, **headers) for _ in range(2))
+    return first, again
+
+
+def assert_replayed(first: TestResponse, again: TestResponse) -> None:
+    """Both succeeded alike, the second as a replay."""
+    assert (first.status_code, again.status_code) == (first.status_code, first.status_code), again.text
+    assert first.status_code in (200, 201), first.text
+    assert (again.data, again.headers.get(REPLAYED)) == (first.data, "true")
+
+
+def change(type_: str, id_: int, **attributes: Any) -> dict[str, Any]:
+    """An operation that updates."""
+    named = {name.replace("_", "-"): value for name, value in attributes.items()}
+    return {"op": "update", "data": {"type": type_, "id": str(id_), "attributes": named}}
+
+
+def leave(event_id: int, user_id: int) -> dict[str, Any]:
+    """An operation that takes a coorganizer out of a team."""
+    ref = {"type": "event", "id": str(event_id), "relationship": "coorganizers"}
+    return {"op": "remove", "ref": ref, "data": [{"type": "user", "id": str(user_id)}]}
+
+
+@pytest.mark.parametrize("answer", ["accept", "decline"])
+@pytest.mark.parametrize("event", ["draft", "published"])
+def test_replay_of_an_answer_to_an_offer_succeeds(world: World, answer: str, event: str) -> None:
+    path = f"/v1/events/{world.events[event]}"
+    linkage = {"data": {"type": "user", "id": str(world.stranger.id)}}
+    assert world.owner.send("PATCH", f"{path}/relationships/pending-owner", linkage).status_code == 200
+
+    assert_replayed(*twice(world.stranger, f"{path}/{answer}-ownership"))
+
+
+@pytest.mark.parametrize("event", ["draft", "published"])
+def test_replay_of_an_acceptance_is_refused_once_another_owns_the_event(world: World, event: str) -> None:
+    path = f"/v1/events/{world.events[event]}"
+    linkage = {"data": {"type": "user", "id": str(world.stranger.id)}}
+    world.owner.send("PATCH", f"{path}/relationships/pending-owner", linkage)
+    accept = f"{path}/accept-ownership"
+    assert world.stranger.send("POST", accept, Idempotency_Key="one").status_code == 200
+    assert world.admin.update(path, "event", {}, owner=world.admin.id).status_code == 200
+
+    assert world.stranger.send("POST", accept, Idempotency_Key="one").status_code == 403
+
+
+@pytest.mark.parametrize("event", ["draft", "published"])
+def test_replay_of_operations_that_leave_a_team_succeeds(world: World, event: str) -> None:
+    sent = {"atomic:operations": [leave(world.events[event], world.coorganizer.id)]}
+
+    assert_replayed(*twice(world.coorganizer, OPERATIONS, sent))
+
+
+def test_replay_of_operations_with_a_password_does_not_check_or_count_it_again(
+    app: Flask, make_user: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    id_ = make_user("eve@example.com", PASSWORD)
+    long_ago = tokens.time.time() - tokens.MAX_AUTHENTICATION_AGE_SECONDS - 1
+    with app.app_context(), patch("time.time", lambda: long_ago):
+        token = sign_ins.start(id_).access_token
+        db.session.commit()
+    eve = Caller(app.test_client(), token, id_)
+    sent = {"atomic:operations": [change("user", id_, password="another good one", current_password=PASSWORD)]}
+    first = eve.send("POST", OPERATIONS, sent, Idempotency_Key="one", Content_Type=content_type(OPERATIONS))
+    caplog.clear()
+
+    with patch.object(passwords, "hash_password") as hashing, patch("app.throttle._count") as counting:
+        for _ in range(7):  # more than an account may try
+            again = eve.send("POST", OPERATIONS, sent, Idempotency_Key="one", Content_Type=content_type(OPERATIONS))
+            assert_replayed(first, again)
+
+    assert (hashing.call_count, counting.call_count) == (0, 0)
+    assert "wrong password" not in caplog.text
+
+
+def test_request_whose_password_the_first_has_just_changed_gets_its_answer(
+    app: Flask, make_user: Callable[..., int]
+) -> None:
+    id_ = make_user("eve@example.com", PASSWORD)
+    with app.app_context():
+        token = sign_ins.start(id_).access_token
+        db.session.commit()
+    eve = Caller(app.test_client(), token, id_)
+    sent = {"atomic:operations": [change("user", id_, password="another good one", current_password=PASSWORD)]}
+    headers = {"Idempotency_Key": "one", "Content_Type": content_type(OPERATIONS)}
+    first = eve.send("POST", OPERATIONS, sent, **headers)
+
+    # The first commits after the second has looked for its answer, and before that checks the password.
+    looked = [None]
+    with patch("app.jsonapi.operations.find_answer", lambda viewer: looked.pop() if looked else find_answer(viewer)):
+        again = eve.send("POST", OPERATIONS, sent, **headers)
+
+    assert_replayed(first, again)
+    assert looked == []
+
+
+def test_replay_of_a_new_user_does_not_count_or_hash_the_password_again(world: World) -> None:
+    user = {"data": resource("user", None, {"email": "new@example.com", "password": "correct horse"}, {})}
+    first = world.admin.send("POST", "/v1/users", user, Idempotency_Key="one")
+
+    with patch("app.users.resources.hash_password") as hashing:
+        again = world.admin.send("POST", "/v1/users", user, Idempotency_Key="one")
+
+    assert_replayed(first, again)
+    assert hashing.call_count == 0
+
+
+def test_replay_changes_and_logs_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    block = {"atomic:operations": [change("user", world.stranger.id, is_blocked=True)]}
+    first = world.admin.send("POST", OPERATIONS, block, Idempotency_Key="one", Content_Type=content_type(OPERATIONS))
+    assert "account role changed" in caplog.text
+    assert world.admin.update(f"/v1/users/{world.stranger.id}", "user", {"is-blocked": False}).status_code == 200
+    caplog.clear()
+
+    again = world.admin.send("POST", OPERATIONS, block, Idempotency_Key="one", Content_Type=content_type(OPERATIONS))
+
+    assert_replayed(first, again)
+    assert "account role changed" not in caplog.text
+    shown = data(world.admin.get(f"/v1/users/{world.stranger.id}"))["attributes"]
+    assert shown["is-blocked"] is False
+
+
+def test_replay_for_another_request_is_refused_before_slow_work(world: World) -> None:
+    first = {"atomic:operations": [change("user", world.owner.id, details="one")]}
+    other = {"atomic:operations": [change("user", world.owner.id, password="x" * 20, current_password="wrong")]}
+    headers = {"Idempotency_Key": "one", "Content_Type": content_type(OPERATIONS)}
+    assert world.owner.send("POST", OPERATIONS, first, **headers).status_code == 200
+
+    assert world.owner.send("POST", OPERATIONS, other, **headers).status_code == 422
+
+
+def test_stored_answer_is_sealed(world: World) -> None:
+    attributes = {"name": "Paid", "timezone": "UTC", "bank-details": "IBAN of the owner"}
+    event = {"data": resource("event", None, attributes, {})}
+
+    first, again = twice(world.owner, "/v1/events", event)
+
+    assert_replayed(first, again)
+    assert b"IBAN of the owner" in again.data
+    with world.app.app_context():
+        (row,) = db.session.query(IdempotencyKey).all()
+        assert b"IBAN" not in bytes(row.body)
+        assert b"Paid" not in bytes(row.body)
+
+
+def test_answer_that_was_stored_unsealed_is_replayed(world: World) -> None:
+    first = world.owner.send("POST", PATH, document(world), Idempotency_Key="one")
+    with world.app.app_context():
+        db.session.query(IdempotencyKey).update({"body": first.data})
+        db.session.commit()
+
+    assert_replayed(first, world.owner.send("POST", PATH, document(world), Idempotency_Key="one"))
+
+
+def test_answer_that_does_not_open_is_a_conflict_and_nothing_is_written_again(world: World) -> None:
+    world.owner.send("POST", PATH, document(world), Idempotency_Key="one")
+    with world.app.app_context():
+        db.session.query(IdempotencyKey).update({"body": b"\x02" + bytes(60)})
+        db.session.commit()
+    before = world.rows(FaqType)
+
+    answer = world.owner.send("POST", PATH, document(world), Idempotency_Key="one")
+
+    (error,) = errors(answer)
+    assert (answer.status_code, error["code"], error["source"]) == (409, "answer-lost", {"header": "Idempotency-Key"})
+    assert world.rows(FaqType) == before
+
+
+def test_bytes_stored_for_keys_are_limited_for_a_user_and_day(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.quotas.MAX_ANSWER_MIB_PER_DAY", 4000 / MIB)
+
+    def create(number: int, caller: Caller = world.owner) -> TestResponse:
+        return caller.send("POST", PATH, document(world, f"type {number}"), Idempotency_Key=f"key-{number}")
+
+    answers = [create(number) for number in range(12)]
+    made = sum(each.status_code == 201 for each in answers)
+    before = world.rows(FaqType), world.rows(IdempotencyKey)
+    refused = create(11)
+
+    assert 1 < made < 12
+    (error,) = errors(refused)
+    assert (refused.status_code, error["code"], error["source"]) == (
+        *(429, "too-many-bytes"),
+        {"header": "Idempotency-Key"},
+    )
+    assert "a day for one user" in error["detail"]
+    assert 0 < int(refused.headers["Retry-After"]) <= 86_401
+    assert (world.rows(FaqType), world.rows(IdempotencyKey)) == before
+    assert world.rows(IdempotencyKey) == made
+    assert create(0).headers[REPLAYED] == "true"  # a replay stores nothing
+    assert create(20, world.organizer).status_code == 201  # another user
+    assert world.owner.send("POST", PATH, document(world, "without")).status_code == 201
+    with world.app.app_context():
+        db.session.query(DailyBytes).update({"day": DailyBytes.day - 1})
+        db.session.commit()
+    assert create(11).status_code == 201  # the key was not used up, and it is another day
+
+
+def test_bytes_of_keys_and_of_uploads_are_counted_apart(world: World) -> None:
+    world.owner.send("POST", PATH, document(world), Idempotency_Key="one")
+
+    with world.app.app_context():
+        (row,) = db.session.query(DailyBytes).all()
+        assert row.share == -world.owner.id
+        assert row.bytes > 256
+
+
+def test_replay_of_an_archive_is_answered_although_the_event_is_deleted(world: World) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    first = world.owner.send("POST", f"{path}/archive", Idempotency_Key="one")
+    assert world.owner.delete(path).status_code == 200
+
+    again = world.owner.send("POST", f"{path}/archive", Idempotency_Key="one")
+
+    assert (first.status_code, again.status_code, again.data == first.data) == (202, 202, True)
+    assert world.owner.send("POST", f"{path}/archive", Idempotency_Key="two").status_code == 404
+
+
+@pytest.mark.parametrize("type_", ["event", "user"])
+def test_replay_to_a_former_admin_shows_what_they_may_still_update(world: World, type_: str) -> None:
+    created: dict[str, Any] = {
+        "event": {"name": "Featured", "timezone": "UTC", "is-featured": True},
+        "user": {"email": "new@example.com", "password": "correct horse"},
+    }
+    sent = {"data": resource(type_, None, created[type_], {})}
+    first = world.admin.send("POST", f"/v1/{type_}s", sent, Idempotency_Key="one")
+    assert first.status_code == 201
+    with world.app.app_context():
+        db.session.query(User).filter_by(id=world.admin.id).update({"is_admin": False})
+        db.session.commit()
+
+    again = world.admin.send("POST", f"/v1/{type_}s", sent, Idempotency_Key="one")
+
+    if type_ == "event":
+        assert_replayed(first, again)
+    else:
+        assert again.status_code == 404
