@@ -1,8 +1,12 @@
-"""Limits on what users store: bytes of one user and day, bytes of all, and the disk that must stay free."""
+"""Limits on what users store: bytes of one user and day, bytes of all, and the disk that must stay free.
+
+Callers who are not signed in, whose user id is 0, are counted by their address.
+"""
 
 import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
 from time import monotonic
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -15,6 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database import Prepared, commit, connection, transaction
 from app.errors import InsufficientStorage, TooManyRequests
 from app.extensions import Model
+from app.throttle import client_bucket
 
 MIB = 2**20
 
@@ -31,12 +36,13 @@ COUNTERS: list[CountBytes] = []
 
 
 class DailyBytes(Model):
-    """What one user has sent on one day (UTC) to be stored."""
+    """What one user, or one address without a log-in, has sent on one day (UTC) to be stored."""
 
     __tablename__ = "daily_bytes"
 
     share: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """The id of the user; 0 for callers who are not signed in; -id for the answers that the keys of a user store."""
+    """The id of the user; -id for the answers that the keys of a user store; for callers who are not signed in a large
+    negative number made of their address."""
     day: Mapped[date] = mapped_column(Date, primary_key=True)
     bytes: Mapped[int]
 
@@ -59,20 +65,20 @@ def counts_bytes(count: CountBytes) -> CountBytes:
     return count
 
 
-def require_room(share: int) -> None:
+def require_room(user_id: int) -> None:
     """Raise 429 when this user may store nothing more today, 507 when no user may. Called before a body is read."""
     require_storage()
     with transaction(is_read=True):
-        sent = sum(size for (size,) in _sent_today.rows({"share": share}))
+        sent = sum(size for (size,) in _sent_today.rows({"share": _share_of(user_id)}))
     if sent >= _daily_limit():
-        raise _too_many_uploads()
+        raise _too_many_uploads(user_id)
 
 
-def charge(share: int, size: int) -> None:
+def charge(user_id: int, size: int) -> None:
     """Count bytes that a user stores in the transaction that stores them; 429 above the limit of the day."""
-    ((sent,),) = _add.rows({"share": share, "size": size})
+    ((sent,),) = _add.rows({"share": _share_of(user_id), "size": size})
     if sent > _daily_limit():
-        raise _too_many_uploads()
+        raise _too_many_uploads(user_id)
 
 
 def charge_answer(owner_id: int, size: int, header: str) -> None:
@@ -111,9 +117,18 @@ def _daily_limit() -> int:
     return int(current_app.config["MAX_UPLOAD_MB_PER_DAY"]) * MIB
 
 
-def _too_many_uploads() -> TooManyRequests:
+def _share_of(user_id: int) -> int:
+    """Return what a user is counted as, or the address of the caller for 0, which is no user."""
+    if user_id:
+        return user_id
+    digest = sha256(client_bucket().encode()).digest()
+    return -1 - int.from_bytes(digest[:8], "big") // 2
+
+
+def _too_many_uploads(user_id: int) -> TooManyRequests:
+    sender = "one user" if user_id else "one address without a log-in"
     return _too_many_bytes(
-        f"At most {current_app.config['MAX_UPLOAD_MB_PER_DAY']} MiB a day are taken from one user. "
+        f"At most {current_app.config['MAX_UPLOAD_MB_PER_DAY']} MiB a day are taken from {sender}. "
         "The next day begins at 00:00 UTC."
     )
 

@@ -213,11 +213,11 @@ class Storage:
 
     def name(self, url: str) -> str:
         """The name in a URL made by `url`, whatever PUBLIC_URL was then."""
-        return _checked(url.partition("/files/")[2])
+        return _checked(url.rpartition("/files/")[2])
 
     def public_name(self, url: str) -> str | None:
         """The name when anybody's URL leads to a public file of ours: to be read from here, not fetched."""
-        base, separator, name = re.split("[?#]", url, maxsplit=1)[0].partition("/files/")
+        base, separator, name = re.split("[?#]", url, maxsplit=1)[0].rpartition("/files/")
         return name if separator and base == self.public_url and _PUBLIC_NAME.fullmatch(name) else None
 
 

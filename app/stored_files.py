@@ -2,15 +2,19 @@
 
 A file may be named by several rows, because its name is made of its content. So a file is deleted under a lock of its
 name, after every package has said that it does not use it; a row that names a file takes the same lock.
+
+The sweep deletes nothing from a storage that belongs to another database, and nothing when a large part of all files
+would go: then the rows are missing, not the reason for the files.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
+from itertools import chain
 from time import monotonic
 
 import structlog
 from flask import current_app
-from sqlalchemy import Text, bindparam, func, select, text
+from sqlalchemy import ColumnElement, Text, bindparam, column, func, select, table, text
 
 from app import outbox
 from app.database import Prepared, connection, transaction
@@ -25,6 +29,21 @@ ORPHAN_AGE = timedelta(days=1)
 
 SWEEP_INTERVAL_SECONDS = 24 * 3600.0
 
+START_DELAY_SECONDS = 15 * 60.0
+"""A process does not sweep earlier: an operator may notice meanwhile that it has the wrong settings."""
+
+MAX_ORPHANS_PERCENT = 20
+"""A sweep that would delete more than this part of the files older than a day deletes nothing."""
+
+MIN_REFUSED_ORPHANS = 100
+"""A sweep that would delete no more files than this is not refused for its part of all files."""
+
+MAX_ORPHANS = 10_000
+"""Files that one sweep deletes at most; the next sweep deletes others."""
+
+MARKER = "database.txt"
+"""A file in the storage with the id of the database that the storage belongs to."""
+
 FOLDERS = ("uploads", "images", "jobs", "calendars")
 """Folders of files that are named by rows; what lies in an inbox belongs to those who put it there."""
 
@@ -34,6 +53,12 @@ FindUsed = Callable[[Collection[str]], Collection[str]]
 FINDERS: list[FindUsed] = []
 
 _lock = Prepared(select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=Text), 1))))
+
+_database_id = Prepared(
+    select(func.concat(column("system_identifier"), "-", column("oid")))
+    .select_from(func.pg_control_system().table_valued("system_identifier"), table("pg_database"))
+    .where(column("datname") == func.current_database())
+)
 
 log = structlog.get_logger(__name__)
 
@@ -65,20 +90,83 @@ def delete_unused(entry: OutboxEntry) -> None:
         current_storage().delete(name)
 
 
+def last_segment(url: ColumnElement[str]) -> ColumnElement[str]:
+    """Return the last segment of the path of a URL, in SQL: the file that it names, whatever PUBLIC_URL was then."""
+    path = func.split_part(func.split_part(url, "#", 1), "?", 1)
+    return func.split_part(path, "/", -1)
+
+
+def with_segments(names: Collection[str], segments: Collection[str]) -> set[str]:
+    """Return those of these names whose last segment is one of `segments`."""
+    found = set(segments)
+    return {name for name in names if segment_of(name) in found}
+
+
+def segment_of(name: str) -> str:
+    """Return the last segment of a name."""
+    return name.rpartition("/")[2]
+
+
+def database_id() -> str:
+    """Return the id of the database: another one has another id, and so has one that a dump was restored to."""
+    with transaction(is_read=True):
+        ((id_,),) = _database_id.rows({})
+    return str(id_)
+
+
 def sweep_orphans(_older_than: timedelta) -> int:
     """Delete old files that no row names: what was written by a process that died. Once a day; 0 for the relay."""
     now = monotonic()
-    if now < current_app.extensions.get("next_orphan_sweep", 0.0):
-        return 0
-    for folder in FOLDERS:
-        for names in current_storage().old_names(folder, ORPHAN_AGE):
-            with transaction(is_read=False):
-                connection().execute(text("SET LOCAL statement_timeout = '60s'"))
-                orphans = sorted(set(names) - _used(names))
-            for name in orphans:
+    next_sweep = current_app.extensions.get("next_orphan_sweep")
+    if next_sweep is None:
+        _claim_empty_storage()
+        current_app.extensions["next_orphan_sweep"] = now + START_DELAY_SECONDS
+    elif now >= next_sweep:
+        if _is_own_storage():
+            for name in _find_orphans():
                 _delete_orphan(name)
-    current_app.extensions["next_orphan_sweep"] = now + SWEEP_INTERVAL_SECONDS
+        current_app.extensions["next_orphan_sweep"] = now + SWEEP_INTERVAL_SECONDS
     return 0
+
+
+def _claim_empty_storage() -> None:
+    """Write the marker of this database into a storage without a marker and without files."""
+    storage = current_storage()
+    stored = chain.from_iterable(storage.old_names(folder, timedelta(0)) for folder in FOLDERS)
+    if not storage.exists(MARKER) and not any(stored):
+        storage.put(MARKER, database_id().encode(), "text/plain")
+
+
+def _is_own_storage() -> bool:
+    """Return whether the marker in the storage has the id of this database; log a warning otherwise."""
+    _claim_empty_storage()
+    expected = database_id()
+    try:
+        found = current_storage().read(MARKER).decode(errors="replace").strip()
+    except FileNotFoundError:
+        found = None
+    if found == expected:
+        return True
+    # The operator who is sure that both belong together writes `expected` into the file.
+    log.warning("orphan sweep refused: not the storage of this database", marker=MARKER, found=found, expected=expected)
+    return False
+
+
+def _find_orphans() -> list[str]:
+    """Return old files that no row names, at most MAX_ORPHANS; none when they are too large a part of all old files."""
+    count, orphans_count = 0, 0
+    orphans: list[str] = []
+    for names in chain.from_iterable(current_storage().old_names(folder, ORPHAN_AGE) for folder in FOLDERS):
+        with transaction(is_read=False):
+            connection().execute(text("SET LOCAL statement_timeout = '60s'"))
+            unused = sorted(set(names) - _used(names))
+        count += len(names)
+        orphans_count += len(unused)
+        orphans += unused[: MAX_ORPHANS - len(orphans)]
+    if orphans_count > MIN_REFUSED_ORPHANS and orphans_count * 100 > count * MAX_ORPHANS_PERCENT:
+        log.warning("orphan sweep refused: too many files without a row", orphans=orphans_count, files=count)
+        return []
+    return orphans
 
 
 def _delete_orphan(name: str) -> None:

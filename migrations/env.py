@@ -76,7 +76,7 @@ def number(_context: object, _revision: object, directives: list[Any]) -> None:
         directives.clear()
         context.config.print_stdout("The models have not changed.")
     else:
-        script.rev_id = f"{len(list(context.script.walk_revisions())) + 1:04}"
+        script.rev_id = f"{max(int(each.revision) for each in context.script.walk_revisions()) + 1:04}"
 
 
 if context.is_offline_mode():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from os import environ
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 from uuid import uuid4
 
@@ -220,6 +221,22 @@ def test_0017_payment_details_are_sealed_and_opened_again(url: str, migrate: Upg
     assert migrate("downgrade", "0011").returncode == 0
     assert select(url, details) == before
     assert migrate("upgrade", "0017").returncode == 0
+
+
+def test_the_next_revision_has_the_highest_number_plus_one(url: str, migrate: Upgrade, tmp_path: Path) -> None:
+    versions = Path(copytree(ROOT / "migrations", tmp_path / "migrations")) / "versions"
+    numbers = [int(path.name[:4]) for path in versions.glob("[0-9]*.py")]
+    assert max(numbers) > len(numbers), "one number is missing, so their count is not the highest one"
+    assert migrate("upgrade", "head").returncode == 0
+
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE unknown (id integer)")  # a difference from the models
+
+    made = migrate("migrate", "-m", "next", "-d", str(tmp_path / "migrations"))
+
+    assert made.returncode == 0, made.stdout + made.stderr
+    (new,) = {int(path.name[:4]) for path in versions.glob("[0-9]*.py")} - set(numbers)
+    assert new == max(numbers) + 1
 
 
 BEFORE_SHARES = """

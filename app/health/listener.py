@@ -3,9 +3,11 @@
 import socket
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from socketserver import TCPServer, ThreadingMixIn
 from threading import BoundedSemaphore, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -21,14 +23,26 @@ MAX_PROBES = 32
 """Connections at once; others wait."""
 
 PROBE_TIMEOUT_SECONDS = 5
-"""How long a client may take to send its request, and to read the answer."""
+"""How long a client may send nothing, or read nothing."""
 
+MAX_CONNECTION_SECONDS = 10.0
+"""How long a connection may last as a whole, its answer included."""
+
+DEADLINE_INTERVAL_SECONDS = 0.5
+"""How often connections beyond their deadline are looked for."""
 
 log = structlog.get_logger(__name__)
 
 
 class _Handler(WSGIRequestHandler):
     timeout = PROBE_TIMEOUT_SECONDS
+    server: "HealthListener"
+
+    def parse_request(self) -> bool:
+        """Read the headers, which completes the request."""
+        is_valid = super().parse_request()
+        self.server.end_reading(self.connection)
+        return is_valid
 
     def log_message(self, *_: Any) -> None:
         """Write nothing: the app logs its requests."""
@@ -44,6 +58,10 @@ class HealthListener(ThreadingMixIn, WSGIServer):
     def __init__(self, app: Flask, address: tuple[str, int]) -> None:
         self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
         self._slots = BoundedSemaphore(MAX_PROBES)
+        self._deadlines: dict[socket.socket, float] = {}
+        """The connections that are open, and when (by the monotonic clock) each of them is closed."""
+        self._reading: dict[socket.socket, bool] = {}
+        """Those of them whose request is not complete, oldest first."""
         super().__init__(address, _Handler)
         self.set_app(_only_health(app))
 
@@ -55,23 +73,60 @@ class HealthListener(ThreadingMixIn, WSGIServer):
 
     def start(self) -> None:
         """Answer in a thread of its own."""
-        Thread(target=self.serve_forever, name="health-listener", daemon=True).start()
+        loop = {"poll_interval": DEADLINE_INTERVAL_SECONDS}
+        Thread(target=self.serve_forever, kwargs=loop, name="health-listener", daemon=True).start()
+
+    def service_actions(self) -> None:
+        """Close connections beyond their deadline: called by the loop between two connections."""
+        now = monotonic()
+        for request, deadline in list(self._deadlines.items()):
+            if deadline <= now:
+                _shut_down(request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer one connection in a thread of its own."""
-        self._slots.acquire()
-        super().process_request(request, client_address)
+        """Answer one connection in a thread of its own; where all are taken, close the one that sends most slowly."""
+        if not self._slots.acquire(blocking=False):
+            self._close_slowest()
+            while not self._slots.acquire(timeout=DEADLINE_INTERVAL_SECONDS):
+                self.service_actions()
+        self._deadlines[request] = monotonic() + MAX_CONNECTION_SECONDS
+        self._reading[request] = True
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._forget(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer one connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._slots.release()
+            self._forget(request)
+
+    def end_reading(self, request: socket.socket) -> None:
+        """Note that the request of this connection is complete: it is closed by its deadline alone."""
+        self._reading.pop(request, None)
+
+    def _close_slowest(self) -> None:
+        """Close the oldest connection whose request is not complete."""
+        if slowest := next(iter(list(self._reading)), None):
+            _shut_down(slowest)
+
+    def _forget(self, request: socket.socket) -> None:
+        self._reading.pop(request, None)
+        del self._deadlines[request]
+        self._slots.release()
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Log that a client went away, instead of a traceback on stderr."""
         log.debug("health client failed", address=str(client_address[0]), error=type(sys.exception()).__name__)
+
+
+def _shut_down(request: socket.socket) -> None:
+    """End a connection whose thread reads or writes: the thread closes it."""
+    with suppress(OSError):  # the thread has just closed it
+        request.shutdown(socket.SHUT_RDWR)
 
 
 def _only_health(app: Flask) -> Any:

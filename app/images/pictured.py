@@ -1,14 +1,32 @@
 """The rows that have a picture: the addresses of its original, and of the variants that are made of it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Text, and_, any_, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from app import stored_files
 from app.database import Prepared, commit, transaction
 from app.events.models import Event
+from app.events.schemas import DocumentLinks
 from app.images.pixels import EVENT_SIZES, USER_SIZES, Size
+from app.jsonapi.resource_type import TYPES
+from app.jsonapi.schema import Url
 from app.users.models import User
 
 Originals = tuple[str | None, ...]
@@ -51,27 +69,33 @@ EVENTS = Pictured(Event, ("original_image_url",), EVENT_SIZES)
 USERS = Pictured(User, ("original_image_url", "avatar_url"), USER_SIZES)
 
 
-def _url_columns(model: type[Any]) -> list[ColumnElement[str]]:
-    """Return the names in storage that the columns with a URL hold, whatever PUBLIC_URL was when it was written."""
-    columns = [column for column in model.__table__.c if column.name.endswith("_url")]
-    return [func.split_part(column, "/files/", 2) for column in columns]
+@cache
+def _naming() -> list[Prepared]:
+    """Select the files that attributes of rows name, those of rows in the trash too: they may be taken out of it."""
+    statements = []
+    for known in TYPES.values():
+        attributes = [each for each in known.attributes.values() if each.is_column]
+        urls = [known.table.c[each.name] for each in attributes if isinstance(each.field, Url)]
+        if urls:
+            statements.append(_select_named(known.table, urls))
+        for links in (known.table.c[each.name] for each in attributes if isinstance(each.field, DocumentLinks)):
+            link = func.jsonb_path_query(links, literal_column("'$[*].link'")).column_valued("link")
+            statements.append(_select_named(known.table, [link.op("#>>")(literal_column("'{}'"))]))
+    return statements
 
 
-def _naming(model: type[Any]) -> Prepared:
-    """Select what rows name, those in the trash too: they may be taken out of it."""
-    names = _url_columns(model)
-    is_named = [name == any_(bindparam("names", type_=ARRAY(Text))) for name in names]
-    return Prepared(select(*names).where(or_(*is_named)))
-
-
-_named_by = [_naming(model) for model in (Event, User)]
+def _select_named(table: FromClause, urls: Sequence[ColumnElement[Any]]) -> Prepared:
+    segments = [stored_files.last_segment(url) for url in urls]
+    is_named = [segment == any_(bindparam("segments", type_=ARRAY(Text))) for segment in segments]
+    return Prepared(select(*segments).select_from(table).where(or_(*is_named)))
 
 
 @stored_files.finds_used_files
 def used_files(names: Collection[str]) -> Collection[str]:
-    """Return those of these files that an event or a user shows."""
-    public = {name for name in names if not name.startswith("jobs/")}
+    """Return those of these files that a URL of a row names, by their last segment."""
+    public = [name for name in names if not name.startswith("jobs/")]
     if not public:  # at the end of every job of the resize API: all events are looked at otherwise
         return ()
-    found = {name for statement in _named_by for row in statement.rows({"names": list(public)}) for name in row}
-    return found & public
+    values = {"segments": [stored_files.segment_of(name) for name in public]}
+    found = {segment for statement in _naming() for row in statement.rows(values) for segment in row}
+    return stored_files.with_segments(public, found)

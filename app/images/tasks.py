@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, Text, any_, bindparam, func, select
+from sqlalchemy import ARRAY, Text, any_, bindparam, select
 
 from app import stored_files
 from app.database import Prepared
@@ -66,13 +66,13 @@ def _ordered(change: Change) -> dict[str, int]:
 
 
 _jobs = Job.__table__
-_resized = func.split_part(_jobs.c.result["urls"][RESIZED.name].astext, "/files/", 2)
+_resized = stored_files.last_segment(_jobs.c.result["urls"][RESIZED.name].astext)
 _used = Prepared(
     select(_resized).where(
         _jobs.c.kind == KIND,
         _jobs.c.state == SUCCEEDED,
         _jobs.c.parameters.has_key("image"),
-        _resized == any_(bindparam("names", type_=ARRAY(Text))),
+        _resized == any_(bindparam("segments", type_=ARRAY(Text))),
     )
 )
 
@@ -81,7 +81,8 @@ _used = Prepared(
 def used_files(names: Collection[str]) -> Collection[str]:
     """Return those of these files that a job has made for a client, who asks the job where they are."""
     variants = [name for name in names if name.startswith("images/")]
-    return [name for (name,) in _used.rows({"names": variants})] if variants else ()
+    values = {"segments": [stored_files.segment_of(name) for name in variants]}
+    return stored_files.with_segments(variants, [name for (name,) in _used.rows(values)]) if variants else ()
 
 
 def _delete_input(job: JobRow) -> None:

@@ -80,7 +80,7 @@ class _ShareFull(Exception):
 
 def _next_turn(full_kinds: Collection[str], full_shares: Collection[int]) -> shares.Turn | None:
     with transaction(is_read=True):
-        return shares.next_turn(shares.max_running(), full_kinds, full_shares)
+        return shares.next_turn(full_kinds, full_shares)
 
 
 def _claim(job_id: UUID, worker: str) -> JobRow | None:

@@ -1,8 +1,9 @@
 """The shares of owners in the workers: which queued job is next, and how many of one owner run at once.
 
 Owners take turns: next is the oldest job of the owner with the fewest running jobs, of several that of the owner who
-was served longest ago. One owner never has all slots, so a job of another one begins at once, or as soon as a slot is
-free, however many jobs wait before it.
+has waited for longest: since a job of theirs last began, or since their oldest job was queued. One owner never has all
+slots, so a job of another one begins at once, or as soon as a slot is free, however many jobs wait before it. Callers
+who are not signed in, new users included, are one owner, with fewer slots: another account costs them nothing.
 """
 
 from collections.abc import Collection
@@ -18,6 +19,7 @@ from sqlalchemy import (
     all_,
     and_,
     bindparam,
+    case,
     func,
     literal,
     or_,
@@ -32,12 +34,21 @@ from app.jobs.models import ANONYMOUS_SHARE, CANCELING, FINALIZING, OPERATOR_SHA
 OPERATOR_TRIGGERS = ("cli", "signal")
 """Triggers of jobs without an owner that the operator has started, by a command."""
 
+ANONYMOUS_SLOTS_DIVISOR = 4
+"""All callers who are not signed in have one of so many slots of a worker, rounded down, and at least one slot."""
+
 _jobs, _shares = Job.__table__, JobShare.__table__
 _SHARE = bindparam("share", type_=BigInteger)
 _MOST = bindparam("most", type_=BigInteger)
+_MOST_ANONYMOUS = bindparam("most_anonymous", type_=BigInteger)
 
 # In a slot of a worker; a job at the processor has no lease.
 _IN_SLOT = and_(_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lease_until.is_not(None))
+
+
+def _most_of(share: ColumnElement[int]) -> ColumnElement[int]:
+    """Return how many jobs of this share may run at once."""
+    return case((share == ANONYMOUS_SHARE, _MOST_ANONYMOUS), else_=_MOST)
 
 
 class Turn(NamedTuple):
@@ -66,16 +77,17 @@ def _next_query() -> Any:
     heads = heads.union_all(select(following).select_from(heads.join(following, true())))
     busy = select(_jobs.c.share, func.count().label("running")).where(_IN_SLOT).group_by(_jobs.c.share).subquery()
     running = func.coalesce(busy.c.running, 0)
+    waiting_since = func.greatest(_shares.c.served_at, heads.c.queued_at)  # without a row of the share: queued_at
     return (
         select(heads.c.id, heads.c.kind, heads.c.share)
         .select_from(
             heads.outerjoin(busy, busy.c.share == heads.c.share).outerjoin(_shares, _shares.c.share == heads.c.share)
         )
         .where(
-            or_(heads.c.share == OPERATOR_SHARE, running < _MOST),
+            or_(heads.c.share == OPERATOR_SHARE, running < _most_of(heads.c.share)),
             heads.c.share != all_(bindparam("full_shares", type_=ARRAY(BigInteger))),
         )
-        .order_by(running, _shares.c.served_at.nulls_first(), heads.c.queued_at, heads.c.id)
+        .order_by(running, waiting_since, heads.c.id)
         .limit(1)
     )
 
@@ -88,7 +100,9 @@ _lock = Prepared(
     )
 )
 _running = Prepared(select(func.count()).select_from(Job).where(_jobs.c.share == _SHARE, _IN_SLOT))
-_full = Prepared(select(_jobs.c.share).where(_IN_SLOT).group_by(_jobs.c.share).having(func.count() >= _MOST))
+_full = Prepared(
+    select(_jobs.c.share).where(_IN_SLOT).group_by(_jobs.c.share).having(func.count() >= _most_of(_jobs.c.share))
+)
 _queued = select(literal(1)).where(_jobs.c.share == _SHARE, _jobs.c.state == QUEUED).limit(_MOST)
 _queued_of_hook = _queued.where(_jobs.c.hook_id == bindparam("hook_id", type_=BigInteger))
 _count_queued = Prepared(select(func.count()).select_from(_queued.subquery()))
@@ -108,15 +122,16 @@ def share_of(owner_id: int | None, trigger: str) -> int:
     return OPERATOR_SHARE if trigger in OPERATOR_TRIGGERS else ANONYMOUS_SHARE
 
 
-def max_running() -> int:
-    """Return how many jobs of one share may run at once: fewer than a worker has slots, where it has several."""
-    most: int = current_app.config["MAX_RUNNING_JOBS_PER_OWNER"]
-    return most or max(1, current_app.config["WORKER_CONCURRENCY"] - 1)
+def max_running(share: int) -> int:
+    """Return how many jobs of a share may run at once: fewer than a worker has slots, where it has several."""
+    concurrency: int = current_app.config["WORKER_CONCURRENCY"]
+    most: int = current_app.config["MAX_RUNNING_JOBS_PER_OWNER"] or max(1, concurrency - 1)
+    return min(most, max(1, concurrency // ANONYMOUS_SLOTS_DIVISOR)) if share == ANONYMOUS_SHARE else most
 
 
-def next_turn(most: int, full_kinds: Collection[str], full_shares: Collection[int]) -> Turn | None:
+def next_turn(full_kinds: Collection[str], full_shares: Collection[int]) -> Turn | None:
     """Return the job whose turn it is, apart from these kinds and shares; None when no queued job may begin."""
-    values = {"most": most, "full_kinds": list(full_kinds), "full_shares": list(full_shares)}
+    values = {**_max_running_values(), "full_kinds": list(full_kinds), "full_shares": list(full_shares)}
     return next((Turn(*row) for row in _next.rows(values)), None)
 
 
@@ -130,12 +145,12 @@ def has_capacity(share: int) -> bool:
     if share == OPERATOR_SHARE:
         return True
     ((running,),) = _running.rows({"share": share})
-    return bool(running < max_running())
+    return bool(running < max_running(share))
 
 
 def full_shares() -> list[int]:
     """Return the shares of which no further job may run now."""
-    return [share for (share,) in _full.rows({"most": max_running()}) if share != OPERATOR_SHARE]
+    return [share for (share,) in _full.rows(_max_running_values()) if share != OPERATOR_SHARE]
 
 
 def count_queued(share: int, most: int, hook_id: int | None = None) -> int:
@@ -150,3 +165,8 @@ def count_queued(share: int, most: int, hook_id: int | None = None) -> int:
 def oldest_queued(share: int) -> UUID | None:
     """Return the id of the job of this share that has been queued for longest; None when none is."""
     return next((id_ for (id_,) in _oldest.rows({"share": share})), None)
+
+
+def _max_running_values() -> dict[str, int]:
+    # Of an owner and of the operator alike: those of the operator are not limited anyway.
+    return {"most": max_running(OPERATOR_SHARE), "most_anonymous": max_running(ANONYMOUS_SHARE)}

@@ -90,13 +90,15 @@ def submit(
     hook_id: int | None = None,
     input_bytes: int | None = None,
     is_limited: bool = True,
+    share: int | None = None,
     pointer: str = PARAMETERS,
     authorize: Callable[[Kind, Mapping[str, Any]], None] = lambda _kind, _parameters: None,
 ) -> Submitted:
     """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
 
-    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False. `authorize` may raise,
-    once the parameters are known to be good: nothing has been read or written then.
+    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False. `share` is where the
+    job takes turns, by default with the jobs of its owner. `authorize` may raise, once the parameters are known to be
+    good: nothing has been read or written then.
     """
     kind = kind_named(kind_name)
     parameters = kind.convert_ids(_whole(parameters))
@@ -105,7 +107,7 @@ def submit(
     fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, parameters, owner_id)
     if fingerprint is not None and (alike := _found(kind, fingerprint, is_retry=retry_of_id is not None)):
         return Submitted(alike, is_new=False)
-    share = shares.share_of(owner_id, trigger)
+    share = shares.share_of(owner_id, trigger) if share is None else share
     if is_limited:
         _check_limits(share, hook_id)
     id_ = job_id or uuid7()
@@ -157,7 +159,12 @@ def is_offered(kind: Kind) -> bool:
 
 def again(job: JobRow) -> Submitted:
     """Submit the same once more, also when the queue is full: the request for it was accepted."""
-    origin: dict[str, Any] = {"trigger": job.trigger, "owner_id": job.owner_id, "hook_id": job.hook_id}
+    origin: dict[str, Any] = {
+        "trigger": job.trigger,
+        "owner_id": job.owner_id,
+        "hook_id": job.hook_id,
+        "share": job.share,
+    }
     return submit(job.kind, job.parameters, is_limited=False, **origin)
 
 

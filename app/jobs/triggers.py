@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from flask import g
+from flask import g, has_request_context
 
 from app.jobs import submission
 from app.jobs.kinds import KINDS, Change
+from app.jobs.models import ANONYMOUS_SHARE
 from app.jsonapi.viewer import ANONYMOUS, Viewer
 from app.signals import NOUNS, is_wanted
 
@@ -18,9 +19,9 @@ def _receiver(noun: str) -> Callable[..., None]:
             if is_wanted(kind.on, change.topic, change.changed):
                 parameters = kind.ordered(change)
                 if parameters is not None:
-                    owner_id = _owner_id(noun, change)
+                    origin: dict[str, Any] = {"owner_id": _owner_id(noun, change), "share": _share()}
                     # The change itself must not fail because its author has many jobs.
-                    submission.submit(kind.name, parameters, trigger="signal", owner_id=owner_id, is_limited=False)
+                    submission.submit(kind.name, parameters, trigger="signal", is_limited=False, **origin)
 
     return start_jobs
 
@@ -34,6 +35,12 @@ def _owner_id(noun: str, change: Change) -> int | None:
     if not viewer.is_anonymous:
         return viewer.id
     return change.id if noun == "user" else None
+
+
+def _share() -> int | None:
+    """Return the share of callers who are not signed in, whoever owns the job: a new user costs them nothing."""
+    viewer: Viewer = g.get("viewer", ANONYMOUS)
+    return ANONYMOUS_SHARE if viewer.is_anonymous and has_request_context() else None
 
 
 def subscribe() -> None:

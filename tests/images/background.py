@@ -12,6 +12,7 @@ from app.jobs import running
 from app.jobs.models import Job
 from app.jobs.records import JobRow
 from app.storage import Storage
+from app.stored_files import MARKER
 from tests.background import follow
 
 
@@ -37,9 +38,10 @@ def work_off(app: Flask) -> list[JobRow]:
 
 
 def files(storage: Storage) -> list[str]:
-    """The names of all that is stored, unfinished files too."""
+    """The names of all that is stored, unfinished files too; not the marker, which belongs to the storage itself."""
     directory = Path(storage.storage_url.removeprefix("file://"))
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+    names = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    return sorted(names - {MARKER})
 
 
 def work_files(app: Flask) -> list[str]:

@@ -72,6 +72,32 @@ def test_a_user_stores_no_more_than_the_share_of_a_day(
     assert send(world.owner, PHOTO).status_code in (200, 202)
 
 
+def test_callers_who_are_not_signed_in_are_counted_by_their_address(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "RESIZE_PUBLIC", True)
+    monkeypatch.setitem(app.config, "MAX_UPLOAD_MB_PER_DAY", 1)
+
+    def send(address: str) -> TestResponse:
+        monkeypatch.setitem(world.anonymous.client.environ_base, "REMOTE_ADDR", address)
+        return post(world.anonymous, PHOTO)
+
+    assert [send(address).status_code for address in ("192.0.2.1", "2001:db8::1")] == [202, 202]
+    with app.app_context(), transaction(is_read=False):
+        connection().execute(update(DailyBytes).values(bytes=2**20))
+        commit()
+
+    for address in ("192.0.2.1", "2001:db8::2"):  # a customer has the whole network of an IPv6 address
+        error = refused(send(address), 429, "too-many-bytes")
+        assert error["detail"] == (
+            "At most 1 MiB a day are taken from one address without a log-in. The next day begins at 00:00 UTC."
+        )
+    assert [send(address).status_code for address in ("192.0.2.2", "2001:db8:0:1::1")] == [202, 202]
+    assert world.rows(DailyBytes) == 4
+    monkeypatch.setitem(world.anonymous.client.environ_base, "REMOTE_ADDR", "192.0.2.1")
+    assert post(world.stranger, PHOTO).status_code == 202, "users are not counted by their address"
+
+
 def test_counts_of_earlier_days_do_not_matter_and_are_deleted(
     app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

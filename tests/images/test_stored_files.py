@@ -4,12 +4,19 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from time import time
+from typing import Any
+from uuid import uuid4
 
+import psycopg
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from app import stored_files
-from app.database import transaction
+from app.database import commit, connection, transaction
+from app.events.models import Event
+from app.jsonapi.resource_type import TYPES
+from app.jsonapi.schema import Url
 from app.storage import Storage
 from tests.images.background import files, jobs, work_off
 from tests.images.pictures import encode, flag
@@ -21,9 +28,16 @@ PHOTO = encode(flag(800, 400), "jpeg")
 
 
 @pytest.fixture(autouse=True)
-def _due(app: Flask) -> None:
-    """The sweep of a day is due."""
+def _due(app: Flask, storage: Storage) -> None:
+    """The relay has run for a while on a storage that was empty then; the sweep of a day is due."""
     app.extensions.pop("next_orphan_sweep", None)
+    sweep(app)
+    make_due(app)
+
+
+def make_due(app: Flask) -> None:
+    """The time of the next sweep has come."""
+    app.extensions["next_orphan_sweep"] = 0.0
 
 
 def put(storage: Storage, name: str) -> str:
@@ -50,7 +64,7 @@ ORPHANS = [
     f"uploads/{'a' * 64}.jpg",
     f"images/{'b' * 64}.jpg",
     "jobs/0199a1c2-6d0e-7c4b-9a55-3f1f0f2b7c11/input.jpg",
-    "calendars/0199a1c2-6d0e-7c4b-9a55-3f1f0f2b7c11.ics",
+    "calendars/0199a1c2-6d0e-7c4b-9a55-3f1f0f2b7c12.ics",
 ]
 
 
@@ -63,11 +77,181 @@ def test_old_files_without_a_row_are_deleted_once_a_day(app: Flask, storage: Sto
     grow_old(storage)
     sweep(app)
     assert files(storage) == sorted([*ORPHANS, kept]), "once a day"
-    app.extensions.pop("next_orphan_sweep")
+    make_due(app)
 
     sweep(app)
 
     assert files(storage) == [kept]
+
+
+def test_the_sweep_does_not_run_within_the_first_minutes_after_the_start(app: Flask, storage: Storage) -> None:
+    put(storage, ORPHANS[0])
+    grow_old(storage)
+    app.extensions.pop("next_orphan_sweep")
+
+    sweep(app)
+    sweep(app)
+
+    assert files(storage) == [ORPHANS[0]]
+    assert stored_files.START_DELAY_SECONDS >= 300
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The fields of all warnings of the sweep."""
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(stored_files.log, "warning", lambda _event, **fields: found.append(fields))
+    return found
+
+
+@pytest.mark.parametrize("marker", [b"the id of another database", b"", None])
+def test_no_file_of_a_storage_that_belongs_to_another_database_is_deleted(
+    app: Flask, storage: Storage, warnings: list[dict[str, Any]], marker: bytes | None
+) -> None:
+    own = storage.read(stored_files.MARKER)
+    put(storage, ORPHANS[0])
+    grow_old(storage)
+    if marker is None:
+        storage.delete(stored_files.MARKER)
+    else:
+        storage.put(stored_files.MARKER, marker, "text/plain")
+
+    sweep(app)
+    sweep(app)
+
+    assert files(storage) == [ORPHANS[0]]
+    assert storage.exists(stored_files.MARKER) == (marker is not None), "no storage with files is claimed"
+    assert [(fields["marker"], fields["expected"]) for fields in warnings] == [(stored_files.MARKER, own.decode())]
+
+    storage.put(stored_files.MARKER, own + b"\n", "text/plain")
+    make_due(app)
+    sweep(app)
+    assert files(storage) == [], "the operator has written the id there"
+
+
+def test_another_database_has_another_id(app: Flask, environment: dict[str, str]) -> None:
+    name = f"other_{uuid4().hex}"
+    with app.app_context():
+        own = stored_files.database_id()
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+        try:
+            url = environment["DATABASE_URL"].replace("/postgres?", f"/{name}?")
+            with psycopg.connect(url) as other:
+                assert other.execute(stored_files._database_id.text).fetchall() != [(own,)]
+            with psycopg.connect(environment["DATABASE_URL"]) as same:
+                same.execute("SET ROLE pg_signal_backend")  # a user without any rights here
+                assert same.execute(stored_files._database_id.text).fetchall() == [(own,)]
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(("used", "is_refused"), [(300, True), (600, False)])
+def test_more_than_a_fifth_of_all_files_is_not_deleted_at_once(
+    app: Flask,
+    storage: Storage,
+    warnings: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    used: int,
+    is_refused: bool,
+) -> None:
+    names = {put(storage, f"uploads/{number:064x}.jpg") for number in range(used)}
+    monkeypatch.setattr(stored_files, "FINDERS", [names.intersection])
+    for number in range(101):
+        put(storage, f"images/{number:064x}.jpg")
+    grow_old(storage)
+
+    sweep(app)
+
+    assert len(files(storage)) == used + (101 if is_refused else 0)
+    assert [(fields["orphans"], fields["files"]) for fields in warnings] == ([(101, used + 101)] if is_refused else [])
+
+
+URLS = [
+    "http://localhost:5000/files/{}",
+    "http://localhost:5000/files/{}?v=1",
+    "http://localhost:5000/files/{}#top",
+    "http://localhost:5000/files/{}?from=/files/images/other.png#/files/images/other.png",
+    "http://h/files/files/{}",
+    "http://h/a/files/b/files/{}",
+    "https://cdn.example.com/{}",
+]
+
+
+def test_every_attribute_with_a_url_names_a_file(app: Flask, world: World, storage: Storage) -> None:
+    events = TYPES["event"].attributes.values()
+    attributes = [each.key for each in events if isinstance(each.field, Url) and not each.field.dump_only]
+    assert {"logo-url", "original-image-url", "public-stream-link", "ticket-url"} <= set(attributes)
+    path = f"/v1/events/{world.events['published']}"
+    cases = [(attribute, url) for attribute in attributes for url in URLS[:1]]
+    cases += [("logo-url", url) for url in URLS]
+    for attribute, url in cases:
+        answer = world.owner.update(path, "event", {attribute: url.format(ORPHANS[1])})
+        assert answer.status_code == 200, answer.text
+        with app.app_context(), transaction(is_read=True):
+            assert stored_files._used([ORPHANS[1], ORPHANS[0]]) == {ORPHANS[1]}, (attribute, url)
+        world.owner.update(path, "event", {attribute: None})
+        with app.app_context(), transaction(is_read=True):
+            assert stored_files._used([ORPHANS[1], ORPHANS[0]]) == set()
+
+
+def test_every_column_with_a_url_is_an_attribute_that_names_files() -> None:
+    for known in TYPES.values():
+        columns = {name for name in known.table.c.keys() if name.endswith("_url")}  # noqa: SIM118  # not a dict
+        urls = {name for name, each in known.attributes.items() if isinstance(each.field, Url)}
+        assert columns <= urls, known.name
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_document_links_name_files(app: Flask, world: World, storage: Storage, url: str) -> None:
+    path = f"/v1/events/{world.events['published']}"
+    links = [{"name": "a", "link": "https://example.com"}, {"name": "b", "link": url.format(ORPHANS[0])}]
+
+    assert world.owner.update(path, "event", {"document-links": links}).status_code == 200
+
+    with app.app_context(), transaction(is_read=True):
+        assert stored_files._used(ORPHANS[:2]) == {ORPHANS[0]}
+
+
+@pytest.mark.parametrize("attribute", ["document-links", "logo-url"])
+def test_the_file_of_a_deleted_upload_stays_while_an_event_names_it(
+    app: Flask, world: World, storage: Storage, attribute: str
+) -> None:
+    upload = as_form(world.owner, PHOTO).get_json()
+    url = f"{upload['url']}?v=1"
+    value = [{"name": "Plan", "link": url}] if attribute == "document-links" else url
+    path = f"/v1/events/{world.events['published']}"
+    assert world.owner.update(path, "event", {attribute: value}).status_code == 200
+
+    assert world.owner.delete(f"/v1/uploads/{upload['id']}").status_code in (200, 204)
+    work_off(app)
+
+    assert storage.exists(storage.name(upload["url"]))
+
+
+@pytest.mark.parametrize("public_url", ["http://h/files", "http://h/a/files/b"])
+def test_files_are_in_use_where_public_url_has_a_segment_files(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch, public_url: str
+) -> None:
+    monkeypatch.setattr(storage, "public_url", public_url)
+    path = f"/v1/events/{world.events['published']}"
+    upload = as_form(world.owner, PHOTO).get_json()
+    assert upload["url"].startswith(f"{public_url}/files/uploads/")
+    world.owner.update(path, "event", {"original-image-url": upload["url"], "name": "Renamed"})
+    token_of(post(world.stranger, PHOTO))
+    work_off(app)
+    calendar = storage.url(put(storage, ORPHANS[3]))
+    with app.app_context(), transaction(is_read=False):
+        connection().execute(update(Event).where(Event.id == world.events["published"]).values(ical_url=calendar))
+        commit()
+    grow_old(storage)
+    before = files(storage)
+    assert {name.partition("/")[0] for name in before} == {"calendars", "images", "uploads"}
+
+    sweep(app)
+
+    assert files(storage) == before
+    assert storage.public_name(upload["url"]) == storage.name(upload["url"])
 
 
 def test_no_file_that_a_row_names_is_deleted(app: Flask, world: World, storage: Storage) -> None:

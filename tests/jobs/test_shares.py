@@ -28,6 +28,8 @@ from tests.world import Caller, World, errors
 
 Settings = Callable[..., None]
 
+SLOW_PICTURE = "http://10.255.255.1/x.png"
+
 
 @pytest.fixture
 def settings(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -132,6 +134,70 @@ def test_callers_who_are_not_signed_in_have_one_share(app: Flask, settings: Sett
     assert job is not None
     assert (job.id, job.share) == (first, ANONYMOUS_SHARE)
     assert claim_next(app) is None
+
+
+def sign_up(world: World, name: str) -> Any:
+    """POST of a user whose picture is fetched by a job."""
+    attributes = {"email": f"{name}@example.com", "password": "correct horse battery", "avatar-url": SLOW_PICTURE}
+    return world.anonymous.create("/v1/users", "user", attributes)
+
+
+def test_jobs_that_sign_ups_cause_have_one_share(world: World, settings: Settings) -> None:
+    settings(WORKER_CONCURRENCY=3, MAX_RUNNING_JOBS_PER_OWNER=0)
+    assert [sign_up(world, f"new{number}").status_code for number in range(4)] == [201] * 4
+
+    begun = [claim_next(world.app) for _ in range(2)]
+
+    assert [job and (job.kind, job.share) for job in begun] == [("resize-image", ANONYMOUS_SHARE), None]
+    with world.app.app_context(), transaction(is_read=True):
+        queued = connection().execute(select(Job.share, Job.owner_id).where(Job.state == "queued")).all()
+    assert {share for share, _owner in queued} == {ANONYMOUS_SHARE}
+    assert len({owner for _share, owner in queued}) == 3, "each still belongs to its user"
+
+
+def test_a_job_of_a_sign_up_that_runs_again_stays_in_its_share(world: World) -> None:
+    sign_up(world, "new")
+    with world.app.app_context(), transaction(is_read=False):
+        (row,) = connection().execute(select(Job.__table__)).all()
+        connection().execute(Job.__table__.update().values(state="failed", finished_at=func.now()))
+
+        job = submission.again(JobRow(*row)).job
+        commit()
+
+    assert (job.share, job.owner_id) == (ANONYMOUS_SHARE, row.owner_id)
+
+
+@pytest.mark.parametrize(("concurrency", "most"), [(1, 1), (2, 1), (4, 1), (8, 2), (64, 16)])
+def test_callers_who_are_not_signed_in_have_a_quarter_of_the_slots(
+    app: Flask, settings: Settings, concurrency: int, most: int
+) -> None:
+    settings(WORKER_CONCURRENCY=concurrency, MAX_RUNNING_JOBS_PER_OWNER=0)
+
+    with app.app_context():
+        assert shares.max_running(ANONYMOUS_SHARE) == most
+
+
+def test_an_owner_who_was_never_served_waits_behind_one_who_waits_for_longer(world: World, settings: Settings) -> None:
+    settings(WORKER_CONCURRENCY=1)
+    submit(world.app, world.owner.id)
+    run_next(world.app)
+    (waiting,) = submit(world.app, world.owner.id)
+    (newcomer,) = submit(world.app, world.stranger.id)
+
+    run_next(world.app)
+
+    assert (read(world.app, waiting).state, read(world.app, newcomer).state) == ("succeeded", "queued")
+
+
+def test_an_owner_who_comes_back_waits_behind_one_who_waits_for_longer(world: World) -> None:
+    submit(world.app, world.owner.id)
+    run_next(world.app)
+    (waiting,) = submit(world.app, world.stranger.id)
+    (later,) = submit(world.app, world.owner.id)
+
+    run_next(world.app)
+
+    assert (read(world.app, waiting).state, read(world.app, later).state) == ("succeeded", "queued")
 
 
 def test_the_end_of_a_job_orders_a_worker_for_the_next_of_its_owner(world: World, settings: Settings) -> None:
@@ -294,7 +360,7 @@ def test_a_turn_is_found_by_an_index_among_many_jobs(world: World) -> None:
         " SELECT gen_random_uuid(), 'sleep', '{}', 'api', mod(n, 3) + 1 FROM generate_series(1, 10000) n"
     )
     statement = shares._next.text
-    for number, value in enumerate(("'{}'::text[]", "1", "'{}'::bigint[]"), start=1):
+    for number, value in enumerate(("'{}'::text[]", "1", "1", "'{}'::bigint[]"), start=1):
         statement = statement.replace(f"${number}", value)
     with world.app.app_context(), db.engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET LOCAL statement_timeout = '60s'")
