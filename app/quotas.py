@@ -11,7 +11,7 @@ from time import monotonic
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from flask import current_app
+from flask import current_app, request
 from sqlalchemy import BigInteger, Date, bindparam, cast, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database import Prepared, commit, connection, transaction
 from app.errors import InsufficientStorage, TooManyRequests
 from app.extensions import Model
-from app.throttle import client_bucket
+from app.slots import address_holder
 
 MIB = 2**20
 
@@ -121,7 +121,7 @@ def _share_of(user_id: int) -> int:
     """Return what a user is counted as, or the address of the caller for 0, which is no user."""
     if user_id:
         return user_id
-    digest = sha256(client_bucket().encode()).digest()
+    digest = sha256(address_holder(request.remote_addr or "").encode()).digest()
     return -1 - int.from_bytes(digest[:8], "big") // 2
 
 
