@@ -1,6 +1,7 @@
 """Files that no row names are deleted, and no others."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from time import time
@@ -18,6 +19,7 @@ from app.events.models import Event
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.schema import Url
 from app.storage import Storage
+from tests.background import process
 from tests.images.background import files, jobs, work_off
 from tests.images.pictures import encode, flag
 from tests.images.test_resize_api import URL, post, token_of
@@ -314,3 +316,15 @@ def test_all_names_that_are_named_are_found_whatever_public_url_was(app: Flask, 
     assert files(storage) == [name]
     with app.app_context(), transaction(is_read=True):
         assert stored_files._used([name, ORPHANS[0]]) == {name}
+
+
+@pytest.mark.faults
+def test_a_relay_that_starts_claims_an_empty_storage(
+    app: Flask, environment: dict[str, str], tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    url = (tmp_path / "new").as_uri()
+    with app.app_context():
+        own = stored_files.database_id()
+    with process({**environment, "STORAGE_URL": url, "VAR_DIR": str(tmp_path)}, tmp_path / "relay", "relay", "60"):
+        marker = tmp_path / "new" / stored_files.MARKER
+        wait_until(lambda: marker.exists() and marker.read_text() == own, 60)
