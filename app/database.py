@@ -54,8 +54,8 @@ SESSION_OPTIONS = " ".join(
 WRITER_TIMEOUT_SECONDS = 1.0
 """How long a request that writes waits for its share of the pool, outside of the pool."""
 
-MAX_WAITING_WRITERS = 128
-MAX_WAITING_WRITERS_PER_ADDRESS = 48
+MAX_WAITING_WRITERS = 64
+MAX_WAITING_WRITERS_PER_ADDRESS = 32
 """Requests that wait for this hold threads; others are refused at once."""
 
 UNANSWERED_MS = 10_000

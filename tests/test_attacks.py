@@ -2,11 +2,14 @@
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from email.message import Message
 from http.client import HTTPConnection
+from threading import Event
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +20,7 @@ import pytest
 from app.bodies import LARGEST_BODY, MAX_READERS_PER_ADDRESS
 from app.jobs.progress import KEEP_ALIVE
 from app.jobs.watching import MAX_WATCHERS_PER_HOLDER
+from app.jsonapi.operations import EXTENSION
 from app.storage import MAX_FILE_STREAMS_PER_ADDRESS
 from tests.attacks import (
     ATTACKER,
@@ -41,6 +45,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 MAX_P99_SECONDS = 1.0
 MAX_SLOWDOWN = 6.0
 """How many times slower than before others may be served, where the machine is busy with other things."""
+MAX_P99_BESIDE_UPDATES_SECONDS = 2.0
+"""While the attack also keeps the processor busy."""
 ATTACK_SECONDS = 6.0
 RECOVERY_SECONDS = 5.0
 THREAD_IDLE_SECONDS = 5.0
@@ -177,6 +183,45 @@ def test_slow_large_uploads_leave_room_for_those_of_others(
     with Bystander(web.base_url, [own], source=ATTACKER) as afterwards:
         wait_until(lambda: afterwards.rounds >= 1, 60)
     assert not afterwards.failures
+
+
+def test_updates_of_one_row_at_once_do_not_slow_others(
+    web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    status, document = call(f"{web.base_url}/v1/events", "POST", EVENT, web.token)
+    assert status == 201
+    updates = [
+        {"op": "update", "data": {"type": "event", "id": document["data"]["id"], "attributes": {"name": f"No. {each}"}}}
+        for each in range(100)
+    ]
+    body = json.dumps({"atomic:operations": updates}).encode()
+    media_type = f'{JSONAPI};ext="{EXTENSION}"'
+    headers = {"Content-Type": media_type, "Accept": media_type, "Authorization": f"JWT {web.token}"}
+    statuses: Counter[int] = Counter()
+    ended = Event()
+
+    def update() -> None:
+        while not ended.is_set():
+            connection = HTTPConnection(urlsplit(web.base_url).netloc, timeout=30, source_address=(ATTACKER, 0))
+            with closing(connection):
+                connection.request("POST", "/v1/operations", body, headers)
+                statuses[connection.getresponse().status] += 1
+
+    with ThreadPoolExecutor(24) as pool:
+        attack = [pool.submit(update) for _ in range(24)]
+        try:
+            wait_until(lambda: statuses[200] and statuses[429], 60)
+            with Bystander(web.base_url, web.requests) as meanwhile:
+                wait_until(lambda: meanwhile.rounds >= 3, 180)
+        finally:
+            ended.set()
+        for each in attack:
+            each.result(60)
+
+    figure(f"100 updates of one row, 24 at once: p99 {meanwhile.p99:.2f} s for others, {dict(statuses)}")
+    assert not meanwhile.failures
+    assert meanwhile.p99 < MAX_P99_BESIDE_UPDATES_SECONDS
+    assert set(statuses) <= {200, 409, 429}
 
 
 def test_streams_of_one_user_leave_streams_for_others(
