@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 from flask import Flask
-from sqlalchemy import delete, func, insert, or_, select, text
+from sqlalchemy import delete, func, insert, select, text
 
 from app.database import commit, connection, transaction
 from app.events.models import Event, EventRole
@@ -69,7 +69,7 @@ def remove_world(app: Flask) -> None:
 def is_quiet(app: Flask) -> bool:
     """Whether the worker has done all that was ordered for now."""
     is_open = (OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None))
-    is_due = or_(OutboxEntry.next_at <= func.now(), OutboxEntry.tries > 0)
+    is_due = OutboxEntry.due_at <= func.now()  # not next_at: a worker may be at an entry that the relay has published
     unfinished = select(func.count()).where(*is_open, is_due)
     ours = jobs.unfinished((*jobs.JOBS, *treatments.JOBS, *overview.JOBS))
     with app.app_context():
