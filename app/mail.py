@@ -1,7 +1,9 @@
 """Mails: the same order always makes the same bytes, and MAIL_URL says where they go.
 
 A mailbox gets few mails of one kind a day, however they were brought about. They are counted in the database, in the
-transaction that sends the mail: no restart and no loss of Redis resets the counts.
+transaction that sends the mail: no restart and no loss of Redis resets the counts. Some of them are kept for those who
+are likely to own the mailbox, so that others cannot use them up: orders of known devices, and accounts whose address is
+verified or has no `+tag`.
 """
 
 import hmac
@@ -9,6 +11,7 @@ import os
 import re
 import smtplib
 import ssl
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -30,21 +33,44 @@ TIMEOUT = 10
 """Seconds for each step of the talk with a mail server."""
 
 MAX_MAILS_PER_DAY = 5
-"""Mails of one kind that one mailbox gets on one day (UTC)."""
+"""Mails of one kind about one account on one day (UTC); also to all unverified addresses with a `+tag` of a mailbox."""
+
+MAX_MAILS_BY_UNKNOWN_DEVICES = 3
+"""Of the mails about one account, those that are ordered by devices which it has not logged in from."""
+
+MAX_MAILS_PER_ORIGIN = 2
+"""Of those, the ones that are ordered from one client address."""
+
+MAX_MAILS_PER_MAILBOX = 10
+"""Mails of one kind that one mailbox gets on one day (UTC), of all accounts and devices."""
+
+GMAIL = frozenset({"gmail.com", "googlemail.com"})
+"""Domains of the provider that ignores dots in local parts."""
 
 PRUNED_ROWS = 1000
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class MailOrder:
+    """Who a mail is about and who has ordered it, as far as that decides whether it is sent."""
+
+    account_id: int
+    is_known: bool = True
+    """Whether it was ordered by the account itself or by a device that it has logged in from."""
+    is_verified: bool = False
+    """Whether the account has shown that the mailbox is its own."""
+
+
 class MailCount(Model):
-    """How many mails of one kind went to one mailbox on one day."""
+    """How many mails of one kind went to one mailbox on one day; also those about one account or from one origin."""
 
     __tablename__ = "mail_counts"
 
     day: Mapped[date] = mapped_column(primary_key=True)
     mailbox: Mapped[bytes] = mapped_column(primary_key=True)
-    """The keyed hash of its address."""
+    """The keyed hash of its address, with the account or the client address where those are counted."""
     kind: Mapped[str] = mapped_column(primary_key=True)
     sent: Mapped[int]
 
@@ -68,15 +94,15 @@ def compose(
     return message
 
 
-def send(message: EmailMessage, *, kind: str, is_limited: bool = True) -> None:
-    """Hand a mail over, unless its mailbox had enough mails of this kind today.
+def send(message: EmailMessage, *, kind: str, is_limited: bool = True, order: MailOrder | None = None) -> None:
+    """Hand a mail over, unless its mailbox, or the account that the order names, had enough mails of this kind today.
 
     Whatever goes wrong is raised, and the order is tried again. `is_limited` is false where the mailbox is known to be
     that of the user who asks for the mails.
     """
-    if is_limited and not _count(str(message["To"]), kind):
+    if is_limited and not _count_mail(str(message["To"]), kind, order):
         about = {"resource_type": message["X-Resource-Type"], "resource_id": message["X-Resource-Id"]}
-        log.warning("mail not sent, daily limit reached", kind=kind, limit=MAX_MAILS_PER_DAY, **about)
+        log.warning("mail not sent, daily limit reached", kind=kind, **about)
         return
     url = current_app.config["MAIL_URL"]
     if url == "file":
@@ -94,27 +120,52 @@ def prune(_older_than: timedelta) -> int:
         return connection().execute(delete(MailCount).where(key.in_(old))).rowcount
 
 
-def _count(address: str, kind: str) -> bool:
-    """Count one mail to a mailbox, or return False if it had as many today as it may."""
-    values = {"day": func.current_date(), "mailbox": _mailbox_key(address), "kind": kind, "sent": 1}
+def count_origin(address: str, kind: str, origin: str) -> bool:
+    """Count an order of a mail by an unknown device at this client address; False if it had as many today as it may."""
+    key = f"origin:{origin} {fold_address(address)}"
+    return _count(key, kind, MAX_MAILS_PER_ORIGIN)
+
+
+def fold_address(address: str) -> str:
+    """Return what all addresses of one mailbox have in common: most providers ignore `+tag`, one ignores dots."""
+    local_part, _, domain = address.lower().rpartition("@")
+    local_part = local_part.partition("+")[0]
+    if domain in GMAIL:
+        return f"{local_part.replace('.', '')}@gmail.com"
+    return f"{local_part}@{domain}"
+
+
+def _count_mail(address: str, kind: str, order: MailOrder | None) -> bool:
+    """Count one mail for its account and its mailbox, or return False if one of them had as many today as it may."""
+    mailbox = fold_address(address)
+    if order is None:
+        return _count(f"mailbox:{mailbox}", kind, MAX_MAILS_PER_DAY)
+    per_account = MAX_MAILS_PER_DAY if order.is_known else MAX_MAILS_BY_UNKNOWN_DEVICES
+    is_plain = address.lower().rpartition("@")[0] == mailbox.rpartition("@")[0]
+    per_mailbox = MAX_MAILS_PER_MAILBOX if order.is_verified or is_plain else MAX_MAILS_PER_DAY
+    return _count(f"account:{order.account_id} {mailbox}", kind, per_account) and _count(
+        f"mailbox:{mailbox}", kind, per_mailbox
+    )
+
+
+def _count(counted_for: str, kind: str, limit: int) -> bool:
+    """Count one mail under this key, or return False if it had as many today as it may."""
+    values = {"day": func.current_date(), "mailbox": _hash(counted_for), "kind": kind, "sent": 1}
     counted = (
         insert(MailCount)
         .values(values)
         .on_conflict_do_update(
             index_elements=["day", "mailbox", "kind"],
             set_={"sent": MailCount.sent + 1},
-            where=MailCount.sent < MAX_MAILS_PER_DAY,
+            where=MailCount.sent < limit,
         )
         .returning(MailCount.sent)
     )
     return connection().scalar(counted) is not None
 
 
-def _mailbox_key(address: str) -> bytes:
-    """Return what the addresses of one mailbox have in common, hashed: many providers ignore `+tag` and dots."""
-    local_part, _, domain = address.lower().rpartition("@")
-    mailbox = f"{local_part.partition('+')[0].replace('.', '')}@{domain}"
-    return hmac.digest(current_app.config["SECRET_KEY"].encode(), f"mailbox:{mailbox}".encode(), "sha256")
+def _hash(counted_for: str) -> bytes:
+    return hmac.digest(current_app.config["SECRET_KEY"].encode(), counted_for.encode(), "sha256")
 
 
 def _write(message: EmailMessage, directory: Path) -> None:

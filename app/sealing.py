@@ -25,6 +25,8 @@ TEXT_PREFIX = "sealed:"
 """What a sealed text begins with in a column of texts."""
 
 NONCE_BYTES = 12
+TAG_BYTES = 16
+"""Bytes that AES-GCM adds."""
 
 log = structlog.get_logger(__name__)
 
@@ -74,13 +76,29 @@ def open_text(stored: str | None, about: bytes) -> str | None:
 
     A text of before this column was sealed stands there as it is.
     """
-    if stored is None or not stored.startswith(TEXT_PREFIX):
+    if stored is None or not is_sealed_text(stored):
         return stored
     try:
-        return _decrypt(b64decode(stored.removeprefix(TEXT_PREFIX)), about).decode()
-    except (Lost, ValueError):
+        return decrypt_text(stored, about)
+    except Lost:
         log.warning("sealed value cannot be opened", place=about.decode())
         return None
+
+
+def decrypt_text(stored: str, about: bytes) -> str:
+    """Return the text that was sealed for this place; raise Lost for one that does not open."""
+    return _decrypt(b64decode(stored.removeprefix(TEXT_PREFIX)), about).decode()
+
+
+def is_sealed_text(stored: str) -> bool:
+    """Return whether a stored text has the form of a sealed one: people may begin a text with the same word."""
+    if not stored.startswith(TEXT_PREFIX):
+        return False
+    try:
+        encrypted = b64decode(stored.removeprefix(TEXT_PREFIX), validate=True)
+    except ValueError:
+        return False
+    return encrypted[:1] == VERSION and len(encrypted) >= len(VERSION) + NONCE_BYTES + TAG_BYTES
 
 
 def _encrypt(plain: bytes, about: bytes) -> bytes:

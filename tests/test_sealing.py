@@ -71,7 +71,9 @@ def test_texts() -> None:
 
     assert open_text(stored, HERE) == "DE02 \u00e9"
     assert open_text(stored, THERE) is None
-    assert open_text("sealed:nonsense!", HERE) is None
-    assert open_text("sealed:", HERE) is None
+    assert open_text(stored[:-4] + "AAAA", HERE) is None
+    for text in ("sealed:", "sealed: envelope in the safe", "sealed:AAAA", "sealed:nonsense!"):
+        assert open_text(text, HERE) == text  # of before this column was sealed
+        assert open_text(seal_text(text, HERE), HERE) == text
     assert open_text("from before", HERE) == "from before"
     assert open_text(None, HERE) is None

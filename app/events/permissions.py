@@ -5,9 +5,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, FromClause, and_, exists, false, literal, or_, select, true
 
 from app.events.models import Event, EventRole
-from app.events.team import ORGANIZER, OWNER, TEAM, has_role
+from app.events.team import ORGANIZER, OWNER, TEAM, has_role, is_member
 from app.jsonapi.permissions import Permissions, Scope, admin, anyone, signed_in
 from app.jsonapi.viewer import CAPABILITY, VIEWER_ID, Role, Viewer
+from app.users.owning import may_act_for
 
 PAYMENT_DETAILS = frozenset({"paypal_email", "cheque_details", "bank_details", "onsite_details", "invoice_details"})
 """Where money goes: the owner's to see and to change."""
@@ -33,9 +34,15 @@ def owned(scope: Scope, events: FromClause) -> ColumnElement[bool]:
     return false() if scope.role is Role.ANONYMOUS else events.c.owner_id == VIEWER_ID
 
 
+def sees_pending_owner(scope: Scope, events: FromClause) -> ColumnElement[bool]:
+    """Those that the viewer owns or is asked to take over; every event for admins."""
+    asked = false() if scope.role is Role.ANONYMOUS else events.c.pending_owner_id == VIEWER_ID
+    return or_(owned(scope, events), asked)
+
+
 def creator_or_owner(viewer: Viewer, event: Any) -> bool:
-    """The creator, on creation; the owner, or an admin."""
-    return event is None or viewer.is_admin or viewer.id == event.owner_id
+    """The creator, on creation; the owner, or an admin; for what a super admin owns only a super admin."""
+    return event is None or may_act_for(viewer, event.owner_id)
 
 
 def pending_owner(viewer: Viewer, event: Any) -> bool:
@@ -44,18 +51,18 @@ def pending_owner(viewer: Viewer, event: Any) -> bool:
 
 
 def owner(viewer: Viewer, event: Any) -> bool:
-    """The owner, or an admin."""
-    return has_role(viewer, event.id, OWNER)
+    """The owner, or an admin; for what a super admin owns only a super admin."""
+    return may_act_for(viewer, event.owner_id)
 
 
 def organizer(viewer: Viewer, event: Any) -> bool:
-    """The owner, an organizer, or an admin."""
-    return has_role(viewer, event.id, OWNER, ORGANIZER)
+    """The owner, an organizer, or an admin; for what a super admin owns no other admin."""
+    return may_act_for(viewer, event.owner_id) or is_member(viewer, event.id, OWNER, ORGANIZER)
 
 
 def coorganizer(viewer: Viewer, event: Any) -> bool:
-    """A member of the team of the event, or an admin."""
-    return has_role(viewer, event.id, *TEAM)
+    """A member of the team of the event, or an admin; for what a super admin owns no other admin."""
+    return may_act_for(viewer, event.owner_id) or is_member(viewer, event.id, *TEAM)
 
 
 def visible_with_event(scope: Scope, table: FromClause) -> ColumnElement[bool]:
@@ -85,6 +92,7 @@ PERMISSIONS = Permissions(
     private=PAYMENT_DETAILS,
     sees_private=owned,
     keeps_links=True,
+    sees_link={"pending_owner": sees_pending_owner},
     relate={"owner": owner, "pending_owner": owner, "organizers": organizer, "coorganizers": organizer},
     write={
         **dict.fromkeys(PAYMENT_DETAILS, creator_or_owner),

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, FromClause, Text, and_, case, cast, func
 from app import throttle
 from app.errors import Conflict, Forbidden, NotFound, TooManyRequests
 from app.events.models import IDENTIFIER_BYTES, Event
-from app.events.permissions import PERMISSIONS, coorganizer, owner, pending_owner
+from app.events.permissions import PAYMENT_DETAILS, PERMISSIONS, coorganizer, owner, pending_owner
 from app.events.schemas import LONGEST_EVENT, EventSchema
 from app.events.team import change_members, make_owner, offer_ownership
 from app.jsonapi import rows
@@ -28,13 +28,17 @@ from app.jsonapi.view import answer
 from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import DataLayer, ToManyChange
 from app.logs import log_success
+from app.users.reauthentication import require_password
 
 IDENTIFIER = re.compile(f"[0-9a-f]{{8}}|[0-9a-f]{{{2 * IDENTIFIER_BYTES}}}")
 """Events made before identifiers had so many characters have one of 8."""
 
 UNKNOWN_IDENTIFIER = "unknown-identifier"
-UNKNOWN_IDENTIFIER_LIMIT = "60/minute"
-"""Identifiers without an event that one address may name before it can use none at all for a while."""
+MAX_UNKNOWN_IDENTIFIERS = 60
+"""Identifiers without an event that one address may name in a minute; after that it can use none at all."""
+
+UNKNOWN_IDENTIFIER_LIMIT = f"{MAX_UNKNOWN_IDENTIFIERS - 1}/minute"
+"""One less: the next request is refused once this is exceeded."""
 
 OWNER_POINTER = "/data/relationships/owner"
 
@@ -87,7 +91,7 @@ class EventData(DataLayer):
         data["owner_id"] = data.get("owner_id") or viewer.id
         _require_consent(data["owner_id"], access)
         _require_live_owner(data["owner_id"], access)
-        _check_pending_owner(data, data["owner_id"])
+        _check_pending_owner(data, data["owner_id"], access)
 
     def after_create_object(self, row: Any, access: Access) -> None:
         make_owner(row, row.owner_id)
@@ -99,10 +103,12 @@ class EventData(DataLayer):
             raise Forbidden("An event has an owner.", pointer=OWNER_POINTER)
         if "owner_id" in data:
             _require_consent(owner_id, access)
+            require_password(access.viewer)
+            _clear_payment_details(data)
             data.setdefault("pending_owner_id", None)
         if "owner_id" in data or "deleted_at" in data:
             _require_live_owner(owner_id, access)
-        _check_pending_owner(data, owner_id)
+        _check_pending_owner(data, owner_id, access)
 
     def after_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
         if "owner_id" in data:
@@ -142,12 +148,19 @@ def _require_consent(owner_id: int, access: Access) -> None:
         raise Forbidden(detail, pointer=OWNER_POINTER, code="acceptance-required")
 
 
-def _check_pending_owner(data: Mapping[str, Any], owner_id: int) -> None:
-    """409 when the event is offered to its owner; 429 when a user is asked too often."""
+def _clear_payment_details(data: dict[str, Any]) -> None:
+    """Leave no payment details of the former owner to a new one, who may have sent others in the same request."""
+    for name in PAYMENT_DETAILS:
+        data.setdefault(name, None)
+
+
+def _check_pending_owner(data: Mapping[str, Any], owner_id: int, access: Access) -> None:
+    """409 when the event is offered to its owner; 403 without a recent log-in; 429 when a user is asked too often."""
     user_id = data.get("pending_owner_id")
     if user_id is not None and user_id == owner_id:
         raise Conflict("This user owns the event already.", pointer="/data/relationships/pending-owner")
     if user_id is not None:
+        require_password(access.viewer)
         throttle.count("offer-ownership", account=str(user_id))
 
 
@@ -214,15 +227,18 @@ class OwnershipAnswer(Command):
 
 
 class AcceptOwnership(OwnershipAnswer):
-    """Makes the caller the owner; the owner of before becomes an organizer."""
+    """Makes the caller the owner, without the payment details of the former owner, who becomes an organizer."""
 
     methods = {"POST"}
 
     def give(self, row: Any, reader: Reader) -> Response:
         owner_id = reader.access.viewer.id
+        require_password(reader.access.viewer)
         _require_verified(reader.access.viewer)
         _require_live_owner(owner_id, reader.access)
-        changed = rows.change(EVENT, row, {"owner_id": owner_id, "pending_owner_id": None})
+        data: dict[str, Any] = {"owner_id": owner_id, "pending_owner_id": None}
+        _clear_payment_details(data)
+        changed = rows.change(EVENT, row, data)
         make_owner(changed, owner_id)
         _log_team_change(changed, "owner", [owner_id], "replace", reader.access)
         document = self.stored(changed, reader)

@@ -28,11 +28,14 @@ _role = Prepared(
 
 def has_role(viewer: Viewer, event_id: int, *roles: str) -> bool:
     """Whether the viewer has one of these roles in the event; admins count as all."""
-    if viewer.is_admin:
-        return True
-    if viewer.is_anonymous:
-        return False
-    return any(role in roles for (role,) in _role.rows({"event_id": event_id, "user_id": viewer.id}))
+    return viewer.is_admin or is_member(viewer, event_id, *roles)
+
+
+def is_member(viewer: Viewer, event_id: int, *roles: str) -> bool:
+    """Return whether the viewer has one of these roles in the team of the event."""
+    return not viewer.is_anonymous and any(
+        role in roles for (role,) in _role.rows({"event_id": event_id, "user_id": viewer.id})
+    )
 
 
 def make_owner(event: Event, user_id: int) -> None:

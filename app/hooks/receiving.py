@@ -18,7 +18,7 @@ from app.errors import ApiError, BadRequest, Errors, Forbidden, NotFound, Unproc
 from app.extensions import db
 from app.hooks.models import Hook
 from app.hooks.tokens import SHAPE, signing
-from app.jobs.kinds import KINDS, LARGEST_PARAMETERS
+from app.jobs.kinds import KINDS, LARGEST_PARAMETERS, Kind
 from app.jobs.models import SUCCEEDED
 from app.jobs.resources import submitted
 from app.jobs.submission import PARAMETERS, is_offered
@@ -148,15 +148,16 @@ def _started(hook: Called) -> Response:
 
 def _allowed(hook: Called, members: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of a call; 422 for each that is fixed to another value or that the hook does not allow."""
-    raise_all(_refused(hook, members))
+    raise_all(_refused(hook, members, KINDS[hook.kind]))
     return members
 
 
-def _refused(hook: Called, members: dict[str, Any]) -> Iterator[ApiError]:
-    for name, value in members.items():
+def _refused(hook: Called, members: dict[str, Any], kind: Kind) -> Iterator[ApiError]:
+    sent, fixed = kind.convert_ids(members), kind.convert_ids(hook.parameters)
+    for name, value in sent.items():
         pointer = f"{PARAMETERS}/{escaped(name)}"
-        if name in hook.parameters:
-            if value != hook.parameters[name]:
+        if name in fixed:
+            if value != fixed[name]:
                 yield Unprocessable("The hook fixes this parameter.", pointer=pointer, code="fixed-parameter")
         elif hook.allowed_parameters is not None and name not in hook.allowed_parameters:
             detail = "The hook does not allow a call to set this parameter."

@@ -29,6 +29,7 @@ from app.jsonapi.view import View
 from app.jsonapi.viewer import Viewer, signed_in_viewer
 from app.jsonapi.writing import DataLayer
 from app.url_tokens import new_token, token_hash
+from app.users.reauthentication import require_password
 
 
 def lookup(name: str) -> tuple[str, Any]:
@@ -53,10 +54,13 @@ class HookData(DataLayer):
     """A hook starts, for its owner, what its owner may start."""
 
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
+        require_password(access.viewer)
         data["owner_id"] = access.viewer.id
         data["event_id"] = _event_of(data["kind"], data["parameters"], access)
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+        if (data.get("enabled") and not row.enabled) or "deleted_at" in data:
+            require_password(access.viewer)  # a hook works on after the token of whoever enables it
         if "parameters" in data:
             data["event_id"] = _event_of(row.kind, data["parameters"], access)
 
@@ -151,6 +155,7 @@ class RotateHook(TokenView, Command):
         def find() -> Any:
             row = self.row(id, reader.access)
             reader.access.require(PERMISSIONS.update, row)
+            require_password(viewer)
             return row
 
         return self.shown_once(viewer, find, reader, HTTPStatus.OK)

@@ -146,7 +146,7 @@ class FilterReader:
 
     def _related(self, resource_type: ResourceType, name: str, operator: str, value: Any, depth: int) -> Filter:
         relation = resource_type.relation(name)
-        if relation is None or relation.many != (operator == "any"):
+        if relation is None or relation.many != (operator == "any") or not is_searchable(relation, self.scope):
             raise self.refuse(f"The type {resource_type.name} has no relationship {name!r} for {operator}.")
         self.is_costly = True
         build = self.term(value, relation.target, depth + 1).build
@@ -242,7 +242,14 @@ def _of_ids(resource_type: ResourceType, name: str, scope: Scope) -> tuple[Resou
     hides_links = permissions.private and not permissions.keeps_links and scope.role is not Role.ADMIN
     if relation is None or relation.many or hides_links:
         return None
+    if relation.sees is not None and scope.role is Role.ANONYMOUS:
+        return None
     return relation.target, relation
+
+
+def is_searchable(relation: Relation, scope: Scope) -> bool:
+    """Return whether this scope sees a relationship in every row, so that it may search and sort by what it names."""
+    return relation.sees is None or scope.role is Role.ADMIN
 
 
 def _compared(
@@ -260,7 +267,7 @@ def _compared(
 
 
 def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnElement[Any]:
-    """The foreign key of a to-one relationship, null where a guarded one leads to a row nobody should know of."""
+    """Return the foreign key of a to-one relationship; null for a guarded one that this scope does not see."""
     if relation.local is None:
         raise TypeError(f"{relation.name} is a to-many relationship")
     key = table.c[relation.local]
@@ -268,6 +275,8 @@ def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnEl
         return key
     other = relation.target.table.alias()
     criterion = relation.target.permissions.linkage(scope, other)
+    if relation.sees is not None:
+        criterion = and_(criterion, relation.sees(scope, table))
     return select(other.c.id).where(other.c.id == key, criterion).scalar_subquery()
 
 

@@ -102,7 +102,8 @@ class Permissions:
 
     `visible` rows can be reached on their own URLs, `visible_related` ones as related or included resources (the same
     unless named), `linkable` ones appear in linkage. `sees_private` tells in which rows `private` attributes show; in
-    the others relationships and links are hidden too, unless `keeps_links`.
+    the others relationships and links are hidden too, unless `keeps_links`. `sees_link` tells in which rows a guarded
+    to-one relationship shows; in the others it is null, also for filters, and only admins search what it names.
     The row of `create` is the mapping of related ids that the new resource names.
     """
 
@@ -112,6 +113,7 @@ class Permissions:
     private: frozenset[str] = frozenset()
     sees_private: Criterion = every_row
     keeps_links: bool = False
+    sees_link: Mapping[str, Criterion] = field(default_factory=dict)
     list: Predicate = nobody
     read: Predicate = nobody
     create: Predicate = nobody

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
 from app.errors import Forbidden, InvalidParameter
-from app.jsonapi.filters import Filter, FilterReader, comparable
+from app.jsonapi.filters import Filter, FilterReader, comparable, is_searchable
 from app.jsonapi.permissions import Scope
 from app.jsonapi.resource_type import Attribute, Relation, ResourceType, type_spelled
 from app.jsonapi.viewer import Role, Viewer
@@ -241,7 +241,7 @@ class _Reader:
         if not second:
             return SortKey(self._sortable(self.type, path), descending)
         relation = self.type.relation(first)
-        if relation is None or relation.many:
+        if relation is None or relation.many or not is_searchable(relation, self.scope):
             raise InvalidParameter(f"The type {self.type.name} has no to-one relationship {first!r}.", parameter="sort")
         return SortKey(self._sortable(relation.target, second), descending, relation)
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
 
 from app.extensions import Model
 from app.jsonapi.naming import dasherize, spellings
-from app.jsonapi.permissions import Permissions
+from app.jsonapi.permissions import Criterion, Permissions
 from app.jsonapi.schema import Flag, Instant, Number, Relationship, Schema, Text, Whole
 from app.jsonapi.sizes import LONG_TEXT
 
@@ -86,6 +86,8 @@ class Relation:
     remote: str | None = None
     secondary: FromClause | None = None
     secondary_target: str | None = None
+    sees: Criterion | None = None
+    """The rows of the own type in which a guarded to-one relationship shows; None for all."""
 
     @property
     def target(self) -> "ResourceType":
@@ -147,7 +149,8 @@ class ResourceType:
     @cached_property
     def relations(self) -> dict[str, Relation]:
         """Relationships by python name; asked for once all models are imported."""
-        return {name: _relation(self.model, name, field) for name, field in self._relationships.items()}
+        sees = self.permissions.sees_link
+        return {name: _relation(self.model, name, field, sees.get(name)) for name, field in self._relationships.items()}
 
     def python_name(self, spelled: str) -> str | None:
         """The attribute or relationship meant by its dashed or underscored name."""
@@ -164,7 +167,8 @@ class ResourceType:
     @cached_property
     def public_fields(self) -> frozenset[str]:
         """The attributes and relationships that show in every row, whoever asks."""
-        return frozenset((*self.attributes, *self.relations)) - self.permissions.private
+        hidden = self.permissions.private | self.permissions.sees_link.keys()
+        return frozenset((*self.attributes, *self.relations)) - hidden
 
     @property
     def path(self) -> str:
@@ -211,12 +215,12 @@ def _attribute(table: Table, name: str, field: marshmallow.fields.Field[Any], co
     return Attribute(name, dasherize(name), field, expression, has_sort_index=is_indexed)
 
 
-def _relation(model: type[Model], name: str, field: Relationship) -> Relation:
+def _relation(model: type[Model], name: str, field: Relationship, sees: Criterion | None) -> Relation:
     declared: RelationshipProperty[Any] = inspect(model).relationships[name]
     key = dasherize(name)
     ((local, remote), *_more) = declared.local_remote_pairs or []
     if declared.direction is RelationshipDirection.MANYTOONE:
-        return Relation(name, key, field, many=False, local=local.key)
+        return Relation(name, key, field, many=False, local=local.key, sees=sees)
     if declared.direction is RelationshipDirection.ONETOMANY:
         return Relation(name, key, field, many=True, remote=remote.key)
     ((_parent, near),) = declared.synchronize_pairs

@@ -13,7 +13,7 @@ import structlog
 from flask import current_app
 from sqlalchemy import ColumnElement, and_, func, select, update
 
-from app import outbox, throttle
+from app import mail, outbox, throttle
 from app.database import connection, transaction
 from app.extensions import db
 from app.jsonapi.resource_type import TYPES
@@ -107,7 +107,10 @@ def check_password(viewer: Viewer, password: str) -> str | None:
 
 
 def change_password(viewer: Viewer, old: str, new: str) -> bool:
-    """Set a new password and end all other sessions; False when the old one is wrong. ValueError: unfit."""
+    """Set a new password, end all other sessions and disable all hooks; False when the old one is wrong.
+
+    ValueError: unfit.
+    """
     old_hash = check_password(viewer, old)
     if old_hash is None:
         return False
@@ -116,7 +119,7 @@ def change_password(viewer: Viewer, old: str, new: str) -> bool:
     if user is None:
         return False
     user.password_hash = new_hash
-    sign_ins.revoke_all(user.id, except_sign_in_id=viewer.sign_in_id)
+    revoke_credentials(user.id, except_sign_in_id=viewer.sign_in_id)
     notify_password_changed(user.id, user.email)
     return True
 
@@ -131,12 +134,15 @@ def is_taken(email: str) -> bool:
     return db.session.scalar(select(User.id).where(User.deleted_at.is_(None), has_email(email))) is not None
 
 
-def order_verification(email: str) -> None:
+def order_verification(email: str, *, viewer: Viewer, refresh_token: str | None = None) -> None:
     """Count one try, and mail a verification token to this address if an account has it that is not verified."""
-    _count_anonymous("verification", email)
+    is_known = _count_mail_order("verification", email, viewer, refresh_token)
     user = _locked(has_email(email), User.is_verified.is_(False))
-    if user is not None:
-        outbox.order(MAIL_VERIFICATION, "user.verification-requested", {"id": user.id})
+    if user is None or not _may_order(MAIL_VERIFICATION, user, is_known):
+        return
+    # Two topics: an order of another person is not merged with that of a known device.
+    topic = "user.verification-requested" if is_known else "user.verification-requested-by-unknown-device"
+    outbox.order(MAIL_VERIFICATION, topic, {"id": user.id, "is_known": is_known})
 
 
 def verify_email(token: str, viewer: Viewer) -> bool:
@@ -153,23 +159,44 @@ def verify_email(token: str, viewer: Viewer) -> bool:
     if user is None or not _fits(claims, VERIFY_EMAIL, user) or not _is_newer(claims["iat"], user.email_verified_at):
         return False
     if user.email_verified_at is None:
-        _revoke_credentials(user.id, except_sign_in_id=viewer.sign_in_id if viewer.id == user.id else None)
+        revoke_credentials(user.id, except_sign_in_id=viewer.sign_in_id if viewer.id == user.id else None)
     _mark_verified(user)
     return True
 
 
-def order_reset(email: str) -> None:
+def order_reset(email: str, *, viewer: Viewer, refresh_token: str | None = None) -> None:
     """Count one try, and mail a reset token to this address if an account has it."""
-    _count_anonymous("reset", email)
+    is_known = _count_mail_order("reset", email, viewer, refresh_token)
     user = _locked(has_email(email))
-    if user is not None:
-        outbox.order(
-            MAIL_RESET, "user.reset-requested", {"id": user.id, "fingerprint": fingerprint(RESET_PASSWORD, user)}
-        )
+    if user is None or not _may_order(MAIL_RESET, user, is_known):
+        return
+    payload = {"id": user.id, "fingerprint": fingerprint(RESET_PASSWORD, user), "is_known": is_known}
+    outbox.order(MAIL_RESET, "user.reset-requested", payload)
+
+
+def _count_mail_order(action: str, email: str, viewer: Viewer, refresh_token: str | None) -> bool:
+    """Count one try, and return whether the account with this address knows the device that orders the mail."""
+    criterion, address = has_email(email), throttle.client_bucket()
+    device = sign_ins.find_device(criterion, refresh_token=refresh_token, sign_in_id=viewer.sign_in_id)
+    is_known_address = sign_ins.is_known_address(criterion, address)
+    db.session.rollback()
+    _count_anonymous(action, email, device=None if device is None else str(device))
+    return device is not None or is_known_address
+
+
+def _may_order(kind: str, user: User, is_known: bool) -> bool:
+    """Count an order by an unknown device; False after as many as its address may order a day for this mailbox."""
+    if is_known or mail.count_origin(user.email, kind, throttle.client_bucket()):
+        return True
+    log.warning("mail not ordered, daily limit of its client address reached", kind=kind, account_id=user.id)
+    return False
 
 
 def reset_password(token: str, password: str) -> bool:
-    """Set a new password and end all sessions; False when the token is not good for that. ValueError: unfit."""
+    """Set a new password, end all sessions and disable all hooks; False when the token is not good for that.
+
+    ValueError: unfit.
+    """
     try:
         claims = read_mail_token(RESET_PASSWORD, token)
         user_id = user_id_in(claims)
@@ -184,7 +211,7 @@ def reset_password(token: str, password: str) -> bool:
     if not user.is_verified:
         # The token went to this address and nowhere else.
         _mark_verified(user)
-    _revoke_credentials(user.id)
+    revoke_credentials(user.id)
     # The owner gets in here, while tries from many other addresses lock out unknown devices.
     sign_ins.remember_address(user.id, throttle.client_bucket())
     notify_password_changed(user.id, user.email)
@@ -208,6 +235,14 @@ def notify_account_deleted(user_id: int, address: str) -> None:
     outbox.order(MAIL_ACCOUNT_DELETED, "user.account-deleted", {"id": user_id, "to": address})
 
 
+def revoke_credentials(user_id: int, except_sign_in_id: UUID | None = None) -> None:
+    """End all sign-ins of a user but the one named, and make the URLs and secrets of all hooks void."""
+    sign_ins.revoke_all(user_id, except_sign_in_id)
+    # By type: hooks stand above users.
+    hooks = TYPES["hook"].table
+    connection().execute(update(hooks).where(hooks.c.owner_id == user_id).values(enabled=False, token_hash=None))
+
+
 def fingerprint(kind: str, user: User) -> str:
     """What a mail's token is bound to: it is void once the address or, for a reset, the password is another one."""
     bound_to = [kind, email_key(user.email)]
@@ -215,14 +250,6 @@ def fingerprint(kind: str, user: User) -> str:
         bound_to.append(user.password_hash)
     key = current_app.config["SECRET_KEY"].encode()
     return hmac.digest(key, "\n".join(bound_to).encode(), "sha256").hex()
-
-
-def _revoke_credentials(user_id: int, except_sign_in_id: UUID | None = None) -> None:
-    """End all sign-ins of a user but the one named, and make the URLs and secrets of all hooks void."""
-    sign_ins.revoke_all(user_id, except_sign_in_id)
-    # By type: hooks stand above users.
-    hooks = TYPES["hook"].table
-    connection().execute(update(hooks).where(hooks.c.owner_id == user_id).values(enabled=False, token_hash=None))
 
 
 def _fits(claims: dict[str, Any], kind: str, user: User) -> bool:

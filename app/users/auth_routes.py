@@ -152,19 +152,32 @@ def verify_email() -> Response:
     may=anyone,
     action="verification",
     takes={"email": TEXT},
+    optional={"refresh_token": TEXT},
     gives=MESSAGE,
 )
 def resend_verification_email() -> Response:
     """Send another verification mail; the answer is the same for an unknown address."""
-    accounts.order_verification(read_form().text("email"))
+    form = read_form()
+    token = form.optional_text("refresh_token")
+    accounts.order_verification(form.text("email"), viewer=_caller_if_any(), refresh_token=token)
     db.session.commit()
     return jsonify(message="If this address waits for verification, a mail is on its way.")
 
 
-@_route("POST", "/v1/auth/reset-password", may=anyone, action="reset", takes={"email": TEXT}, gives=MESSAGE)
+@_route(
+    "POST",
+    "/v1/auth/reset-password",
+    may=anyone,
+    action="reset",
+    takes={"email": TEXT},
+    optional={"refresh_token": TEXT},
+    gives=MESSAGE,
+)
 def order_reset() -> Response:
     """Send a mail with a token that resets the password; the answer is the same for an unknown address."""
-    accounts.order_reset(read_form().text("email"))
+    form = read_form()
+    token = form.optional_text("refresh_token")
+    accounts.order_reset(form.text("email"), viewer=_caller_if_any(), refresh_token=token)
     db.session.commit()
     return jsonify(message="If there is an account with this address, a mail is on its way.")
 

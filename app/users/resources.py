@@ -27,9 +27,9 @@ from app.users.emails import email_key
 from app.users.models import User
 from app.users.passwords import hash_password
 from app.users.permissions import PERMISSIONS, event_roles
+from app.users.reauthentication import note_confirmed_password, require_password
 from app.users.schemas import UserSchema
 from app.users.sign_ins import revoke_all
-from app.users.tokens import MAX_AUTHENTICATION_AGE_SECONDS
 
 ROLES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marketer")
 """Attributes that say what an account can do; changes are logged."""
@@ -109,14 +109,16 @@ class UserData(DataLayer):
     def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
         for name in ("password", "email"):
             if name in data and data[name] != getattr(row, name, None):
-                _require_password(access, pointer=f"/data/attributes/{name}")
+                require_password(access.viewer, pointer=f"/data/attributes/{name}")
         changed = {name: data[name] for name in ROLES if data.get(name, getattr(row, name)) != getattr(row, name)}
         if changed:
+            role = USER.attributes[next(iter(changed))]
+            require_password(access.viewer, pointer=f"/data/attributes/{role.key}")
             log_success("account role changed", account_id=row.id, by_account_id=access.viewer.id, **changed)
         if "password" in data:
             data["password_hash"] = _take_hash(data.pop("password"))
             keep = access.viewer.sign_in_id if access.viewer.id == row.id else None
-            revoke_all(row.id, except_sign_in_id=keep)
+            accounts.revoke_credentials(row.id, except_sign_in_id=keep)
             accounts.notify_password_changed(row.id, row.email)
         if data.get("email", row.email) != row.email:
             throttle.count("change-email", str(row.id), anywhere=EMAIL_CHANGE_LIMIT)
@@ -125,7 +127,7 @@ class UserData(DataLayer):
             accounts.notify_email_changed(row.id, old=row.email, new=data["email"])
 
     def before_delete_object(self, row: Any, access: Access) -> None:
-        _require_password(access)
+        require_password(access.viewer)
         event = TYPES["event"].table
         owned = select(literal(1)).where(event.c.owner_id == row.id, event.c.deleted_at.is_(None))
         if connection().scalar(select(exists(owned))):
@@ -146,23 +148,13 @@ def _leave_teams(user_id: int) -> None:
         announce(event_changed, verb="updated", id=event_id, event_id=event_id, changed={f"{role}s"})
 
 
-def _require_password(access: Access, pointer: str | None = None) -> None:
-    """403 unless the caller has given the own password in this request or a few minutes ago."""
-    if not (access.viewer.is_recently_authenticated or g.get("has_confirmed_password")):
-        way = f"use the access token of a log-in in the last {MAX_AUTHENTICATION_AGE_SECONDS // 60} minutes"
-        way = f"send current-password, or {way}" if pointer else way
-        header = None if pointer else "Authorization"
-        detail = f"This needs your password: {way}."
-        raise Forbidden(detail, pointer=pointer, header=header, code="password-required")
-
-
 def _confirm_password(viewer: Viewer, sent: Any, pointer: str) -> None:
     """Let this request do what needs the password of the caller; 403 when `current-password` is wrong."""
     if not isinstance(sent, str):
         raise Unprocessable("Must be a text.", pointer=pointer)
     if accounts.check_password(viewer, sent) is None:
         raise Forbidden("The current password is wrong.", pointer=pointer, code="wrong-password")
-    g.has_confirmed_password = True
+    note_confirmed_password()
 
 
 def _find_sent(attribute: Attribute, resources: Sequence[SentResource]) -> tuple[Any, str] | None:

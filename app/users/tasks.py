@@ -6,6 +6,7 @@ from flask import current_app
 
 from app import mail
 from app.extensions import db
+from app.mail import MailOrder
 from app.outbox import OutboxEntry, consumer
 from app.processes.nodes import MAILS_QUEUE
 from app.users.accounts import (
@@ -16,7 +17,7 @@ from app.users.accounts import (
     MAIL_VERIFICATION,
     fingerprint,
 )
-from app.users.emails import ascii_email
+from app.users.emails import ascii_email, email_key
 from app.users.models import User
 from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, new_mail_token
 
@@ -44,10 +45,11 @@ run {site}.
 """
 
 PASSWORD_NOTICE = """\
-The password of your account at {site} was changed on {time}.
+The password of your account at {site} was changed on {time}. With it all hooks of the account were disabled, and their
+URLs have become void: give those that you need a new one (rotate) and enable them.
 
-If it was you, there is nothing to do. If it was not you, somebody else has access to your account: reset the password
-at once, and if that does not work, tell the people who run {site}.
+If it was you, there is nothing else to do. If it was not you, somebody else has access to your account: reset the
+password at once, and if that does not work, tell the people who run {site}.
 """  # noqa: S105  # a text about passwords
 
 DELETION_NOTICE = """\
@@ -103,7 +105,9 @@ def _notify(entry: OutboxEntry, subject: str, body: str) -> None:
         resource_type="user",
         resource_id=entry.payload["id"],
     )
-    mail.send(message, kind=entry.consumer)
+    user = db.session.get(User, entry.payload["id"])
+    is_verified = user is not None and user.is_verified and email_key(user.email) == email_key(entry.payload["to"])
+    mail.send(message, kind=entry.consumer, order=MailOrder(entry.payload["id"], is_verified=is_verified))
 
 
 def _recipient(entry: OutboxEntry) -> User | None:
@@ -124,4 +128,5 @@ def _mail(entry: OutboxEntry, user: User, subject: str, body: str, kind: str) ->
         resource_type="user",
         resource_id=user.id,
     )
-    mail.send(message, kind=entry.consumer)
+    is_known = bool(entry.payload.get("is_known", True))  # entries of sign-ups and of earlier versions do not say
+    mail.send(message, kind=entry.consumer, order=MailOrder(user.id, is_known, user.is_verified))

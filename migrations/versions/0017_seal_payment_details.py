@@ -9,9 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import context, op
+from alembic.util import CommandError
 
 from app.jsonapi.schema import is_web_url
-from app.sealing import TEXT_PREFIX, open_text, place, seal_text
+from app.sealing import Lost, decrypt_text, is_sealed_text, place, seal_text
 
 revision = "0017"
 down_revision = "0016"
@@ -27,7 +28,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Removed links stay removed: nothing knows what they were."""
+    """Open the payment details; stop at the first that does not open. Removed links stay removed: they are not kept."""
     _change_all(_opened)
 
 
@@ -36,7 +37,7 @@ def _sealed(row: Any) -> dict[str, str | None]:
     new: dict[str, str | None] = {
         name: seal_text(text, place("events", name, row.id))
         for name, text in found.items()
-        if text is not None and not text.startswith(TEXT_PREFIX)
+        if text is not None and not is_sealed_text(text)
     }
     if row.public_stream_link is not None and not is_web_url(row.public_stream_link):
         new["public_stream_link"] = None
@@ -46,10 +47,18 @@ def _sealed(row: Any) -> dict[str, str | None]:
 def _opened(row: Any) -> dict[str, str | None]:
     found = {name: getattr(row, name) for name in DETAILS}
     return {
-        name: open_text(text, place("events", name, row.id))
-        for name, text in found.items()
-        if text is not None and text.startswith(TEXT_PREFIX)
+        name: _open(text, name, row.id) for name, text in found.items() if text is not None and is_sealed_text(text)
     }
+
+
+def _open(text: str, name: str, event_id: int) -> str:
+    try:
+        return decrypt_text(text, place("events", name, event_id))
+    except Lost:
+        raise CommandError(
+            f"{name} of event {event_id} cannot be opened: it was sealed with another SECRET_KEY. Set that one and "
+            "run the downgrade again; this event was not changed."
+        ) from None
 
 
 def _change_all(values: Callable[[Any], dict[str, str | None]]) -> None:

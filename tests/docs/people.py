@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 from flask import Flask
-from sqlalchemy import delete, func, insert, or_, select, text
+from sqlalchemy import delete, func, insert, select, text
 
 from app.database import commit, connection, transaction
 from app.events.models import Event, EventRole
@@ -20,7 +20,7 @@ from app.gallery.models import EventImage
 from app.outbox import OutboxEntry
 from app.relay import RelayBeat
 from app.storage import current_storage
-from app.users import accounts, sign_ins
+from app.users import sign_ins
 from app.users.models import User
 from app.users.passwords import hash_password
 from tests.docs import hooks, jobs, overview, treatments
@@ -69,7 +69,7 @@ def remove_world(app: Flask) -> None:
 def is_quiet(app: Flask) -> bool:
     """Whether the worker has done all that was ordered for now."""
     is_open = (OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None))
-    is_due = or_(OutboxEntry.next_at <= func.now(), OutboxEntry.tries > 0)
+    is_due = OutboxEntry.due_at <= func.now()  # not next_at: a worker may be at an entry that the relay has published
     unfinished = select(func.count()).where(*is_open, is_due)
     ours = jobs.unfinished((*jobs.JOBS, *treatments.JOBS, *overview.JOBS))
     with app.app_context():
@@ -85,13 +85,15 @@ class Tokens:
 
     def __getitem__(self, name: str) -> str:
         kind, _, person = name.rpartition(" of the ")
-        with self.app.app_context(), db.session.begin():
-            if kind in ("access token", "refresh token"):
+        if kind in ("access token", "refresh token"):
+            with self.app.app_context(), db.session.begin():
                 tokens = sign_ins.start(PEOPLE.index(person) + 1)
-                return tokens.access_token if kind == "access token" else tokens.refresh_token
-            {"verification mail": accounts.order_verification, "reset mail": accounts.order_reset}[person](
-                {"verification mail": "newcomer@example.org", "reset mail": "owner@example.org"}[person]
-            )
+            return tokens.access_token if kind == "access token" else tokens.refresh_token
+        path, address = {
+            "verification mail": ("/v1/auth/resend-verification-email", "newcomer@example.org"),
+            "reset mail": ("/v1/auth/reset-password", "owner@example.org"),
+        }[person]
+        self.app.test_client().post(path, json={"email": address})
         return str(self.wait_until(self._mailed, what=f"no {person} came"))
 
     def _mailed(self) -> str | None:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from app.events.models import EventRole
 from app.extensions import db
 from tests.users.conftest import deliver as deliver  # a fixture of the tests of accounts
-from tests.world import Caller, World, data, errors, ids
+from tests.world import ROLES, Caller, World, data, errors, ids
 
 Deliver = Callable[[], list[EmailMessage]]
 
@@ -215,3 +215,77 @@ def test_a_private_profile_is_not_shown_to_a_team_it_was_put_into(world: World) 
 
     assert shown() == {"include", "list", "related", "operations", "filter"}
     assert "in private" not in world.other.get(f"{event}?include=organizers").text
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_offer_is_seen_by_the_owner_admins_and_the_user_who_is_asked(world: World, role: str) -> None:
+    asked = world.other
+    assert asked.update(f"/v1/users/{asked.id}", "user", {"is-profile-public": True}).status_code == 200
+    assert offer(world, world.owner, asked, "published").status_code == 200
+    path = f"/v1/events/{world.events['published']}"
+
+    for caller, sees in ((world.callers[role], role in ("owner", "admin", "super_admin")), (asked, True)):
+        expected = member(asked) if sees else None
+        assert data(caller.get(f"{path}/relationships/pending-owner")) == expected
+        assert (data(caller.get(f"{path}/pending-owner")) is not None) == sees
+        included = caller.get(f"{path}?include=pending-owner").get_json(force=True)
+        assert included["data"]["relationships"]["pending-owner"]["data"] == expected
+        assert [each["id"] for each in included["included"]] == ([str(asked.id)] if sees else [])
+        for each in caller.get("/v1/events?page[size]=50").get_json(force=True)["data"]:
+            if each["id"] == str(world.events["published"]):
+                assert each["relationships"]["pending-owner"]["data"] == expected
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_events_are_searched_by_offers_that_the_caller_sees(world: World, role: str) -> None:
+    offer(world, world.owner, world.stranger, "published")
+    event_id = world.events["published"]
+    has = [{"name": "pending-owner", "op": "has", "val": {"name": "public-name", "op": "like", "val": "str%"}}]
+    queries = [
+        f"filter[pending-owner]={world.stranger.id}",
+        f"filter[pending-owner][in]={world.stranger.id}",
+        f"filter[pending-owner][eq]={world.stranger.id}",
+        "filter[pending-owner][is-null]=false",
+        f"filter={quote(world.app.json.dumps(has))}",
+        "sort=pending-owner.public-name",
+    ]
+
+    answers = [world.callers[role].get(f"/v1/events?{query}") for query in queries]
+
+    if role == "anonymous":
+        assert {each.status_code for each in answers} == {400}
+        return
+    sees = role in ("stranger", "owner", "admin", "super_admin")
+    assert [ids(each) for each in answers[:4]] == [[event_id] if sees else []] * 4
+    assert (
+        event_id in ids(world.callers[role].get(f"/v1/events?filter[pending-owner][ne]={world.stranger.id}"))
+    ) != sees
+    assert {each.status_code for each in answers[4:]} == ({200} if role in ("admin", "super_admin") else {400})
+
+
+def test_an_organizer_who_sends_everything_back_changes_no_offer(world: World) -> None:
+    offer(world, world.owner, world.stranger, "published")
+    path = f"/v1/events/{world.events['published']}"
+    everything = data(world.organizer.get(path))
+
+    assert world.organizer.send("PATCH", path, {"data": everything}).status_code == 200
+
+    assert owner_of(world, "published") == (str(world.owner.id), str(world.stranger.id))
+
+
+@pytest.mark.parametrize("way", ["accept", "admin"])
+def test_a_new_owner_gets_no_payment_details_of_the_former_one(world: World, way: str) -> None:
+    path = f"/v1/events/{world.events['draft']}"
+    details = {"bank-details": "DE02", "paypal-email": "pay@example.com", "onsite-details": "Cash"}
+    assert world.owner.update(path, "event", details).status_code == 200
+    offer(world, world.owner, world.stranger)
+
+    if way == "accept":
+        taken = reply(world, world.stranger, "accept")
+        expected = dict.fromkeys(details)
+    else:
+        taken = world.admin.update(path, "event", {"bank-details": "of the admin"}, owner=world.admin.id)
+        expected = {**dict.fromkeys(details), "bank-details": "of the admin"}
+
+    assert {name: data(taken)["attributes"][name] for name in details} == expected
+    assert data(world.admin.get(path))["attributes"]["paypal-email"] is None

@@ -149,6 +149,8 @@ def test_they_cannot_be_searched(world: World, paid: str, role: str, name: str) 
 
 
 def test_an_archive_does_not_hold_them(world: World, paid: str) -> None:
+    asked = {"type": "user", "id": str(world.stranger.id)}
+    world.owner.send("PATCH", f"{paid}/relationships/pending-owner", {"data": asked})
     job = data(world.coorganizer.send("POST", f"{paid}/archive"))
     with world.app.app_context():
         running.run(UUID(job["id"]), "tests")
@@ -157,7 +159,9 @@ def test_an_archive_does_not_hold_them(world: World, paid: str) -> None:
 
     archive = zipfile.ZipFile(io.BytesIO(world.coorganizer.get(path).data))
 
-    attributes = json.loads(archive.read("event.json"))["data"]["attributes"]
+    event = json.loads(archive.read("event.json"))["data"]
+    assert "pending-owner" not in event["relationships"]
+    attributes = event["attributes"]
     assert attributes["name"] == "published event"
     assert not DETAILS.keys() & attributes.keys()
 

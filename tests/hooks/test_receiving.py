@@ -95,6 +95,16 @@ def test_a_call_does_not_change_a_fixed_parameter(world: World, allowed: Any) ->
     assert world.rows(Job) == 0
 
 
+@pytest.mark.parametrize(("fixed", "sent"), [(int, str), (str, int), (str, str), (int, int)])
+def test_a_call_repeats_a_fixed_id_as_a_text_or_a_number(world: World, fixed: Any, sent: Any) -> None:
+    event_id = world.events["published"]
+    hook = made(world.owner, "event-archive", {"event": fixed(event_id)})
+
+    assert call(world.app, hook, {"event": sent(event_id)}).status_code == 202
+    refused = call(world.app, hook, {"event": sent(world.events["draft"])})
+    assert (refused.status_code, errors(refused)[0]["code"]) == (422, "fixed-parameter")
+
+
 @pytest.mark.parametrize("allowed", [[], ["more"]])
 def test_a_call_sets_no_parameter_that_is_not_in_the_list(world: World, allowed: Any) -> None:
     hook = made(world.stranger, parameters={"seconds": 0}, allowed_parameters=allowed)

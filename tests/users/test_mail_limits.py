@@ -12,6 +12,7 @@ from app import mail, outbox
 from app.extensions import db
 from app.mail import MAX_MAILS_PER_DAY
 from app.treatments.mailing import MAIL
+from app.users import accounts
 from tests.users.conftest import EMAIL, Sql
 from tests.world import Caller, World
 
@@ -81,19 +82,152 @@ def test_mails_that_anyone_can_order_are_five_a_day(
     assert len(deliver()) == 1, "the next day has mails of its own"
 
 
-def test_mail_count_is_that_of_a_mailbox_not_of_a_tag(client: FlaskClient, deliver: Deliver, app: Flask) -> None:
-    for number in range(MAX_MAILS_PER_DAY + 3):
-        document = {"data": {"type": "user", "attributes": {"email": f"vic.tim+{number}@x.org", "password": "x" * 8}}}
-        body = app.json.dumps(document)
-        assert client.post("/v1/users", data=body, content_type="application/vnd.api+json").status_code == 201
+def sign_up(client: FlaskClient, email: str) -> None:
+    answer = Caller(client).create("/v1/users", "user", {"email": email, "password": "x" * 8})
+    assert answer.status_code == 201, answer.text
 
+
+@pytest.mark.parametrize(
+    ("tagged", "own"),
+    [
+        ("victim+{}@x.org", "victim@x.org"),
+        ("vic.tim+{}@gmail.com", "victim@gmail.com"),
+        ("vic.tim+{}@googlemail.com", "victim@gmail.com"),
+    ],
+)
+def test_mail_count_sign_ups_with_tags_leave_the_mails_of_the_plain_address(
+    client: FlaskClient, deliver: Deliver, tagged: str, own: str
+) -> None:
+    for number in range(MAX_MAILS_PER_DAY + 3):
+        sign_up(client, tagged.format(number))
     assert len(deliver()) == MAX_MAILS_PER_DAY
+
+    sign_up(client, own)
+    for _ in range(mail.MAX_MAILS_PER_ORIGIN):
+        assert client.post("/v1/auth/resend-verification-email", json={"email": own}).status_code == 200
+        assert [each["To"] for each in deliver()][-1:] == [own]
+
+
+def test_mail_count_dots_make_another_mailbox_but_at_gmail(client: FlaskClient, deliver: Deliver) -> None:
+    for number in range(MAX_MAILS_PER_DAY + 3):
+        sign_up(client, f"{'v' * (number + 1)}.ictim@x.org")
+    assert len(deliver()) == MAX_MAILS_PER_DAY + 3
+
+    for number in range(mail.MAX_MAILS_PER_MAILBOX + 1):
+        local_part = "abcdefghijklmno"
+        sign_up(client, f"{local_part[: number + 1]}.{local_part[number + 1 :]}@gmail.com")
+    assert len(deliver()) == MAX_MAILS_PER_DAY
+
+
+def test_mail_count_of_a_mailbox_is_ten_however_many_accounts_it_has(
+    client: FlaskClient, deliver: Deliver, sql: Sql
+) -> None:
+    for number in range(mail.MAX_MAILS_PER_MAILBOX + 2):
+        sign_up(client, "victim@x.org")
+        gone = f"gone{number}@x.org"
+        sql("UPDATE users SET email = :gone, deleted_at = now() WHERE email = 'victim@x.org'", gone=gone)
+        sql("UPDATE outbox_entries SET done_at = now()")
+    sql("UPDATE users SET deleted_at = NULL, email = 'victim+' || id || '@x.org', is_verified = true")
+    sent = []
+    for (email,) in sql("SELECT email FROM users"):
+        client.post(
+            "/v1/auth/reset-password", json={"email": email}, environ_base={"REMOTE_ADDR": f"10.9.0.{len(sent)}"}
+        )
+        sent += deliver()
+
+    assert len(sent) == mail.MAX_MAILS_PER_MAILBOX
+
+
+def order(client: FlaskClient, path: str, address: str, **more: str) -> int:
+    form = {"email": EMAIL, **more}
+    return client.post(path, json=form, environ_base={"REMOTE_ADDR": address}).status_code
+
+
+@pytest.mark.parametrize("path", ["/v1/auth/reset-password", "/v1/auth/resend-verification-email"])
+@pytest.mark.parametrize("device", ["address", "refresh token", "access token"])
+def test_mails_ordered_by_others_leave_some_to_the_owner(
+    client: FlaskClient,
+    user_id: int,
+    log_in: Callable[..., dict[str, str]],
+    deliver: Deliver,
+    sql: Sql,
+    path: str,
+    device: str,
+) -> None:
+    tokens = log_in()
+    deliver()
+    sql("DELETE FROM mail_counts")
+    if device != "address":
+        sql("UPDATE sign_ins SET address_key = NULL")
+    for number in range(mail.MAX_MAILS_PER_ORIGIN + 3):
+        assert order(client, path, "10.9.0.1") == 200
+        if number < mail.MAX_MAILS_PER_ORIGIN + 1:
+            deliver()
+    sql("UPDATE outbox_entries SET done_at = now()")
+    for number in range(8):
+        assert order(client, path, f"10.9.1.{number}") == 200
+        deliver()
+    ((by_others,),) = sql("SELECT max(sent) FROM mail_counts")
+    assert by_others == mail.MAX_MAILS_BY_UNKNOWN_DEVICES
+
+    own = []
+    for _ in range(4):
+        if device == "address":
+            assert order(client, path, "127.0.0.1") == 200
+        elif device == "refresh token":
+            assert order(client, path, "10.9.2.1", refresh_token=tokens["refresh_token"]) == 200
+        else:
+            headers = {"Authorization": f"JWT {tokens['access_token']}"}
+            answer = client.post(path, json={"email": EMAIL}, headers=headers, environ_base={"REMOTE_ADDR": "10.9.2.1"})
+            assert answer.status_code == 200
+        own += deliver()
+
+    assert [each["To"] for each in own] == [EMAIL] * (MAX_MAILS_PER_DAY - mail.MAX_MAILS_BY_UNKNOWN_DEVICES)
+
+
+def test_mails_ordered_from_one_address_are_two(client: FlaskClient, user_id: int, deliver: Deliver) -> None:
+    deliver()
+    sent = []
+    for _ in range(4):
+        assert order(client, "/v1/auth/reset-password", "10.9.0.1") == 200
+        sent += deliver()
+    assert len(sent) == mail.MAX_MAILS_PER_ORIGIN
+
+    assert order(client, "/v1/auth/reset-password", "10.9.0.2") == 200
+    assert len(deliver()) == 1
+
+
+def test_an_order_of_others_is_not_merged_with_one_of_a_known_device(
+    client: FlaskClient, user_id: int, log_in: Callable[..., dict[str, str]], deliver: Deliver
+) -> None:
+    log_in()
+    deliver()
+    path = "/v1/auth/resend-verification-email"
+    assert order(client, path, "127.0.0.1") == order(client, path, "10.9.0.1") == 200
+
+    assert len(deliver()) == 2
+
+
+def test_security_notices_are_not_used_up_by_accounts_with_tags(
+    app: Flask, client: FlaskClient, make_user: Callable[..., int], deliver: Deliver
+) -> None:
+    own = make_user("victim@x.org")
+    tagged = [make_user(f"victim+{number}@x.org") for number in range(MAX_MAILS_PER_DAY + 1)]
+    deliver()
+    with app.app_context(), db.session.begin():
+        for user_id in tagged:
+            accounts.notify_password_changed(user_id, f"victim+{tagged.index(user_id)}@x.org")
+    assert len(deliver()) == MAX_MAILS_PER_DAY
+
+    with app.app_context(), db.session.begin():
+        accounts.notify_password_changed(own, "victim@x.org")
+    assert [each["To"] for each in deliver()] == ["victim@x.org"]
 
 
 def test_mail_count_of_a_mail_that_is_sent_again_stays(app: Flask, ada: Caller, deliver: Deliver, sql: Sql) -> None:
     """A consumer that fails after it has counted rolls the count back with everything else."""
     with app.app_context():
-        assert mail._count("x@example.com", "test")
+        assert mail._count("mailbox:x@example.com", "test", 5)
         db.session.rollback()
 
     assert sql("SELECT count(*) FROM mail_counts WHERE kind = 'test'") == [(0,)]
@@ -105,7 +239,7 @@ def test_mail_counts_hold_no_address_and_are_pruned(app: Flask, ada: Caller, sql
     sql("UPDATE mail_counts SET day = day - 1")
 
     with app.app_context():
-        assert mail.prune(mail.timedelta(days=30)) == number == 1
+        assert mail.prune(mail.timedelta(days=30)) == number == 2
 
 
 @pytest.mark.parametrize(("is_verified", "number"), [(True, MAX_MAILS_PER_DAY + 2), (False, MAX_MAILS_PER_DAY)])

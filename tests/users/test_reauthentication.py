@@ -10,9 +10,12 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.users import sign_ins, tokens
+from tests.hooks.calls import call
+from tests.hooks.calls import made as make_hook
+from tests.hooks.calls import make as make_hook_with
 from tests.jsonapi.test_operations import send as operate
 from tests.users.conftest import EMAIL, PASSWORD, Sql
-from tests.world import Caller, data, errors
+from tests.world import Caller, World, data, errors
 
 Deliver = Callable[[], list[EmailMessage]]
 
@@ -198,3 +201,104 @@ def test_a_sign_up_takes_no_current_password(app: Flask) -> None:
     answer = Caller(app.test_client()).create("/v1/users", "user", attributes)
 
     assert refusal(answer) == (403, "forbidden", {"pointer": "/data/attributes/current-password"})
+
+
+@pytest.fixture
+def aged(world: World, sign_in: Callable[..., Caller]) -> Callable[[str], Caller]:
+    """A function that gives a caller of the world a token of a log-in that is too long ago."""
+    return lambda role: sign_in(world.callers[role].id, TOO_LATE)
+
+
+WITHOUT_PASSWORD = (403, "password-required", {"header": "Authorization"})
+
+
+@pytest.mark.parametrize("name", ["is-admin", "is-super-admin", "is-blocked", "is-sales-admin", "is-marketer"])
+def test_a_role_is_given_with_the_password_alone(world: World, aged: Callable[[str], Caller], name: str) -> None:
+    path = f"/v1/users/{world.stranger.id}"
+    role = "super_admin" if name == "is-super-admin" else "admin"
+
+    refused = aged(role).update(path, "user", {name: True})
+
+    assert refusal(refused) == (403, "password-required", {"pointer": f"/data/attributes/{name}"})
+    assert aged(role).update(path, "user", {name: False, "details": "x"}).status_code == 200
+    assert world.callers[role].update(path, "user", {name: True}).status_code == 200
+
+
+def test_an_event_changes_hands_with_recent_log_ins_alone(world: World, aged: Callable[[str], Caller]) -> None:
+    event = f"/v1/events/{world.events['draft']}"
+    asked = {"type": "user", "id": str(world.stranger.id)}
+    owner, admin = aged("owner"), aged("admin")
+
+    offers = [
+        owner.send("PATCH", f"{event}/relationships/pending-owner", {"data": asked}),
+        owner.update(event, "event", {}, pending_owner=world.stranger.id),
+        owner.create("/v1/events", "event", {"name": "x", "timezone": "UTC"}, pending_owner=world.stranger.id),
+        admin.update(event, "event", {}, owner=world.admin.id),
+        operate(
+            owner,
+            {
+                "op": "update",
+                "data": {
+                    **asked,
+                    "type": "event",
+                    "id": event.rpartition("/")[2],
+                    "attributes": {},
+                    "relationships": {"pending-owner": {"data": asked}},
+                },
+            },
+        ),
+    ]
+
+    assert [refusal(each)[:2] for each in offers] == [WITHOUT_PASSWORD[:2]] * len(offers)
+    assert refusal(offers[0]) == WITHOUT_PASSWORD
+    assert world.owner.send("PATCH", f"{event}/relationships/pending-owner", {"data": asked}).status_code == 200
+    assert refusal(aged("stranger").send("POST", f"{event}/accept-ownership")) == WITHOUT_PASSWORD
+    assert owner.send("PATCH", f"{event}/relationships/pending-owner", {"data": None}).status_code == 200
+    world.owner.send("PATCH", f"{event}/relationships/pending-owner", {"data": asked})
+    assert world.stranger.send("POST", f"{event}/accept-ownership").status_code == 200
+
+
+def test_a_hook_starts_to_work_with_a_recent_log_in_alone(world: World, aged: Callable[[str], Caller]) -> None:
+    late = aged("stranger")
+    hook = make_hook(world.stranger)
+    path = f"/v1/hooks/{hook['id']}"
+
+    assert refusal(make_hook_with(late)) == WITHOUT_PASSWORD
+    assert refusal(late.send("POST", f"{path}/rotate")) == WITHOUT_PASSWORD
+    assert late.update(path, "hook", {"enabled": True, "name": "x"}).status_code == 200
+    assert late.update(path, "hook", {"enabled": False}).status_code == 200
+    assert refusal(late.update(path, "hook", {"enabled": True})) == WITHOUT_PASSWORD
+    assert late.delete(path).status_code == 200
+    restore = {"data": {"type": "hook", "id": hook["id"], "attributes": {"deleted-at": None}}}
+    assert refusal(aged("admin").send("PATCH", f"{path}?get_trashed=true", restore)) == WITHOUT_PASSWORD
+    assert world.admin.send("PATCH", f"{path}?get_trashed=true", restore).status_code == 200
+    assert world.stranger.update(path, "hook", {"enabled": True}).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["change-password", "patch", "admin"])
+def test_a_new_password_ends_all_hooks_and_the_mail_says_so(
+    app: Flask,
+    user_id: int,
+    make_user: Callable[..., int],
+    sign_in: Callable[..., Caller],
+    sql: Sql,
+    deliver: Deliver,
+    way: str,
+) -> None:
+    ada = sign_in(user_id)
+    hook = make_hook(ada)
+    others = make_hook(sign_in(make_user("other@example.com")))
+    deliver()
+
+    if way == "change-password":
+        form = {"old-password": PASSWORD, "new-password": NEW_PASSWORD}
+        headers = {"Authorization": f"JWT {ada.token}"}
+        assert ada.client.post("/v1/auth/change-password", json=form, headers=headers).status_code == 200
+    else:
+        caller = ada if way == "patch" else sign_in(make_user("admin@example.com", is_admin=True))
+        assert caller.update(f"/v1/users/{user_id}", "user", {"password": NEW_PASSWORD}).status_code == 200
+
+    assert sql("SELECT enabled, token_hash IS NULL FROM hooks ORDER BY id") == [(False, True), (True, False)]
+    (mail,) = [each for each in deliver() if each["To"] == EMAIL]
+    assert "all hooks of the account were disabled" in mail.get_content()
+    assert (call(app, hook).status_code, call(app, others).status_code) == (404, 202)

@@ -12,7 +12,7 @@ from app.hooks.models import Hook
 from app.jobs.models import Job
 from app.treatments.models import Treatment
 from app.uploads.models import Upload
-from tests.world import World, errors
+from tests.world import World, data, errors
 
 
 @pytest.fixture
@@ -65,3 +65,30 @@ def test_an_admin_still_acts_for_everybody_else(world: World) -> None:
         assert world.admin.send("POST", path.format(**ids)).status_code in (200, 202)
     for path in ("/v1/hooks/{hook}", "/v1/uploads/{upload}", "/v1/document-sets/{document-set}"):
         assert world.admin.delete(path.format(**ids)).status_code == 200
+
+
+def test_an_admin_changes_no_event_of_a_super_admin(world: World) -> None:
+    event = data(
+        world.super_admin.create("/v1/events", "event", {"name": "x", "timezone": "UTC", "bank-details": "DE"})
+    )
+    path = f"/v1/events/{event['id']}"
+    admin = {"type": "user", "id": str(world.admin.id)}
+
+    refused = [
+        world.admin.send("PATCH", f"{path}/relationships/owner", {"data": admin}),
+        world.admin.send("PATCH", f"{path}/relationships/pending-owner", {"data": admin}),
+        world.admin.send("POST", f"{path}/relationships/organizers", {"data": [admin]}),
+        world.admin.update(path, "event", {}, owner=world.admin.id),
+        world.admin.update(path, "event", {"name": "y"}),
+        world.admin.update(path, "event", {"bank-details": "mine"}),
+        world.admin.delete(path),
+    ]
+
+    assert [(each.status_code, errors(each)[0]["code"]) for each in refused] == [(403, "forbidden")] * len(refused)
+    assert data(world.admin.get(path))["attributes"]["name"] == "x"
+    world.super_admin.send("POST", f"{path}/relationships/organizers", {"data": [admin]})
+    assert world.admin.update(path, "event", {"name": "y"}).status_code == 200  # as a member of the team
+    assert world.admin.update(path, "event", {"bank-details": "mine"}).status_code == 403
+    assert world.super_admin.delete(path).status_code == 200
+    others = f"/v1/events/{world.events['published']}"
+    assert world.admin.update(others, "event", {"name": "y"}).status_code == 200
