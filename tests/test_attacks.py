@@ -277,7 +277,7 @@ def test_one_address_has_its_share_of_bodies_and_files(web: Web, wait_until: Cal
         return answers[-1][0] == 429
 
     with SlowReaders(web.base_url, MAX_FILE_STREAMS_PER_ADDRESS + 5, f"/files/{LARGE_FILE}"):
-        wait_until(is_refused, 20)
+        wait_until(is_refused, 60)
         assert answers[-1][1]["Retry-After"] == "5"
         assert web.get(f"/files/{LARGE_FILE}", ATTACKER, Range="bytes=0-99")[0] == 206
         assert web.get(f"/files/{LARGE_FILE}")[0] == 200

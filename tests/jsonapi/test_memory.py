@@ -63,5 +63,5 @@ def test_memory_of_large_answers_is_given_back(
     after = memory_mb(web.pid)
 
     figure(f"120 requests for the largest answers, 24 at once: {before} MB before, {after} MB after")
-    assert set(statuses) == {200, 400}
+    assert {200, 400} <= set(statuses) <= {200, 400, 429}  # one user writes three at once
     assert after - before < MAX_GROWTH_MB
