@@ -15,7 +15,7 @@ from app.database import SESSION_OPTIONS
 from app.errors import MEDIA_TYPE
 from app.users.tokens import read_access_token
 from benchmarks import limit_statements as sql
-from benchmarks.limit_documents import JSONAPI, event_item, faq_item, owner_item, paging
+from benchmarks.limit_documents import JSONAPI, OWN_EVENT_KEYS, event_item, faq_item, owner_item, paging
 
 MOST_ROWS = 100
 
@@ -56,7 +56,7 @@ def create_app(settings: dict[str, Any]) -> Flask:
         values = {"key": id, "name": sent["name"], "location_name": sent["location-name"]}
         with writes.begin() as connection:
             _viewer_id(connection)
-            item = event_item(connection.execute(sql.UPDATE_EVENT, values).one())
+            item = event_item(connection.execute(sql.UPDATE_EVENT, values).one(), OWN_EVENT_KEYS)
         return _answer({"data": item, "jsonapi": JSONAPI, "links": item["links"]})
 
     return app

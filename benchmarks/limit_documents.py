@@ -4,26 +4,31 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.limit_statements import EVENT_NAMES, FAQ_NAMES, MOST_COUNTED, PROFILE_NAMES
+from benchmarks.limit_statements import EVENT_NAMES, FAQ_NAMES, MOST_COUNTED, PAYMENT_NAMES, PROFILE_NAMES
 
 JSONAPI = {"version": "1.1"}
 
 EVENT_KEYS = tuple(name.replace("_", "-") for name in EVENT_NAMES)
+OWN_EVENT_KEYS = (*EVENT_KEYS, *(name.replace("_", "-") for name in PAYMENT_NAMES))
 FAQ_KEYS = tuple(name.replace("_", "-") for name in FAQ_NAMES)
 PROFILE_KEYS = tuple(name.replace("_", "-") for name in PROFILE_NAMES)
 
 
-def event_item(row: Any) -> dict[str, Any]:
-    """An event; `row` is id, owner_id and EVENT_NAMES."""
+def event_item(row: Any, keys: tuple[str, ...] = EVENT_KEYS) -> dict[str, Any]:
+    """An event; `row` is id, owner_id, EVENT_NAMES and, with OWN_EVENT_KEYS, PAYMENT_NAMES."""
     base = f"/v1/events/{row.identifier if row.privacy == 'private' else row[0]}"
     return {
         "type": "event",
         "id": str(row[0]),
-        "attributes": dict(zip(EVENT_KEYS, row[2:], strict=True)),
+        "attributes": dict(zip(keys, row[2:], strict=True)),
         "relationships": {
             "owner": {
                 "links": {"self": f"{base}/relationships/owner", "related": f"{base}/owner"},
                 "data": {"type": "user", "id": str(row[1])},
+            },
+            "pending-owner": {
+                "links": {"self": f"{base}/relationships/pending-owner", "related": f"{base}/pending-owner"},
+                "data": None,
             },
             "organizers": {
                 "links": {"self": f"{base}/relationships/organizers", "related": f"{base}/organizers"},

@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 
 from app.events.models import Event, EventRole
+from app.events.permissions import PAYMENT_DETAILS
 from app.faqs.models import Faq
 from app.users.models import SignIn, User
 from app.users.permissions import PUBLIC_PROFILE
@@ -27,7 +28,11 @@ MOST_COUNTED = 10_000
 
 events, faqs, roles, users = Event.__table__, Faq.__table__, EventRole.__table__, User.__table__
 
-EVENT_NAMES = tuple(column.name for column in events.c if column.name not in ("id", "owner_id"))
+EVENT_NAMES = tuple(
+    column.name for column in events.c if column.name not in {"id", "owner_id", "pending_owner_id", *PAYMENT_DETAILS}
+)
+PAYMENT_NAMES = tuple(sorted(PAYMENT_DETAILS))
+"""Shown to the owner; empty here, so that nothing has to be decrypted."""
 FAQ_NAMES = ("question", "answer", "position", "created_at", "deleted_at")
 PROFILE_NAMES = tuple(column.name for column in users.c if column.name in PUBLIC_PROFILE)
 
@@ -85,5 +90,5 @@ UPDATE_EVENT = (
     update(Event)
     .where(events.c.id == bindparam("key"))
     .values(name=bindparam("name"), location_name=bindparam("location_name"))
-    .returning(*_event)
+    .returning(*_event, *(events.c[name] for name in PAYMENT_NAMES))
 )
