@@ -9,7 +9,8 @@ from benchmarks.limit_statements import EVENT_NAMES, FAQ_NAMES, MOST_COUNTED, PA
 JSONAPI = {"version": "1.1"}
 
 EVENT_KEYS = tuple(name.replace("_", "-") for name in EVENT_NAMES)
-OWN_EVENT_KEYS = (*EVENT_KEYS, *(name.replace("_", "-") for name in PAYMENT_NAMES))
+PAYMENT_KEYS = tuple(name.replace("_", "-") for name in PAYMENT_NAMES)
+OWN_EVENT_KEYS = (*EVENT_KEYS, *PAYMENT_KEYS)
 FAQ_KEYS = tuple(name.replace("_", "-") for name in FAQ_NAMES)
 PROFILE_KEYS = tuple(name.replace("_", "-") for name in PROFILE_NAMES)
 

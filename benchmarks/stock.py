@@ -48,7 +48,8 @@ class Event(db.Model):  # type: ignore[name-defined,misc]  # same
     """An event."""
 
     __table__ = OurEvent.__table__
-    owner = relationship(User)
+    owner = relationship(User, foreign_keys=[OurEvent.__table__.c.owner_id])
+    pending_owner = relationship(User, foreign_keys=[OurEvent.__table__.c.pending_owner_id])
     organizers = relationship(User, secondary=EventRole.__table__, viewonly=True)
     coorganizers = relationship(User, secondary=EventRole.__table__, viewonly=True)
     faqs = relationship("Faq", back_populates="event")
