@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 
 import structlog
@@ -22,6 +21,7 @@ from app.errors import TooManyRequests
 from app.extensions import limiter
 from app.logs import describe_request
 from app.redis_client import limits_url
+from app.slots import address_holder
 
 PER_ADDRESS = "20/minute"
 PER_ACCOUNT = "5/minute"
@@ -29,9 +29,6 @@ PER_ACCOUNT = "5/minute"
 
 PER_ACCOUNT_ANYWHERE = "30/minute;300/hour"
 """Tries of one account from all addresses together, known devices excepted."""
-
-IPV6_PREFIX = 64
-"""Bits of an IPv6 address that count: one customer has all addresses that follow."""
 
 FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded")
 
@@ -125,15 +122,7 @@ def count_subject(action: str, subject: str, limit: str) -> None:
 
 def client_bucket() -> str:
     """Return what the caller's address is counted as: an IPv4 address, or the network of an IPv6 address."""
-    try:
-        address = ip_address((request.remote_addr or "").partition("%")[0])
-    except ValueError:  # a Unix socket
-        return request.remote_addr or "unknown"
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ip_network((address, IPV6_PREFIX), strict=False))
+    return address_holder(request.remote_addr or "unknown")  # a Unix socket has none
 
 
 def _count(hit: _Hit, detail: str = "Too many tries. Wait a little.") -> None:
