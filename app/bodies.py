@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app, g, request
 
-from app.errors import ApiError, BadRequest, ContentTooLarge, RequestTimeout, TooManyRequests, Unavailable
-from app.slots import NoFreeSlotError, Slot, SlotPool, caller_holders
+from app.errors import ApiError, BadRequest, ContentTooLarge, RequestTimeout
+from app.slots import Slot, SlotPool, caller_holders, take_slot
 
 LARGEST_BODY = 2**20
 MOST_READERS = 192
@@ -43,8 +43,6 @@ PART = 2**16
 
 M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""
-
-RETRY_AFTER = {"Retry-After": "5"}
 
 readers = SlotPool(MOST_READERS, MAX_READERS_PER_ADDRESS)
 _large_bodies = SlotPool(MOST_LARGE, MAX_LARGE_PER_HOLDER)
@@ -124,15 +122,13 @@ def _read() -> None:
 
 @contextmanager
 def _reading() -> Iterator[OpenBody]:
-    try:
-        slot = readers.acquire(*caller_holders(request.remote_addr))
-    except NoFreeSlotError as error:
-        if error.holder is None:
-            raise Unavailable("Too many bodies are being sent at this moment.", headers=RETRY_AFTER) from None
-        raise TooManyRequests(
-            f"Your address is sending {MAX_READERS_PER_ADDRESS} bodies already. Wait until one of them has been sent.",
-            headers=RETRY_AFTER,
-        ) from None
+    slot = take_slot(
+        readers,
+        caller_holders(request.remote_addr),
+        full="Too many bodies are being sent at this moment.",
+        share=f"Your address is sending {MAX_READERS_PER_ADDRESS} bodies already. "
+        "Wait until one of them has been sent.",
+    )
     open_body = OpenBody(slot, _peer())
     open_bodies.add(open_body)
     try:
@@ -168,16 +164,13 @@ def _limit() -> int:
 
 
 def _take_room() -> Slot:
-    holders = caller_holders(request.remote_addr, g.viewer.id if "viewer" in g else 0)
-    try:
-        slot = g.large_body_slot = _large_bodies.acquire(*holders, timeout_seconds=LONGEST_WAIT)
-    except NoFreeSlotError as error:
-        if error.holder is None:
-            raise Unavailable("Too many large bodies are being sent at this moment.", headers=RETRY_AFTER) from None
-        raise TooManyRequests(
-            f"You are sending {MAX_LARGE_PER_HOLDER} large bodies already. Wait until one of them has been sent.",
-            headers=RETRY_AFTER,
-        ) from None
+    slot = g.large_body_slot = take_slot(
+        _large_bodies,
+        caller_holders(request.remote_addr, g.viewer.id if "viewer" in g else 0),
+        full="Too many large bodies are being sent at this moment.",
+        share=f"You are sending {MAX_LARGE_PER_HOLDER} large bodies already. Wait until one of them has been sent.",
+        timeout_seconds=LONGEST_WAIT,
+    )
     return slot
 
 

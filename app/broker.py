@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class Consumption:
-    """What the consumer loop of this process does."""
+    """The state of the consumer loop of this process."""
 
     polled_at: float | None = None
     """When Redis last answered it, with a message or without, by the monotonic clock; None before the first time."""

@@ -35,9 +35,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
-from app.errors import TooManyRequests, Unavailable
 from app.extensions import db, migrate
-from app.slots import NoFreeSlotError, Slot, SlotPool, caller_holders
+from app.slots import Slot, SlotPool, caller_holders, take_slot
 
 SESSION_OPTIONS = " ".join(
     f"-c {option}"
@@ -185,18 +184,17 @@ class _Transaction:
 def _take_writer_slot() -> Slot:
     """Wait for a slot of the pool for this caller; raise 429 or 503 where none gets free in time."""
     writers: SlotPool = current_app.extensions["writers"]
-    holders = caller_holders(request.remote_addr, g.get("user_id", 0))
-    try:
-        return writers.acquire(*holders, timeout_seconds=WRITER_TIMEOUT_SECONDS)
-    except NoFreeSlotError as error:
-        if error.holder is None:
-            detail = "Too many writes are in progress at this moment. Try again."
-            raise Unavailable(detail, headers={"Retry-After": "1"}) from None
-        raise TooManyRequests(
-            f"Too many writes of {error.holder} are in progress: at most {writers.max_per_user} of one user and "
-            f"{writers.max_per_holder} of one address run at once. Wait until one of them has ended.",
-            headers={"Retry-After": "1"},
-        ) from None
+    return take_slot(
+        writers,
+        caller_holders(request.remote_addr, g.get("user_id", 0)),
+        full="Too many writes are in progress at this moment. Try again.",
+        share=(
+            f"Too many writes of {{holder}} are in progress: at most {writers.max_per_user} of one user and "
+            f"{writers.max_per_holder} of one address run at once. Wait until one of them has ended."
+        ),
+        retry_after=1,
+        timeout_seconds=WRITER_TIMEOUT_SECONDS,
+    )
 
 
 def count_for_user(user_id: int) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address
 
+from app.errors import TooManyRequests, Unavailable
+
 FULL_GAP_SECONDS = 1.0
 """A pool that had a free slot for less than this still counts as full."""
 
@@ -211,6 +213,28 @@ class SlotPool:
         if holder.endswith(_NETWORK):
             return max(max_per_address, min(_widened(holder, max_per_address), size - 1))
         return max_per_address
+
+
+def take_slot(
+    pool: SlotPool,
+    holders: tuple[str, ...],
+    *,
+    full: str,
+    share: str,
+    retry_after: int = 5,
+    timeout_seconds: float = 0.0,
+) -> Slot:
+    """Take a slot for a request, waiting for it at most this long.
+
+    Raise 503 with the detail `full` where the process has too few left, 429 with `share` where `{holder}` has its own.
+    """
+    try:
+        return pool.acquire(*holders, timeout_seconds=timeout_seconds)
+    except NoFreeSlotError as error:
+        headers = {"Retry-After": str(retry_after)}
+        if error.holder is None:
+            raise Unavailable(full, headers=headers) from None
+        raise TooManyRequests(share.format(holder=error.holder), headers=headers) from None
 
 
 def _widened(holder: str, share: int) -> int:

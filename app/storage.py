@@ -19,9 +19,9 @@ from flask import Blueprint, Flask, Response, current_app, request
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from app.errors import BadRequest, NotFound, TooManyRequests, Unavailable, error_response
+from app.errors import BadRequest, NotFound, Unavailable, error_response
 from app.preconditions import apply_preconditions
-from app.slots import NoFreeSlotError, Slot, SlotPool, caller_holders
+from app.slots import Slot, SlotPool, caller_holders, take_slot
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -327,15 +327,12 @@ def _answer(stored: Stored) -> Response:
 
 def _hold_slot(response: Response, parts: Iterator[bytes]) -> Iterator[bytes]:
     """Return the parts of a file, which hold a slot until they are sent, or until the client has gone away."""
-    try:
-        slot = _file_streams.acquire(*caller_holders(request.remote_addr))
-    except NoFreeSlotError as error:
-        if error.holder is None:
-            raise Unavailable("Too many files are being sent at this moment.", headers={"Retry-After": "5"}) from None
-        raise TooManyRequests(
-            f"Your address is loading {MAX_FILE_STREAMS_PER_ADDRESS} files already. Wait until one of them is there.",
-            headers={"Retry-After": "5"},
-        ) from None
+    slot = take_slot(
+        _file_streams,
+        caller_holders(request.remote_addr),
+        full="Too many files are being sent at this moment.",
+        share=f"Your address is loading {MAX_FILE_STREAMS_PER_ADDRESS} files already. Wait until one of them is there.",
+    )
     try:
         first = next(parts)  # now: what fails, fails as an error
     except BaseException:

@@ -13,9 +13,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import listen, listener, notified
-from app.errors import TooManyRequests, Unavailable
 from app.jobs.lifecycle import CHANNEL
-from app.slots import NoFreeSlotError, Slot, SlotPool
+from app.slots import NoFreeSlotError, Slot, SlotPool, take_slot
 
 MOST_WATCHERS = 240
 """In one process: each holds a thread (`app/web.py` has more)."""
@@ -119,15 +118,13 @@ class Hub:
         with suppress(NoFreeSlotError):
             return slots.acquire(*holders)
         self._probe(holders, of_all=slots.is_crowded)
-        try:
-            return slots.acquire(*holders, timeout_seconds=PROBE_TIMEOUT_SECONDS)
-        except NoFreeSlotError as error:
-            if error.holder is None:
-                raise Unavailable("Too many streams are open at this moment.", headers={"Retry-After": "5"}) from None
-            raise TooManyRequests(
-                f"You have {slots.max_per_holder} streams open already. Close one of them.",
-                headers={"Retry-After": "5"},
-            ) from None
+        return take_slot(
+            slots,
+            holders,
+            full="Too many streams are open at this moment.",
+            share=f"You have {slots.max_per_holder} streams open already. Close one of them.",
+            timeout_seconds=PROBE_TIMEOUT_SECONDS,
+        )
 
     def _probe(self, holders: tuple[str, ...], *, of_all: bool) -> None:
         with self._lock:

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from flask import has_request_context, request
 
 from app.database import connection, release_connection
-from app.errors import TooManyRequests, Unavailable
 from app.jsonapi.viewer import Viewer
-from app.slots import NoFreeSlotError, Slot, SlotPool, caller_holders
+from app.slots import Slot, SlotPool, caller_holders, take_slot
 
 STATEMENT_TIMEOUT_SECONDS = 1
 """Of each statement; all others have three seconds (app/database.py)."""
@@ -33,7 +32,7 @@ MAX_WAITING_PER_HOLDER = 2
 WAIT_TIMEOUT_SECONDS = 2.0
 """How long a read waits for a slot; so many may wait, in all and of one holder, and others are refused at once."""
 
-RETRY_AFTER = {"Retry-After": "2"}
+RETRY_AFTER_SECONDS = 2
 
 
 def make_read_slots() -> SlotPool:
@@ -69,14 +68,14 @@ def costly_read(viewer: Viewer) -> Iterator[None]:
 
 def _take_slot(slots: SlotPool, holders: tuple[str, ...]) -> Slot:
     """Wait for a slot; raise 429 where the caller has its share, 503 where the process has none left in time."""
-    try:
-        return slots.acquire(*holders, timeout_seconds=WAIT_TIMEOUT_SECONDS)
-    except NoFreeSlotError as error:
-        if error.holder is None:
-            detail = "Too many costly searches run at this moment. Try again, or use fewer filters and sort keys."
-            raise Unavailable(detail, headers=RETRY_AFTER) from None
-        raise TooManyRequests(
-            f"A costly search of {error.holder} runs already: a user and an address have {MAX_AT_ONCE_PER_HOLDER} at a "
-            f"time, and {MAX_WAITING_PER_HOLDER} that wait. Send them one after the other.",
-            headers=RETRY_AFTER,
-        ) from None
+    return take_slot(
+        slots,
+        holders,
+        full="Too many costly searches run at this moment. Try again, or use fewer filters and sort keys.",
+        share=(
+            f"A costly search of {{holder}} runs already: a user and an address have {MAX_AT_ONCE_PER_HOLDER} at a "
+            f"time, and {MAX_WAITING_PER_HOLDER} that wait. Send them one after the other."
+        ),
+        retry_after=RETRY_AFTER_SECONDS,
+        timeout_seconds=WAIT_TIMEOUT_SECONDS,
+    )
