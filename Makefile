@@ -3,6 +3,8 @@
 .PHONY: help run processor test test-faults check docs test-docs test-clients test-openapi \
 	test-generators bench soak requirements clean
 MAKEFLAGS += --no-print-directory
+# Tests start hundreds of processes: each would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
 NODE_MODULES := docs/api-blueprint/node_modules
@@ -19,7 +21,8 @@ processor: .venv/run.stamp ## a small processor for treatments, at http://127.0.
 	@exec $(PY) examples/processor/server.py $(ARGS)
 
 # Tests that need Node, kill processes or drive a browser have targets of their own.
-PYTEST := -m pytest -n auto --dist worksteal --ignore=tests/clients --ignore=tests/generators \
+# One worker runs all tests of a file: no other one starts the servers or fills the tables of that file again.
+PYTEST := -m pytest -n auto --dist loadfile --ignore=tests/clients --ignore=tests/generators \
 	--ignore=tests/docs/test_transactions.py --ignore=tests/test_schemathesis.py
 
 # How soon the health endpoints answer is measured: alone, not beside other tests.

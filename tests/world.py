@@ -1,12 +1,15 @@
 """A small world for tests: an event in every state, somebody in every role, and callers who speak for them."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -143,6 +146,13 @@ class World:
         except KeyError:
             raise AttributeError(name) from None
 
+    def copy(self) -> "World":
+        """Return the same world with a client and dictionaries of its own."""
+        client = self.app.test_client()
+        callers = {role: Caller(client, caller.token, caller.id) for role, caller in self.callers.items()}
+        named = {name: dict(getattr(self, name)) for name in ("events", "identifiers", "types", "faqs", "images")}
+        return World(self.app, callers, **named)
+
     def background(self) -> dict[str, str]:
         """A job of the owner's about his draft, what it said and made; a hook, an upload, a document set; a treatment.
 
@@ -228,9 +238,78 @@ ROLES = ("anonymous", "stranger", "coorganizer", "organizer", "owner", "admin", 
 EVENTS = ("published", "draft", "private", "trashed")
 
 
+MAX_SAVED_WORLD_SECONDS = 60
+"""The age at which the saved rows are made anew: tokens expire, and some tests look for what is recent."""
+
+EMPTY_COPY_BYTES = 21
+"""The header and the trailer of a binary copy."""
+
+
+@dataclass
+class SavedWorld:
+    """The world as it was made last, and the rows of each table as PostgreSQL copies them."""
+
+    world: World
+    rows: dict[str, bytes]
+    made_at: float
+
+    def is_recent(self) -> bool:
+        """Return whether the rows may be inserted once more."""
+        return monotonic() - self.made_at < MAX_SAVED_WORLD_SECONDS
+
+    def insert(self) -> World:
+        """Insert the rows, parents first; return a world of the test's own."""
+        with driver_connection(self.world.app) as connection:
+            for table, rows in self.rows.items():
+                with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
+                    copy.write(rows)
+        return self.world.copy()
+
+
+@contextmanager
+def driver_connection(app: Flask) -> Iterator[psycopg.Connection[Any]]:
+    """Return a connection of the app's pool, in a transaction, without SQLAlchemy."""
+    with app.app_context():
+        pooled = db.engine.raw_connection()
+        assert isinstance(pooled.driver_connection, psycopg.Connection)
+        try:
+            with pooled.driver_connection.transaction():
+                yield pooled.driver_connection
+        finally:
+            pooled.close()
+
+
+def copy_tables(app: Flask) -> dict[str, bytes]:
+    """Return the rows of each table that has some, parents first."""
+    copied = {}
+    with driver_connection(app) as connection:
+        for table in db.metadata.sorted_tables:
+            with connection.cursor().copy(f"COPY {table.name} TO STDOUT (FORMAT binary)") as copy:
+                copied[table.name] = b"".join(copy)
+    return {name: rows for name, rows in copied.items() if len(rows) > EMPTY_COPY_BYTES}
+
+
+@pytest.fixture(scope="session")
+def saved_worlds(app: Flask) -> list[SavedWorld]:
+    """The world that was made last in this process, if any: most tests begin with the same rows."""
+    return []
+
+
 @pytest.fixture
-def world(app: Flask) -> Iterator[World]:
+def world(app: Flask, saved_worlds: list[SavedWorld]) -> World:
     """The team runs all four events; the stranger runs none; `other` owns a published event of his own."""
+    if saved_worlds and saved_worlds[0].is_recent():
+        return saved_worlds[0].insert()
+    is_alone = not copy_tables(app)  # rows of other fixtures are no part of it
+    made_at = monotonic()
+    made = make_world(app)
+    if is_alone:
+        saved_worlds[:] = [SavedWorld(made.copy(), copy_tables(app), made_at)]
+    return made
+
+
+def make_world(app: Flask) -> World:
+    """Make the rows of the world through the models."""
     client = app.test_client()
     with app.app_context():
         people = {name: _user(name) for name in (*ROLES[1:], "other")}
