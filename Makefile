@@ -22,8 +22,9 @@ processor: .venv/run.stamp ## a small processor for treatments, at http://127.0.
 
 # Tests that need Node, kill processes or drive a browser have targets of their own.
 # One worker runs all tests of a file: no other one starts the servers or fills the tables of that file again.
-PYTEST := -m pytest -n auto --dist loadfile --ignore=tests/clients --ignore=tests/generators \
-	--ignore=tests/docs/test_transactions.py --ignore=tests/test_schemathesis.py
+# The order is that of conftest.py.
+PYTEST := -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/clients \
+	--ignore=tests/generators --ignore=tests/docs/test_transactions.py --ignore=tests/test_schemathesis.py
 
 # How soon the health endpoints answer is measured: alone, not beside other tests.
 CLOCKED := tests/health/test_matrix.py

@@ -40,7 +40,7 @@ from tests.images.pictures import encode, flag
 from tests.test_flow import attempt_get, call, resource
 from tests.world import JSONAPI, World
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240), pytest.mark.long]
 
 MAX_P99_SECONDS = 1.0
 MAX_SLOWDOWN = 6.0

@@ -22,7 +22,7 @@ import pytest
 import config
 from tests.conftest import ROOT, free_port, wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400), pytest.mark.long]
 
 Done = subprocess.CompletedProcess[str]
 

@@ -29,7 +29,7 @@ from tests.tcp_proxy import Proxy
 from tests.test_flow import JSONAPI, mails, resource
 from tests.world import SOON, World
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240), pytest.mark.long]
 
 RECOVERY_SECONDS = 60
 MIN_WRITES_BEFORE = 40

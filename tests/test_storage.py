@@ -25,6 +25,8 @@ from app.processes.orphans import dying_with_parent
 from app.storage import CHUNK, FOREVER, MAX_FILE_STREAMS_PER_ADDRESS, Replaced, Storage, send
 from tests.conftest import ROOT, free_port, wait_until
 
+pytestmark = pytest.mark.long
+
 CALENDAR = b"BEGIN:VCALENDAR\r\nEND:VCALENDAR\r\n"
 DIGITS = b"0123456789"
 BIG = os.urandom(2 * CHUNK + 5)

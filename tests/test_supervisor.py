@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = ("web", "worker", "relay", "postgres", "redis")
 TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z"
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.faults]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.faults, pytest.mark.long]
 
 
 class Run:

@@ -27,7 +27,7 @@ from app.users.models import User
 from app.worker import worker_arguments
 from tests.background import ROOT, are_done, entries, lines, order, process
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
 class Background:

@@ -11,6 +11,8 @@ from app.jsonapi.operations import EXTENSION
 from app.storage import current_storage
 from tests.world import JSONAPI, ROLES, TYPES, Caller, World, data, errors, ids, linkage, pointers
 
+pytestmark = pytest.mark.long
+
 ALLOWED = ("owner", "admin", "super_admin")
 RELATIONS = ("events", "faqs", "uploads")
 SEES = {role: {"published", "others", "draft", "private"} for role in ROLES[2:]} | {"stranger": {"published", "others"}}

@@ -9,6 +9,8 @@ import vobject
 
 from tests.events.calendars import NAME, Case, make_cases
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:

@@ -25,6 +25,8 @@ from tests.images.pictures import BLUE, GPS, ZIP, encode, flag, photo, plain, pn
 from tests.jobs.written import read, written
 from tests.world import World, data
 
+pytestmark = pytest.mark.long
+
 RED_JPEG, BLUE_PNG = encode(plain(40, 20), "jpeg"), encode(plain(40, 20, BLUE), "png")
 PHOTO = encode(photo(80, 40), "png")
 DAMAGED = PHOTO[: len(PHOTO) // 2] + bytes(20) + PHOTO[len(PHOTO) // 2 + 20 :]

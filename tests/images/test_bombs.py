@@ -14,6 +14,8 @@ from tests.images import pictures
 from tests.images.measuring import Cost, cost
 from tests.images.pictures import Image, encode, png_chunk, zeros
 
+pytestmark = pytest.mark.long
+
 MADE = "3 variants"
 GRANULARITY = 0.5
 """Seconds of the sending process and of the kernel's bookkeeping beside the decoder's limit."""

@@ -13,6 +13,8 @@ from app.images.pixels import EVENT_SIZES, RESIZED, USER_SIZES, Size, Variant, m
 from tests.images import pictures
 from tests.images.pictures import BLUE, GPS, RED, WHITE, ZIP, Image, encode, flag, photo, plain, with_metadata
 
+pytestmark = pytest.mark.long
+
 VALID = pictures.valid()
 EXACT = Size("exact", 200, 200, format="png")
 GENERATED = settings(max_examples=60, derandomize=True, database=None, deadline=None, print_blob=True)

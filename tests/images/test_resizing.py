@@ -31,6 +31,8 @@ from tests.images.pictures import BLUE, GPS, RED, WHITE, ZIP, Image, encode, fla
 from tests.test_http_client import Behaviour, Receiver, answering, chain, redirecting
 from tests.world import Caller, World, data, errors, pointers
 
+pytestmark = pytest.mark.long
+
 PHOTO = encode(with_metadata(flag(3_000, 2_000)), "jpeg")
 EVENT_VARIANTS = {"large": (1300, 500), "thumbnail": (500, 200), "icon": (75, 30)}
 USER_VARIANTS = {"thumbnail": (500, 500), "small": (50, 50), "icon": (35, 35)}

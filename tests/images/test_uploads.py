@@ -24,6 +24,8 @@ from tests.images.pictures import GPS, ZIP, Image, encode, flag, plain, with_met
 from tests.test_flow import attempt_get
 from tests.world import Caller, World, errors
 
+pytestmark = pytest.mark.long
+
 JSON = "application/json"
 FORM = "multipart/form-data; boundary=x"
 URL = "/v1/upload/image"

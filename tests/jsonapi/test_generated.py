@@ -25,6 +25,8 @@ from tests.jsonapi.strategies import Request, Strategy, Wire
 from tests.jsonapi.validator import faults
 from tests.world import JSONAPI, World
 
+pytestmark = pytest.mark.long
+
 FEW = 200
 CASES = int(os.environ.get("GENERATED_CASES", FEW))
 SLOW = 2.0

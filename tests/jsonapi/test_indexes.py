@@ -21,6 +21,8 @@ from app.jsonapi.viewer import Viewer
 from app.users import sign_ins
 from tests.world import JSONAPI, Caller, data
 
+pytestmark = pytest.mark.long
+
 ROWS = 100_000
 BUSY = ROWS // 2
 """The user with 100 events, the event with a team of 200, and the FAQ type; the last two have 1,000 FAQs.

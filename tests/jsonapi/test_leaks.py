@@ -12,6 +12,8 @@ from app.extensions import db
 from app.users.models import User
 from tests.world import World, ids
 
+pytestmark = pytest.mark.long
+
 
 def ways_in(world: World) -> Iterator[str]:
     """URLs of every kind that could touch a hidden row."""

@@ -12,6 +12,8 @@ from app.faqs.models import Faq
 from app.jsonapi.cursors import PROFILE
 from tests.world import JSONAPI, World, data, ids
 
+pytestmark = pytest.mark.long
+
 
 def names(world: World, path: str, role: str = "owner") -> list[str]:
     """The names of the events in a list, without their last word."""

@@ -31,6 +31,8 @@ from tests.jobs.written import read
 from tests.pages.browser import PASSWORD, Browser, Tags, field, rows, signed_in
 from tests.world import World
 
+pytestmark = pytest.mark.long
+
 NOBODY = "01900000-0000-7000-8000-000000000000"
 LEASE = timedelta(minutes=5)
 MARKUP = """<script>alert(1)</script><img src=x onerror=alert(1)>'"&</textarea></template>javascript:alert(1)"""

@@ -37,6 +37,8 @@ from tests.pages.browser import Browser, Tags, field, rows, signed_in
 from tests.pages.test_pages import LEASE, MARKUP, NOBODY, Listening, after, assert_protected
 from tests.world import SOON, World
 
+pytestmark = pytest.mark.long
+
 NEW, SETS, NEW_SET = "/jobs/treatments/new", "/jobs/document-sets", "/jobs/document-sets/new"
 NO_PROCESSOR = "PROCESSOR_URL is not set"
 

@@ -22,6 +22,8 @@ from tests.conftest import ROOT, wait_until
 from tests.images.pictures import Image, encode, flag, photo, png, with_metadata
 from tests.treatments.doubles import signature
 
+pytestmark = pytest.mark.long
+
 SECRET = f"whsec_{b64encode(b'thirty-two bytes of a secret key').decode()}"
 ENDED = {"SUCCESS", "ERROR", "CANCELLED"}
 BOXES = [(200, 100, 100, 80), (10, 20, 50, 40), (20, 200, 60, 30)]

@@ -15,7 +15,7 @@ from tests.treatments.doubles import FAILURE, HTML, INVALID, LONG, RESET, SLASHE
 from tests.treatments.office import Desk, Office
 from tests.world import World, data, errors, pointers
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 REGION = {"x": 10, "y": 20, "width": 30, "height": 40}
 

@@ -22,6 +22,8 @@ from tests.conftest import Processes, free_port
 from tests.test_flow import attempt_get
 from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer
 
+pytestmark = pytest.mark.long
+
 URL = "/v1/users/user-details/get-user-id"
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]

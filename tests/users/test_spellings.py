@@ -16,6 +16,8 @@ from app.users.passwords import hash_password
 from tests.users.conftest import PASSWORD, Sql, bearer, token_in
 from tests.world import World, data, errors, ids
 
+pytestmark = pytest.mark.long
+
 Deliver = Callable[[], list[EmailMessage]]
 
 STORED = "eva@müller.example"
