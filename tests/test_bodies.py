@@ -17,7 +17,7 @@ from tests.images.pictures import encode, flag
 from tests.test_flow import attempt_get, call, resource
 from tests.world import World
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 UPLOAD = "/v1/upload/image"
 SMALL = encode(flag(), "png")

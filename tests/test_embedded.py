@@ -25,7 +25,7 @@ from app.processes import embedded_binaries, machine, var_dir
 from app.processes.machine import EmbeddedError
 from tests.conftest import free_port
 
-pytestmark = [pytest.mark.faults, pytest.mark.long]
+pytestmark = pytest.mark.faults
 
 ROOT = Path(__file__).resolve().parent.parent
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -23,7 +23,7 @@ from app import embedded
 from app.routes import listed
 from tests.conftest import Processes
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parent.parent
 Environment = dict[str, str]

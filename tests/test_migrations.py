@@ -13,7 +13,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -31,7 +31,7 @@ from tests.treatments.office import Office
 from tests.treatments.test_processor import listening
 from tests.world import World
 
-pytestmark = [needs_chromium, pytest.mark.faults]
+pytestmark = [needs_chromium, pytest.mark.faults, pytest.mark.long]
 
 BOXES = {"one": [(200, 100, 100, 80), (10, 20, 50, 40)], "two": [(30, 200, 60, 30)]}
 """Largest first."""

@@ -21,7 +21,7 @@ from tests.jobs.test_life import Workshop, is_over
 from tests.jobs.written import written
 from tests.programs.conftest import PYTHON, Programs, marked
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 Figure = Callable[[str], None]
 

@@ -16,7 +16,7 @@ from tests.pages.window import REPORTS_VIOLATIONS, WIDTH, is_alive, launched, ne
 from tests.world import JSONAPI, World
 
 # Swagger UI resolves a large document: seconds on a machine that has nothing else to do.
-pytestmark = [needs_chromium, pytest.mark.timeout(300), pytest.mark.faults]
+pytestmark = [needs_chromium, pytest.mark.timeout(300), pytest.mark.faults, pytest.mark.long]
 
 READY_MS = 90_000
 

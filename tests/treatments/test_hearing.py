@@ -17,7 +17,7 @@ from tests.treatments.doubles import Answer, Processor
 from tests.treatments.office import Desk, Office
 from tests.world import data
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 PLACE = {"x": 1, "y": 2, "width": 3, "height": 4}
 Said = tuple[str, dict[str, Any]]

@@ -35,7 +35,7 @@ from tests.treatments.doubles import Processor, Start
 from tests.treatments.office import Desk, Office
 from tests.world import World, data
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 TREATMENTS = int(os.environ.get("TREATMENTS", "15"))
 DOCUMENTS = 10
