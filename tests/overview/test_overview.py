@@ -15,10 +15,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-import config
 from app.database import commit, transaction
-from app.extensions import db
-from app.factory import create_app
 from app.jobs import lifecycle, submission
 from app.overview import progress
 from tests.background import process
@@ -118,18 +115,9 @@ ClientWith = Callable[..., FlaskClient]
 
 
 @pytest.fixture
-def client_with(app: Flask, environment: dict[str, str], tmp_path: Path) -> Iterator[ClientWith]:
+def client_with(app: Flask, make_app: Callable[..., Flask], tmp_path: Path) -> ClientWith:
     """Clients of a server with a directory of programs, none of them there, and these settings."""
-    made: list[Flask] = []
-
-    def make(**settings: str) -> FlaskClient:
-        made.append(create_app(config.read({**environment, "JOB_PROGRAMS_DIR": str(tmp_path), **settings})))
-        return made[-1].test_client()
-
-    yield make
-    for each in made:
-        with each.app_context():
-            db.engine.dispose()
+    return lambda **settings: make_app(JOB_PROGRAMS_DIR=str(tmp_path), **settings).test_client()
 
 
 @pytest.fixture
