@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import httpx
 import psutil
@@ -183,30 +182,6 @@ def test_a_program_that_fails_says_why(app: Flask, plugin: Plugin) -> None:
     assert (last["returncode"], last["error"]) == (3, "no such set: [hidden]\n")
     plugin.programs.add("process-docset", QUICK)
     assert plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "very-secret"})[-1]["returncode"] == 0
-
-
-def test_an_end_that_comes_while_it_is_looked_for_is_told_whole(
-    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", tmp_path)
-    found = progress.elements_after
-
-    def found_once_it_has_ended(job_id: UUID, seq: int) -> Any:
-        with app.app_context(), transaction(is_read=False):
-            job = lifecycle.claim(job_id, "tests", timedelta(seconds=30))
-            if job is not None:
-                lifecycle.fail(job, "exit-status", "The program ended with status 3.", returncode=3, stderr="why\n")
-            commit()
-        return found(job_id, seq)
-
-    monkeypatch.setattr(progress, "elements_after", found_once_it_has_ended)
-
-    answer = app.test_client().post(
-        "/overview/generate", data={"server": SERVER, "documentSetId": "1", "apiToken": "t"}
-    )
-
-    *_, last = json.loads(answer.data)
-    assert (last["returncode"], last["error"]) == (3, "why\n")
 
 
 def test_a_server_is_the_same_with_and_without_a_slash_at_its_end(app: Flask, plugin: Plugin) -> None:
