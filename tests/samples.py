@@ -39,7 +39,6 @@ def required_attributes(type_: ResourceType) -> dict[str, Any]:
     }
 
 
-def sample_row(type_: ResourceType, **keys: int) -> Any:
-    """Return an object of the model of this type with its required attributes and these foreign keys."""
-    values = {name.replace("-", "_"): value for name, value in required_attributes(type_).items()}
-    return type_.model(**values, **keys)
+def sample_columns(type_: ResourceType) -> dict[str, Any]:
+    """Return the columns that hold the required attributes, with values."""
+    return {name.replace("-", "_"): value for name, value in required_attributes(type_).items()}

@@ -25,7 +25,7 @@ from app.treatments.models import Region, Similarity, Treatment
 from app.uploads.models import Upload
 from app.users import sign_ins
 from app.users.models import User
-from tests.samples import sample_row
+from tests.samples import sample_columns
 
 JSONAPI = "application/vnd.api+json"
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
@@ -321,7 +321,7 @@ def _image(name: str, event: Event) -> EventImage:
 def _other_belongings(events: dict[str, Event]) -> dict[str, dict[str, Any]]:
     """Add a resource of each other type to each event."""
     rows = {
-        type_.name: {name: sample_row(type_, event_id=event.id) for name, event in events.items()}
+        type_.name: {name: type_.model(**sample_columns(type_), event_id=event.id) for name, event in events.items()}
         for type_ in list_types_of_events()
         if type_.name not in ("faq-type", "faq", "event-image")
     }
