@@ -12,11 +12,13 @@ from typing import Any
 import manage
 from app.jsonapi.naming import dasherize
 from app.jsonapi.resource_type import TYPES, ResourceType
+from app.jsonapi.schema import Flag, Instant, Number, Relationship, Whole
 from app.openapi.document import build
 from tests.docs.sources import DIRECTORY, SOURCE
 from tests.samples import required_attributes
 
 MEDIA_TYPE = "application/vnd.api+json"
+KINDS = {Instant: "time", Flag: "boolean", Whole: "number", Number: "number", Relationship: "relationship"}
 LAST_CHAPTERS = "<!-- include(operations.apib) -->"
 """Chapters of resources stand before this one."""
 
@@ -27,7 +29,7 @@ def draft_chapter(type_: ResourceType, paths: dict[str, Any]) -> str:
     lines = [f"# Group {title}", "", type_.description, "", *_list_parameters(type_), ""]
     for path, item in paths.items():
         if path == type_.path or path.startswith(f"{type_.path}/"):
-            lines += [f"## {path.removeprefix('/v1/')} [{path}]", ""]
+            lines += [f"## {path.removeprefix('/v1/').title()} [{path}]", ""]
             if "{id}" in path:
                 lines += ["+ Parameters", "", f"    + id: `1` (required, string) - Id of {type_.noun}.", ""]
             for method, operation in item.items():
@@ -42,14 +44,14 @@ def _list_parameters(type_: ResourceType) -> Iterator[str]:
     for name, field in type_.loader.declared_fields.items():
         if name != "id":
             required = "read-only" if field.dump_only else "**yes**" if field.required else "-"
-            kind = "relationship" if name in type_.relations else type(field).__name__.lower()
+            kind = next((word for kind, word in KINDS.items() if isinstance(field, kind)), "string")
             yield f"| `{dasherize(name)}` | {dasherize(name).replace('-', ' ').capitalize()} | {kind} | {required} |"
 
 
 def _list_example(type_: ResourceType, path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
     body = _body(type_, path, method)
     media_type = f" ({MEDIA_TYPE})" if body else ""
-    yield from (f"### {operation['summary']} [{method}]", "", f"{operation['description'].rpartition('. ')[2]}", "")
+    yield from (f"### {operation['summary']} [{method}]", "", operation["description"].splitlines()[-1], "")
     yield from (f"+ Request The owner{media_type}", "", "    + Headers", "", f"            Accept: {MEDIA_TYPE}", "")
     yield from ("            Authorization: JWT <access token of the owner>", "")
     if body:
@@ -73,9 +75,12 @@ def _body(type_: ResourceType, path: str, method: str) -> dict[str, Any] | None:
 
 def main() -> None:
     """Write the chapter of the type whose plural is the argument, and include it in the blueprint."""
-    type_ = next(each for each in TYPES.values() if each.plural == sys.argv[1])
-    name = f"{type_.plural}.apib"
-    (DIRECTORY / name).write_text(draft_chapter(type_, build(manage.app)["paths"]))
+    paths = build(manage.app)["paths"]  # first of all: it is the app that makes the types known
+    types = {type_.plural: type_ for type_ in TYPES.values()}
+    if sys.argv[1:] not in [[plural] for plural in types]:
+        sys.exit(f"Name one resource: {', '.join(sorted(types))}.")
+    name = f"{sys.argv[1]}.apib"
+    (DIRECTORY / name).write_text(draft_chapter(types[sys.argv[1]], paths))
     line = f"<!-- include({name}) -->"
     source = SOURCE.read_text()
     if line not in source:
