@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
+def repository(tmp_path: Path) -> Path:
     """A copy of the repository with the same environment of packages."""
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=LEFT_OUT, symlinks=True)
@@ -24,22 +24,22 @@ def copy(tmp_path: Path) -> Path:
     return copy
 
 
-def run(copy: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run commands as a newcomer would, on a PostgreSQL and a Redis of the copy's own."""
+def run_commands(repository: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run commands without settings, on a PostgreSQL and a Redis of the copy."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     command = ["bash", "-euo", "pipefail", "-c", script]
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_commands_of_the_recipe_add_a_resource_that_passes_the_checks(copy: Path) -> None:
+def test_commands_of_the_recipe_add_a_resource_that_passes_the_checks(repository: Path) -> None:
     blocks = COMMANDS.findall((ROOT / "docs/add-a-resource.md").read_text())
     *steps, checks = blocks
 
     assert len(blocks) == 9
     for step in steps:
-        done = run(copy, step)
+        done = run_commands(repository, step)
         assert done.returncode == 0, f"{step}\n{done.stdout}{done.stderr}"
-    done = run(copy, checks)
+    done = run_commands(repository, checks)
 
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-    assert list((copy / "migrations/versions").glob("*_tracks.py"))
+    assert list((repository / "migrations/versions").glob("*_tracks.py"))

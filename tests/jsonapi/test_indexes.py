@@ -144,10 +144,10 @@ FILL = """
 """
 
 
-def fill(table: Table) -> str:
+def build_fill_statement(table: Table) -> str:
     """Return the statement that fills the table of a resource which FILL does not know."""
     values = {
-        column.name: _filling(column)
+        column.name: _fill_expression(column)
         for column in table.columns
         if column.primary_key
         or column.foreign_keys
@@ -158,7 +158,7 @@ def fill(table: Table) -> str:
     return f"INSERT INTO {table.name} ({names}) SELECT {made} FROM generate_series(1, {ROWS}) n"  # noqa: S608  # names of our own
 
 
-def _filling(column: Column[Any]) -> str:
+def _fill_expression(column: Column[Any]) -> str:
     if column.name == "deleted_at":
         return "CASE n % 10 WHEN 7 THEN now() END"
     number = f"CASE n % 100 WHEN 0 THEN {BUSY} ELSE n % 5000 END" if column.foreign_keys else "n"
@@ -201,13 +201,13 @@ OTHER_MIDDLES = {
 }
 
 
-def _middle(rule: str, view: type[View]) -> int | str:
+def _middle_id(rule: str, view: type[View]) -> int | str:
     shown = view.relation.target if issubclass(view, RelationView) else view._data_layer.type
     return OTHER_MIDDLES.get(rule) or (BUSY_JOB if shown.has_uuids else BUSY)
 
 
 LISTS = {
-    rule: _middle(rule, view)
+    rule: _middle_id(rule, view)
     for rule, view in VIEWS.items()
     if issubclass(view, ResourceList | RelatedList | RelationshipMany)
 }
@@ -402,7 +402,7 @@ def filled(app: Flask, servers: dict[str, str]) -> Iterator[psycopg.Connection[A
         connection.execute(FILL.format(rows=ROWS, busy=BUSY))
         for type_ in TYPES.values():
             if f"INTO {type_.table.name} " not in FILL:
-                connection.execute(fill(type_.table))
+                connection.execute(build_fill_statement(type_.table))
         connection.execute("SET default_statistics_target = 1000")  # looks at every row: the same plans every time
         connection.execute("VACUUM ANALYZE")
         yield connection
