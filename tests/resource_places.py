@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flask import Flask
-from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, inspect
+from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, inspect, text
 
 from app.events.permissions import list_types_of_events
 from app.extensions import db
@@ -27,6 +27,8 @@ def list_missing_places(type_: ResourceType, app: Flask) -> Iterator[str]:
         yield f'app/{package}/models.py: add Index("ix_{type_.table.name}_{name}_id", "{name}", "id")'
     if not is_migrated(type_.table, app):
         yield f"migrations/versions/: run `manage.py db migrate -m {type_.table.name}`"
+    elif names := list_indexes_without_collation(type_.table, app):
+        yield f'migrations/versions/: write `text_sort_key(...) COLLATE "C"` in {", ".join(names)}'
     yield from _list_missing_routes(type_, package, app)
     if not list((ROOT / "tests" / package).glob("test_*.py")):
         yield f"tests/{package}/: add __init__.py and test_{package}.py"
@@ -51,6 +53,16 @@ def is_migrated(table: Table, app: Flask) -> bool:
     """Return whether the migrations have made this table."""
     with app.app_context():
         return inspect(db.engine).has_table(table.name)
+
+
+def list_indexes_without_collation(table: Table, app: Flask) -> list[str]:
+    """Return the indexes over sort keys of texts that no query can use for its order."""
+    statement = text(
+        "SELECT indexname FROM pg_indexes WHERE tablename = :table AND indexdef ~ :key AND indexdef !~ :order"
+    )
+    values = {"table": table.name, "key": r"text_sort_key\(", "order": r'text_sort_key\(\w+\)\)? COLLATE "C"'}
+    with app.app_context(), db.engine.connect() as connection:
+        return list(connection.scalars(statement, values))
 
 
 def list_foreign_keys_without_index(table: Table) -> list[str]:
