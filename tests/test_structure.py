@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
-from sqlalchemy import ForeignKey, MetaData
+from sqlalchemy import ForeignKey, MetaData, Table, text
 from sqlalchemy.orm import Mapped, mapped_column, registry
 
 from app.extensions import db
@@ -25,6 +25,7 @@ from app.routes import listed
 from tests.resource_places import (
     list_documented_layers,
     list_foreign_keys_without_index,
+    list_indexes_without_collation,
     list_layers,
     list_missing_places,
 )
@@ -114,6 +115,19 @@ def incomplete_type() -> Iterator[ResourceType]:
     about = {"plural": "speakers", "noun": "a speaker", "description": "People who speak."}
     yield ResourceType(schema=SpeakerSchema, model=Speaker, permissions=Permissions(), **about)
     del TYPES["speaker"]
+
+
+def test_index_over_sort_keys_without_collation_is_reported(app: Flask) -> None:
+    table = Table("unsorted", MetaData())
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE unsorted (name text, title text)"))
+        connection.execute(text('CREATE INDEX usable ON unsorted ((text_sort_key(name) COLLATE "C"))'))
+        connection.execute(text("CREATE INDEX unusable ON unsorted (text_sort_key(title))"))
+    try:
+        assert list_indexes_without_collation(table, app) == ["unusable"]
+    finally:
+        with app.app_context(), db.engine.begin() as connection:
+            connection.execute(text("DROP TABLE unsorted"))
 
 
 def test_incomplete_resource_is_reported_with_every_missing_place(app: Flask, incomplete_type: ResourceType) -> None:
