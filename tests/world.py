@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from app.documents.models import SET_EVENTS, SET_FAQS, SET_UPLOADS, DocumentSet
 from app.events.models import Event, EventRole
+from app.events.permissions import list_types_of_events
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
 from app.gallery.models import EventImage
@@ -24,6 +25,7 @@ from app.treatments.models import Region, Similarity, Treatment
 from app.uploads.models import Upload
 from app.users import sign_ins
 from app.users.models import User
+from tests.samples import sample_columns
 
 JSONAPI = "application/vnd.api+json"
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
@@ -135,6 +137,8 @@ class World:
     types: dict[str, int]
     faqs: dict[str, int]
     images: dict[str, int]
+    belongings: dict[str, dict[str, int]]
+    """The ids of what belongs to each event, by type: a FAQ, a FAQ type, an image, and one of every other type."""
     _background: dict[str, str] | None = None
 
     def __getattr__(self, name: str) -> Caller:
@@ -249,6 +253,7 @@ def world(app: Flask) -> Iterator[World]:
         }
         db.session.add_all(faqs.values())
         images = {name: _image(name, event) for name, event in events.items()}
+        rows = {"faq-type": types, "faq": faqs, "event-image": images, **_other_belongings(events)}
         db.session.flush()
         callers = {"anonymous": Caller(client)}
         for name, user in people.items():
@@ -261,6 +266,7 @@ def world(app: Flask) -> Iterator[World]:
             {name: each.id for name, each in types.items()},
             {name: each.id for name, each in faqs.items()},
             {name: each.id for name, each in images.items()},
+            {type_: {name: each.id for name, each in made.items()} for type_, made in rows.items()},
         )
         db.session.commit()
     return made
@@ -310,6 +316,17 @@ def _image(name: str, event: Event) -> EventImage:
     )
     db.session.add(image)
     return image
+
+
+def _other_belongings(events: dict[str, Event]) -> dict[str, dict[str, Any]]:
+    """Add a resource of each other type to each event."""
+    rows = {
+        type_.name: {name: type_.model(**sample_columns(type_), event_id=event.id) for name, event in events.items()}
+        for type_ in list_types_of_events()
+        if type_.name not in ("faq-type", "faq", "event-image")
+    }
+    db.session.add_all(row for made in rows.values() for row in made.values())
+    return rows
 
 
 def _team(event: Event, people: dict[str, User]) -> None:
