@@ -1,6 +1,7 @@
 """create_app: the one place that knows every package."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,6 +66,14 @@ OTHER_CONSUMERS = (_treatment_mails,)
 log = structlog.get_logger(__name__)
 
 
+class App(Flask):
+    """A Flask app without coroutines."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function as it is: Flask would look at each view and hook of each request for a coroutine."""
+        return func
+
+
 class NoSessions(SessionInterface):
     """No cookies: Flask would prepare to sign one for every request. `app/pages` reads its own, and nobody else any."""
 
@@ -74,7 +83,7 @@ class NoSessions(SessionInterface):
 
 def create_app(config: dict[str, Any]) -> Flask:
     """The WSGI app made from what `config.read` returned."""
-    app = Flask("app", static_folder=None)
+    app = App("app", static_folder=None)
     app.session_interface = NoSessions()
     app.config.update(config)
     say_what_happens(app)
