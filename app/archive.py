@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, select, text
 
 from app.database import connection, transaction
 from app.events.calendar import to_icalendar
-from app.events.permissions import coorganizer
+from app.events.permissions import coorganizer, list_types_of_events
 from app.events.resources import EVENT, EventData
 from app.jobs.context import JobFailed, Running
 from app.jobs.kinds import EVENT_ALONE, job_kind
@@ -22,13 +22,10 @@ from app.jsonapi.idempotency import answered_once
 from app.jsonapi.permissions import Predicate, Scope
 from app.jsonapi.plan import Item, plan_for
 from app.jsonapi.reading import JSONAPI
-from app.jsonapi.resource_type import TYPES, ResourceType
+from app.jsonapi.resource_type import ResourceType
 from app.jsonapi.resources import Command
 from app.jsonapi.viewer import Role, signed_in_viewer
 from app.storage import Stored, current_storage
-
-PARTS = ("faq-type", "faq", "event-image")
-"""The types whose resources belong to an event."""
 
 IMAGES = ("original-image-url", "logo-url", "large-image-url", "thumbnail-image-url", "icon-image-url")
 
@@ -78,9 +75,8 @@ def _write_resources(running: Running, file: zipfile.ZipFile, event_id: int) -> 
         (event,) = _items(running, EVENT, EVENT.table.c.id == event_id)
         _note_images(written, event)
         file.writestr(_entry("event.json"), orjson.dumps({"jsonapi": JSONAPI, "data": event}))
-        for name in PARTS:
-            table = TYPES[name].table
-            _write_list(file, written, TYPES[name].plural, _items(running, TYPES[name], table.c.event_id == event_id))
+        for type_ in list_types_of_events():
+            _write_list(file, written, type_.plural, _items(running, type_, type_.table.c.event_id == event_id))
     if row.starts_at is not None:
         host = urlsplit(current_app.config["PUBLIC_URL"]).hostname or "localhost"
         file.writestr(_entry("calendar.ics"), to_icalendar(EVENT.row(*row), row.created_at, host))

@@ -7,7 +7,6 @@ A view that takes more than `LARGEST_BODY` has an attribute `largest_body`: a fu
 caller may send, or refuses the caller, before any of the body is kept.
 """
 
-import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,9 +40,6 @@ MOST_DRAINED = 64 * 2**20
 """Bytes of a refused body that are read and thrown away: most clients listen only when they have sent all."""
 PART = 2**16
 
-M_MMAP_THRESHOLD = -3
-"""Of mallopt(3)."""
-
 readers = SlotPool(MOST_READERS, MAX_READERS_PER_ADDRESS)
 _large_bodies = SlotPool(MOST_LARGE, MAX_LARGE_PER_HOLDER)
 
@@ -69,7 +65,6 @@ def install(app: Flask) -> None:
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.before_request(_read)
     app.teardown_request(_leave_room)
-    _give_memory_back()
 
 
 def describe_stuck_readers() -> str | None:
@@ -88,13 +83,6 @@ def list_crowding_bodies() -> list[OpenBody]:
 def list_awaited_bodies() -> list[OpenBody]:
     """Return the large bodies that are being sent while others wait for their slots."""
     return [each for each in tuple(open_bodies) if each.large_slot] if _large_bodies.is_awaited else []
-
-
-def _give_memory_back() -> None:
-    """What is large goes back to the system when it is freed: glibc would keep some for each thread, 600 MB in all."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_BODY)
 
 
 def _read() -> None:

@@ -3,6 +3,7 @@
 The JSON:API layer says itself what it wrote; what the ORM writes is seen when it is flushed.
 """
 
+import re
 from collections.abc import Collection
 from typing import Any, ClassVar
 from uuid import UUID
@@ -12,13 +13,20 @@ from flask import current_app
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, UOWTransaction, scoped_session
 
+from app.signals import SIGNALS_BY_TOPIC
+
 
 class Announced:
-    """A model whose changes are sent as `__signal__`."""
+    """A model whose changes are sent as `__signal__`; topics begin with its name: `FaqType` has `faq-type.created`."""
 
     __signal__: ClassVar[NamedSignal]
-    __event_key__: ClassVar[str | None] = None
-    """The column that names the event a row belongs to."""
+    __event_key__: ClassVar[str] = "event_id"
+    """The column that holds the id of the event a row belongs to, in tables that have it."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        topic = re.sub("(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+        cls.__signal__ = SIGNALS_BY_TOPIC[topic] = NamedSignal(f"{topic}-changed")
 
 
 def announce(signal: NamedSignal, *, verb: str, id: int | UUID, event_id: int | None, changed: Collection[str]) -> None:
@@ -42,7 +50,7 @@ def changed(model: type[Any], row: Any, changed: Collection[str]) -> None:
 
 def _send(model: type[Any], row: Any, verb: str, changed: Collection[str]) -> None:
     if issubclass(model, Announced):
-        event_id = None if model.__event_key__ is None else getattr(row, model.__event_key__)
+        event_id = getattr(row, model.__event_key__, None)
         announce(model.__signal__, verb=verb, id=row.id, event_id=event_id, changed=changed)
 
 

@@ -143,8 +143,9 @@ def _refuse_closed(connection: psycopg.Connection[Any], _record: object, _proxy:
 class _Transaction:
     """What a request does in the database: a connection from when the first statement wants one."""
 
-    def __init__(self, engine: Engine, *, is_read: bool) -> None:
+    def __init__(self, engine: Engine, writers: SlotPool | None, *, is_read: bool) -> None:
         self._engine = engine
+        self._writers = writers
         self._is_read = is_read
         self._connection: Connection | None = None
         self._slot: Slot | None = None
@@ -152,8 +153,8 @@ class _Transaction:
     def connection(self) -> Connection:
         """The connection; one that writes has begun."""
         if self._connection is None:
-            if not self._is_read and has_request_context():  # tasks and commands have no share
-                self._slot = _take_writer_slot()
+            if self._writers is not None:
+                self._slot = _take_writer_slot(self._writers)
             try:
                 self._connection = self._engine.connect()
                 if not self._is_read:
@@ -176,14 +177,13 @@ class _Transaction:
                 self._connection.close()
                 self._connection = None
         finally:
-            if self._slot is not None:
-                current_app.extensions["writers"].release(self._slot)
+            if self._writers is not None and self._slot is not None:
+                self._writers.release(self._slot)
                 self._slot = None
 
 
-def _take_writer_slot() -> Slot:
+def _take_writer_slot(writers: SlotPool) -> Slot:
     """Wait for a slot of the pool for this caller; raise 429 or 503 where none gets free in time."""
-    writers: SlotPool = current_app.extensions["writers"]
     return take_slot(
         writers,
         caller_holders(request.remote_addr, g.get("user_id", 0)),
@@ -216,7 +216,9 @@ def transaction(*, is_read: bool) -> Iterator[None]:
     as a statement.
     """
     engine = current_app.extensions["autocommit"] if is_read else db.engine
-    g.transaction = _Transaction(engine, is_read=is_read)
+    has_share = not is_read and has_request_context()  # tasks and commands have none
+    writers = current_app.extensions["writers"] if has_share else None
+    g.transaction = _Transaction(engine, writers, is_read=is_read)
     try:
         yield
     finally:

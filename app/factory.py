@@ -1,5 +1,9 @@
 """create_app: the one place that knows every package."""
 
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import structlog
@@ -27,44 +31,47 @@ from app import (
     throttle,
     worker,
 )
-from app.documents import resources as documents
-from app.events import resources as events
-from app.events import tasks as _event_tasks
 from app.extensions import db
-from app.faqs import resources as faqs
-from app.gallery import resources as gallery
-from app.gallery import tasks as _gallery_tasks
 from app.health import routes as health
-from app.hooks import resources as hooks
 from app.images import resize_api, uploads
-from app.images import tasks as _image_tasks
-from app.jobs import resources as jobs
 from app.jobs import sleep as _sleep
 from app.jobs import sweep, triggers, watching
-from app.jobs import tasks as _job_tasks
 from app.jsonapi import idempotency, operations
 from app.openapi import routes as openapi
 from app.overview import routes as overview
 from app.pages import routes as pages
 from app.processors import routes as processors
-from app.processors import tasks as _processor_tasks
 from app.programs import discovery as _programs
 from app.site import routes as site
-from app.treatments import kinds as _treatment_kinds
 from app.treatments import launching
 from app.treatments import mailing as _treatment_mails
-from app.treatments import resources as treatments
-from app.uploads import resources as upload_resources
 from app.users import auth, auth_routes, sign_ins
-from app.users import resources as users
-from app.users import tasks as _user_tasks
 from config import list_warnings
 
-RESOURCES = (users, events, faqs, upload_resources, gallery, documents, jobs, processors, treatments, archive, hooks)
-CONSUMERS = (_user_tasks, _event_tasks, _job_tasks, _processor_tasks, _treatment_mails)
-KINDS = (_sleep, _gallery_tasks, _image_tasks, _programs, _treatment_kinds)
+DISCOVERED_MODULES = ("models", "resources", "kinds", "tasks")
+"""Modules of packages that are imported wherever they are: tables, resource types, kinds of jobs, consumers."""
+
+
+def import_modules(name: str) -> list[ModuleType]:
+    """Import the modules of this name in all packages of the app."""
+    files = sorted(Path(__file__).parent.glob(f"*/{name}.py"))
+    return [importlib.import_module(f"app.{file.parent.name}.{name}") for file in files]
+
+
+MODULES = {name: import_modules(name) for name in DISCOVERED_MODULES}
+OTHER_RESOURCES = (archive, processors)
+OTHER_KINDS = (_sleep, _programs)
+OTHER_CONSUMERS = (_treatment_mails,)
 
 log = structlog.get_logger(__name__)
+
+
+class App(Flask):
+    """A Flask app without coroutines."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function as it is: Flask would look at each view and hook of each request for a coroutine."""
+        return func
 
 
 class NoSessions(SessionInterface):
@@ -76,7 +83,7 @@ class NoSessions(SessionInterface):
 
 def create_app(config: dict[str, Any]) -> Flask:
     """The WSGI app made from what `config.read` returned."""
-    app = Flask("app", static_folder=None)
+    app = App("app", static_folder=None)
     app.session_interface = NoSessions()
     app.config.update(config)
     say_what_happens(app)
@@ -133,13 +140,19 @@ def serve_resources(app: Flask) -> None:
     errors.register(app)
     idempotency.install(app)
     watching.install(app)
+    app.register_blueprint(make_blueprint())
+    cors.install(app)
+
+
+def make_blueprint() -> Blueprint:
+    """Return the routes below /v1."""
     blueprint = Blueprint("v1", __name__, url_prefix="/v1")
     api = Api(blueprint=blueprint)
-    for package in RESOURCES:
-        package.route(api)
+    for module in (*MODULES["resources"], *OTHER_RESOURCES):
+        if hasattr(module, "route"):
+            module.route(api)
     blueprint.add_url_rule("/operations", view_func=operations.OperationsView.as_view("operations"))
-    app.register_blueprint(blueprint)
-    cors.install(app)
+    return blueprint
 
 
 def take_images(app: Flask) -> None:

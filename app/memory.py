@@ -1,4 +1,4 @@
-"""Memory that a large answer took goes back to the system when its request has ended.
+"""Memory that large bodies and answers took goes back to the system when their requests have ended.
 
 Threads allocate in arenas of their own, and glibc keeps what they have freed there: after some large answers at once a
 process would hold hundreds of megabytes for good.
@@ -9,12 +9,20 @@ import threading
 
 from flask import Flask, g
 
+LARGE_BLOCK_BYTES = 2**20
+"""A block of this size or more, such as a large body, goes back to the system when it is freed."""
+
+M_MMAP_THRESHOLD = -3
+"""Of mallopt(3)."""
+
 _libc = ctypes.CDLL(None)
 _trimming = threading.Lock()
 
 
 def install(app: Flask) -> None:
-    """Return memory after each request that asked for it."""
+    """Set up the allocator of glibc (musl keeps little), and return memory after each request that asked for it."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
     app.teardown_request(_release)
 
 
@@ -24,6 +32,6 @@ def release_after_request() -> None:
 
 
 def _release(_error: BaseException | None) -> None:
-    if g.pop("holds_much", False) and hasattr(_libc, "malloc_trim"):  # of glibc; musl keeps little
+    if "holds_much" in g and hasattr(_libc, "malloc_trim"):
         with _trimming:
             _libc.malloc_trim(0)

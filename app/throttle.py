@@ -30,7 +30,8 @@ PER_ACCOUNT = "5/minute"
 PER_ACCOUNT_ANYWHERE = "30/minute;300/hour"
 """Tries of one account from all addresses together, known devices excepted."""
 
-FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded")
+FORWARDING_HEADERS = frozenset({"HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"})
+"""As they stand in a WSGI environment."""
 
 PATIENCE = 0.1
 """Seconds Redis has for an answer before this process counts on its own."""
@@ -171,7 +172,7 @@ def _counted() -> None:
 
 def _warn_of_untrusted_proxy() -> None:
     """Warn once that all clients behind a proxy are counted as one client."""
-    if "untrusted_proxy" in current_app.extensions or not any(name in request.headers for name in FORWARDING_HEADERS):
+    if FORWARDING_HEADERS.isdisjoint(request.environ) or "untrusted_proxy" in current_app.extensions:
         return
     current_app.extensions["untrusted_proxy"] = True
     log.warning(

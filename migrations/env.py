@@ -5,8 +5,9 @@ from time import sleep
 from typing import Any
 
 from alembic import context
+from alembic.operations.ops import CreateIndexOp, ModifyTableOps
 from flask import current_app
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, literal_column, text
 
 MIGRATION_LOCK = 5_041_977
 """Advisory lock: of several servers that migrate at once one does, the others wait and find nothing to do."""
@@ -76,7 +77,23 @@ def number(_context: object, _revision: object, directives: list[Any]) -> None:
         directives.clear()
         context.config.print_stdout("The models have not changed.")
     else:
+        collate_sort_keys(script.upgrade_ops.ops)
         script.rev_id = f"{max(int(each.revision) for each in context.script.walk_revisions()) + 1:04}"
+
+
+def collate_sort_keys(operations: list[Any]) -> None:
+    """Add the collation that queries sort by to new indexes over `text_sort_key`: models name none.
+
+    Alembic does not see it in the database and would find a difference each time.
+    """
+    for each in operations:
+        if isinstance(each, CreateIndexOp):
+            each.columns = [
+                literal_column(f'{column} COLLATE "C"') if str(column).startswith("text_sort_key(") else column
+                for column in each.columns
+            ]
+        elif isinstance(each, ModifyTableOps):
+            collate_sort_keys(each.ops)
 
 
 if context.is_offline_mode():

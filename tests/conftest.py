@@ -139,6 +139,21 @@ def app(environment: dict[str, str]) -> Iterator[Flask]:
 
 
 @pytest.fixture
+def make_app(environment: dict[str, str]) -> Iterator[Callable[..., Flask]]:
+    """Make further apps with other settings; close the connections of their pools after the test."""
+    made: list[Flask] = []
+
+    def make(**settings: str) -> Flask:
+        made.append(create_app(config.read({**environment, **settings})))
+        return made[-1]
+
+    yield make
+    for each in made:
+        with each.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A client that speaks WSGI to the app in this process."""
     return app.test_client()

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 from app.events.models import Event
 from app.extensions import db
 from app.jobs import running
+from app.jsonapi.resource_type import TYPES
 from app.storage import current_storage
 from tests.world import SOON, Caller, World, data, pointers
 
@@ -53,14 +54,14 @@ def test_an_archive_holds_the_event_its_faqs_its_calendar_and_its_images(world: 
 
     archive = made(world, world.coorganizer, job)
 
-    assert sorted(archive.namelist()) == [
-        "calendar.ics",
-        "event-images.json",
-        "event.json",
-        "faq-types.json",
-        "faqs.json",
-        "images/large-image.jpg",
-    ]
+    assert sorted(archive.namelist()) == sorted(
+        [
+            "calendar.ics",
+            "event.json",
+            *(f"{TYPES[name].plural}.json" for name in world.belongings),
+            "images/large-image.jpg",
+        ]
+    )
     assert json.loads(archive.read("event.json"))["data"]["attributes"]["name"] == "published event"
     (faq,) = json.loads(archive.read("faqs.json"))["data"]
     assert faq["attributes"]["question"] == "published question"

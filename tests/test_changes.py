@@ -12,10 +12,9 @@ from app.changes import announce
 from app.events.models import Event
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
-from app.signals import event_changed, faq_changed, faq_type_changed, user_changed
 from app.users.models import User
 
-SIGNALS = {"user": user_changed, "event": event_changed, "faq-type": faq_type_changed, "faq": faq_changed}
+SIGNALS = {"user": User.__signal__, "event": Event.__signal__, "faq-type": FaqType.__signal__, "faq": Faq.__signal__}
 
 
 @pytest.fixture
@@ -125,6 +124,6 @@ def test_a_bulk_update_wakes_nobody(app: Flask, event_id: int, heard: list[dict[
 
 def test_what_no_flush_shows_can_be_announced(app: Flask, heard: list[dict[str, Any]]) -> None:
     with app.app_context():
-        announce(event_changed, verb="updated", id=7, event_id=7, changed=["organizers"])
+        announce(Event.__signal__, verb="updated", id=7, event_id=7, changed=["organizers"])
 
     assert heard[0]["changed"] == {"organizers"}

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from app.jobs import running
 from app.jsonapi.operations import EXTENSION
+from app.jsonapi.resource_type import TYPES
 from app.openapi.document import build, is_described
 from app.openapi.json_schema import check_names
 from app.routes import listed
@@ -417,9 +418,7 @@ def ids_for(path: str, world: World) -> list[str]:
         return [""]
     by_type: dict[str, dict[str, int]] = {
         "events": world.events,
-        "faq-types": world.types,
-        "faqs": world.faqs,
-        "event-images": world.images,
+        **{TYPES[name].plural: ids for name, ids in world.belongings.items()},
     }
     rows = by_type.get(path.split("/")[2])
     users = [str(world.callers[role].id) for role in ("owner", "stranger")]

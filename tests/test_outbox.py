@@ -12,9 +12,9 @@ from sqlalchemy import func, select, update
 from app import outbox
 from app.events.team import MAIL_OWNERSHIP_OFFER
 from app.extensions import db
+from app.faqs.models import FaqType
 from app.outbox import CONSUMERS, Consumer, OutboxEntry
 from app.processes.nodes import MAILS_QUEUE, nodes_for
-from app.signals import faq_type_changed
 from app.treatments.mailing import MAIL
 from app.users.accounts import (
     MAIL_ACCOUNT_DELETED,
@@ -60,7 +60,7 @@ def test_a_second_app_in_one_process_does_not_double_entries(app: Flask, consume
     outbox.subscribe()
 
     with app.app_context(), db.session.begin():
-        faq_type_changed.send(app, verb="updated", id=1, event_id=1, changed=frozenset({"name"}))
+        FaqType.__signal__.send(app, verb="updated", id=1, event_id=1, changed=frozenset({"name"}))
     assert len(entries(app)) == 1
 
 

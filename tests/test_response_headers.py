@@ -1,6 +1,7 @@
 """Headers that every answer has: of the API, pages, files, errors and probes."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,6 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 import config
-from app.factory import create_app
 from tests.world import JSONAPI, World, data, errors, resource
 
 HSTS = "Strict-Transport-Security"
@@ -74,9 +74,9 @@ def test_write_and_error_are_not_stored(world: World) -> None:
 
 
 @pytest.fixture
-def https_app(environment: dict[str, str]) -> Flask:
+def https_app(make_app: Callable[..., Flask]) -> Flask:
     """Return an app whose PUBLIC_URL is https."""
-    return create_app(config.read({**environment, "PUBLIC_URL": "https://api.example.com", "HSTS_SECONDS": "600"}))
+    return make_app(PUBLIC_URL="https://api.example.com", HSTS_SECONDS="600")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/", "/v1", "/docs", "/openapi.json", "/nothing", "/v1/nothing", "/jobs"])

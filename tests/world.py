@@ -3,7 +3,8 @@
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from werkzeug.test import TestResponse
 
 from app.documents.models import SET_EVENTS, SET_FAQS, SET_UPLOADS, DocumentSet
 from app.events.models import Event, EventRole
+from app.events.permissions import list_types_of_events
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
 from app.gallery.models import EventImage
@@ -30,6 +32,7 @@ from app.treatments.models import Region, Similarity, Treatment
 from app.uploads.models import Upload
 from app.users import sign_ins
 from app.users.models import User
+from tests.samples import sample_columns
 
 JSONAPI = "application/vnd.api+json"
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
@@ -141,6 +144,8 @@ class World:
     types: dict[str, int]
     faqs: dict[str, int]
     images: dict[str, int]
+    belongings: dict[str, dict[str, int]]
+    """The ids of what belongs to each event, by type: a FAQ, a FAQ type, an image, and one of every other type."""
     _background: dict[str, str] | None = None
 
     def __getattr__(self, name: str) -> Caller:
@@ -153,8 +158,8 @@ class World:
         """Return the same world with a client and dictionaries of its own."""
         client = self.app.test_client()
         callers = {role: Caller(client, caller.token, caller.id) for role, caller in self.callers.items()}
-        named = {name: dict(getattr(self, name)) for name in ("events", "identifiers", "types", "faqs", "images")}
-        return World(self.app, callers, **named)
+        named = {field.name: deepcopy(getattr(self, field.name)) for field in fields(self)[2:]}
+        return replace(self, callers=callers, **named)
 
     def background(self) -> dict[str, str]:
         """A job of the owner's about his draft, what it said and made; a hook, an upload, a document set; a treatment.
@@ -334,6 +339,7 @@ def make_world(app: Flask) -> World:
         }
         db.session.add_all(faqs.values())
         images = {name: _image(name, event) for name, event in events.items()}
+        rows = {"faq-type": types, "faq": faqs, "event-image": images, **_other_belongings(events)}
         db.session.flush()
         callers = {"anonymous": Caller(client)}
         for name, user in people.items():
@@ -346,6 +352,7 @@ def make_world(app: Flask) -> World:
             {name: each.id for name, each in types.items()},
             {name: each.id for name, each in faqs.items()},
             {name: each.id for name, each in images.items()},
+            {type_: {name: each.id for name, each in made.items()} for type_, made in rows.items()},
         )
         db.session.commit()
     return made
@@ -395,6 +402,17 @@ def _image(name: str, event: Event) -> EventImage:
     )
     db.session.add(image)
     return image
+
+
+def _other_belongings(events: dict[str, Event]) -> dict[str, dict[str, Any]]:
+    """Add a resource of each other type to each event."""
+    rows = {
+        type_.name: {name: type_.model(**sample_columns(type_), event_id=event.id) for name, event in events.items()}
+        for type_ in list_types_of_events()
+        if type_.name not in ("faq-type", "faq", "event-image")
+    }
+    db.session.add_all(row for made in rows.values() for row in made.values())
+    return rows
 
 
 def _team(event: Event, people: dict[str, User]) -> None:

@@ -23,6 +23,8 @@ DOCUMENT_SET = ResourceType(
     schema=DocumentSetSchema,
     model=DocumentSet,
     plural="document-sets",
+    noun="a document set",
+    description="Sets of events, FAQs and uploads, for treatments.",
     permissions=PERMISSIONS,
     order=("-id",),
 )

@@ -2,16 +2,14 @@
 
 import secrets
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from blinker import NamedSignal
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Subquery, UniqueConstraint, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.changes import Announced
 from app.extensions import Model, off
-from app.signals import event_changed
 from app.users.models import User
 
 if TYPE_CHECKING:
@@ -65,8 +63,7 @@ class Event(Announced, Model):
             postgresql_where=text("deleted_at IS NULL AND state = 'published' AND privacy = 'public'"),
         ),
     )
-    __signal__: ClassVar[NamedSignal] = event_changed
-    __event_key__: ClassVar[str | None] = "id"
+    __event_key__ = "id"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     identifier: Mapped[str] = mapped_column(unique=True, default=new_identifier)

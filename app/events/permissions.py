@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, FromClause, and_, exists, false, literal, 
 from app.events.models import Event, EventRole
 from app.events.team import ORGANIZER, OWNER, TEAM, has_role, is_member
 from app.jsonapi.permissions import Permissions, Scope, admin, anyone, signed_in
+from app.jsonapi.resource_type import TYPES, ResourceType
 from app.jsonapi.viewer import CAPABILITY, VIEWER_ID, Role, Viewer
 from app.users.owning import may_act_for
 
@@ -70,6 +71,11 @@ def visible_with_event(scope: Scope, table: FromClause) -> ColumnElement[bool]:
     events = Event.__table__.alias()
     event = exists(select(literal(1)).where(events.c.id == table.c.event_id, visible(scope, events)))
     return and_(scope.live(table), event)
+
+
+def list_types_of_events() -> list[ResourceType]:
+    """Return the types whose resources belong to events and are visible with them, by name."""
+    return [type_ for _, type_ in sorted(TYPES.items()) if type_.permissions.visible is visible_with_event]
 
 
 def coorganizer_of_the_event_named(viewer: Viewer, values: Any) -> bool:

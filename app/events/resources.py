@@ -7,7 +7,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, current_app, g
+from flask import Response, after_this_request, current_app, g
 from flask_rest_jsonapi_next import Api
 from sqlalchemy import ColumnElement, FromClause, Text, and_, case, cast, func
 
@@ -47,14 +47,16 @@ def lookup(name: str) -> tuple[str, Any] | None:
     """An event by its id or by its identifier, which is never all digits."""
     if IDENTIFIER.fullmatch(name) and not name.isdigit():
         throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIER_LIMIT, cost=0)
-        g.named_by_identifier = True
+        if "named_by_identifier" not in g:
+            g.named_by_identifier = True
+            after_this_request(count_unknown)
         return "identifier", name
     return by_number(name)
 
 
 def count_unknown(response: Response) -> Response:
     """Count an answer of 404 to a request that names an event by an identifier: it may be a guess."""
-    if response.status_code == HTTPStatus.NOT_FOUND and g.pop("named_by_identifier", False):
+    if response.status_code == HTTPStatus.NOT_FOUND:
         with suppress(TooManyRequests):  # the next request is refused
             throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIER_LIMIT)
     return response
@@ -69,6 +71,8 @@ EVENT = ResourceType(
     schema=EventSchema,
     model=Event,
     plural="events",
+    noun="an event",
+    description="Events, the people who organize them, and what belongs to them.",
     permissions=PERMISSIONS,
     link_name=link_name,
     lookup=lookup,
@@ -262,7 +266,6 @@ class DeclineOwnership(OwnershipAnswer):
 
 def route(api: Api) -> None:
     """The URLs of events."""
-    api.blueprint.after_request(count_unknown)
     api.route(EventList, "event_list", "/events")
     api.route(UpcomingEvents, "event_upcoming", "/events/upcoming")
     api.route(EventDetail, "event_detail", "/events/<id>")

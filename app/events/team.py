@@ -12,7 +12,6 @@ from app.errors import Conflict
 from app.events.models import Event, EventRole
 from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import ToManyChange
-from app.signals import event_changed
 
 MAIL_OWNERSHIP_OFFER = "events.mail_ownership_offer"
 
@@ -64,7 +63,7 @@ def change_members(event: Event, change: ToManyChange) -> None:
         connection().execute(leaving.where(EventRole.user_id.not_in(change.ids)))
     if change.mode != "remove" and change.ids:
         _give(event, change.ids, role)
-    announce(event_changed, verb="updated", id=event.id, event_id=event.id, changed={change.relation.name})
+    announce(Event.__signal__, verb="updated", id=event.id, event_id=event.id, changed={change.relation.name})
 
 
 def _give(event: Event, user_ids: Iterable[int], role: str) -> None:

@@ -1,16 +1,13 @@
 """Questions about an event, grouped by type: one type, one spelling."""
 
 from datetime import datetime
-from typing import ClassVar
 
-from blinker import NamedSignal
 from sqlalchemy import ForeignKey, Index, Integer, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.changes import Announced
 from app.events.models import Event
 from app.extensions import Model
-from app.signals import faq_changed, faq_type_changed
 
 
 class FaqType(Announced, Model):
@@ -28,8 +25,6 @@ class FaqType(Announced, Model):
             postgresql_where=text("deleted_at IS NULL"),
         ),
     )
-    __signal__: ClassVar[NamedSignal] = faq_type_changed
-    __event_key__: ClassVar[str | None] = "event_id"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
@@ -50,8 +45,6 @@ class Faq(Announced, Model):
         Index("ix_faqs_event_id_position_id", "event_id", "position", "id"),
         Index("ix_faqs_faq_type_id_position_id", "faq_type_id", "position", "id"),
     )
-    __signal__: ClassVar[NamedSignal] = faq_changed
-    __event_key__: ClassVar[str | None] = "event_id"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     question: Mapped[str]

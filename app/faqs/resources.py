@@ -21,6 +21,8 @@ FAQ_TYPE = ResourceType(
     schema=FaqTypeSchema,
     model=FaqType,
     plural="faq-types",
+    noun="a FAQ type",
+    description="Categories of the frequently asked questions of an event.",
     permissions=PERMISSIONS,
     conflicts={"uq_faq_types_name": ("name", "Name already exists in this event")},
 )
@@ -29,6 +31,8 @@ FAQ = ResourceType(
     schema=FaqSchema,
     model=Faq,
     plural="faqs",
+    noun="a FAQ",
+    description="Frequently asked questions of an event and their answers.",
     permissions=PERMISSIONS,
     order=("position", "id"),
 )

@@ -14,6 +14,8 @@ EVENT_IMAGE = ResourceType(
     schema=EventImageSchema,
     model=EventImage,
     plural="event-images",
+    noun="an event image",
+    description="Images in the gallery of an event.",
     permissions=PERMISSIONS,
 )
 

@@ -41,14 +41,29 @@ JOB = ResourceType(
     schema=JobSchema,
     model=Job,
     plural="jobs",
+    noun="a job",
+    description="Long-running work: start it, watch it, cancel it, retry it.",
     permissions=PERMISSIONS,
     order=("-id",),
     computed={"queue_position": queue_position},
 )
 JOB_EVENT = ResourceType(
-    schema=JobEventSchema, model=JobEvent, plural="job-events", permissions=PARTS_PERMISSIONS, order=("seq", "id")
+    schema=JobEventSchema,
+    model=JobEvent,
+    plural="job-events",
+    noun="a job event",
+    description="Progress reports and state changes of jobs.",
+    permissions=PARTS_PERMISSIONS,
+    order=("seq", "id"),
 )
-ARTIFACT = ResourceType(schema=ArtifactSchema, model=Artifact, plural="job-artifacts", permissions=PARTS_PERMISSIONS)
+ARTIFACT = ResourceType(
+    schema=ArtifactSchema,
+    model=Artifact,
+    plural="job-artifacts",
+    noun="a job artifact",
+    description="Files that jobs produced.",
+    permissions=PARTS_PERMISSIONS,
+)
 
 
 class JobData(DataLayer):

@@ -1,6 +1,7 @@
 """A change starts the jobs of the kinds that wait for it, in the transaction that makes the change."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from flask import g, has_request_context
@@ -9,9 +10,10 @@ from app.jobs import submission
 from app.jobs.kinds import KINDS, Change
 from app.jobs.models import ANONYMOUS_SHARE
 from app.jsonapi.viewer import ANONYMOUS, Viewer
-from app.signals import NOUNS, is_wanted
+from app.signals import SIGNALS_BY_TOPIC, is_wanted
 
 
+@cache  # a second app in one process connects the same functions, which Blinker does not call twice
 def _receiver(noun: str) -> Callable[..., None]:
     def start_jobs(_app: object, **sent: Any) -> None:
         change = Change(f"{noun}.{sent['verb']}", sent["id"], sent["event_id"], sent["changed"])
@@ -24,9 +26,6 @@ def _receiver(noun: str) -> Callable[..., None]:
                     submission.submit(kind.name, parameters, trigger="signal", is_limited=False, **origin)
 
     return start_jobs
-
-
-RECEIVERS = [(signal, _receiver(noun)) for noun, signal in NOUNS.items()]
 
 
 def _owner_id(noun: str, change: Change) -> int | None:
@@ -45,5 +44,5 @@ def _share() -> int | None:
 
 def subscribe() -> None:
     """Turn every signal into jobs of the kinds that want it; once, however many apps a process makes."""
-    for signal, receiver in RECEIVERS:
-        signal.connect(receiver)
+    for noun, signal in SIGNALS_BY_TOPIC.items():
+        signal.connect(_receiver(noun))

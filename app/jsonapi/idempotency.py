@@ -212,9 +212,9 @@ def _replay(kept: Row[Any], header: str, check_rights: CheckRights | None) -> Re
 
 def _shown_to(viewer: Viewer) -> CheckRights:
     """Return the default check: the caller sees each primary resource of the answer, and may update it."""
-    access = Access(viewer, Scope(viewer.role)).with_trash()
 
     def check(document: Any) -> None:
+        access = Access(viewer, Scope(viewer.role)).with_trash()
         for resource in _primary_resources(document):
             layer = LAYERS[resource["type"]]
             row = layer.get_object(layer.type.lookup(resource["id"]), access)

@@ -66,11 +66,13 @@ class Slice:
             return replace(self, rows=self.rows[-length:], has_previous=True, is_shortened=True)
         return replace(self, rows=self.rows[:length], has_next=True, is_truncated=is_range, is_shortened=True)
 
-    def count_fitting(self, weigh: Callable[[Row], int]) -> int:
+    def count_fitting(self, weigh: Callable[[Rows], int]) -> int:
         """Return how many rows fit into an answer, at least one, by about what they weigh."""
         left = MAX_ANSWER_BYTES
+        if weigh(self.rows) <= left:
+            return len(self.rows)
         for at, row in enumerate(reversed(self.rows) if self.is_backwards else self.rows):
-            left -= weigh(row)
+            left -= weigh([row])
             if left < 0:
                 return max(at, 1)
         return len(self.rows)

@@ -1,7 +1,8 @@
 """A plan: which columns to select for a type, and how a row of them is printed. Compiled once, then looked up."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -72,7 +73,7 @@ class Plan:
             *(table.c if self.computed else ()),
             *((_count_text_bytes(long_texts),) if long_texts else ()),
         )
-        self.text_bytes_at = len(self.columns) - 1
+        self._text_bytes = itemgetter(len(self.columns) - 1)
         self.criterion = permissions.criterion(scope, table, related=related)
         self.statement: Select[Any] = select(*self.columns).select_from(table).where(self.criterion)
 
@@ -80,9 +81,10 @@ class Plan:
         """Whether this row is printed with its relationships and links, not as a public profile."""
         return not self.hides_links or bool(row[2])
 
-    def weigh(self, row: Row) -> int:
-        """Return about how many bytes the printed row takes, at least: its structure and its long texts."""
-        return self.min_bytes + row[self.text_bytes_at] if self.has_long_texts else self.min_bytes
+    def weigh(self, rows: Collection[Row]) -> int:
+        """Return about how many bytes the printed rows take, at least: their structure and their long texts."""
+        structure = self.min_bytes * len(rows)
+        return structure + sum(map(self._text_bytes, rows)) if self.has_long_texts else structure
 
     def print(self, row: Row) -> Item:
         """The resource object; to-many relationships get their data when they are included."""
@@ -129,7 +131,7 @@ class Plan:
 
 def open_sealed(resource_type: ResourceType, name: str, row_id: Any, stored: str | None) -> str | None:
     """Return what a sealed column of a row holds."""
-    return open_text(stored, place(resource_type.table.name, name, row_id))
+    return stored and open_text(stored, place(resource_type.table.name, name, row_id))
 
 
 @lru_cache(maxsize=1024)

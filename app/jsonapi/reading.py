@@ -246,19 +246,17 @@ class _Inclusion:
             else:
                 found = self._among(target_plan, {row[plan.to_one[name]] for row in parents} - {None})
             self._print(target_plan, found, here)
-            self.include(target_plan, found, deeper, here)
+            if deeper:
+                self.include(target_plan, found, deeper, here)
 
     def _print(self, plan: Plan, rows: Rows, path: tuple[str, ...]) -> None:
         """Print rows that are not printed yet; all are weighed, as rows that do not fit into an answer are missing."""
-        sizes = [plan.weigh(row) for row in rows]
-        if sum(sizes) > MAX_ANSWER_BYTES:
+        new = {row[0]: row for row in rows if (plan.name, row[0]) not in self.seen}
+        self.bytes += plan.weigh(new.values())
+        if max(self.bytes, plan.weigh(rows)) > MAX_ANSWER_BYTES:
             raise refuse_include(path)
-        for row, size in zip(rows, sizes, strict=True):
-            if (plan.name, row[0]) not in self.seen:
-                self.seen[plan.name, row[0]] = plan.print(row)
-                self.bytes += size
-        if self.bytes > MAX_ANSWER_BYTES:
-            raise refuse_include(path)
+        for id_, row in new.items():
+            self.seen[plan.name, id_] = plan.print(row)
 
     def _to_many(self, plan: Plan, relation: Relation, target_plan: Plan, parents: Rows) -> Rows:
         ids = {row[0] for row in parents}

@@ -104,6 +104,8 @@ class ResourceType:
         schema: type[Schema],
         model: type[Model],
         plural: str,
+        noun: str,
+        description: str,
         permissions: Permissions,
         order: tuple[str, ...] = ("id",),
         computed: Mapping[str, Expression] | None = None,
@@ -113,6 +115,10 @@ class ResourceType:
     ) -> None:
         self.name: str = schema.Meta.type_
         self.plural = plural
+        self.noun = noun
+        """What summaries in the OpenAPI document call a resource: `an event`."""
+        self.description = description
+        """What the OpenAPI document says about the type: one sentence."""
         self.model = model
         self.table: Table = model.__table__  # type: ignore[assignment]  # typed as FromClause, is a Table for our models
         self.row: Callable[..., Any] = namedtuple("Row", self.table.c.keys())  # type: ignore[misc]  # known at run time only

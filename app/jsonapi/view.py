@@ -80,15 +80,18 @@ class View:
         handler = getattr(self, "get" if request.method == "HEAD" else request.method.lower())
         if self._data_layer.has_slow_work and request.method in self.body_methods:
             with transaction(is_read=True):
-                replayed = self.find_answer(current_viewer())
+                viewer = current_viewer()
+                replayed = self.find_answer(viewer)
             if replayed is not None:
                 return replayed
-            do_slow_work(self._slow_work)
+            self._slow_work(viewer)
+            g.pop("viewer")  # the transaction that follows looks again
         with transaction(is_read=request.method in ("GET", "HEAD")):
             answer: Response = handler(**names)
         return answer
 
     def _slow_work(self, viewer: Viewer) -> None:
+        """Let the data layer do its slow work while no database connection is held."""
         if request.method != "POST" and viewer.is_anonymous:
             return  # the handler refuses it unread
         document = read_document()
@@ -154,14 +157,6 @@ class View:
         """The document of a row just written, as its author sees it; None when he no longer does."""
         access = self.layer.answer_access(row, reader.access)
         return Reader(access, reader.query).resource(self.type, row.id)
-
-
-def do_slow_work(work: Callable[[Viewer], None]) -> None:
-    """Call `work` for the caller while no database connection is held; the transaction that follows looks again."""
-    with transaction(is_read=True):
-        viewer = current_viewer()
-    work(viewer)
-    g.pop("viewer")
 
 
 def answer(document: Item, status: int = 200, *, profile: str | None = None, extension: str | None = None) -> Response:

@@ -24,7 +24,7 @@ from app.openapi.responses import (
     headers_of,
     refusals,
 )
-from app.openapi.tags import noun, relation_words
+from app.openapi.tags import to_words
 
 TAGGED = ("ETag", "Vary")
 POSTED = (*TAGGED, "Idempotent-Replayed")
@@ -80,11 +80,10 @@ def _words(view: type[View], method: str) -> Json:
     type_ = view._data_layer.type
     relation = view.relation.key if issubclass(view, RelationView) else ""
     summary, operation_id = next(words for kind, words in WORDS.items() if issubclass(view, kind))[method]
-    named = noun(type_.name)
     names = {"Type": capitalize(type_.name), "Plural": capitalize(type_.plural), "Relation": capitalize(relation)}
     return {
         "operationId": operation_id.format(**names),
-        "summary": summary.format(a_type=named.one, plural=named.many, relation=relation_words(relation)),
+        "summary": summary.format(a_type=type_.noun, plural=to_words(type_.plural), relation=to_words(relation)),
     }
 
 

@@ -16,7 +16,6 @@ from app.jsonapi import rows
 from app.jsonapi.permissions import Access
 from app.jsonapi.resource_type import TYPES
 from app.processors.starting import DOCUMENT_SET
-from app.signals import treatment_changed
 from app.treatments.models import Treatment
 
 API_PARAMETERS = "/data/attributes/api-parameters"
@@ -87,4 +86,4 @@ def keep_job(treatment_id: UUID, *, kept: bool) -> None:
 
 def subscribe() -> None:
     """Let each new treatment have its job; once, however many apps a process makes."""
-    treatment_changed.connect(submit_job)
+    Treatment.__signal__.connect(submit_job)

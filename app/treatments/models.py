@@ -1,10 +1,9 @@
 """Treatments: what a processor makes of the documents of a set."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
-from blinker import NamedSignal
 from sqlalchemy import Double, ForeignKey, Index, UniqueConstraint, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -14,7 +13,6 @@ from app.changes import Announced
 from app.documents.models import DocumentSet
 from app.extensions import Model, off
 from app.jobs.models import Job
-from app.signals import treatment_changed
 from app.users.models import User
 
 
@@ -26,7 +24,6 @@ class Treatment(Announced, Model):
         Index("ix_treatments_requested_by_id_id", "requested_by_id", "id"),
         Index("ix_treatments_document_set_id_id", "document_set_id", "id"),
     )
-    __signal__: ClassVar[NamedSignal] = treatment_changed
 
     id: Mapped[UUID] = mapped_column(
         # The job is written by who is told of the treatment, a moment later.

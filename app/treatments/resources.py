@@ -35,13 +35,27 @@ TREATMENT = ResourceType(
     schema=TreatmentSchema,
     model=Treatment,
     plural="treatments",
+    noun="a treatment",
+    description="Requests to have an external processor work on a document set.",
     permissions=PERMISSIONS,
     order=("-id",),
     computed={"status": status, "tracking_id": tracking_id},
 )
-REGION = ResourceType(schema=RegionSchema, model=Region, plural="regions", permissions=PARTS_PERMISSIONS)
+REGION = ResourceType(
+    schema=RegionSchema,
+    model=Region,
+    plural="regions",
+    noun="a region",
+    description="Regions of images that treatments found.",
+    permissions=PARTS_PERMISSIONS,
+)
 SIMILARITY = ResourceType(
-    schema=SimilaritySchema, model=Similarity, plural="similarities", permissions=PARTS_PERMISSIONS
+    schema=SimilaritySchema,
+    model=Similarity,
+    plural="similarities",
+    noun="a similarity",
+    description="Pairs of similar documents that treatments found.",
+    permissions=PARTS_PERMISSIONS,
 )
 
 

@@ -20,6 +20,8 @@ UPLOAD = ResourceType(
     schema=UploadSchema,
     model=Upload,
     plural="uploads",
+    noun="an upload",
+    description="Images that users uploaded.",
     permissions=PERMISSIONS,
     order=("-id",),
 )

@@ -1,17 +1,15 @@
 """The people who use the server."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from blinker import NamedSignal
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
 from app.changes import Announced
 from app.extensions import Model, off
-from app.signals import user_changed
 
 if TYPE_CHECKING:
     from app.events.models import Event
@@ -26,7 +24,6 @@ class User(Announced, Model):
         # Among users that are not deleted, without regard to case; no citext, which needs an extension.
         Index("uq_users_email", func.lower(text("email")), unique=True, postgresql_where=text("deleted_at IS NULL")),
     )
-    __signal__: ClassVar[NamedSignal] = user_changed
 
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str]

@@ -21,7 +21,7 @@ from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import DataLayer, SentResource
 from app.logs import log_success
-from app.signals import event_changed
+from app.signals import SIGNALS_BY_TOPIC
 from app.users import accounts
 from app.users.emails import email_key
 from app.users.models import User
@@ -61,6 +61,8 @@ USER = ResourceType(
     schema=UserSchema,
     model=User,
     plural="users",
+    noun="a user",
+    description="Accounts and profiles.",
     permissions=PERMISSIONS,
     computed={
         "is_user_owner": _has_role("owner"),
@@ -145,7 +147,7 @@ def _leave_teams(user_id: int) -> None:
         raise TypeError("users and events are related through a table")
     left = delete(roles).where(roles.c.user_id == user_id, roles.c.role != "owner")
     for event_id, role in connection().execute(left.returning(roles.c.event_id, roles.c.role)).all():
-        announce(event_changed, verb="updated", id=event_id, event_id=event_id, changed={f"{role}s"})
+        announce(SIGNALS_BY_TOPIC["event"], verb="updated", id=event_id, event_id=event_id, changed={f"{role}s"})
 
 
 def _confirm_password(viewer: Viewer, sent: Any, pointer: str) -> None:

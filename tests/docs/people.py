@@ -14,6 +14,7 @@ from sqlalchemy import delete, func, insert, select, text
 
 from app.database import commit, connection, transaction
 from app.events.models import Event, EventRole
+from app.events.permissions import list_types_of_events
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
 from app.gallery.models import EventImage
@@ -24,6 +25,7 @@ from app.users import sign_ins
 from app.users.models import User
 from app.users.passwords import hash_password
 from tests.docs import hooks, jobs, overview, treatments
+from tests.samples import sample_columns
 
 PASSWORD = "a long pass phrase"
 PEOPLE = ("admin", "owner", "organizer", "coorganizer", "user", "newcomer", "super admin")
@@ -46,6 +48,9 @@ def replace_world(app: Flask) -> None:
         db.session.execute(insert(FaqType), _faq_types())
         db.session.execute(insert(Faq), _faqs())
         db.session.execute(insert(EventImage), _event_images())
+        for type_ in list_types_of_events():
+            if type_.model not in (FaqType, Faq, EventImage):
+                db.session.execute(insert(type_.model), [{**sample_columns(type_), "event_id": 1, "created_at": THEN}])
         # Only of a file that is there an image is taken out of the trash.
         current_storage().put(_stored("blurred.jpg")["stored_as"], treatments.PICTURE, "image/jpeg")
         hooks.add_hooks(THEN)

@@ -5,7 +5,7 @@ from collections import Counter
 from flask import Flask
 
 from app.routes import listed
-from tests.docs.sources import actions, flat, unnamed, written
+from tests.docs.sources import actions, files, flat, unnamed, written
 
 OTHERS = {
     "",
@@ -54,23 +54,5 @@ def test_requests_and_answers_come_in_pairs() -> None:
 def test_every_group_has_a_table_of_its_parameters() -> None:
     groups = flat().split("\n# Group ")[1:]
 
-    assert [group.partition("\n")[0] for group in groups] == [
-        "Entry Point",
-        "Authentication",
-        "Users",
-        "Events",
-        "FAQ Types",
-        "FAQs",
-        "Event Images",
-        "Jobs",
-        "Hooks",
-        "Images",
-        "Uploads",
-        "Document Sets",
-        "Treatments",
-        "Processors",
-        "Overview",
-        "Operations",
-        "Health",
-    ]
+    assert len(groups) == len(files()) - 1  # each file but the root is a group
     assert all("\n| Parameter | Description | Type | Required |\n" in group for group in groups)

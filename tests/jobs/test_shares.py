@@ -1,6 +1,6 @@
 """The shares of owners: who has many jobs keeps nobody else waiting."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, insert, select
 
-import config
 from app.database import commit, connection, transaction
 from app.extensions import db, limiter
-from app.factory import create_app
 from app.jobs import running, shares, submission, sweep
 from app.jobs.kinds import KINDS
 from app.jobs.models import ANONYMOUS_SHARE, Job, JobShare
@@ -304,13 +302,10 @@ def test_calls_of_a_hook_count_for_its_owner_and_for_the_hook(world: World, sett
 
 
 @pytest.fixture
-def limited(world: World, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+def limited(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> Flask:
     """The app with rate limits on and three calls of a hook a minute; the suite's own app has them off."""
     monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
-    app = create_app(config.read({**environment, "RATELIMIT_ENABLED": "1", "MAX_HOOK_CALLS_PER_MINUTE": "3"}))
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    return make_app(RATELIMIT_ENABLED="1", MAX_HOOK_CALLS_PER_MINUTE="3")
 
 
 def test_more_calls_of_a_hook_than_a_minute_may_have_are_429(world: World, limited: Flask) -> None:
@@ -335,10 +330,15 @@ def test_calls_without_the_signature_do_not_use_up_those_of_a_signed_hook(world:
 
 @pytest.mark.faults
 def test_a_job_begins_at_once_beside_thirty_slow_ones_of_another_owner(
-    world: World, environment: dict[str, str], tmp_path: Path, wait_until: Callable[..., Any]
+    world: World,
+    environment: dict[str, str],
+    make_app: Callable[..., Flask],
+    tmp_path: Path,
+    wait_until: Callable[..., Any],
 ) -> None:
-    changed = {**environment, "WORKER_CONCURRENCY": "2", "MAX_RUNNING_JOBS_PER_OWNER": "0", "VAR_DIR": str(tmp_path)}
-    app = create_app(config.read(changed))
+    settings = {"WORKER_CONCURRENCY": "2", "MAX_RUNNING_JOBS_PER_OWNER": "0", "VAR_DIR": str(tmp_path)}
+    changed = {**environment, **settings}
+    app = make_app(**settings)
     with ExitStack() as stack:
         stack.enter_context(process(changed, tmp_path / "relay", "relay", "60"))
         stack.enter_context(process(changed, tmp_path / "worker", "worker"))

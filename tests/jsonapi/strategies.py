@@ -98,9 +98,7 @@ class Wire:
         self.ids: dict[str, list[Any]] = {
             **{name: [id_] for name, id_ in world.background().items()},
             "event": [*world.events.values()],
-            "faq": [*world.faqs.values()],
-            "faq-type": [*world.types.values()],
-            "event-image": [*world.images.values()],
+            **{name: [*ids.values()] for name, ids in world.belongings.items()},
             "user": [caller.id for caller in world.callers.values() if caller.id],
         }
         self.identifiers = [*world.identifiers.values()]

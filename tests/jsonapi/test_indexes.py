@@ -11,12 +11,18 @@ import psycopg
 import pytest
 from flask import Flask
 from psycopg import sql
+from sqlalchemy import Column, Table, Text, Uuid
 
 from app.database import transaction
 from app.documents.expansion import MOST_DOCUMENTS, TooMany, expanded
 from app.extensions import db
+from app.factory import make_blueprint
 from app.jsonapi.cursors import PROFILE
-from app.jsonapi.permissions import Access, Scope
+from app.jsonapi.permissions import Access, Scope, anyone
+from app.jsonapi.relations import RelatedList, RelationshipMany, RelationView
+from app.jsonapi.resource_type import TYPES
+from app.jsonapi.resources import ResourceList
+from app.jsonapi.view import View
 from app.jsonapi.viewer import Viewer
 from app.users import sign_ins
 from tests.world import JSONAPI, Caller, data
@@ -139,110 +145,31 @@ FILL = """
     SELECT md5(n::text)::uuid, md5(n::text)::uuid, 1, 1, 'event-1', n FROM generate_series(1, {rows}) n;
 """
 
+
+def build_fill_statement(table: Table) -> str:
+    """Return the statement that fills the table of a resource which FILL does not know."""
+    values = {
+        column.name: _fill_expression(column)
+        for column in table.columns
+        if column.primary_key
+        or column.foreign_keys
+        or column.name == "deleted_at"
+        or not (column.nullable or column.server_default)
+    }
+    names, made = ", ".join(values), ", ".join(values.values())
+    return f"INSERT INTO {table.name} ({names}) SELECT {made} FROM generate_series(1, {ROWS}) n"  # noqa: S608  # names of our own
+
+
+def _fill_expression(column: Column[Any]) -> str:
+    if column.name == "deleted_at":
+        return "CASE n % 10 WHEN 7 THEN now() END"
+    number = f"CASE n % 100 WHEN 0 THEN {BUSY} ELSE n % 5000 END" if column.foreign_keys else "n"
+    if isinstance(column.type, Uuid):
+        return f"md5(({number})::text)::uuid"
+    return "'Text ' || n" if isinstance(column.type, Text) else number
+
+
 CALLERS = {"anonymous": 0, "organizer": BUSY + 20, "owner": BUSY, "admin": 1}
-
-LISTS = {
-    "/v1/events": BUSY,
-    "/v1/events/upcoming": 95_000,
-    "/v1/events/<id>/faqs": BUSY,
-    "/v1/events/<id>/faq-types": BUSY,
-    "/v1/events/<id>/images": BUSY,
-    "/v1/events/<id>/organizers": BUSY + 20,
-    "/v1/events/<id>/coorganizers": BUSY + 10,
-    "/v1/events/<id>/relationships/faqs": BUSY,
-    "/v1/events/<id>/relationships/faq-types": BUSY,
-    "/v1/events/<id>/relationships/images": BUSY,
-    "/v1/events/<id>/relationships/organizers": BUSY + 20,
-    "/v1/events/<id>/relationships/coorganizers": BUSY + 10,
-    "/v1/document-sets": BUSY,
-    "/v1/document-sets/<id>/events": BUSY,
-    "/v1/document-sets/<id>/faqs": BUSY,
-    "/v1/document-sets/<id>/uploads": BUSY,
-    "/v1/document-sets/<id>/relationships/events": BUSY,
-    "/v1/document-sets/<id>/relationships/faqs": BUSY,
-    "/v1/document-sets/<id>/relationships/uploads": BUSY,
-    "/v1/event-images": BUSY,
-    "/v1/faq-types": BUSY,
-    "/v1/faq-types/<id>/faqs": BUSY,
-    "/v1/faq-types/<id>/relationships/faqs": BUSY,
-    "/v1/faqs": BUSY,
-    "/v1/hooks": BUSY,
-    "/v1/jobs": BUSY_JOB,
-    "/v1/jobs/<id>/events": BUSY_JOB,
-    "/v1/jobs/<id>/artifacts": BUSY_JOB,
-    "/v1/jobs/<id>/relationships/events": BUSY_JOB,
-    "/v1/jobs/<id>/relationships/artifacts": BUSY_JOB,
-    "/v1/treatments": BUSY_JOB,
-    "/v1/treatments/<id>/regions": BUSY,
-    "/v1/treatments/<id>/similarities": BUSY,
-    "/v1/treatments/<id>/relationships/regions": BUSY,
-    "/v1/treatments/<id>/relationships/similarities": BUSY,
-    "/v1/uploads": BUSY,
-    "/v1/users": BUSY,
-    "/v1/users/<id>/events": BUSY,
-    "/v1/users/<id>/relationships/events": BUSY,
-}
-"""Every list, and the id of a row in its middle."""
-
-ONE = (
-    "/v1/document-sets/<id>",
-    "/v1/document-sets/<id>/owner",
-    "/v1/document-sets/<id>/relationships/owner",
-    "/v1/events/<id>",
-    "/v1/events/<id>/owner",
-    "/v1/events/<id>/pending-owner",
-    "/v1/events/<id>/relationships/owner",
-    "/v1/events/<id>/relationships/pending-owner",
-    "/v1/event-images/<id>",
-    "/v1/event-images/<id>/event",
-    "/v1/event-images/<id>/relationships/event",
-    "/v1/faq-types/<id>",
-    "/v1/faq-types/<id>/event",
-    "/v1/faq-types/<id>/relationships/event",
-    "/v1/faqs/<id>",
-    "/v1/faqs/<id>/event",
-    "/v1/faqs/<id>/faq-type",
-    "/v1/faqs/<id>/relationships/event",
-    "/v1/faqs/<id>/relationships/faq-type",
-    "/v1/hooks/<id>",
-    "/v1/hooks/<id>/event",
-    "/v1/hooks/<id>/owner",
-    "/v1/hooks/<id>/relationships/event",
-    "/v1/hooks/<id>/relationships/owner",
-    "/v1/job-events/<id>",
-    "/v1/job-events/<id>/job",
-    "/v1/job-events/<id>/relationships/job",
-    "/v1/job-artifacts/<id>",
-    "/v1/job-artifacts/<id>/job",
-    "/v1/job-artifacts/<id>/relationships/job",
-    "/v1/jobs/<id>",
-    "/v1/jobs/<id>/event",
-    "/v1/jobs/<id>/owner",
-    "/v1/jobs/<id>/retry-of",
-    "/v1/jobs/<id>/relationships/event",
-    "/v1/jobs/<id>/relationships/owner",
-    "/v1/jobs/<id>/relationships/retry-of",
-    "/v1/regions/<id>",
-    "/v1/regions/<id>/treatment",
-    "/v1/regions/<id>/relationships/treatment",
-    "/v1/similarities/<id>",
-    "/v1/similarities/<id>/treatment",
-    "/v1/similarities/<id>/relationships/treatment",
-    "/v1/treatments/<id>",
-    "/v1/treatments/<id>/document-set",
-    "/v1/treatments/<id>/job",
-    "/v1/treatments/<id>/requested-by",
-    "/v1/treatments/<id>/retry-of",
-    "/v1/treatments/<id>/relationships/document-set",
-    "/v1/treatments/<id>/relationships/job",
-    "/v1/treatments/<id>/relationships/requested-by",
-    "/v1/treatments/<id>/relationships/retry-of",
-    "/v1/uploads/<id>",
-    "/v1/uploads/<id>/owner",
-    "/v1/uploads/<id>/relationships/owner",
-    "/v1/users/<id>",
-    "/v1/users/user-details/get-user-id",
-)
 
 UNPROVEN = {
     "/v1/job-artifacts/<id>/file": "a file, found as its artifact is",
@@ -251,6 +178,44 @@ UNPROVEN = {
     "/v1/jobs/<id>/documents/<uid>": "for processors alone, by its signature",
     "/v1/jobs/<id>/progress": "a stream, which reads on and on",
 }
+
+
+def _find_views() -> dict[str, type[View]]:
+    """The views of resources below /v1 that answer a GET, by their rules."""
+    bare = Flask("routes", static_folder=None)
+    bare.register_blueprint(make_blueprint())
+    views = {
+        rule.rule: bare.view_functions[rule.endpoint]
+        for rule in bare.url_map.iter_rules()
+        if "GET" in (rule.methods or ())
+    }
+    return {rule: view.view_class for rule, view in views.items() if rule not in UNPROVEN}
+
+
+VIEWS = _find_views()
+
+OTHER_MIDDLES = {
+    "/v1/events/upcoming": 95_000,
+    "/v1/events/<id>/organizers": BUSY + 20,
+    "/v1/events/<id>/relationships/organizers": BUSY + 20,
+    "/v1/events/<id>/coorganizers": BUSY + 10,
+    "/v1/events/<id>/relationships/coorganizers": BUSY + 10,
+}
+
+
+def _middle_id(rule: str, view: type[View]) -> int | str:
+    shown = view.relation.target if issubclass(view, RelationView) else view._data_layer.type
+    return OTHER_MIDDLES.get(rule) or (BUSY_JOB if shown.has_uuids else BUSY)
+
+
+LISTS = {
+    rule: _middle_id(rule, view)
+    for rule, view in VIEWS.items()
+    if issubclass(view, ResourceList | RelatedList | RelationshipMany)
+}
+"""Every list, and the id of a row in its middle."""
+
+ONE = (*(rule for rule in VIEWS if rule not in LISTS), "/v1/users/user-details/get-user-id")
 
 
 def having(relation: str) -> str:
@@ -312,10 +277,7 @@ QUERIES = (
 )
 
 
-OWNED = (
-    *("/v1/users/", "/v1/job", "/v1/hooks"),
-    *("/v1/uploads", "/v1/document-sets", "/v1/treatments", "/v1/regions", "/v1/similarities"),
-)
+OWNED = tuple(type_.path for type_ in TYPES.values() if type_.permissions.list is not anyone)
 """What is its owner's, and the admins'."""
 
 
@@ -440,6 +402,9 @@ def filled(app: Flask, servers: dict[str, str]) -> Iterator[psycopg.Connection[A
     with psycopg.connect(servers["DATABASE_URL"], autocommit=True, options="-c lock_timeout=10s") as connection:
         connection.execute("SET session_replication_role = replica")  # no check of each foreign key: two seconds less
         connection.execute(FILL.format(rows=ROWS, busy=BUSY))
+        for type_ in TYPES.values():
+            if f"INTO {type_.table.name} " not in FILL:
+                connection.execute(build_fill_statement(type_.table))
         connection.execute("SET default_statistics_target = 1000")  # looks at every row: the same plans every time
         connection.execute("VACUUM ANALYZE")
         yield connection
@@ -527,18 +492,22 @@ def test_a_page_in_the_middle_reads_no_more_than_the_first(
 
 
 SORTED = (
-    "/v1/events?sort=name",
     "/v1/events?sort=-name",
-    "/v1/faq-types?sort=name",
-    "/v1/event-images?sort=name",
-    "/v1/users?sort=email",
+    *(
+        f"{type_.path}?sort={attribute.key}"
+        for type_ in TYPES.values()
+        for attribute in type_.attributes.values()
+        if attribute.has_sort_index
+    ),
 )
 
 
 def sorted_by() -> list[Any]:
     """Each path with each caller who sees many rows there."""
     return [
-        _case(path, caller) for path in SORTED for caller in (["admin"] if "users" in path else ["anonymous", "admin"])
+        _case(path, caller)
+        for path in SORTED
+        for caller in (["admin"] if path.startswith(OWNED) else ["anonymous", "admin"])
     ]
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from app.events.permissions import list_types_of_events
+from app.jsonapi.resource_type import TYPES
 from tests.world import ROLES, World, ids
 
 READ = {
@@ -48,6 +50,7 @@ def test_reading_an_event_and_what_belongs_to_it(world: World, state: str) -> No
         f"/v1/event-images/{image}",
         f"/v1/event-images/{image}/event",
         f"/v1/event-images/{image}/relationships/event",
+        *(f"{TYPES[name].path}/{ids[state]}" for name, ids in world.belongings.items()),
     ]
     for role in ROLES:
         for path in paths:
@@ -102,17 +105,12 @@ VISIBLE = {"anonymous": {"published", "others"}, "stranger": {"published", "othe
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("collection", ["events", "faqs", "faq-types", "event-images"])
-def test_lists_and_their_counts_hold_what_the_role_sees(world: World, role: str, collection: str) -> None:
-    known = {
-        "events": world.events,
-        "faqs": world.faqs,
-        "faq-types": world.types,
-        "event-images": world.images,
-    }[collection]
+@pytest.mark.parametrize("type_", ["event", *(type_.name for type_ in list_types_of_events())])
+def test_lists_and_their_counts_hold_what_the_role_sees(world: World, role: str, type_: str) -> None:
+    known = {"event": world.events, **world.belongings}[type_]
     visible = VISIBLE.get(role, {"published", "draft", "private", "others"})
 
-    answer = world.callers[role].get(f"/v1/{collection}")
+    answer = world.callers[role].get(TYPES[type_].path)
 
     assert set(ids(answer)) == {known[name] for name in visible}
     assert answer.get_json(force=True)["meta"]["count"] == len(visible)

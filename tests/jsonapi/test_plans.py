@@ -81,6 +81,8 @@ def person() -> Iterator[ResourceType]:
         schema=PersonSchema,
         model=Person,  # type: ignore[arg-type]  # a model, though not one of the app's
         plural="people",
+        noun="a person",
+        description="People who know one another.",
         permissions=Permissions(visible=every_row, list=anyone, read=anyone),
         computed={"shouted": lambda table: func.upper(table.c.first_name)},
     )

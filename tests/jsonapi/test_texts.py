@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
+from app.events.permissions import list_types_of_events
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.schema import Choice, Html, Text, Url
 from app.users.schemas import Email
+from tests.samples import required_attributes
 from tests.world import World, data, errors, ids, pointers
 
 BLANK = ("", " ", "\u200b", "\u2060", "\ufeff", "\u00a0", "\u200b \u2060\u00ad", "\u3164", "\u2800", "\x07")
@@ -30,8 +32,7 @@ DECOMPOSED, COMPOSED = "E\u0301cole d'e\u0301te\u0301", "\u00c9cole d'\u00e9t\u0
 REQUIRED = {
     "user": {"email": "new@example.com", "password": "correct horse"},
     "event": {"name": "A name", "timezone": "Europe/Berlin"},
-    "faq-type": {"name": "A name"},
-    "faq": {"question": "Why?", "answer": "So."},
+    **{type_.name: required_attributes(type_) for type_ in list_types_of_events()},
     "document-set": {"title": "A title"},
     "hook": {"kind": "sleep"},
     "job": {"kind": "sleep"},
@@ -61,7 +62,7 @@ def test_required_texts_are_all_known() -> None:
 @pytest.mark.parametrize(("type_name", "key", "field"), required_texts)
 def test_required_text_that_shows_nothing_is_refused(world: World, type_name: str, key: str, field: Text) -> None:
     plural = TYPES[type_name].plural
-    related: dict[str, Any] = {"event": world.events["published"]} if type_name in ("faq", "faq-type") else {}
+    related: dict[str, Any] = {"event": world.events["published"]} if type_name in world.belongings else {}
     if type_name == "treatment":
         related = {"document_set": world.background()["document-set"]}
     for blank in BLANK_HTML if isinstance(field, Html) else BLANK:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import httpx
 import psutil
@@ -15,10 +14,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-import config
 from app.database import commit, transaction
-from app.extensions import db
-from app.factory import create_app
 from app.jobs import lifecycle, submission
 from app.overview import progress
 from tests.background import process
@@ -118,18 +114,9 @@ ClientWith = Callable[..., FlaskClient]
 
 
 @pytest.fixture
-def client_with(app: Flask, environment: dict[str, str], tmp_path: Path) -> Iterator[ClientWith]:
+def client_with(app: Flask, make_app: Callable[..., Flask], tmp_path: Path) -> ClientWith:
     """Clients of a server with a directory of programs, none of them there, and these settings."""
-    made: list[Flask] = []
-
-    def make(**settings: str) -> FlaskClient:
-        made.append(create_app(config.read({**environment, "JOB_PROGRAMS_DIR": str(tmp_path), **settings})))
-        return made[-1].test_client()
-
-    yield make
-    for each in made:
-        with each.app_context():
-            db.engine.dispose()
+    return lambda **settings: make_app(JOB_PROGRAMS_DIR=str(tmp_path), **settings).test_client()
 
 
 @pytest.fixture
@@ -195,30 +182,6 @@ def test_a_program_that_fails_says_why(app: Flask, plugin: Plugin) -> None:
     assert (last["returncode"], last["error"]) == (3, "no such set: [hidden]\n")
     plugin.programs.add("process-docset", QUICK)
     assert plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "very-secret"})[-1]["returncode"] == 0
-
-
-def test_an_end_that_comes_while_it_is_looked_for_is_told_whole(
-    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", tmp_path)
-    found = progress.elements_after
-
-    def found_once_it_has_ended(job_id: UUID, seq: int) -> Any:
-        with app.app_context(), transaction(is_read=False):
-            job = lifecycle.claim(job_id, "tests", timedelta(seconds=30))
-            if job is not None:
-                lifecycle.fail(job, "exit-status", "The program ended with status 3.", returncode=3, stderr="why\n")
-            commit()
-        return found(job_id, seq)
-
-    monkeypatch.setattr(progress, "elements_after", found_once_it_has_ended)
-
-    answer = app.test_client().post(
-        "/overview/generate", data={"server": SERVER, "documentSetId": "1", "apiToken": "t"}
-    )
-
-    *_, last = json.loads(answer.data)
-    assert (last["returncode"], last["error"]) == (3, "why\n")
 
 
 def test_a_server_is_the_same_with_and_without_a_slash_at_its_end(app: Flask, plugin: Plugin) -> None:

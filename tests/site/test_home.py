@@ -2,20 +2,19 @@
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-import config
 from app.events.models import Event
 from app.extensions import db
-from app.factory import create_app
 from app.jsonapi.resource_type import TYPES
 from tests.pages.browser import Tags
 from tests.world import JSONAPI, SOON, World
@@ -34,13 +33,9 @@ def change_event(world: World, state: str, **values: Any) -> None:
 
 
 @pytest.fixture
-def without_database(environment: dict[str, str]) -> Iterator[FlaskClient]:
+def without_database(make_app: Callable[..., Flask]) -> FlaskClient:
     """A client of an app whose database refuses connections."""
-    settings = {**environment, "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/nothing"}
-    app = create_app(config.read(settings))
-    yield app.test_client()
-    with app.app_context():
-        db.engine.dispose()
+    return make_app(DATABASE_URL="postgresql://postgres@127.0.0.1:1/nothing").test_client()
 
 
 # The page

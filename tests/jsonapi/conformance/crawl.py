@@ -5,7 +5,9 @@ from typing import Any
 
 from werkzeug.test import TestResponse
 
+from app.events.permissions import list_types_of_events
 from app.jsonapi.cursors import PROFILE
+from app.jsonapi.resource_type import TYPES
 from tests.world import JSONAPI, Caller, World
 
 INCLUDES = {
@@ -20,6 +22,8 @@ INCLUDES = {
     "treatments": "document-set,job,requested-by,retry-of,regions,similarities",
     "users": "events.faqs",
 }
+for type_ in list_types_of_events():
+    INCLUDES.setdefault(type_.plural, ",".join(each.key for each in type_.relations.values()))
 
 KEPT: dict[str, list[TestResponse]] = {}
 
@@ -29,9 +33,7 @@ def rows(world: World) -> dict[str, int | str]:
     background = world.background()
     return {
         "events": world.events["draft"],
-        "faqs": world.faqs["draft"],
-        "faq-types": world.types["draft"],
-        "event-images": world.images["draft"],
+        **{TYPES[name].plural: ids["draft"] for name, ids in world.belongings.items()},
         "jobs": background["job"],
         "hooks": background["hook"],
         "uploads": background["upload"],
