@@ -26,14 +26,15 @@ processor: .venv/run.stamp ## a small processor for treatments, at http://127.0.
 PYTEST := -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/clients \
 	--ignore=tests/generators --ignore=tests/docs/test_transactions.py --ignore=tests/test_schemathesis.py
 
-# How soon the health endpoints answer is measured: alone, not beside other tests.
+# How soon the health endpoints answer is measured: alone, not beside other tests. The other faults are measured beside
+# one test at most.
 CLOCKED := tests/health/test_matrix.py
 
 test: .venv/dev.stamp ## the test suite on a PostgreSQL and a Redis of its own
 	@exec $(PY) $(PYTEST) -m "not faults" $(ARGS)
 
 test-faults: .venv/dev.stamp ## kills, freezes, supervisors, browsers, long runs
-	@$(PY) -m pytest $(CLOCKED) && exec $(PY) $(PYTEST) -m faults $(CLOCKED:%=--ignore=%) $(ARGS)
+	@$(PY) -m pytest $(CLOCKED) && exec $(PY) $(PYTEST) -n 2 -m faults $(CLOCKED:%=--ignore=%) $(ARGS)
 
 test-openapi: .venv/dev.stamp ## generated requests to every route of /openapi.json
 	@exec $(PY) -m pytest tests/test_schemathesis.py
