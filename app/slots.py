@@ -175,7 +175,9 @@ class SlotPool:
 
     def _turn(self, waiter: _Waiter) -> tuple[bool, float]:
         """Return the sort key of a waiter; of equal ones the first to come is the first to be served."""
-        return not waiter.is_preferred, max((self._served_at.get(holder, 0.0) for holder in waiter.holders), default=0.0)
+        return not waiter.is_preferred, max(
+            (self._served_at.get(holder, 0.0) for holder in waiter.holders), default=0.0
+        )
 
     def _forget(self, holders: tuple[str, ...]) -> None:
         """Forget when holders were served that neither hold nor wait; where they are remembered, half of too many."""
@@ -209,7 +211,7 @@ class SlotPool:
         )
 
     def _enqueue(self, waiter: _Waiter) -> None:
-        """Let a thread wait; raise NoFreeSlotError where so many wait already, none with a later turn, that it must not."""
+        """Let a thread wait; raise NoFreeSlotError where as many wait as may, none of them with a later turn."""
         for holder in waiter.holders:
             waiting = self._waiting(holder)
             if waiting >= self._share(holder, self.max_waiting_per_holder, self.max_waiting):
