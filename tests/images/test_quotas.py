@@ -82,7 +82,7 @@ def test_image_of_few_bytes_and_many_pixels_counts_for_its_pixels(world: World, 
     assert send(world.owner, PHOTO).status_code == 200
 
     with world.app.app_context(), transaction(is_read=True):
-        counted = dict(connection().execute(select(DailyBytes.share, DailyBytes.bytes)).tuples())
+        counted = dict(connection().execute(select(DailyBytes.share, DailyBytes.bytes)).tuples().all())
     assert counted[world.stranger.id] == 4000 * 3000 // PIXELS_PER_BYTE
     assert counted[world.owner.id] >= len(PHOTO)
 
