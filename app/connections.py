@@ -25,6 +25,8 @@ from app.bodies import MAX_BODY_SECONDS, OpenBody
 from app.slots import NETWORK_FACTOR, Slot, address_holder, address_holders
 
 SCAN_INTERVAL_SECONDS = 0.5
+CROWDED_SCAN_INTERVAL_SECONDS = 0.1
+"""After a scan that found most connections taken: clients that open many do so again at once."""
 
 MAX_CONNECTIONS_PER_ADDRESS = 200
 """Where no proxy is in front, and the address is that of the client; those that are idle for longest are closed.
@@ -163,6 +165,7 @@ class ConnectionGuard:
         """By inode."""
         self._log_at: dict[str, float] = {}
         self._ended: Counter[str] = Counter()
+        self._is_crowded = False
 
     def start(self) -> None:
         """Start the thread; without TCP_INFO there is none."""
@@ -173,7 +176,7 @@ class ConnectionGuard:
 
     def _run(self) -> None:
         while True:
-            time.sleep(SCAN_INTERVAL_SECONDS)
+            time.sleep(CROWDED_SCAN_INTERVAL_SECONDS if self._is_crowded else SCAN_INTERVAL_SECONDS)
             try:
                 self.scan()
             except Exception:  # without the guard one client could stop the service: it goes on whatever it is
@@ -270,12 +273,12 @@ class ConnectionGuard:
             self._end(connection, "body is sent too slowly", is_body=True)
 
     def _end_largest(self, by_site: Collection[list[Connection]]) -> None:
-        """End connections of those that have most, where more than three quarters of all are taken."""
-        left = self.max_connections - self.max_connections // 4
+        """End connections of those that have most, where more than three quarters of all are taken, until half are."""
         counts = [len(held) for held in by_site]
-        if sum(counts) <= left:
+        self._is_crowded = sum(counts) > self.max_connections - self.max_connections // 4
+        if not self._is_crowded:
             return
-        most = max(MIN_CONNECTIONS_PER_HOLDER, share_evenly(counts, left))
+        most = max(MIN_CONNECTIONS_PER_HOLDER, share_evenly(counts, self.max_connections // 2))
         for held in by_site:
             self._end_excess(held, most, "too many connections in all")
 

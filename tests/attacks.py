@@ -366,6 +366,10 @@ class Bystander:
         self.seconds[request.name].append(monotonic() - begun)
 
 
+REFUSAL_BACKOFF_SECONDS = 1.0
+"""Pause of a thread of a flood after a 429 or 503: without it the flood would keep the processor of the tests busy."""
+
+
 class Flood:
     """Send requests from so many threads, each on a new connection, until stopped; `make` gets the number of each."""
 
@@ -401,6 +405,8 @@ class Flood:
                 answer = connection.getresponse()
                 answer.read()
                 self.statuses[answer.status] += 1
+                if answer.status in (429, 503):
+                    self._stopping.wait(REFUSAL_BACKOFF_SECONDS)
             except (OSError, HTTPException):
                 self.statuses[0] += 1
             finally:

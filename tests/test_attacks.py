@@ -221,12 +221,12 @@ def test_wrong_passwords_from_many_addresses_do_not_delay_log_ins_of_others(
         wait_until(lambda: before.rounds >= 10, 60)
 
     with Flood(base, 120, lambda n: log_in(forwarded(n), "wrong wrong", f"nobody{n}@example.com")) as attack:
-        wait_until(lambda: attack.statuses[401] > 200, 60)
+        wait_until(lambda: attack.statuses[401] > 100, 60)
         with (
             Bystander(base, [home]) as known,
-            Bystander(base, [right(f"203.0.113.{n}") for n in range(2, 42)]) as unknown,
+            Bystander(base, [right(f"203.0.113.{n}") for n in range(2, 32)]) as unknown,
         ):
-            wait_until(lambda: known.rounds >= 40 and unknown.rounds >= 1, 180)
+            wait_until(lambda: known.rounds >= 30 and unknown.rounds >= 1, 180)
 
     figure(
         f"wrong passwords from {request.node.callspec.id}: log-in of others p99 {before.p99:.2f} s before, "

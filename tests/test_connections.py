@@ -163,7 +163,7 @@ def test_guard_closes_connections_of_those_that_have_most_where_most_are_taken(
     guard.scan()
 
     assert set(ended) == set(large)
-    assert set(ended.values()) == {190 - (750 - len(small)) // 4}
+    assert set(ended.values()) == {190 - (500 - len(small)) // 4}
 
 
 def test_guard_behind_a_proxy_has_no_cap_for_its_address(listener: socket.socket) -> None:
