@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,12 +22,20 @@ import structlog
 
 from app import bodies
 from app.bodies import MAX_BODY_SECONDS, OpenBody
-from app.slots import Slot, address_holder
+from app.slots import NETWORK_FACTOR, Slot, address_holder, address_holders
 
 SCAN_INTERVAL_SECONDS = 0.5
+CROWDED_SCAN_INTERVAL_SECONDS = 0.1
+"""After a scan that found most connections taken: clients that open many do so again at once."""
 
 MAX_CONNECTIONS_PER_ADDRESS = 200
-"""Where no proxy is in front, and the address is that of the client; those that are idle for longest are closed."""
+"""Where no proxy is in front, and the address is that of the client; those that are idle for longest are closed.
+
+A network (/48) of IPv6 may have twice as many.
+"""
+
+MIN_CONNECTIONS_PER_HOLDER = 8
+"""So many of one address, or network (/48) of IPv6, are left where most connections of the process are taken."""
 
 MIN_BYTES_PER_SECOND = 1024
 """Slower than that for RATE_WINDOW_SECONDS, a body or an answer is given up."""
@@ -149,13 +157,15 @@ def _is_slow(seconds: float, count: int) -> bool:
 class ConnectionGuard:
     """The guard of the connections that this process accepted at one port."""
 
-    def __init__(self, port: int, *, has_proxy: bool) -> None:
+    def __init__(self, port: int, *, has_proxy: bool, max_connections: int) -> None:
         self.port = port
         self.has_proxy = has_proxy
+        self.max_connections = max_connections
         self._connections: dict[int, Connection] = {}
         """By inode."""
         self._log_at: dict[str, float] = {}
         self._ended: Counter[str] = Counter()
+        self._is_crowded = False
 
     def start(self) -> None:
         """Start the thread; without TCP_INFO there is none."""
@@ -166,7 +176,7 @@ class ConnectionGuard:
 
     def _run(self) -> None:
         while True:
-            time.sleep(SCAN_INTERVAL_SECONDS)
+            time.sleep(CROWDED_SCAN_INTERVAL_SECONDS if self._is_crowded else SCAN_INTERVAL_SECONDS)
             try:
                 self.scan()
             except Exception:  # without the guard one client could stop the service: it goes on whatever it is
@@ -177,8 +187,11 @@ class ConnectionGuard:
         now = time.monotonic()
         self._update(now)
         by_holder: defaultdict[str, list[Connection]] = defaultdict(list)
+        by_site: defaultdict[str, list[Connection]] = defaultdict(list)
         for connection in self._connections.values():
-            by_holder[address_holder(connection.accepted.peer.address)].append(connection)
+            holder, *sites = address_holders(connection.accepted.peer.address)
+            by_holder[holder].append(connection)
+            by_site[sites[0] if sites else holder].append(connection)
             if connection.reads_too_slowly(now):
                 self._end(connection, "answer is read too slowly")
             elif connection.ended_at is not None and now - connection.ended_at >= END_TIMEOUT_SECONDS:
@@ -190,7 +203,11 @@ class ConnectionGuard:
         self._end_slower_bodies(now, by_holder, awaited, BodyRule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND))
         if not self.has_proxy:
             for held in by_holder.values():
-                self._end_excess(held)
+                self._end_excess(held, MAX_CONNECTIONS_PER_ADDRESS, "too many connections from one address")
+            for held in by_site.values():
+                most = MAX_CONNECTIONS_PER_ADDRESS * NETWORK_FACTOR
+                self._end_excess(held, most, "too many connections from one network")
+            self._end_largest(by_site.values())
         self._report(now)
 
     def _update(self, now: float) -> None:
@@ -255,12 +272,22 @@ class ConnectionGuard:
             connection.ended_at = open_body.ended_at = now
             self._end(connection, "body is sent too slowly", is_body=True)
 
-    def _end_excess(self, held: list[Connection]) -> None:
-        """End what one address has beyond its cap."""
-        excess = len(held) - MAX_CONNECTIONS_PER_ADDRESS
+    def _end_largest(self, by_site: Collection[list[Connection]]) -> None:
+        """End connections of those that have most, where more than three quarters of all are taken, until half are."""
+        counts = [len(held) for held in by_site]
+        self._is_crowded = sum(counts) > self.max_connections - self.max_connections // 4
+        if not self._is_crowded:
+            return
+        most = max(MIN_CONNECTIONS_PER_HOLDER, share_evenly(counts, self.max_connections // 2))
+        for held in by_site:
+            self._end_excess(held, most, "too many connections in all")
+
+    def _end_excess(self, held: list[Connection], most: int, reason: str) -> None:
+        """End what one address or network has beyond its cap, those that are idle for longest first."""
+        excess = len(held) - most
         if excess > 0:
             for connection in sorted(held, key=lambda each: (each.active_at, each.traffic.received))[:excess]:
-                self._end(connection, "too many connections from one address")
+                self._end(connection, reason)
 
     def _end(self, connection: Connection, reason: str, *, is_body: bool = False) -> None:
         if end_connection(connection.accepted, is_body=is_body):
@@ -272,6 +299,17 @@ class ConnectionGuard:
                 log.warning("connections closed", reason=reason, connections=count)
                 self._log_at[reason] = now + LOG_INTERVAL_SECONDS
                 del self._ended[reason]
+
+
+def share_evenly(counts: Iterable[int], size: int) -> int:
+    """Return the largest cap with which holders of so many things have no more than `size` of them together."""
+    rest, left = size, sorted(counts)
+    for number, count in enumerate(left):
+        share = rest // (len(left) - number)
+        if count > share:
+            return share
+        rest -= count
+    return max(left, default=0)
 
 
 def is_supported() -> bool:

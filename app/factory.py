@@ -10,7 +10,6 @@ import structlog
 from flask import Blueprint, Flask, Request
 from flask.sessions import SessionInterface
 from flask_rest_jsonapi_next import Api
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import (
     archive,
@@ -23,6 +22,7 @@ from app import (
     mail,
     memory,
     outbox,
+    proxies,
     quotas,
     relay,
     response_headers,
@@ -164,4 +164,4 @@ def take_images(app: Flask) -> None:
 def trust_proxies(app: Flask) -> None:
     """X-Forwarded-* count for as many hops as the operator names, from nobody else."""
     if hops := app.config["TRUSTED_PROXIES"]:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]  # Flask's documented way
+        app.wsgi_app = proxies.trust_proxies(app.wsgi_app, hops)  # type: ignore[method-assign]  # Flask's documented way

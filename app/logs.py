@@ -28,6 +28,15 @@ _SECRET = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?ke
 MOST_QUOTED = 3
 """How many times a path may have been percent-encoded, by mistake, and still be understood here."""
 
+MAX_PATH_LENGTH = 200
+"""Characters of a path, or of a JSON pointer, that are logged."""
+
+MAX_METHOD_LENGTH = 20
+"""Characters of the method of a request that are logged; HTTP sets no limit."""
+
+MAX_TEXT_LENGTH = 4_000
+"""Characters of any text in a log line, tracebacks excepted."""
+
 CHATTY_LOGGERS = ("_granian", "celery.worker.strategy", "alembic.runtime.plugins")
 """Libraries whose info is for debugging: a line for each process, each task that is received, each plugin."""
 
@@ -69,6 +78,7 @@ def configure(log_format: str, log_level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso" if log_format == "json" else TEXT_TIMESTAMP, utc=True),
         structlog.processors.StackInfoRenderer(),
         _hide_secrets,
+        _cut_texts,
     ]
     render = _renderers(log_format, log_level)
     _access_lines.min_level = level
@@ -162,6 +172,20 @@ def _hide_secrets(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> 
     return event_dict
 
 
+def _cut_texts(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
+    for key, value in event_dict.items():
+        if isinstance(value, str):
+            event_dict[key] = cut(value, MAX_TEXT_LENGTH)
+        elif isinstance(value, dict):  # the source of an error
+            event_dict[key] = {name: cut(str(text), MAX_PATH_LENGTH) for name, text in value.items()}
+    return event_dict
+
+
+def cut(text: str, length: int) -> str:
+    """Return a text, of a longer one the first so many characters with three dots behind them."""
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
 def follow_requests(app: Flask) -> None:
     """Give every request an id, in its answer and in each line logged for it, and one line of its own."""
     app.before_request(_begin)
@@ -183,15 +207,15 @@ def _end(response: Response) -> Response:
         return response
     took = round((time.perf_counter() - g.started) * 1000, 1)
     # Without the query string, which may carry what people search for; quoted, so that it stays on its line.
-    path = without_token(quote(request.path))
+    path = without_token(quote(cut(request.path, MAX_PATH_LENGTH)))
     write = access_log.debug if is_passed_check else access_log.info
-    write("request", method=request.method, path=path, status=response.status_code, ms=took)
+    write("request", method=cut(request.method, MAX_METHOD_LENGTH), path=path, status=response.status_code, ms=took)
     return response
 
 
 def describe_request() -> dict[str, str | None]:
     """Return the client address and the route of this request: fields of log lines about sign-ins and rights."""
-    return {"address": request.remote_addr, "route": f"{request.method} {request.url_rule}"}
+    return {"address": request.remote_addr, "route": f"{cut(request.method, MAX_METHOD_LENGTH)} {request.url_rule}"}
 
 
 def log_success(event: str, **fields: Any) -> None:

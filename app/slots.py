@@ -17,6 +17,9 @@ MAX_SLOTS_IN_CROWDED_POOL = 2
 NETWORK_FACTOR = 2
 """How many times the share of one IPv6 /64 a whole /48 has, which one client may own as well."""
 
+MAX_REMEMBERED_HOLDERS = 4096
+"""Of one pool that remembers holders: beyond it, those that were served longest ago are forgotten."""
+
 _USER = "user "
 _NETWORK = "/48"
 
@@ -47,14 +50,19 @@ class _Waiter:
     """A thread that waits for a slot."""
 
     holders: tuple[str, ...]
+    is_preferred: bool = False
     slot: Slot | None = None
-    granted: threading.Event = field(default_factory=threading.Event)
+    is_displaced: bool = False
+    """Whether the place of this waiter was given to one with an earlier turn."""
+    woken: threading.Event = field(default_factory=threading.Event)
 
 
 class SlotPool:
     """A number of slots, of which one holder has no more than its share, and few when most of them are taken.
 
-    A free slot goes to the holder that was served longest ago among those that wait.
+    A free slot goes to a preferred waiter first, then to the holder that was served longest ago among those that wait.
+    With `remembers_holders` the turns of those that neither hold nor wait count as well. Where as many wait as may, the
+    one whose turn is last gives its place to a newcomer with an earlier turn.
     """
 
     def __init__(
@@ -65,18 +73,20 @@ class SlotPool:
         max_per_user: int | None = None,
         max_waiting: int = 128,
         max_waiting_per_holder: int = 32,
+        remembers_holders: bool = False,
     ) -> None:
         self.size = size
         self.max_per_holder = max_per_holder
         self.max_per_user = max_per_user or max_per_holder
         self.max_waiting = max_waiting
         self.max_waiting_per_holder = max_waiting_per_holder
+        self.remembers_holders = remembers_holders
         self._crowded_size = size - size // 4
         self._crowded_share = max(1, min(MAX_SLOTS_IN_CROWDED_POOL, size // 8))
         self._slots: set[Slot] = set()
         self._counts: dict[str, int] = {}
         self._served_at: dict[str, float] = {}
-        """When a holder that holds or waits last got a slot."""
+        """When a holder that holds or waits, or is remembered, last got a slot."""
         self._waiters: list[_Waiter] = []
         self._lock = threading.Lock()
         self._full_since = 0.0
@@ -97,21 +107,21 @@ class SlotPool:
         with self._lock:
             return any(self._blocked_holder(waiter.holders) is None for waiter in self._waiters)
 
-    def acquire(self, *holders: str, timeout_seconds: float = 0.0) -> Slot:
+    def acquire(self, *holders: str, timeout_seconds: float = 0.0, is_preferred: bool = False) -> Slot:
         """Take a slot for these holders, waiting for it at most this long; raise NoFreeSlotError."""
         with self._lock:
             if not self._is_blocked(holders):
                 return self._take(holders)
             if timeout_seconds <= 0:
                 raise NoFreeSlotError(self._blocked_holder(holders))
-            self._check_waiters(holders)
-            waiter = _Waiter(holders)
-            self._waiters.append(waiter)
-        waiter.granted.wait(timeout_seconds)
+            waiter = _Waiter(holders, is_preferred)
+            self._enqueue(waiter)
+        waiter.woken.wait(timeout_seconds)
         with self._lock:
             if waiter.slot is not None:
                 return waiter.slot
-            self._waiters.remove(waiter)
+            if not waiter.is_displaced:
+                self._waiters.remove(waiter)
             self._forget(holders)
             raise NoFreeSlotError(self._blocked_holder(holders))
 
@@ -158,16 +168,23 @@ class SlotPool:
     def _grant(self) -> None:
         """Give free slots to waiters; those that still wait afterwards are blocked, so a newcomer overtakes none."""
         while ready := [waiter for waiter in self._waiters if not self._is_blocked(waiter.holders)]:
-            waiter = min(ready, key=self._last_served_at)
+            waiter = min(ready, key=self._turn)
             self._waiters.remove(waiter)
             waiter.slot = self._take(waiter.holders)
-            waiter.granted.set()
+            waiter.woken.set()
 
-    def _last_served_at(self, waiter: _Waiter) -> float:
-        return max((self._served_at.get(holder, 0.0) for holder in waiter.holders), default=0.0)
+    def _turn(self, waiter: _Waiter) -> tuple[bool, float]:
+        """Return the sort key of a waiter; of equal ones the first to come is the first to be served."""
+        return not waiter.is_preferred, max(
+            (self._served_at.get(holder, 0.0) for holder in waiter.holders), default=0.0
+        )
 
     def _forget(self, holders: tuple[str, ...]) -> None:
-        """Forget when holders were served that neither hold nor wait."""
+        """Forget when holders were served that neither hold nor wait; where they are remembered, half of too many."""
+        if self.remembers_holders:
+            if len(self._served_at) <= MAX_REMEMBERED_HOLDERS:
+                return
+            holders = tuple(sorted(self._served_at, key=self._served_at.__getitem__)[: MAX_REMEMBERED_HOLDERS // 2])
         for holder in holders:
             if holder not in self._counts and not (self._waiters and self._waiting(holder)):
                 self._served_at.pop(holder, None)
@@ -193,16 +210,22 @@ class SlotPool:
             (each for each in holders if counts.get(each, 0) >= self._share(each, self.max_per_holder, self.size)), None
         )
 
-    def _check_waiters(self, holders: tuple[str, ...]) -> None:
-        """Raise NoFreeSlotError where so many wait already that these holders must not."""
-        for holder in holders:
+    def _enqueue(self, waiter: _Waiter) -> None:
+        """Let a thread wait; raise NoFreeSlotError where as many wait as may, none of them with a later turn."""
+        for holder in waiter.holders:
             waiting = self._waiting(holder)
             if waiting >= self._share(holder, self.max_waiting_per_holder, self.max_waiting):
                 raise NoFreeSlotError(holder)
             if waiting and len(self._waiters) >= self.max_waiting - self.max_waiting // 4:
                 raise NoFreeSlotError
         if len(self._waiters) >= self.max_waiting:
-            raise NoFreeSlotError
+            last = max(self._waiters, key=self._turn)
+            if self._turn(waiter) >= self._turn(last):
+                raise NoFreeSlotError
+            self._waiters.remove(last)
+            last.is_displaced = True
+            last.woken.set()
+        self._waiters.append(waiter)
 
     def _waiting(self, holder: str) -> int:
         return sum(holder in waiter.holders for waiter in self._waiters)
@@ -223,13 +246,14 @@ def take_slot(
     share: str,
     retry_after: int = 5,
     timeout_seconds: float = 0.0,
+    is_preferred: bool = False,
 ) -> Slot:
     """Take a slot for a request, waiting for it at most this long.
 
     Raise 503 with the detail `full` where the process has too few left, 429 with `share` where `{holder}` has its own.
     """
     try:
-        return pool.acquire(*holders, timeout_seconds=timeout_seconds)
+        return pool.acquire(*holders, timeout_seconds=timeout_seconds, is_preferred=is_preferred)
     except NoFreeSlotError as error:
         headers = {"Retry-After": str(retry_after)}
         if error.holder is None:

@@ -21,14 +21,17 @@ from app.errors import TooManyRequests
 from app.extensions import limiter
 from app.logs import describe_request
 from app.redis_client import limits_url
-from app.slots import address_holder
+from app.slots import address_holder, address_holders
 
 PER_ADDRESS = "20/minute"
 PER_ACCOUNT = "5/minute"
 """Tries of one account from one address, or by one known device."""
 
 PER_ACCOUNT_ANYWHERE = "30/minute;300/hour"
-"""Tries of one account from all addresses together, known devices excepted."""
+"""Tries of one account from all addresses together; known devices together have as many besides."""
+
+NETWORK_FACTOR = 4
+"""How many times the limit of one client address a network (/48) of IPv6 has, which one client may own as well."""
 
 FORWARDING_HEADERS = frozenset({"HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"})
 """As they stand in a WSGI environment."""
@@ -86,7 +89,10 @@ def count_address(action: str, per_address: str = PER_ADDRESS, *, cost: int = 1)
 
     It needs no body: views call it before they read one.
     """
-    _count(_Hit(per_address, action, client_bucket(), cost))
+    bucket, *networks = address_holders(_client_address())
+    _count(_Hit(per_address, action, bucket, cost))
+    for network in networks:
+        _count(_Hit(_multiply(per_address, NETWORK_FACTOR), action, network, cost))
 
 
 def count_account(
@@ -98,14 +104,16 @@ def count_account(
     device: str | None = None,
     is_known_address: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Count one try of an account at the caller's address and, for an unknown device, over all addresses; maybe 429.
+    """Count one try of an account at the caller's address and over all addresses; maybe 429.
 
     `account` is in its normal form: an address by its `email_key`. `device` names a known device, which is counted
-    instead of the address. `is_known_address` is asked once too many tries came from all addresses together.
+    instead of the address; its tries are counted together with those of other known devices alone, which unknown ones
+    do not lock out. `is_known_address` is asked once too many tries came from all addresses together.
     """
     digest = sha256(account.encode()).hexdigest()
     _count(_Hit(per_account, action, f"{digest}@{device or client_bucket()}", 1))
     if device is not None:
+        _count(_Hit(anywhere, action, f"{digest}@known-devices", 1))
         return
     try:
         _count(_Hit(anywhere, action, digest, 1))
@@ -121,9 +129,28 @@ def count_subject(action: str, subject: str, limit: str) -> None:
     )
 
 
+def is_exceeded(action: str, subject: str, limit: str) -> bool:
+    """Count one occurrence of this action for a subject, and return whether they are more than the limit now."""
+    try:
+        _count(_Hit(limit, action, subject, 1))
+    except TooManyRequests:
+        return True
+    return False
+
+
 def client_bucket() -> str:
-    """Return what the caller's address is counted as: an IPv4 address, or the network of an IPv6 address."""
-    return address_holder(request.remote_addr or "unknown")  # a Unix socket has none
+    """Return what the caller's address is counted as: an IPv4 address, or the network (/64) of an IPv6 address."""
+    return address_holder(_client_address())
+
+
+def _client_address() -> str:
+    return request.remote_addr or "unknown"  # a Unix socket has none
+
+
+def _multiply(limit: str, factor: int) -> str:
+    """Return a limit of this factor times as many in the same time."""
+    amount, _, window = limit.partition("/")
+    return f"{int(amount) * factor}/{window}"
 
 
 def _count(hit: _Hit, detail: str = "Too many tries. Wait a little.") -> None:

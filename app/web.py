@@ -105,7 +105,8 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         app.extensions["stopping"] = server.stopping
         if settings["HEALTH_ADDRESS"]:
             HealthListener(app, settings["HEALTH_ADDRESS"]).start()
-        ConnectionGuard(settings["PORT"], has_proxy=bool(settings["TRUSTED_PROXIES"])).start()
+        has_proxy = bool(settings["TRUSTED_PROXIES"])
+        ConnectionGuard(settings["PORT"], has_proxy=has_proxy, max_connections=max_connections).start()
         return app
 
     server.serve(target_loader=load, wrap_loader=False)

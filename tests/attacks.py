@@ -11,9 +11,10 @@ import select
 import socket
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from itertools import count
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -363,3 +364,50 @@ class Bystander:
         finally:
             connection.close()
         self.seconds[request.name].append(monotonic() - begun)
+
+
+REFUSAL_BACKOFF_SECONDS = 1.0
+"""Pause of a thread of a flood after a 429 or 503: without it the flood would keep the processor of the tests busy."""
+
+
+class Flood:
+    """Send requests from so many threads, each on a new connection, until stopped; `make` gets the number of each."""
+
+    def __init__(self, base_url: str, threads: int, make: Callable[[int], Request], *, source: str = ATTACKER) -> None:
+        self.netloc = urlsplit(base_url).netloc
+        self.make = make
+        self.source = source
+        self.statuses: Counter[int] = Counter()
+        self._numbers = count()
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, name="flood", daemon=True) for _ in range(threads)]
+
+    def __enter__(self) -> Self:
+        """Begin to send."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """Stop after the requests that are on their way."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            request = self.make(next(self._numbers))
+            connection = HTTPConnection(self.netloc, timeout=30, source_address=(self.source, 0))
+            try:
+                connection.request(request.method, request.path, request.body, dict(request.headers))
+                answer = connection.getresponse()
+                answer.read()
+                self.statuses[answer.status] += 1
+                if answer.status in (429, 503):
+                    self._stopping.wait(REFUSAL_BACKOFF_SECONDS)
+            except (OSError, HTTPException):
+                self.statuses[0] += 1
+            finally:
+                connection.close()

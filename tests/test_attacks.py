@@ -2,6 +2,7 @@
 
 import base64
 import json
+import resource as resource_module
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from app.bodies import LARGEST_BODY, MAX_READERS_PER_ADDRESS
+from app.connections import MAX_CONNECTIONS_PER_ADDRESS
 from app.jobs.progress import KEEP_ALIVE
 from app.jobs.watching import MAX_WATCHERS_PER_HOLDER
 from app.jsonapi.operations import EXTENSION
@@ -28,6 +30,7 @@ from tests.attacks import (
     Attack,
     Bystander,
     CleartextHttp2,
+    Flood,
     HalfHeaders,
     OpenStreams,
     Request,
@@ -36,7 +39,7 @@ from tests.attacks import (
     SlowReaders,
 )
 from tests.conftest import Processes, free_port
-from tests.images.pictures import encode, flag
+from tests.images.pictures import encode, flag, plain
 from tests.test_flow import attempt_get, call, resource
 from tests.world import JSONAPI, World
 
@@ -183,6 +186,109 @@ def test_slow_large_uploads_leave_room_for_those_of_others(
     with Bystander(web.base_url, [own], source=ATTACKER) as afterwards:
         wait_until(lambda: afterwards.rounds >= 1, 60)
     assert not afterwards.failures
+
+
+@pytest.mark.parametrize(
+    "forwarded",
+    [
+        pytest.param(lambda number: f"2001:db8:0:{number % 150:x}::1", id="150 networks of one IPv6 site"),
+        pytest.param(lambda number: f"198.51.100.{number % 100 + 1}", id="100 IPv4 addresses"),
+    ],
+)
+def test_wrong_passwords_from_many_addresses_do_not_delay_log_ins_of_others(
+    world: World,
+    processes: Processes,
+    forwarded: Callable[[int], str],
+    wait_until: Callable[..., Any],
+    figure: Callable[[str], None],
+    request: pytest.FixtureRequest,
+) -> None:
+    processes.start("web", TRUSTED_PROXIES="1")  # and without rate limits: each address tries as often as it can
+    base = processes.base_url
+    wait_until(lambda: attempt_get(f"{base}/livez") == 200, 60)
+    assert call(f"{base}/v1/users", "POST", resource("user", CREDENTIALS))[0] == 201
+
+    def log_in(address: str, password: str, email: str, *expected: int) -> Request:
+        body = json.dumps({"email": email, "password": password}).encode()
+        headers = {"Content-Type": "application/json", "X-Forwarded-For": address}
+        return Request("POST", "/v1/auth/login", expected, body, headers)
+
+    def right(address: str) -> Request:
+        return log_in(address, CREDENTIALS["password"], CREDENTIALS["email"], 200)
+
+    home = right("203.0.113.1")
+    with Bystander(base, [home]) as before:
+        wait_until(lambda: before.rounds >= 10, 60)
+
+    with Flood(base, 120, lambda n: log_in(forwarded(n), "wrong wrong", f"nobody{n}@example.com")) as attack:
+        wait_until(lambda: attack.statuses[401] > 100, 60)
+        with (
+            Bystander(base, [home]) as known,
+            Bystander(base, [right(f"203.0.113.{n}") for n in range(2, 32)]) as unknown,
+        ):
+            wait_until(lambda: known.rounds >= 30 and unknown.rounds >= 1, 180)
+
+    figure(
+        f"wrong passwords from {request.node.callspec.id}: log-in of others p99 {before.p99:.2f} s before, "
+        f"{known.p99:.2f} s from a known and {unknown.p99:.2f} s from unknown addresses meanwhile, "
+        f"{dict(attack.statuses)}"
+    )
+    assert not known.failures + unknown.failures
+    assert max(known.p99, unknown.p99) < max(MAX_P99_SECONDS, MAX_SLOWDOWN * before.p99)
+
+
+def test_flat_images_of_one_account_do_not_delay_uploads_of_others(
+    world: World, web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    def upload(image: bytes, token: str) -> Request:
+        body = json.dumps({"data": base64.b64encode(image).decode()}).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"JWT {token}"}
+        return Request("POST", UPLOAD, (200,), body, headers)
+
+    flat, small = (
+        upload(encode(plain(7000, 7000), "png"), web.token),
+        upload(encode(flag(), "png"), str(world.owner.token)),
+    )
+    with Bystander(web.base_url, [small]) as before:
+        wait_until(lambda: before.rounds >= 5, 60)
+
+    with Flood(web.base_url, 20, lambda _: flat) as attack:
+        wait_until(lambda: attack.statuses[200] >= 1, 60)
+        with Bystander(web.base_url, [small]) as meanwhile:
+            wait_until(lambda: meanwhile.rounds >= 15, 120)
+
+    figure(
+        f"flat images of 49 megapixels: upload of others p99 {before.p99:.2f} s before, {meanwhile.p99:.2f} s "
+        f"meanwhile, {dict(attack.statuses)}"
+    )
+    assert not meanwhile.failures
+    assert meanwhile.p99 < max(MAX_P99_SECONDS, MAX_SLOWDOWN * before.p99)
+
+
+def test_connections_of_many_addresses_leave_some_for_others(
+    world: World, processes: Processes, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    parent = processes.start("web", HEALTH_GRACE_SECONDS="3600")
+    resource_module.prlimit(parent.pid, resource_module.RLIMIT_NOFILE, (2048, 2048))  # 1,024 connections
+    base = processes.base_url
+    wait_until(lambda: attempt_get(f"{base}/livez") == 200, 60)
+    livez = Request("GET", "/livez", (200,))
+
+    with ExitStack() as stack:
+        attacks = [
+            stack.enter_context(SilentConnections(base, MAX_CONNECTIONS_PER_ADDRESS - 1, source=f"127.0.1.{number}"))
+            for number in range(1, 11)
+        ]
+        wait_until(lambda: sum(attack.opened for attack in attacks) > 1024, 60)
+        begun = monotonic()
+        with Bystander(base, [livez]) as meanwhile:
+            wait_until(lambda: monotonic() - begun > ATTACK_SECONDS and meanwhile.rounds >= 5, 120)
+
+    figure(
+        f"1,990 silent connections of ten addresses to 1,024 places: p99 {meanwhile.p99:.2f} s of {meanwhile.rounds}"
+    )
+    assert not meanwhile.failures
+    assert meanwhile.p99 < MAX_P99_SECONDS
 
 
 def test_updates_of_one_row_at_once_do_not_slow_others(

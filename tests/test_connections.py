@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from app.connections import (
     ConnectionGuard,
     Peer,
     Traffic,
+    share_evenly,
 )
 from app.slots import SlotPool
 from tests.conftest import ROOT
@@ -82,7 +84,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 def test_guard_closes_what_one_address_has_beyond_its_cap_and_nothing_of_others(listener: socket.socket) -> None:
-    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False, max_connections=8192)
     number = MAX_CONNECTIONS_PER_ADDRESS + 10
     held = []
     try:
@@ -104,8 +106,68 @@ def test_guard_closes_what_one_address_has_beyond_its_cap_and_nothing_of_others(
                 each.close()
 
 
+@pytest.mark.parametrize(
+    ("counts", "size", "share"),
+    [([5, 5, 5], 9, 3), ([1, 1, 100], 12, 10), ([1, 5, 6], 9, 4), ([3], 9, 3), ([], 9, 0), ([2, 2, 2], 2, 0)],
+)
+def test_share_evenly_is_the_largest_cap_that_fits(counts: list[int], size: int, share: int) -> None:
+    assert share_evenly(counts, size) == share
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many connections of each address the guard has ended; none is real."""
+    numbers: Counter[str] = Counter()
+
+    def end(accepted: Accepted, *, is_body: bool) -> bool:
+        assert not is_body
+        numbers[accepted.peer.address] += 1
+        return True
+
+    monkeypatch.setattr(connections, "end_connection", end)
+    return numbers
+
+
+def accept(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
+    """Let the kernel tell of a connection of each of these addresses."""
+    accepted = [
+        (Accepted(number, number, Peer(address, number)), Traffic(0, 0, False))
+        for number, address in enumerate(addresses)
+    ]
+    monkeypatch.setattr(connections, "_accepted", lambda _port: iter(accepted))
+
+
+def test_guard_closes_what_one_ipv6_site_has_beyond_twice_the_cap(
+    monkeypatch: pytest.MonkeyPatch, ended: Counter[str]
+) -> None:
+    site = [f"2001:db8:1:{number % 60:x}::1" for number in range(60 * 10)]
+    accept(monkeypatch, site + ["2001:db8:2::1", "192.0.2.1"] * 10)
+
+    ConnectionGuard(80, has_proxy=False, max_connections=8192).scan()
+
+    assert ended.total() == 60 * 10 - 2 * MAX_CONNECTIONS_PER_ADDRESS
+    assert set(ended) <= set(site)
+
+
+def test_guard_closes_connections_of_those_that_have_most_where_most_are_taken(
+    monkeypatch: pytest.MonkeyPatch, ended: Counter[str]
+) -> None:
+    large = [f"192.0.2.{number % 4}" for number in range(4 * 190)]
+    small = ["198.51.100.1"] * 20 + ["198.51.100.2"]
+    guard = ConnectionGuard(80, has_proxy=False, max_connections=1000)
+    accept(monkeypatch, large[:720] + small)
+    guard.scan()
+    assert not ended, "a quarter is free"
+
+    accept(monkeypatch, large + small)
+    guard.scan()
+
+    assert set(ended) == set(large)
+    assert set(ended.values()) == {190 - (500 - len(small)) // 4}
+
+
 def test_guard_behind_a_proxy_has_no_cap_for_its_address(listener: socket.socket) -> None:
-    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=True)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=True, max_connections=8192)
     held = []
     try:
         for _ in range(MAX_CONNECTIONS_PER_ADDRESS + 10):
@@ -134,7 +196,7 @@ def test_guard_ends_the_slow_body_of_an_address_and_lets_it_be_answered(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(connections, "RATE_WINDOW_SECONDS", 0.2)
-    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False, max_connections=8192)
     pool = SlotPool(5, 5)
     with (
         socket.create_connection(listener.getsockname(), source_address=("127.0.0.2", 0)) as slow,
@@ -164,7 +226,7 @@ def test_guard_ends_bodies_early_where_others_want_their_slots(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any], is_large: bool
 ) -> None:
     monkeypatch.setattr(connections, "CROWDED_WINDOW_SECONDS", 0.2)
-    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False, max_connections=8192)
     readers, large = SlotPool(16, 11), SlotPool(1, 1)
     monkeypatch.setattr(bodies, "readers", readers)
     monkeypatch.setattr(bodies, "_large_bodies", large)
@@ -216,7 +278,7 @@ def test_guard_leaves_a_descriptor_that_was_used_anew_alone(listener: socket.soc
 
 
 def test_guard_reads_thousands_of_connections_quickly(listener: socket.socket, figure: Callable[[str], None]) -> None:
-    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=True)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=True, max_connections=8192)
     held: list[socket.socket] = []
     try:
         for _ in range(2000):

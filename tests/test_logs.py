@@ -47,6 +47,45 @@ def test_a_request_is_one_line_without_its_query(client: FlaskClient, json_lines
     assert "hunter2" not in json.dumps(line)
 
 
+@pytest.mark.parametrize("path", ["/%e4%bd%a0" * 6_000, "/v1/events/" + "%00" * 20_000, "/x" + "/" * 60_000])
+def test_request_with_a_long_path_is_one_short_line(
+    client: FlaskClient, json_lines: pytest.CaptureFixture[str], path: str
+) -> None:
+    assert client.get(path).status_code in (400, 404)
+
+    lines = read(json_lines)
+    assert max(len(json.dumps(line)) for line in lines) < 3_000
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert str(line["path"]).endswith("...")
+
+
+def test_request_with_a_long_method_is_one_short_line(
+    client: FlaskClient, json_lines: pytest.CaptureFixture[str]
+) -> None:
+    client.open("/v1/events", method="A" * 60_000)
+
+    assert max(len(json.dumps(line)) for line in read(json_lines)) < 3_000
+
+
+def test_refused_request_with_a_long_source_is_one_short_line(
+    client: FlaskClient, json_lines: pytest.CaptureFixture[str]
+) -> None:
+    assert client.get(f"/v1/events?filter[{'a' * 60_000}]=1").status_code == 400
+
+    (line,) = [line for line in read(json_lines) if line["event"] == "request refused"]
+    assert str(line["source"]["parameter"]).startswith("filter[aaa")  # type: ignore[index]  # what JSON holds
+    assert len(json.dumps(line)) < 1_000
+
+
+def test_cut_path_does_not_show_a_part_of_the_token_of_a_hook(
+    client: FlaskClient, json_lines: pytest.CaptureFixture[str]
+) -> None:
+    client.get(f"{'/' * (logs.MAX_PATH_LENGTH - len('v1/hooks/123'))}v1/hooks/123secret")
+
+    (line,) = [line for line in read(json_lines) if line["event"] == "request"]
+    assert str(line["path"]).endswith("v1/hooks/[hidden]")
+
+
 def test_a_sane_request_id_is_kept_and_echoed(client: FlaskClient, json_lines: pytest.CaptureFixture[str]) -> None:
     response = client.get("/v1/events", headers={"X-Request-ID": "trace-1.2:3"})
 

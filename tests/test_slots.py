@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app import slots
 from app.slots import NoFreeSlotError, SlotPool, address_holder, address_holders, user_holder
 
 
@@ -194,6 +195,89 @@ def test_only_so_many_wait_in_all_and_of_one_holder(wait_until: Callable[..., An
     for thread in threads:
         thread.join(30)
     assert (len(pool), pool._served_at) == (0, {})
+
+
+def wait_in_turn(
+    pool: SlotPool, names: list[str], order: list[str], wait_until: Callable[..., Any], preferred: str = ""
+) -> list[threading.Thread]:
+    """Let a thread of each name wait for a slot, one after the other; each notes when it is served or displaced."""
+
+    def wait(name: str) -> None:
+        try:
+            slot = pool.acquire(name, timeout_seconds=30, is_preferred=name == preferred)
+        except NoFreeSlotError:
+            order.append(f"not {name}")
+            return
+        order.append(name)
+        pool.release(slot)
+
+    threads = []
+    for number, name in enumerate(names, 1):
+        threads.append(threading.Thread(target=wait, args=[name]))
+        threads[-1].start()
+        wait_until(lambda number=number: len(pool._waiters) + len(order) == number)
+    return threads
+
+
+def test_pool_that_remembers_holders_serves_new_ones_before_those_of_a_moment_ago(
+    wait_until: Callable[..., Any],
+) -> None:
+    pool = SlotPool(1, 1, remembers_holders=True)
+    for name in ("b", "a"):
+        pool.release(pool.acquire(name))
+    slot, order = pool.acquire("x"), list[str]()
+
+    threads = wait_in_turn(pool, ["a", "b", "new"], order, wait_until)
+    pool.release(slot)
+    for thread in threads:
+        thread.join(30)
+
+    assert order == ["new", "b", "a"]
+
+
+def test_pool_that_remembers_holders_forgets_the_oldest_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "MAX_REMEMBERED_HOLDERS", 8)
+    pool = SlotPool(4, 2, remembers_holders=True)
+    pool.acquire("held")
+
+    for number in range(100):
+        pool.release(pool.acquire(f"{number}"))
+
+    assert len(pool._served_at) <= 9
+    assert {"held", "99"} <= pool._served_at.keys()
+
+
+def test_preferred_waiter_is_served_first(wait_until: Callable[..., Any]) -> None:
+    pool = SlotPool(1, 1)
+    slot, order = pool.acquire("known"), list[str]()
+
+    threads = wait_in_turn(pool, ["a", "known"], order, wait_until, preferred="known")
+    pool.release(slot)
+    for thread in threads:
+        thread.join(30)
+
+    assert order == ["known", "a"]
+
+
+@pytest.mark.parametrize(("newcomer", "preferred"), [("new", ""), ("a", "a")])
+def test_newcomer_with_an_earlier_turn_takes_the_place_of_the_last_waiter(
+    wait_until: Callable[..., Any], newcomer: str, preferred: str
+) -> None:
+    pool = SlotPool(1, 1, max_waiting=2, remembers_holders=True)
+    for name in ("a", "b", "c"):
+        pool.release(pool.acquire(name))
+    slot, order = pool.acquire("x"), list[str]()
+
+    threads = wait_in_turn(pool, ["b", "c", newcomer], order, wait_until, preferred)
+    wait_until(lambda: order == ["not c"])
+    with pytest.raises(NoFreeSlotError):
+        pool.acquire("x", timeout_seconds=30)
+    pool.release(slot)
+    for thread in threads:
+        thread.join(30)
+
+    assert order == ["not c", newcomer, "b"]
+    assert (len(pool), pool._waiters) == (0, [])
 
 
 def test_waiter_that_gives_up_leaves_nothing_behind() -> None:

@@ -1,6 +1,5 @@
 """POST /v1/upload/image: a picture gets an address, to be named as the image of an event or a user."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -10,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from app import quotas
 from app.database import transaction
-from app.errors import ContentTooLarge, Unavailable
+from app.errors import ContentTooLarge
 from app.images import sent
 from app.images.headers import MOST_BYTES, inspect
 from app.images.picture import SUFFIXES
@@ -18,6 +17,7 @@ from app.images.pixels import Size, Variant, make_variants
 from app.jsonapi.idempotency import TAKES_KEY, answered_once
 from app.jsonapi.negotiation import JSON_TYPES, require_media_type
 from app.jsonapi.viewer import Viewer, signed_in_viewer
+from app.slots import SlotPool, caller_holders, take_slot
 from app.storage import current_storage
 from app.uploads.intake import StoredImage, keep
 
@@ -28,8 +28,16 @@ LONGEST_SIDE = 4_096
 
 MOST_DECODERS = 2
 """Images that one web process takes in at once: each is two seconds of a processor, at worst."""
+MAX_DECODERS_PER_HOLDER = 1
+"""Of these, how many one client address and one user may have at once."""
+MAX_WAITING = 64
+"""Images that wait for one of these; each holds a thread of the web process."""
+MAX_WAITING_PER_HOLDER = 16
+"""Of these, how many one client address and one user may have."""
 LONGEST_WAIT = 5.0
 """Seconds a request waits for its turn."""
+PIXELS_PER_BYTE = 16
+"""An image counts for a byte for so many pixels at least: a flat one of few bytes is as much work as any other."""
 
 FORM = "multipart/form-data"
 _MEMBERS: dict[str, Any] = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
@@ -40,7 +48,13 @@ TAKES: dict[str, Any] = {
 _TEXT = {"type": "string"}
 GIVES: dict[str, Any] = {"type": "object", "properties": {"url": _TEXT, "id": _TEXT}, "required": ["url", "id"]}
 
-_turns = threading.BoundedSemaphore(MOST_DECODERS)
+_slots = SlotPool(
+    MOST_DECODERS,
+    MAX_DECODERS_PER_HOLDER,
+    max_waiting=MAX_WAITING,
+    max_waiting_per_holder=MAX_WAITING_PER_HOLDER,
+    remembers_holders=True,
+)
 
 
 def _largest_body() -> int:
@@ -57,9 +71,7 @@ def upload() -> Response:
     a document set can hold. The same image sent again is the same upload.
     """
     viewer = _require_user()
-    with _turn():
-        variant = _upright(*_sent())
-    image = _stored(variant)
+    image = _take_in(*_sent(), viewer)
 
     def answer() -> Response:
         id_ = keep(viewer.id, image)
@@ -80,21 +92,31 @@ def _require_user() -> Viewer:
         return signed_in_viewer()
 
 
+def taken_in(content: bytes, viewer: Viewer) -> StoredImage:
+    """The image as it is kept, in storage by now; raises what an upload of it is refused with. Not in a transaction."""
+    return _take_in(sent.within_limit(content, None), None, viewer)
+
+
+def _take_in(content: bytes, pointer: str | None, viewer: Viewer) -> StoredImage:
+    with _decoder_slot(viewer):
+        variant, charged = _upright(content, pointer)
+    return _stored(variant, charged)
+
+
 @contextmanager
-def _turn() -> Iterator[None]:
-    if not _turns.acquire(timeout=LONGEST_WAIT):
-        raise Unavailable("Too many images are being sent at this moment.", headers={"Retry-After": "5"})
+def _decoder_slot(viewer: Viewer) -> Iterator[None]:
+    """Hold a slot while decoding; raise 429 where the caller has its share, 503 where none gets free in time."""
+    slot = take_slot(
+        _slots,
+        caller_holders(request.remote_addr, viewer.id),
+        full="Too many images are being sent at this moment.",
+        share="Too many images of {holder} are being sent at this moment. Send them one after the other.",
+        timeout_seconds=LONGEST_WAIT,
+    )
     try:
         yield
     finally:
-        _turns.release()
-
-
-def taken_in(content: bytes) -> StoredImage:
-    """The image as it is kept, in storage by now; raises what an upload of it is refused with. Not in a transaction."""
-    with _turn():
-        variant = _upright(sent.within_limit(content, None), None)
-    return _stored(variant)
+        _slots.release(slot)
 
 
 def _sent() -> tuple[bytes, str | None]:
@@ -104,18 +126,20 @@ def _sent() -> tuple[bytes, str | None]:
     return sent.decoded(sent.read_members(), "data"), "/data"
 
 
-def _upright(content: bytes, pointer: str | None) -> Variant:
-    """The image made anew in its own format."""
+def _upright(content: bytes, pointer: str | None) -> tuple[Variant, int]:
+    """The image made anew in its own format, and for how many bytes it counts."""
     with sent.refusing(pointer):
-        size = Size("upload", LONGEST_SIDE, LONGEST_SIDE, format=inspect(content).format)
+        picture = inspect(content)
+        size = Size("upload", LONGEST_SIDE, LONGEST_SIDE, format=picture.format)
         [variant] = make_variants(content, [size])
     if len(variant.content) > MOST_BYTES:  # the encoder of a PNG may have been a better one than ours
         detail = f"Made anew, the image has more than {MOST_BYTES // 2**20} MiB."
         raise ContentTooLarge(detail, pointer=pointer, code="image-too-large")
-    return variant
+    charged = max(len(content), len(variant.content), picture.width * picture.height // PIXELS_PER_BYTE)
+    return variant, charged
 
 
-def _stored(variant: Variant) -> StoredImage:
+def _stored(variant: Variant, charged: int) -> StoredImage:
     storage = current_storage()
     name = storage.put_by_content("uploads", variant.content, SUFFIXES[variant.format], variant.media_type)
-    return StoredImage(name, variant.media_type, variant.width, variant.height, len(variant.content))
+    return StoredImage(name, variant.media_type, variant.width, variant.height, len(variant.content), charged)

@@ -20,6 +20,7 @@ from app.jsonapi.body import UNSTORABLE
 from app.jsonapi.documents import MOST_LINKAGES, read_new_resource
 from app.jsonapi.permissions import Access
 from app.jsonapi.resource_type import parse_number
+from app.jsonapi.viewer import Viewer
 from app.jsonapi.writing import LAYERS
 from app.pages import choices, cookies, forms, reading
 from app.pages.cookies import SignedIn
@@ -80,7 +81,7 @@ def create_set() -> Response:
         forms.require_ours(caller.cookie)
     forms.text("title")
     chosen = _read(request.form)
-    images_taken = _taken(chosen)  # outside of any transaction: this takes its time
+    images_taken = _taken(chosen, caller.viewer)  # outside of any transaction: this takes its time
     with transaction(is_read=False):
         chosen.ids["upload"] |= {keep(caller.viewer.id, image) for image in images_taken}
         commit()
@@ -118,7 +119,7 @@ def _read(sent: MultiDict[str, str]) -> Chosen:
     return chosen
 
 
-def _taken(chosen: Chosen) -> list[StoredImage]:
+def _taken(chosen: Chosen, viewer: Viewer) -> list[StoredImage]:
     """The pictures that are taken, in storage by now; why the others are not is a problem."""
     sent = [each for each in request.files.getlist(FILES) if each.filename]
     if len(sent) > MOST_FILES:
@@ -127,7 +128,7 @@ def _taken(chosen: Chosen) -> list[StoredImage]:
     taken, refused = [], []
     for each in sent:
         try:
-            taken.append(taken_in(each.read()))
+            taken.append(taken_in(each.read(), viewer))
         except ApiError as error:
             refused.append(f"{_name(each)}: {error}")
     if refused:

@@ -48,13 +48,16 @@ class StoredImage(NamedTuple):
     width: int
     height: int
     size: int
+    charged: int
+    """Bytes that it counts for: those that were sent or are stored, more for an image of few bytes and many pixels."""
 
 
 def keep(owner_id: int, image: StoredImage) -> int:
     """The id of the upload that this image is for this owner, in the transaction of the caller."""
-    quotas.charge(owner_id, image.size)
+    values = image._asdict()
+    quotas.charge(owner_id, values.pop("charged"))
     stored_files.lock(image.stored_as)
-    ((id_,),) = _keep.rows({"owner_id": owner_id, **image._asdict()})
+    ((id_,),) = _keep.rows({"owner_id": owner_id, **values})
     if not current_storage().exists(image.stored_as):  # another user has just deleted the same image
         raise Unavailable("The file was deleted while it was stored. Try again.", headers={"Retry-After": "1"})
     return int(id_)

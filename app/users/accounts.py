@@ -14,7 +14,8 @@ from flask import current_app
 from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app import mail, outbox, throttle
-from app.database import connection, transaction
+from app.database import commit, connection, transaction
+from app.errors import Unauthenticated
 from app.extensions import db
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.viewer import Viewer
@@ -41,6 +42,9 @@ MAIL_PASSWORD_CHANGED = "users.mail_password_changed"  # noqa: S105  # the name 
 LOG_IN = "log-in"
 """The action under which every try of a password is counted, wherever it is made."""
 
+MAX_WRONG_PASSWORDS = 10
+"""Wrong passwords of its owner that one sign-in may send in 30 days: with the last of them it ends."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -52,11 +56,14 @@ def log_in(
     It takes as long whether or not the account exists. A refresh token, or the id of a sign-in, that the account had
     before makes the device known: tries from other addresses do not lock it out.
     """
-    _count_log_in(email, refresh_token, sign_in_id)
-    known = db.session.execute(select(User.id, User.password_hash).where(_active(), has_email(email))).one_or_none()
+    address = throttle.client_bucket()
+    is_known_device = _count_log_in(email, refresh_token, sign_in_id)
+    found = select(User.id, User.password_hash, sign_ins.has_known_address(address).label("is_known_address"))
+    known = db.session.execute(found.where(_active(), has_email(email))).one_or_none()
     db.session.rollback()
     known_hash = known.password_hash if known else None
-    spelling = find_verified_spelling(known_hash, password)
+    is_known_device = is_known_device or (known is not None and known.is_known_address)
+    spelling = find_verified_spelling(known_hash, password, is_known_device=is_known_device)
     if spelling is None or known is None:
         log.warning("log-in failed", account_id=known and known.id, **describe_request())
         return None
@@ -67,13 +74,15 @@ def log_in(
         return None
     if new_hash is not None:
         user.password_hash = new_hash
-    return sign_ins.start(user.id, throttle.client_bucket())
+    return sign_ins.start(user.id, address)
 
 
-def _count_log_in(email: str, refresh_token: str | None, sign_in_id: UUID | None) -> None:
+def _count_log_in(email: str, refresh_token: str | None, sign_in_id: UUID | None) -> bool:
+    """Count one try, and return whether an earlier session of the account was named with it."""
     device = sign_ins.find_device(has_email(email), refresh_token=refresh_token, sign_in_id=sign_in_id)
     db.session.rollback()
     _count_anonymous(LOG_IN, email, device=None if device is None else str(device))
+    return device is not None
 
 
 def _count_anonymous(action: str, email: str, *, device: str | None = None) -> None:
@@ -90,20 +99,35 @@ def _count_anonymous(action: str, email: str, *, device: str | None = None) -> N
 def check_password(viewer: Viewer, password: str) -> str | None:
     """Count one try of the viewer's own password with the log-ins, and return the hash it belongs to, else None.
 
-    429 after too many tries. Call it outside of a transaction: no database connection is held while it hashes. The
-    caller compares the hash with that of the locked row, which may have changed meanwhile.
+    429 after too many tries; 401 after MAX_WRONG_PASSWORDS of one sign-in, which ends. Call it outside of a
+    transaction: no database connection is held while it hashes. The caller compares the hash with that of the locked
+    row, which may have changed meanwhile.
     """
     with transaction(is_read=True):
         owner = select(User.email, User.password_hash).where(User.id == viewer.id)
         found = connection().execute(owner).one_or_none()
     if found is None:
         return None
-    # A signed-in device is known: many tries from other addresses do not keep it from changing its own account.
-    throttle.count_account(LOG_IN, email_key(found.email), device=throttle.client_bucket())
+    # A signed-in device is known: many tries of unknown devices do not keep it from changing its own account.
+    throttle.count_account(LOG_IN, email_key(found.email), device=str(viewer.sign_in_id))
     if verify_password(found.password_hash, password):
         return str(found.password_hash)
     log.warning("wrong password", account_id=viewer.id, **describe_request())
+    if viewer.sign_in_id is not None:
+        _count_wrong_password(viewer.id, viewer.sign_in_id)
     return None
+
+
+def _count_wrong_password(user_id: int, sign_in_id: UUID) -> None:
+    """Count a wrong password of a sign-in; end the sign-in and raise 401 at MAX_WRONG_PASSWORDS."""
+    if not throttle.is_exceeded("wrong-password", str(sign_in_id), f"{MAX_WRONG_PASSWORDS - 1}/30 days"):
+        return
+    with transaction(is_read=False):
+        sign_ins.revoke(sign_in_id)
+        commit()
+    log.warning("sign-in ended after wrong passwords", account_id=user_id, **describe_request())
+    detail = f"This session has ended after {MAX_WRONG_PASSWORDS} wrong passwords: log in again."
+    raise Unauthenticated(detail, code="token-revoked")
 
 
 def change_password(viewer: Viewer, old: str, new: str) -> bool:
@@ -236,8 +260,9 @@ def notify_account_deleted(user_id: int, address: str) -> None:
 
 
 def revoke_credentials(user_id: int, except_sign_in_id: UUID | None = None) -> None:
-    """End all sign-ins of a user but the one named, and make the URLs and secrets of all hooks void."""
+    """End all sign-ins of a user but the one named, forget their devices, and make the URLs of all hooks void."""
     sign_ins.revoke_all(user_id, except_sign_in_id)
+    sign_ins.forget_devices(user_id, except_sign_in_id)
     # By type: hooks stand above users.
     hooks = TYPES["hook"].table
     connection().execute(update(hooks).where(hooks.c.owner_id == user_id).values(enabled=False, token_hash=None))

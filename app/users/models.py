@@ -77,7 +77,10 @@ class SignIn(Model):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
     address_key: Mapped[bytes | None]
-    """The keyed hash of the client address of the log-in: it is known for the account as long as this row is kept."""
+    """The keyed hash of the client address of the log-in: it is known for the account as long as this row is kept.
+
+    None makes the device unknown, as after a reset of the password.
+    """
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
 

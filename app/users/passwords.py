@@ -1,11 +1,10 @@
-"""Passwords: argon2id, never more hashes at once than there are cores.
+"""Passwords: argon2id, never more hashes at once than there are cores, and of one client half of them.
 
 Hash while no database connection is held: `DataLayer.before_transaction` is the place for it in a write of the API.
 """
 
 import base64
 import os
-import threading
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,9 @@ from contextlib import contextmanager
 import structlog
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from flask import g, has_request_context, request
 
-from app.errors import Unavailable
+from app.slots import SlotPool, caller_holders, take_slot
 from app.texts import NFC_SHRINK_FACTOR
 
 SHORTEST, LONGEST = 8, 128
@@ -28,10 +28,24 @@ LONGEST_WAIT = 3.0
 MAX_WAITING = 64
 """Requests that wait for their turn; more are refused at once, as each holds a thread of the web process."""
 
+MAX_WAITING_PER_HOLDER = 16
+"""Of these, how many one client address and one user may have; a network (/48) of IPv6 twice as many."""
+
 log = structlog.get_logger(__name__)
 
-_turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
-_places = threading.BoundedSemaphore(MAX_WAITING)
+
+def make_hash_slots(cores: int) -> SlotPool:
+    """Return the slots for hashes at once: one a core, half of them for one client address and for one user."""
+    return SlotPool(
+        cores,
+        max(1, cores // 2),
+        max_waiting=MAX_WAITING,
+        max_waiting_per_holder=MAX_WAITING_PER_HOLDER,
+        remembers_holders=True,
+    )
+
+
+_slots = make_hash_slots(len(os.sched_getaffinity(0)))
 
 
 def check_length(password: str) -> str:
@@ -55,15 +69,18 @@ def verify_password(password_hash: str | None, password: str) -> bool:
     return find_verified_spelling(password_hash, password) is not None
 
 
-def find_verified_spelling(password_hash: str | None, password: str) -> str | None:
+def find_verified_spelling(password_hash: str | None, password: str, *, is_known_device: bool = False) -> str | None:
     """Return the spelling of the password that the hash was made of, None when it was made of another password.
 
-    Normalization Form C (NIST SP 800-63B-4, 3.1.1.2), else as typed: hashes of before were made of that.
+    Normalization Form C (NIST SP 800-63B-4, 3.1.1.2), else as typed: hashes of before were made of that. Tries of known
+    devices and of signed-in callers are hashed before those of others.
     """
     if len(password) > NFC_SHRINK_FACTOR * LONGEST:
         return None
     spellings = dict.fromkeys((_normalize(password), password))
-    return next((each for each in spellings if len(each) <= LONGEST and _matches(password_hash, each)), None)
+    return next(
+        (each for each in spellings if len(each) <= LONGEST and _matches(password_hash, each, is_known_device)), None
+    )
 
 
 def is_normal(password: str) -> bool:
@@ -71,9 +88,9 @@ def is_normal(password: str) -> bool:
     return unicodedata.is_normalized("NFC", password)
 
 
-def _matches(password_hash: str | None, password: str) -> bool:
+def _matches(password_hash: str | None, password: str, is_known_device: bool) -> bool:
     try:
-        with _turn():
+        with _hash_slot(is_known_device=is_known_device):
             return HASHER.verify(password_hash or _dummy_hash(), password)
     except VerifyMismatchError:
         return False
@@ -83,7 +100,7 @@ def _matches(password_hash: str | None, password: str) -> bool:
 
 
 def _hash(password: str) -> str:
-    with _turn():
+    with _hash_slot():
         return HASHER.hash(password)
 
 
@@ -110,20 +127,18 @@ def _dummy_hash() -> str:
 
 
 @contextmanager
-def _turn() -> Iterator[None]:
-    if not _has_turn():
-        raise Unavailable("Too many passwords are being checked at this moment.", headers={"Retry-After": "5"})
+def _hash_slot(*, is_known_device: bool = False) -> Iterator[None]:
+    """Hold a slot while hashing; raise 429 where the caller has its share, 503 where none gets free in time."""
+    user_id = g.get("user_id", 0) if has_request_context() else 0
+    slot = take_slot(
+        _slots,
+        caller_holders(request.remote_addr, user_id) if has_request_context() else (),
+        full="Too many passwords are being checked at this moment.",
+        share="Too many passwords of {holder} are being checked at this moment. Send them one after the other.",
+        timeout_seconds=LONGEST_WAIT,
+        is_preferred=is_known_device or bool(user_id),
+    )
     try:
         yield
     finally:
-        _turns.release()
-
-
-def _has_turn() -> bool:
-    """Wait for one of the turns, if few others do; False when it was not given."""
-    if not _places.acquire(blocking=False):
-        return False
-    try:
-        return _turns.acquire(timeout=LONGEST_WAIT)
-    finally:
-        _places.release()
+        _slots.release(slot)

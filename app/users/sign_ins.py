@@ -94,7 +94,10 @@ def remember_address(user_id: int, address: str) -> None:
 
 
 def find_device(criterion: ColumnElement[bool], *, refresh_token: str | None, sign_in_id: UUID | None) -> UUID | None:
-    """Return the earlier sign-in that a refresh token or an id names, if it is one of this user; it may have ended."""
+    """Return the earlier sign-in that a refresh token or an id names, if it is one of this user; it may have ended.
+
+    None where the account has forgotten its devices since.
+    """
     named = [SignIn.id == sign_in_id] if sign_in_id is not None else []
     if refresh_token is not None:
         held = select(RefreshToken.sign_in_id).where(RefreshToken.token_hash == _digest(refresh_token))
@@ -102,13 +105,25 @@ def find_device(criterion: ColumnElement[bool], *, refresh_token: str | None, si
     if not named:
         return None
     found = select(SignIn.id).join(User, User.id == SignIn.user_id).where(criterion, or_(*named))
-    return db.session.scalar(found.limit(1))
+    return db.session.scalar(found.where(SignIn.address_key.is_not(None)).limit(1))
+
+
+def has_known_address(address: str) -> ColumnElement[bool]:
+    """Return the criterion for users who have logged in from this client address, as far as sign-ins are kept."""
+    return exists().where(SignIn.user_id == User.id, SignIn.address_key == _address_key(address))
 
 
 def is_known_address(criterion: ColumnElement[bool], address: str) -> bool:
     """Return whether this user has logged in from this client address before, as far as sign-ins are kept."""
-    found = select(SignIn.id).join(User, User.id == SignIn.user_id)
-    return db.session.scalar(found.where(criterion, SignIn.address_key == _address_key(address)).limit(1)) is not None
+    return db.session.scalar(select(User.id).where(criterion, has_known_address(address)).limit(1)) is not None
+
+
+def forget_devices(user_id: int, except_sign_in_id: UUID | None = None) -> None:
+    """Make the devices and client addresses of all sign-ins of a user, but the one named, unknown again."""
+    forgotten = update(SignIn).where(SignIn.user_id == user_id, SignIn.address_key.is_not(None))
+    if except_sign_in_id is not None:
+        forgotten = forgotten.where(SignIn.id != except_sign_in_id)
+    _change(forgotten.values(address_key=None))
 
 
 def revoke(sign_in_id: UUID) -> None:

@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from app import quotas
 from app.database import commit, connection, transaction
+from app.images.uploads import PIXELS_PER_BYTE
 from app.jobs import running
 from app.quotas import DailyBytes
 from app.storage import Storage
 from app.uploads.models import Upload
 from tests.images.background import files, jobs, work_off
-from tests.images.pictures import encode, flag
+from tests.images.pictures import encode, flag, plain
 from tests.images.test_resize_api import post
 from tests.images.test_uploads import as_data_url, as_form
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
@@ -70,6 +71,20 @@ def test_a_user_stores_no_more_than_the_share_of_a_day(
 
     assert len(files(storage)) <= len(before) + 1
     assert send(world.owner, PHOTO).status_code in (200, 202)
+
+
+@pytest.mark.parametrize("send", [as_form, as_data_url])
+def test_image_of_few_bytes_and_many_pixels_counts_for_its_pixels(world: World, storage: Storage, send: Send) -> None:
+    flat = encode(plain(4000, 3000), "png")
+    assert len(flat) < 4000 * 3000 // PIXELS_PER_BYTE
+
+    assert send(world.stranger, flat).status_code == 200
+    assert send(world.owner, PHOTO).status_code == 200
+
+    with world.app.app_context(), transaction(is_read=True):
+        counted = dict(connection().execute(select(DailyBytes.share, DailyBytes.bytes)).tuples().all())
+    assert counted[world.stranger.id] == 4000 * 3000 // PIXELS_PER_BYTE
+    assert counted[world.owner.id] >= len(PHOTO)
 
 
 def test_callers_who_are_not_signed_in_are_counted_by_their_address(

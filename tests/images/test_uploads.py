@@ -303,7 +303,7 @@ def test_a_smaller_limit_holds(world: World, storage: Storage, monkeypatch: pyte
         assert send(world.stranger, SMALL + bytes(2**20 - len(SMALL))).status_code == 200
 
 
-def test_only_so_many_images_are_decoded_at_once(
+def test_one_client_has_one_of_the_images_that_are_decoded_at_once(
     world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
@@ -315,17 +315,30 @@ def test_only_so_many_images_are_decoded_at_once(
         go_on.wait(20)
         return real(*arguments)
 
+    def send(caller: Caller, address: str) -> TestResponse:
+        return at_address(caller, address, lambda: as_data_url(caller, SMALL))
+
     monkeypatch.setattr(uploads, "make_variants", make)
-    with ThreadPoolExecutor(uploads.MOST_DECODERS) as pool:
-        busy = [pool.submit(as_data_url, world.stranger, SMALL) for _ in range(uploads.MOST_DECODERS)]
-        for _ in busy:
-            assert working.acquire(timeout=20)
-        refused = as_data_url(world.stranger, SMALL)
+    with ThreadPoolExecutor(2) as pool:
+        busy = [pool.submit(send, world.stranger, "192.0.2.1")]
+        assert working.acquire(timeout=20)
+        same_user = send(world.stranger, "192.0.2.2")
+        same_address = send(world.owner, "192.0.2.1")
+        busy.append(pool.submit(send, world.owner, "192.0.2.3"))
+        assert working.acquire(timeout=20), "others have the second one"
+        full = send(world.admin, "192.0.2.4")
         go_on.set()
 
-        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        for refused, status in ((same_user, 429), (same_address, 429), (full, 503)):
+            assert (refused.status_code, refused.headers["Retry-After"]) == (status, "5")
         assert [future.result().status_code for future in busy] == [200, 200]
-    assert as_data_url(world.stranger, SMALL).status_code == 200
+    assert send(world.stranger, "192.0.2.1").status_code == 200
+
+
+def at_address(caller: Caller, address: str, send: Callable[[], TestResponse]) -> TestResponse:
+    """Send a request from a client address."""
+    caller.client.environ_base["REMOTE_ADDR"] = address
+    return send()
 
 
 # Through a real web process

@@ -27,6 +27,7 @@ from app.jobs.records import JobRow
 from app.pages import document_sets, treated
 from app.processors import remote
 from app.processors.models import RemoteRun
+from app.slots import SlotPool
 from app.storage import Storage
 from app.treatments.models import Region, Similarity, Treatment
 from app.uploads.models import Upload
@@ -540,7 +541,7 @@ def test_too_many_or_too_large_pictures_are_refused(
     processor: World, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = send(browser, *((f"{number}.png", PNG) for number in range(21)), title="Mine")
-    monkeypatch.setattr(intake, "_turns", intake.threading.BoundedSemaphore(1))
+    monkeypatch.setattr(intake, "_slots", SlotPool(1, 1))
     monkeypatch.setitem(processor.app.config, "MAX_UPLOAD_MB", 1)
     large = send(browser, ("large.png", PNG + bytes(2**20)), title="Mine")
     larger = send(browser, ("larger.png", bytes(2 * 2**20)), title="Mine")

@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 from flask import Flask
+from redis import Redis
 
-from app.throttle import PER_ACCOUNT_ANYWHERE
+from app.throttle import NETWORK_FACTOR, PER_ACCOUNT_ANYWHERE
+from app.users.accounts import MAX_WRONG_PASSWORDS
 from app.users.forms import MAX_FORM_BYTES
 from tests.conftest import Processes
 from tests.users.conftest import PASSWORD, token_in
@@ -47,6 +49,13 @@ def web(
 def http(web: Processes) -> Iterator[httpx.Client]:
     """A client of it."""
     with httpx.Client(base_url=web.base_url, timeout=30, limits=httpx.Limits(max_connections=60)) as client:
+        yield client
+
+
+@pytest.fixture
+def redis_client(environment: dict[str, str]) -> Iterator[Redis]:
+    """The Redis that it counts in."""
+    with Redis.from_url(environment["REDIS_URL"]) as client:
         yield client
 
 
@@ -201,21 +210,115 @@ def test_log_in_no_spelling_has_tries_of_its_own_for_an_account(
     assert log_in(http, email, PASSWORD, address).status_code == (429 if opens else 200)
 
 
-def test_change_password_wrong_tries_count_with_the_log_ins(http: httpx.Client, email: str) -> None:
-    address = new_address()
-    token = log_in(http, email, PASSWORD, new_address()).json()["access_token"]
+def change_password(http: httpx.Client, token: str, address: str) -> httpx.Response:
+    """Try to change a password, with a wrong old one."""
     headers = {"Authorization": f"JWT {token}", "X-Forwarded-For": address}
+    body = {"old-password": "wrong one", "new-password": NEW}
+    return http.post("/v1/auth/change-password", json=body, headers=headers)
 
-    def change() -> httpx.Response:
-        body = {"old-password": "wrong one", "new-password": NEW}
-        return http.post("/v1/auth/change-password", json=body, headers=headers)
 
-    assert statuses(log_in(http, email, "wrong one", address) for _ in range(3)) == [401] * 3
-    tried = [change() for _ in range(3)]
+def test_change_password_wrong_tries_count_for_the_session_wherever_it_is(http: httpx.Client, email: str) -> None:
+    tokens = log_in(http, email, PASSWORD, new_address()).json()
 
-    assert [answer.status_code for answer in tried] == [400, 400, 429]
+    tried = [change_password(http, tokens["access_token"], new_address()) for _ in range(6)]
+
+    assert [answer.status_code for answer in tried] == [400] * 5 + [429]
     assert 0 < int(tried[-1].headers["Retry-After"]) <= 60
-    assert log_in(http, email, PASSWORD, address).status_code == 429
+    with_token = log_in(http, email, PASSWORD, new_address(), refresh_token=tokens["refresh_token"])
+    assert with_token.status_code == 429, "the same device"
+    assert log_in(http, email, PASSWORD, new_address()).status_code == 200
+
+
+def test_change_password_of_many_sessions_together_has_a_limit_that_log_ins_of_others_do_not_use_up(
+    http: httpx.Client, email: str
+) -> None:
+    tokens = [log_in(http, email, PASSWORD, new_address()).json()["access_token"] for _ in range(8)]
+    exhaust(http, email)
+    a_minute = int(PER_ACCOUNT_ANYWHERE.partition("/")[0])
+
+    tried = [change_password(http, tokens[n // 4], new_address()).status_code for n in range(a_minute + 1)]
+
+    assert tried == [400] * a_minute + [429]
+
+
+def test_session_ends_after_ten_wrong_passwords(
+    http: httpx.Client, web: Processes, make_user: Callable[..., int], redis_client: Redis
+) -> None:
+    email = f"ada{next(numbers)}@example.com"
+    user_id = make_user(email)
+    tokens = log_in(http, email, PASSWORD, new_address()).json()
+    others = log_in(http, email, PASSWORD, new_address()).json()
+    tried = []
+    for _ in range(MAX_WRONG_PASSWORDS):
+        tried.append(change_password(http, tokens["access_token"], new_address()))
+        pass_a_minute(redis_client)
+
+    assert [answer.status_code for answer in tried] == [400] * (MAX_WRONG_PASSWORDS - 1) + [401]
+    (error,) = tried[-1].json()["errors"]
+    assert (error["code"], "10 wrong passwords" in error["detail"]) == ("token-revoked", True)
+    assert change_password(http, tokens["access_token"], new_address()).status_code == 401
+    refreshed = http.post("/v1/auth/token/refresh", json={"refresh_token": tokens["refresh_token"]})
+    assert refreshed.status_code == 401
+    assert change_password(http, others["access_token"], new_address()).status_code == 400, "another session goes on"
+    (line,) = [each for each in web.log("web").read_text().splitlines() if "sign-in ended after wrong pass" in each]
+    assert f"account_id={user_id}" in line
+
+
+def pass_a_minute(redis_client: Redis) -> None:
+    """Let the counts of this minute end, and no others."""
+    for key in redis_client.scan_iter("*/1/minute"):
+        redis_client.delete(key)
+
+
+def test_devices_of_before_a_reset_are_unknown_afterwards(
+    http: httpx.Client, email: str, deliver: Callable[[], list[EmailMessage]]
+) -> None:
+    attacker, home = new_address(), new_address()
+    tokens = log_in(http, email, PASSWORD, attacker).json()
+    http.post("/v1/auth/reset-password", json={"email": email}, headers={"X-Forwarded-For": home})
+    (mail,) = [each for each in deliver() if each["Subject"] == "Reset your password"]
+    body = {"token": token_in(mail), "password": NEW}
+    assert http.patch("/v1/auth/reset-password", json=body, headers={"X-Forwarded-For": home}).status_code == 200
+    exhaust(http, email)
+
+    assert log_in(http, email, "wrong one", attacker).status_code == 429
+    by_token = log_in(http, email, "wrong one", new_address(), refresh_token=tokens["refresh_token"])
+    assert by_token.status_code == 429
+    assert log_in(http, email, NEW, home).status_code == 200
+
+
+def test_log_in_networks_of_one_ipv6_site_have_four_times_the_limit_of_one(http: httpx.Client) -> None:
+    site = f"2001:db8:{next(numbers):x}"
+
+    tried = statuses(
+        log_in(http, f"nobody{n}@example.com", "x" * 2000, f"{site}:{n % 50:x}::1")
+        for n in range(20 * NETWORK_FACTOR + 1)
+    )
+
+    assert tried == [401] * (20 * NETWORK_FACTOR) + [429]
+    assert log_in(http, "nobody@example.com", "x" * 2000, f"2001:db8:{next(numbers):x}::1").status_code == 401
+
+
+@pytest.mark.parametrize("form", ["{}:{port}", "{}:0{port}"])
+def test_forwarded_address_with_a_port_is_counted_without_it(http: httpx.Client, email: str, form: str) -> None:
+    address = new_address()
+
+    spelled = [form.format(address, port=4000 + n) for n in range(5)]
+    assert statuses(log_in(http, email, "wrong one", each) for each in [*spelled, address]) == [401] * 5 + [429]
+
+
+def test_forwarded_ipv6_address_with_a_port_is_counted_without_it(http: httpx.Client, email: str) -> None:
+    network = f"2001:db8:f:{next(numbers):x}:"
+    spelled = [f"[{network}:{n}]:{4000 + n}" for n in range(1, 5)]
+    spelled += [f"[{network}:1]", f"{network}:1"]
+
+    assert statuses(log_in(http, email, "wrong one", each) for each in spelled) == [401] * 5 + [429]
+
+
+def test_forwarded_addresses_that_are_none_count_as_one(http: httpx.Client, email: str) -> None:
+    spelled = ["unknown", "_hidden", "1.2.3.4.5", "[::1", "1.2.3.4:x", "1.2.3.4:1:2"]
+
+    assert statuses(log_in(http, email, "wrong one", each) for each in spelled) == [401] * 5 + [429]
 
 
 def test_form_of_a_megabyte_is_refused_and_counted_before_it_is_read(http: httpx.Client) -> None:

@@ -1,6 +1,5 @@
 """Hashes of passwords."""
 
-import threading
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from typing import Any
@@ -12,8 +11,9 @@ from flask.testing import FlaskClient
 
 from app.errors import Unavailable
 from app.extensions import db
+from app.slots import NoFreeSlotError, _Waiter, address_holders
 from app.users import passwords
-from app.users.passwords import hash_password, needs_rehash, verify_password
+from app.users.passwords import hash_password, make_hash_slots, needs_rehash, verify_password
 from tests.users.conftest import EMAIL, PASSWORD, Sql, token_in
 from tests.world import JSONAPI, Caller, pointers
 
@@ -61,11 +61,11 @@ def test_only_hashes_with_other_parameters_are_made_again() -> None:
     assert needs_rehash(PasswordHasher(1, 8, 1).hash("password"))
 
 
-def test_whoever_waits_too_long_for_a_turn_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_turns", threading.BoundedSemaphore(1))
+def test_hash_that_waits_too_long_for_a_slot_is_refused_with_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "_slots", make_hash_slots(1))
     monkeypatch.setattr(passwords, "LONGEST_WAIT", 0.01)
 
-    with passwords._turn(), pytest.raises(Unavailable) as refused:
+    with passwords._hash_slot(), pytest.raises(Unavailable) as refused:
         hash_password("password")
 
     assert refused.value.headers["Retry-After"]
@@ -73,14 +73,29 @@ def test_whoever_waits_too_long_for_a_turn_is_told_to_come_back(monkeypatch: pyt
 
 
 def test_hash_beyond_those_that_may_wait_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_turns", threading.BoundedSemaphore(1))
-    monkeypatch.setattr(passwords, "_places", threading.BoundedSemaphore(1))
+    slots = make_hash_slots(1)
+    monkeypatch.setattr(passwords, "_slots", slots)
+    monkeypatch.setattr(slots, "max_waiting", 0)
+    monkeypatch.setattr(slots, "_waiters", [_Waiter((), is_preferred=True)])
 
-    with passwords._turn(), passwords._places, pytest.raises(Unavailable) as refused:
+    with passwords._hash_slot(), pytest.raises(Unavailable) as refused:
         hash_password("password")
 
     assert refused.value.headers["Retry-After"]
-    assert hash_password("password")
+
+
+@pytest.mark.parametrize(("cores", "of_one_address", "of_one_site"), [(1, 1, 1), (2, 1, 1), (4, 2, 3), (8, 4, 6)])
+def test_hash_slots_of_one_client_leave_some_for_others(cores: int, of_one_address: int, of_one_site: int) -> None:
+    def take_all(networks: int) -> int:
+        slots = make_hash_slots(cores)
+        for number in range(cores + 1):
+            try:
+                slots.acquire(*address_holders(f"2001:db8:0:{number % networks}::1"))
+            except NoFreeSlotError:
+                return number
+        raise AssertionError("the pool refuses nothing")
+
+    assert (take_all(1), take_all(100)) == (of_one_address, of_one_site)
 
 
 @pytest.fixture

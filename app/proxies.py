@@ -1,0 +1,39 @@
+"""Client addresses that trusted proxies forward: read without a port, whatever the proxy writes."""
+
+import re
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+UNKNOWN_ADDRESS = "unknown"
+"""Stands for every client whose address a proxy did not name: all of them count as one."""
+
+# 192.0.2.1:4711, [2001:db8::1]:4711 or [2001:db8::1]; without a port an address matches neither form.
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([0-9a-f:.]+(?:%[^\]]*)?)\](?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+
+
+def trust_proxies(wsgi_app: "WSGIApplication", hops: int) -> ProxyFix:
+    """Return an app that takes address and scheme of the client from the last so many hops of X-Forwarded-*."""
+
+    def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"] != environ["REMOTE_ADDR"]:
+            environ["REMOTE_ADDR"] = parse_address(environ["REMOTE_ADDR"])
+        return wsgi_app(environ, start_response)
+
+    return ProxyFix(call, x_for=hops, x_proto=hops, x_host=0)
+
+
+def parse_address(forwarded: str) -> str:
+    """Return the IP address of an entry of X-Forwarded-For, UNKNOWN_ADDRESS where it has none."""
+    match = _WITH_PORT.fullmatch(forwarded)
+    text = match[1] or match[2] if match else forwarded
+    try:
+        address = ip_address(text.partition("%")[0])  # a zone says nothing here, and may be long
+    except ValueError:
+        return UNKNOWN_ADDRESS
+    return str(address.ipv4_mapped or address) if isinstance(address, IPv6Address) else str(address)
