@@ -255,6 +255,56 @@ def create_large_events(web: Web) -> None:
             assert connection.getresponse().status == 200
 
 
+def test_writes_of_eight_accounts_and_addresses_do_not_slow_others(
+    web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    media_type = f'{JSONAPI};ext="{EXTENSION}"'
+    bodies = []
+    for number in range(8):
+        account = {**CREDENTIALS, "email": f"writer{number}@example.com"}
+        assert call(f"{web.base_url}/v1/users", "POST", resource("user", account))[0] == 201
+        token = call(f"{web.base_url}/v1/auth/login", "POST", account)[1]["access_token"]
+        status, document = call(f"{web.base_url}/v1/events", "POST", EVENT, token)
+        assert status == 201
+        event = {"type": "event", "id": document["data"]["id"]}
+        updates = [{"op": "update", "data": {**event, "attributes": {"name": f"No. {each}"}}} for each in range(100)]
+        headers = {"Content-Type": media_type, "Accept": media_type, "Authorization": f"JWT {token}"}
+        bodies.append((f"127.0.1.{number + 1}", json.dumps({"atomic:operations": updates}).encode(), headers))
+    with Bystander(web.base_url, web.requests) as before:
+        wait_until(lambda: before.rounds >= 3, 120)
+    statuses: Counter[int] = Counter()
+    ended = Event()
+
+    def update(number: int) -> None:
+        source, body, headers = bodies[number % len(bodies)]
+        while not ended.is_set():
+            connection = HTTPConnection(urlsplit(web.base_url).netloc, timeout=60, source_address=(source, 0))
+            with closing(connection):
+                connection.request("POST", "/v1/operations", body, headers)
+                statuses[connection.getresponse().status] += 1
+
+    with ThreadPoolExecutor(80) as pool:
+        attack = [pool.submit(update, number) for number in range(80)]
+        try:
+            wait_until(lambda: statuses[200] >= 8, 60)
+            begun = monotonic()
+            with Bystander(web.base_url, web.requests) as meanwhile:
+                wait_until(lambda: monotonic() - begun > ATTACK_SECONDS and meanwhile.rounds >= 5, 180)
+        finally:
+            ended.set()
+        for each in attack:
+            each.result(120)
+
+    slowest = {each: f"{max(seconds):.2f}" for each, seconds in meanwhile.seconds.items()}
+    figure(
+        f"100 updates, 80 at once, of 8 accounts and addresses: p99 {before.p99:.2f} s before, {meanwhile.p99:.2f} s "
+        f"meanwhile, slowest {slowest}, {dict(statuses)}"
+    )
+    assert not meanwhile.failures
+    assert meanwhile.p99 < max(MAX_P99_BESIDE_UPDATES_SECONDS, MAX_SLOWDOWN * before.p99)
+    assert set(statuses) <= {200, 429, 503}
+
+
 def small_requests(web: Web) -> list[Request]:
     """Return what others do meanwhile, where the usual page of events is large."""
     small = {"GET /v1/events": "/v1/events?page[size]=1"}
