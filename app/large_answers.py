@@ -80,8 +80,8 @@ def _send_in_parts(response: Response) -> Response:
             return error_response([error])
     open_answer = OpenAnswer(slot, find_peer())
     open_answers.add(open_answer)
-    response.response = _parts(response.get_data())
-    response.call_on_close(lambda: _end(open_answer, length))
+    response.response = _parts(response.get_data(), open_answer)
+    response.call_on_close(lambda: _end(open_answer, length))  # also of a client that left before the first part
     return response
 
 
@@ -98,12 +98,20 @@ def _take_slot(timeout_seconds: float) -> Slot:
     )
 
 
-def _parts(body: bytes) -> Iterator[bytes]:
-    for start in range(0, len(body), PART_BYTES):
-        yield body[start : start + PART_BYTES]
+def _parts(body: bytes, open_answer: OpenAnswer) -> Iterator[bytes]:
+    length = len(body)
+    try:
+        for start in range(0, length, PART_BYTES):
+            yield body[start : start + PART_BYTES]
+    finally:
+        del body  # before memory is returned
+        _end(open_answer, length)
 
 
 def _end(open_answer: OpenAnswer, length: int) -> None:
+    """Return the slot and the memory of an answer; a second time does nothing."""
+    if open_answer not in open_answers:
+        return
     open_answers.discard(open_answer)
     slots.release(open_answer.slot)
     if length > memory.LARGE_BLOCK_BYTES:
