@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from flask import Flask, current_app, g, request
 
 from app.errors import ApiError, BadRequest, ContentTooLarge, RequestTimeout
+from app.proxies import find_peer
 from app.slots import Slot, SlotPool, caller_holders, take_slot
 
 LARGEST_BODY = 2**20
@@ -117,19 +118,13 @@ def _reading() -> Iterator[OpenBody]:
         share=f"Your address is sending {MAX_READERS_PER_ADDRESS} bodies already. "
         "Wait until one of them has been sent.",
     )
-    open_body = OpenBody(slot, _peer())
+    open_body = OpenBody(slot, find_peer())
     open_bodies.add(open_body)
     try:
         yield open_body
     finally:
         open_bodies.discard(open_body)
         readers.release(slot)
-
-
-def _peer() -> str:
-    """Return the address at the other end of the connection, which ProxyFix replaces by that of the client."""
-    environ = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
-    return str(environ.get("REMOTE_ADDR", ""))
 
 
 def _body(open_body: OpenBody) -> bytes:

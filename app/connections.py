@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import structlog
 
-from app import bodies
+from app import bodies, large_answers
 from app.bodies import MAX_BODY_SECONDS, OpenBody
 from app.slots import NETWORK_FACTOR, Slot, address_holder, address_holders
 
@@ -43,11 +43,16 @@ MIN_BYTES_PER_SECOND = 1024
 RATE_WINDOW_SECONDS = 35.0
 
 MIN_LARGE_BYTES_PER_SECOND = 2**15
-"""Slower than that for CROWDED_WINDOW_SECONDS, a large body is given up while others wait to send one."""
+"""Slower than that for CROWDED_WINDOW_SECONDS, a large body or answer is given up while others wait for its slot."""
 
 CROWDED_WINDOW_SECONDS = 5.0
-"""Over how long rates are measured of large bodies whose slots others wait for, and of the many bodies of one client
-where most readers are taken."""
+"""Over how long rates are measured of large bodies and answers whose slots others wait for, and of the many bodies of
+one client where most readers are taken."""
+
+MIN_ANSWER_BYTES_PER_SECOND = 2**13
+"""Slower than that for ANSWER_WINDOW_SECONDS, a large answer is given up, which memory is kept for."""
+
+ANSWER_WINDOW_SECONDS = 15.0
 
 END_TIMEOUT_SECONDS = 5.0
 """How long a connection whose body was ended may take to close, and a body may take to end with it."""
@@ -79,8 +84,8 @@ class Accepted(NamedTuple):
     peer: Peer
 
 
-class BodyRule(NamedTuple):
-    """How fast a body has to be sent, measured over so many seconds."""
+class Rule(NamedTuple):
+    """How fast a body has to be sent, or an answer to be read, measured over so many seconds."""
 
     window_seconds: float
     min_bytes_per_second: int
@@ -126,12 +131,12 @@ class Connection:
         elif self.answer_mark is None:
             self.answer_mark = now, traffic.acknowledged
 
-    def sends_too_slowly(self, now: float, rule: "BodyRule | None" = None, body_seconds: float = math.inf) -> bool:
+    def sends_too_slowly(self, now: float, rule: "Rule | None" = None, body_seconds: float = math.inf) -> bool:
         """Return whether the client has sent too little since an answer was last sent to it.
 
         `body_seconds` is for how long its body has been read at most: before that it could not be sent.
         """
-        rule = rule or BodyRule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
+        rule = rule or Rule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
         since, received = self.body_mark
         if now - since < rule.window_seconds:
             return False
@@ -140,18 +145,16 @@ class Connection:
         self.body_mark = now, self.traffic.received
         return False
 
-    def reads_too_slowly(self, now: float) -> bool:
+    def reads_too_slowly(self, now: float, rule: "Rule | None" = None) -> bool:
         """Return whether the client has acknowledged too little of what waits to be sent."""
-        if self.answer_mark is None or now - self.answer_mark[0] < RATE_WINDOW_SECONDS:
+        rule = rule or Rule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
+        if self.answer_mark is None or now - self.answer_mark[0] < rule.window_seconds:
             return False
-        if _is_slow(now - self.answer_mark[0], self.traffic.acknowledged - self.answer_mark[1]):
+        seconds = now - self.answer_mark[0]
+        if self.traffic.acknowledged - self.answer_mark[1] < seconds * rule.min_bytes_per_second:
             return True
         self.answer_mark = now, self.traffic.acknowledged
         return False
-
-
-def _is_slow(seconds: float, count: int) -> bool:
-    return count < seconds * MIN_BYTES_PER_SECOND
 
 
 class ConnectionGuard:
@@ -198,9 +201,10 @@ class ConnectionGuard:
                 self._end(connection, "connection does not close")
         self._end_slow_bodies(now, by_holder)
         crowding = [(each, each.slot) for each in bodies.list_crowding_bodies()]
-        self._end_slower_bodies(now, by_holder, crowding, BodyRule(CROWDED_WINDOW_SECONDS, MIN_BYTES_PER_SECOND))
+        self._end_slower_bodies(now, by_holder, crowding, Rule(CROWDED_WINDOW_SECONDS, MIN_BYTES_PER_SECOND))
         awaited = [(each, each.large_slot) for each in bodies.list_awaited_bodies() if each.large_slot]
-        self._end_slower_bodies(now, by_holder, awaited, BodyRule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND))
+        self._end_slower_bodies(now, by_holder, awaited, Rule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND))
+        self._end_slow_answers(now, by_holder)
         if not self.has_proxy:
             for held in by_holder.values():
                 self._end_excess(held, MAX_CONNECTIONS_PER_ADDRESS, "too many connections from one address")
@@ -249,7 +253,7 @@ class ConnectionGuard:
         now: float,
         by_holder: dict[str, list[Connection]],
         candidates: list[tuple[OpenBody, Slot]],
-        rule: BodyRule,
+        rule: Rule,
     ) -> None:
         """End bodies that others wait for, by a stricter rule than that of all bodies, in the same way."""
         open_bodies: defaultdict[str, list[tuple[OpenBody, Slot]]] = defaultdict(list)
@@ -271,6 +275,24 @@ class ConnectionGuard:
         for connection, open_body in zip(slow, open_bodies, strict=False):
             connection.ended_at = open_body.ended_at = now
             self._end(connection, "body is sent too slowly", is_body=True)
+
+    def _end_slow_answers(self, now: float, by_holder: dict[str, list[Connection]]) -> None:
+        """End connections on which large answers are read too slowly, at most as many of an address as it loads.
+
+        Which connection an answer is sent on is not known: one that loads a file looks the same.
+        """
+        rule = Rule(ANSWER_WINDOW_SECONDS, MIN_ANSWER_BYTES_PER_SECOND)
+        if large_answers.slots.is_awaited or large_answers.slots.is_crowded:
+            rule = Rule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND)
+        loading = Counter(
+            address_holder(each.peer)
+            for each in tuple(large_answers.open_answers)
+            if each.slot.age_seconds >= rule.window_seconds
+        )
+        for holder, count in loading.items():
+            slow = [each for each in by_holder.get(holder, []) if each.reads_too_slowly(now, rule)]
+            for connection in slow[:count]:
+                self._end(connection, "large answer is read too slowly")
 
     def _end_largest(self, by_site: Collection[list[Connection]]) -> None:
         """End connections of those that have most, where more than three quarters of all are taken, until half are."""

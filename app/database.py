@@ -50,12 +50,22 @@ SESSION_OPTIONS = " ".join(
 )
 """No request and no task waits for ever, and nobody waits for ever for them."""
 
-WRITER_TIMEOUT_SECONDS = 1.0
-"""How long a request that writes waits for its share of the pool, outside of the pool."""
+SLOT_TIMEOUT_SECONDS = 5.0
+"""How long a request waits for its share of the pool, outside of the pool; MAX_WAITING_REQUESTS may wait."""
+
+MAX_WAITING_REQUESTS = 256
+MAX_WAITING_REQUESTS_PER_ADDRESS = 192
+"""Thirty people behind one address load a page with six requests each; `app/web.py` has threads for all that wait."""
+
+WRITER_TIMEOUT_SECONDS = 3.0
+"""How long a request that writes waits for a slot of a writer: longer than another one waits for a row."""
 
 MAX_WAITING_WRITERS = 64
 MAX_WAITING_WRITERS_PER_ADDRESS = 32
 """Requests that wait for this hold threads; others are refused at once."""
+
+RETRY_AFTER_SECONDS = 1
+"""What a client that found no slot in time is told to wait."""
 
 UNANSWERED_MS = 10_000
 """How long sent bytes may stay unacknowledged before a connection counts as dead: the other machine may be gone."""
@@ -90,16 +100,32 @@ def install(app: Flask) -> None:
         event.listen(db.engine, "checkout", _refuse_closed)
         event.listen(db.engine, "handle_error", _drop_stale)
         app.extensions["autocommit"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    app.extensions["connection_slots"] = make_connection_slots(app.config["DATABASE_POOL"])
     app.extensions["writers"] = make_writer_slots(app.config["DATABASE_POOL"])
 
 
+def make_connection_slots(pool_size: int) -> SlotPool:
+    """Return the slots of requests that read or write: four fifths of the pool, half of it per address.
+
+    A request holds one until its answer is printed, so that one address does not keep the interpreter busy either. The
+    rest of the pool is for log-ins, which need no slot.
+    """
+    return SlotPool(
+        max(1, pool_size * 4 // 5),
+        max(1, pool_size // 2),
+        max_per_user=max(1, pool_size * 3 // 10),
+        max_waiting=MAX_WAITING_REQUESTS,
+        max_waiting_per_holder=MAX_WAITING_REQUESTS_PER_ADDRESS,
+    )
+
+
 def make_writer_slots(pool_size: int) -> SlotPool:
-    """Return the slots of writing requests: four fifths of the pool, half of it per address, three tenths per user.
+    """Return the slots of writing requests: three fifths of the pool, half of it per address, three tenths per user.
 
     A transaction that waits for a row holds its connection: without shares one account could hold all of them.
     """
     return SlotPool(
-        max(1, pool_size * 4 // 5),
+        max(1, pool_size * 3 // 5),
         max(1, pool_size // 2),
         max_per_user=max(1, pool_size * 3 // 10),
         max_waiting=MAX_WAITING_WRITERS,
@@ -143,19 +169,23 @@ def _refuse_closed(connection: psycopg.Connection[Any], _record: object, _proxy:
 class _Transaction:
     """What a request does in the database: a connection from when the first statement wants one."""
 
-    def __init__(self, engine: Engine, writers: SlotPool | None, *, is_read: bool) -> None:
+    def __init__(self, engine: Engine, slots: SlotPool | None, writers: SlotPool | None, *, is_read: bool) -> None:
         self._engine = engine
+        self._slots = slots
         self._writers = writers
         self._is_read = is_read
         self._connection: Connection | None = None
         self._slot: Slot | None = None
+        self._writer_slot: Slot | None = None
 
     def connection(self) -> Connection:
         """The connection; one that writes has begun."""
         if self._connection is None:
-            if self._writers is not None:
-                self._slot = _take_writer_slot(self._writers)
             try:
+                if self._writers is not None:
+                    self._writer_slot = _take_writer_slot(self._writers)
+                if self._slots is not None:
+                    self._slot = _take_connection_slot(self._slots)
                 self._connection = self._engine.connect()
                 if not self._is_read:
                     self._connection.begin()
@@ -177,13 +207,31 @@ class _Transaction:
                 self._connection.close()
                 self._connection = None
         finally:
-            if self._writers is not None and self._slot is not None:
-                self._writers.release(self._slot)
+            if self._slots is not None and self._slot is not None:
+                self._slots.release(self._slot)
                 self._slot = None
+            if self._writers is not None and self._writer_slot is not None:
+                self._writers.release(self._writer_slot)
+                self._writer_slot = None
+
+
+def _take_connection_slot(slots: SlotPool) -> Slot:
+    """Wait for a slot of the pool for this caller; raise 429 or 503 where none gets free in time."""
+    return take_slot(
+        slots,
+        caller_holders(request.remote_addr, g.get("user_id", 0)),
+        full="Too many requests are in progress at this moment. Try again.",
+        share=(
+            f"Too many requests of {{holder}} are in progress: at most {slots.max_per_user} of one user and "
+            f"{slots.max_per_holder} of one address run at once, and others waited too long. Send fewer at once."
+        ),
+        retry_after=RETRY_AFTER_SECONDS,
+        timeout_seconds=SLOT_TIMEOUT_SECONDS,
+    )
 
 
 def _take_writer_slot(writers: SlotPool) -> Slot:
-    """Wait for a slot of the pool for this caller; raise 429 or 503 where none gets free in time."""
+    """Wait for a slot of a writer for this caller; raise 429 or 503 where none gets free in time."""
     return take_slot(
         writers,
         caller_holders(request.remote_addr, g.get("user_id", 0)),
@@ -192,13 +240,13 @@ def _take_writer_slot(writers: SlotPool) -> Slot:
             f"Too many writes of {{holder}} are in progress: at most {writers.max_per_user} of one user and "
             f"{writers.max_per_holder} of one address run at once. Wait until one of them has ended."
         ),
-        retry_after=1,
+        retry_after=RETRY_AFTER_SECONDS,
         timeout_seconds=WRITER_TIMEOUT_SECONDS,
     )
 
 
 def count_for_user(user_id: int) -> None:
-    """Let the writing transactions of this request that have no connection yet count for a signed-in user."""
+    """Let the transactions of this request that have no connection yet count for a signed-in user."""
     g.user_id = user_id
 
 
@@ -216,9 +264,11 @@ def transaction(*, is_read: bool) -> Iterator[None]:
     as a statement.
     """
     engine = current_app.extensions["autocommit"] if is_read else db.engine
-    has_share = not is_read and has_request_context()  # tasks and commands have none
-    writers = current_app.extensions["writers"] if has_share else None
-    g.transaction = _Transaction(engine, writers, is_read=is_read)
+    slots = writers = None
+    if has_request_context():  # tasks and commands have no share
+        slots = current_app.extensions["connection_slots"]
+        writers = None if is_read else current_app.extensions["writers"]
+    g.transaction = _Transaction(engine, slots, writers, is_read=is_read)
     try:
         yield
     finally:

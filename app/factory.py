@@ -18,6 +18,7 @@ from app import (
     cors,
     database,
     errors,
+    large_answers,
     logs,
     mail,
     memory,
@@ -106,6 +107,7 @@ def create_app(config: dict[str, Any]) -> Flask:
     site.install(app)
     pages.install(app)
     overview.install(app)
+    large_answers.install(app)  # last: what it refuses is finished like all other answers
     return app
 
 

@@ -31,7 +31,13 @@ def release_after_request() -> None:
     g.holds_much = True
 
 
-def _release(_error: BaseException | None) -> None:
-    if "holds_much" in g and hasattr(_libc, "malloc_trim"):
+def release() -> None:
+    """Return memory that is free to the system."""
+    if hasattr(_libc, "malloc_trim"):
         with _trimming:
             _libc.malloc_trim(0)
+
+
+def _release(_error: BaseException | None) -> None:
+    if "holds_much" in g:
+        release()

@@ -1,10 +1,11 @@
-"""Client addresses that trusted proxies forward: read without a port, whatever the proxy writes."""
+"""Addresses of clients, as trusted proxies forward them, and of the peers of connections."""
 
 import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from flask import request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 if TYPE_CHECKING:
@@ -37,3 +38,9 @@ def parse_address(forwarded: str) -> str:
     except ValueError:
         return UNKNOWN_ADDRESS
     return str(address.ipv4_mapped or address) if isinstance(address, IPv6Address) else str(address)
+
+
+def find_peer() -> str:
+    """Return the address of the client or a proxy, which ProxyFix replaces by that of the client."""
+    environ = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
+    return str(environ.get("REMOTE_ADDR", ""))

@@ -32,7 +32,7 @@ class NoFreeSlotError(Exception):
         self.holder = holder
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Slot:
     """One slot of a pool, held by an address, a user, or both."""
 
@@ -133,13 +133,18 @@ class SlotPool:
             if len(self._slots) == self.size:
                 self._freed_at = time.monotonic()
             self._slots.remove(slot)
+            counts, has_waiters = self._counts, bool(self._waiters)
             for holder in slot.holders:
-                self._counts[holder] -= 1
-                if not self._counts[holder]:
-                    del self._counts[holder]
-            if self._waiters:
+                count = counts[holder] - 1
+                if count:
+                    counts[holder] = count
+                    continue
+                del counts[holder]
+                if not has_waiters:
+                    del self._served_at[holder]
+            if has_waiters:
                 self._grant()
-            self._forget(slot.holders)
+                self._forget(slot.holders)
 
     def is_crowding(self, slot: Slot) -> bool:
         """Return whether one of its holders has more slots than it would get now, as most slots are taken."""

@@ -24,9 +24,10 @@ from app.processes.orphans import forks_die_with_parent
 STOP_SECONDS = 10
 """How long requests may take to end after SIGTERM."""
 
-THREADS = 640
-"""At most; they are made when they are needed. Bodies, streams and files hold up to 528 (`MOST_READERS`,
-`MOST_WATCHERS`, `MAX_FILE_STREAMS`), the others are for all other requests."""
+THREADS = 1088
+"""At most; they are made when they are needed. Bodies, streams, files and large answers hold up to 640 (`MOST_READERS`,
+`MOST_WATCHERS`, `MAX_FILE_STREAMS`, `MAX_LARGE_ANSWERS` and those that wait), requests that wait for the database 320
+(`MAX_WAITING_REQUESTS`, `MAX_WAITING_WRITERS`), the others are for all other requests."""
 
 THREAD_IDLE_SECONDS = 5
 """After that an idle thread ends; the least that granian permits."""

@@ -7,7 +7,10 @@ which measures how the server serves it meanwhile.
 
 import contextlib
 import errno
+import multiprocessing
+import re
 import select
+import selectors
 import socket
 import threading
 from collections import Counter, defaultdict
@@ -17,7 +20,7 @@ from http.client import HTTPConnection, HTTPException
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 ATTACKER = "127.0.0.2"
@@ -278,6 +281,119 @@ class SlowReaders(Attack):
     def first_bytes(self) -> bytes:
         """Return the request."""
         return self.head
+
+
+class TricklingReaders(SlowReaders):
+    """Ask for a large answer and read 1,500 bytes of it a second."""
+
+    def next_bytes(self) -> tuple[bytes, float] | None:
+        """Return nothing to send, and the pause before the next bytes are read."""
+        return b"", 1.0
+
+    def _send_next(self, connection: _Connection) -> None:
+        self._plan(connection)
+        assert connection.socket is not None
+        try:
+            received = connection.socket.recv(1500)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if received.startswith(b"HTTP/1.1 "):
+            self.statuses[int(received[9:12])] += 1
+        if not received:
+            self._note_closed(connection)
+
+
+class RepeatedRequests:
+    """Send one request again and again on `number` connections, in a process of its own, and throw the answers away."""
+
+    def __init__(self, base_url: str, number: int, head: str, *, source: str = ATTACKER) -> None:
+        parts = urlsplit(base_url)
+        context = multiprocessing.get_context("spawn")
+        self.statuses: Counter[int] = Counter()
+        """Status codes of the answers, when the attack has stopped."""
+        self._answered = context.Event()
+        self._stopping = context.Event()
+        self._counts = context.SimpleQueue()
+        address = (str(parts.hostname), int(parts.port or 80))
+        request = f"{head} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        arguments = (address, number, request, source, self._answered, self._stopping, self._counts)
+        self._process = context.Process(target=_repeat, args=arguments, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin the attack, and wait for its first answer."""
+        self._process.start()
+        assert self._answered.wait(60), "the attack gets no answer"
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """Stop the attack."""
+        self._stopping.set()
+        self.statuses = self._counts.get()
+        self._process.join(30)
+
+
+class _Repeated:
+    """One connection that repeats its request."""
+
+    def __init__(self, address: tuple[str, int], request: bytes, source: str) -> None:
+        self.request = request
+        self.has_body = not request.startswith(b"HEAD")
+        self.socket = socket.create_connection(address, timeout=30, source_address=(source, 0))
+        self.socket.setblocking(False)
+        self.head = b""
+        self.left = 0
+        self.socket.send(request)
+
+    def receive(self) -> int | None:
+        """Read what has come; return the status when a header is complete. OSError at the end."""
+        received = self.socket.recv(2**20)
+        if not received:
+            raise ConnectionResetError
+        status = None
+        if self.left:
+            self.left -= len(received)
+        else:
+            self.head += received
+            head, is_complete, body = self.head.partition(b"\r\n\r\n")
+            if not is_complete:
+                return None
+            self.head = b""
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            self.left = int(length[1]) - len(body) if length and self.has_body else 0
+            status = int(head[9:12])
+        if not self.left:
+            self.socket.send(self.request)
+        return status
+
+
+def _repeat(
+    address: tuple[str, int], number: int, request: bytes, source: str, answered: Any, stopping: Any, counts: Any
+) -> None:
+    statuses: Counter[int] = Counter()
+    with selectors.DefaultSelector() as selector:
+        for _ in range(number):
+            opened = _Repeated(address, request, source)
+            selector.register(opened.socket, selectors.EVENT_READ, opened)
+        while not stopping.is_set():
+            for key, _events in selector.select(0.5):
+                try:
+                    status = key.data.receive()
+                except OSError:
+                    selector.unregister(key.fileobj)
+                    key.data.socket.close()
+                    opened = _Repeated(address, request, source)
+                    selector.register(opened.socket, selectors.EVENT_READ, opened)
+                    continue
+                if status is not None:
+                    statuses[status] += 1
+                    answered.set()
+        for key in list(selector.get_map().values()):
+            key.data.socket.close()
+    counts.put(statuses)
 
 
 class OpenStreams(SlowReaders):

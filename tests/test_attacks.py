@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import resource as resource_module
 from collections import Counter
 from collections.abc import Callable
@@ -33,10 +34,12 @@ from tests.attacks import (
     Flood,
     HalfHeaders,
     OpenStreams,
+    RepeatedRequests,
     Request,
     SilentConnections,
     SlowBodies,
     SlowReaders,
+    TricklingReaders,
 )
 from tests.conftest import Processes, free_port
 from tests.images.pictures import encode, flag, plain
@@ -328,6 +331,160 @@ def test_updates_of_one_row_at_once_do_not_slow_others(
     assert not meanwhile.failures
     assert meanwhile.p99 < MAX_P99_BESIDE_UPDATES_SECONDS
     assert set(statuses) <= {200, 409, 429}
+
+
+SLOW_READERS_SECONDS = 25.0
+MAX_MORE_MIB_OF_SLOW_READERS = 600
+"""While 380 connections ask for answers of 4 MiB; without slots for large answers it was 1,500."""
+LARGE_PAGE = "/v1/events?page[size]=100&sort=-id"
+LONG_TEXTS = ("description", "owner-description", "code-of-conduct", "refund-policy", "after-order-message")
+PAGE_ATTACKS = {
+    "40-readers-of-large-pages": (40, f"GET {LARGE_PAGE}"),
+    "190-readers-of-large-pages": (190, f"GET {LARGE_PAGE}"),
+    "60-heads-of-large-pages": (60, f"HEAD {LARGE_PAGE}"),
+    "190-heads-of-large-pages": (190, f"HEAD {LARGE_PAGE}"),
+    "190-readers-of-small-answers": (190, "GET /v1/events?page[size]=1"),
+}
+
+
+def create_large_events(web: Web) -> None:
+    """Create 45 public events of 100 kB."""
+    media_type = f'{JSONAPI};ext="{EXTENSION}"'
+    headers = {"Content-Type": media_type, "Accept": media_type, "Authorization": f"JWT {web.token}"}
+    texts = {name: base64.b64encode(os.urandom(14_900)).decode() for name in LONG_TEXTS}
+    event = {**EVENT["data"], "attributes": {**EVENT["data"]["attributes"], **texts, "state": "published"}}  # type: ignore[dict-item]  # of objects
+    body = json.dumps({"atomic:operations": [{"op": "add", "data": event}] * 9}).encode()
+    for _ in range(5):
+        connection = HTTPConnection(urlsplit(web.base_url).netloc, timeout=30, source_address=("127.0.0.5", 0))
+        with closing(connection):
+            connection.request("POST", "/v1/operations", body, headers)
+            assert connection.getresponse().status == 200
+
+
+def test_writes_of_eight_accounts_and_addresses_do_not_slow_others(
+    web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    media_type = f'{JSONAPI};ext="{EXTENSION}"'
+    bodies = []
+    for number in range(8):
+        account = {**CREDENTIALS, "email": f"writer{number}@example.com"}
+        assert call(f"{web.base_url}/v1/users", "POST", resource("user", account))[0] == 201
+        token = call(f"{web.base_url}/v1/auth/login", "POST", account)[1]["access_token"]
+        status, document = call(f"{web.base_url}/v1/events", "POST", EVENT, token)
+        assert status == 201
+        event = {"type": "event", "id": document["data"]["id"]}
+        updates = [{"op": "update", "data": {**event, "attributes": {"name": f"No. {each}"}}} for each in range(100)]
+        headers = {"Content-Type": media_type, "Accept": media_type, "Authorization": f"JWT {token}"}
+        bodies.append((f"127.0.1.{number + 1}", json.dumps({"atomic:operations": updates}).encode(), headers))
+    with Bystander(web.base_url, web.requests) as before:
+        wait_until(lambda: before.rounds >= 3, 120)
+    statuses: Counter[int] = Counter()
+    ended = Event()
+
+    def update(number: int) -> None:
+        source, body, headers = bodies[number % len(bodies)]
+        while not ended.is_set():
+            connection = HTTPConnection(urlsplit(web.base_url).netloc, timeout=60, source_address=(source, 0))
+            with closing(connection):
+                connection.request("POST", "/v1/operations", body, headers)
+                statuses[connection.getresponse().status] += 1
+
+    with ThreadPoolExecutor(80) as pool:
+        attack = [pool.submit(update, number) for number in range(80)]
+        try:
+            wait_until(lambda: statuses[200] >= 8, 60)
+            begun = monotonic()
+            with Bystander(web.base_url, web.requests) as meanwhile:
+                wait_until(lambda: monotonic() - begun > ATTACK_SECONDS and meanwhile.rounds >= 5, 180)
+        finally:
+            ended.set()
+        for each in attack:
+            each.result(120)
+
+    slowest = {each: f"{max(seconds):.2f}" for each, seconds in meanwhile.seconds.items()}
+    figure(
+        f"100 updates, 80 at once, of 8 accounts and addresses: p99 {before.p99:.2f} s before, {meanwhile.p99:.2f} s "
+        f"meanwhile, slowest {slowest}, {dict(statuses)}"
+    )
+    assert not meanwhile.failures
+    assert meanwhile.p99 < max(MAX_P99_BESIDE_UPDATES_SECONDS, MAX_SLOWDOWN * before.p99)
+    assert set(statuses) <= {200, 429, 503}
+
+
+def small_requests(web: Web) -> list[Request]:
+    """Return what others do meanwhile, where the usual page of events is large."""
+    small = {"GET /v1/events": "/v1/events?page[size]=1"}
+    return [replace(each, path=small.get(each.name, each.path)) for each in web.requests]
+
+
+@pytest.mark.parametrize("name", PAGE_ATTACKS)
+def test_reads_of_one_address_do_not_slow_others(
+    web: Web, name: str, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    create_large_events(web)
+    requests = small_requests(web)
+    number, head = PAGE_ATTACKS[name]
+    with Bystander(web.base_url, requests) as before:
+        wait_until(lambda: before.rounds >= 3, 120)
+
+    with RepeatedRequests(web.base_url, number, head) as attack:
+        begun = monotonic()
+        with Bystander(web.base_url, requests) as meanwhile:
+            wait_until(lambda: monotonic() - begun > ATTACK_SECONDS and meanwhile.rounds >= 5, 180)
+
+    slowest = {each: f"{max(seconds):.2f}" for each, seconds in meanwhile.seconds.items()}
+    figure(
+        f"{name}: p99 {before.p99:.2f} s before, {meanwhile.p99:.2f} s meanwhile, slowest {slowest}, "
+        f"{dict(attack.statuses)}"
+    )
+    assert not meanwhile.failures
+    assert meanwhile.p99 < max(MAX_P99_SECONDS, MAX_SLOWDOWN * before.p99), dict(meanwhile.seconds)
+    assert set(attack.statuses) <= {200, 429}
+    with Bystander(web.base_url, requests, source=ATTACKER) as afterwards:
+        wait_until(lambda: afterwards.rounds >= 1, 60)
+    assert not afterwards.failures
+
+
+def test_slow_readers_of_json_hold_little_memory_and_it_comes_back(
+    web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
+) -> None:
+    create_large_events(web)
+    requests = small_requests(web)
+    with Bystander(web.base_url, requests) as before:
+        wait_until(lambda: before.rounds >= 3, 120)
+    memory = peak = web.worker.memory_info().rss
+
+    with ExitStack() as stack:
+        attacks = [
+            stack.enter_context(TricklingReaders(web.base_url, 190, LARGE_PAGE, source=source))
+            for source in (ATTACKER, "127.0.0.4")
+        ]
+        wait_until(lambda: all(attack.opened >= attack.number for attack in attacks), 60)
+        begun = monotonic()
+
+        def is_over() -> bool:
+            nonlocal peak
+            peak = max(peak, web.worker.memory_info().rss)
+            return monotonic() - begun > SLOW_READERS_SECONDS and meanwhile.rounds >= 3
+
+        with Bystander(web.base_url, requests) as meanwhile:
+            wait_until(is_over, 120)
+    ended = monotonic()
+    more = (peak - memory) / 2**20
+    wait_until(
+        lambda: web.worker.memory_info().rss <= memory + MAX_MORE_MEMORY, 2 * RECOVERY_SECONDS, f"{more:.0f} MiB"
+    )
+
+    closed = sum(attack.closed_by_server for attack in attacks)
+    statuses = sum((attack.statuses for attack in attacks), Counter())
+    figure(
+        f"380 slow readers of JSON: p99 {meanwhile.p99:.2f} s for others, {more:.0f} MiB more at the peak, "
+        f"back after {monotonic() - ended:.1f} s, {dict(statuses)}, {closed} closed"
+    )
+    assert more < MAX_MORE_MIB_OF_SLOW_READERS
+    assert not meanwhile.failures
+    assert meanwhile.p99 < max(MAX_P99_SECONDS, MAX_SLOWDOWN * before.p99), dict(meanwhile.seconds)
+    assert closed > 0, "readers that are too slow are kept"
 
 
 def test_streams_of_one_user_leave_streams_for_others(

@@ -1,5 +1,6 @@
 """The guard of connections: what counts as too slow, and what the kernel tells of a connection."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from app import bodies, connections
+from app import bodies, connections, large_answers
 from app.bodies import OpenBody
 from app.connections import (
     MAX_CONNECTIONS_PER_ADDRESS,
@@ -26,6 +27,7 @@ from app.connections import (
     Traffic,
     share_evenly,
 )
+from app.large_answers import OpenAnswer
 from app.slots import SlotPool
 from tests.conftest import ROOT
 
@@ -259,6 +261,57 @@ def test_guard_ends_bodies_early_where_others_want_their_slots(
         if open_body.large_slot:
             large.release(open_body.large_slot)
             waiting.join(30)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (3, 2)])
+def test_guard_ends_slow_readers_of_large_answers_and_nothing_else(
+    listener: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., Any],
+    count: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(connections, "ANSWER_WINDOW_SECONDS", 0.3)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False)
+    pool = SlotPool(8, 8)
+    monkeypatch.setattr(large_answers, "slots", pool)
+    answers = {OpenAnswer(pool.acquire("127.0.0.2"), "127.0.0.2") for _ in range(count)}
+    monkeypatch.setattr(large_answers, "open_answers", answers)
+    held = []
+    try:
+        for source in ("127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3"):
+            client = socket.create_connection(listener.getsockname(), source_address=(source, 0))
+            held.append((client, listener.accept()[0]))
+        for _, accepted in (held[0], held[1], held[3]):  # these read nothing of what is sent
+            accepted.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while accepted.send(bytes(2**16)):
+                    pass
+        begun = time.monotonic()
+
+        def is_over() -> bool:
+            guard.scan()
+            return time.monotonic() - begun > 1 and sum(is_reset(accepted) for _, accepted in held) >= expected
+
+        wait_until(is_over, 20)
+        guard.scan()
+        assert sum(is_reset(accepted) for _, accepted in held) == expected
+        assert not is_reset(held[2][1])
+        assert not is_reset(held[3][1])
+    finally:
+        for pair in held:
+            for each in pair:
+                each.close()
+
+
+def is_reset(accepted: socket.socket) -> bool:
+    """Return whether the guard has shut a connection down."""
+    try:
+        return accepted.send(b"x") == 0
+    except BlockingIOError:
+        return False
+    except (BrokenPipeError, ConnectionResetError):
+        return True
 
 
 def test_guard_leaves_a_descriptor_that_was_used_anew_alone(listener: socket.socket) -> None:

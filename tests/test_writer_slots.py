@@ -141,7 +141,7 @@ def test_transaction_outside_of_a_request_needs_no_slot(world: World, writers: S
 
 
 @pytest.mark.parametrize(
-    ("pool_size", "expected"), [(1, (1, 1, 1)), (2, (1, 1, 1)), (10, (8, 5, 3)), (40, (32, 20, 12))]
+    ("pool_size", "expected"), [(1, (1, 1, 1)), (2, (1, 1, 1)), (10, (6, 5, 3)), (40, (24, 20, 12))]
 )
 def test_writer_slots_leave_connections_for_reads(pool_size: int, expected: tuple[int, int, int]) -> None:
     slots = make_writer_slots(pool_size)

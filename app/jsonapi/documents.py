@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from app.errors import ApiError, BadRequest, Conflict, Forbidden, Unprocessable, raise_all
+from app.errors import MOST_ERRORS, ApiError, BadRequest, Conflict, Forbidden, Unprocessable, raise_all
 from app.jsonapi.body import escaped
 from app.jsonapi.resource_type import Relation, ResourceType
 
@@ -83,7 +84,7 @@ def _members(data: dict[str, Any], resource_type: ResourceType, id_: str | None)
         if not isinstance(data.get(name, {}), dict):
             raise BadRequest(f"The {name} must be an object.", pointer=f"/data/{name}")
     read = ResourceDocument(id_)
-    read.errors.extend(_read_attributes(data.get("attributes", {}), resource_type, read))
+    read.errors.extend(islice(_read_attributes(data.get("attributes", {}), resource_type, read), MOST_ERRORS))
     raise_all(_read_relationships(data.get("relationships", {}), resource_type, read))
     return read
 

@@ -8,7 +8,7 @@ import orjson
 from flask import Response, g, request
 from xxhash import xxh3_128_hexdigest
 
-from app import memory
+from app import large_answers, memory
 from app.database import commit, transaction
 from app.errors import MEDIA_TYPE, NotFound
 from app.jsonapi.body import read_document
@@ -165,6 +165,8 @@ def answer(document: Item, status: int = 200, *, profile: str | None = None, ext
     if len(body) > MAX_ANSWER_BYTES:
         detail = f"The answer would have more than {MAX_ANSWER_BYTES} bytes: include less, or choose fewer fields."
         raise refuse_answer(detail, "include" if "include" in request.args else None)
+    if len(body) > large_answers.LARGE_ANSWER_BYTES and request.method not in ("GET", "HEAD"):
+        large_answers.reserve_slot()
     if len(body) > LARGE_ANSWER_BYTES:
         memory.release_after_request()
     parameters = {"ext": extension, "profile": profile}

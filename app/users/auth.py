@@ -68,7 +68,7 @@ def _read(token: str, *, forgive_expiry: bool = False) -> Access:
 def viewer_of(access: Access) -> Viewer:
     """Whom this access is given to; 401 when the sign-in has ended, or the user was blocked or deleted."""
     parameters = {"user_id": access.user_id, "sign_in_id": access.sign_in_id}
-    count_for_user(access.user_id)  # the token is ours; a writing transaction takes its connection now
+    count_for_user(access.user_id)  # the token is ours; the transaction takes its connection now
     found = _known.rows(parameters)
     if not found:
         raise Unauthenticated("The session of this token has ended: log in again.", code="token-revoked")

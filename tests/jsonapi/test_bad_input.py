@@ -3,15 +3,18 @@
 import json
 import time
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from marshmallow import ValidationError
 
+from app.errors import MOST_ERRORS
 from app.events.models import Event
 from app.faqs.models import Faq
 from app.jsonapi.body import MAX_CONTAINERS, _parse, read_json
+from app.jsonapi.documents import read_new_resource
 from app.jsonapi.resource_type import TYPES
 from tests.world import JSONAPI, World, data, errors, ids, pointers
 
@@ -481,6 +484,21 @@ def test_too_many_objects_and_arrays_outside_of_texts_are_refused(world: World, 
     answer = world.owner.send("POST", "/v1/events", body)
 
     assert (answer.status_code, errors(answer)[0]["code"]) == (400, "too-large")
+
+
+def test_unknown_attributes_beyond_the_first_hundred_are_not_looked_for(
+    world: World, figure: Callable[[str], None]
+) -> None:
+    sent = {f"a{number}": 1 for number in range(80_000)}
+
+    begun = time.thread_time()
+    answer = world.owner.create("/v1/events", "event", sent)
+    took = time.thread_time() - begun
+
+    assert answer.status_code == 422
+    assert len(errors(answer)) == MOST_ERRORS
+    assert len(read_new_resource({"data": {"type": "event", "attributes": sent}}, TYPES["event"]).errors) == MOST_ERRORS
+    figure(f"80,000 unknown attributes: {took * 1000:.0f} ms of the processor, with sending them")
 
 
 def test_text_without_an_end_is_counted_once(world: World) -> None:
