@@ -29,7 +29,6 @@ from sqlalchemy import (
     Text,
     and_,
     column,
-    exists,
     func,
     literal,
     select,
@@ -272,7 +271,12 @@ def _max_published_at(queue_length: int) -> int:
     return max(1, MAX_PUBLISHED - queue_length // QUEUE_LENGTH_DIVISOR)
 
 
-_is_due = select(exists().where(is_open(OutboxEntry.__table__), OutboxEntry.next_at <= func.now()))
+_is_due = (
+    select(literal(1))
+    .where(is_open(OutboxEntry.__table__), OutboxEntry.next_at <= func.now())
+    .order_by(OutboxEntry.next_at)
+    .limit(1)
+)
 
 
 def _claim(
