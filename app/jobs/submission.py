@@ -96,9 +96,9 @@ def submit(
 ) -> Submitted:
     """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
 
-    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False; for a change, which others
-    with the same share must not prevent, the jobs of the owner alone are counted. `share` is where the job takes turns,
-    by default with the jobs of its owner. `authorize` may raise, once the parameters are known to be
+    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False; for a change, the jobs
+    of its author alone are counted, as others with the same share must not prevent it. `share` is where the job takes
+    turns, by default with the jobs of its owner. `authorize` may raise, once the parameters are known to be
     good: nothing has been read or written then.
     """
     kind = kind_named(kind_name)
@@ -170,7 +170,7 @@ def again(job: JobRow) -> Submitted:
 
 
 def _check_limits(share: int, hook_id: int | None, owner_id: int | None) -> None:
-    """Raise 429 when the share, or the hook, has as many queued jobs as it may have; with an owner, when the owner has."""
+    """Raise 429 when the share, or in it the owner if one is named, or the hook has too many queued jobs."""
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     most = current_app.config["MAX_QUEUED_JOBS_PER_OWNER"]
     if owner_id is None:
