@@ -11,6 +11,7 @@ import os
 import re
 import smtplib
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from email.message import EmailMessage
@@ -26,6 +27,7 @@ from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.actors import SYSTEM
 from app.database import connection
 from app.extensions import Model, db
 
@@ -33,13 +35,19 @@ TIMEOUT = 10
 """Seconds for each step of the talk with a mail server."""
 
 MAX_MAILS_PER_DAY = 5
-"""Mails of one kind about one account on one day (UTC); also to all unverified addresses with a `+tag` of a mailbox."""
+"""Mails of one kind about one account on one day (UTC).
+
+Also to a mailbox about all unverified accounts without a `+tag`, one after the other, and about all those with one.
+"""
 
 MAX_MAILS_BY_UNKNOWN_DEVICES = 3
-"""Of the mails about one account, those that are ordered by devices which it has not logged in from."""
+"""Of these five, those that are ordered by unknown devices, or caused by a change to an unverified address."""
 
 MAX_MAILS_PER_ORIGIN = 2
 """Of those, the ones that are ordered from one client address."""
+
+MAX_MAILS_TO_UNVERIFIED_PER_ORIGIN = 3
+"""Mails of one kind to a mailbox about unverified accounts that one account or client address causes a day (UTC)."""
 
 MAX_MAILS_PER_MAILBOX = 10
 """Mails of one kind that one mailbox gets on one day (UTC), of all accounts and devices."""
@@ -58,9 +66,14 @@ class MailOrder:
 
     account_id: int
     is_known: bool = True
-    """Whether it was ordered by the account itself or by a device that it has logged in from."""
+    """Whether the owner of the mailbox is likely to have ordered it: a device that the account has logged in from.
+
+    Not of an account that has changed to an address and not verified it: its devices say nothing about the mailbox.
+    """
     is_verified: bool = False
     """Whether the account has shown that the mailbox is its own."""
+    actor: int = SYSTEM
+    """Who has caused it (`app.actors`): the account or the client address."""
 
 
 class MailCount(Model):
@@ -140,12 +153,27 @@ def _count_mail(address: str, kind: str, order: MailOrder | None) -> bool:
     mailbox = fold_address(address)
     if order is None:
         return _count(f"mailbox:{mailbox}", kind, MAX_MAILS_PER_DAY)
-    per_account = MAX_MAILS_PER_DAY if order.is_known else MAX_MAILS_BY_UNKNOWN_DEVICES
-    is_plain = address.lower().rpartition("@")[0] == mailbox.rpartition("@")[0]
-    per_mailbox = MAX_MAILS_PER_MAILBOX if order.is_verified or is_plain else MAX_MAILS_PER_DAY
-    return _count(f"account:{order.account_id} {mailbox}", kind, per_account) and _count(
-        f"mailbox:{mailbox}", kind, per_mailbox
-    )
+    counted_for = f"account:{order.account_id} {mailbox}"
+    limits = {}
+    if not order.is_verified:
+        is_plain = address.lower().rpartition("@")[0] == mailbox.rpartition("@")[0]
+        counted_for = f"{'plain' if is_plain else 'tagged'}:{mailbox}"
+        limits[f"actor:{order.actor} {mailbox}"] = (
+            MAX_MAILS_TO_UNVERIFIED_PER_ORIGIN if order.is_known else MAX_MAILS_PER_ORIGIN
+        )
+    if not order.is_known:
+        limits[f"unknown {counted_for}"] = MAX_MAILS_BY_UNKNOWN_DEVICES
+    limits |= {counted_for: MAX_MAILS_PER_DAY, f"mailbox:{mailbox}": MAX_MAILS_PER_MAILBOX}
+    return _count_all(limits, kind)
+
+
+def _count_all(limits: Mapping[str, int], kind: str) -> bool:
+    """Count one mail under all of these keys, or under none and return False if one had as many today as it may."""
+    with db.session.begin_nested() as savepoint:
+        if all(_count(counted_for, kind, limit) for counted_for, limit in limits.items()):
+            return True
+        savepoint.rollback()
+    return False
 
 
 def _count(counted_for: str, kind: str, limit: int) -> bool:

@@ -18,18 +18,27 @@ import structlog
 from celery import shared_task
 from sqlalchemy import (
     ARRAY,
+    CTE,
+    BigInteger,
+    ColumnElement,
+    FromClause,
     Index,
     Interval,
+    Select,
     Text,
     Uuid,
+    and_,
     bindparam,
     cast,
     column,
     delete,
     func,
     insert,
+    literal,
     select,
     text,
+    true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -37,6 +46,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
+from app.actors import current_actor, set_actor
 from app.database import Prepared
 from app.extensions import Model, db
 from app.processes.nodes import EVENTS_QUEUE
@@ -59,12 +69,22 @@ PATIENCE = 15.0
 log = structlog.get_logger(__name__)
 
 
+_is_open = text("done_at IS NULL AND dead_at IS NULL")
+
+
 class OutboxEntry(Model):
     """One order to one consumer; open until `done_at` or `dead_at` is set."""
 
     __tablename__ = "outbox_entries"
     __table_args__ = (
-        Index("ix_outbox_entries_open", "next_at", postgresql_where=text("done_at IS NULL AND dead_at IS NULL")),
+        Index("ix_outbox_entries_open", "next_at", postgresql_where=_is_open),
+        Index("ix_outbox_entries_turns", "consumer", "actor", "next_at", postgresql_where=_is_open),
+        Index(
+            "ix_outbox_entries_published",
+            "consumer",
+            "actor",
+            postgresql_where=text("published_at IS NOT NULL AND done_at IS NULL AND dead_at IS NULL"),
+        ),
         Index("ix_outbox_entries_done_at", "done_at", postgresql_where=text("done_at IS NOT NULL")),
         Index(
             "ix_outbox_entries_subject",
@@ -87,6 +107,10 @@ class OutboxEntry(Model):
     last_error: Mapped[str | None]
     subject: Mapped[str | None]
     """Entries of a consumer with the same subject are merged; NULL where the consumer needs each of them."""
+    actor: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """Who has caused it (`app.actors`): the actors of a consumer take turns."""
+    published_at: Mapped[datetime | None]
+    """When the relay last published it; NULL again when a try has failed."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +192,7 @@ def _write(orders: Sequence[tuple[str, Mapping[str, Any]]], topic: str, delay: t
         "payloads": [orjson.dumps(payload).decode() for _, payload in orders],
         "subjects": [CONSUMERS[name].subject(topic, payload) for name, payload in orders],
     }
-    _written.run({**values, "topic": topic, "delay": delay})
+    _written.run({**values, "topic": topic, "delay": delay, "actor": current_actor()})
 
 
 def _writing() -> Prepared:
@@ -179,8 +203,10 @@ def _writing() -> Prepared:
     entry = each.table_valued(*columns, name="entry").render_derived()
     due_at = func.now() + bindparam("delay", type_=Interval)
     topic = bindparam("topic", type_=Text)
-    names = ["id", "consumer", "topic", "payload", "subject", "due_at", "next_at"]
-    values = select(entry.c.id, entry.c.consumer, topic, cast(entry.c.payload, JSONB), entry.c.subject, due_at, due_at)
+    actor = bindparam("actor", type_=BigInteger)
+    names = ["id", "consumer", "topic", "payload", "subject", "actor", "due_at", "next_at"]
+    payload = cast(entry.c.payload, JSONB)
+    values = select(entry.c.id, entry.c.consumer, topic, payload, entry.c.subject, actor, due_at, due_at)
     written = insert(OutboxEntry).from_select(names, values).cte("written")
     return Prepared(select(func.pg_notify(CHANNEL, "")).add_cte(written))
 
@@ -228,6 +254,7 @@ def _act(entry_id: UUID) -> None:
         act = CONSUMERS[entry.consumer].act
         if act is None:
             raise TypeError(f"{entry.consumer} is woken up, not called with an entry")
+        set_actor(entry.actor)  # what follows from it is caused by the same one
         act(entry)
         entry.done_at = func.now()
         entry.last_error = None
@@ -299,8 +326,36 @@ def _note_failure(entry_id: UUID, error: Exception) -> bool:
 def _postpone(entry: OutboxEntry, error: Exception) -> None:
     pause = min(timedelta(seconds=2 ** min(entry.tries, 12)), LONGEST_PAUSE)
     entry.next_at = func.now() + pause
+    entry.published_at = None
     entry.last_error = type(error).__name__
     log.warning("consumer failed", entry_id=str(entry.id), consumer=entry.consumer, tries=entry.tries, pause=str(pause))
+
+
+def open_turns(after: tuple[str, int] | None = None, *, limit: int | None = None) -> CTE:
+    """Select the pairs of consumer and actor that have open entries, in their order, behind this pair.
+
+    Each is one probe of an index, however many entries it has. `number` counts them from 1.
+    """
+    first = _next_pair(after).subquery()
+    turns = select(first.c.consumer, first.c.actor, literal(1).label("number")).cte("turns", recursive=True)
+    following = _next_pair((turns.c.consumer, turns.c.actor)).lateral()
+    step = select(following.c.consumer, following.c.actor, turns.c.number + 1)
+    step = step.select_from(turns.join(following, true()))
+    return turns.union_all(step if limit is None else step.where(turns.c.number < limit))
+
+
+def _next_pair(after: tuple[Any, Any] | None) -> Select[Any]:
+    """Select the first consumer and actor with open entries behind a pair, or of all."""
+    entries = OutboxEntry.__table__.alias()
+    pair = select(entries.c.consumer, entries.c.actor).where(is_open(entries))
+    if after is not None:
+        pair = pair.where(tuple_(entries.c.consumer, entries.c.actor) > tuple_(*after))
+    return pair.order_by(entries.c.consumer, entries.c.actor).limit(1)
+
+
+def is_open(entries: FromClause) -> ColumnElement[bool]:
+    """Return the criterion for entries that are to be acted on."""
+    return and_(entries.c.done_at.is_(None), entries.c.dead_at.is_(None))
 
 
 def prune(older_than: timedelta) -> int:

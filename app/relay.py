@@ -7,10 +7,10 @@ published again.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -19,22 +19,49 @@ from flask import Flask
 from kombu.exceptions import OperationalError as BrokerError
 from psycopg import Error as DriverError
 from redis import RedisError
-from sqlalchemy import CheckConstraint, Connection, SmallInteger, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    BigInteger,
+    CheckConstraint,
+    Connection,
+    SmallInteger,
+    Text,
+    and_,
+    column,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database import listen, listener, notified
 from app.extensions import Model
-from app.outbox import CHANNEL, CONSUMERS, OutboxEntry
+from app.outbox import CHANNEL, CONSUMERS, OutboxEntry, is_open, open_turns
 from app.redis_client import connect
 
 LEASE = timedelta(seconds=30)
 BATCH = 200
+MAX_PUBLISHED = 16
+"""Entries of one consumer and actor that are published and not done yet; fewer where the queue is longer."""
+
+QUEUE_LENGTH_DIVISOR = 4
+"""So many waiting messages of a queue make that limit smaller by one; one entry of each actor is always published."""
+
+MAX_TURNS = 1000
+"""Pairs of consumer and actor that are looked at for one batch."""
+
 FULL_QUEUE = 1000
 """A queue this long gets no more: while workers are away, entries whose lease ran out must not pile up in it."""
 
 POLL_SECONDS = 1.0
+MIN_POLL_SECONDS = 0.025
+"""How soon the relay looks again for entries that it has held back."""
+
 BEAT_SECONDS = 2.0
 PRUNE_SECONDS = 600.0
 SWEEP_SECONDS = 10.0
@@ -86,6 +113,8 @@ class Relay:
         self.stop = stop
         self.lease = lease
         self.turned_at = time.monotonic()
+        self.last_turn: tuple[str, int] | None = None
+        """The consumer and actor served last, behind which the next batch begins; None at the beginning."""
         # Often enough for the lease of a job, which tests make short.
         self.sweep_seconds = min(SWEEP_SECONDS, app.config["JOB_LEASE_SECONDS"])
         self.celery: Celery = app.extensions["celery"]
@@ -121,18 +150,25 @@ class Relay:
     def _publish(self) -> None:
         with self.engine.connect() as connection:
             listen(connection, CHANNEL)
+            pause = MIN_POLL_SECONDS
             while not self.stop.is_set():
                 self.turned_at = time.monotonic()
                 try:
-                    if self._publish_batch(connection) < BATCH:
+                    if not connection.scalar(_is_due):
                         notified(connection, POLL_SECONDS)
+                    elif self._publish_batch(connection):
+                        pause = MIN_POLL_SECONDS
+                    elif self.last_turn is None:
+                        # What is due now waits for others of its actor, or for room in its queue.
+                        notified(connection, pause)
+                        pause = min(2 * pause, POLL_SECONDS)
                 except REDIS_ERRORS as error:
                     log.warning("relay cannot publish", error=type(error).__name__)
                     self.stop.wait(POLL_SECONDS)
 
     def _publish_batch(self, connection: Connection) -> int:
         """Claim and publish one batch; how many entries it had."""
-        entries = _claim(connection, self._roomy_consumers(), self.lease)
+        entries, self.last_turn = _claim(connection, self._max_published(), self.lease, self.last_turn)
         waiting = {entry.id for entry in entries}
         done = []
         try:
@@ -153,11 +189,18 @@ class Relay:
                 _close(connection, done)
         return len(entries)
 
-    def _roomy_consumers(self) -> list[str]:
-        """The consumers whose queue is not full; those this code does not know are left to a newer relay."""
+    def _max_published(self) -> dict[str, int]:
+        """Return how many entries of each actor may be published and not done, by consumer; none of a full queue.
+
+        Consumers that this code does not know are left to a newer relay.
+        """
         queues = {consumer.queue for consumer in CONSUMERS.values()}
-        roomy = {queue for queue in queues if int(self.redis.llen(queue)) < FULL_QUEUE}
-        return [consumer.name for consumer in CONSUMERS.values() if consumer.queue in roomy]
+        lengths = {queue: int(self.redis.llen(queue)) for queue in queues}
+        return {
+            consumer.name: BATCH if consumer.act is None else _max_published_at(lengths[consumer.queue])
+            for consumer in CONSUMERS.values()
+            if lengths[consumer.queue] < FULL_QUEUE
+        }
 
     def _beat(self) -> None:
         now = {"beat_at": func.now()}
@@ -223,37 +266,92 @@ def _group(entries: Iterable[_Claimed]) -> Iterator[tuple[_Claimed, list[UUID]]]
         yield first, [each.id for each in others]
 
 
-def _claim(connection: Connection, consumers: Sequence[str], lease: timedelta) -> list[_Claimed]:
-    """Up to a batch of open entries that are due, oldest first; nobody else gets them before the lease runs out."""
-    due = (
-        select(OutboxEntry.id)
-        .where(OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None), OutboxEntry.next_at <= func.now())
-        .where(OutboxEntry.consumer.in_(consumers))
-        .order_by(OutboxEntry.next_at)
-        .limit(BATCH)
+def _max_published_at(queue_length: int) -> int:
+    """Return how many entries of one consumer and actor may be published and not done, beside so many messages."""
+    return max(1, MAX_PUBLISHED - queue_length // QUEUE_LENGTH_DIVISOR)
+
+
+_is_due = (
+    select(literal(1))
+    .where(is_open(OutboxEntry.__table__), OutboxEntry.next_at <= func.now())
+    .order_by(OutboxEntry.next_at)
+    .limit(1)
+)
+
+
+def _claim(
+    connection: Connection, max_published: Mapping[str, int], lease: timedelta, after: tuple[str, int] | None
+) -> tuple[list[_Claimed], tuple[str, int] | None]:
+    """Claim up to a batch of open entries that are due; no other relay gets them before the lease runs out.
+
+    The actors of each consumer take turns, behind the pair `after`; the oldest entries of an actor are first. Return
+    the entries, and the pair behind which to go on; None when there is none.
+    """
+    turns = open_turns(after, limit=MAX_TURNS)
+    claimed = _claim_of(turns, max_published, lease).cte("claimed")
+    last = select(turns).order_by(turns.c.number.desc()).limit(1).subquery()
+    rows = connection.execute(select(last, claimed).select_from(last.outerjoin(claimed, true()))).all()
+    entries = [_Claimed(*row[4:]) for row in rows if row.id is not None]
+    if len(entries) == BATCH:
+        return entries, max((row.of_consumer, row.of_actor) for row in rows)
+    return entries, next(((row.consumer, row.actor) for row in rows if row.number == MAX_TURNS), None)
+
+
+def _claim_of(turns: CTE, max_published: Mapping[str, int], lease: timedelta) -> Any:
+    """Lease a batch of due entries of these consumers and actors."""
+    entries = OutboxEntry.__table__
+    published = (
+        select(entries.c.consumer, entries.c.actor, func.count().label("number"))
+        .where(entries.c.published_at.is_not(None), is_open(entries), entries.c.next_at > func.now())
+        .group_by(entries.c.consumer, entries.c.actor)
+        .cte("published")
+    )
+    limits = func.unnest(
+        literal(list(max_published), ARRAY(Text)), literal(list(max_published.values()), ARRAY(BigInteger))
+    ).table_valued(column("consumer", Text), column("most", BigInteger), name="limits")
+    limits = limits.render_derived()
+    of_turn = entries.alias()
+    due_of_turn = (
+        select(of_turn.c.id)
+        .where(of_turn.c.consumer == turns.c.consumer, of_turn.c.actor == turns.c.actor)
+        .where(is_open(of_turn), of_turn.c.next_at <= func.now())
+        .order_by(of_turn.c.next_at)
+        .limit(func.greatest(limits.c.most - func.coalesce(published.c.number, 0), 0))
         # Also passes over what a worker is acting on just now.
         .with_for_update(skip_locked=True)
+        .lateral()
+    )
+    is_same = and_(published.c.consumer == turns.c.consumer, published.c.actor == turns.c.actor)
+    due = (
+        select(due_of_turn.c.id)
+        .select_from(
+            turns.join(limits, limits.c.consumer == turns.c.consumer)
+            .outerjoin(published, is_same)
+            .join(due_of_turn, true())
+        )
+        .order_by(turns.c.number)
+        .limit(BATCH)
         .cte("due")
     )
-    claim = (
+    return (
         update(OutboxEntry)
         .where(OutboxEntry.id == due.c.id)
-        .values(next_at=func.now() + lease)
+        .values(next_at=func.now() + lease, published_at=func.now())
         .returning(
+            OutboxEntry.actor.label("of_actor"),
             OutboxEntry.id,
-            OutboxEntry.consumer,
-            OutboxEntry.payload["id"].astext,
+            OutboxEntry.consumer.label("of_consumer"),
+            OutboxEntry.payload["id"].astext.label("resource_id"),
             OutboxEntry.subject,
             OutboxEntry.tries,
         )
     )
-    return [_Claimed(*row) for row in connection.execute(claim)]
 
 
 def _give_back(connection: Connection, entry_ids: Collection[UUID]) -> None:
     """Let what could not be published be claimed again soon."""
     soon = func.now() + timedelta(seconds=POLL_SECONDS)
-    connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(next_at=soon))
+    connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(next_at=soon, published_at=None))
 
 
 def _close(connection: Connection, entry_ids: Sequence[UUID]) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import select
 
 import config
 from app import outbox
+from app.actors import SYSTEM, set_actor
 from app.broker import QoS
 from app.extensions import db
 from app.factory import create_app
@@ -57,9 +58,10 @@ def fail(_entry: OutboxEntry) -> None:
     raise RuntimeError("as always")
 
 
-def order(app: Flask, name: str, **payload: object) -> UUID:
-    """Commit one entry for a consumer; its id."""
+def order(app: Flask, name: str, *, actor: int = SYSTEM, **payload: object) -> UUID:
+    """Commit one entry for a consumer, caused by an actor; its id."""
     with app.app_context(), db.session.begin():
+        set_actor(actor)
         outbox.order(name, "tests", payload)
         return db.session.scalars(select(OutboxEntry.id).order_by(OutboxEntry.id.desc()).limit(1)).one()
 

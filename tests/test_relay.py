@@ -64,8 +64,8 @@ def test_a_committed_entry_is_published(app: Flask, queue: redis.Redis, wait_unt
 def test_what_was_committed_without_a_relay_is_published(
     app: Flask, queue: redis.Redis, wait_until: Callable[..., Any]
 ) -> None:
-    for _ in range(relay.BATCH + 1):
-        order(app, "tests.record")
+    for number in range(relay.BATCH + 1):
+        order(app, "tests.record", actor=number)
 
     with running(app):
         wait_until(lambda: queue.llen(EVENTS_QUEUE) == relay.BATCH + 1)
@@ -73,8 +73,8 @@ def test_what_was_committed_without_a_relay_is_published(
 
 def test_two_relays_publish_each_entry_once(app: Flask, queue: redis.Redis, wait_until: Callable[..., Any]) -> None:
     with running(app), running(app):
-        for _ in range(300):
-            order(app, "tests.record")
+        for number in range(300):
+            order(app, "tests.record", actor=number)
         wait_until(lambda: queue.llen(EVENTS_QUEUE) >= 300)
 
     assert queue.llen(EVENTS_QUEUE) == 300
@@ -84,7 +84,9 @@ def test_entries_of_one_subject_are_published_once_in_a_batch(
     app: Flask, queue: redis.Redis, wait_until: Callable[..., Any]
 ) -> None:
     with app.app_context(), db.session.begin():
-        changes = [{"id": id_, "event_id": id_, "changed": ["name"]} for id_ in (1, 2) for _ in range(20)]
+        changes = [
+            {"id": id_, "event_id": id_, "changed": ["name"]} for id_ in (1, 2) for _ in range(relay.MAX_PUBLISHED // 2)
+        ]
         outbox.order_many("events.write_calendar", "event.updated", changes)
 
     with running(app):

@@ -61,10 +61,10 @@ def write_calendar(entry: OutboxEntry) -> None:
 
 @consumer(MAIL_OWNERSHIP_OFFER, queue=MAILS_QUEUE)
 def mail_ownership_offer(entry: OutboxEntry) -> None:
-    """Mail the user who is asked to take an event over, unless the question is settled by now."""
+    """Mail the user who is asked to take an event over, if the address is verified and the question is still open."""
     event = db.session.get(Event, entry.payload["id"])
     user = db.session.get(User, entry.payload["user_id"])
-    if event is None or user is None or user.deleted_at is not None or user.is_blocked:
+    if event is None or user is None or user.deleted_at is not None or user.is_blocked or not user.is_verified:
         return
     if event.deleted_at is not None or event.pending_owner_id != user.id:
         return

@@ -1,20 +1,21 @@
 """What /health-check asks: each check returns a word or raises."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Flask
 from redis import OutOfMemoryError, ReadOnlyError, ResponseError
-from sqlalchemy import ColumnElement, NullPool, create_engine, exists, func, select
+from sqlalchemy import NullPool, and_, create_engine, exists, func, select, true
 
 from app import bodies
 from app.health.heartbeat import MAX_UNPOLLED_SECONDS, read_nodes
 from app.health.probes import Probe, Unhealthy
 from app.health.schema import Schema
-from app.outbox import CONSUMERS, OutboxEntry
+from app.outbox import CONSUMERS, OutboxEntry, is_open, open_turns
 from app.processes.nodes import QUEUES, REMOTE_QUEUE
 from app.redis_client import connect
-from app.relay import RelayBeat
+from app.relay import LEASE, RelayBeat
 
 BEAT_FRESH = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(seconds=60)
@@ -79,12 +80,12 @@ class Checks:
         return f"{len(nodes)} running"
 
     def outbox(self) -> str:
-        """A relay lives, and nothing waits for long to be tried."""
+        """Check that a relay lives, and that no actor waits for long while none of its work is done."""
         remote = [consumer.name for consumer in CONSUMERS.values() if consumer.queue == REMOTE_QUEUE]
         with self.engine.connect() as connection:
             beat_at, now = connection.execute(select(select(RelayBeat.beat_at).scalar_subquery(), func.now())).one()
-            is_stuck = connection.scalar(select(_overdue(LONGEST_WAIT, OutboxEntry.consumer.not_in(remote))))
-            is_remote_stuck = connection.scalar(select(_overdue(LONGEST_REMOTE_WAIT, OutboxEntry.consumer.in_(remote))))
+            is_stuck = connection.scalar(_is_stuck(LONGEST_WAIT, remote, is_of_these=False))
+            is_remote_stuck = connection.scalar(_is_stuck(LONGEST_REMOTE_WAIT, remote, is_of_these=True))
         _require_fresh(beat_at, now)
         if is_stuck:
             raise Unhealthy(f"work has been waiting for more than {LONGEST_WAIT.seconds} s")
@@ -108,15 +109,34 @@ def _word(error: ResponseError) -> str:
     return str(error).partition(" ")[0]
 
 
-def _overdue(longest_wait: timedelta, is_one: ColumnElement[bool]) -> Any:
-    # Entries that were tried and failed wait on purpose; those never tried show that nobody works.
-    return exists().where(
-        OutboxEntry.done_at.is_(None),
-        OutboxEntry.dead_at.is_(None),
-        OutboxEntry.tries == 0,
-        OutboxEntry.due_at < func.now() - longest_wait,
-        is_one,
+def _is_stuck(longest_wait: timedelta, names: Sequence[str], *, is_of_these: bool) -> Any:
+    """Select whether an actor waits for one of these consumers, or all but these, that does none of its work.
+
+    The oldest entry of the actor has waited for too long, and no entry that was due as early was done meanwhile. So a
+    long backlog of one actor is not a fault: actors take turns.
+    """
+    entries = OutboxEntry.__table__
+    long_ago = func.now() - longest_wait
+    turns = open_turns()
+    oldest = (
+        # Entries that were tried and failed wait on purpose.
+        select(entries.c.due_at)
+        .where(entries.c.consumer == turns.c.consumer, entries.c.actor == turns.c.actor, is_open(entries))
+        .where(entries.c.tries == 0, entries.c.due_at < long_ago, entries.c.next_at < func.now() + LEASE)
+        .order_by(entries.c.next_at)
+        .limit(1)
+        .lateral()
     )
+    done = (
+        select(entries.c.consumer, entries.c.actor, func.min(entries.c.due_at).label("due_at"))
+        .where(entries.c.done_at > long_ago)
+        .group_by(entries.c.consumer, entries.c.actor)
+        .subquery()
+    )
+    is_same = and_(done.c.consumer == turns.c.consumer, done.c.actor == turns.c.actor)
+    waiting = turns.join(oldest, true()).outerjoin(done, and_(is_same, done.c.due_at <= oldest.c.due_at))
+    of_these = turns.c.consumer.in_(names) if is_of_these else turns.c.consumer.not_in(names)
+    return select(exists().select_from(waiting).where(done.c.consumer.is_(None), of_these))
 
 
 def _require_fresh(beat_at: datetime | None, now: datetime) -> None:

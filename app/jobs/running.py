@@ -18,6 +18,7 @@ import structlog
 from flask import Flask, current_app
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from app.actors import set_actor
 from app.database import commit, transaction
 from app.errors import LOCK_NOT_AVAILABLE, is_outage
 from app.jobs import consequences, lifecycle, shares
@@ -117,6 +118,7 @@ def _require_free_kind(job: JobRow) -> None:
 def _run_attempt(job: JobRow) -> None:
     """Run a claimed attempt to its end."""
     kind = KINDS.get(job.kind)
+    set_actor(job.share)  # what follows from it is caused by its owner
     with structlog.contextvars.bound_contextvars(job_id=str(job.id), kind=job.kind, attempt=job.attempt):
         if kind is None:
             _end(job, lambda: lifecycle.fail(job, "unknown-kind", "This server does not know this kind of job."))

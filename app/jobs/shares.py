@@ -3,7 +3,8 @@
 Owners take turns: next is the oldest job of the owner with the fewest running jobs, of several that of the owner who
 has waited for longest: since a job of theirs last began, or since their oldest job was queued. One owner never has all
 slots, so a job of another one begins at once, or as soon as a slot is free, however many jobs wait before it. Callers
-who are not signed in, new users included, are one owner, with fewer slots: another account costs them nothing.
+who are not signed in and accounts whose address is not verified are one owner, with fewer slots: another account costs
+them nothing.
 """
 
 from collections.abc import Collection
@@ -30,6 +31,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.database import Prepared
 from app.jobs.models import ANONYMOUS_SHARE, CANCELING, FINALIZING, OPERATOR_SHARE, QUEUED, RUNNING, Job, JobShare
+from app.users.models import User
 
 OPERATOR_TRIGGERS = ("cli", "signal")
 """Triggers of jobs without an owner that the operator has started, by a command."""
@@ -105,6 +107,11 @@ _full = Prepared(
 )
 _queued = select(literal(1)).where(_jobs.c.share == _SHARE, _jobs.c.state == QUEUED).limit(_MOST)
 _queued_of_hook = _queued.where(_jobs.c.hook_id == bindparam("hook_id", type_=BigInteger))
+_queued_of_owner = _queued.where(_jobs.c.owner_id == bindparam("owner_id", type_=BigInteger))
+_count_queued_of_owner = Prepared(select(func.count()).select_from(_queued_of_owner.subquery()))
+_has_own_share = Prepared(
+    select(literal(1)).where(User.id == bindparam("owner_id", type_=BigInteger), or_(User.is_verified, User.is_admin))
+)
 _count_queued = Prepared(select(func.count()).select_from(_queued.subquery()))
 _count_queued_of_hook = Prepared(select(func.count()).select_from(_queued_of_hook.subquery()))
 _oldest = Prepared(
@@ -116,9 +123,9 @@ _oldest = Prepared(
 
 
 def share_of(owner_id: int | None, trigger: str) -> int:
-    """Return the share that a job belongs to."""
+    """Return the share that a job belongs to: that of its owner, if the address of the owner is verified."""
     if owner_id is not None:
-        return owner_id
+        return owner_id if _has_own_share.rows({"owner_id": owner_id}) else ANONYMOUS_SHARE
     return OPERATOR_SHARE if trigger in OPERATOR_TRIGGERS else ANONYMOUS_SHARE
 
 
@@ -159,6 +166,12 @@ def count_queued(share: int, most: int, hook_id: int | None = None) -> int:
         ((count,),) = _count_queued.rows({"share": share, "most": most})
     else:
         ((count,),) = _count_queued_of_hook.rows({"share": share, "most": most, "hook_id": hook_id})
+    return int(count)
+
+
+def count_queued_of_owner(share: int, most: int, owner_id: int) -> int:
+    """Count the queued jobs of one owner in a share, up to `most`."""
+    ((count,),) = _count_queued_of_owner.rows({"share": share, "most": most, "owner_id": owner_id})
     return int(count)
 
 

@@ -96,8 +96,9 @@ def submit(
 ) -> Submitted:
     """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
 
-    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False. `share` is where the
-    job takes turns, by default with the jobs of its owner. `authorize` may raise, once the parameters are known to be
+    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False; for a change, the jobs
+    of its author alone are counted, as others with the same share must not prevent it. `share` is where the job takes
+    turns, by default with the jobs of its owner. `authorize` may raise, once the parameters are known to be
     good: nothing has been read or written then.
     """
     kind = kind_named(kind_name)
@@ -109,7 +110,7 @@ def submit(
         return Submitted(alike, is_new=False)
     share = shares.share_of(owner_id, trigger) if share is None else share
     if is_limited:
-        _check_limits(share, hook_id)
+        _check_limits(share, hook_id, owner_id if trigger == "signal" else None)
     id_ = job_id or uuid7()
     secrets = {name: value for name, value in parameters.items() if name in kind.secrets}
     (row,) = _insert.rows(
@@ -168,11 +169,15 @@ def again(job: JobRow) -> Submitted:
     return submit(job.kind, job.parameters, is_limited=False, **origin)
 
 
-def _check_limits(share: int, hook_id: int | None) -> None:
-    """Raise 429 when the share, or the hook, has as many queued jobs as it may have."""
+def _check_limits(share: int, hook_id: int | None, owner_id: int | None) -> None:
+    """Raise 429 when the share, or in it the owner if one is named, or the hook has too many queued jobs."""
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     most = current_app.config["MAX_QUEUED_JOBS_PER_OWNER"]
-    if share != OPERATOR_SHARE and shares.count_queued(share, most) >= most:
+    if owner_id is None:
+        queued = shares.count_queued(share, most)
+    else:
+        queued = shares.count_queued_of_owner(share, most, owner_id)
+    if share != OPERATOR_SHARE and queued >= most:
         detail = f"At most {most} jobs of one owner may be queued. Wait until some of them have begun."
         raise TooManyRequests(detail, code="too-many-jobs", headers=headers)
     most = current_app.config["MAX_QUEUED_JOBS_PER_HOOK"]

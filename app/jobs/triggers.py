@@ -22,8 +22,7 @@ def _receiver(noun: str) -> Callable[..., None]:
                 parameters = kind.ordered(change)
                 if parameters is not None:
                     origin: dict[str, Any] = {"owner_id": _owner_id(noun, change), "share": _share()}
-                    # The change itself must not fail because its author has many jobs.
-                    submission.submit(kind.name, parameters, trigger="signal", is_limited=False, **origin)
+                    submission.submit(kind.name, parameters, trigger="signal", **origin)
 
     return start_jobs
 

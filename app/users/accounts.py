@@ -144,7 +144,7 @@ def change_password(viewer: Viewer, old: str, new: str) -> bool:
         return False
     user.password_hash = new_hash
     revoke_credentials(user.id, except_sign_in_id=viewer.sign_in_id)
-    notify_password_changed(user.id, user.email)
+    notify_password_changed(user.id, user.email, is_verified=user.is_verified)
     return True
 
 
@@ -162,7 +162,10 @@ def order_verification(email: str, *, viewer: Viewer, refresh_token: str | None 
     """Count one try, and mail a verification token to this address if an account has it that is not verified."""
     is_known = _count_mail_order("verification", email, viewer, refresh_token)
     user = _locked(has_email(email), User.is_verified.is_(False))
-    if user is None or not _may_order(MAIL_VERIFICATION, user, is_known):
+    if user is None:
+        return
+    is_known = is_known and _is_own_mailbox(user)
+    if not _may_order(MAIL_VERIFICATION, user, is_known):
         return
     # Two topics: an order of another person is not merged with that of a known device.
     topic = "user.verification-requested" if is_known else "user.verification-requested-by-unknown-device"
@@ -192,7 +195,10 @@ def order_reset(email: str, *, viewer: Viewer, refresh_token: str | None = None)
     """Count one try, and mail a reset token to this address if an account has it."""
     is_known = _count_mail_order("reset", email, viewer, refresh_token)
     user = _locked(has_email(email))
-    if user is None or not _may_order(MAIL_RESET, user, is_known):
+    if user is None:
+        return
+    is_known = is_known and _is_own_mailbox(user)
+    if not _may_order(MAIL_RESET, user, is_known):
         return
     payload = {"id": user.id, "fingerprint": fingerprint(RESET_PASSWORD, user), "is_known": is_known}
     outbox.order(MAIL_RESET, "user.reset-requested", payload)
@@ -206,6 +212,11 @@ def _count_mail_order(action: str, email: str, viewer: Viewer, refresh_token: st
     db.session.rollback()
     _count_anonymous(action, email, device=None if device is None else str(device))
     return device is not None or is_known_address
+
+
+def _is_own_mailbox(user: User) -> bool:
+    """Return whether the address is verified or the one that the account was made with."""
+    return user.is_verified or user.email_changed_at is None
 
 
 def _may_order(kind: str, user: User, is_known: bool) -> bool:
@@ -238,25 +249,32 @@ def reset_password(token: str, password: str) -> bool:
     revoke_credentials(user.id)
     # The owner gets in here, while tries from many other addresses lock out unknown devices.
     sign_ins.remember_address(user.id, throttle.client_bucket())
-    notify_password_changed(user.id, user.email)
+    notify_password_changed(user.id, user.email, is_verified=user.is_verified)
     return True
 
 
-def notify_email_changed(user_id: int, old: str, new: str) -> None:
-    """Mail both addresses that the address of the account has changed, and the new one a verification token."""
-    outbox.order(MAIL_VERIFICATION, "user.email-changed", {"id": user_id})
-    payloads = [{"id": user_id, "to": address} for address in (old, new)]
-    outbox.order_many(MAIL_EMAIL_CHANGED, "user.email-changed", payloads)
+def notify_email_changed(user_id: int, old: str, *, is_verified: bool) -> None:
+    """Mail the new address a verification token, and the old one that it has changed, if it was verified.
+
+    A mailbox whose owner has not shown that the account is theirs gets no notices about it.
+    """
+    outbox.order(MAIL_VERIFICATION, "user.email-changed", {"id": user_id, "is_known": False})
+    _notify(MAIL_EMAIL_CHANGED, "user.email-changed", user_id, old, is_verified=is_verified)
 
 
-def notify_password_changed(user_id: int, address: str) -> None:
-    """Mail the address that the account had that its password has changed."""
-    outbox.order(MAIL_PASSWORD_CHANGED, "user.password-changed", {"id": user_id, "to": address})
+def notify_password_changed(user_id: int, address: str, *, is_verified: bool) -> None:
+    """Mail the address that the account had that its password has changed, if it was verified."""
+    _notify(MAIL_PASSWORD_CHANGED, "user.password-changed", user_id, address, is_verified=is_verified)
 
 
-def notify_account_deleted(user_id: int, address: str) -> None:
-    """Mail the address that the account had that it was deleted."""
-    outbox.order(MAIL_ACCOUNT_DELETED, "user.account-deleted", {"id": user_id, "to": address})
+def notify_account_deleted(user_id: int, address: str, *, is_verified: bool) -> None:
+    """Mail the address that the account had that it was deleted, if it was verified."""
+    _notify(MAIL_ACCOUNT_DELETED, "user.account-deleted", user_id, address, is_verified=is_verified)
+
+
+def _notify(kind: str, topic: str, user_id: int, address: str, *, is_verified: bool) -> None:
+    if is_verified:
+        outbox.order(kind, topic, {"id": user_id, "to": address, "is_verified": True})
 
 
 def revoke_credentials(user_id: int, except_sign_in_id: UUID | None = None) -> None:
@@ -284,6 +302,7 @@ def _fits(claims: dict[str, Any], kind: str, user: User) -> bool:
 def _mark_verified(user: User) -> None:
     user.is_verified = True
     user.email_verified_at = db.session.scalar(select(func.now()))
+    user.email_changed_at = None
 
 
 def _active() -> ColumnElement[bool]:

@@ -7,6 +7,7 @@ from flask import Response, after_this_request, request
 from sqlalchemy import Engine, bindparam, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.actors import set_actor
 from app.database import Prepared, count_for_user
 from app.errors import Unauthenticated
 from app.extensions import db
@@ -75,6 +76,8 @@ def viewer_of(access: Access) -> Viewer:
     ((id_, is_admin, is_super_admin, is_verified, is_stale),) = found
     if is_stale:
         _note_access_later(id_)
+    if is_verified or is_admin:
+        set_actor(id_)
     return Viewer(
         id=id_,
         is_admin=is_admin or is_super_admin,

@@ -61,6 +61,8 @@ class User(Announced, Model):
     is_sales_admin: Mapped[bool] = off()
     is_marketer: Mapped[bool] = off()
     email_verified_at: Mapped[datetime | None]
+    email_changed_at: Mapped[datetime | None]
+    """When the account changed to its address; NULL where it was made with it, or has verified it since."""
     """When an address was last verified by mail: tokens sent before are used up."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]

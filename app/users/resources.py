@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import marshmallow
@@ -29,7 +30,7 @@ from app.users.passwords import hash_password
 from app.users.permissions import PERMISSIONS, event_roles
 from app.users.reauthentication import note_confirmed_password, require_password
 from app.users.schemas import UserSchema
-from app.users.sign_ins import revoke_all
+from app.users.sign_ins import remember_address, revoke_all
 
 ROLES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marketer")
 """Attributes that say what an account can do; changes are logged."""
@@ -95,6 +96,11 @@ class UserData(DataLayer):
     def before_create_object(self, data: dict[str, Any], access: Access) -> None:
         data["password_hash"] = _take_hash(data.pop("password"))
 
+    def after_create_object(self, row: Any, access: Access) -> None:
+        if access.viewer.is_anonymous:
+            # Others who have mails sent to this address leave some to the one who signs up with it.
+            remember_address(row.id, throttle.client_bucket())
+
     def answer_access(self, row: Any, access: Access) -> Access:
         """Whoever signed up sees himself, though he is not signed in yet."""
         if access.viewer.is_admin:
@@ -121,12 +127,13 @@ class UserData(DataLayer):
             data["password_hash"] = _take_hash(data.pop("password"))
             keep = access.viewer.sign_in_id if access.viewer.id == row.id else None
             accounts.revoke_credentials(row.id, except_sign_in_id=keep)
-            accounts.notify_password_changed(row.id, row.email)
+            accounts.notify_password_changed(row.id, row.email, is_verified=row.is_verified)
         if data.get("email", row.email) != row.email:
             throttle.count("change-email", str(row.id), anywhere=EMAIL_CHANGE_LIMIT)
         if "email" in data and email_key(data["email"]) != email_key(row.email):
             data.setdefault("is_verified", False)
-            accounts.notify_email_changed(row.id, old=row.email, new=data["email"])
+            data["email_changed_at"] = datetime.now(UTC)
+            accounts.notify_email_changed(row.id, row.email, is_verified=row.is_verified)
 
     def before_delete_object(self, row: Any, access: Access) -> None:
         require_password(access.viewer)
@@ -137,7 +144,7 @@ class UserData(DataLayer):
             raise Forbidden(detail, code="owns-events")
         _leave_teams(row.id)
         revoke_all(row.id)
-        accounts.notify_account_deleted(row.id, row.email)
+        accounts.notify_account_deleted(row.id, row.email, is_verified=row.is_verified)
 
 
 def _leave_teams(user_id: int) -> None:

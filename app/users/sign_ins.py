@@ -90,7 +90,7 @@ def rotate(presented: str) -> Tokens | None:
 def remember_address(user_id: int, address: str) -> None:
     """Make a client address known for a user, without a session: the row is that of one that has ended."""
     values = {"id": uuid7(), "user_id": user_id, "address_key": _address_key(address), "revoked_at": func.now()}
-    db.session.execute(insert(SignIn).values(values))
+    connection().execute(insert(SignIn).values(values))
 
 
 def find_device(criterion: ColumnElement[bool], *, refresh_token: str | None, sign_in_id: UUID | None) -> UUID | None:

@@ -17,7 +17,7 @@ from app.users.accounts import (
     MAIL_VERIFICATION,
     fingerprint,
 )
-from app.users.emails import ascii_email, email_key
+from app.users.emails import ascii_email
 from app.users.models import User
 from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, new_mail_token
 
@@ -38,7 +38,7 @@ It is good for one hour and for one use. If it was not you, do nothing: the pass
 """
 
 EMAIL_NOTICE = """\
-The e-mail address of your account at {site} was changed on {time}. This mail goes to the old and to the new address.
+The e-mail address of your account at {site} was changed on {time}. This mail goes to the old address.
 
 If it was you, there is nothing to do. If it was not you, somebody else has access to your account: tell the people who
 run {site}.
@@ -77,7 +77,7 @@ def mail_reset(entry: OutboxEntry) -> None:
 
 @consumer(MAIL_EMAIL_CHANGED, queue=MAILS_QUEUE)
 def mail_email_changed(entry: OutboxEntry) -> None:
-    """Mail one of the two addresses that the address of an account has changed."""
+    """Mail the old address of an account that it has changed."""
     _notify(entry, "Your e-mail address was changed", EMAIL_NOTICE)
 
 
@@ -105,9 +105,10 @@ def _notify(entry: OutboxEntry, subject: str, body: str) -> None:
         resource_type="user",
         resource_id=entry.payload["id"],
     )
-    user = db.session.get(User, entry.payload["id"])
-    is_verified = user is not None and user.is_verified and email_key(user.email) == email_key(entry.payload["to"])
-    mail.send(message, kind=entry.consumer, order=MailOrder(entry.payload["id"], is_verified=is_verified))
+    # Entries of earlier versions do not say whether the address was verified.
+    is_verified = bool(entry.payload.get("is_verified", False))
+    order = MailOrder(entry.payload["id"], is_verified=is_verified, actor=entry.actor)
+    mail.send(message, kind=entry.consumer, order=order)
 
 
 def _recipient(entry: OutboxEntry) -> User | None:
@@ -129,4 +130,4 @@ def _mail(entry: OutboxEntry, user: User, subject: str, body: str, kind: str) ->
         resource_id=user.id,
     )
     is_known = bool(entry.payload.get("is_known", True))  # entries of sign-ups and of earlier versions do not say
-    mail.send(message, kind=entry.consumer, order=MailOrder(user.id, is_known, user.is_verified))
+    mail.send(message, kind=entry.consumer, order=MailOrder(user.id, is_known, user.is_verified, entry.actor))

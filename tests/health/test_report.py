@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -288,6 +289,37 @@ def test_work_that_nobody_tries_is_found(app: Flask) -> None:
     with app.app_context(), db.session.begin():
         db.session.execute(update(OutboxEntry).values(tries=1))
     assert Checks(app).outbox() == "moving"
+
+
+def test_a_backlog_of_one_actor_is_no_fault_while_its_work_is_done(app: Flask) -> None:
+    relay_beats(app, 0)
+    ids = [order(app, "tests.record", actor=5) for _ in range(3)]
+    other = order(app, "tests.record", actor=6)
+
+    def change(entry_id: UUID, *, age: int, **values: Any) -> None:
+        due_at = func.now() - timedelta(seconds=age)
+        with app.app_context(), db.session.begin():
+            statement = update(OutboxEntry).where(OutboxEntry.id == entry_id)
+            db.session.execute(statement.values(due_at=due_at, next_at=due_at, **values))
+
+    change(ids[0], age=120, done_at=func.now())
+    change(ids[1], age=110)
+    change(ids[2], age=100)
+    assert Checks(app).outbox() == "moving"
+
+    change(other, age=61)
+    with pytest.raises(Unhealthy, match="waiting"):  # of the other actor nothing is done
+        Checks(app).outbox()
+
+    change(other, age=61, done_at=func.now())
+    assert Checks(app).outbox() == "moving"
+    change(ids[0], age=90, done_at=func.now())
+    with pytest.raises(Unhealthy, match="waiting"):  # an entry was passed over
+        Checks(app).outbox()
+
+    change(ids[0], age=120, done_at=func.now() - timedelta(seconds=61))
+    with pytest.raises(Unhealthy, match="waiting"):  # nothing was done for a minute
+        Checks(app).outbox()
 
 
 def test_what_is_to_be_done_later_or_elsewhere_keeps_nobody_waiting(app: Flask) -> None:

@@ -18,6 +18,7 @@ from app.jobs.kinds import KINDS
 from app.jobs.models import ANONYMOUS_SHARE, Job, JobShare
 from app.jobs.records import JobRow
 from app.jobs.tasks import run_job
+from app.users.models import User
 from tests.background import entries, process
 from tests.hooks.calls import call, job_of, made, signed
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
@@ -50,6 +51,13 @@ def submit(app: Flask, owner_id: int | None, count: int = 1, *, trigger: str = "
                 commit()
             made.append(job.id)
     return made
+
+
+def verify(app: Flask, *, is_verified: bool) -> None:
+    """Verify the addresses of all users, or of none."""
+    with app.app_context(), transaction(is_read=False):
+        connection().execute(User.__table__.update().values(is_verified=is_verified))
+        commit()
 
 
 def claim_next(app: Flask) -> JobRow | None:
@@ -275,15 +283,62 @@ def test_more_queued_jobs_than_an_owner_may_have_are_429(world: World, settings:
     assert send_job(world.owner).status_code == 202
 
 
-def test_a_change_of_a_resource_is_not_refused_because_of_queued_jobs(world: World, settings: Settings) -> None:
+def change_picture(world: World) -> Any:
+    """PATCH of the picture of an event, which starts a job."""
+    url = f"/v1/events/{world.events['draft']}"
+    return world.owner.update(url, "event", {"original-image-url": "https://example.com/a.png"})
+
+
+def test_a_change_that_starts_one_more_job_than_its_author_may_queue_is_429(world: World, settings: Settings) -> None:
     settings(MAX_QUEUED_JOBS_PER_OWNER=1)
     assert send_job(world.owner).status_code == 202
 
-    url = f"/v1/events/{world.events['draft']}"
-    response = world.owner.update(url, "event", {"original-image-url": "https://example.com/a.png"})
+    refused = change_picture(world)
 
-    assert response.status_code == 200
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+    assert errors(refused)[0]["code"] == "too-many-jobs"
+    assert world.rows(Job) == 1
+    run_next(world.app)
+    assert change_picture(world).status_code == 200
     assert world.rows(Job) == 2
+
+
+def test_a_change_is_not_refused_because_of_jobs_of_others_in_its_share(world: World, settings: Settings) -> None:
+    settings(MAX_QUEUED_JOBS_PER_OWNER=1)
+    verify(world.app, is_verified=False)
+    submit(world.app, world.stranger.id)
+
+    assert change_picture(world).status_code == 200
+
+
+def test_accounts_that_are_not_verified_have_one_share_and_leave_slots_to_others(
+    world: World, settings: Settings
+) -> None:
+    settings(WORKER_CONCURRENCY=2, MAX_RUNNING_JOBS_PER_OWNER=0)
+    fresh = [sign_up(world, f"fresh{number}").json["data"]["id"] for number in range(18)]
+    for user_id in fresh:
+        submit(world.app, int(user_id), 2)
+    (own,) = submit(world.app, world.owner.id)
+
+    begun = [claim_next(world.app) for _ in range(3)]
+
+    assert [job and job.share for job in begun] == [ANONYMOUS_SHARE, world.owner.id, None]
+    assert begun[1] is not None
+    assert begun[1].id == own
+
+
+@pytest.mark.parametrize("role", ["is_verified", "is_admin"])
+def test_a_verified_account_and_an_admin_have_a_share_of_their_own(world: World, role: str) -> None:
+    verify(world.app, is_verified=False)
+    (first,) = submit(world.app, world.owner.id)
+    with world.app.app_context(), transaction(is_read=False):
+        connection().execute(User.__table__.update().where(User.id == world.owner.id).values({role: True}))
+        commit()
+
+    (second,) = submit(world.app, world.owner.id)
+
+    assert read(world.app, first).share == ANONYMOUS_SHARE
+    assert read(world.app, second).share == world.owner.id
 
 
 def test_calls_of_a_hook_count_for_its_owner_and_for_the_hook(world: World, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from email.message import EmailMessage
 from itertools import product
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -14,7 +15,7 @@ from app.mail import MAX_MAILS_PER_DAY
 from app.treatments.mailing import MAIL
 from app.users import accounts
 from tests.users.conftest import EMAIL, Sql
-from tests.world import Caller, World
+from tests.world import JSONAPI, Caller, World
 
 Deliver = Callable[[], list[EmailMessage]]
 
@@ -50,24 +51,74 @@ def test_change_email_39_spellings_of_the_same_address_send_no_mail(ada: Caller,
     assert deliver() == []
 
 
-def test_change_email_to_and_fro_sends_five_mails_of_each_kind_to_an_address(ada: Caller, deliver: Deliver) -> None:
+def test_change_email_to_and_fro_sends_two_mails_and_no_notice_to_a_foreign_address(
+    ada: Caller, deliver: Deliver
+) -> None:
     mails = []
     for _ in range(MAX_MAILS_PER_DAY + 3):
         for email in ("victim@example.com", "own@example.com"):
             assert change_email(ada, email) == 200
             mails += deliver()
 
-    sent = subjects(mails, "victim@example.com")
-    assert sent.count("Your e-mail address was changed") == MAX_MAILS_PER_DAY
-    assert sent.count("Verify your e-mail address") == MAX_MAILS_PER_DAY
-    assert len(sent) == 2 * MAX_MAILS_PER_DAY
+    assert subjects(mails, "victim@example.com") == ["Verify your e-mail address"] * mail.MAX_MAILS_PER_ORIGIN
+
+
+@pytest.mark.parametrize("is_verified", [True, False])
+def test_notices_go_to_the_old_address_if_it_was_verified(
+    ada: Caller, deliver: Deliver, sql: Sql, is_verified: bool
+) -> None:
+    sql("UPDATE users SET is_verified = :is_verified", is_verified=is_verified)
+    assert change_email(ada, "new@example.com") == 200
+    change = {"password": "another battery"}
+    assert ada.update(f"/v1/users/{ada.id}", "user", change).status_code == 200
+    assert ada.delete(f"/v1/users/{ada.id}").status_code == 200
+
+    mails = deliver()
+
+    assert subjects(mails, EMAIL.lower()) == (["Your e-mail address was changed"] if is_verified else [])
+    assert subjects(mails, "new@example.com") == []
+
+
+def test_accounts_that_change_to_an_address_leave_its_owner_two_mails(
+    client: FlaskClient,
+    make_user: Callable[..., int],
+    log_in: Callable[..., dict[str, str]],
+    deliver: Deliver,
+    sql: Sql,
+) -> None:
+    """Accounts at several client addresses change to the address of another person, and order mails to it."""
+    own, path = "victim@x.org", "/v1/auth/resend-verification-email"
+    sent = []
+    for number in range(6):
+        made = f"made{number}@example.com"
+        user_id = make_user(made)
+        deliver()
+        origin: dict[str, Any] = {
+            "headers": {"Authorization": f"JWT {log_in(made)['access_token']}"},
+            "environ_base": {"REMOTE_ADDR": f"10.9.{number // 2}.1"},
+        }
+        change = {"data": {"type": "user", "id": str(user_id), "attributes": {"email": own}}}
+        answer = client.patch(f"/v1/users/{user_id}", json=change, content_type=JSONAPI, **origin)
+        assert answer.status_code == 200, answer.text
+        sent += subjects(deliver(), own)
+        assert client.post(path, json={"email": own}, **origin).status_code == 200
+        sent += subjects(deliver(), own)
+        sql("UPDATE users SET email = 'gone' || id || '@x.org', deleted_at = now() WHERE id = :id", id=user_id)
+        sql("UPDATE outbox_entries SET done_at = now()")
+    assert sent == ["Verify your e-mail address"] * mail.MAX_MAILS_BY_UNKNOWN_DEVICES
+
+    sign_up(client, own)
+    assert len(deliver()) == 1
+    for expected in (1, 0):
+        assert client.post(path, json={"email": own}).status_code == 200
+        assert len(deliver()) == expected
 
 
 @pytest.mark.parametrize(
     ("path", "email"),
     [("/v1/auth/reset-password", EMAIL), ("/v1/auth/resend-verification-email", EMAIL.upper())],
 )
-def test_mails_that_anyone_can_order_are_five_a_day(
+def test_mails_that_an_unverified_account_orders_are_three_a_day(
     client: FlaskClient, ada: Caller, deliver: Deliver, sql: Sql, path: str, email: str
 ) -> None:
     sql("DELETE FROM mail_counts")
@@ -76,15 +127,33 @@ def test_mails_that_anyone_can_order_are_five_a_day(
         assert client.post(path, json={"email": email}).status_code == 200
         mails += deliver()
 
-    assert len(mails) == MAX_MAILS_PER_DAY
+    assert len(mails) == mail.MAX_MAILS_TO_UNVERIFIED_PER_ORIGIN
     sql("UPDATE mail_counts SET day = day - 1")
     client.post(path, json={"email": email})
     assert len(deliver()) == 1, "the next day has mails of its own"
 
 
-def sign_up(client: FlaskClient, email: str) -> None:
-    answer = Caller(client).create("/v1/users", "user", {"email": email, "password": "x" * 8})
+def sign_up(client: FlaskClient, email: str, address: str = "127.0.0.1") -> None:
+    answer = client.post(
+        "/v1/users",
+        json={"data": {"type": "user", "attributes": {"email": email, "password": "x" * 8}}},
+        content_type=JSONAPI,
+        environ_base={"REMOTE_ADDR": address},
+    )
     assert answer.status_code == 201, answer.text
+
+
+def test_sign_ups_from_one_address_leave_two_mails_to_others(client: FlaskClient, deliver: Deliver, sql: Sql) -> None:
+    for number in range(MAX_MAILS_PER_DAY):
+        sign_up(client, "victim@x.org", "10.9.0.1")
+        assert len(deliver()) == (number < mail.MAX_MAILS_TO_UNVERIFIED_PER_ORIGIN)
+        sql("UPDATE users SET email = 'gone' || id || '@x.org', deleted_at = now()")
+        sql("UPDATE outbox_entries SET done_at = now()")
+
+    sign_up(client, "victim@x.org", "10.9.0.2")
+    assert len(deliver()) == 1
+    assert order(client, "/v1/auth/resend-verification-email", "10.9.0.2", email="victim@x.org") == 200
+    assert len(deliver()) == 1
 
 
 @pytest.mark.parametrize(
@@ -99,7 +168,7 @@ def test_mail_count_sign_ups_with_tags_leave_the_mails_of_the_plain_address(
     client: FlaskClient, deliver: Deliver, tagged: str, own: str
 ) -> None:
     for number in range(MAX_MAILS_PER_DAY + 3):
-        sign_up(client, tagged.format(number))
+        sign_up(client, tagged.format(number), f"10.9.0.{number}")
     assert len(deliver()) == MAX_MAILS_PER_DAY
 
     sign_up(client, own)
@@ -115,7 +184,7 @@ def test_mail_count_dots_make_another_mailbox_but_at_gmail(client: FlaskClient, 
 
     for number in range(mail.MAX_MAILS_PER_MAILBOX + 1):
         local_part = "abcdefghijklmno"
-        sign_up(client, f"{local_part[: number + 1]}.{local_part[number + 1 :]}@gmail.com")
+        sign_up(client, f"{local_part[: number + 1]}.{local_part[number + 1 :]}@gmail.com", f"10.9.0.{number}")
     assert len(deliver()) == MAX_MAILS_PER_DAY
 
 
@@ -216,11 +285,12 @@ def test_security_notices_are_not_used_up_by_accounts_with_tags(
     deliver()
     with app.app_context(), db.session.begin():
         for user_id in tagged:
-            accounts.notify_password_changed(user_id, f"victim+{tagged.index(user_id)}@x.org")
-    assert len(deliver()) == MAX_MAILS_PER_DAY
+            address = f"victim+{tagged.index(user_id)}@x.org"
+            accounts.notify_password_changed(user_id, address, is_verified=False)
+    assert deliver() == []
 
     with app.app_context(), db.session.begin():
-        accounts.notify_password_changed(own, "victim@x.org")
+        accounts.notify_password_changed(own, "victim@x.org", is_verified=True)
     assert [each["To"] for each in deliver()] == ["victim@x.org"]
 
 
@@ -239,7 +309,7 @@ def test_mail_counts_hold_no_address_and_are_pruned(app: Flask, ada: Caller, sql
     sql("UPDATE mail_counts SET day = day - 1")
 
     with app.app_context():
-        assert mail.prune(mail.timedelta(days=30)) == number == 2
+        assert mail.prune(mail.timedelta(days=30)) == number == 3
 
 
 @pytest.mark.parametrize(("is_verified", "number"), [(True, MAX_MAILS_PER_DAY + 2), (False, MAX_MAILS_PER_DAY)])

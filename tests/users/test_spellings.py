@@ -249,7 +249,7 @@ def test_notice_reset_of_password_is_mailed_and_verifies_the_address(
     assert deliver() == []
 
 
-def test_notice_change_of_address_goes_to_the_old_and_the_new_one(world: World, deliver: Deliver) -> None:
+def test_notice_change_of_address_goes_to_the_old_one(world: World, deliver: Deliver) -> None:
     path = f"/v1/users/{world.stranger.id}"
     deliver()
 
@@ -258,7 +258,6 @@ def test_notice_change_of_address_goes_to_the_old_and_the_new_one(world: World, 
     mails = deliver()
     assert summary(mails) == [
         ("new@xn--mller-kva.example", "Verify your e-mail address"),
-        ("new@xn--mller-kva.example", "Your e-mail address was changed"),
         ("stranger@example.com", "Your e-mail address was changed"),
     ]
     old = next(mail for mail in mails if mail["To"] == "stranger@example.com")
@@ -282,7 +281,6 @@ def test_notice_change_by_patch_of_both_reaches_the_old_address(world: World, de
 
     assert summary(deliver()) == [
         ("new@example.com", "Verify your e-mail address"),
-        ("new@example.com", "Your e-mail address was changed"),
         ("stranger@example.com", "Your e-mail address was changed"),
         ("stranger@example.com", "Your password was changed"),
     ]

@@ -1,0 +1,36 @@
+"""The actor that causes background work: actors take turns, so that one with much work does not delay the others."""
+
+import hmac
+
+from flask import current_app, g, has_request_context, request
+
+from app.slots import address_holders
+
+SYSTEM = 0
+"""The actor of commands and of what the server does by itself."""
+
+_FIRST_ADDRESS = -2
+"""Actors that are client addresses have numbers from here downwards; -1 is left to jobs without an address."""
+
+
+def set_actor(actor: int) -> None:
+    """Let what follows in this request or task count for an actor."""
+    g.actor = actor
+
+
+def current_actor() -> int:
+    """Return who causes the current work: the id of a verified user, or a negative number for a client address.
+
+    Accounts that are not verified count for their address, of IPv6 for the network /48: another one costs nothing.
+    """
+    actor: int | None = g.get("actor")
+    if actor is None:
+        actor = g.actor = _address_actor() if has_request_context() else SYSTEM
+    return actor
+
+
+def _address_actor() -> int:
+    """Return the number of the client address: a keyed hash, so that stored rows do not tell the address."""
+    holder = address_holders(request.remote_addr or "")[-1]
+    digest = hmac.digest(current_app.config["SECRET_KEY"].encode(), f"actor:{holder}".encode(), "sha256")
+    return _FIRST_ADDRESS - (int.from_bytes(digest[:8], "big") >> 2)

@@ -1,0 +1,243 @@
+"""Entries know who has caused them, and the relay takes turns: one actor with much work does not delay the others."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Connection, event, func, select, text, update
+
+from app import outbox, relay
+from app.actors import SYSTEM, set_actor
+from app.extensions import db
+from app.outbox import CONSUMERS, EVENTS_QUEUE, Consumer, OutboxEntry
+from app.redis_client import connect
+from app.relay import BATCH, MAX_PUBLISHED, MAX_TURNS, run_relay
+from app.users.models import User
+from tests.background import entries, order
+from tests.world import World
+
+BACKLOG = 100_000
+
+
+def order_for(app: Flask, actor: int, count: int = 1, consumer: str = "tests.record") -> None:
+    """Commit entries that an actor has caused."""
+    with app.app_context(), db.session.begin():
+        set_actor(actor)
+        outbox.order_many(consumer, "tests", [{"id": number} for number in range(count)])
+
+
+def set_users(app: Flask, *, is_verified: bool) -> None:
+    """Verify the addresses of all users, or none."""
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(update(User).values(is_verified=is_verified))
+
+
+def claim(app: Flask, after: tuple[str, int] | None = None, **limits: int) -> tuple[list[int], tuple[str, int] | None]:
+    """Claim one batch as the relay does; the actors of its entries, and the pair behind which to go on."""
+    most = {name.replace("_", "."): number for name, number in limits.items()} or {"tests.record": MAX_PUBLISHED}
+    with app.app_context(), app.extensions["autocommit"].connect() as connection:
+        claimed, last = relay._claim(connection, most, relay.LEASE, after)
+    actors = {entry.id: entry.actor for entry in entries(app)}
+    return sorted(actors[entry.id] for entry in claimed), last
+
+
+def close(app: Flask, count: int, actor: int) -> None:
+    """Close entries of an actor that are published, as a worker does."""
+    published = select(OutboxEntry.id).where(OutboxEntry.actor == actor, OutboxEntry.published_at.is_not(None))
+    some = published.where(OutboxEntry.done_at.is_(None)).limit(count)
+    with app.app_context(), db.session.begin():
+        db.session.execute(update(OutboxEntry).where(OutboxEntry.id.in_(some)).values(done_at=func.now()))
+
+
+def test_entry_of_a_verified_user_names_the_user(world: World) -> None:
+    set_users(world.app, is_verified=True)
+
+    world.owner.update(f"/v1/events/{world.events['published']}", "event", {"name": "Another"})
+
+    assert entries(world.app)[-1].actor == world.owner.id
+
+
+def test_entries_of_accounts_that_are_not_verified_name_their_address(world: World, client: FlaskClient) -> None:
+    set_users(world.app, is_verified=False)
+
+    for number, address in enumerate(("10.1.1.1", "10.1.1.1", "10.2.2.2", "2001:db8:1:1::1", "2001:db8:1:2::1")):
+        attributes = {"email": f"new{number}@example.com", "password": "x" * 8}
+        answer = client.post(
+            "/v1/users",
+            json={"data": {"type": "user", "attributes": attributes}},
+            content_type="application/vnd.api+json",
+            environ_base={"REMOTE_ADDR": address},
+        )
+        assert answer.status_code == 201, answer.text
+    world.owner.update(f"/v1/events/{world.events['published']}", "event", {"name": "Another"})
+
+    found = [entry for entry in entries(world.app) if entry.actor != SYSTEM]
+    *signed_up, changed = [entry.actor for entry in found]
+    assert all(actor < -1 for actor in (*signed_up, changed))
+    assert signed_up[0] == signed_up[1]
+    assert signed_up[3] == signed_up[4], "of one /48"
+    assert len({*signed_up, changed}) == 4
+
+
+def test_entry_without_a_request_names_the_system(app: Flask) -> None:
+    order(app, "tests.record")
+
+    assert [entry.actor for entry in entries(app)] == [SYSTEM]
+
+
+def test_work_that_follows_from_an_entry_counts_for_its_actor(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def act(_entry: OutboxEntry) -> None:
+        outbox.order("tests.record", "tests", {})
+
+    monkeypatch.setitem(CONSUMERS, "tests.follow", Consumer("tests.follow", EVENTS_QUEUE, (), act))
+    order_for(app, 7, consumer="tests.follow")
+
+    with app.app_context():
+        outbox.consume(entries(app)[0].id)
+
+    assert [entry.actor for entry in entries(app)] == [7, 7]
+
+
+def test_claim_takes_few_entries_of_an_actor_and_one_of_each_other(app: Flask) -> None:
+    order_for(app, 5, 300)
+    order_for(app, 6)
+    order_for(app, -9)
+
+    actors, _ = claim(app)
+
+    assert Counter(actors) == {5: MAX_PUBLISHED, 6: 1, -9: 1}
+    assert claim(app) == ([], None), "until some of them are done"
+    close(app, 3, actor=5)
+    assert claim(app) == ([5, 5, 5], None)
+
+
+def test_claim_takes_entries_of_an_actor_again_when_their_lease_has_run_out(app: Flask) -> None:
+    order_for(app, 5, MAX_PUBLISHED + 1)
+    claim(app)
+
+    with app.app_context(), db.session.begin():
+        db.session.execute(update(OutboxEntry).values(next_at=func.now() - timedelta(seconds=1)))
+
+    assert claim(app)[0] == [5] * MAX_PUBLISHED
+
+
+def test_claim_passes_over_entries_that_have_failed(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    order_for(app, 5, 3, "tests.fail")
+    assert claim(app, tests_fail=1)[0] == [5]
+    (failing,) = [entry.id for entry in entries(app) if entry.published_at]
+
+    with app.app_context(), pytest.raises(RuntimeError):
+        outbox.consume(failing)
+
+    assert claim(app, tests_fail=1)[0] == [5], "what waits on purpose is not published"
+
+
+def test_claim_goes_on_behind_the_actor_that_was_served_last(app: Flask) -> None:
+    for actor in range(1, 4):
+        order_for(app, actor, BATCH // 2)
+
+    first, last = claim(app, tests_record=BATCH // 2)
+    second, end = claim(app, after=last, tests_record=BATCH // 2)
+
+    assert (Counter(first), last) == ({1: BATCH // 2, 2: BATCH // 2}, ("tests.record", 2))
+    assert (Counter(second), end) == ({3: BATCH // 2}, None)
+
+
+@pytest.mark.parametrize(("length", "most"), [(0, MAX_PUBLISHED), (16, MAX_PUBLISHED - 4), (60, 1), (900, 1)])
+def test_a_long_queue_gets_few_entries_of_each_actor(length: int, most: int) -> None:
+    assert relay._max_published_at(length) == most
+
+
+@pytest.mark.faults
+def test_an_entry_waits_behind_few_of_another_actor(
+    app: Flask, servers: dict[str, str], wait_until: Callable[..., Any]
+) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=run_relay, args=(app, stop))
+    with connect(servers["REDIS_URL"], timeout=2) as client:
+        order_for(app, 5, 300)
+        thread.start()
+        try:
+            wait_until(lambda: client.llen(EVENTS_QUEUE) >= 10)
+            order_for(app, 6)
+
+            wait_until(lambda: any(entry.published_at for entry in entries(app) if entry.actor == 6), 2)
+            assert client.llen(EVENTS_QUEUE) <= MAX_PUBLISHED + 1
+            close(app, MAX_PUBLISHED, actor=5)
+            client.delete(EVENTS_QUEUE)
+            wait_until(lambda: client.llen(EVENTS_QUEUE) >= 10, 2, "more are published when some are done")
+        finally:
+            stop.set()
+            thread.join(10)
+
+
+@pytest.fixture
+def backlog(app: Flask) -> Callable[[bool, timedelta], None]:
+    """A function that makes entries of one actor, or of one each, due after a delay."""
+
+    def fill(is_one: bool, delay: timedelta) -> None:
+        with app.app_context(), db.engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(
+                text(
+                    "INSERT INTO outbox_entries (id, consumer, topic, payload, actor, next_at)"
+                    " SELECT gen_random_uuid(), 'tests.record', 'tests', '{}', CASE WHEN :is_one THEN 5 ELSE n END,"
+                    " now() + :delay FROM generate_series(1, :backlog) n"
+                ),
+                {"is_one": is_one, "delay": delay, "backlog": BACKLOG},
+            )
+        with app.app_context(), app.extensions["autocommit"].connect() as connection:
+            connection.execute(text("SET statement_timeout = 0"))
+            connection.execute(text("VACUUM ANALYZE outbox_entries"))
+            connection.execute(text("SET statement_timeout = '3s'"))
+
+    return fill
+
+
+def count_blocks(app: Flask, run: Callable[[Connection], object]) -> int:
+    """Return the blocks that the statements of `run` touch, by EXPLAIN ANALYZE of each."""
+    statements: list[tuple[str, Any]] = []
+    touched = 0
+    with app.app_context(), db.engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *said: statements.append((said[2], said[3])))
+        run(connection)
+        connection.rollback()
+        for statement, parameters in list(statements):
+            explained = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
+            plan = explained.scalar_one()[0]["Plan"]
+            touched += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return touched
+
+
+@pytest.mark.parametrize(
+    ("is_one", "delay", "most"),
+    [(True, timedelta(0), 1_000), (False, timedelta(0), 20_000), (False, timedelta(hours=1), 20_000)],
+    ids=["one actor", "an actor each", "all have failed"],
+)
+def test_claim_reads_little_of_a_hundred_thousand_waiting_entries(
+    app: Flask, backlog: Callable[[bool, timedelta], None], is_one: bool, delay: timedelta, most: int
+) -> None:
+    backlog(is_one, delay)
+
+    limits = {"tests.record": MAX_PUBLISHED}
+    assert count_blocks(app, lambda connection: relay._claim(connection, limits, relay.LEASE, None)) <= most
+    assert count_blocks(app, lambda connection: connection.scalar(relay._is_due)) < 10
+
+
+def test_claim_comes_round_to_all_of_many_actors(app: Flask) -> None:
+    for actor in (1, MAX_TURNS + 5):
+        order_for(app, actor)
+    with app.app_context(), db.session.begin():
+        values = "SELECT gen_random_uuid(), 'tests.record', 'tests', '{}', n, now() + interval '1 h' FROM"
+        insert = "INSERT INTO outbox_entries (id, consumer, topic, payload, actor, next_at)"
+        db.session.execute(text(f"{insert} {values} generate_series(1, {MAX_TURNS + 5}) n"))
+
+    first, last = claim(app)
+    second, end = claim(app, after=last)
+
+    assert (first, second, end) == ([1], [MAX_TURNS + 5], None)
