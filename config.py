@@ -322,7 +322,13 @@ SETTINGS = (
     Setting(
         "MAX_UPLOAD_MB_PER_DAY",
         "500",
-        "MiB of images that one user may send a day; more are refused",
+        "MiB of images that one user, or one address without a log-in, may send a day; more are refused",
+        _whole(1, 1_000_000),
+    ),
+    Setting(
+        "MAX_JOB_OUTPUT_MB_PER_DAY",
+        "1000",
+        "MiB of files that the jobs of one user may make a day; further ones fail",
         _whole(1, 1_000_000),
     ),
     Setting(
