@@ -332,12 +332,18 @@ SETTINGS = (
         _whole(1, 1_000_000),
     ),
     Setting(
+        "MAX_WRITE_MB_PER_DAY",
+        "200",
+        "MiB that one user may write a day besides images, one address four times as much; 0: no limit",
+        _whole(0, 1_000_000),
+    ),
+    Setting(
         "MAX_STORAGE_MB", "0", "MiB of all files together; nothing more is stored then; 0: no limit", _whole(0, 10**9)
     ),
     Setting(
         "MIN_FREE_DISK_MB",
         "512",
-        "MiB that stay free on the disk of STORAGE_URL; nothing more is stored then; 0: no limit",
+        "MiB that stay free on the disks of STORAGE_URL and the embedded PostgreSQL, or nothing is stored; 0: no limit",
         _whole(0, 10**9),
     ),
     Setting(
