@@ -375,6 +375,12 @@ SETTINGS = (
     Setting("PROCESSOR_REQUIRE_SIGNATURE", "0", "1: callbacks of the processor must be signed", _flag),
     Setting("RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _flag),
     Setting("RETENTION_DAYS", "30", "how long ended jobs, sign-ins and outbox entries are kept", _whole(1, 3650)),
+    Setting(
+        "TRASH_RETENTION_DAYS",
+        "30",
+        "how long what was deleted can be restored; then it is deleted for good; 0: for ever",
+        _whole(0, 3650),
+    ),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
     Setting(
         "HSTS_SECONDS",
