@@ -322,8 +322,20 @@ SETTINGS = (
     Setting(
         "MAX_UPLOAD_MB_PER_DAY",
         "500",
-        "MiB of images that one user may send a day; more are refused",
+        "MiB of images that one user, or one address without a log-in, may send a day; more are refused",
         _whole(1, 1_000_000),
+    ),
+    Setting(
+        "MAX_JOB_OUTPUT_MB_PER_DAY",
+        "1000",
+        "MiB of files that the jobs of one user may make a day; further ones fail",
+        _whole(1, 1_000_000),
+    ),
+    Setting(
+        "MAX_WRITE_MB_PER_DAY",
+        "200",
+        "MiB that one user may write a day besides images, one address four times as much; 0: no limit",
+        _whole(0, 1_000_000),
     ),
     Setting(
         "MAX_STORAGE_MB", "0", "MiB of all files together; nothing more is stored then; 0: no limit", _whole(0, 10**9)
@@ -331,7 +343,7 @@ SETTINGS = (
     Setting(
         "MIN_FREE_DISK_MB",
         "512",
-        "MiB that stay free on the disk of STORAGE_URL; nothing more is stored then; 0: no limit",
+        "MiB that stay free on the disks of STORAGE_URL and the embedded PostgreSQL, or nothing is stored; 0: no limit",
         _whole(0, 10**9),
     ),
     Setting(
@@ -363,6 +375,12 @@ SETTINGS = (
     Setting("PROCESSOR_REQUIRE_SIGNATURE", "0", "1: callbacks of the processor must be signed", _flag),
     Setting("RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _flag),
     Setting("RETENTION_DAYS", "30", "how long ended jobs, sign-ins and outbox entries are kept", _whole(1, 3650)),
+    Setting(
+        "TRASH_RETENTION_DAYS",
+        "30",
+        "how long what was deleted can be restored; then it is deleted for good; 0: for ever",
+        _whole(0, 3650),
+    ),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
     Setting(
         "HSTS_SECONDS",

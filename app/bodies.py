@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app, g, request
 
+from app import write_limits
 from app.errors import ApiError, BadRequest, ContentTooLarge, RequestTimeout
 from app.proxies import find_peer
 from app.slots import Slot, SlotPool, caller_holders, take_slot
@@ -137,6 +138,8 @@ def _body(open_body: OpenBody) -> bytes:
     body = request.get_data()
     if length is None and len(body) >= limit:
         raise ContentTooLarge(f"The body must have less than {limit} bytes.")  # Werkzeug stops there and says nothing
+    if limit <= LARGEST_BODY:  # images are counted by app/quotas.py
+        write_limits.set_body_bytes(len(body))
     return body
 
 

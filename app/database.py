@@ -35,6 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
+from app import write_limits
 from app.extensions import db, migrate
 from app.slots import Slot, SlotPool, caller_holders, take_slot
 
@@ -101,6 +102,7 @@ def install(app: Flask) -> None:
         event.listen(db.engine, "handle_error", _drop_stale)
         app.extensions["autocommit"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
     app.extensions["connection_slots"] = make_connection_slots(app.config["DATABASE_POOL"])
+    write_limits.install(app)
     app.extensions["writers"] = make_writer_slots(app.config["DATABASE_POOL"])
 
 
@@ -182,10 +184,12 @@ class _Transaction:
         """The connection; one that writes has begun."""
         if self._connection is None:
             try:
-                if self._writers is not None:
-                    self._writer_slot = _take_writer_slot(self._writers)
                 if self._slots is not None:
-                    self._slot = _take_connection_slot(self._slots)
+                    holders = caller_holders(request.remote_addr, g.get("user_id", 0))
+                    if self._writers is not None:
+                        write_limits.charge_request(holders)
+                        self._writer_slot = _take_writer_slot(self._writers, holders)
+                    self._slot = _take_connection_slot(self._slots, holders)
                 self._connection = self._engine.connect()
                 if not self._is_read:
                     self._connection.begin()
@@ -215,11 +219,11 @@ class _Transaction:
                 self._writer_slot = None
 
 
-def _take_connection_slot(slots: SlotPool) -> Slot:
+def _take_connection_slot(slots: SlotPool, holders: tuple[str, ...]) -> Slot:
     """Wait for a slot of the pool for this caller; raise 429 or 503 where none gets free in time."""
     return take_slot(
         slots,
-        caller_holders(request.remote_addr, g.get("user_id", 0)),
+        holders,
         full="Too many requests are in progress at this moment. Try again.",
         share=(
             f"Too many requests of {{holder}} are in progress: at most {slots.max_per_user} of one user and "
@@ -230,11 +234,11 @@ def _take_connection_slot(slots: SlotPool) -> Slot:
     )
 
 
-def _take_writer_slot(writers: SlotPool) -> Slot:
+def _take_writer_slot(writers: SlotPool, holders: tuple[str, ...]) -> Slot:
     """Wait for a slot of a writer for this caller; raise 429 or 503 where none gets free in time."""
     return take_slot(
         writers,
-        caller_holders(request.remote_addr, g.get("user_id", 0)),
+        holders,
         full="Too many writes are in progress at this moment. Try again.",
         share=(
             f"Too many writes of {{holder}} are in progress: at most {writers.max_per_user} of one user and "

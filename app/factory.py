@@ -30,6 +30,7 @@ from app import (
     storage,
     stored_files,
     throttle,
+    trash,
     worker,
 )
 from app.extensions import db
@@ -125,7 +126,7 @@ def run_in_background(app: Flask) -> None:
     logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
     relay.sweep_with(app, sweep.sweep)
     prunes = (outbox.prune, sign_ins.prune, idempotency.prune, mail.prune, sweep.prune, quotas.prune)
-    relay.prune_with(app, *prunes, stored_files.sweep_orphans)
+    relay.prune_with(app, *prunes, stored_files.sweep_orphans, trash.purge)
 
 
 def accept_accounts(app: Flask) -> None:

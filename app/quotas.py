@@ -1,6 +1,6 @@
 """Limits on what users store: bytes of one user and day, bytes of all, and the disk that must stay free.
 
-Callers who are not signed in, whose user id is 0, are counted by their address.
+Callers who are not signed in, whose user id is 0, are counted by their address; what their jobs make, all together.
 """
 
 import shutil
@@ -29,6 +29,15 @@ TOTAL_TTL_SECONDS = 30.0
 MAX_ANSWER_MIB_PER_DAY = 100
 """MiB of answers that are stored for the keys (Idempotency-Key, webhook-id) of one user and day."""
 
+OUTPUT_SHARE = 2**61
+"""Added to the id of a user for the share of what the jobs of that user make: no id is so large."""
+
+ANONYMOUS_OUTPUT_FACTOR = 10
+"""How many times the daily limit of one user the jobs of all callers without a log-in may make together."""
+
+RESERVED_OUTPUT_DIVISOR = 4
+"""This part of the daily limit is left to jobs that changes start, such as variants of the image of an event."""
+
 CountBytes = Callable[[], int]
 """Return how many bytes the rows of a package say that its files have."""
 
@@ -41,8 +50,9 @@ class DailyBytes(Model):
     __tablename__ = "daily_bytes"
 
     share: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """The id of the user; -id for the answers that the keys of a user store; for callers who are not signed in a large
-    negative number made of their address."""
+    """The id of the user; -id for the answers that the keys of a user store; OUTPUT_SHARE + id for what the jobs of a
+    user make, OUTPUT_SHARE for those without an owner; for callers who are not signed in a large negative number made
+    of their address."""
     day: Mapped[date] = mapped_column(Date, primary_key=True)
     bytes: Mapped[int]
 
@@ -92,6 +102,30 @@ def charge_answer(owner_id: int, size: int, header: str) -> None:
         raise _too_many_bytes(detail, header=header)
 
 
+def charge_output(owner_id: int | None, size: int, *, is_triggered: bool) -> bool:
+    """Count bytes that a job makes, in the transaction of the caller; return False above the limit of the day.
+
+    A job that a change has started, `is_triggered`, may use the whole limit; others leave a part of it.
+    """
+    ((made,),) = _add.rows({"share": OUTPUT_SHARE + (owner_id or 0), "size": size})
+    limit = _output_limit(owner_id)
+    is_reserved = owner_id is not None and not is_triggered
+    return bool(made <= limit - is_reserved * (limit // RESERVED_OUTPUT_DIVISOR))
+
+
+def describe_output_limit(owner_id: int | None) -> str:
+    """Return the detail of the error of a job that makes more than its owner may make in a day."""
+    limit = _output_limit(owner_id) // MIB
+    if owner_id is None:
+        makers, reserve = "all callers without a log-in", ""
+    else:
+        makers, reserve = (
+            "one user",
+            f", the last {limit // RESERVED_OUTPUT_DIVISOR} of them by jobs that changes start",
+        )
+    return f"The jobs of {makers} make at most {limit} MiB a day{reserve}. The next day begins at 00:00 UTC."
+
+
 def require_storage() -> None:
     """Raise 507 when all files together, or the disk that they lie on, leave no room."""
     if is_full():
@@ -115,6 +149,11 @@ def prune(_older_than: timedelta) -> int:
 
 def _daily_limit() -> int:
     return int(current_app.config["MAX_UPLOAD_MB_PER_DAY"]) * MIB
+
+
+def _output_limit(owner_id: int | None) -> int:
+    factor = ANONYMOUS_OUTPUT_FACTOR if owner_id is None else 1
+    return int(current_app.config["MAX_JOB_OUTPUT_MB_PER_DAY"]) * MIB * factor
 
 
 def _share_of(user_id: int) -> int:

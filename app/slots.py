@@ -290,6 +290,16 @@ def address_holders(address: str) -> tuple[str, ...]:
     return f"{IPv6Address(number >> 64 << 64)}/64", f"{IPv6Address(number >> 80 << 80)}{_NETWORK}"
 
 
+def is_user(holder: str) -> bool:
+    """Return whether a holder is a user; others are addresses."""
+    return holder.startswith(_USER)
+
+
+def network_factor(holder: str) -> int:
+    """Return how many times the share of one address a holder has."""
+    return NETWORK_FACTOR if holder.endswith(_NETWORK) else 1
+
+
 def user_holder(user_id: int) -> str:
     """Return the holder that a signed-in user counts for."""
     return f"{_USER}{user_id}"

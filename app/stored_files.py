@@ -14,9 +14,23 @@ from time import monotonic
 
 import structlog
 from flask import current_app
-from sqlalchemy import ColumnElement, Text, bindparam, column, func, select, table, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    table,
+    text,
+)
 
-from app import outbox
+from app import outbox, quotas
 from app.database import Prepared, connection, transaction
 from app.outbox import OutboxEntry, consumer
 from app.storage import current_storage
@@ -67,6 +81,24 @@ def finds_used_files(find: FindUsed) -> FindUsed:
     """Register a function that tells which files are in use."""
     FINDERS.append(find)
     return find
+
+
+def register_table(table: FromClause) -> None:
+    """Register a table whose rows outside the trash each use one file, `stored_as`, of `size` bytes."""
+    is_live = table.c.deleted_at.is_(None)
+    names = bindparam("names", type_=ARRAY(Text))
+    used = Prepared(select(table.c.stored_as).where(table.c.stored_as == any_(names), is_live))
+    size = Prepared(select(cast(func.coalesce(func.sum(table.c.size), 0), BigInteger)).where(is_live))
+
+    def find_used(names: Collection[str]) -> Collection[str]:
+        return [name for (name,) in used.rows({"names": list(names)})]
+
+    def count_bytes() -> int:
+        ((total,),) = size.rows({})
+        return int(total)
+
+    finds_used_files(find_used)
+    quotas.counts_bytes(count_bytes)
 
 
 def lock(name: str) -> None:

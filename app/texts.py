@@ -38,9 +38,16 @@ def to_nfc(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Return whether the text has no visible character: spaces, control and format characters, fillers."""
-    return not text or all(
-        unicodedata.category(character) in _INVISIBLE_CATEGORIES or _INVISIBLE.match(character) for character in text
-    )
+    return all(_is_invisible(character) for character in text)
+
+
+def is_visible(text: str) -> bool:
+    """Return whether the text has visible characters only."""
+    return not any(_is_invisible(character) for character in text)
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character) in _INVISIBLE_CATEGORIES or bool(_INVISIBLE.match(character))
 
 
 @cache

@@ -95,6 +95,7 @@ def site() -> Iterator[Site]:
             "VAR_DIR": str(var_dir),
             "PUBLIC_URL": "http://localhost",
             "RATELIMIT_ENABLED": "0",
+            "MAX_WRITE_MB_PER_DAY": "1000000",
             "LOG_FORMAT": "json",  # as on any server
         }
         app = create_app(config.read(environment))

@@ -78,6 +78,7 @@ class Server:
             "PORT": str(self.port),
             "DEMO": "0",
             "RATELIMIT_ENABLED": "0",
+            "MAX_WRITE_MB_PER_DAY": "1000000",
         }
         self.log = (var_dir / "run.log").open("wb")
         self.process = subprocess.Popen(

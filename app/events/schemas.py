@@ -41,7 +41,8 @@ class DocumentLinks(marshmallow.fields.Field[list[dict[str, str]]]):
             raise marshmallow.ValidationError(f"Must be a list of at most {MOST_DOCUMENT_LINKS} objects.")
         if not all(_is_document_link(item) for item in value):
             raise marshmallow.ValidationError(
-                "Every item must be an object with a name and a link, an http or https URL."
+                "Every item must be an object with a name and a link: an http or https URL, without a user name or "
+                "password and without invisible characters."
             )
         try:
             return [{**item, "name": to_nfc(item["name"])} for item in value]

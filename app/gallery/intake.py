@@ -1,14 +1,13 @@
 """How one file becomes one image of a gallery: read, looked up, made anew from its pixels, stored, written down."""
 
 import unicodedata
-from collections.abc import Collection
 from hashlib import sha256
 from pathlib import PurePosixPath
 
-from sqlalchemy import ARRAY, BigInteger, Text, any_, bindparam, cast, func, select
+from sqlalchemy import BigInteger, Text, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app import quotas, stored_files
+from app import stored_files
 from app.database import Prepared, commit, transaction
 from app.events.models import Event
 from app.gallery import inbox
@@ -49,25 +48,7 @@ _add = Prepared(
     .returning(_images.c.id)
 )
 
-
-_names = bindparam("names", type_=ARRAY(Text))
-_used = Prepared(select(_images.c.stored_as).where(_images.c.stored_as == any_(_names), _images.c.deleted_at.is_(None)))
-_size = Prepared(
-    select(cast(func.coalesce(func.sum(_images.c.size), 0), BigInteger)).where(_images.c.deleted_at.is_(None))
-)
-
-
-@stored_files.finds_used_files
-def used_files(names: Collection[str]) -> Collection[str]:
-    """Return those of these files that a gallery shows."""
-    return [name for (name,) in _used.rows({"names": list(names)})]
-
-
-@quotas.counts_bytes
-def stored_bytes() -> int:
-    """Return how many bytes all images of galleries have."""
-    ((size,),) = _size.rows({})
-    return int(size)
+stored_files.register_table(_images)
 
 
 def identifier(event_id: int) -> str | None:

@@ -34,7 +34,7 @@ class Hook(Model):
     token_hash: Mapped[bytes | None] = mapped_column(unique=True)
     """SHA-256 of the token in its URL; None until it has been given one."""
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
-    event_id: Mapped[int | None] = mapped_column(ForeignKey("events.id"))
+    event_id: Mapped[int | None] = mapped_column(ForeignKey("events.id"), info={"is_part": True})
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_called_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]

@@ -149,6 +149,7 @@ def _made(running: Running, content: bytes, sizes: Sequence[Size]) -> dict[str, 
     with _failing():
         variants = make_variants(content, sizes)
     running.progress(0.8, "storing the variants")
+    running.charge_output(sum(len(variant.content) for variant in variants))
     return {variant.name: _stored(running, variant) for variant in variants}
 
 

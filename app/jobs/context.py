@@ -1,5 +1,6 @@
 """What the function of a kind is given, and how it learns that it must end."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import IO, Any
 from app import quotas
 from app.database import commit, transaction
 from app.jobs import artifacts, lifecycle
+from app.jobs.models import OPERATOR_SHARE
 from app.jobs.records import JobRow
 from app.sealing import Lost, opened, place
 
@@ -37,6 +39,18 @@ class JobFailed(Exception):
         self.detail = detail
         self.more = more
         super().__init__(detail)
+
+
+def charge_output(job: JobRow, size: int) -> None:
+    """Count bytes of files that a job makes, in the transaction of the caller, before they are stored.
+
+    Raise JobFailed where its owner has made as much as one may in a day. Jobs of operators are not counted.
+    """
+    if job.owner_id is None and job.share == OPERATOR_SHARE:
+        return
+    is_triggered = job.trigger == "signal" and not job.kept  # a job that is kept is a treatment, which a user starts
+    if not quotas.charge_output(job.owner_id, size, is_triggered=is_triggered):
+        raise JobFailed("too-many-bytes", quotas.describe_output_limit(job.owner_id))
 
 
 class Elsewhere(Exception):
@@ -99,10 +113,27 @@ class Running:
         if self.ends is not None:
             raise self.ends
 
-    def publish(self, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False) -> None:
-        """Keep a file that was made, in place of another of this name; from now on it can be fetched."""
+    def charge_output(self, size: int) -> None:
+        """Count bytes of files that are about to be stored; raise JobFailed where there is no room for them."""
         self.check()
         if quotas.is_full():
             raise JobFailed("storage-full", "The server has no room for further files at the moment.")
+        with transaction(is_read=False):
+            charge_output(self.job, size)
+            commit()
+
+    def publish(self, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False) -> None:
+        """Keep a file that was made, in place of another of this name; from now on it can be fetched."""
+        self.charge_output(_size_of(content))
         if not artifacts.publish(self.job, name, content, media_type, partial=partial):
             raise LeaseLost
+
+
+def _size_of(content: bytes | IO[bytes]) -> int:
+    """Return how many bytes are left to read."""
+    if isinstance(content, bytes):
+        return len(content)
+    start = content.tell()
+    end = content.seek(0, os.SEEK_END)
+    content.seek(start)
+    return end - start

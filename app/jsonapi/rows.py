@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from app import changes
+from app import changes, write_limits
 from app.database import Prepared
 from app.errors import Conflict
 from app.jsonapi import statements
@@ -53,6 +53,7 @@ def create(resource_type: ResourceType, values: Mapping[str, Any]) -> Any:
     statement = _inserting(resource_type, frozenset((*made, *given)))
     with broken_rules_refused(resource_type):
         (inserted,) = statement.rows({**made, **given})
+    write_limits.charge_row()
     row = resource_type.row(*inserted)
     if sealed:  # for the id of the row, which is known now
         row = _stored(resource_type, row, sealed)
@@ -67,6 +68,7 @@ def change(resource_type: ResourceType, row: Any, values: Mapping[str, Any]) -> 
         return row
     with broken_rules_refused(resource_type):
         changed = _stored(resource_type, row, new)
+    write_limits.charge_row()
     changes.changed(resource_type.model, changed, new.keys())
     return changed
 

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement
 
 from app.jsonapi.naming import dasherize
 from app.jsonapi.sanitizer import clean_html, has_text, normalize_html
-from app.texts import NFC_SHRINK_FACTOR, is_blank, to_nfc
+from app.texts import NFC_SHRINK_FACTOR, is_blank, is_visible, to_nfc
 
 SHORT = 255
 LONG = 20_000
@@ -23,6 +23,9 @@ URL_LIMIT = 2048
 INTEGER_LIMIT = 2**31 - 1
 WRITTEN_BY_THE_SERVER: Any = {"dump_only": True, "metadata": {"volatile": True}}
 """Options of an attribute that is written at any moment: clients send back what it was before."""
+
+_NOT_IN_URLS = re.compile('[\\s\\x00-\\x1f\\x7f-\\x9f<>"\\\\\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+"""Spaces, control characters, what ends a link in texts, and the marks that change the direction of text."""
 
 EARLIEST_YEAR, LATEST_YEAR = 1900, 9000
 """Far enough from the ends of the calendar that no zone leads over them."""
@@ -114,7 +117,9 @@ class Url(Text):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         text = super()._deserialize(value, attr, data, **more)
         if not is_web_url(text):
-            raise marshmallow.ValidationError("Must be an http or https URL.")
+            raise marshmallow.ValidationError(
+                "Must be an http or https URL, without a user name or password and without invisible characters."
+            )
         return text
 
     def to_stored(self, text: str) -> str:
@@ -133,14 +138,19 @@ class MadeUrl(marshmallow.fields.Function):
 
 
 def is_web_url(text: str) -> bool:
-    """Whether this is an absolute http or https URL with a host and nothing unprintable."""
-    if re.search(r"[\s\x00-\x1f\x7f<>\"\\]", text):
+    """Return whether this is an absolute http or https URL that shows where it leads.
+
+    It has a host, no user name or password, no spaces or control characters, none that change the direction of text,
+    and no invisible character in its host.
+    """
+    if _NOT_IN_URLS.search(text):
         return False
     try:
         parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         return False
+    return parts.scheme in ("http", "https") and has_host and "@" not in parts.netloc and is_visible(parts.netloc)
 
 
 class Choice(Text):

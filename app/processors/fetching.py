@@ -8,6 +8,7 @@ import structlog
 from app.errors import ApiError, Errors, is_outage
 from app.extensions import db
 from app.jobs import artifacts, lifecycle
+from app.jobs.context import JobFailed, charge_output
 from app.jobs.records import JobRow
 from app.jsonapi.body import read_json
 from app.processors import client, results
@@ -41,6 +42,11 @@ def fetch(file_id: UUID, time: int) -> None:
     except Exception as error:  # else the job would wait for this file for days
         log.exception("result not fetched")
         _refuse(file, f"The result of {file.doc_id!r} was not fetched: this is our fault ({type(error).__name__}).")
+        return
+    try:
+        charge_output(job, len(content))
+    except JobFailed as failed:
+        _refuse(file, f"The result of {file.doc_id!r} was not stored. {failed.detail}")
         return
     stored = artifacts.store(job, f"result-{file.number}.json", content, "application/json", partial=not file.final)
     _take_in(file, document, stored)

@@ -1,9 +1,8 @@
 """How a stored image becomes an upload of its owner: once, however often it is sent."""
 
-from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import ARRAY, BigInteger, Text, any_, bindparam, cast, func, null, select
+from sqlalchemy import BigInteger, Text, bindparam, null
 from sqlalchemy.dialects.postgresql import insert
 
 from app import quotas, stored_files
@@ -28,16 +27,7 @@ _keep = Prepared(
     .returning(Upload.id)
 )
 
-
-_uploads = Upload.__table__
-_used = Prepared(
-    select(_uploads.c.stored_as).where(
-        _uploads.c.stored_as == any_(bindparam("names", type_=ARRAY(Text))), _uploads.c.deleted_at.is_(None)
-    )
-)
-_size = Prepared(
-    select(cast(func.coalesce(func.sum(_uploads.c.size), 0), BigInteger)).where(_uploads.c.deleted_at.is_(None))
-)
+stored_files.register_table(Upload.__table__)
 
 
 class StoredImage(NamedTuple):
@@ -61,16 +51,3 @@ def keep(owner_id: int, image: StoredImage) -> int:
     if not current_storage().exists(image.stored_as):  # another user has just deleted the same image
         raise Unavailable("The file was deleted while it was stored. Try again.", headers={"Retry-After": "1"})
     return int(id_)
-
-
-@stored_files.finds_used_files
-def used_files(names: Collection[str]) -> Collection[str]:
-    """Return those of these files that are an upload outside the trash."""
-    return [name for (name,) in _used.rows({"names": list(names)})]
-
-
-@quotas.counts_bytes
-def stored_bytes() -> int:
-    """Return how many bytes all uploads have."""
-    ((size,),) = _size.rows({})
-    return int(size)

@@ -177,3 +177,110 @@ def test_a_disk_that_is_nearly_full_takes_no_more(
 
     job = jobs(app)[0]
     assert (job.state, (job.error or {})["code"]) == ("failed", "storage-full")
+
+
+def set_made(world: World, caller: Caller, size: int) -> None:
+    """Set how many bytes the jobs of a caller have made today."""
+    with world.app.app_context(), transaction(is_read=False):
+        quotas.charge_output(caller.id, 0, is_triggered=True)
+        share = quotas.OUTPUT_SHARE + caller.id
+        connection().execute(update(DailyBytes).where(DailyBytes.share == share).values(bytes=size))
+        commit()
+
+
+def made(world: World, caller: Caller) -> int:
+    """Return how many bytes the jobs of a caller have made today."""
+    with world.app.app_context(), transaction(is_read=True):
+        share = quotas.OUTPUT_SHARE + caller.id
+        return connection().scalar(select(DailyBytes.bytes).where(DailyBytes.share == share)) or 0
+
+
+def last_job(app: Flask) -> tuple[str, str | None]:
+    """Run what is queued; return the state and the code of the error of the newest job."""
+    job = work_off(app)[-1]
+    return job.state, (job.error or {}).get("code")
+
+
+def test_variants_of_a_resize_job_are_charged_to_its_owner(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = as_form(world.stranger, encode(flag(400, 200), "png")).get_json()["url"]
+    before = files(storage)
+    parameters = {"image": url, "width": 300}
+    world.stranger.create("/v1/jobs", "job", {"kind": "resize-image", "parameters": parameters})
+    assert last_job(app) == ("succeeded", None)
+    (variant,) = set(files(storage)) - set(before)
+    directory = Path(storage.storage_url.removeprefix("file://"))
+    assert made(world, world.stranger) == (directory / variant).stat().st_size
+
+    monkeypatch.setitem(app.config, "MAX_JOB_OUTPUT_MB_PER_DAY", 1)
+    set_made(world, world.stranger, 3 * 2**20 // 4)
+    stored = files(storage)
+    world.stranger.create("/v1/jobs", "job", {"kind": "resize-image", "parameters": {"image": url, "width": 200}})
+    assert last_job(app) == ("failed", "too-many-bytes")
+    assert files(storage) == stored
+    assert (jobs(app)[-1].error or {})["detail"] == (
+        "The jobs of one user make at most 1 MiB a day, the last 0 of them by jobs that changes start. "
+        "The next day begins at 00:00 UTC."
+    )
+
+    world.owner.create("/v1/jobs", "job", {"kind": "resize-image", "parameters": {"image": url, "width": 200}})
+    assert last_job(app) == ("succeeded", None), "others have their own share"
+
+
+def test_archive_is_charged_to_its_owner(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/v1/events/{world.events['published']}/archive"
+    assert world.owner.send("POST", path).status_code == 202
+    assert last_job(app) == ("succeeded", None)
+    assert made(world, world.owner) > 0
+
+    monkeypatch.setitem(app.config, "MAX_JOB_OUTPUT_MB_PER_DAY", 1)
+    set_made(world, world.owner, 2**20)
+    stored = files(storage)
+    assert world.owner.send("POST", path).status_code == 202
+    assert last_job(app) == ("failed", "too-many-bytes")
+    assert files(storage) == stored
+
+
+def test_job_that_a_change_starts_may_use_the_whole_share(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "MAX_JOB_OUTPUT_MB_PER_DAY", 1)
+    set_made(world, world.owner, 3 * 2**20 // 4)
+    path = f"/v1/events/{world.events['published']}"
+    url = as_form(world.owner, PHOTO).get_json()["url"]
+    world.owner.update(path, "event", {"original-image-url": url})
+    assert last_job(app) == ("succeeded", None)
+
+    set_made(world, world.owner, 2**20)
+    url = as_form(world.owner, encode(flag(300, 200), "png")).get_json()["url"]
+    world.owner.update(path, "event", {"original-image-url": url})
+    assert last_job(app) == ("failed", "too-many-bytes")
+
+
+def test_jobs_without_an_owner_are_charged_all_together(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "RESIZE_PUBLIC", True)
+    monkeypatch.setitem(app.config, "MAX_JOB_OUTPUT_MB_PER_DAY", 1)
+    assert send_resize(world.anonymous, PHOTO).status_code == 202
+    assert last_job(app) == ("succeeded", None)
+    assert made(world, world.anonymous) > 0
+
+    set_made(world, world.anonymous, quotas.ANONYMOUS_OUTPUT_FACTOR * 2**20)
+    assert send_resize(world.anonymous, encode(flag(300, 200), "jpeg")).status_code == 202
+    assert last_job(app) == ("failed", "too-many-bytes")
+
+
+def test_resize_job_stores_nothing_on_a_disk_that_is_nearly_full(
+    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = as_form(world.stranger, PHOTO).get_json()["url"]
+    world.stranger.create("/v1/jobs", "job", {"kind": "resize-image", "parameters": {"image": url}})
+    monkeypatch.setitem(app.config, "MIN_FREE_DISK_MB", shutil.disk_usage(app.config["VAR_DIR"]).free // 2**20 * 2)
+    stored = files(storage)
+
+    assert last_job(app) == ("failed", "storage-full")
+    assert files(storage) == stored

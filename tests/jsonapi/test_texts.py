@@ -177,3 +177,36 @@ def test_sentences_need_no_article(world: World) -> None:
         for error in errors(answer):
             text = f"{error['title']} {error['detail']}"
             assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:pw@evil.example/",
+        "https://example.com@evil.example/",
+        "https://@evil.example/",
+        "https://exam\u202eple.com/",  # right-to-left override
+        "https://example.com/\u202egpj.exe",
+        "https://example.com/\u2066a",
+        "https://exa\u200bmple.com/",  # zero-width space
+        "https://exa\u00admple.com/",  # soft hyphen
+        "https://exa\u115fmple.com/",  # Hangul filler
+        "https://example.com/\u0085",
+    ],
+)
+def test_url_that_hides_where_it_leads_is_refused(world: World, url: str) -> None:
+    path = f"/v1/events/{world.events['draft']}"
+    for attributes, name in (
+        ({"ticket-url": url}, "ticket-url"),
+        ({"document-links": [{"name": "A", "link": url}]}, "document-links"),
+    ):
+        answer = world.owner.update(path, "event", attributes)
+        assert answer.status_code == 422
+        assert pointers(answer) == {f"/data/attributes/{name}"}
+        assert "without a user name or password" in errors(answer)[0]["detail"]
+
+
+def test_url_with_letters_of_other_scripts_is_taken(world: World) -> None:
+    path = f"/v1/events/{world.events['draft']}"
+    for url in ("https://müller.example/a@b?c=@", "https://例え.jp/\u200cن", "https://example.com:8080/~a%40"):
+        assert data(world.owner.update(path, "event", {"ticket-url": url}))["attributes"]["ticket-url"] == url

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from app import quotas
+from app.database import commit, transaction
 from app.extensions import db
 from app.jobs.models import Job
 from tests.conftest import wait_until
@@ -166,6 +168,23 @@ def test_a_result_that_does_not_fit_is_a_warning_and_the_others_are_kept(
     (warning,) = desk.said(treatment_id, "warning")
     assert "'bad'" in warning
     assert desk.job(treatment_id)["result"] == {"results": 1, "refused": 1}
+
+
+def test_a_result_beyond_the_files_of_a_day_is_refused(desk: Desk, processor: Processor) -> None:
+    with desk.office.app.app_context(), transaction(is_read=False):
+        limit = desk.office.app.config["MAX_JOB_OUTPUT_MB_PER_DAY"] * 2**20
+        assert quotas.charge_output(desk.caller.id, limit, is_triggered=True)
+        commit()
+    treatment_id = desk.ask()
+    start = desk.started(treatment_id)
+
+    processor.call_back(start, "SUCCESS", output=named(processor, "one", regions_of("one", REGION)))
+
+    desk.until(treatment_id, "SUCCESS")
+    (warning,) = desk.said(treatment_id, "warning")
+    assert warning.startswith("The result of 'one' was not stored. The jobs of one user make at most 1000 MiB a day")
+    assert desk.job(treatment_id)["result"] == {"results": 0, "refused": 1}
+    assert desk.files(treatment_id) == []
 
 
 @pytest.mark.parametrize(

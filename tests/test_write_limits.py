@@ -1,0 +1,181 @@
+"""Requests that write: how many bytes one user and one address write a day, and a disk that is nearly full."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import write_limits
+from app.write_limits import DAY_SECONDS, MIB, MIN_PRUNED_BUCKETS, ROW_BYTES, WriteMeter
+from tests.world import Caller, World, data, errors
+
+LONG = "x" * 20_000
+
+
+class Clock:
+    """The time that meters see."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that tests turn."""
+    clock = Clock()
+    monkeypatch.setattr(write_limits, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def meter(world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> WriteMeter:
+    """The meter of the app, at 1 MiB a day."""
+    meter = WriteMeter(MIB)
+    monkeypatch.setitem(world.app.config, "MAX_WRITE_MB_PER_DAY", 1)
+    monkeypatch.setitem(world.app.extensions, "write_meter", meter)
+    return meter
+
+
+def write(caller: Caller, address: str = "192.0.2.1", name: str = "One") -> TestResponse:
+    """Create a draft of about 20 kB from this address."""
+    caller.client.environ_base["REMOTE_ADDR"] = address
+    return caller.create("/v1/events", "event", {"name": name, "timezone": "UTC", "description": LONG})
+
+
+def write_until_refused(caller: Caller, address: str = "192.0.2.1") -> tuple[int, TestResponse]:
+    """Create drafts until one is refused; return how many were taken, and the refusal."""
+    for count in range(1000):
+        answer = write(caller, address)
+        if answer.status_code != 201:
+            return count, answer
+    raise AssertionError("never refused")
+
+
+def test_bytes_of_one_user_are_limited_and_count_less_with_time(world: World, meter: WriteMeter, clock: Clock) -> None:
+    taken, refused = write_until_refused(world.owner)
+
+    assert MIB / 26_000 < taken < MIB / 20_000 + 1
+    (error,) = errors(refused)
+    assert (refused.status_code, error["code"]) == (429, "too-many-bytes")
+    assert "at most 1 MiB a day by one user and 4 by one address" in error["detail"]
+    assert write(world.owner, "198.51.100.9").status_code == 429, "wherever the user is"
+    assert write(world.stranger).status_code == 201, "another user of the same address"
+    assert world.owner.get("/v1/events").status_code == 200
+
+    clock.now += int(refused.headers["Retry-After"])
+    assert write(world.owner).status_code == 201
+    clock.now += 2 * DAY_SECONDS
+    assert write_until_refused(world.owner)[0] == taken
+
+
+def test_bytes_of_one_address_are_limited_whoever_is_signed_in(world: World, meter: WriteMeter) -> None:
+    for role in ("owner", "organizer", "coorganizer", "admin"):
+        write_until_refused(getattr(world, role))
+
+    refused = write_until_refused(world.stranger)[1]
+    assert refused.status_code == 429
+    assert "Too much was written by 192.0.2.1:" in errors(refused)[0]["detail"]
+    assert write(world.stranger, "192.0.2.2").status_code == 201
+
+
+def test_addresses_of_one_ipv6_network_share_a_limit(world: World, meter: WriteMeter) -> None:
+    meter.add(("2001:db8::/64",), 5 * MIB)
+    assert write(world.owner, "2001:db8::99").status_code == 429
+    assert write(world.owner, "2001:db8:0:1::99").status_code == 201
+    meter.add(("2001:db8::/48",), 9 * MIB)
+    assert write(world.owner, "2001:db8:0:1::99").status_code == 429
+
+
+def test_small_rows_count_more_than_their_bytes(world: World, meter: WriteMeter) -> None:
+    event = {"type": "event", "attributes": {"name": "One", "timezone": "UTC"}}
+    document = {"atomic:operations": [{"op": "add", "data": event}] * 50}
+    media_type = 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
+
+    def operate() -> int:
+        return world.owner.send("POST", "/v1/operations", document, Content_Type=media_type).status_code
+
+    statuses = [operate() for _ in range(25)]
+    assert statuses.count(200) <= MIB / (50 * ROW_BYTES) + 1
+    assert statuses[-1] == 429
+
+
+def test_sign_ups_of_one_address_are_limited(world: World, meter: WriteMeter) -> None:
+    meter.add(("192.0.2.7",), 5 * MIB)
+    world.anonymous.client.environ_base["REMOTE_ADDR"] = "192.0.2.7"
+    attributes = {"email": "new@example.com", "password": "correct horse"}
+    answer = world.anonymous.create("/v1/users", "user", attributes)
+    assert (answer.status_code, errors(answer)[0]["code"]) == (429, "too-many-bytes")
+
+
+def test_limit_of_0_is_none(make_app: Callable[..., Flask]) -> None:
+    assert make_app(MAX_WRITE_MB_PER_DAY="0").extensions["write_meter"] is None
+    assert make_app().extensions["write_meter"] is not None
+
+
+def test_meter_forgets_buckets_that_are_empty(clock: Clock) -> None:
+    meter = WriteMeter(MIB)
+    for number in range(3 * MIN_PRUNED_BUCKETS):
+        clock.now += 1
+        meter.add((f"user {number}",), 1000)
+    assert len(meter) < MIN_PRUNED_BUCKETS
+
+
+@pytest.fixture
+def full_disk(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
+    """An app with an embedded PostgreSQL on a disk that is nearly full."""
+    (tmp_path / "postgres").mkdir()
+    free = shutil.disk_usage(tmp_path).free // MIB
+    return make_app(VAR_DIR=str(tmp_path), MIN_FREE_DISK_MB=str(2 * free))
+
+
+def as_in(app: Flask, caller: Caller) -> Caller:
+    """The same caller of another app."""
+    client: FlaskClient = app.test_client()
+    return Caller(client, caller.token, caller.id)
+
+
+def test_nothing_is_written_while_the_disk_of_the_database_is_nearly_full(world: World, full_disk: Flask) -> None:
+    owner = as_in(full_disk, world.owner)
+    full_disk.config["JWT_KEYS"] = world.app.config["JWT_KEYS"]
+
+    refused = write(owner)
+    assert (refused.status_code, errors(refused)[0]["code"]) == (507, "storage-full")
+    assert errors(refused)[0]["detail"] == "The server has no room for further data at the moment. Try again later."
+    assert int(refused.headers["Retry-After"]) > 0
+    path = f"/v1/events/{world.events['draft']}"
+    assert owner.update(path, "event", {"name": "Two"}).status_code == 507
+    assert owner.get(path).status_code == 200
+    assert owner.delete(path).status_code == 200, "deleting makes room"
+
+
+def test_free_disk_is_looked_at_again_after_seconds(world: World, full_disk: Flask, clock: Clock) -> None:
+    owner = as_in(full_disk, world.owner)
+    full_disk.config["JWT_KEYS"] = world.app.config["JWT_KEYS"]
+    assert write(owner).status_code == 507
+    full_disk.config["MIN_FREE_DISK_MB"] = 0
+    assert write(owner).status_code == 507
+    clock.now += write_limits.DISK_TTL_SECONDS + 1
+    assert write(owner).status_code == 201
+
+
+def test_disk_of_another_machine_is_not_looked_at(world: World, full_disk: Flask, monkeypatch: Any) -> None:
+    full_disk.extensions["database_directory"] = None
+    full_disk.config["JWT_KEYS"] = world.app.config["JWT_KEYS"]
+    assert data(write(as_in(full_disk, world.owner)))["type"] == "event"
+
+
+def test_callbacks_of_a_processor_are_not_counted(world: World, meter: WriteMeter) -> None:
+    meter.add(("192.0.2.1",), 5 * MIB)
+    world.anonymous.client.environ_base["REMOTE_ADDR"] = "192.0.2.1"
+    job_id = world.background()["job"]
+    answer = world.anonymous.send("POST", f"/v1/jobs/{job_id}/callback?token=x", {}, Content_Type="application/json")
+    assert answer.status_code == 404
