@@ -133,17 +133,19 @@ class SlotPool:
             if len(self._slots) == self.size:
                 self._freed_at = time.monotonic()
             self._slots.remove(slot)
-            counts, has_waiters = self._counts, bool(self._waiters)
+            counts = self._counts
+            forgets_at_once = not (self._waiters or self.remembers_holders)
             for holder in slot.holders:
                 count = counts[holder] - 1
                 if count:
                     counts[holder] = count
                     continue
                 del counts[holder]
-                if not has_waiters:
+                if forgets_at_once:
                     del self._served_at[holder]
-            if has_waiters:
+            if self._waiters:
                 self._grant()
+            if not forgets_at_once:
                 self._forget(slot.holders)
 
     def is_crowding(self, slot: Slot) -> bool:

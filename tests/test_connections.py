@@ -272,7 +272,7 @@ def test_guard_ends_slow_readers_of_large_answers_and_nothing_else(
     expected: int,
 ) -> None:
     monkeypatch.setattr(connections, "ANSWER_WINDOW_SECONDS", 0.3)
-    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False)
+    guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False, max_connections=8192)
     pool = SlotPool(8, 8)
     monkeypatch.setattr(large_answers, "slots", pool)
     answers = {OpenAnswer(pool.acquire("127.0.0.2"), "127.0.0.2") for _ in range(count)}
