@@ -249,16 +249,24 @@ EVENTS = ("published", "draft", "private", "trashed")
 MAX_SAVED_WORLD_SECONDS = 60
 """The age at which the saved rows are made anew: tokens expire, and some tests look for what is recent."""
 
+RAISE_SEQUENCES = """
+SELECT setval(sequencename::regclass, saved.value)
+FROM pg_sequences JOIN unnest(%s::text[], %s::bigint[]) AS saved (name, value) ON sequencename = saved.name
+WHERE coalesce(last_value, 0) < saved.value
+"""
+"""Some tests restart sequences: new rows must not get the ids of saved ones."""
+
 EMPTY_COPY_BYTES = 21
 """The header and the trailer of a binary copy."""
 
 
 @dataclass
 class SavedWorld:
-    """The world as it was made last, and the rows of each table as PostgreSQL copies them."""
+    """The world as it was made last, the rows of each table as PostgreSQL copies them, and where sequences stood."""
 
     world: World
     rows: dict[str, bytes]
+    sequences: dict[str, int]
     made_at: float
 
     def is_recent(self) -> bool:
@@ -271,6 +279,7 @@ class SavedWorld:
             for table, rows in self.rows.items():
                 with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
                     copy.write(rows)
+            connection.execute(RAISE_SEQUENCES, (list(self.sequences), list(self.sequences.values())))
         # The events have the ids of before: an inbox that an earlier test filled would be theirs.
         files = Path(unquote(urlsplit(self.world.app.config["STORAGE_URL"]).path))
         shutil.rmtree(files / "inbox", ignore_errors=True)
@@ -300,6 +309,14 @@ def copy_tables(app: Flask) -> dict[str, bytes]:
     return {name: rows for name, rows in copied.items() if len(rows) > EMPTY_COPY_BYTES}
 
 
+def read_sequences(app: Flask) -> dict[str, int]:
+    """Return the last value of each sequence that has been used."""
+    with driver_connection(app) as connection:
+        return dict(
+            connection.execute("SELECT sequencename, last_value FROM pg_sequences WHERE last_value IS NOT NULL")
+        )
+
+
 @pytest.fixture(scope="session")
 def saved_worlds(app: Flask) -> list[SavedWorld]:
     """The world that was made last in this process, if any: most tests begin with the same rows."""
@@ -315,7 +332,7 @@ def world(app: Flask, saved_worlds: list[SavedWorld]) -> World:
     made_at = monotonic()
     made = make_world(app)
     if is_alone:
-        saved_worlds[:] = [SavedWorld(made.copy(), copy_tables(app), made_at)]
+        saved_worlds[:] = [SavedWorld(made.copy(), copy_tables(app), read_sequences(app), made_at)]
     return made
 
 

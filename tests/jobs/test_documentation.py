@@ -49,7 +49,7 @@ def test_what_running_offers_is_there(world: World) -> None:
     job = data(world.stranger.create("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0}}))
     named = [name for row in rows("Writing a kind") for name in re.findall(r"`(\w+)\b", row[0])]
 
-    assert named == ["parameters", "job", "work_dir", "progress", "wait", "check", "publish"]
+    assert named == ["parameters", "job", "work_dir", "progress", "wait", "check", "charge_output", "publish"]
     assert all(hasattr(Running(job, ROOT), name) for name in ("job", "work_dir"))
     assert all(hasattr(Running, name) for name in named if name not in ("job", "work_dir"))
 
