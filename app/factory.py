@@ -26,6 +26,7 @@ from app import (
     proxies,
     quotas,
     relay,
+    request_slots,
     response_headers,
     storage,
     stored_files,
@@ -89,8 +90,10 @@ def create_app(config: dict[str, Any]) -> Flask:
     app.session_interface = NoSessions()
     app.config.update(config)
     say_what_happens(app)
+    request_slots.install(app)
     response_headers.install(app)
     bodies.install(app)
+    request_slots.wait_for_slots(app)
     memory.install(app)
     database.install(app)
     changes.install(db.session)

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from app.errors import TooManyRequests, Unavailable
 
@@ -45,12 +46,18 @@ class Slot:
         return time.monotonic() - self.taken_at
 
 
+class _Queue(NamedTuple):
+    """What waiters of one queue have in common: they have the same turn, and are served in the order they came in."""
+
+    holders: tuple[str, ...]
+    is_preferred: bool
+
+
 @dataclass(eq=False)
 class _Waiter:
     """A thread that waits for a slot."""
 
-    holders: tuple[str, ...]
-    is_preferred: bool = False
+    queue: "_Queue"
     slot: Slot | None = None
     is_displaced: bool = False
     """Whether the place of this waiter was given to one with an earlier turn."""
@@ -87,7 +94,9 @@ class SlotPool:
         self._counts: dict[str, int] = {}
         self._served_at: dict[str, float] = {}
         """When a holder that holds or waits, or is remembered, last got a slot."""
-        self._waiters: list[_Waiter] = []
+        self._queues: dict[_Queue, list[_Waiter]] = {}
+        self._waiting_count = 0
+        self._waiting_counts: dict[str, int] = {}
         self._lock = threading.Lock()
         self._full_since = 0.0
         self._freed_at = 0.0
@@ -105,7 +114,7 @@ class SlotPool:
     def is_awaited(self) -> bool:
         """Return whether a slot is waited for by holders that have less than their share."""
         with self._lock:
-            return any(self._blocked_holder(waiter.holders) is None for waiter in self._waiters)
+            return any(self._blocked_holder(queue.holders) is None for queue in self._queues)
 
     def acquire(self, *holders: str, timeout_seconds: float = 0.0, is_preferred: bool = False) -> Slot:
         """Take a slot for these holders, waiting for it at most this long; raise NoFreeSlotError."""
@@ -114,14 +123,14 @@ class SlotPool:
                 return self._take(holders)
             if timeout_seconds <= 0:
                 raise NoFreeSlotError(self._blocked_holder(holders))
-            waiter = _Waiter(holders, is_preferred)
+            waiter = _Waiter(_Queue(holders, is_preferred))
             self._enqueue(waiter)
         waiter.woken.wait(timeout_seconds)
         with self._lock:
             if waiter.slot is not None:
                 return waiter.slot
             if not waiter.is_displaced:
-                self._waiters.remove(waiter)
+                self._remove(waiter)
             self._forget(holders)
             raise NoFreeSlotError(self._blocked_holder(holders))
 
@@ -134,7 +143,7 @@ class SlotPool:
                 self._freed_at = time.monotonic()
             self._slots.remove(slot)
             counts = self._counts
-            forgets_at_once = not (self._waiters or self.remembers_holders)
+            forgets_at_once = not (self._queues or self.remembers_holders)
             for holder in slot.holders:
                 count = counts[holder] - 1
                 if count:
@@ -143,7 +152,7 @@ class SlotPool:
                 del counts[holder]
                 if forgets_at_once:
                     del self._served_at[holder]
-            if self._waiters:
+            if self._queues:
                 self._grant()
             if not forgets_at_once:
                 self._forget(slot.holders)
@@ -174,17 +183,16 @@ class SlotPool:
 
     def _grant(self) -> None:
         """Give free slots to waiters; those that still wait afterwards are blocked, so a newcomer overtakes none."""
-        while ready := [waiter for waiter in self._waiters if not self._is_blocked(waiter.holders)]:
-            waiter = min(ready, key=self._turn)
-            self._waiters.remove(waiter)
-            waiter.slot = self._take(waiter.holders)
+        while ready := [queue for queue in self._queues if not self._is_blocked(queue.holders)]:
+            queue = min(ready, key=self._turn)
+            waiter = self._queues[queue][0]
+            self._remove(waiter)
+            waiter.slot = self._take(queue.holders)
             waiter.woken.set()
 
-    def _turn(self, waiter: _Waiter) -> tuple[bool, float]:
-        """Return the sort key of a waiter; of equal ones the first to come is the first to be served."""
-        return not waiter.is_preferred, max(
-            (self._served_at.get(holder, 0.0) for holder in waiter.holders), default=0.0
-        )
+    def _turn(self, queue: _Queue) -> tuple[bool, float]:
+        """Return the sort key of a queue; of equal ones the first to come is the first to be served."""
+        return not queue.is_preferred, max((self._served_at.get(holder, 0.0) for holder in queue.holders), default=0.0)
 
     def _forget(self, holders: tuple[str, ...]) -> None:
         """Forget when holders were served that neither hold nor wait; where they are remembered, half of too many."""
@@ -193,7 +201,7 @@ class SlotPool:
                 return
             holders = tuple(sorted(self._served_at, key=self._served_at.__getitem__)[: MAX_REMEMBERED_HOLDERS // 2])
         for holder in holders:
-            if holder not in self._counts and not (self._waiters and self._waiting(holder)):
+            if holder not in self._counts and holder not in self._waiting_counts:
                 self._served_at.pop(holder, None)
 
     def _is_blocked(self, holders: tuple[str, ...]) -> bool:
@@ -219,23 +227,35 @@ class SlotPool:
 
     def _enqueue(self, waiter: _Waiter) -> None:
         """Let a thread wait; raise NoFreeSlotError where as many wait as may, none of them with a later turn."""
-        for holder in waiter.holders:
-            waiting = self._waiting(holder)
+        for holder in waiter.queue.holders:
+            waiting = self._waiting_counts.get(holder, 0)
             if waiting >= self._share(holder, self.max_waiting_per_holder, self.max_waiting):
                 raise NoFreeSlotError(holder)
-            if waiting and len(self._waiters) >= self.max_waiting - self.max_waiting // 4:
+            if waiting and self._waiting_count >= self.max_waiting - self.max_waiting // 4:
                 raise NoFreeSlotError
-        if len(self._waiters) >= self.max_waiting:
-            last = max(self._waiters, key=self._turn)
-            if self._turn(waiter) >= self._turn(last):
+        if self._waiting_count >= self.max_waiting:
+            last = max(self._queues, key=self._turn)
+            if self._turn(waiter.queue) >= self._turn(last):
                 raise NoFreeSlotError
-            self._waiters.remove(last)
-            last.is_displaced = True
-            last.woken.set()
-        self._waiters.append(waiter)
+            displaced = self._queues[last][-1]
+            self._remove(displaced)
+            displaced.is_displaced = True
+            displaced.woken.set()
+        self._queues.setdefault(waiter.queue, []).append(waiter)
+        self._waiting_count += 1
+        for holder in waiter.queue.holders:
+            self._waiting_counts[holder] = self._waiting_counts.get(holder, 0) + 1
 
-    def _waiting(self, holder: str) -> int:
-        return sum(holder in waiter.holders for waiter in self._waiters)
+    def _remove(self, waiter: _Waiter) -> None:
+        waiters = self._queues[waiter.queue]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._queues[waiter.queue]
+        self._waiting_count -= 1
+        for holder in waiter.queue.holders:
+            self._waiting_counts[holder] -= 1
+            if not self._waiting_counts[holder]:
+                del self._waiting_counts[holder]
 
     def _share(self, holder: str, max_per_address: int, size: int) -> int:
         if holder.startswith(_USER):

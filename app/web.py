@@ -26,8 +26,8 @@ STOP_SECONDS = 10
 
 THREADS = 1088
 """At most; they are made when they are needed. Bodies, streams, files and large answers hold up to 640 (`MOST_READERS`,
-`MOST_WATCHERS`, `MAX_FILE_STREAMS`, `MAX_LARGE_ANSWERS` and those that wait), requests that wait for the database 320
-(`MAX_WAITING_REQUESTS`, `MAX_WAITING_WRITERS`), the others are for all other requests."""
+`MOST_WATCHERS`, `MAX_FILE_STREAMS`, `MAX_LARGE_ANSWERS` and those that wait), requests in progress
+and those that wait for that 448 (`app/request_slots.py`)."""
 
 THREAD_IDLE_SECONDS = 5
 """After that an idle thread ends; the least that granian permits."""

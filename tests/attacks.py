@@ -306,7 +306,10 @@ class TricklingReaders(SlowReaders):
 
 
 class RepeatedRequests:
-    """Send one request again and again on `number` connections, in a process of its own, and throw the answers away."""
+    """Send one request again and again on `number` connections, in a process of its own, and throw the answers away.
+
+    With `number` 0 each request has a connection of its own, which is closed at once.
+    """
 
     def __init__(self, base_url: str, number: int, head: str, *, source: str = ATTACKER) -> None:
         parts = urlsplit(base_url)
@@ -319,7 +322,7 @@ class RepeatedRequests:
         address = (str(parts.hostname), int(parts.port or 80))
         request = f"{head} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
         arguments = (address, number, request, source, self._answered, self._stopping, self._counts)
-        self._process = context.Process(target=_repeat, args=arguments, daemon=True)
+        self._process = context.Process(target=_repeat if number else _abandon, args=arguments, daemon=True)
 
     def __enter__(self) -> Self:
         """Begin the attack, and wait for its first answer."""
@@ -394,6 +397,21 @@ def _repeat(
         for key in list(selector.get_map().values()):
             key.data.socket.close()
     counts.put(statuses)
+
+
+def _abandon(
+    address: tuple[str, int], _number: int, request: bytes, source: str, started: Any, stopping: Any, counts: Any
+) -> None:
+    sent: Counter[int] = Counter()
+    while not stopping.is_set():
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(address, timeout=30, source_address=(source, 0)) as opened,
+        ):
+            opened.sendall(request)
+            sent[0] += 1
+            started.set()
+    counts.put(sent)
 
 
 class OpenStreams(SlowReaders):

@@ -161,7 +161,7 @@ def test_freed_slot_goes_to_the_waiter_that_was_served_longest_ago(wait_until: C
     for number, name in enumerate(["a", "a", "b", "c"], 1):
         threads.append(threading.Thread(target=wait, args=[name]))
         threads[-1].start()
-        wait_until(lambda number=number: len(pool._waiters) == number)
+        wait_until(lambda number=number: pool._waiting_count == number)
     pool.release(slot)
     for thread in threads:
         thread.join(30)
@@ -179,14 +179,14 @@ def test_only_so_many_wait_in_all_and_of_one_holder(wait_until: Callable[..., An
     threads = [threading.Thread(target=wait, args=[name]) for name in ("a", "a", "b")]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(pool._waiters) == 3)
+    wait_until(lambda: pool._waiting_count == 3)
     with pytest.raises(NoFreeSlotError) as of_holder:
         pool.acquire("a", timeout_seconds=30)
     with pytest.raises(NoFreeSlotError) as crowded:
         pool.acquire("b", timeout_seconds=30)
     threads.append(threading.Thread(target=wait, args=["c"]))
     threads[-1].start()
-    wait_until(lambda: len(pool._waiters) == 4)
+    wait_until(lambda: pool._waiting_count == 4)
     with pytest.raises(NoFreeSlotError) as full:
         pool.acquire("d", timeout_seconds=30)
 
@@ -215,7 +215,7 @@ def wait_in_turn(
     for number, name in enumerate(names, 1):
         threads.append(threading.Thread(target=wait, args=[name]))
         threads[-1].start()
-        wait_until(lambda number=number: len(pool._waiters) + len(order) == number)
+        wait_until(lambda number=number: pool._waiting_count + len(order) == number)
     return threads
 
 
@@ -277,7 +277,7 @@ def test_newcomer_with_an_earlier_turn_takes_the_place_of_the_last_waiter(
         thread.join(30)
 
     assert order == ["not c", newcomer, "b"]
-    assert (len(pool), pool._waiters) == (0, [])
+    assert (len(pool), pool._queues) == (0, {})
 
 
 def test_waiter_that_gives_up_leaves_nothing_behind() -> None:
@@ -288,7 +288,7 @@ def test_waiter_that_gives_up_leaves_nothing_behind() -> None:
         pool.acquire("b", timeout_seconds=0.01)
 
     pool.release(slot)
-    assert (len(pool), pool._waiters, pool._counts, pool._served_at) == (0, [], {}, {})
+    assert (len(pool), pool._queues, pool._counts, pool._served_at) == (0, {}, {}, {})
 
 
 @pytest.mark.parametrize(("waiting", "is_awaited"), [("a", False), ("b", True)])
@@ -301,7 +301,7 @@ def test_is_awaited_does_not_count_those_that_have_their_share(
 
     thread = threading.Thread(target=pool.acquire, args=[waiting], kwargs={"timeout_seconds": 30})
     thread.start()
-    wait_until(lambda: pool._waiters)
+    wait_until(lambda: pool._queues)
 
     assert pool.is_awaited == is_awaited
     for slot in slots:
