@@ -187,7 +187,7 @@ class _Transaction:
                 if self._slots is not None:
                     holders = caller_holders(request.remote_addr, g.get("user_id", 0))
                     if self._writers is not None:
-                        write_limits.charge_request(holders)
+                        write_limits.check_request(holders)
                         self._writer_slot = _take_writer_slot(self._writers, holders)
                     self._slot = _take_connection_slot(self._slots, holders)
                 self._connection = self._engine.connect()
@@ -202,6 +202,8 @@ class _Transaction:
         """Keep what was written, and give the connection back."""
         if self._connection is not None:
             self._connection.commit()
+            if self._writers is not None:
+                write_limits.charge_request()
             self.close()
 
     def close(self) -> None:

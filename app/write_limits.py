@@ -1,16 +1,17 @@
 """Limits on what requests write: bytes of one user and one address a day, and the disk of the database.
 
 They are counted in the process, without a statement of their own: each holder has a bucket that takes the bytes of one
-day and empties evenly within a day. A process that starts anew has empty buckets.
+day and empties evenly within a day. A process that starts anew has empty buckets. A request is checked before it takes
+a connection, and counted when it commits: refused requests store nothing and do not count.
 """
 
 import shutil
 import threading
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 from flask import Flask, current_app, g, request
@@ -24,8 +25,8 @@ DAY_SECONDS = 86_400.0
 ROW_BYTES = 1024
 """Bytes that each request, and each row that it writes, counts for besides the body: indexes, outbox entries."""
 
-ADDRESS_FACTOR = 4
-"""How many times the limit of one user all callers of one address may write together."""
+ADDRESS_FACTOR = 10
+"""How many times the limit of one user all callers of one address may write together: many may share it (NAT)."""
 
 DISK_TTL_SECONDS = 3.0
 """How long a process believes how much of the disk is free."""
@@ -69,11 +70,13 @@ class WriteMeter:
                 self._prune_size = max(MIN_PRUNED_BUCKETS, 2 * len(self._empty_at))
 
 
-class _Charge(NamedTuple):
-    """What a request is counted with."""
+@dataclass(slots=True)
+class _Charge:
+    """The count of the open transaction of a request, besides the body: added when it commits."""
 
     meter: WriteMeter
     holders: tuple[str, ...]
+    size: int = ROW_BYTES
 
 
 def install(app: Flask) -> None:
@@ -84,7 +87,7 @@ def install(app: Flask) -> None:
 
 
 def set_body_bytes(size: int) -> None:
-    """Let the body of this request count when it first writes."""
+    """Let the body of this request count when it first commits."""
     g.body_bytes = size
 
 
@@ -93,28 +96,33 @@ def exempt_request() -> None:
     g.body_bytes = None
 
 
-def charge_request(holders: tuple[str, ...]) -> None:
-    """Count a request that is about to write; raise 429 for a caller who has written too much, 507 for a full disk."""
+def check_request(holders: tuple[str, ...]) -> None:
+    """Check a request that is about to write; raise 429 for a caller who has written too much, 507 for a full disk."""
     extensions = current_app.extensions
     if extensions["database_directory"] is not None and request.method != "DELETE" and not _has_free_disk():
         raise InsufficientStorage(
             "The server has no room for further data at the moment. Try again later.", headers={"Retry-After": "3600"}
         )
     meter: WriteMeter | None = extensions["write_meter"]
-    body_bytes: int | None = g.pop("body_bytes", 0)
-    if meter is None or body_bytes is None:
+    if meter is None or g.get("body_bytes", 0) is None:
         return
     if (full := meter.find_full(holders)) is not None:
         raise _too_many_bytes(*full)
-    meter.add(holders, body_bytes + ROW_BYTES)
     g.write_charge = _Charge(meter, holders)
 
 
 def charge_row() -> None:
-    """Count a row that the request has written; in tasks and commands do nothing."""
+    """Let a row that the request has written count when it commits; in tasks and commands do nothing."""
     charge: _Charge | None = g.get("write_charge")
     if charge is not None:
-        charge.meter.add(charge.holders, ROW_BYTES)
+        charge.size += ROW_BYTES
+
+
+def charge_request() -> None:
+    """Count what the request has committed: its body, once, and the rows since `check_request`."""
+    charge: _Charge | None = g.pop("write_charge", None)
+    if charge is not None:
+        charge.meter.add(charge.holders, g.pop("body_bytes", 0) + charge.size)
 
 
 @lru_cache(4096)

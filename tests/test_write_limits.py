@@ -15,6 +15,8 @@ from app.write_limits import DAY_SECONDS, MIB, MIN_PRUNED_BUCKETS, ROW_BYTES, Wr
 from tests.world import Caller, World, data, errors
 
 LONG = "x" * 20_000
+EVENT = {"type": "event", "attributes": {"name": "One", "timezone": "UTC"}}
+ATOMIC = 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
 
 
 class Clock:
@@ -51,6 +53,12 @@ def write(caller: Caller, address: str = "192.0.2.1", name: str = "One") -> Test
     return caller.create("/v1/events", "event", {"name": name, "timezone": "UTC", "description": LONG})
 
 
+def operate(caller: Caller, *events: object) -> int:
+    """Create these events with one request, and return the status."""
+    document = {"atomic:operations": [{"op": "add", "data": event} for event in events]}
+    return caller.send("POST", "/v1/operations", document, Content_Type=ATOMIC).status_code
+
+
 def write_until_refused(caller: Caller, address: str = "192.0.2.1") -> tuple[int, TestResponse]:
     """Create drafts until one is refused; return how many were taken, and the refusal."""
     for count in range(1000):
@@ -66,7 +74,7 @@ def test_bytes_of_one_user_are_limited_and_count_less_with_time(world: World, me
     assert MIB / 26_000 < taken < MIB / 20_000 + 1
     (error,) = errors(refused)
     assert (refused.status_code, error["code"]) == (429, "too-many-bytes")
-    assert "at most 1 MiB a day by one user and 4 by one address" in error["detail"]
+    assert "at most 1 MiB a day by one user and 10 by one address" in error["detail"]
     assert write(world.owner, "198.51.100.9").status_code == 429, "wherever the user is"
     assert write(world.stranger).status_code == 201, "another user of the same address"
     assert world.owner.get("/v1/events").status_code == 200
@@ -78,8 +86,8 @@ def test_bytes_of_one_user_are_limited_and_count_less_with_time(world: World, me
 
 
 def test_bytes_of_one_address_are_limited_whoever_is_signed_in(world: World, meter: WriteMeter) -> None:
-    for role in ("owner", "organizer", "coorganizer", "admin"):
-        write_until_refused(getattr(world, role))
+    meter.add(("192.0.2.1",), 9 * MIB)
+    write_until_refused(world.owner)
 
     refused = write_until_refused(world.stranger)[1]
     assert refused.status_code == 429
@@ -88,28 +96,54 @@ def test_bytes_of_one_address_are_limited_whoever_is_signed_in(world: World, met
 
 
 def test_addresses_of_one_ipv6_network_share_a_limit(world: World, meter: WriteMeter) -> None:
-    meter.add(("2001:db8::/64",), 5 * MIB)
+    meter.add(("2001:db8::/64",), 11 * MIB)
     assert write(world.owner, "2001:db8::99").status_code == 429
     assert write(world.owner, "2001:db8:0:1::99").status_code == 201
-    meter.add(("2001:db8::/48",), 9 * MIB)
+    meter.add(("2001:db8::/48",), 21 * MIB)
     assert write(world.owner, "2001:db8:0:1::99").status_code == 429
 
 
 def test_small_rows_count_more_than_their_bytes(world: World, meter: WriteMeter) -> None:
-    event = {"type": "event", "attributes": {"name": "One", "timezone": "UTC"}}
-    document = {"atomic:operations": [{"op": "add", "data": event}] * 50}
-    media_type = 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
-
-    def operate() -> int:
-        return world.owner.send("POST", "/v1/operations", document, Content_Type=media_type).status_code
-
-    statuses = [operate() for _ in range(25)]
+    statuses = [operate(world.owner, *[EVENT] * 50) for _ in range(25)]
     assert statuses.count(200) <= MIB / (50 * ROW_BYTES) + 1
     assert statuses[-1] == 429
 
 
+def test_body_counts_once_when_the_request_is_committed(
+    world: World, meter: WriteMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[int] = []
+    monkeypatch.setattr(meter, "add", lambda _holders, size: added.append(size))
+
+    assert write(world.owner).status_code == 201
+    (size,) = added
+    assert len(LONG) + 2 * ROW_BYTES < size < len(LONG) + 2 * ROW_BYTES + 500, "the body, the request and the row"
+    assert operate(world.owner, *[EVENT] * 50) == 200
+    assert 51 * ROW_BYTES < added[1] < 51 * ROW_BYTES + 50 * 150
+    assert len(added) == 2
+
+
+def test_body_of_a_refused_request_does_not_count(world: World, meter: WriteMeter) -> None:
+    assert [write(world.owner, name="").status_code for _ in range(60)] == [422] * 60
+    assert len(meter) == 0
+    assert write(world.owner).status_code == 201
+
+
+def test_operations_that_fail_do_not_count(world: World, meter: WriteMeter) -> None:
+    refused = {"type": "event", "attributes": {"name": "", "timezone": "UTC", "description": LONG}}
+    assert [operate(world.owner, *[EVENT] * 30, refused) for _ in range(25)] == [422] * 25
+    assert len(meter) == 0
+    assert operate(world.owner, EVENT) == 200
+    assert len(meter) > 0
+
+
+def test_request_that_will_be_refused_is_checked_first(world: World, meter: WriteMeter) -> None:
+    write_until_refused(world.owner)
+    assert write(world.owner, name="").status_code == 429
+
+
 def test_sign_ups_of_one_address_are_limited(world: World, meter: WriteMeter) -> None:
-    meter.add(("192.0.2.7",), 5 * MIB)
+    meter.add(("192.0.2.7",), 11 * MIB)
     world.anonymous.client.environ_base["REMOTE_ADDR"] = "192.0.2.7"
     attributes = {"email": "new@example.com", "password": "correct horse"}
     answer = world.anonymous.create("/v1/users", "user", attributes)
@@ -174,7 +208,7 @@ def test_disk_of_another_machine_is_not_looked_at(world: World, full_disk: Flask
 
 
 def test_callbacks_of_a_processor_are_not_counted(world: World, meter: WriteMeter) -> None:
-    meter.add(("192.0.2.1",), 5 * MIB)
+    meter.add(("192.0.2.1",), 11 * MIB)
     world.anonymous.client.environ_base["REMOTE_ADDR"] = "192.0.2.1"
     job_id = world.background()["job"]
     answer = world.anonymous.send("POST", f"/v1/jobs/{job_id}/callback?token=x", {}, Content_Type="application/json")
