@@ -37,8 +37,8 @@ from app import (
 from app.extensions import db
 from app.health import routes as health
 from app.images import resize_api, uploads
+from app.jobs import shares, sweep, triggers, watching
 from app.jobs import sleep as _sleep
-from app.jobs import sweep, triggers, watching
 from app.jsonapi import idempotency, operations
 from app.openapi import routes as openapi
 from app.overview import routes as overview
@@ -128,7 +128,7 @@ def run_in_background(app: Flask) -> None:
     worker.make_celery(app)
     logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
     relay.sweep_with(app, sweep.sweep)
-    prunes = (outbox.prune, sign_ins.prune, idempotency.prune, mail.prune, sweep.prune, quotas.prune)
+    prunes = (outbox.prune, sign_ins.prune, idempotency.prune, mail.prune, sweep.prune, shares.prune, quotas.prune)
     relay.prune_with(app, *prunes, stored_files.sweep_orphans, trash.purge)
 
 

@@ -20,7 +20,7 @@ ENDED = (SUCCEEDED, FAILED, CANCELED)
 STATES = (*LIVE, *ENDED)
 
 OPERATOR_SHARE, ANONYMOUS_SHARE = 0, -1
-"""Values of `Job.share` without an owner: what commands start, and what callers start who are not signed in."""
+"""Values of `Job.share` without an owner: what commands start, and what is started for no verified user or address."""
 
 _live = text("state IN ('queued', 'running', 'waiting', 'finalizing', 'canceling')")
 
@@ -74,7 +74,8 @@ class Job(Model):
     """Whether it stays although it has ended long ago: it is part of something."""
 
     share: Mapped[int] = mapped_column(default=OPERATOR_SHARE, server_default=text("0"))
-    """The group of jobs that takes turns with other groups: the id of the owner, or one of the two constants above."""
+    """The group of jobs that takes turns with other groups: the id of the owner, a client address
+    (a negative number of `app.actors`), or one of the two constants above."""
     hook_id: Mapped[int | None]
     """The id of the hook whose call submitted it."""
     input_bytes: Mapped[int | None]
@@ -88,7 +89,7 @@ class Job(Model):
 
 
 class JobShare(Model):
-    """When a job of a share last began; the row is locked while one of its jobs is claimed."""
+    """When a job of a share last began, or of all client addresses; locked while one of these jobs is claimed."""
 
     __tablename__ = "job_shares"
 

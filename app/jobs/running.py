@@ -47,14 +47,14 @@ log = structlog.get_logger(__name__)
 def run_next(worker: str) -> None:
     """Run one attempt of the queued job whose turn it is, if there is one that may begin."""
     full_kinds: set[str] = set()
-    full_shares: set[int] = set()
-    while (turn := _next_turn(full_kinds, full_shares)) is not None:
+    full_pools: set[int] = set()
+    while (turn := _next_turn(full_kinds, full_pools)) is not None:
         try:
             job = _claim(turn.id, worker)
         except _KindFull:
             full_kinds.add(turn.kind)
         except _ShareFull:
-            full_shares.add(turn.share)
+            full_pools.add(turn.pool)
         else:
             if job is not None:
                 _run_attempt(job)
@@ -76,12 +76,12 @@ class _KindFull(Exception):
 
 
 class _ShareFull(Exception):
-    """As many jobs of the share are running as may run at once, or another worker holds the lock of the share."""
+    """As many jobs of the pool of the share are running as may run at once, or another worker holds the lock."""
 
 
-def _next_turn(full_kinds: Collection[str], full_shares: Collection[int]) -> shares.Turn | None:
+def _next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> shares.Turn | None:
     with transaction(is_read=True):
-        return shares.next_turn(full_kinds, full_shares)
+        return shares.next_turn(full_kinds, full_pools)
 
 
 def _claim(job_id: UUID, worker: str) -> JobRow | None:

@@ -3,11 +3,13 @@
 Owners take turns: next is the oldest job of the owner with the fewest running jobs, of several that of the owner who
 has waited for longest: since a job of theirs last began, or since their oldest job was queued. One owner never has all
 slots, so a job of another one begins at once, or as soon as a slot is free, however many jobs wait before it. Callers
-who are not signed in and accounts whose address is not verified are one owner, with fewer slots: another account costs
-them nothing.
+who are not signed in and accounts whose e-mail address is not verified are one owner, with fewer slots: another account
+costs them nothing. They have a share for each client address, and in the turns of this one owner the shares take turns
+in the same way. Shares that are limited together are a pool; its number is the largest of the numbers of its shares.
 """
 
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,15 +23,18 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    delete,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database import Prepared
+from app.actors import current_actor
+from app.database import Prepared, commit, connection, transaction
 from app.jobs.models import ANONYMOUS_SHARE, CANCELING, FINALIZING, OPERATOR_SHARE, QUEUED, RUNNING, Job, JobShare
 from app.users.models import User
 
@@ -37,7 +42,12 @@ OPERATOR_TRIGGERS = ("cli", "signal")
 """Triggers of jobs without an owner that the operator has started, by a command."""
 
 ANONYMOUS_SLOTS_DIVISOR = 4
-"""All callers who are not signed in have one of so many slots of a worker, rounded down, and at least one slot."""
+"""All client addresses together have one of so many slots of a worker, rounded down, and at least one slot."""
+
+ADDRESS_RETENTION = timedelta(days=1)
+"""When a job of a client address last began is forgotten after this time."""
+
+_FIRST_SHARE = -(2**63)
 
 _jobs, _shares = Job.__table__, JobShare.__table__
 _SHARE = bindparam("share", type_=BigInteger)
@@ -46,11 +56,17 @@ _MOST_ANONYMOUS = bindparam("most_anonymous", type_=BigInteger)
 
 # In a slot of a worker; a job at the processor has no lease.
 _IN_SLOT = and_(_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lease_until.is_not(None))
+_IN_POOL = _jobs.c.share.between(bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger))
 
 
-def _most_of(share: ColumnElement[int]) -> ColumnElement[int]:
-    """Return how many jobs of this share may run at once."""
-    return case((share == ANONYMOUS_SHARE, _MOST_ANONYMOUS), else_=_MOST)
+def pool(share: ColumnElement[int]) -> ColumnElement[int]:
+    """Return the pool of a share: client addresses have one together, any other share has one alone."""
+    return func.greatest(share, literal_column(str(ANONYMOUS_SHARE), BigInteger))
+
+
+def _most_of(pool: ColumnElement[int]) -> ColumnElement[int]:
+    """Return how many jobs of this pool may run at once."""
+    return case((pool == ANONYMOUS_SHARE, _MOST_ANONYMOUS), else_=_MOST)
 
 
 class Turn(NamedTuple):
@@ -58,7 +74,7 @@ class Turn(NamedTuple):
 
     id: UUID
     kind: str
-    share: int
+    pool: int
 
 
 def _head_query(jobs: Any, *conditions: ColumnElement[bool]) -> Any:
@@ -77,21 +93,38 @@ def _next_query() -> Any:
     others = _jobs.alias()
     following = _head_query(others, others.c.share > heads.c.share).lateral()
     heads = heads.union_all(select(following).select_from(heads.join(following, true())))
-    busy = select(_jobs.c.share, func.count().label("running")).where(_IN_SLOT).group_by(_jobs.c.share).subquery()
-    running = func.coalesce(busy.c.running, 0)
-    waiting_since = func.greatest(_shares.c.served_at, heads.c.queued_at)  # without a row of the share: queued_at
+    # Without a running job or a row of the share: 0 jobs, and queued_at.
+    pool_of_head = pool(heads.c.share)
+    busy, busy_pools = _running_by(_jobs.c.share), _running_by(pool(_jobs.c.share))
+    served, served_pools = _shares.alias(), _shares.alias()
+    running, pool_running = (func.coalesce(each.c.running, 0) for each in (busy, busy_pools))
+    pool_queued_at = func.min(heads.c.queued_at).over(partition_by=pool_of_head)
     return (
-        select(heads.c.id, heads.c.kind, heads.c.share)
+        select(heads.c.id, heads.c.kind, pool_of_head)
         .select_from(
-            heads.outerjoin(busy, busy.c.share == heads.c.share).outerjoin(_shares, _shares.c.share == heads.c.share)
+            heads.outerjoin(busy, busy.c.key == heads.c.share)
+            .outerjoin(busy_pools, busy_pools.c.key == pool_of_head)
+            .outerjoin(served, served.c.share == heads.c.share)
+            .outerjoin(served_pools, served_pools.c.share == pool_of_head)
         )
         .where(
-            or_(heads.c.share == OPERATOR_SHARE, running < _most_of(heads.c.share)),
-            heads.c.share != all_(bindparam("full_shares", type_=ARRAY(BigInteger))),
+            or_(heads.c.share == OPERATOR_SHARE, pool_running < _most_of(pool_of_head)),
+            pool_of_head != all_(bindparam("full_pools", type_=ARRAY(BigInteger))),
         )
-        .order_by(running, waiting_since, heads.c.id)
+        .order_by(
+            pool_running,
+            func.greatest(served_pools.c.served_at, pool_queued_at),
+            running,
+            func.greatest(served.c.served_at, heads.c.queued_at),
+            heads.c.id,
+        )
         .limit(1)
     )
+
+
+def _running_by(key: ColumnElement[int]) -> Any:
+    """Select how many jobs are running, by share or pool."""
+    return select(key.label("key"), func.count().label("running")).where(_IN_SLOT).group_by(key).subquery()
 
 
 _next = Prepared(_next_query())
@@ -101,13 +134,13 @@ _lock = Prepared(
         _shares.c.share
     )
 )
-_running = Prepared(select(func.count()).select_from(Job).where(_jobs.c.share == _SHARE, _IN_SLOT))
-_full = Prepared(
-    select(_jobs.c.share).where(_IN_SLOT).group_by(_jobs.c.share).having(func.count() >= _most_of(_jobs.c.share))
-)
-_queued = select(literal(1)).where(_jobs.c.share == _SHARE, _jobs.c.state == QUEUED).limit(_MOST)
+_running = Prepared(select(func.count()).select_from(Job).where(_IN_POOL, _IN_SLOT))
+_pool = pool(_jobs.c.share)
+_full = Prepared(select(_pool).where(_IN_SLOT).group_by(_pool).having(func.count() >= _most_of(_pool)))
+_any_queued = select(literal(1)).where(_jobs.c.state == QUEUED).limit(_MOST)
+_queued = _any_queued.where(_jobs.c.share == _SHARE)
 _queued_of_hook = _queued.where(_jobs.c.hook_id == bindparam("hook_id", type_=BigInteger))
-_queued_of_owner = _queued.where(_jobs.c.owner_id == bindparam("owner_id", type_=BigInteger))
+_queued_of_owner = _any_queued.where(_jobs.c.owner_id == bindparam("owner_id", type_=BigInteger))
 _count_queued_of_owner = Prepared(select(func.count()).select_from(_queued_of_owner.subquery()))
 _has_own_share = Prepared(
     select(literal(1)).where(User.id == bindparam("owner_id", type_=BigInteger), or_(User.is_verified, User.is_admin))
@@ -116,34 +149,41 @@ _count_queued = Prepared(select(func.count()).select_from(_queued.subquery()))
 _count_queued_of_hook = Prepared(select(func.count()).select_from(_queued_of_hook.subquery()))
 _oldest = Prepared(
     select(_jobs.c.id)
-    .where(_jobs.c.share == _SHARE, _jobs.c.state == QUEUED)
-    .order_by(_jobs.c.queued_at, _jobs.c.id)
+    .where(_IN_POOL, _jobs.c.state == QUEUED)
+    .order_by(_jobs.c.share, _jobs.c.queued_at, _jobs.c.id)
     .limit(1)
 )
 
 
 def share_of(owner_id: int | None, trigger: str) -> int:
-    """Return the share that a job belongs to: that of its owner, if the address of the owner is verified."""
+    """Return the share of a job: that of its owner, if the e-mail address of the owner is verified."""
     if owner_id is not None:
-        return owner_id if _has_own_share.rows({"owner_id": owner_id}) else ANONYMOUS_SHARE
-    return OPERATOR_SHARE if trigger in OPERATOR_TRIGGERS else ANONYMOUS_SHARE
+        return owner_id if _has_own_share.rows({"owner_id": owner_id}) else address_share()
+    return OPERATOR_SHARE if trigger in OPERATOR_TRIGGERS else address_share()
+
+
+def address_share() -> int:
+    """Return the share of the client address that causes the current work; `ANONYMOUS_SHARE` when none does."""
+    return min(current_actor(), ANONYMOUS_SHARE)
 
 
 def max_running(share: int) -> int:
-    """Return how many jobs of a share may run at once: fewer than a worker has slots, where it has several."""
+    """Return how many jobs of the pool of a share may run at once: fewer than a worker has slots, if it has several."""
     concurrency: int = current_app.config["WORKER_CONCURRENCY"]
     most: int = current_app.config["MAX_RUNNING_JOBS_PER_OWNER"] or max(1, concurrency - 1)
-    return min(most, max(1, concurrency // ANONYMOUS_SLOTS_DIVISOR)) if share == ANONYMOUS_SHARE else most
+    return min(most, max(1, concurrency // ANONYMOUS_SLOTS_DIVISOR)) if share <= ANONYMOUS_SHARE else most
 
 
-def next_turn(full_kinds: Collection[str], full_shares: Collection[int]) -> Turn | None:
-    """Return the job whose turn it is, apart from these kinds and shares; None when no queued job may begin."""
-    values = {**_max_running_values(), "full_kinds": list(full_kinds), "full_shares": list(full_shares)}
+def next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> Turn | None:
+    """Return the job whose turn it is, apart from these kinds and pools; None when no queued job may begin."""
+    values = {**_max_running_values(), "full_kinds": list(full_kinds), "full_pools": list(full_pools)}
     return next((Turn(*row) for row in _next.rows(values)), None)
 
 
 def lock(share: int) -> None:
-    """Lock a share until the transaction ends, and note that it is served now."""
+    """Lock a share and its pool until the transaction ends, and note that they are served now."""
+    if share < ANONYMOUS_SHARE:
+        _lock.run({"share": ANONYMOUS_SHARE})
     _lock.run({"share": share})
 
 
@@ -151,13 +191,13 @@ def has_capacity(share: int) -> bool:
     """Return whether one more job of a locked share may run. Jobs of the operator are not limited."""
     if share == OPERATOR_SHARE:
         return True
-    ((running,),) = _running.rows({"share": share})
+    ((running,),) = _running.rows(_pool_values(share))
     return bool(running < max_running(share))
 
 
-def full_shares() -> list[int]:
-    """Return the shares of which no further job may run now."""
-    return [share for (share,) in _full.rows(_max_running_values()) if share != OPERATOR_SHARE]
+def full_pools() -> list[int]:
+    """Return the pools of which no further job may run now."""
+    return [pool for (pool,) in _full.rows(_max_running_values()) if pool != OPERATOR_SHARE]
 
 
 def count_queued(share: int, most: int, hook_id: int | None = None) -> int:
@@ -169,15 +209,31 @@ def count_queued(share: int, most: int, hook_id: int | None = None) -> int:
     return int(count)
 
 
-def count_queued_of_owner(share: int, most: int, owner_id: int) -> int:
-    """Count the queued jobs of one owner in a share, up to `most`."""
-    ((count,),) = _count_queued_of_owner.rows({"share": share, "most": most, "owner_id": owner_id})
+def count_queued_of_owner(owner_id: int, most: int) -> int:
+    """Count the queued jobs of one owner in all shares, up to `most`."""
+    ((count,),) = _count_queued_of_owner.rows({"most": most, "owner_id": owner_id})
     return int(count)
 
 
 def oldest_queued(share: int) -> UUID | None:
-    """Return the id of the job of this share that has been queued for longest; None when none is."""
-    return next((id_ for (id_,) in _oldest.rows({"share": share})), None)
+    """Return the id of a job of the pool of this share that has been queued for long; None when none is queued."""
+    return next((id_ for (id_,) in _oldest.rows(_pool_values(share))), None)
+
+
+def prune(_older_than: timedelta) -> int:
+    """Delete the turns of client addresses that are older than `ADDRESS_RETENTION`, all at once: 0 for the relay."""
+    old = select(_shares.c.share).where(
+        _shares.c.share < ANONYMOUS_SHARE, _shares.c.served_at < func.now() - ADDRESS_RETENTION
+    )
+    with transaction(is_read=False):
+        connection().execute(delete(JobShare).where(_shares.c.share.in_(old.with_for_update(skip_locked=True))))
+        commit()
+    return 0
+
+
+def _pool_values(share: int) -> dict[str, int]:
+    """Return the first and the last share of the pool of a share."""
+    return {"first": _FIRST_SHARE if share <= ANONYMOUS_SHARE else share, "last": max(share, ANONYMOUS_SHARE)}
 
 
 def _max_running_values() -> dict[str, int]:

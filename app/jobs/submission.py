@@ -17,7 +17,7 @@ from app.database import Prepared
 from app.errors import TooManyRequests, Unprocessable
 from app.jobs import lifecycle, shares
 from app.jobs.kinds import KINDS, Kind
-from app.jobs.models import LIVE, OPERATOR_SHARE, SUCCEEDED, Job
+from app.jobs.models import ANONYMOUS_SHARE, LIVE, OPERATOR_SHARE, SUCCEEDED, Job
 from app.jobs.records import JobRow
 from app.sealing import place, sealed
 
@@ -28,6 +28,9 @@ PARAMETERS = "/data/attributes/parameters"
 
 RETRY_AFTER_SECONDS = 10
 """Sent with 429 when a queue is full."""
+
+MAX_QUEUED_JOBS_PER_UNVERIFIED_OWNER = 20
+"""Of an account whose e-mail address is not verified, whatever client addresses it uses."""
 
 _jobs = Job.__table__
 _FINGERPRINT = bindparam("fingerprint", type_=LargeBinary)
@@ -96,10 +99,9 @@ def submit(
 ) -> Submitted:
     """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
 
-    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False; for a change, the jobs
-    of its author alone are counted, as others with the same share must not prevent it. `share` is where the job takes
-    turns, by default with the jobs of its owner. `authorize` may raise, once the parameters are known to be
-    good: nothing has been read or written then.
+    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False. `share` is where the
+    job takes turns, by default with the jobs of its owner or client address. `authorize` may raise, once the parameters
+    are known to be good: nothing has been read or written then.
     """
     kind = kind_named(kind_name)
     parameters = kind.convert_ids(_whole(parameters))
@@ -110,7 +112,7 @@ def submit(
         return Submitted(alike, is_new=False)
     share = shares.share_of(owner_id, trigger) if share is None else share
     if is_limited:
-        _check_limits(share, hook_id, owner_id if trigger == "signal" else None)
+        _check_limits(share, hook_id, owner_id)
     id_ = job_id or uuid7()
     secrets = {name: value for name, value in parameters.items() if name in kind.secrets}
     (row,) = _insert.rows(
@@ -170,15 +172,20 @@ def again(job: JobRow) -> Submitted:
 
 
 def _check_limits(share: int, hook_id: int | None, owner_id: int | None) -> None:
-    """Raise 429 when the share, or in it the owner if one is named, or the hook has too many queued jobs."""
+    """Raise 429 when the share, or the owner who has none of their own, or the hook has too many queued jobs."""
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     most = current_app.config["MAX_QUEUED_JOBS_PER_OWNER"]
-    if owner_id is None:
+    if owner_id is None or share > ANONYMOUS_SHARE:
         queued = shares.count_queued(share, most)
-    else:
-        queued = shares.count_queued_of_owner(share, most, owner_id)
-    if share != OPERATOR_SHARE and queued >= most:
         detail = f"At most {most} jobs of one owner may be queued. Wait until some of them have begun."
+    else:
+        most = min(most, MAX_QUEUED_JOBS_PER_UNVERIFIED_OWNER)
+        queued = shares.count_queued_of_owner(owner_id, most)
+        detail = (
+            f"At most {most} jobs of an account whose e-mail address is not verified may be queued."
+            " Verify the address, or wait until some of them have begun."
+        )
+    if share != OPERATOR_SHARE and queued >= most:
         raise TooManyRequests(detail, code="too-many-jobs", headers=headers)
     most = current_app.config["MAX_QUEUED_JOBS_PER_HOOK"]
     if hook_id is not None and shares.count_queued(share, most, hook_id) >= most:

@@ -28,7 +28,7 @@ BATCH = 100
 _jobs = Job.__table__
 _has_room = and_(
     _jobs.c.kind != all_(bindparam("full", type_=ARRAY(Text))),
-    _jobs.c.share != all_(bindparam("full_shares", type_=ARRAY(BigInteger))),
+    shares.pool(_jobs.c.share) != all_(bindparam("full_pools", type_=ARRAY(BigInteger))),
 )
 _overlooked = Prepared(
     select(*_jobs.c)
@@ -49,7 +49,7 @@ def sweep() -> None:
     for job_id in expired:
         _give_up(job_id)
     with transaction(is_read=False):
-        full: dict[str, list[Any]] = {"full": _full_kinds(), "full_shares": shares.full_shares()}
+        full: dict[str, list[Any]] = {"full": _full_kinds(), "full_pools": shares.full_pools()}
         if _wake_ups_are_missing(full):
             for row in _overlooked.rows(full):
                 submission.start(JobRow(*row))

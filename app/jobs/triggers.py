@@ -6,9 +6,8 @@ from typing import Any
 
 from flask import g, has_request_context
 
-from app.jobs import submission
+from app.jobs import shares, submission
 from app.jobs.kinds import KINDS, Change
-from app.jobs.models import ANONYMOUS_SHARE
 from app.jsonapi.viewer import ANONYMOUS, Viewer
 from app.signals import SIGNALS_BY_TOPIC, is_wanted
 
@@ -36,9 +35,9 @@ def _owner_id(noun: str, change: Change) -> int | None:
 
 
 def _share() -> int | None:
-    """Return the share of callers who are not signed in, whoever owns the job: a new user costs them nothing."""
+    """Return the share of a caller who is not signed in, also for a job of a new user: an account costs nothing."""
     viewer: Viewer = g.get("viewer", ANONYMOUS)
-    return ANONYMOUS_SHARE if viewer.is_anonymous and has_request_context() else None
+    return shares.address_share() if viewer.is_anonymous and has_request_context() else None
 
 
 def subscribe() -> None:

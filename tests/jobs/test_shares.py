@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, insert, select
 
-from app.database import commit, connection, transaction
+from app.database import Prepared, commit, connection, transaction
 from app.extensions import db, limiter
 from app.jobs import running, shares, submission, sweep
 from app.jobs.kinds import KINDS
@@ -148,16 +149,135 @@ def sign_up(world: World, name: str) -> Any:
     return world.anonymous.create("/v1/users", "user", attributes)
 
 
+def send_job_from(address: str, caller: Caller) -> UUID:
+    """POST a job from a client address and return its id."""
+    caller.client.environ_base["REMOTE_ADDR"] = address
+    response = send_job(caller)
+    caller.client.environ_base["REMOTE_ADDR"] = "127.0.0.1"
+    assert response.status_code == 202, response.text
+    return UUID(response.json["data"]["id"])
+
+
+def test_accounts_that_are_not_verified_take_turns_by_address(world: World, settings: Settings) -> None:
+    settings(WORKER_CONCURRENCY=1, MAX_RUNNING_JOBS_PER_OWNER=0)
+    verify(world.app, is_verified=False)
+    many = [send_job_from("2001:db8:1::1", world.owner) for _ in range(3)]
+    many += [send_job_from("2001:db8:1:ffff::2", world.other) for _ in range(3)]
+    run_next(world.app)
+    other = send_job_from("2001:db8:2::1", world.stranger)
+
+    for _ in range(2):  # the network whose job began earlier has the first of these turns
+        run_next(world.app)
+
+    assert read(world.app, other).state == "succeeded"
+    assert len({read(world.app, id_).share for id_ in many}) == 1, "one network /48 has one share"
+    assert read(world.app, many[0]).share < ANONYMOUS_SHARE
+
+
+def test_many_addresses_have_one_turn_beside_a_verified_owner(world: World, settings: Settings) -> None:
+    settings(WORKER_CONCURRENCY=1, MAX_RUNNING_JOBS_PER_OWNER=0)
+    with world.app.app_context(), transaction(is_read=False):
+        connection().execute(User.__table__.update().where(User.id == world.stranger.id).values(is_verified=False))
+        commit()
+    for number in range(5):
+        send_job_from(f"203.0.113.{number}", world.stranger)
+    submit(world.app, world.owner.id, 2)
+
+    for _ in range(4):
+        run_next(world.app)
+
+    owner, stranger = world.owner.id, world.stranger.id
+    assert order_of_starts(world.app) == [stranger, owner, stranger, owner]
+
+
+def test_all_addresses_together_have_a_quarter_of_the_slots(world: World, settings: Settings) -> None:
+    settings(WORKER_CONCURRENCY=8, MAX_RUNNING_JOBS_PER_OWNER=0)
+    verify(world.app, is_verified=False)
+    submit(world.app, world.stranger.id)  # of the share that rows of earlier versions have
+    for number in range(4):
+        send_job_from(f"203.0.113.{number}", world.owner)
+
+    begun = [claim_next(world.app) for _ in range(3)]
+
+    assert [job is not None for job in begun] == [True, True, False]
+    assert len({job.share for job in begun if job}) == 2
+    with world.app.app_context(), transaction(is_read=True):
+        assert shares.full_pools() == [ANONYMOUS_SHARE]
+
+
+def test_the_end_of_a_job_orders_a_worker_for_another_address(world: World, settings: Settings) -> None:
+    settings(WORKER_CONCURRENCY=1)
+    verify(world.app, is_verified=False)
+    send_job_from("203.0.113.1", world.owner)
+    other = send_job_from("203.0.113.2", world.stranger)
+    before = len(entries(world.app))
+
+    run_next(world.app)
+
+    assert [entry.payload for entry in entries(world.app)][before:] == [{"id": str(other)}]
+
+
+def test_a_locked_address_share_holds_up_no_owner(world: World) -> None:
+    verify(world.app, is_verified=False)
+    for number in range(3):
+        send_job_from(f"203.0.113.{number}", world.stranger)
+    verify(world.app, is_verified=True)
+    (own,) = submit(world.app, world.owner.id)
+    with world.app.app_context(), db.engine.begin() as frozen:  # a worker that was stopped while it claimed a job
+        frozen.execute(insert(JobShare).values(share=ANONYMOUS_SHARE))
+
+        run_next(world.app)
+
+    assert read(world.app, own).state == "succeeded"
+
+
+def test_turns_of_addresses_are_forgotten_after_a_day(world: World) -> None:
+    old = func.now() - 2 * shares.ADDRESS_RETENTION
+    with world.app.app_context():
+        with transaction(is_read=False):
+            for share in (-7, ANONYMOUS_SHARE, world.owner.id):
+                connection().execute(insert(JobShare).values(share=share, served_at=old))
+            connection().execute(insert(JobShare).values(share=-8))
+            commit()
+
+        assert shares.prune(timedelta(days=30)) == 0
+
+        with transaction(is_read=True):
+            left = set(connection().scalars(select(JobShare.share)))
+    assert left == {-8, ANONYMOUS_SHARE, world.owner.id}
+
+
+def test_an_account_that_is_not_verified_has_few_queued_jobs_whatever_its_address(world: World) -> None:
+    verify(world.app, is_verified=False)
+    for number in range(submission.MAX_QUEUED_JOBS_PER_UNVERIFIED_OWNER):
+        send_job_from(f"203.0.113.{number}", world.stranger)
+
+    refused = send_job(world.stranger)
+
+    assert refused.status_code == 429
+    (error,) = errors(refused)
+    assert (error["code"], error["detail"]) == (
+        "too-many-jobs",
+        "At most 20 jobs of an account whose e-mail address is not verified may be queued."
+        " Verify the address, or wait until some of them have begun.",
+    )
+    assert send_job(world.owner).status_code == 202, "the jobs of others do not count"
+    run_next(world.app)
+    assert send_job(world.stranger).status_code == 202
+
+
 def test_jobs_that_sign_ups_cause_have_one_share(world: World, settings: Settings) -> None:
     settings(WORKER_CONCURRENCY=3, MAX_RUNNING_JOBS_PER_OWNER=0)
     assert [sign_up(world, f"new{number}").status_code for number in range(4)] == [201] * 4
 
     begun = [claim_next(world.app) for _ in range(2)]
 
-    assert [job and (job.kind, job.share) for job in begun] == [("resize-image", ANONYMOUS_SHARE), None]
+    assert begun[0] is not None
+    assert (begun[0].kind, begun[1]) == ("resize-image", None)
     with world.app.app_context(), transaction(is_read=True):
         queued = connection().execute(select(Job.share, Job.owner_id).where(Job.state == "queued")).all()
-    assert {share for share, _owner in queued} == {ANONYMOUS_SHARE}
+    assert {share for share, _owner in queued} == {begun[0].share}
+    assert begun[0].share < ANONYMOUS_SHARE
     assert len({owner for _share, owner in queued}) == 3, "each still belongs to its user"
 
 
@@ -170,7 +290,8 @@ def test_a_job_of_a_sign_up_that_runs_again_stays_in_its_share(world: World) -> 
         job = submission.again(JobRow(*row)).job
         commit()
 
-    assert (job.share, job.owner_id) == (ANONYMOUS_SHARE, row.owner_id)
+    assert (job.share, job.owner_id) == (row.share, row.owner_id)
+    assert job.share < ANONYMOUS_SHARE
 
 
 @pytest.mark.parametrize(("concurrency", "most"), [(1, 1), (2, 1), (4, 1), (8, 2), (64, 16)])
@@ -322,9 +443,10 @@ def test_accounts_that_are_not_verified_have_one_share_and_leave_slots_to_others
 
     begun = [claim_next(world.app) for _ in range(3)]
 
-    assert [job and job.share for job in begun] == [ANONYMOUS_SHARE, world.owner.id, None]
+    assert begun[0] is not None
+    assert begun[0].share < 0
     assert begun[1] is not None
-    assert begun[1].id == own
+    assert (begun[1].id, begun[2]) == (own, None)
 
 
 @pytest.mark.parametrize("role", ["is_verified", "is_admin"])
@@ -424,3 +546,23 @@ def test_a_turn_is_found_by_an_index_among_many_jobs(world: World) -> None:
         plan = list(connection.exec_driver_sql(f"EXPLAIN {statement}").scalars())
         connection.exec_driver_sql("ROLLBACK")
     assert not [line for line in plan if "Seq Scan on jobs" in line], plan
+
+
+@pytest.mark.parametrize("statement", [shares._oldest, shares._count_queued, shares._count_queued_of_owner])
+def test_queued_jobs_are_found_by_an_index_among_many(world: World, statement: Prepared) -> None:
+    submitted = (
+        "INSERT INTO jobs (id, kind, parameters, trigger, share, owner_id)"
+        " SELECT gen_random_uuid(), 'sleep', '{}', 'api', -mod(n, 5000) - 2,"
+        " CASE WHEN n < 20 THEN %s ELSE %s END FROM generate_series(1, 10000) n"
+    )
+    values = {"share": -9, "first": -(2**63), "last": -1, "most": 20, "owner_id": world.owner.id}
+    with world.app.app_context(), db.engine.connect() as connection, connection.begin():
+        connection.exec_driver_sql("SET LOCAL statement_timeout = '60s'")
+        connection.exec_driver_sql(submitted, (world.owner.id, world.stranger.id))
+        connection.exec_driver_sql("ANALYZE jobs")
+        explained = statement.text
+        for number, name in enumerate(statement._names, start=1):
+            explained = explained.replace(f"${number}", f"({values[name]})")
+        plan = list(connection.exec_driver_sql(f"EXPLAIN {explained}").scalars())
+        connection.exec_driver_sql("ROLLBACK")
+    assert not [line for line in plan if "Seq Scan on jobs" in line or "Sort" in line], plan
