@@ -334,7 +334,7 @@ SETTINGS = (
     Setting(
         "MAX_WRITE_MB_PER_DAY",
         "200",
-        "MiB that one user may write a day besides images, one address four times as much; 0: no limit",
+        "MiB that one user may write a day besides images, one address ten times as much; 0: no limit",
         _whole(0, 1_000_000),
     ),
     Setting(

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from app.errors import Unavailable
 from app.extensions import db
-from app.slots import NoFreeSlotError, _Waiter, address_holders
+from app.slots import NoFreeSlotError, _Queue, _Waiter, address_holders
 from app.users import passwords
 from app.users.passwords import hash_password, make_hash_slots, needs_rehash, verify_password
 from tests.users.conftest import EMAIL, PASSWORD, Sql, token_in
@@ -76,7 +76,8 @@ def test_hash_beyond_those_that_may_wait_is_refused_at_once(monkeypatch: pytest.
     slots = make_hash_slots(1)
     monkeypatch.setattr(passwords, "_slots", slots)
     monkeypatch.setattr(slots, "max_waiting", 0)
-    monkeypatch.setattr(slots, "_waiters", [_Waiter((), is_preferred=True)])
+    queue = _Queue((), is_preferred=True)
+    monkeypatch.setattr(slots, "_queues", {queue: [_Waiter(queue)]})
 
     with passwords._hash_slot(), pytest.raises(Unavailable) as refused:
         hash_password("password")
