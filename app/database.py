@@ -56,7 +56,7 @@ SLOT_TIMEOUT_SECONDS = 5.0
 
 MAX_WAITING_REQUESTS = 256
 MAX_WAITING_REQUESTS_PER_ADDRESS = 192
-"""Thirty people behind one address load a page with six requests each; `app/web.py` has threads for all that wait."""
+"""They are among the requests in progress that `app/request_slots.py` admits, which has fewer of one address."""
 
 WRITER_TIMEOUT_SECONDS = 3.0
 """How long a request that writes waits for a slot of a writer: longer than another one waits for a row."""

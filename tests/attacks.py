@@ -149,10 +149,10 @@ class Attack:
         elif events & select.POLLIN:
             self._read(connection)
 
-    def _read(self, connection: _Connection) -> None:
+    def _read(self, connection: _Connection, size: int = 65536) -> None:
         assert connection.socket is not None
         try:
-            received = connection.socket.recv(65536)
+            received = connection.socket.recv(size)
         except BlockingIOError:
             return
         except OSError:
@@ -292,17 +292,7 @@ class TricklingReaders(SlowReaders):
 
     def _send_next(self, connection: _Connection) -> None:
         self._plan(connection)
-        assert connection.socket is not None
-        try:
-            received = connection.socket.recv(1500)
-        except BlockingIOError:
-            return
-        except OSError:
-            received = b""
-        if received.startswith(b"HTTP/1.1 "):
-            self.statuses[int(received[9:12])] += 1
-        if not received:
-            self._note_closed(connection)
+        self._read(connection, 1500)
 
 
 class RepeatedRequests:
