@@ -35,14 +35,11 @@ RETRY_AFTER_SECONDS = 1
 MAX_MEDIA_TYPE_HEADER_LENGTH = 1024
 """Characters of `Accept` and `Content-Type`: parsing them takes more time than anything else before the view."""
 
-PROBE_FLAG = "open_event.is_probe"
-"""The key of the WSGI environment by which HEALTH_ADDRESS marks its requests: they need no slot."""
+NEEDS_NO_SLOT = "open_event.needs_no_slot"
+"""The key of the WSGI environment of probes at HEALTH_ADDRESS, and of requests that took their slot before Flask."""
 
 LONG_HEADER = "open_event.long_header"
 """The key of the WSGI environment for the name of a header that was removed because it is too long."""
-
-HAS_SLOT = "open_event.has_slot"
-"""The key of the WSGI environment that tells a request which took its slot before Flask."""
 
 LOG_INTERVAL_SECONDS = 1.0
 
@@ -104,14 +101,14 @@ def install(app: Flask) -> None:
                 del environ[key]
                 environ[LONG_HEADER] = header
         has_body = environ.get("CONTENT_LENGTH", "0") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ
-        if has_body or PROBE_FLAG in environ:
+        if has_body or NEEDS_NO_SLOT in environ:
             return answer(environ, start_response)
         holders = address_holders(environ.get("REMOTE_ADDR", ""))
         try:
             slot = slots.acquire(*holders, timeout_seconds=SLOT_TIMEOUT_SECONDS)
         except NoFreeSlotError as error:
             return refusals.respond(environ, start_response, error.holder)
-        environ[HAS_SLOT] = True
+        environ[NEEDS_NO_SLOT] = True
         try:
             return answer(environ, start_response)
         finally:
@@ -128,7 +125,7 @@ def wait_for_slots(app: Flask) -> None:
         environ = request.environ
         if header := environ.get(LONG_HEADER):
             raise BadRequest(f"{header} may have at most {MAX_MEDIA_TYPE_HEADER_LENGTH} characters.", header=header)
-        if HAS_SLOT in environ or PROBE_FLAG in environ:
+        if NEEDS_NO_SLOT in environ:
             return
         g.request_slot = take_slot(
             slots,

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from app import request_slots
 from app.health.listener import PATHS
-from app.request_slots import MAX_MEDIA_TYPE_HEADER_LENGTH, MAX_REQUESTS_PER_ADDRESS, PROBE_FLAG
+from app.request_slots import MAX_MEDIA_TYPE_HEADER_LENGTH, MAX_REQUESTS_PER_ADDRESS, NEEDS_NO_SLOT
 from app.slots import Slot, SlotPool
 from tests.world import errors
 
@@ -72,7 +72,7 @@ def test_head_of_busy_address_has_no_body(busy: list[Slot], client: FlaskClient)
 
 @pytest.mark.parametrize("path", sorted(PATHS - {"/health-check"}))
 def test_probe_of_health_address_needs_no_slot(busy: list[Slot], client: FlaskClient, path: str) -> None:
-    assert client.get(path, environ_overrides={PROBE_FLAG: True}).status_code == 200
+    assert client.get(path, environ_overrides={NEEDS_NO_SLOT: True}).status_code == 200
 
 
 def test_slots_are_free_after_answers_errors_and_bodies(app: Flask, client: FlaskClient) -> None:

@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import structlog
 from flask import Flask
 
-from app.request_slots import PROBE_FLAG
+from app.request_slots import NEEDS_NO_SLOT
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -134,7 +134,7 @@ def _shut_down(request: socket.socket) -> None:
 def _only_health(app: Flask) -> Any:
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["PATH_INFO"].rstrip("/") in PATHS and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            environ[PROBE_FLAG] = True
+            environ[NEEDS_NO_SLOT] = True
             return app(environ, start_response)
         start_response(f"{HTTPStatus.NOT_FOUND.value} Not Found", [("Content-Length", "0")])
         return []
