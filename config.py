@@ -19,7 +19,7 @@ ENVIRONMENTS = ("development", "testing", "production")
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
-_HOW_TO_MAKE_A_KEY = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 class ConfigError(Exception):
@@ -45,7 +45,7 @@ class Setting:
     required_in_production: bool = False
 
 
-def _flag(text: str) -> bool:
+def _parse_flag(text: str) -> bool:
     if text.lower() in ("1", "true", "yes", "on"):
         return True
     if text.lower() in ("0", "false", "no", "off", ""):
@@ -53,7 +53,7 @@ def _flag(text: str) -> bool:
     raise ValueError("must be 1 or 0")
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def _integer_parser(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
@@ -62,7 +62,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _choice(*words: str) -> Callable[[str], str]:
+def _choice_parser(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
             raise ValueError("must be one of " + ", ".join(words))
@@ -71,7 +71,7 @@ def _choice(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
+def _url_parser(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         try:
             parts = urlsplit(text)
@@ -85,56 +85,56 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
-def _database_url(text: str) -> str:
+def _parse_database_url(text: str) -> str:
     """Any usual PostgreSQL URL, spelled for SQLAlchemy's psycopg 3 dialect."""
-    _url("postgresql", "postgres", "postgresql+psycopg")(text)
+    _url_parser("postgresql", "postgres", "postgresql+psycopg")(text)
     _scheme, separator, rest = text.partition("://")
     if text and not separator:
         raise ValueError("must look like postgresql://user:password@host/database")
     return f"postgresql+psycopg://{rest}" if text else text
 
 
-def _base_url(text: str) -> str:
-    parts = urlsplit(_url("http", "https")(text))
+def _parse_base_url(text: str) -> str:
+    parts = urlsplit(_url_parser("http", "https")(text))
     if text and (not parts.netloc or parts.query or parts.fragment):
         raise ValueError("must be an http or https URL with a host")
     return text.rstrip("/")
 
 
-def _processor_url(text: str) -> str:
-    if urlsplit(_base_url(text)).username is not None:
+def _parse_processor_url(text: str) -> str:
+    if urlsplit(_parse_base_url(text)).username is not None:
         raise ValueError("must not hold a user name or password")
-    return _base_url(text)
+    return _parse_base_url(text)
 
 
-def _servers(text: str) -> tuple[str, ...]:
-    servers = _words(text)
+def _parse_servers(text: str) -> tuple[str, ...]:
+    servers = _split_words(text)
     for server in servers:
         if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", server):
             raise ValueError("must be comma-separated servers such as https://www.overviewdocs.com")
     return servers
 
 
-def _mail_url(text: str) -> str:
-    if text != "file" and not urlsplit(_url("smtp", "smtps")(text)).hostname:
+def _parse_mail_url(text: str) -> str:
+    if text != "file" and not urlsplit(_url_parser("smtp", "smtps")(text)).hostname:
         raise ValueError("must be file or smtp://[user:password@]host:port")
     return text
 
 
-def _storage_url(text: str) -> str:
-    parts = urlsplit(_url("file", "s3")(text))
+def _parse_storage_url(text: str) -> str:
+    parts = urlsplit(_url_parser("file", "s3")(text))
     if (parts.scheme == "s3" and not parts.netloc) or (parts.scheme == "file" and (parts.netloc or not parts.path)):
         raise ValueError("must be file:///directory or s3://bucket")
     return text
 
 
-def _internal_path(text: str) -> str:
+def _parse_internal_path(text: str) -> str:
     if text and not re.fullmatch(r"(/[A-Za-z0-9_-]+)+/?", text):
         raise ValueError("must be a path such as /stored-files")
     return text.rstrip("/")
 
 
-def _host_and_port(text: str) -> tuple[str, int] | None:
+def _parse_host_and_port(text: str) -> tuple[str, int] | None:
     """Read host:port, of IPv6 [host]:port."""
     if not text:
         return None
@@ -144,26 +144,26 @@ def _host_and_port(text: str) -> tuple[str, int] | None:
     return match[1] or match[2], int(match[3])
 
 
-def _dsn(text: str) -> str:
-    parts = urlsplit(_url("http", "https")(text))
+def _parse_dsn(text: str) -> str:
+    parts = urlsplit(_url_parser("http", "https")(text))
     if text and not (parts.username and parts.hostname and parts.path.strip("/")):
         raise ValueError("must look like https://key@host/project")
     return text
 
 
-def _address(text: str) -> str:
+def _parse_email_address(text: str) -> str:
     if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", text):
         raise ValueError("must be an e-mail address")
     return text
 
 
-def _contact(text: str) -> str:
+def _parse_contact(text: str) -> str:
     if text and not re.fullmatch(r"mailto:[!-~]+@[!-~]+|https://[A-Za-z0-9][!-~]*", text):
         raise ValueError("must be a mailto: or https: URI such as mailto:security@example.com")
     return text
 
 
-def _directory(text: str) -> Path | None:
+def _parse_directory(text: str) -> Path | None:
     if not text:
         return None
     path = ROOT / Path(text).expanduser()
@@ -172,25 +172,25 @@ def _directory(text: str) -> Path | None:
     return path
 
 
-def _file_name(text: str) -> str:
+def _parse_file_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
         raise ValueError("must be the name of a file, of letters, digits, dots, dashes and underscores")
     return text
 
 
-def _user_name(text: str) -> str:
+def _parse_user_name(text: str) -> str:
     if text and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", text):
         raise ValueError("must be the name of a user of this machine")
     return text
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split_words(text: str) -> tuple[str, ...]:
     return tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
 
 
-def _origins(text: str) -> tuple[str, ...]:
+def _parse_origins(text: str) -> tuple[str, ...]:
     """Read origins, also those of apps such as capacitor://localhost; `null`, which any page can have, is none."""
-    origins = _words(text)
+    origins = _split_words(text)
     for origin in origins:
         if not re.fullmatch(r"\*|[A-Za-z][A-Za-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", origin):
             raise ValueError("must be * or comma-separated origins such as https://app.example.org, without a path")
@@ -199,14 +199,14 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
-def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+def _parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
         return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
     except ValueError:
         raise ValueError("must be comma-separated networks such as 10.0.0.0/8") from None
 
 
-def _jwt_keys(text: str) -> tuple[JwtKey, ...]:
+def _parse_jwt_keys(text: str) -> tuple[JwtKey, ...]:
     keys = []
     for number, entry in enumerate(text.split(","), start=1):
         kid, separator, encoded = entry.strip().partition("=")
@@ -225,194 +225,226 @@ def _jwt_keys(text: str) -> tuple[JwtKey, ...]:
     return tuple(keys)
 
 
-def _secret(text: str) -> str:
+def _parse_secret(text: str) -> str:
     if text and len(text) < 32:
         raise ValueError("must be at least 32 characters")
     return text
 
 
 SETTINGS = (
-    Setting("APP_ENV", "development", "development, testing or production", _choice(*ENVIRONMENTS)),
+    Setting("APP_ENV", "development", "development, testing or production", _choice_parser(*ENVIRONMENTS)),
     Setting("HOST", "127.0.0.1", "address the web process listens on"),
-    Setting("PORT", "5000", "port the web process listens on", _whole(1, 65535)),
+    Setting("PORT", "5000", "port the web process listens on", _integer_parser(1, 65535)),
     Setting("VAR_DIR", "var", "directory, seen from the checkout, of all that is written: data, files, mail, logs"),
     Setting(
         "PUBLIC_URL",
         "",
         "base of every URL handed out; http://HOST:PORT when empty",
-        _base_url,
+        _parse_base_url,
         required_in_production=True,
     ),
     Setting(
         "HEALTH_ADDRESS",
         "",
         "host:port of the health endpoints alone, for probes, besides HOST:PORT; empty: none",
-        _host_and_port,
+        _parse_host_and_port,
     ),
-    Setting("TRUSTED_PROXIES", "0", "how many proxies in front may set X-Forwarded-*", _whole(0, 10)),
+    Setting("TRUSTED_PROXIES", "0", "how many proxies in front may set X-Forwarded-*", _integer_parser(0, 10)),
     Setting(
-        "CORS_ORIGINS", "", "comma-separated origins of web pages that may call the API, or *; empty: none", _origins
+        "CORS_ORIGINS",
+        "",
+        "comma-separated origins of web pages that may call the API, or *; empty: none",
+        _parse_origins,
     ),
     Setting(
         "DATABASE_URL",
         "",
         "postgresql://...; empty: the embedded PostgreSQL",
-        _database_url,
+        _parse_database_url,
         required_in_production=True,
     ),
     Setting(
         "REDIS_URL",
         "",
         "redis://... ; empty: the embedded Redis",
-        _url("redis", "rediss", "unix", "redis+socket"),
+        _url_parser("redis", "rediss", "unix", "redis+socket"),
         required_in_production=True,
     ),
     Setting(
         "SECRET_KEY",
         "",
         "at least 32 characters; generated into VAR_DIR when empty",
-        _secret,
+        _parse_secret,
         required_in_production=True,
     ),
     Setting(
         "JWT_KEYS",
         "",
         "kid=base64url-secret[,kid=secret...]: the first signs, all verify; generated into VAR_DIR when empty",
-        lambda text: _jwt_keys(text) if text else (),
+        lambda text: _parse_jwt_keys(text) if text else (),
         required_in_production=True,
     ),
     Setting(
         "STORAGE_URL",
         "",
         "file:///directory or s3://bucket with the usual AWS_* variables; VAR_DIR/files when empty",
-        _storage_url,
+        _parse_storage_url,
     ),
     Setting(
         "X_ACCEL_REDIRECT",
         "",
         "path of the internal location of nginx that serves the files of STORAGE_URL; empty: this server sends them",
-        _internal_path,
+        _parse_internal_path,
     ),
     Setting(
         "MAIL_URL",
         "file",
         "file (one .eml a mail in VAR_DIR/mail) or smtp://[user:password@]host:port",
-        _mail_url,
+        _parse_mail_url,
         required_in_production=True,
     ),
-    Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail", _address),
-    Setting("RATELIMIT_ENABLED", "1", "0: no limit to how often one may try to sign in, start /overview ...", _flag),
-    Setting("OUTBOUND_ALLOW", "", "comma-separated networks to be reached besides public addresses", _networks),
-    Setting("HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _whole(0, 3600)),
+    Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail", _parse_email_address),
+    Setting(
+        "RATELIMIT_ENABLED", "1", "0: no limit to how often one may try to sign in, start /overview ...", _parse_flag
+    ),
+    Setting("OUTBOUND_ALLOW", "", "comma-separated networks to be reached besides public addresses", _parse_networks),
+    Setting(
+        "HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _integer_parser(0, 3600)
+    ),
     Setting("HEALTH_HOSTNAME", "open-event", "what /health-check and /readyz say as `hostname`, to everybody"),
-    Setting("WORKER_CONCURRENCY", "2", "jobs one worker runs at once", _whole(1, 64)),
+    Setting("WORKER_CONCURRENCY", "2", "jobs one worker runs at once", _integer_parser(1, 64)),
     Setting(
         "MAX_RUNNING_JOBS_PER_OWNER",
         "0",
         "jobs of one owner that run at once; 0: one less than WORKER_CONCURRENCY, at least 1",
-        _whole(0, 1000),
+        _integer_parser(0, 1000),
     ),
-    Setting("MAX_QUEUED_JOBS_PER_OWNER", "1000", "queued jobs of one owner; more are refused", _whole(1, 1_000_000)),
-    Setting("MAX_QUEUED_JOBS_PER_HOOK", "100", "queued jobs of one hook; more are refused", _whole(1, 1_000_000)),
-    Setting("MAX_HOOK_CALLS_PER_MINUTE", "60", "calls of one hook a minute; more are refused", _whole(1, 100_000)),
-    Setting("WEB_WORKERS", "1", "web processes", _whole(1, 64)),
-    Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _whole(2, 200)),
-    Setting("JOB_LEASE_SECONDS", "60", "a job whose worker is silent for so long gets another one", _whole(1, 3600)),
-    Setting("MAX_UPLOAD_MB", "20", "MiB an image may have that is sent to us; all other bodies: 1", _whole(1, 20)),
+    Setting(
+        "MAX_QUEUED_JOBS_PER_OWNER", "1000", "queued jobs of one owner; more are refused", _integer_parser(1, 1_000_000)
+    ),
+    Setting(
+        "MAX_QUEUED_JOBS_PER_HOOK", "100", "queued jobs of one hook; more are refused", _integer_parser(1, 1_000_000)
+    ),
+    Setting(
+        "MAX_HOOK_CALLS_PER_MINUTE", "60", "calls of one hook a minute; more are refused", _integer_parser(1, 100_000)
+    ),
+    Setting("WEB_WORKERS", "1", "web processes", _integer_parser(1, 64)),
+    Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _integer_parser(2, 200)),
+    Setting(
+        "JOB_LEASE_SECONDS", "60", "a job whose worker is silent for so long gets another one", _integer_parser(1, 3600)
+    ),
+    Setting(
+        "MAX_UPLOAD_MB", "20", "MiB an image may have that is sent to us; all other bodies: 1", _integer_parser(1, 20)
+    ),
     Setting(
         "MAX_UPLOAD_MB_PER_DAY",
         "500",
         "MiB of images that one user, or one address without a log-in, may send a day; more are refused",
-        _whole(1, 1_000_000),
+        _integer_parser(1, 1_000_000),
     ),
     Setting(
         "MAX_JOB_OUTPUT_MB_PER_DAY",
         "1000",
         "MiB of files that the jobs of one user may make a day; further ones fail",
-        _whole(1, 1_000_000),
+        _integer_parser(1, 1_000_000),
     ),
     Setting(
         "MAX_WRITE_MB_PER_DAY",
         "200",
         "MiB that one user may write a day besides images, one address ten times as much; 0: no limit",
-        _whole(0, 1_000_000),
+        _integer_parser(0, 1_000_000),
     ),
     Setting(
-        "MAX_STORAGE_MB", "0", "MiB of all files together; nothing more is stored then; 0: no limit", _whole(0, 10**9)
+        "MAX_STORAGE_MB",
+        "0",
+        "MiB of all files together; nothing more is stored then; 0: no limit",
+        _integer_parser(0, 10**9),
     ),
     Setting(
         "MIN_FREE_DISK_MB",
         "512",
         "MiB that stay free on the disks of STORAGE_URL and the embedded PostgreSQL, or nothing is stored; 0: no limit",
-        _whole(0, 10**9),
+        _integer_parser(0, 10**9),
     ),
     Setting(
         "JOB_PROGRAMS_DIR",
         "",
         "directory, seen from the checkout, of programs that run as jobs of the kinds program:NAME",
-        _directory,
+        _parse_directory,
     ),
     Setting(
         "PROGRAM_USER",
         "",
         "user that programs run as where the worker is root; empty: the user of the worker",
-        _user_name,
+        _parse_user_name,
     ),
-    Setting("OVERVIEW_PROGRAM", "process-docset", "program that makes what /overview shows", _file_name),
+    Setting("OVERVIEW_PROGRAM", "process-docset", "program that makes what /overview shows", _parse_file_name),
     Setting(
         "OVERVIEW_SERVERS",
         "",
         "comma-separated servers /overview may be asked for; empty: any, development only",
-        _servers,
-    ),
-    Setting("PROCESSOR_URL", "", "base of the processing API that treatments are sent to; empty: none", _processor_url),
-    Setting(
-        "PROCESSOR_POLL_SECONDS", "60", "silence after which the processor is asked how far it is", _whole(1, 3600)
+        _parse_servers,
     ),
     Setting(
-        "PROCESSOR_CANCEL_GRACE_SECONDS", "30", "how long the processor has to say that it canceled", _whole(1, 3600)
+        "PROCESSOR_URL", "", "base of the processing API that treatments are sent to; empty: none", _parse_processor_url
     ),
-    Setting("PROCESSOR_REQUIRE_SIGNATURE", "0", "1: callbacks of the processor must be signed", _flag),
-    Setting("RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _flag),
-    Setting("RETENTION_DAYS", "30", "how long ended jobs, sign-ins and outbox entries are kept", _whole(1, 3650)),
+    Setting(
+        "PROCESSOR_POLL_SECONDS",
+        "60",
+        "silence after which the processor is asked how far it is",
+        _integer_parser(1, 3600),
+    ),
+    Setting(
+        "PROCESSOR_CANCEL_GRACE_SECONDS",
+        "30",
+        "how long the processor has to say that it canceled",
+        _integer_parser(1, 3600),
+    ),
+    Setting("PROCESSOR_REQUIRE_SIGNATURE", "0", "1: callbacks of the processor must be signed", _parse_flag),
+    Setting(
+        "RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _parse_flag
+    ),
+    Setting(
+        "RETENTION_DAYS", "30", "how long ended jobs, sign-ins and outbox entries are kept", _integer_parser(1, 3650)
+    ),
     Setting(
         "TRASH_RETENTION_DAYS",
         "30",
         "how long what was deleted can be restored; then it is deleted for good; 0: for ever",
-        _whole(0, 3650),
+        _integer_parser(0, 3650),
     ),
-    Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _flag),
+    Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _parse_flag),
     Setting(
         "HSTS_SECONDS",
         "31536000",
         "seconds for which browsers use https only, where PUBLIC_URL is https; 0: they forget that they should",
-        _whole(0, 63072000),
+        _integer_parser(0, 63072000),
     ),
     Setting(
         "SECURITY_CONTACT",
         "",
         "mailto: or https: URI for reports of vulnerabilities, shown in /.well-known/security.txt; empty: no file",
-        _contact,
+        _parse_contact,
     ),
     Setting(
         "SOURCE_URL",
         "",
         "http or https URL of the source code of this server, linked on its home page; empty: no link",
-        _url("http", "https"),
+        _url_parser("http", "https"),
     ),
-    Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _dsn),
-    Setting("LOG_FORMAT", "text", "text or json", _choice("text", "json")),
+    Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _parse_dsn),
+    Setting("LOG_FORMAT", "text", "text or json", _choice_parser("text", "json")),
     Setting(
         "LOG_LEVEL",
         "info",
         "debug, info, warning or error; health checks that pass are logged at debug, other requests at info",
-        _choice("debug", "info", "warning", "error"),
+        _choice_parser("debug", "info", "warning", "error"),
     ),
-    Setting("DEMO", "1", "0: `run` puts no sample data into an empty development database", _flag),
+    Setting("DEMO", "1", "0: `run` puts no sample data into an empty development database", _parse_flag),
 )
 
 
-def read(environ: Mapping[str, str]) -> dict[str, Any]:
+def read_config(environ: Mapping[str, str]) -> dict[str, Any]:
     """The configuration these variables make, completed with what development generates; raises ConfigError."""
     values: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -427,17 +459,17 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
         missing = [name for name in required if not environ.get(name, "").strip()]
         if missing:
             raise ConfigError("production needs " + ", ".join(missing))
-        _refuse_insecure(values)
-    return _complete(values)
+        _reject_insecure_settings(values)
+    return _with_generated_defaults(values)
 
 
-def _refuse_insecure(values: Mapping[str, Any]) -> None:
+def _reject_insecure_settings(values: Mapping[str, Any]) -> None:
     """Raise ConfigError for a setting that would switch a protection off in production."""
     if _is_guessable(values["SECRET_KEY"].encode()):
-        raise ConfigError(f"SECRET_KEY repeats itself, so it can be guessed; {_HOW_TO_MAKE_A_KEY}")
+        raise ConfigError(f"SECRET_KEY repeats itself, so it can be guessed; {_KEY_ADVICE}")
     for number, key in enumerate(values["JWT_KEYS"], start=1):
         if _is_guessable(key.secret):
-            raise ConfigError(f"JWT_KEYS has a secret that repeats itself (key {number}); {_HOW_TO_MAKE_A_KEY}")
+            raise ConfigError(f"JWT_KEYS has a secret that repeats itself (key {number}); {_KEY_ADVICE}")
     if any(network.prefixlen == 0 for network in values["OUTBOUND_ALLOW"]):
         raise ConfigError("OUTBOUND_ALLOW must not contain all addresses (prefix length 0) in production")
 
@@ -462,15 +494,15 @@ def list_warnings(values: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
-def _complete(values: dict[str, Any]) -> dict[str, Any]:
+def _with_generated_defaults(values: dict[str, Any]) -> dict[str, Any]:
     var_dir = ROOT / values["VAR_DIR"]
     values["VAR_DIR"] = var_dir
     host = f"[{values['HOST']}]" if ":" in values["HOST"] else values["HOST"]
     values["PUBLIC_URL"] = values["PUBLIC_URL"] or f"http://{host}:{values['PORT']}"
     values["STORAGE_URL"] = values["STORAGE_URL"] or (var_dir / "files").as_uri()
     try:
-        values["SECRET_KEY"] = values["SECRET_KEY"] or _kept(var_dir / "secret-key")
-        values["JWT_KEYS"] = values["JWT_KEYS"] or _jwt_keys(f"dev={_kept(var_dir / 'jwt-key')}")
+        values["SECRET_KEY"] = values["SECRET_KEY"] or _read_or_create_secret(var_dir / "secret-key")
+        values["JWT_KEYS"] = values["JWT_KEYS"] or _parse_jwt_keys(f"dev={_read_or_create_secret(var_dir / 'jwt-key')}")
     except ValueError:
         raise ConfigError(f"VAR_DIR {var_dir} holds a damaged secret-key or jwt-key; remove both") from None
     except OSError as error:
@@ -478,7 +510,7 @@ def _complete(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _kept(path: Path) -> str:
+def _read_or_create_secret(path: Path) -> str:
     """The secret kept in this file, made on first use; two processes starting at once agree on one."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

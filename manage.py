@@ -24,14 +24,14 @@ from psycopg import OperationalError as DriverError
 import config
 from app import embedded, supervisor
 from app.console import Console
-from app.processes import address, demo_login, machine, nodes, var_dir
+from app.processes import bind_address, demo_login, embedded_runtime, var_dir, worker_nodes
 
 if TYPE_CHECKING:
     from flask import Flask
 
 ROOT = Path(__file__).resolve().parent
 
-GROUPS = {"db": "flask_migrate.cli:db", "jobs": "app.jobs.cli:jobs_cli", "users": "app.users.cli:users_cli"}
+COMMAND_GROUPS = {"db": "flask_migrate.cli:db", "jobs": "app.jobs.cli:jobs_cli", "users": "app.users.cli:users_cli"}
 """Groups of commands that live elsewhere."""
 
 SERVING_COMMANDS = ("run", "web", "worker", "relay", "prepare")
@@ -43,19 +43,19 @@ PRIVATE_UMASK = 0o077
 UNDEFINED_TABLE = "42P01"
 DISK_FULL = "53100"
 
-MENDABLE = {
+OPERATOR_ERRORS = {
     config.ConfigError: 2,
-    machine.EmbeddedError: 1,
-    supervisor.CannotRun: 1,
-    var_dir.Busy: 1,
-    var_dir.Unusable: 2,
+    embedded_runtime.EmbeddedError: 1,
+    supervisor.StartupError: 1,
+    var_dir.VarDirLocked: 1,
+    var_dir.VarDirNotWritable: 2,
     var_dir.DiskFull: 1,
-    address.Taken: 1,
+    bind_address.PortInUse: 1,
 }
 """What an operator can mend is one line on stderr and this exit status, never a traceback."""
 
 
-def environment() -> dict[str, str]:
+def read_environment() -> dict[str, str]:
     """The environment, completed from `.env`; raises ConfigError where that file cannot be used."""
     found = dotenv_values(stream=io.StringIO(_read_env_file(ROOT / ".env")))
     return {**{name: value or "" for name, value in found.items()}, **os.environ}
@@ -81,7 +81,7 @@ def _read_env_file(file: Path) -> str:
 
 def read_settings() -> dict[str, Any]:
     """The settings of this command."""
-    return config.read(environment())
+    return config.read_config(read_environment())
 
 
 def make_app(servers: Mapping[str, str]) -> "Flask":
@@ -94,7 +94,7 @@ def make_app(servers: Mapping[str, str]) -> "Flask":
     try:
         from app.factory import create_app
 
-        app = create_app(config.read({**environment(), **servers}))
+        app = create_app(config.read_config({**read_environment(), **servers}))
         var_dir.make_private(app.config["VAR_DIR"])
         return app
     finally:
@@ -102,48 +102,48 @@ def make_app(servers: Mapping[str, str]) -> "Flask":
         gc.enable()
 
 
-def command_servers() -> dict[str, str]:
+def servers_for_command() -> dict[str, str]:
     """Servers that live at least as long as the command."""
-    return click.get_current_context().find_root().with_resource(embedded.available(read_settings()))
+    return click.get_current_context().find_root().with_resource(embedded.provide_servers(read_settings()))
 
 
-class Commands(click.Group):
+class LazyCommandGroup(click.Group):
     """The commands below, and GROUPS, which are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, for --help."""
-        return sorted([*super().list_commands(ctx), *GROUPS])
+        return sorted([*super().list_commands(ctx), *COMMAND_GROUPS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name."""
-        if cmd_name not in GROUPS:
+        if cmd_name not in COMMAND_GROUPS:
             return super().get_command(ctx, cmd_name)
-        module, _, name = GROUPS[cmd_name].partition(":")
+        module, _, name = COMMAND_GROUPS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyCommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Run and look after the Open Event API server."""
-    if context.invoked_subcommand in GROUPS:
+    if context.invoked_subcommand in COMMAND_GROUPS:
         from flask.cli import ScriptInfo
 
-        context.obj = ScriptInfo(create_app=lambda: make_app(command_servers()))
+        context.obj = ScriptInfo(create_app=lambda: make_app(servers_for_command()))
 
 
 @cli.command()
 def run() -> None:
     """Everything in the foreground: PostgreSQL, Redis, web, worker, relay."""
-    supervisor.run(read_settings(), environment())
+    supervisor.run_supervisor(read_settings(), read_environment())
 
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(*, as_json: bool) -> None:
     """What runs in VAR_DIR; exit status 1 when nothing does."""
-    report = supervisor.report(read_settings())
+    report = supervisor.collect_status(read_settings())
     if as_json:
         print(json.dumps(report))
     else:
@@ -156,10 +156,10 @@ def status(*, as_json: bool) -> None:
 @cli.command()
 def web() -> None:
     """The web process."""
-    from app.web import serve
+    from app.web import serve_app
 
-    servers = command_servers()
-    serve(config.read({**environment(), **servers}), lambda: make_app(servers))
+    servers = servers_for_command()
+    serve_app(config.read_config({**read_environment(), **servers}), lambda: make_app(servers))
 
 
 @cli.command()
@@ -168,13 +168,13 @@ def worker(queues: tuple[str, ...]) -> None:
     """The Celery worker: nodes for all queues, or one for those that are named."""
     from app.worker import import_celery_worker, run_worker
 
-    app = make_app(command_servers())
+    app = make_app(servers_for_command())
     if queues:
         run_worker(app, *queues)
     else:
         import_celery_worker()
-        served = nodes.nodes_for(has_processor=bool(app.config["PROCESSOR_URL"]))
-        sys.exit(nodes.run_nodes(lambda queues: run_worker(app, *queues), served))
+        served = worker_nodes.list_node_queues(has_processor=bool(app.config["PROCESSOR_URL"]))
+        sys.exit(worker_nodes.run_nodes(lambda queues: run_worker(app, *queues), served))
 
 
 @cli.command()
@@ -186,7 +186,7 @@ def relay() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    app = make_app(command_servers())
+    app = make_app(servers_for_command())
     log_uncaught_exceptions()
     run_relay(app, stop)
 
@@ -194,14 +194,14 @@ def relay() -> None:
 @cli.command()
 def demo() -> None:
     """Sample data: a published and a draft event, and who organizes them."""
-    from app.demo import EMAIL, make
+    from app.demo import DEMO_EMAIL, create_sample_data
 
-    with make_app(command_servers()).app_context():
-        password = make()
+    with make_app(servers_for_command()).app_context():
+        password = create_sample_data()
     if password is None:
-        print(f"demo: the sample data is there already, with the login {EMAIL}")
+        print(f"demo: the sample data is there already, with the login {DEMO_EMAIL}")
     else:
-        print(f"demo: log in as {EMAIL} with the password {password}")
+        print(f"demo: log in as {DEMO_EMAIL} with the password {password}")
 
 
 @cli.command(hidden=True)
@@ -210,10 +210,10 @@ def prepare() -> None:
     import flask_migrate
     import structlog
 
-    from app.demo import EMAIL, is_wanted, make
+    from app.demo import DEMO_EMAIL, create_sample_data, is_database_empty
 
     log = structlog.get_logger("app.prepare")
-    app = make_app(command_servers())
+    app = make_app(servers_for_command())
     settings = app.config
     applied: list[str] = []
 
@@ -227,8 +227,13 @@ def prepare() -> None:
         flask_migrate.upgrade()
         if applied:
             log.info("%d migration%s applied", len(applied), "" if len(applied) == 1 else "s")
-        if settings["APP_ENV"] == "development" and settings["DEMO"] and is_wanted() and (password := make()):
-            demo_login.keep(settings["VAR_DIR"], EMAIL, password)
+        if (
+            settings["APP_ENV"] == "development"
+            and settings["DEMO"]
+            and is_database_empty()
+            and (password := create_sample_data())
+        ):
+            demo_login.save_login(settings["VAR_DIR"], DEMO_EMAIL, password)
             log.info("sample data added")
 
 
@@ -236,10 +241,10 @@ def prepare() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def routes(*, as_json: bool) -> None:
     """Every route, its methods and who may call it."""
-    from app.routes import listed
+    from app.routes import list_routes
 
     # No server is asked, so none needs to run.
-    listing = listed(make_app(embedded.urls(embedded.needed(read_settings()))))
+    listing = list_routes(make_app(embedded.get_server_urls(embedded.select_servers(read_settings()))))
     if as_json:
         print(json.dumps(listing))
     else:
@@ -253,12 +258,12 @@ def main() -> None:
     os.umask(PRIVATE_UMASK)
     try:
         cli(prog_name="manage.py")
-    except tuple(MENDABLE) as error:
-        _fail(str(error), MENDABLE[type(error)])
+    except tuple(OPERATOR_ERRORS) as error:
+        _exit_with_error(str(error), OPERATOR_ERRORS[type(error)])
     except Exception as error:
         if (found := _describe_database_error(error)) is None:
             raise
-        _fail(*found)
+        _exit_with_error(*found)
 
 
 def _describe_database_error(error: Exception) -> tuple[str, int] | None:
@@ -280,10 +285,10 @@ def _describe_database_error(error: Exception) -> tuple[str, int] | None:
     return None
 
 
-def _fail(message: str, exit_status: int) -> NoReturn:
+def _exit_with_error(message: str, exit_status: int) -> NoReturn:
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if command in SERVING_COMMANDS and _is_log_json():
-        Console("json", "info").log(command, message, "error")
+        Console("json", "info").log_event(command, message, "error")
     else:
         print(f"manage.py: {message}", file=sys.stderr)
     sys.exit(exit_status)
@@ -291,7 +296,7 @@ def _fail(message: str, exit_status: int) -> NoReturn:
 
 def _is_log_json() -> bool:
     try:
-        return environment().get("LOG_FORMAT") == "json"
+        return read_environment().get("LOG_FORMAT") == "json"
     except config.ConfigError:
         return os.environ.get("LOG_FORMAT") == "json"
 
@@ -301,7 +306,7 @@ def __getattr__(name: str) -> Any:
     if name not in ("app", "celery"):
         raise AttributeError(name)
     os.umask(PRIVATE_UMASK)
-    app = make_app(embedded.urls(embedded.needed(read_settings())))
+    app = make_app(embedded.get_server_urls(embedded.select_servers(read_settings())))
     return app if name == "app" else app.extensions["celery"]
 
 

@@ -6,10 +6,10 @@ from flask import current_app, g, has_request_context, request
 
 from app.slots import address_holders
 
-SYSTEM = 0
+SYSTEM_ACTOR = 0
 """The actor of commands and of what the server does by itself."""
 
-_FIRST_ADDRESS = -2
+_FIRST_ADDRESS_ACTOR = -2
 """Actors that are client addresses have numbers from here downwards; -1 is left to jobs without an address."""
 
 
@@ -25,12 +25,12 @@ def current_actor() -> int:
     """
     actor: int | None = g.get("actor")
     if actor is None:
-        actor = g.actor = _address_actor() if has_request_context() else SYSTEM
+        actor = g.actor = _compute_address_actor() if has_request_context() else SYSTEM_ACTOR
     return actor
 
 
-def _address_actor() -> int:
+def _compute_address_actor() -> int:
     """Return the number of the client address: a keyed hash, so that stored rows do not tell the address."""
     holder = address_holders(request.remote_addr or "")[-1]
     digest = hmac.digest(current_app.config["SECRET_KEY"].encode(), f"actor:{holder}".encode(), "sha256")
-    return _FIRST_ADDRESS - (int.from_bytes(digest[:8], "big") >> 2)
+    return _FIRST_ADDRESS_ACTOR - (int.from_bytes(digest[:8], "big") >> 2)

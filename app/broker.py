@@ -14,7 +14,7 @@ from kombu.transport import redis, virtual
 from redis import ConnectionError as RedisConnectionError
 from redis import ReadOnlyError, ResponseError
 
-REFUSED_INTERVAL_SECONDS = 1.0
+REFUSAL_RETRY_DELAY_SECONDS = 1.0
 """Pause before Redis is asked for messages again after it has refused to hand them out."""
 
 RECONNECT_INTERVALS = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass
-class Consumption:
+class ConsumerState:
     """The state of the consumer loop of this process."""
 
     polled_at: float | None = None
@@ -37,7 +37,7 @@ class Consumption:
     """Whether it was told to end, and polls no more."""
 
 
-consumption = Consumption()
+consumer_state = ConsumerState()
 
 
 class QoS(redis.QoS):
@@ -51,7 +51,7 @@ class QoS(redis.QoS):
 
     def can_consume(self) -> bool:
         """Return whether a slot is free; the consumer loop asks each time that it comes round."""
-        consumption.turned_at = monotonic()
+        consumer_state.turned_at = monotonic()
         return bool(super().can_consume())  # type: ignore[no-untyped-call]  # kombu carries no types
 
     def append(self, message: Any, delivery_tag: Any) -> None:
@@ -123,29 +123,29 @@ class Channel(redis.Channel):
         try:
             is_delivered = super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu carries no types
         except Empty:
-            self._note_poll()
+            self._record_poll()
             raise
         except ReadOnlyError as error:
             # The server became a replica: a new connection reaches the primary, by its address or a proxy.
             self.client.connection.disconnect()
             raise RedisConnectionError(f"Redis is read-only: {error}") from error
         except ResponseError as error:
-            self._refused_until = monotonic() + REFUSED_INTERVAL_SECONDS
+            self._refused_until = monotonic() + REFUSAL_RETRY_DELAY_SECONDS
             if not self._is_refused:
                 self._is_refused = True
                 log.warning("Redis refuses to hand out messages", error=str(error))
             raise Empty from error
-        self._note_poll()
+        self._record_poll()
         return is_delivered
 
-    def _note_poll(self) -> None:
-        consumption.polled_at = monotonic()
+    def _record_poll(self) -> None:
+        consumer_state.polled_at = monotonic()
         if self._is_refused:
             self._is_refused = False
             log.info("Redis hands out messages again")
 
 
-class Connection(kombu.connection.Connection):
+class BrokerConnection(kombu.connection.Connection):
     """Try again soon while Redis is away: by default each pause is 2 s longer than the one before, up to 30 s."""
 
     def ensure_connection(self, *arguments: Any, **options: Any) -> Any:
@@ -154,7 +154,7 @@ class Connection(kombu.connection.Connection):
         return super().ensure_connection(*arguments, **intervals)  # type: ignore[no-untyped-call]  # kombu carries no types
 
 
-def install(celery: Celery) -> None:
+def init_app(celery: Celery) -> None:
     """Use these classes for every connection of this app to Redis: TCP, TLS, Unix socket."""
     redis.Transport.Channel = Channel
-    celery.amqp.Connection = Connection
+    celery.amqp.Connection = BrokerConnection

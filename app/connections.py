@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import structlog
 
-from app import bodies, large_answers
-from app.bodies import MAX_BODY_SECONDS, OpenBody
+from app import large_responses, request_bodies
+from app.request_bodies import BODY_TIMEOUT_SECONDS, OpenBody
 from app.slots import NETWORK_FACTOR, Slot, address_holder, address_holders
 
 SCAN_INTERVAL_SECONDS = 0.5
@@ -49,10 +49,10 @@ CROWDED_WINDOW_SECONDS = 5.0
 """Over how long rates are measured of large bodies and answers whose slots others wait for, and of the many bodies of
 one client where most readers are taken."""
 
-MIN_ANSWER_BYTES_PER_SECOND = 2**13
-"""Slower than that for ANSWER_WINDOW_SECONDS, a large answer is given up, which memory is kept for."""
+MIN_RESPONSE_BYTES_PER_SECOND = 2**13
+"""Slower than that for RESPONSE_WINDOW_SECONDS, a large answer is given up, which memory is kept for."""
 
-ANSWER_WINDOW_SECONDS = 15.0
+RESPONSE_WINDOW_SECONDS = 15.0
 
 END_TIMEOUT_SECONDS = 5.0
 """How long a connection whose body was ended may take to close, and a body may take to end with it."""
@@ -60,10 +60,10 @@ END_TIMEOUT_SECONDS = 5.0
 LOG_INTERVAL_SECONDS = 10.0
 """Between two log lines of the same reason."""
 
-DESCRIPTORS = "/proc/self/fd"
+DESCRIPTORS_DIR = "/proc/self/fd"
 
 # struct tcp_info (linux/tcp.h): tcpi_unacked, tcpi_bytes_acked, tcpi_bytes_received, tcpi_notsent_bytes.
-_TCP_INFO = struct.Struct("=24xI92xQQ8xI")
+_TCP_INFO_STRUCT = struct.Struct("=24xI92xQQ8xI")
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Peer(NamedTuple):
     port: int
 
 
-class Accepted(NamedTuple):
+class SocketIdentity(NamedTuple):
     """An open connection as the kernel knows it."""
 
     descriptor: int
@@ -84,7 +84,7 @@ class Accepted(NamedTuple):
     peer: Peer
 
 
-class Rule(NamedTuple):
+class RateRule(NamedTuple):
     """How fast a body has to be sent, or an answer to be read, measured over so many seconds."""
 
     window_seconds: float
@@ -94,66 +94,66 @@ class Rule(NamedTuple):
 class Traffic(NamedTuple):
     """The counts of one connection at one moment."""
 
-    received: int
-    acknowledged: int
+    received_bytes: int
+    acknowledged_bytes: int
     """Bytes sent that the client has acknowledged."""
     is_sending: bool
     """Whether bytes wait to be sent or to be acknowledged."""
 
 
 @dataclass
-class Connection:
+class ClientConnection:
     """One accepted connection, as long as it is open."""
 
-    accepted: Accepted
+    socket_identity: SocketIdentity
     traffic: Traffic
     active_at: float
     """When bytes were last received or acknowledged."""
-    asked_at: float
+    response_due_since: float
     """Since when nothing has been sent to the client: an answer is due, or the rest of a request."""
-    body_mark: tuple[float, int]
+    body_checkpoint: tuple[float, int]
     """A moment, and the bytes received until then."""
-    answer_mark: tuple[float, int] | None = None
+    response_checkpoint: tuple[float, int] | None = None
     """A moment since when bytes always waited to be sent, and the bytes acknowledged until then."""
     ended_at: float | None = None
     """When the guard closed it for reading, so that its body ends and it can still be answered."""
 
-    def update(self, now: float, traffic: Traffic) -> None:
+    def update_traffic(self, now: float, traffic: Traffic) -> None:
         """Take over the counts of this moment."""
         before, self.traffic = self.traffic, traffic
-        if traffic.acknowledged != before.acknowledged:
-            self.asked_at = now
-            self.body_mark = now, traffic.received
+        if traffic.acknowledged_bytes != before.acknowledged_bytes:
+            self.response_due_since = now
+            self.body_checkpoint = now, traffic.received_bytes
         if traffic[:2] != before[:2]:
             self.active_at = now
         if not traffic.is_sending:
-            self.answer_mark = None
-        elif self.answer_mark is None:
-            self.answer_mark = now, traffic.acknowledged
+            self.response_checkpoint = None
+        elif self.response_checkpoint is None:
+            self.response_checkpoint = now, traffic.acknowledged_bytes
 
-    def sends_too_slowly(self, now: float, rule: "Rule | None" = None, body_seconds: float = math.inf) -> bool:
+    def sends_too_slowly(self, now: float, rule: "RateRule | None" = None, body_seconds: float = math.inf) -> bool:
         """Return whether the client has sent too little since an answer was last sent to it.
 
         `body_seconds` is for how long its body has been read at most: before that it could not be sent.
         """
-        rule = rule or Rule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
-        since, received = self.body_mark
+        rule = rule or RateRule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
+        since, received = self.body_checkpoint
         if now - since < rule.window_seconds:
             return False
-        if self.traffic.received - received < min(now - since, body_seconds) * rule.min_bytes_per_second:
+        if self.traffic.received_bytes - received < min(now - since, body_seconds) * rule.min_bytes_per_second:
             return True
-        self.body_mark = now, self.traffic.received
+        self.body_checkpoint = now, self.traffic.received_bytes
         return False
 
-    def reads_too_slowly(self, now: float, rule: "Rule | None" = None) -> bool:
+    def reads_too_slowly(self, now: float, rule: "RateRule | None" = None) -> bool:
         """Return whether the client has acknowledged too little of what waits to be sent."""
-        rule = rule or Rule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
-        if self.answer_mark is None or now - self.answer_mark[0] < rule.window_seconds:
+        rule = rule or RateRule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
+        if self.response_checkpoint is None or now - self.response_checkpoint[0] < rule.window_seconds:
             return False
-        seconds = now - self.answer_mark[0]
-        if self.traffic.acknowledged - self.answer_mark[1] < seconds * rule.min_bytes_per_second:
+        seconds = now - self.response_checkpoint[0]
+        if self.traffic.acknowledged_bytes - self.response_checkpoint[1] < seconds * rule.min_bytes_per_second:
             return True
-        self.answer_mark = now, self.traffic.acknowledged
+        self.response_checkpoint = now, self.traffic.acknowledged_bytes
         return False
 
 
@@ -164,96 +164,98 @@ class ConnectionGuard:
         self.port = port
         self.has_proxy = has_proxy
         self.max_connections = max_connections
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, ClientConnection] = {}
         """By inode."""
         self._log_at: dict[str, float] = {}
-        self._ended: Counter[str] = Counter()
+        self._closed_counts: Counter[str] = Counter()
         self._is_crowded = False
 
     def start(self) -> None:
         """Start the thread; without TCP_INFO there is none."""
-        if not is_supported():
+        if not has_tcp_info():
             log.warning("connections are not guarded: this system does not count their bytes (TCP_INFO of Linux)")
             return
-        threading.Thread(target=self._run, name="connection-guard", daemon=True).start()
+        threading.Thread(target=self._run_thread, name="connection-guard", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run_thread(self) -> None:
         while True:
             time.sleep(CROWDED_SCAN_INTERVAL_SECONDS if self._is_crowded else SCAN_INTERVAL_SECONDS)
             try:
-                self.scan()
+                self.scan_connections()
             except Exception:  # without the guard one client could stop the service: it goes on whatever it is
                 log.exception("connection guard failed")
 
-    def scan(self) -> None:
+    def scan_connections(self) -> None:
         """Look at all connections once and end those that break a rule."""
         now = time.monotonic()
-        self._update(now)
-        by_holder: defaultdict[str, list[Connection]] = defaultdict(list)
-        by_site: defaultdict[str, list[Connection]] = defaultdict(list)
+        self._refresh_connections(now)
+        by_holder: defaultdict[str, list[ClientConnection]] = defaultdict(list)
+        by_site: defaultdict[str, list[ClientConnection]] = defaultdict(list)
         for connection in self._connections.values():
-            holder, *sites = address_holders(connection.accepted.peer.address)
+            holder, *sites = address_holders(connection.socket_identity.peer.address)
             by_holder[holder].append(connection)
             by_site[sites[0] if sites else holder].append(connection)
             if connection.reads_too_slowly(now):
-                self._end(connection, "answer is read too slowly")
+                self._end_connection(connection, "answer is read too slowly")
             elif connection.ended_at is not None and now - connection.ended_at >= END_TIMEOUT_SECONDS:
-                self._end(connection, "connection does not close")
+                self._end_connection(connection, "connection does not close")
         self._end_slow_bodies(now, by_holder)
-        crowding = [(each, each.slot) for each in bodies.list_crowding_bodies()]
-        self._end_slower_bodies(now, by_holder, crowding, Rule(CROWDED_WINDOW_SECONDS, MIN_BYTES_PER_SECOND))
-        awaited = [(each, each.large_slot) for each in bodies.list_awaited_bodies() if each.large_slot]
-        self._end_slower_bodies(now, by_holder, awaited, Rule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND))
-        self._end_slow_answers(now, by_holder)
+        crowding = [(each, each.slot) for each in request_bodies.list_crowding_bodies()]
+        self._end_contended_bodies(now, by_holder, crowding, RateRule(CROWDED_WINDOW_SECONDS, MIN_BYTES_PER_SECOND))
+        awaited = [(each, each.large_slot) for each in request_bodies.list_awaited_bodies() if each.large_slot]
+        self._end_contended_bodies(
+            now, by_holder, awaited, RateRule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND)
+        )
+        self._end_slow_responses(now, by_holder)
         if not self.has_proxy:
             for held in by_holder.values():
                 self._end_excess(held, MAX_CONNECTIONS_PER_ADDRESS, "too many connections from one address")
             for held in by_site.values():
                 most = MAX_CONNECTIONS_PER_ADDRESS * NETWORK_FACTOR
                 self._end_excess(held, most, "too many connections from one network")
-            self._end_largest(by_site.values())
-        self._report(now)
+            self._end_largest_shares(by_site.values())
+        self._log_closed_connections(now)
 
-    def _update(self, now: float) -> None:
+    def _refresh_connections(self, now: float) -> None:
         seen = {}
-        for accepted, traffic in _accepted(self.port):
+        for accepted, traffic in _iter_connections(self.port):
             connection = self._connections.get(accepted.inode)
             if connection is None:
-                connection = Connection(accepted, traffic, now, now, (now, traffic.received))
-            connection.accepted = accepted
-            connection.update(now, traffic)
+                connection = ClientConnection(accepted, traffic, now, now, (now, traffic.received_bytes))
+            connection.socket_identity = accepted
+            connection.update_traffic(now, traffic)
             seen[accepted.inode] = connection
         self._connections = seen
 
-    def _end_slow_bodies(self, now: float, by_holder: dict[str, list[Connection]]) -> None:
+    def _end_slow_bodies(self, now: float, by_holder: dict[str, list[ClientConnection]]) -> None:
         """End connections that are slow to send, at most as many of an address as bodies of it are read for long.
 
         Which connection a body belongs to is not known: one that waits for its answer looks like one that waits for
         the rest of its body, but no answer takes that long.
         """
         overdue: defaultdict[str, list[OpenBody]] = defaultdict(list)
-        for open_body in tuple(bodies.open_bodies):
+        for open_body in tuple(request_bodies.open_bodies):
             is_ending = open_body.ended_at is not None and now - open_body.ended_at < END_TIMEOUT_SECONDS
             if open_body.slot.age_seconds >= RATE_WINDOW_SECONDS and not is_ending:
                 overdue[address_holder(open_body.peer)].append(open_body)
         for holder, open_bodies in overdue.items():
             open_bodies.sort(key=lambda each: each.slot.taken_at)
-            is_late = open_bodies[0].slot.age_seconds >= MAX_BODY_SECONDS
+            is_late = open_bodies[0].slot.age_seconds >= BODY_TIMEOUT_SECONDS
             slow = [
                 each
                 for each in by_holder.get(holder, [])
                 if each.ended_at is None
-                and (each.sends_too_slowly(now) or (is_late and now - each.asked_at >= MAX_BODY_SECONDS))
+                and (each.sends_too_slowly(now) or (is_late and now - each.response_due_since >= BODY_TIMEOUT_SECONDS))
             ]
-            slow.sort(key=lambda each: each.asked_at)
+            slow.sort(key=lambda each: each.response_due_since)
             self._end_bodies(now, slow, open_bodies)
 
-    def _end_slower_bodies(
+    def _end_contended_bodies(
         self,
         now: float,
-        by_holder: dict[str, list[Connection]],
+        by_holder: dict[str, list[ClientConnection]],
         candidates: list[tuple[OpenBody, Slot]],
-        rule: Rule,
+        rule: RateRule,
     ) -> None:
         """End bodies that others wait for, by a stricter rule than that of all bodies, in the same way."""
         open_bodies: defaultdict[str, list[tuple[OpenBody, Slot]]] = defaultdict(list)
@@ -268,62 +270,62 @@ class ConnectionGuard:
                 for each in by_holder.get(holder, [])
                 if each.ended_at is None and each.sends_too_slowly(now, rule, oldest)
             ]
-            slow.sort(key=lambda each: each.asked_at)
+            slow.sort(key=lambda each: each.response_due_since)
             self._end_bodies(now, slow, [open_body for open_body, _ in held])
 
-    def _end_bodies(self, now: float, slow: list[Connection], open_bodies: list[OpenBody]) -> None:
+    def _end_bodies(self, now: float, slow: list[ClientConnection], open_bodies: list[OpenBody]) -> None:
         for connection, open_body in zip(slow, open_bodies, strict=False):
             connection.ended_at = open_body.ended_at = now
-            self._end(connection, "body is sent too slowly", is_body=True)
+            self._end_connection(connection, "body is sent too slowly", is_body=True)
 
-    def _end_slow_answers(self, now: float, by_holder: dict[str, list[Connection]]) -> None:
+    def _end_slow_responses(self, now: float, by_holder: dict[str, list[ClientConnection]]) -> None:
         """End connections on which large answers are read too slowly, at most as many of an address as it loads.
 
         Which connection an answer is sent on is not known: one that loads a file looks the same.
         """
-        rule = Rule(ANSWER_WINDOW_SECONDS, MIN_ANSWER_BYTES_PER_SECOND)
-        if large_answers.slots.is_awaited or large_answers.slots.is_crowded:
-            rule = Rule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND)
+        rule = RateRule(RESPONSE_WINDOW_SECONDS, MIN_RESPONSE_BYTES_PER_SECOND)
+        if large_responses.response_slots.is_awaited or large_responses.response_slots.is_crowded:
+            rule = RateRule(CROWDED_WINDOW_SECONDS, MIN_LARGE_BYTES_PER_SECOND)
         loading = Counter(
             address_holder(each.peer)
-            for each in tuple(large_answers.open_answers)
+            for each in tuple(large_responses.open_responses)
             if each.slot.age_seconds >= rule.window_seconds
         )
         for holder, count in loading.items():
             slow = [each for each in by_holder.get(holder, []) if each.reads_too_slowly(now, rule)]
             for connection in slow[:count]:
-                self._end(connection, "large answer is read too slowly")
+                self._end_connection(connection, "large answer is read too slowly")
 
-    def _end_largest(self, by_site: Collection[list[Connection]]) -> None:
+    def _end_largest_shares(self, by_site: Collection[list[ClientConnection]]) -> None:
         """End connections of those that have most, where more than three quarters of all are taken, until half are."""
         counts = [len(held) for held in by_site]
         self._is_crowded = sum(counts) > self.max_connections - self.max_connections // 4
         if not self._is_crowded:
             return
-        most = max(MIN_CONNECTIONS_PER_HOLDER, share_evenly(counts, self.max_connections // 2))
+        most = max(MIN_CONNECTIONS_PER_HOLDER, compute_even_share(counts, self.max_connections // 2))
         for held in by_site:
             self._end_excess(held, most, "too many connections in all")
 
-    def _end_excess(self, held: list[Connection], most: int, reason: str) -> None:
+    def _end_excess(self, held: list[ClientConnection], most: int, reason: str) -> None:
         """End what one address or network has beyond its cap, those that are idle for longest first."""
         excess = len(held) - most
         if excess > 0:
-            for connection in sorted(held, key=lambda each: (each.active_at, each.traffic.received))[:excess]:
-                self._end(connection, reason)
+            for connection in sorted(held, key=lambda each: (each.active_at, each.traffic.received_bytes))[:excess]:
+                self._end_connection(connection, reason)
 
-    def _end(self, connection: Connection, reason: str, *, is_body: bool = False) -> None:
-        if end_connection(connection.accepted, is_body=is_body):
-            self._ended[reason] += 1
+    def _end_connection(self, connection: ClientConnection, reason: str, *, is_body: bool = False) -> None:
+        if end_connection(connection.socket_identity, is_body=is_body):
+            self._closed_counts[reason] += 1
 
-    def _report(self, now: float) -> None:
-        for reason, count in list(self._ended.items()):
+    def _log_closed_connections(self, now: float) -> None:
+        for reason, count in list(self._closed_counts.items()):
             if now >= self._log_at.get(reason, 0.0):
                 log.warning("connections closed", reason=reason, connections=count)
                 self._log_at[reason] = now + LOG_INTERVAL_SECONDS
-                del self._ended[reason]
+                del self._closed_counts[reason]
 
 
-def share_evenly(counts: Iterable[int], size: int) -> int:
+def compute_even_share(counts: Iterable[int], size: int) -> int:
     """Return the largest cap with which holders of so many things have no more than `size` of them together."""
     rest, left = size, sorted(counts)
     for number, count in enumerate(left):
@@ -334,24 +336,24 @@ def share_evenly(counts: Iterable[int], size: int) -> int:
     return max(left, default=0)
 
 
-def is_supported() -> bool:
+def has_tcp_info() -> bool:
     """Return whether this system counts the bytes of connections."""
-    return hasattr(socket, "TCP_INFO") and os.path.isdir(DESCRIPTORS)
+    return hasattr(socket, "TCP_INFO") and os.path.isdir(DESCRIPTORS_DIR)
 
 
-def _accepted(port: int) -> Iterator[tuple[Accepted, Traffic]]:
+def _iter_connections(port: int) -> Iterator[tuple[SocketIdentity, Traffic]]:
     """Return the connections that this process accepted at this port."""
-    for descriptor in map(int, os.listdir(DESCRIPTORS)):
-        with _duplicate(descriptor) as connection:
+    for descriptor in map(int, os.listdir(DESCRIPTORS_DIR)):
+        with _duplicate_socket(descriptor) as connection:
             try:
                 if connection is not None and connection.getsockname()[1:2] == (port,):
-                    yield _identify(descriptor, connection), _traffic(connection)
+                    yield _identify_socket(descriptor, connection), _read_traffic(connection)
             except OSError:  # it listens, or ends at this moment
                 continue
 
 
 @contextmanager
-def _duplicate(descriptor: int) -> Iterator[socket.socket | None]:
+def _duplicate_socket(descriptor: int) -> Iterator[socket.socket | None]:
     """Open a descriptor of our own for a socket, which stays the same whatever is closed meanwhile; None if it is none.
 
     A file must not be duplicated: closing the duplicate would give up the locks that the process has on it.
@@ -368,23 +370,23 @@ def _duplicate(descriptor: int) -> Iterator[socket.socket | None]:
         yield duplicate
 
 
-def _identify(descriptor: int, connection: socket.socket) -> Accepted:
+def _identify_socket(descriptor: int, connection: socket.socket) -> SocketIdentity:
     address, port = connection.getpeername()[:2]
-    return Accepted(descriptor, os.fstat(connection.fileno()).st_ino, Peer(address, port))
+    return SocketIdentity(descriptor, os.fstat(connection.fileno()).st_ino, Peer(address, port))
 
 
-def _traffic(connection: socket.socket) -> Traffic:
-    unacknowledged, acknowledged, received, unsent = _TCP_INFO.unpack(
-        connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+def _read_traffic(connection: socket.socket) -> Traffic:
+    unacknowledged, acknowledged, received, unsent = _TCP_INFO_STRUCT.unpack(
+        connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_STRUCT.size)
     )
     return Traffic(received, acknowledged, bool(unacknowledged or unsent))
 
 
-def end_connection(accepted: Accepted, *, is_body: bool) -> bool:
+def end_connection(accepted: SocketIdentity, *, is_body: bool) -> bool:
     """Shut a connection down if it is still open; one that sends a body can still get its answer."""
-    with _duplicate(accepted.descriptor) as connection:
+    with _duplicate_socket(accepted.descriptor) as connection:
         try:
-            if connection is None or _identify(accepted.descriptor, connection) != accepted:
+            if connection is None or _identify_socket(accepted.descriptor, connection) != accepted:
                 return False
             if is_body:
                 connection.shutdown(socket.SHUT_RD)

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import orjson
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """Values of LOG_LEVEL, with the numbers of the standard library."""
 
 COLOR_VARIABLE = "OPEN_EVENT_COLOR"
@@ -39,37 +39,37 @@ class Console:
 
     def __init__(self, log_format: str, log_level: str, *, colored: bool = False) -> None:
         self.is_json = log_format == "json"
-        self.min_level = LEVELS[log_level]
+        self.min_level = LOG_LEVELS[log_level]
         self.colored = colored and not self.is_json
 
-    def log(self, component: str, event: str, level: str = "info", **details: Any) -> None:
+    def log_event(self, component: str, event: str, level: str = "info", **details: Any) -> None:
         """Write an event of this component, unless its level is below LOG_LEVEL."""
-        if LEVELS[level] < self.min_level:
+        if LOG_LEVELS[level] < self.min_level:
             return
         now = datetime.now(UTC)
         if self.is_json:
             timestamp = now.isoformat().replace("+00:00", "Z")
             record = {"component": component, "level": level, "timestamp": timestamp, "event": event, **details}
-            self.write(orjson.dumps(record, default=str))
+            self.write_line(orjson.dumps(record, default=str))
         else:
             shown = [now.strftime(TEXT_TIMESTAMP)]
-            shown += [] if level == "info" else [self._paint(f"[{level}]", _LEVEL_COLORS.get(level, ""))]
+            shown += [] if level == "info" else [self._colorize_text(f"[{level}]", _LEVEL_COLORS.get(level, ""))]
             shown += [event, *(f"{name}={value}" for name, value in details.items())]
-            self.write(self._prefix(component) + " ".join(shown).encode(errors="replace"))
+            self.write_line(self._format_prefix(component) + " ".join(shown).encode(errors="replace"))
 
-    def pass_on(self, component: str, line: bytes) -> None:
+    def forward_line(self, component: str, line: bytes) -> None:
         """Write a line of one of our own processes, which has applied LOG_LEVEL already."""
         if not line.strip():
             return
         if not self.is_json:
-            self.write(self._prefix(component) + line)
+            self.write_line(self._format_prefix(component) + line)
         elif _is_json_object(line):
-            self.write(b'{"component":%b,%b' % (orjson.dumps(component), line.lstrip()[1:]))
+            self.write_line(b'{"component":%b,%b' % (orjson.dumps(component), line.lstrip()[1:]))
         else:
             # A traceback of the interpreter, a message of a C library: it bypassed logging, so its level is unknown.
-            self.log(component, line.decode(errors="replace"), "error")
+            self.log_event(component, line.decode(errors="replace"), "error")
 
-    def write(self, line: bytes) -> None:
+    def write_line(self, line: bytes) -> None:
         """Write a line as it is; a reader that has gone away, like a closed terminal, must not end the servers."""
         try:
             sys.stdout.buffer.write(line + b"\n")
@@ -78,10 +78,10 @@ class Console:
             if error.errno != ENOSPC:  # a full disk may have room again for later lines
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def _prefix(self, component: str) -> bytes:
-        return f"{self._paint(f'{component:<8}', _CYAN)} | ".encode()
+    def _format_prefix(self, component: str) -> bytes:
+        return f"{self._colorize_text(f'{component:<8}', _CYAN)} | ".encode()
 
-    def _paint(self, text: str, color: str) -> str:
+    def _colorize_text(self, text: str, color: str) -> str:
         return f"{color}{text}{_RESET}" if self.colored and color else text
 
 
@@ -110,7 +110,7 @@ _POSTGRES_ROUTINE = re.compile(
     r"|checkpoint (starting|complete): |database system is shut down"
 )
 # FATAL of a client that came too early or was cut off: the server is starting or stopping, as it was told.
-_POSTGRES_PASSING = re.compile(
+_POSTGRES_TRANSIENT = re.compile(
     r"the database system is (starting up|shutting down|not yet accepting connections)"
     r"|terminating connection due to administrator command"
 )
@@ -123,7 +123,7 @@ def parse_postgres_line(line: str) -> tuple[str | None, str]:
         return None, line
     severity, message = found["severity"], found["message"]
     level = _POSTGRES_LEVELS.get(severity)  # none for DETAIL, HINT, CONTEXT and STATEMENT
-    if (severity == "LOG" and _POSTGRES_ROUTINE.match(message)) or _POSTGRES_PASSING.match(message):
+    if (severity == "LOG" and _POSTGRES_ROUTINE.match(message)) or _POSTGRES_TRANSIENT.match(message):
         level = "debug"
     return level, message if level else f"{severity}: {message}"
 
@@ -149,5 +149,5 @@ def parse_redis_line(line: str) -> tuple[str | None, str]:
     return level, found["message"]
 
 
-SERVER_LINES: dict[str, LineParser] = {"postgres": parse_postgres_line, "redis": parse_redis_line}
+SERVER_LINE_PARSERS: dict[str, LineParser] = {"postgres": parse_postgres_line, "redis": parse_redis_line}
 """How to read the logs of the servers that we start."""

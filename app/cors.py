@@ -10,11 +10,11 @@ from datetime import timedelta
 from flask import Flask, Response, request
 
 from app.extensions import cors
-from app.logs import REQUEST_ID
+from app.logs import REQUEST_ID_HEADER
 
-PATHS = re.compile(r"/(v1|auth|api|files)(/|\Z)|/openapi\.json\Z")
+CORS_PATHS = re.compile(r"/(v1|auth|api|files)(/|\Z)|/openapi\.json\Z")
 
-METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
+CORS_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 
 EXPOSED_HEADERS = (
     "Accept",
@@ -28,7 +28,7 @@ EXPOSED_HEADERS = (
     "Location",
     "Retry-After",
     "WWW-Authenticate",
-    REQUEST_ID,
+    REQUEST_ID_HEADER,
     # A proxy in front may limit rates and send these; the server's own limits say Retry-After.
     "RateLimit",
     "RateLimit-Policy",
@@ -38,35 +38,35 @@ EXPOSED_HEADERS = (
 )
 """Headers that scripts may read besides those that the Fetch standard always allows."""
 
-MAX_AGE = timedelta(hours=2)
+PREFLIGHT_MAX_AGE = timedelta(hours=2)
 """How long a browser may remember a preflight; Chromium remembers none for longer."""
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Add CORS headers to all answers of the API, errors too, where CORS_ORIGINS names an origin."""
     origins: tuple[str, ...] = app.config["CORS_ORIGINS"]
     if not origins:
         return
     cors.init_app(
         app,
-        resources={PATHS: {"origins": [_pattern(origin) for origin in origins]}},
-        methods=METHODS,
+        resources={CORS_PATHS: {"origins": [_compile_origin(origin) for origin in origins]}},
+        methods=CORS_METHODS,
         expose_headers=EXPOSED_HEADERS,
-        max_age=MAX_AGE,
+        max_age=PREFLIGHT_MAX_AGE,
         send_wildcard=True,
         always_send=False,  # it would name all origins to requests that have none
         vary_header=False,  # it would say so for some answers only
     )
-    app.after_request(_vary_by_origin)
+    app.after_request(_add_vary_origin)
 
 
-def _pattern(origin: str) -> str | re.Pattern[str]:
+def _compile_origin(origin: str) -> str | re.Pattern[str]:
     """Match exactly this origin: as text it may be taken for a pattern, such as `http://[::1]:3000`."""
     return origin if origin == "*" else re.compile(rf"{re.escape(origin)}\Z", re.IGNORECASE)
 
 
-def _vary_by_origin(response: Response) -> Response:
+def _add_vary_origin(response: Response) -> Response:
     """Say so on every answer: a cache must not give one that names no origin to a page of an allowed origin."""
-    if PATHS.match(request.path):
+    if CORS_PATHS.match(request.path):
         response.vary.add("Origin")
     return response

@@ -1,6 +1,6 @@
 """The database: one pool per process, the connection of a request or task, and statements compiled once for it.
 
-A `Prepared` statement runs on the driver's cursor. Measured on one row of an event (70 columns), SQLAlchemy's way costs
+A `PreparedStatement` runs on the driver's cursor. Measured on one row of an event (70 columns), SQLAlchemy's way costs
 103 µs of processor time, the driver's 24 (docs/decisions/0011-prepared-statements.md).
 """
 
@@ -58,7 +58,7 @@ MAX_WAITING_REQUESTS = 256
 MAX_WAITING_REQUESTS_PER_ADDRESS = 192
 """They are among the requests in progress that `app/request_slots.py` admits, which has fewer of one address."""
 
-WRITER_TIMEOUT_SECONDS = 3.0
+WRITER_SLOT_TIMEOUT_SECONDS = 3.0
 """How long a request that writes waits for a slot of a writer: longer than another one waits for a row."""
 
 MAX_WAITING_WRITERS = 64
@@ -68,18 +68,18 @@ MAX_WAITING_WRITERS_PER_ADDRESS = 32
 RETRY_AFTER_SECONDS = 1
 """What a client that found no slot in time is told to wait."""
 
-UNANSWERED_MS = 10_000
+TCP_USER_TIMEOUT_MS = 10_000
 """How long sent bytes may stay unacknowledged before a connection counts as dead: the other machine may be gone."""
 
 FLOAT8_OID = 701
 
-STALE_STATEMENT = frozenset({"0A000", "26000"})
+STALE_STATEMENT_SQLSTATES = frozenset({"0A000", "26000"})
 """A column has another type than when the statement was prepared; the server, or a pooler, has forgotten it."""
 
 Row = Sequence[Any]
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Bind the pool; a connection that the server has closed is noticed when it is taken, not when it is used."""
     app.config["SQLALCHEMY_DATABASE_URI"] = app.config["DATABASE_URL"]
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
@@ -90,7 +90,7 @@ def install(app: Flask) -> None:
         "hide_parameters": True,  # what people wrote stays out of logs and Sentry
         "connect_args": {
             "connect_timeout": 3,
-            "tcp_user_timeout": UNANSWERED_MS,
+            "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
             "options": SESSION_OPTIONS,
             "application_name": "open-event",
         },
@@ -98,11 +98,11 @@ def install(app: Flask) -> None:
     db.init_app(app)
     migrate.init_app(app, db)
     with app.app_context():
-        event.listen(db.engine, "checkout", _refuse_closed)
-        event.listen(db.engine, "handle_error", _drop_stale)
+        event.listen(db.engine, "checkout", _reject_closed_connection)
+        event.listen(db.engine, "handle_error", _discard_stale_connection)
         app.extensions["autocommit"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
     app.extensions["connection_slots"] = make_connection_slots(app.config["DATABASE_POOL"])
-    write_limits.install(app)
+    write_limits.init_app(app)
     app.extensions["writers"] = make_writer_slots(app.config["DATABASE_POOL"])
 
 
@@ -135,7 +135,7 @@ def make_writer_slots(pool_size: int) -> SlotPool:
     )
 
 
-def listener(database_url: str, application_name: str) -> Engine:
+def create_listen_engine(database_url: str, application_name: str) -> Engine:
     """Connections that stay open beside the pool, each statement a transaction: for LISTEN."""
     return create_engine(
         database_url,
@@ -146,18 +146,18 @@ def listener(database_url: str, application_name: str) -> Engine:
     )
 
 
-def listen(connection: Connection, channel: str) -> None:
-    """From now on `notified` knows of this channel; LISTEN takes no parameters, so the name is one of ours."""
+def listen_to_channel(connection: Connection, channel: str) -> None:
+    """Let `poll_notifications` return what is sent to this channel, whose name must be trusted: it is no parameter."""
     connection.execute(text(f"LISTEN {channel}"))
 
 
-def notified(connection: Connection, seconds: float) -> list[str]:
+def poll_notifications(connection: Connection, seconds: float) -> list[str]:
     """The payloads that have come; nothing yet: the first ones within so many seconds."""
     driver_connection: Any = connection.connection.driver_connection
     return [notification.payload for notification in driver_connection.notifies(timeout=seconds, stop_after=1)]
 
 
-def _refuse_closed(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
+def _reject_closed_connection(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
     """The pool makes another connection for one where something waits to be read: nobody asked, so it is a farewell.
 
     It costs a system call; asking PostgreSQL (`pool_pre_ping`) costs a round trip for every request.
@@ -180,7 +180,7 @@ class _Transaction:
         self._slot: Slot | None = None
         self._writer_slot: Slot | None = None
 
-    def connection(self) -> Connection:
+    def get_connection(self) -> Connection:
         """The connection; one that writes has begun."""
         if self._connection is None:
             try:
@@ -247,23 +247,23 @@ def _take_writer_slot(writers: SlotPool, holders: tuple[str, ...]) -> Slot:
             f"{writers.max_per_holder} of one address run at once. Wait until one of them has ended."
         ),
         retry_after=RETRY_AFTER_SECONDS,
-        timeout_seconds=WRITER_TIMEOUT_SECONDS,
+        timeout_seconds=WRITER_SLOT_TIMEOUT_SECONDS,
     )
 
 
-def count_for_user(user_id: int) -> None:
+def set_slot_user(user_id: int) -> None:
     """Let the transactions of this request that have no connection yet count for a signed-in user."""
     g.user_id = user_id
 
 
-def _drop_stale(context: ExceptionContext) -> None:
+def _discard_stale_connection(context: ExceptionContext) -> None:
     """A connection whose prepared statements are no good any more is not used again."""
-    if getattr(context.original_exception, "sqlstate", None) in STALE_STATEMENT:
+    if getattr(context.original_exception, "sqlstate", None) in STALE_STATEMENT_SQLSTATES:
         context.is_disconnect = True
 
 
 @contextmanager
-def transaction(*, is_read: bool) -> Iterator[None]:
+def open_transaction(*, is_read: bool) -> Iterator[None]:
     """The transaction of a request, kept by `commit` alone.
 
     One that reads needs no BEGIN and no ROLLBACK, two round trips less; neither needs a session, which costs as much
@@ -293,13 +293,13 @@ def release_connection() -> None:
     g.transaction.close()
 
 
-def connection() -> Connection:
+def get_connection() -> Connection:
     """The connection of this request; in tasks, commands and log-ins, which use a session, that of the session."""
     current: _Transaction | None = g.get("transaction")
-    return db.session.connection() if current is None else current.connection()
+    return db.session.connection() if current is None else current.get_connection()
 
 
-class _Compiler(PGCompiler_psycopg):
+class _LiteralCompiler(PGCompiler_psycopg):
     """Writes constants into the text: a plan made for good knows partial indexes and how few rows a LIMIT takes."""
 
     def visit_bindparam(self, bindparam: BindParameter[Any], **options: Any) -> Any:  # type: ignore[override]  # the base names them all
@@ -309,7 +309,7 @@ class _Compiler(PGCompiler_psycopg):
 
 
 DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # carries no types
-DIALECT.statement_compiler = _Compiler
+DIALECT.statement_compiler = _LiteralCompiler
 
 
 def text_sort_key(value: ColumnElement[Any]) -> ColumnElement[str]:
@@ -317,56 +317,56 @@ def text_sort_key(value: ColumnElement[Any]) -> ColumnElement[str]:
     return func.text_sort_key(value, type_=Text).collate("C")
 
 
-def unnested(name: str, type_: Any) -> Any:
+def unnest_param(name: str, type_: Any) -> Any:
     """A row for each element of the list that a parameter is: of several in one SELECT, side by side."""
     return func.unnest(bindparam(name, type_=ARRAY(type_)))
 
 
-class Prepared:
+class PreparedStatement:
     """A statement compiled once; its `bindparam` names are the values to run it with."""
 
     def __init__(self, statement: Select[Any] | Insert | Update | Delete) -> None:
         compiled: Any = statement.compile(dialect=DIALECT)
-        _refuse_untold(statement, compiled)
+        _reject_implicit_defaults(statement, compiled)
         self.text: str = compiled.string
         self._names: list[str] = compiled.positiontup or []
-        self._processors = _processors(compiled)
+        self._processors = _find_bind_processors(compiled)
 
-    def rows(self, values: Mapping[str, Any]) -> Sequence[Row]:
+    def fetch_rows(self, values: Mapping[str, Any]) -> Sequence[Row]:
         """Run it; what it returns. Raises what SQLAlchemy does: IntegrityError, OperationalError and so on."""
-        return self._run(values).fetchall()
+        return self._execute_statement(values).fetchall()
 
     def run(self, values: Mapping[str, Any]) -> None:
         """Run one that returns nothing."""
-        self._run(values)
+        self._execute_statement(values)
 
-    def _run(self, values: Mapping[str, Any]) -> RawCursor[tuple[Any, ...]]:
-        used = connection()
+    def _execute_statement(self, values: Mapping[str, Any]) -> RawCursor[tuple[Any, ...]]:
+        used = get_connection()
         driver: psycopg.Connection[Any] = used.connection.driver_connection  # type: ignore[assignment]  # typed as Any | None
         cursor = RawCursor(driver)
         try:
-            cursor.execute(self.text, self._arguments(values))
+            cursor.execute(self.text, self._bind_values(values))
         except psycopg.Error as error:
-            is_lost = driver.closed or error.sqlstate in STALE_STATEMENT
+            is_lost = driver.closed or error.sqlstate in STALE_STATEMENT_SQLSTATES
             if is_lost:
                 used.invalidate(error)
-            raise self._translated(error, is_lost) from None
+            raise self._to_sqlalchemy_error(error, is_lost) from None
         return cursor
 
-    def _arguments(self, values: Mapping[str, Any]) -> list[Any]:
+    def _bind_values(self, values: Mapping[str, Any]) -> list[Any]:
         if not self._processors:
             return [values[name] for name in self._names]
         given = {**values, **{name: process(values[name]) for name, process in self._processors.items()}}
         return [given[name] for name in self._names]
 
-    def _translated(self, error: psycopg.Error, is_lost: bool) -> BaseException:
+    def _to_sqlalchemy_error(self, error: psycopg.Error, is_lost: bool) -> BaseException:
         """The driver's error as SQLAlchemy's, which is what everybody handles; without the values."""
         more: dict[str, Any] = {"hide_parameters": True, "connection_invalidated": is_lost, "dialect": DIALECT}
         translated: BaseException = DBAPIError.instance(self.text, None, error, psycopg.Error, **more)
         return translated
 
 
-def _refuse_untold(statement: Any, compiled: Any) -> None:
+def _reject_implicit_defaults(statement: Any, compiled: Any) -> None:
     """TypeError for what SQLAlchemy itself does around a statement: defaults of the model, values converted back."""
     if untold := compiled.insert_prefetch or compiled.update_prefetch:
         raise TypeError(f"These columns have defaults in the model and need a value: {[each.name for each in untold]}")
@@ -375,7 +375,7 @@ def _refuse_untold(statement: Any, compiled: Any) -> None:
             raise TypeError(f"{column} needs to be converted on the way back")
 
 
-def _processors(compiled: Any) -> dict[str, Callable[[Any], Any]]:
+def _find_bind_processors(compiled: Any) -> dict[str, Callable[[Any], Any]]:
     """How values have to be changed for the driver, by name: JSON is written as text."""
     found = {name: bind.type.dialect_impl(DIALECT).bind_processor(DIALECT) for name, bind in compiled.binds.items()}
     return {name: process for name, process in found.items() if process is not None}

@@ -13,9 +13,9 @@ from app.users.accounts import has_email
 from app.users.models import User
 from app.users.passwords import hash_password
 
-EMAIL = "organizer@example.com"
+DEMO_EMAIL = "organizer@example.com"
 
-FAQS = {
+SAMPLE_FAQS = {
     "Getting there": {
         "Where is the venue?": "Opposite the central station, platform side.",
         "Is there parking?": "For bicycles. Please leave the car at home.",
@@ -27,18 +27,18 @@ FAQS = {
 }
 
 
-def is_wanted() -> bool:
+def is_database_empty() -> bool:
     """Whether nobody uses this database yet."""
     return db.session.scalar(select(User.id).limit(1)) is None
 
 
-def make() -> str | None:
+def create_sample_data() -> str | None:
     """Write the sample data and return the password of EMAIL; None where the data is there already."""
-    if db.session.scalar(select(User.id).where(User.deleted_at.is_(None), has_email(EMAIL))) is not None:
+    if db.session.scalar(select(User.id).where(User.deleted_at.is_(None), has_email(DEMO_EMAIL))) is not None:
         return None
     password = secrets.token_urlsafe(9)
     organizer = User(
-        email=EMAIL,
+        email=DEMO_EMAIL,
         password_hash=hash_password(password),
         first_name="Demo",
         last_name="Organizer",
@@ -68,7 +68,7 @@ def _add_event(owner: User, name: str, state: str, day: datetime) -> None:
     db.session.add(event)
     db.session.flush()
     make_owner(event, owner.id)
-    for type_name, faqs in FAQS.items():
+    for type_name, faqs in SAMPLE_FAQS.items():
         faq_type = FaqType(name=type_name, event_id=event.id)
         db.session.add(faq_type)
         db.session.flush()

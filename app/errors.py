@@ -16,21 +16,21 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/vnd.api+json"
-FIELD = re.compile(r"/data/(?:attributes|relationships)/([^/]+)")
+FIELD_POINTER_RE = re.compile(r"/data/(?:attributes|relationships)/([^/]+)")
 
-MOST_ERRORS = 100
+MAX_ERRORS = 100
 """Of one request that are looked for: half a megabyte can hold a quarter of a million."""
 
 READ_ONLY, IDLE_TOO_LONG = "25006", "25P03"
-AWAY = frozenset({READ_ONLY, IDLE_TOO_LONG})
+FAILOVER_SQLSTATES = frozenset({READ_ONLY, IDLE_TOO_LONG})
 """Another server has taken over, or this one has given us up."""
 
 QUERY_CANCELED, DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE = "57014", "40P01", "55P03", "40001"
 
-COSTLY = ("filter", "sort", "include", "page")
+EXPENSIVE_PARAMETERS = ("filter", "sort", "include", "page")
 """The families of query parameters that decide what a read asks of the database, the likeliest cause first."""
 
-PROGRAM_LIMIT = "54"
+PROGRAM_LIMIT_SQLSTATE_CLASS = "54"
 """The class of what is too large or too complex, for an index say (PostgreSQL, "Error Codes")."""
 
 log = structlog.get_logger(__name__)
@@ -178,7 +178,7 @@ class Unprocessable(ApiError):
 
     def __init__(self, detail: str = "", *, pointer: str | None = None, **more: Any) -> None:
         # Clients fill their forms from this; spraypaint can read no error of an attribute or relationship without it.
-        field = FIELD.match(pointer or "")
+        field = FIELD_POINTER_RE.match(pointer or "")
         meta = {"attribute": field[1], "message": detail} if field else None
         super().__init__(detail, pointer=pointer, **{"meta": meta, **more})
 
@@ -207,7 +207,7 @@ class InsufficientStorage(ApiError):
     default_code = "storage-full"
 
 
-class Errors(Exception):
+class ApiErrorGroup(Exception):
     """Several errors of one request, answered together."""
 
     def __init__(self, errors: Iterable[ApiError]) -> None:
@@ -215,11 +215,11 @@ class Errors(Exception):
         super().__init__("; ".join(str(error) for error in self.errors))
 
 
-def raise_all(errors: Iterable[ApiError]) -> None:
-    """Raise what was collected, if anything was; of more than MOST_ERRORS the first, and no more are looked for."""
-    collected = tuple(islice(errors, MOST_ERRORS))
+def raise_errors(errors: Iterable[ApiError]) -> None:
+    """Raise what was collected, if anything was; of more than MAX_ERRORS the first, and no more are looked for."""
+    collected = tuple(islice(errors, MAX_ERRORS))
     if collected:
-        raise Errors(collected)
+        raise ApiErrorGroup(collected)
 
 
 def error_response(errors: Iterable[ApiError]) -> Response:
@@ -237,19 +237,19 @@ def error_response(errors: Iterable[ApiError]) -> Response:
     return response
 
 
-def register(app: Flask) -> None:
+def register_error_handlers(app: Flask) -> None:
     """Answer every failure as JSON:API errors, without a word of what failed inside."""
     app.register_error_handler(ApiError, lambda error: error_response([error]))
-    app.register_error_handler(Errors, lambda error: error_response(error.errors))
-    app.register_error_handler(HTTPException, lambda error: error_response([_from_http(error)]))
-    app.register_error_handler(DBAPIError, _database_refused)
-    app.register_error_handler(PoolTimeout, _database_away)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(ApiErrorGroup, lambda error: error_response(error.errors))
+    app.register_error_handler(HTTPException, lambda error: error_response([_from_http_exception(error)]))
+    app.register_error_handler(DBAPIError, _handle_database_error)
+    app.register_error_handler(PoolTimeout, _handle_database_down)
+    app.register_error_handler(Exception, _handle_unexpected_error)
 
 
-def _from_http(error: HTTPException) -> ApiError:
+def _from_http_exception(error: HTTPException) -> ApiError:
     """Convert an exception of Flask or Werkzeug, raised for an unknown URL say, to an ApiError."""
-    kind = next((each for each in _kinds(ApiError) if each.http_status == error.code), None)
+    kind = next((each for each in _iter_error_classes(ApiError) if each.http_status == error.code), None)
     if kind is None:
         kind = BadRequest if 400 <= (error.code or 500) < 500 else ApiError
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
@@ -257,27 +257,29 @@ def _from_http(error: HTTPException) -> ApiError:
     return kind(detail, headers=headers)
 
 
-def _kinds(base: type[ApiError]) -> Iterator[type[ApiError]]:
+def _iter_error_classes(base: type[ApiError]) -> Iterator[type[ApiError]]:
     for kind in base.__subclasses__():
         yield kind
-        yield from _kinds(kind)
+        yield from _iter_error_classes(kind)
 
 
-def _database_refused(error: DBAPIError) -> Response:
+def _handle_database_error(error: DBAPIError) -> Response:
     """What PostgreSQL says of a statement, by SQLSTATE; what is our fault remains unexpected."""
     state = getattr(error.orig, "sqlstate", None)
     if state == QUERY_CANCELED:
         detail = "This takes too long: ask for less at once."
-        return error_response([BadRequest(detail, parameter=find_parameter(*COSTLY), code="too-expensive")])
+        return error_response(
+            [BadRequest(detail, parameter=find_parameter(*EXPENSIVE_PARAMETERS), code="too-expensive")]
+        )
     if state in (DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE):
         return error_response([Conflict("Somebody else is changing this at the moment. Try again.")])
-    if isinstance(error, DataError) or _is_too_large(error):
+    if isinstance(error, DataError) or _is_program_limit(error):
         log.warning("a value reached the database that it cannot take", sqlstate=state)
         detail = "A value lies outside of what can be stored or compared."
-        return error_response([BadRequest(detail, parameter=find_parameter(*COSTLY))])
-    if isinstance(error, OperationalError) or error.connection_invalidated or state in AWAY:
-        return _database_away(error)
-    return _unexpected(error)
+        return error_response([BadRequest(detail, parameter=find_parameter(*EXPENSIVE_PARAMETERS))])
+    if isinstance(error, OperationalError) or error.connection_invalidated or state in FAILOVER_SQLSTATES:
+        return _handle_database_down(error)
+    return _handle_unexpected_error(error)
 
 
 def find_parameter(*families: str) -> str | None:
@@ -288,20 +290,20 @@ def find_parameter(*families: str) -> str | None:
 
 def is_outage(error: Exception) -> bool:
     """Whether the database was away or busy, and may do the same another time."""
-    return isinstance(error, OperationalError) and not _is_too_large(error)
+    return isinstance(error, OperationalError) and not _is_program_limit(error)
 
 
-def _is_too_large(error: DBAPIError) -> bool:
+def _is_program_limit(error: DBAPIError) -> bool:
     """Whether it cannot take a value however often it is asked; the driver calls that operational too."""
-    return str(getattr(error.orig, "sqlstate", "")).startswith(PROGRAM_LIMIT)
+    return str(getattr(error.orig, "sqlstate", "")).startswith(PROGRAM_LIMIT_SQLSTATE_CLASS)
 
 
-def _database_away(error: Exception) -> Response:
+def _handle_database_down(error: Exception) -> Response:
     log.error("the database does not answer", error=type(error).__name__)
     return error_response([Unavailable("The database does not answer. Try again.", headers={"Retry-After": "2"})])
 
 
-def _unexpected(error: Exception) -> Response:
+def _handle_unexpected_error(error: Exception) -> Response:
     answered = ApiError()
     log.error("unexpected error", error_id=answered.id, exc_info=error)
     return error_response([answered])

@@ -39,7 +39,7 @@ else:
     Model = db.Model
 
 
-def off() -> Mapped[bool]:
+def false_column() -> Mapped[bool]:
     """A column that is true or false, and false unless said otherwise."""
     return mapped_column(default=False, server_default=text("false"))
 

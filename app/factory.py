@@ -13,12 +13,11 @@ from flask_rest_jsonapi_next import Api
 
 from app import (
     archive,
-    bodies,
-    changes,
+    change_signals,
     cors,
     database,
     errors,
-    large_answers,
+    large_responses,
     logs,
     mail,
     memory,
@@ -26,6 +25,7 @@ from app import (
     proxies,
     quotas,
     relay,
+    request_bodies,
     request_slots,
     response_headers,
     storage,
@@ -36,19 +36,19 @@ from app import (
 )
 from app.extensions import db
 from app.health import routes as health
-from app.images import resize_api, uploads
-from app.jobs import shares, sweep, triggers, watching
+from app.images import resize_api, upload_view
+from app.jobs import maintenance, notify_hub, shares, triggers
 from app.jobs import sleep as _sleep
-from app.jsonapi import idempotency, operations
+from app.jsonapi import atomic_operations, idempotency
 from app.openapi import routes as openapi
 from app.overview import routes as overview
 from app.pages import routes as pages
 from app.processors import routes as processors
 from app.programs import discovery as _programs
 from app.site import routes as site
-from app.treatments import launching
-from app.treatments import mailing as _treatment_mails
-from app.users import auth, auth_routes, sign_ins
+from app.treatments import job_creation
+from app.treatments import notifications as _treatment_mails
+from app.users import auth, auth_routes, login_sessions
 from config import list_warnings
 
 DISCOVERED_MODULES = ("models", "resources", "kinds", "tasks")
@@ -85,69 +85,77 @@ class NoSessions(SessionInterface):
 
 
 def create_app(config: dict[str, Any]) -> Flask:
-    """The WSGI app made from what `config.read` returned."""
+    """The WSGI app made from what `config.read_config` returned."""
     app = App("app", static_folder=None)
     app.session_interface = NoSessions()
     app.config.update(config)
-    say_what_happens(app)
-    request_slots.install(app)
-    response_headers.install(app)
-    bodies.install(app)
-    request_slots.wait_for_slots(app)
-    memory.install(app)
-    database.install(app)
-    changes.install(db.session)
+    init_logging(app)
+    request_slots.init_app(app)
+    response_headers.init_app(app)
+    request_bodies.init_app(app)
+    request_slots.init_body_slots(app)
+    memory.init_app(app)
+    database.init_app(app)
+    change_signals.init_app(db.session)
     trust_proxies(app)
-    outbox.subscribe()
-    triggers.subscribe()
-    launching.subscribe()
-    run_in_background(app)
-    storage.install(app)
-    health.install(app)
-    accept_accounts(app)
-    serve_resources(app)
-    take_images(app)
-    openapi.install(app)
-    site.install(app)
-    pages.install(app)
-    overview.install(app)
-    large_answers.install(app)  # last: what it refuses is finished like all other answers
+    outbox.connect_signals()
+    triggers.connect_signals()
+    job_creation.connect_signal()
+    configure_celery(app)
+    storage.init_app(app)
+    health.init_app(app)
+    register_auth(app)
+    register_resources(app)
+    register_images(app)
+    openapi.init_app(app)
+    site.init_app(app)
+    pages.init_app(app)
+    overview.init_app(app)
+    large_responses.init_app(app)  # last: what it refuses is finished like all other answers
     return app
 
 
-def say_what_happens(app: Flask) -> None:
+def init_logging(app: Flask) -> None:
     """Log lines for every request: first, so that nothing happens unseen."""
-    logs.configure(app.config["LOG_FORMAT"], app.config["LOG_LEVEL"])
+    logs.configure_logging(app.config["LOG_FORMAT"], app.config["LOG_LEVEL"])
     for warning in list_warnings(app.config):
         log.warning("insecure setting", detail=warning)
-    logs.follow_requests(app)
+    logs.log_requests(app)
 
 
-def run_in_background(app: Flask) -> None:
+def configure_celery(app: Flask) -> None:
     """The Celery app that consumers' tasks run in, failures to Sentry, and what the relay's sweep deletes."""
     worker.make_celery(app)
-    logs.report_failures(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
-    relay.sweep_with(app, sweep.sweep)
-    prunes = (outbox.prune, sign_ins.prune, idempotency.prune, mail.prune, sweep.prune, shares.prune, quotas.prune)
-    relay.prune_with(app, *prunes, stored_files.sweep_orphans, trash.purge)
+    logs.init_sentry(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
+    relay.set_maintenance_tasks(app, maintenance.run_maintenance)
+    prunes = (
+        outbox.prune_entries,
+        login_sessions.prune_sessions,
+        idempotency.prune_keys,
+        mail.prune_counts,
+        maintenance.prune_jobs,
+        shares.prune_shares,
+        quotas.prune_counts,
+    )
+    relay.set_prune_tasks(app, *prunes, stored_files.sweep_orphans, trash.purge_trash)
 
 
-def accept_accounts(app: Flask) -> None:
+def register_auth(app: Flask) -> None:
     """Log in, refresh, reset: the routes of accounts, their limits, and the one place where tokens become viewers."""
-    throttle.install(app)
-    app.extensions["authenticate"] = auth.authenticate
+    throttle.init_app(app)
+    app.extensions["authenticate"] = auth.authenticate_request
     app.register_blueprint(auth_routes.routes)
 
 
-def serve_resources(app: Flask) -> None:
+def register_resources(app: Flask) -> None:
     """The JSON:API resources below /v1, for web pages of CORS_ORIGINS too, and JSON:API errors for all that fails."""
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # its redirect would go wherever the Host header says
-    errors.register(app)
-    idempotency.install(app)
-    watching.install(app)
+    errors.register_error_handlers(app)
+    idempotency.init_app(app)
+    notify_hub.init_app(app)
     app.register_blueprint(make_blueprint())
-    cors.install(app)
+    cors.init_app(app)
 
 
 def make_blueprint() -> Blueprint:
@@ -157,13 +165,13 @@ def make_blueprint() -> Blueprint:
     for module in (*MODULES["resources"], *OTHER_RESOURCES):
         if hasattr(module, "route"):
             module.route(api)
-    blueprint.add_url_rule("/operations", view_func=operations.OperationsView.as_view("operations"))
+    blueprint.add_url_rule("/operations", view_func=atomic_operations.OperationsView.as_view("operations"))
     return blueprint
 
 
-def take_images(app: Flask) -> None:
+def register_images(app: Flask) -> None:
     """Uploads, and the resize API."""
-    for package in (uploads, resize_api):
+    for package in (upload_view, resize_api):
         app.register_blueprint(package.routes)
 
 

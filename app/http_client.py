@@ -22,20 +22,20 @@ import httpx
 from flask import current_app
 from httpcore import AsyncNetworkStream
 
-CONNECT_SECONDS = 3.0
-TOTAL_SECONDS = 15.0
+CONNECT_TIMEOUT_SECONDS = 3.0
+TOTAL_TIMEOUT_SECONDS = 15.0
 """From the first look at the URL to the last byte of the answer, however slowly they drip."""
-LARGEST = 64 * 1024
+DEFAULT_MAX_BYTES = 64 * 1024
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
-UNREACHABLE_SECONDS = CONNECT_SECONDS
+UNREACHABLE_DELAY_SECONDS = CONNECT_TIMEOUT_SECONDS
 """Seconds after which an exchange fails whose address is not allowed or cannot be connected to: the time does not tell
 which of these it is."""
 
 NAT64 = IPv6Network("64:ff9b::/96")
 ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 """The third quarter of an IPv6 address of an ISATAP tunnel (RFC 5214); the fourth is the IPv4 address it leads to."""
-NOT_PUBLIC = tuple(
+NON_PUBLIC_NETWORKS = tuple(
     ip_network(text)
     for text in (
         # Every range of the IANA special-purpose address registries, and what is not unicast.
@@ -75,7 +75,7 @@ class OutboundError(Exception):
     """The exchange failed; the message says how without the address, which may hold a secret."""
 
 
-class Refused(OutboundError):
+class UrlNotAllowed(OutboundError):
     """The URL itself is not one that we send requests to."""
 
 
@@ -90,12 +90,12 @@ class TimedOut(OutboundError):
     """The other side took too long."""
 
 
-class Failed(OutboundError):
+class RequestFailed(OutboundError):
     """No answer that is HTTP from beginning to end."""
 
 
 @dataclass(frozen=True)
-class Fetched:
+class HttpResponse:
     """The answer, whatever its status. `headers` do not mind case."""
 
     status: int
@@ -108,38 +108,42 @@ class TooManyRedirects(OutboundError):
     """The redirects form a loop, or are more than the caller follows."""
 
 
-class TooLarge(OutboundError):
+class ResponseTooLarge(OutboundError):
     """The answer is longer than the caller wants; `answer` holds its beginning."""
 
-    def __init__(self, answer: Fetched) -> None:
+    def __init__(self, answer: HttpResponse) -> None:
         super().__init__(f"The answer is larger than {len(answer.content)} bytes.")
         self.answer = answer
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What an exchange may cost; `trusted` ones go wherever the operator's own settings send us."""
 
-    largest: int = LARGEST
+    largest: int = DEFAULT_MAX_BYTES
     seconds: float | None = None
-    """TOTAL_SECONDS where nothing is said."""
+    """TOTAL_TIMEOUT_SECONDS where nothing is said."""
     trusted: bool = False
 
 
-ORDINARY = Limits()
+DEFAULT_LIMITS = RequestLimits()
 
 
-def fetch(
-    url: str, *, headers: Mapping[str, str] | None = None, limits: Limits = ORDINARY, max_redirects: int = 0
-) -> Fetched:
+def fetch_url(
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    limits: RequestLimits = DEFAULT_LIMITS,
+    max_redirects: int = 0,
+) -> HttpResponse:
     """GET this URL; raises one of the errors above, and no other.
 
     With `max_redirects` the target of a redirect is fetched next, within the same deadline. It is checked like a URL
     that a user gave, gets none of `headers`, and must not lead from https to http. Without, a redirect is an answer
     like any other.
     """
-    until = _deadline(limits)
-    answer = _send("GET", url, headers, limits, until)
+    until = _compute_deadline(limits)
+    answer = _send_request("GET", url, headers, limits, until)
     visited = [url]
     while max_redirects and (target := _redirect_target(visited[-1], answer)):
         if target in visited:
@@ -147,11 +151,11 @@ def fetch(
         if len(visited) > max_redirects:
             raise TooManyRedirects(f"More than {max_redirects} redirects.")
         visited.append(target)
-        answer = _follow(target, replace(limits, trusted=False), until)
+        answer = _fetch_redirect(target, replace(limits, trusted=False), until)
     return answer
 
 
-def _redirect_target(url: str, answer: Fetched) -> str | None:
+def _redirect_target(url: str, answer: HttpResponse) -> str | None:
     """Return the absolute URL that a redirect leads to; None for any other answer."""
     if answer.status not in REDIRECT_STATUSES or not (location := answer.headers.get("Location")):
         return None
@@ -159,17 +163,17 @@ def _redirect_target(url: str, answer: Fetched) -> str | None:
         source = httpx.URL(url)
         target = source.join(location)
     except (httpx.InvalidURL, ValueError):
-        raise Refused("The redirect leads to no URL.") from None
+        raise UrlNotAllowed("The redirect leads to no URL.") from None
     if source.scheme == "https" and target.scheme == "http":
-        raise Refused("The redirect leads from https to http.")
+        raise UrlNotAllowed("The redirect leads from https to http.")
     return str(target)
 
 
-def _follow(url: str, limits: Limits, until: float) -> Fetched:
+def _fetch_redirect(url: str, limits: RequestLimits, until: float) -> HttpResponse:
     try:
-        return _send("GET", url, None, limits, until)
-    except Refused as error:
-        raise Refused(f"The redirect leads to an address that is not allowed. {error}") from None
+        return _send_request("GET", url, None, limits, until)
+    except UrlNotAllowed as error:
+        raise UrlNotAllowed(f"The redirect leads to an address that is not allowed. {error}") from None
 
 
 def post(
@@ -178,62 +182,62 @@ def post(
     content: bytes | None = None,
     json: Any = None,
     headers: Mapping[str, str] | None = None,
-    limits: Limits = ORDINARY,
-) -> Fetched:
+    limits: RequestLimits = DEFAULT_LIMITS,
+) -> HttpResponse:
     """POST these bytes, or this as JSON; raises as `fetch` does. A redirect is an answer like any other."""
-    return _send("POST", url, headers, limits, _deadline(limits), content=content, json=json)
+    return _send_request("POST", url, headers, limits, _compute_deadline(limits), content=content, json=json)
 
 
-def _deadline(limits: Limits) -> float:
-    return monotonic() + (limits.seconds or TOTAL_SECONDS)
+def _compute_deadline(limits: RequestLimits) -> float:
+    return monotonic() + (limits.seconds or TOTAL_TIMEOUT_SECONDS)
 
 
-def _send(
-    method: str, url: str, headers: Mapping[str, str] | None, limits: Limits, until: float, **body: Any
-) -> Fetched:
+def _send_request(
+    method: str, url: str, headers: Mapping[str, str] | None, limits: RequestLimits, until: float, **body: Any
+) -> HttpResponse:
     started = monotonic()
-    target = _parsed(url, limits)
+    target = _parse_url(url, limits)
     try:
-        connect_until = min(until, started + CONNECT_SECONDS)
-        addresses = _resolved(target.raw_host, limits, connect_until)
+        connect_until = min(until, started + CONNECT_TIMEOUT_SECONDS)
+        addresses = _resolve_host(target.raw_host, limits, connect_until)
         seconds = max(0.01, (connect_until - monotonic()) / len(addresses))
-        requests = [_request(method, target, address, headers, seconds, body) for address in addresses]
-        return asyncio.run(_exchange(requests, limits.largest, until - monotonic()))
+        requests = [_build_request(method, target, address, headers, seconds, body) for address in addresses]
+        return asyncio.run(_send_to_first_reachable(requests, limits.largest, until - monotonic()))
     except _NotConnected as error:
         if limits.trusted:
-            raise Failed(str(error)) from None
-        sleep(max(0.0, min(until, started + UNREACHABLE_SECONDS) - monotonic()))
+            raise RequestFailed(str(error)) from None
+        sleep(max(0.0, min(until, started + UNREACHABLE_DELAY_SECONDS) - monotonic()))
         raise Unreachable from None
     except (TimeoutError, httpx.TimeoutException):
         raise TimedOut("The other side takes too long.") from None
     except (httpx.HTTPError, OSError) as error:
-        raise Failed(f"The exchange failed: {type(error).__name__}.") from error
+        raise RequestFailed(f"The exchange failed: {type(error).__name__}.") from error
 
 
 class _NotConnected(Exception):
     """There is no connection to the address; the message says why, for exchanges with servers of the operator's."""
 
 
-def _parsed(url: str, limits: Limits) -> httpx.URL:
+def _parse_url(url: str, limits: RequestLimits) -> httpx.URL:
     must_encrypt = current_app.config["APP_ENV"] == "production" and not limits.trusted
     schemes = ("https",) if must_encrypt else ("https", "http")
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
-        raise Refused("This is no URL.") from None
+        raise UrlNotAllowed("This is no URL.") from None
     if parsed.scheme not in schemes:
-        raise Refused(f"The URL must begin with {' or '.join(schemes)}.")
+        raise UrlNotAllowed(f"The URL must begin with {' or '.join(schemes)}.")
     if not parsed.raw_host or not 0 < (parsed.port or 443) < 65536:
-        raise Refused("The URL names no host, or a port that cannot be.")
+        raise UrlNotAllowed("The URL names no host, or a port that cannot be.")
     if parsed.userinfo:
-        raise Refused("The URL must not hold a user name or password.")
+        raise UrlNotAllowed("The URL must not hold a user name or password.")
     return parsed
 
 
-def _resolved(host: bytes, limits: Limits, until: float) -> list[str]:
+def _resolve_host(host: bytes, limits: RequestLimits, until: float) -> list[str]:
     """The addresses of this host, all of them allowed; a name server that hangs keeps a thread waiting, not us."""
     answers: SimpleQueue[list[str] | OSError] = SimpleQueue()
-    Thread(target=lambda: answers.put(_looked_up(host)), daemon=True).start()
+    Thread(target=lambda: answers.put(_lookup_addresses(host)), daemon=True).start()
     try:
         found = answers.get(timeout=max(0.0, until - monotonic()))
     except Empty:
@@ -245,7 +249,7 @@ def _resolved(host: bytes, limits: Limits, until: float) -> list[str]:
     return found
 
 
-def _looked_up(host: bytes) -> list[str] | OSError:
+def _lookup_addresses(host: bytes) -> list[str] | OSError:
     try:
         return [str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except OSError as error:
@@ -258,16 +262,16 @@ def _is_allowed(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
-    if isinstance(address, IPv6Address) and (embedded := _embedded_address(address)) is not None:
-        return _is_public(embedded) and (address in NAT64 or _is_public_itself(address))
-    return _is_public_itself(address)
+    if isinstance(address, IPv6Address) and (embedded := _get_embedded_address(address)) is not None:
+        return _is_public(embedded) and (address in NAT64 or _is_public_unembedded(address))
+    return _is_public_unembedded(address)
 
 
-def _is_public_itself(address: IPv4Address | IPv6Address) -> bool:
-    return address.is_global and not any(address in network for network in NOT_PUBLIC)
+def _is_public_unembedded(address: IPv4Address | IPv6Address) -> bool:
+    return address.is_global and not any(address in network for network in NON_PUBLIC_NETWORKS)
 
 
-def _embedded_address(address: IPv6Address) -> IPv4Address | None:
+def _get_embedded_address(address: IPv6Address) -> IPv4Address | None:
     """Return the IPv4 address that packets to this address reach in the end; None where there is none.
 
     NAT64 is how an IPv6-only network reaches IPv4 (RFC 6052); other forms with one inside are never public.
@@ -276,7 +280,7 @@ def _embedded_address(address: IPv6Address) -> IPv4Address | None:
     return IPv4Address(address.packed[-4:]) if address in NAT64 or is_isatap else None
 
 
-def _request(
+def _build_request(
     method: str,
     target: httpx.URL,
     address: str,
@@ -295,28 +299,28 @@ def _request(
         headers=all_headers,
         extensions={
             "sni_hostname": target.raw_host.decode("ascii").rstrip("."),
-            "timeout": httpx.Timeout(TOTAL_SECONDS, connect=connect_seconds).as_dict(),
+            "timeout": httpx.Timeout(TOTAL_TIMEOUT_SECONDS, connect=connect_seconds).as_dict(),
         },
         **body,
     )
 
 
-async def _exchange(requests: list[httpx.Request], largest: int, seconds: float) -> Fetched:
+async def _send_to_first_reachable(requests: list[httpx.Request], largest: int, seconds: float) -> HttpResponse:
     """The answer from the first address that can be connected to; nothing was sent to those before it."""
     async with (
         asyncio.timeout(seconds),
-        httpx.AsyncHTTPTransport(verify=_certificates(), trust_env=False) as transport,
+        httpx.AsyncHTTPTransport(verify=_load_certificates(), trust_env=False) as transport,
     ):
         for request in requests[:-1]:
             try:
-                return await _answer(transport, request, largest)
+                return await _read_response(transport, request, largest)
             except _NotConnected:
                 continue
-        return await _answer(transport, requests[-1], largest)
+        return await _read_response(transport, requests[-1], largest)
 
 
-async def _answer(transport: httpx.AsyncHTTPTransport, request: httpx.Request, largest: int) -> Fetched:
-    async with _connecting(request):
+async def _read_response(transport: httpx.AsyncHTTPTransport, request: httpx.Request, largest: int) -> HttpResponse:
+    async with _translate_connect_errors(request):
         response = await transport.handle_async_request(request)
     content = bytearray()
     async with aclosing(response):
@@ -324,14 +328,14 @@ async def _answer(transport: httpx.AsyncHTTPTransport, request: httpx.Request, l
             content += part
             if len(content) > largest:
                 break
-    answer = Fetched(response.status_code, response.headers, bytes(content[:largest]))
+    answer = HttpResponse(response.status_code, response.headers, bytes(content[:largest]))
     if len(content) > largest:
-        raise TooLarge(answer)
+        raise ResponseTooLarge(answer)
     return answer
 
 
 @asynccontextmanager
-async def _connecting(request: httpx.Request) -> AsyncIterator[None]:
+async def _translate_connect_errors(request: httpx.Request) -> AsyncIterator[None]:
     """Raise _NotConnected when there is no TCP connection.
 
     Close what was connected for this request when the deadline ends it: httpcore forgets it during a handshake.
@@ -356,6 +360,6 @@ async def _connecting(request: httpx.Request) -> AsyncIterator[None]:
 
 
 @cache
-def _certificates() -> SSLContext:
+def _load_certificates() -> SSLContext:
     """Read once: it takes 20 ms."""
     return httpx.create_ssl_context(trust_env=False)

@@ -17,15 +17,15 @@ from flask import Flask, Response, after_this_request, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars, merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from app.console import LEVELS, TEXT_TIMESTAMP, is_colored
+from app.console import LOG_LEVELS, TEXT_TIMESTAMP, is_colored
 
-REQUEST_ID = "X-Request-ID"
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+REQUEST_ID_HEADER = "X-Request-ID"
+_REQUEST_ID_RE = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 # Whatever follows and is not a hook by its id may be, or hold, the token that calls one.
-_CALLED_HOOK = re.compile(r"(?i:hooks)(?!(?:/+[0-9]{1,19}(?:/[a-z-]{1,20}){0,2})?/*\Z).+", re.DOTALL)
-_SECRET = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?key", re.IGNORECASE)
+_HOOK_TOKEN_RE = re.compile(r"(?i:hooks)(?!(?:/+[0-9]{1,19}(?:/[a-z-]{1,20}){0,2})?/*\Z).+", re.DOTALL)
+_SECRET_NAME_RE = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?key", re.IGNORECASE)
 
-MOST_QUOTED = 3
+MAX_QUOTING_DEPTH = 3
 """How many times a path may have been percent-encoded, by mistake, and still be understood here."""
 
 MAX_PATH_LENGTH = 200
@@ -41,7 +41,7 @@ CHATTY_LOGGERS = ("_granian", "celery.worker.strategy", "alembic.runtime.plugins
 """Libraries whose info is for debugging: a line for each process, each task that is received, each plugin."""
 
 
-class _Lines:
+class _StdoutLogger:
     """A logger that writes to stdout by itself: the way through `logging` costs as much as reading an event."""
 
     name = __name__
@@ -59,41 +59,41 @@ class _Lines:
 _access_processors: list[Processor] = []
 """As for all other lines; filled by `configure`."""
 
-_access_lines = _Lines()
+_access_logger = _StdoutLogger()
 
 log = structlog.get_logger(__name__)
 
 access_log = structlog.wrap_logger(
-    _access_lines, _access_processors, wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=True
+    _access_logger, _access_processors, wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=True
 )
 
 
-def configure(log_format: str, log_level: str = "info") -> None:
+def configure_logging(log_format: str, log_level: str = "info") -> None:
     """Send everything from this level on that is logged in this process to stdout, as text or JSON."""
-    level = LEVELS[log_level]
+    level = LOG_LEVELS[log_level]
     shared: list[Processor] = [
         merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso" if log_format == "json" else TEXT_TIMESTAMP, utc=True),
         structlog.processors.StackInfoRenderer(),
-        _hide_secrets,
-        _cut_texts,
+        _redact_secrets,
+        _truncate_texts,
     ]
-    render = _renderers(log_format, log_level)
-    _access_lines.min_level = level
+    render = _build_renderers(log_format, log_level)
+    _access_logger.min_level = level
     _access_processors[:] = [*shared, *render]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.stdlib.PositionalArgumentsFormatter(),
             *shared,
-            _to_record,
+            _to_log_record,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = _Stdout()
+    handler = _StdoutHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -105,7 +105,7 @@ def configure(log_format: str, log_level: str = "info") -> None:
         )
     )
     root = logging.getLogger()
-    root.handlers = [other for other in root.handlers if not isinstance(other, _Stdout)] + [handler]
+    root.handlers = [other for other in root.handlers if not isinstance(other, _StdoutHandler)] + [handler]
     # Libraries at debug may log what is private, such as headers: only ours and Celery's, and granian's, go so far.
     root.setLevel(max(level, logging.INFO))
     for name in ("app", "celery"):
@@ -127,7 +127,7 @@ def log_uncaught_exceptions() -> None:
     threading.excepthook = lambda failed: report(failed.exc_type, failed.exc_value)
 
 
-class _Stdout(logging.StreamHandler[TextIO]):
+class _StdoutHandler(logging.StreamHandler[TextIO]):
     """Writes to what stdout is now, not to what it was when logging was configured."""
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class _Stdout(logging.StreamHandler[TextIO]):
         return sys.stdout
 
 
-def _renderers(log_format: str, log_level: str) -> list[Processor]:
+def _build_renderers(log_format: str, log_level: str) -> list[Processor]:
     if log_format == "json":
         return [structlog.processors.JSONRenderer(lambda line, **more: orjson.dumps(line, **more).decode())]
     console = structlog.dev.ConsoleRenderer(
@@ -148,10 +148,10 @@ def _renderers(log_format: str, log_level: str) -> list[Processor]:
         pad_level=False,
         exception_formatter=structlog.dev.plain_traceback,
     )
-    return [console] if log_level == "debug" else [_shorten, console]
+    return [console] if log_level == "debug" else [_drop_common_fields, console]
 
 
-def _shorten(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
+def _drop_common_fields(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
     """Leave out what is the same in nearly all lines, and which module logs: text is for people."""
     event_dict.pop("logger", None)
     if event_dict.get("level") == "info":
@@ -159,63 +159,72 @@ def _shorten(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> Event
     return event_dict
 
 
-def _to_record(logger: WrappedLogger, name: str, event_dict: EventDict) -> tuple[Any, dict[str, Any]]:
+def _to_log_record(logger: WrappedLogger, name: str, event_dict: EventDict) -> tuple[Any, dict[str, Any]]:
     """Arguments for the standard library's logger; with the exception itself, which Sentry wants to see."""
     arguments, more = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, event_dict)
     return arguments, {**more, "exc_info": event_dict.get("exc_info")}
 
 
-def _hide_secrets(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
+def _redact_secrets(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
     for key in event_dict:
-        if _SECRET.search(key):
+        if _SECRET_NAME_RE.search(key):
             event_dict[key] = "[hidden]"
     return event_dict
 
 
-def _cut_texts(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
+def _truncate_texts(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
     for key, value in event_dict.items():
         if isinstance(value, str):
-            event_dict[key] = cut(value, MAX_TEXT_LENGTH)
+            event_dict[key] = truncate_text(value, MAX_TEXT_LENGTH)
         elif isinstance(value, dict):  # the source of an error
-            event_dict[key] = {name: cut(str(text), MAX_PATH_LENGTH) for name, text in value.items()}
+            event_dict[key] = {name: truncate_text(str(text), MAX_PATH_LENGTH) for name, text in value.items()}
     return event_dict
 
 
-def cut(text: str, length: int) -> str:
+def truncate_text(text: str, length: int) -> str:
     """Return a text, of a longer one the first so many characters with three dots behind them."""
     return text if len(text) <= length else f"{text[:length]}..."
 
 
-def follow_requests(app: Flask) -> None:
+def log_requests(app: Flask) -> None:
     """Give every request an id, in its answer and in each line logged for it, and one line of its own."""
-    app.before_request(_begin)
-    app.after_request(_end)
+    app.before_request(_begin_request)
+    app.after_request(_log_request)
 
 
-def _begin() -> None:
-    asked = request.headers.get(REQUEST_ID, "")
-    g.request_id = asked if _SANE_ID.fullmatch(asked) else uuid4().hex
+def _begin_request() -> None:
+    asked = request.headers.get(REQUEST_ID_HEADER, "")
+    g.request_id = asked if _REQUEST_ID_RE.fullmatch(asked) else uuid4().hex
     g.started = time.perf_counter()
     clear_contextvars()
     bind_contextvars(request_id=g.request_id)
 
 
-def _end(response: Response) -> Response:
-    response.headers[REQUEST_ID] = g.request_id
+def _log_request(response: Response) -> Response:
+    response.headers[REQUEST_ID_HEADER] = g.request_id
     is_passed_check = request.blueprint == "health" and response.status_code < 400
-    if _access_lines.min_level > (logging.DEBUG if is_passed_check else logging.INFO):
+    if _access_logger.min_level > (logging.DEBUG if is_passed_check else logging.INFO):
         return response
     took = round((time.perf_counter() - g.started) * 1000, 1)
     # Without the query string, which may carry what people search for; quoted, so that it stays on its line.
-    path = without_token(quote(cut(request.path, MAX_PATH_LENGTH)))
+    path = redact_token(quote(truncate_text(request.path, MAX_PATH_LENGTH)))
     write = access_log.debug if is_passed_check else access_log.info
-    write("request", method=cut(request.method, MAX_METHOD_LENGTH), path=path, status=response.status_code, ms=took)
+    write(
+        "request",
+        method=truncate_text(request.method, MAX_METHOD_LENGTH),
+        path=path,
+        status=response.status_code,
+        ms=took,
+    )
     return response
 
 
 def describe_request() -> dict[str, str | None]:
     """Return the client address and the route of this request: fields of log lines about sign-ins and rights."""
-    return {"address": request.remote_addr, "route": f"{cut(request.method, MAX_METHOD_LENGTH)} {request.url_rule}"}
+    return {
+        "address": request.remote_addr,
+        "route": f"{truncate_text(request.method, MAX_METHOD_LENGTH)} {request.url_rule}",
+    }
 
 
 def log_success(event: str, **fields: Any) -> None:
@@ -228,16 +237,16 @@ def log_success(event: str, **fields: Any) -> None:
         return response
 
 
-def without_token(path: str) -> str:
+def redact_token(path: str) -> str:
     """A quoted path without the token of a hook, which is all that is needed to call it."""
     plain = path
-    for _ in range(MOST_QUOTED):
+    for _ in range(MAX_QUOTING_DEPTH):
         plain = unquote(plain)
-    found = _CALLED_HOOK.search(plain)
+    found = _HOOK_TOKEN_RE.search(plain)
     return f"{quote(plain[: found.start()])}hooks/[hidden]" if found else path
 
 
-def report_failures(app: Flask) -> None:
+def init_sentry(app: Flask) -> None:
     """Errors of requests, tasks, relay and checks go to Sentry: no bodies, no variables, nobody's address."""
     if not app.config["SENTRY_DSN"]:
         return
@@ -249,18 +258,18 @@ def report_failures(app: Flask) -> None:
         send_default_pii=False,
         max_request_body_size="never",
         include_local_variables=False,
-        before_send=_tidied,
+        before_send=_scrub_sentry_event,
     )
 
 
-def _tidied(event: Any, hint: dict[str, Any]) -> Any:
+def _scrub_sentry_event(event: Any, hint: dict[str, Any]) -> Any:
     """Without query strings and tokens; a log line by its words: the same failure is the same issue each time."""
     asked = event.get("request", {})
     for part in ("query_string", "cookies", "env"):
         asked.pop(part, None)
     if "url" in asked:
         parts = urlsplit(asked["url"])
-        asked["url"] = parts._replace(path=without_token(parts.path), query="").geturl()
+        asked["url"] = parts._replace(path=redact_token(parts.path), query="").geturl()
     record = hint.get("log_record")
     if record is not None and isinstance(record.msg, dict):
         event["logentry"] = {"message": record.msg["event"]}

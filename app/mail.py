@@ -27,11 +27,11 @@ from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.actors import SYSTEM
-from app.database import connection
+from app.actors import SYSTEM_ACTOR
+from app.database import get_connection
 from app.extensions import Model, db
 
-TIMEOUT = 10
+SMTP_TIMEOUT_SECONDS = 10
 """Seconds for each step of the talk with a mail server."""
 
 MAX_MAILS_PER_DAY = 5
@@ -52,10 +52,10 @@ MAX_MAILS_TO_UNVERIFIED_PER_ORIGIN = 3
 MAX_MAILS_PER_MAILBOX = 10
 """Mails of one kind that one mailbox gets on one day (UTC), of all accounts and devices."""
 
-GMAIL = frozenset({"gmail.com", "googlemail.com"})
+GMAIL_DOMAINS = frozenset({"gmail.com", "googlemail.com"})
 """Domains of the provider that ignores dots in local parts."""
 
-PRUNED_ROWS = 1000
+PRUNE_BATCH_SIZE = 1000
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ class MailOrder:
     """
     is_verified: bool = False
     """Whether the account has shown that the mailbox is its own."""
-    actor: int = SYSTEM
+    actor: int = SYSTEM_ACTOR
     """Who has caused it (`app.actors`): the account or the client address."""
 
 
@@ -88,7 +88,7 @@ class MailCount(Model):
     sent: Mapped[int]
 
 
-def compose(
+def build_message(
     *, id: UUID, created_at: datetime, to: str, subject: str, body: str, resource_type: str, resource_id: int | UUID
 ) -> EmailMessage:
     """A mail named after the order it follows from, about one resource; its body is ASCII."""
@@ -98,7 +98,7 @@ def compose(
     message["To"] = to
     message["Subject"] = subject
     message["Date"] = format_datetime(created_at)
-    message["Message-ID"] = f"<{id}@{_domain(sender)}>"
+    message["Message-ID"] = f"<{id}@{_get_domain(sender)}>"
     message["Auto-Submitted"] = "auto-generated"
     message["X-Resource-Type"] = resource_type
     message["X-Resource-Id"] = str(resource_id)
@@ -107,7 +107,7 @@ def compose(
     return message
 
 
-def send(message: EmailMessage, *, kind: str, is_limited: bool = True, order: MailOrder | None = None) -> None:
+def send_message(message: EmailMessage, *, kind: str, is_limited: bool = True, order: MailOrder | None = None) -> None:
     """Hand a mail over, unless its mailbox, or the account that the order names, had enough mails of this kind today.
 
     Whatever goes wrong is raised, and the order is tried again. `is_limited` is false where the mailbox is known to be
@@ -119,31 +119,31 @@ def send(message: EmailMessage, *, kind: str, is_limited: bool = True, order: Ma
         return
     url = current_app.config["MAIL_URL"]
     if url == "file":
-        _write(message, current_app.config["VAR_DIR"] / "mail")
+        _write_file(message, current_app.config["VAR_DIR"] / "mail")
     else:
-        _hand_over(message, urlsplit(url))
+        _send_smtp(message, urlsplit(url))
 
 
-def prune(_older_than: timedelta) -> int:
+def prune_counts(_older_than: timedelta) -> int:
     """Delete a batch of counts of past days; the number deleted."""
     key = tuple_(MailCount.day, MailCount.mailbox, MailCount.kind)
     past = select(MailCount.day, MailCount.mailbox, MailCount.kind).where(MailCount.day < func.current_date())
     with db.session.begin():
-        old = past.limit(PRUNED_ROWS).with_for_update(skip_locked=True)
-        return connection().execute(delete(MailCount).where(key.in_(old))).rowcount
+        old = past.limit(PRUNE_BATCH_SIZE).with_for_update(skip_locked=True)
+        return get_connection().execute(delete(MailCount).where(key.in_(old))).rowcount
 
 
 def count_origin(address: str, kind: str, origin: str) -> bool:
     """Count an order of a mail by an unknown device at this client address; False if it had as many today as it may."""
     key = f"origin:{origin} {fold_address(address)}"
-    return _count(key, kind, MAX_MAILS_PER_ORIGIN)
+    return _increment_count(key, kind, MAX_MAILS_PER_ORIGIN)
 
 
 def fold_address(address: str) -> str:
     """Return what all addresses of one mailbox have in common: most providers ignore `+tag`, one ignores dots."""
     local_part, _, domain = address.lower().rpartition("@")
     local_part = local_part.partition("+")[0]
-    if domain in GMAIL:
+    if domain in GMAIL_DOMAINS:
         return f"{local_part.replace('.', '')}@gmail.com"
     return f"{local_part}@{domain}"
 
@@ -152,7 +152,7 @@ def _count_mail(address: str, kind: str, order: MailOrder | None) -> bool:
     """Count one mail for its account and its mailbox, or return False if one of them had as many today as it may."""
     mailbox = fold_address(address)
     if order is None:
-        return _count(f"mailbox:{mailbox}", kind, MAX_MAILS_PER_DAY)
+        return _increment_count(f"mailbox:{mailbox}", kind, MAX_MAILS_PER_DAY)
     counted_for = f"account:{order.account_id} {mailbox}"
     limits = {}
     if not order.is_verified:
@@ -164,21 +164,21 @@ def _count_mail(address: str, kind: str, order: MailOrder | None) -> bool:
     if not order.is_known:
         limits[f"unknown {counted_for}"] = MAX_MAILS_BY_UNKNOWN_DEVICES
     limits |= {counted_for: MAX_MAILS_PER_DAY, f"mailbox:{mailbox}": MAX_MAILS_PER_MAILBOX}
-    return _count_all(limits, kind)
+    return _increment_counts(limits, kind)
 
 
-def _count_all(limits: Mapping[str, int], kind: str) -> bool:
+def _increment_counts(limits: Mapping[str, int], kind: str) -> bool:
     """Count one mail under all of these keys, or under none and return False if one had as many today as it may."""
     with db.session.begin_nested() as savepoint:
-        if all(_count(counted_for, kind, limit) for counted_for, limit in limits.items()):
+        if all(_increment_count(counted_for, kind, limit) for counted_for, limit in limits.items()):
             return True
         savepoint.rollback()
     return False
 
 
-def _count(counted_for: str, kind: str, limit: int) -> bool:
+def _increment_count(counted_for: str, kind: str, limit: int) -> bool:
     """Count one mail under this key, or return False if it had as many today as it may."""
-    values = {"day": func.current_date(), "mailbox": _hash(counted_for), "kind": kind, "sent": 1}
+    values = {"day": func.current_date(), "mailbox": _hash_key(counted_for), "kind": kind, "sent": 1}
     counted = (
         insert(MailCount)
         .values(values)
@@ -189,14 +189,14 @@ def _count(counted_for: str, kind: str, limit: int) -> bool:
         )
         .returning(MailCount.sent)
     )
-    return connection().scalar(counted) is not None
+    return get_connection().scalar(counted) is not None
 
 
-def _hash(counted_for: str) -> bytes:
+def _hash_key(counted_for: str) -> bytes:
     return hmac.digest(current_app.config["SECRET_KEY"].encode(), counted_for.encode(), "sha256")
 
 
-def _write(message: EmailMessage, directory: Path) -> None:
+def _write_file(message: EmailMessage, directory: Path) -> None:
     """One file a mail, named after its Message-ID: sending it again replaces it, and no reader sees half of it."""
     directory.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w@.-]", "", str(message["Message-ID"]))
@@ -205,22 +205,24 @@ def _write(message: EmailMessage, directory: Path) -> None:
     os.replace(draft, directory / f"{name}.eml")
 
 
-def _hand_over(message: EmailMessage, url: SplitResult) -> None:
-    name = _domain(str(message["From"]))  # said in EHLO: smtplib would ask the DNS for our own name
+def _send_smtp(message: EmailMessage, url: SplitResult) -> None:
+    name = _get_domain(str(message["From"]))  # said in EHLO: smtplib would ask the DNS for our own name
     host = url.hostname or "localhost"
     with (
-        smtplib.SMTP_SSL(host, url.port or 465, name, timeout=TIMEOUT, context=ssl.create_default_context())
+        smtplib.SMTP_SSL(
+            host, url.port or 465, name, timeout=SMTP_TIMEOUT_SECONDS, context=ssl.create_default_context()
+        )
         if url.scheme == "smtps"
-        else smtplib.SMTP(host, url.port or 25, name, timeout=TIMEOUT)
+        else smtplib.SMTP(host, url.port or 25, name, timeout=SMTP_TIMEOUT_SECONDS)
     ) as server:
         if url.scheme == "smtp":
-            _encrypt(server, must=url.username is not None)
+            _start_tls(server, must=url.username is not None)
         if url.username is not None:
             server.login(unquote(url.username), unquote(url.password or ""))
         server.send_message(message)
 
 
-def _encrypt(server: smtplib.SMTP, *, must: bool) -> None:
+def _start_tls(server: smtplib.SMTP, *, must: bool) -> None:
     """STARTTLS where it is offered; before a password is said it must be, with a certificate that holds."""
     server.ehlo_or_helo_if_needed()
     if must:
@@ -233,5 +235,5 @@ def _encrypt(server: smtplib.SMTP, *, must: bool) -> None:
         server.starttls(context=context)
 
 
-def _domain(sender: str) -> str:
+def _get_domain(sender: str) -> str:
     return parseaddr(sender)[1].rpartition("@")[2] or "localhost"

@@ -16,28 +16,28 @@ M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""
 
 _libc = ctypes.CDLL(None)
-_trimming = threading.Lock()
+_trim_lock = threading.Lock()
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Set up the allocator of glibc (musl keeps little), and return memory after each request that asked for it."""
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-    app.teardown_request(_release)
+    app.teardown_request(_release_if_scheduled)
 
 
-def release_after_request() -> None:
+def schedule_memory_release() -> None:
     """Let this request, which holds much, return its memory when it has ended."""
     g.holds_much = True
 
 
-def release() -> None:
+def release_memory() -> None:
     """Return memory that is free to the system."""
     if hasattr(_libc, "malloc_trim"):
-        with _trimming:
+        with _trim_lock:
             _libc.malloc_trim(0)
 
 
-def _release(_error: BaseException | None) -> None:
+def _release_if_scheduled(_error: BaseException | None) -> None:
     if "holds_much" in g:
-        release()
+        release_memory()

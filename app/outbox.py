@@ -47,29 +47,29 @@ from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
 from app.actors import current_actor, set_actor
-from app.database import Prepared
+from app.database import PreparedStatement
 from app.extensions import Model, db
-from app.processes.nodes import EVENTS_QUEUE
-from app.signals import SIGNALS_BY_TOPIC, is_wanted
+from app.processes.worker_nodes import EVENTS_QUEUE
+from app.signals import SIGNALS_BY_TOPIC, matches_change
 
-CHANNEL = "outbox"
+NOTIFY_CHANNEL = "outbox"
 """The NOTIFY channel the relay listens on."""
 
 MAX_TRIES = 40
 """A consumer that fails this often (a day and a half with the back-off below) leaves a dead entry for a person."""
 
-LONGEST_PAUSE = timedelta(hours=1)
+MAX_BACKOFF = timedelta(hours=1)
 
-LONGEST_TASK = 7 * 24 * 3600
+WAKEUP_TASK_TIMEOUT_SECONDS = 7 * 24 * 3600
 """Seconds for what keeps a clock of its own."""
 
-PATIENCE = 15.0
+RECORD_FAILURE_TIMEOUT_SECONDS = 15.0
 """Seconds a task waits for the database, to write down that it failed."""
 
 log = structlog.get_logger(__name__)
 
 
-_is_open = text("done_at IS NULL AND dead_at IS NULL")
+_OPEN_CONDITION = text("done_at IS NULL AND dead_at IS NULL")
 
 
 class OutboxEntry(Model):
@@ -77,8 +77,8 @@ class OutboxEntry(Model):
 
     __tablename__ = "outbox_entries"
     __table_args__ = (
-        Index("ix_outbox_entries_open", "next_at", postgresql_where=_is_open),
-        Index("ix_outbox_entries_turns", "consumer", "actor", "next_at", postgresql_where=_is_open),
+        Index("ix_outbox_entries_open", "next_at", postgresql_where=_OPEN_CONDITION),
+        Index("ix_outbox_entries_turns", "consumer", "actor", "next_at", postgresql_where=_OPEN_CONDITION),
         Index(
             "ix_outbox_entries_published",
             "consumer",
@@ -119,14 +119,14 @@ class Consumer:
 
     name: str
     queue: str
-    on: tuple[str, ...]
-    act: Callable[[OutboxEntry], None] | None
+    topics: tuple[str, ...]
+    handler: Callable[[OutboxEntry], None] | None
     """None for a wake-up, which is done when it is published."""
 
     merge_by: str | None = None
     """The key of the payload that names what is brought up to date: entries of one topic and value are merged."""
 
-    def subject(self, topic: str, payload: Mapping[str, Any]) -> str | None:
+    def get_subject(self, topic: str, payload: Mapping[str, Any]) -> str | None:
         """Return the subject of an entry with this topic and payload; None where entries are not merged."""
         return None if self.merge_by is None else f"{topic} {payload[self.merge_by]}"
 
@@ -134,7 +134,7 @@ class Consumer:
 CONSUMERS: dict[str, Consumer] = {}
 
 
-def consumer(
+def consumer_task(
     name: str, *, on: tuple[str, ...] = (), queue: str = EVENTS_QUEUE, merge_by: str | None = None
 ) -> Callable[[Callable[[OutboxEntry], None]], Callable[[OutboxEntry], None]]:
     """Make a function the consumer and the Celery task `name`.
@@ -152,14 +152,14 @@ def consumer(
 
         @shared_task(name=name)  # type: ignore[untyped-decorator]  # Celery carries no types
         def task(entry_id: str) -> None:
-            consume(UUID(entry_id))
+            consume_entry(UUID(entry_id))
 
         return act
 
     return register
 
 
-def wake_up(name: str, *, queue: str) -> Callable[[Callable[[str], None]], Callable[[str], None]]:
+def wakeup_task(name: str, *, queue: str) -> Callable[[Callable[[str], None]], Callable[[str], None]]:
     """Make a function the Celery task `name`, called with the `id` in the payload of an entry.
 
     The row of that id is the order, and the entry is closed once it is published: whoever keeps such rows orders again
@@ -168,34 +168,38 @@ def wake_up(name: str, *, queue: str) -> Callable[[Callable[[str], None]], Calla
 
     def register(act: Callable[[str], None]) -> Callable[[str], None]:
         CONSUMERS[name] = Consumer(name, queue, (), None)
-        shared_task(name=name, acks_late=False, time_limit=LONGEST_TASK, soft_time_limit=None)(act)
+        shared_task(name=name, acks_late=False, time_limit=WAKEUP_TASK_TIMEOUT_SECONDS, soft_time_limit=None)(act)
         return act
 
     return register
 
 
-def order(consumer_name: str, topic: str, payload: Mapping[str, Any], *, delay: timedelta = timedelta(0)) -> None:
+def enqueue_entry(
+    consumer_name: str, topic: str, payload: Mapping[str, Any], *, delay: timedelta = timedelta(0)
+) -> None:
     """Write one entry into the current transaction, for work that no change of a resource orders."""
-    _write([(consumer_name, payload)], topic, delay)
+    _write_entries([(consumer_name, payload)], topic, delay)
 
 
-def order_many(consumer_name: str, topic: str, payloads: Sequence[Mapping[str, Any]]) -> None:
+def enqueue_entries(consumer_name: str, topic: str, payloads: Sequence[Mapping[str, Any]]) -> None:
     """The same for any number of payloads, in one statement."""
-    _write([(consumer_name, payload) for payload in payloads], topic)
+    _write_entries([(consumer_name, payload) for payload in payloads], topic)
 
 
-def _write(orders: Sequence[tuple[str, Mapping[str, Any]]], topic: str, delay: timedelta = timedelta(0)) -> None:
+def _write_entries(
+    orders: Sequence[tuple[str, Mapping[str, Any]]], topic: str, delay: timedelta = timedelta(0)
+) -> None:
     """One entry for each consumer that is named, with what it is told."""
     values = {
         "ids": [uuid7() for _ in orders],
         "consumers": [CONSUMERS[name].name for name, _ in orders],
         "payloads": [orjson.dumps(payload).decode() for _, payload in orders],
-        "subjects": [CONSUMERS[name].subject(topic, payload) for name, payload in orders],
+        "subjects": [CONSUMERS[name].get_subject(topic, payload) for name, payload in orders],
     }
-    _written.run({**values, "topic": topic, "delay": delay, "actor": current_actor()})
+    _insert_entries.run({**values, "topic": topic, "delay": delay, "actor": current_actor()})
 
 
-def _writing() -> Prepared:
+def _build_insert() -> PreparedStatement:
     """All entries, and the relay woken at the commit: in one statement."""
     arrays = {"ids": Uuid, "consumers": Text, "payloads": Text, "subjects": Text}
     each = func.unnest(*(bindparam(name, type_=ARRAY(type_)) for name, type_ in arrays.items()))
@@ -208,50 +212,54 @@ def _writing() -> Prepared:
     payload = cast(entry.c.payload, JSONB)
     values = select(entry.c.id, entry.c.consumer, topic, payload, entry.c.subject, actor, due_at, due_at)
     written = insert(OutboxEntry).from_select(names, values).cte("written")
-    return Prepared(select(func.pg_notify(CHANNEL, "")).add_cte(written))
+    return PreparedStatement(select(func.pg_notify(NOTIFY_CHANNEL, "")).add_cte(written))
 
 
-_written = _writing()
+_insert_entries = _build_insert()
 
 
 @cache  # a second app in one process connects the same functions, which Blinker does not call twice
-def _receiver(noun: str) -> Callable[..., None]:
+def _make_receiver(noun: str) -> Callable[..., None]:
     def write_entries(_app: object, **change: Any) -> None:
         topic = f"{noun}.{change['verb']}"
-        wanted = [consumer.name for consumer in CONSUMERS.values() if is_wanted(consumer.on, topic, change["changed"])]
+        wanted = [
+            consumer.name
+            for consumer in CONSUMERS.values()
+            if matches_change(consumer.topics, topic, change["changed"])
+        ]
         if wanted:
             payload = {"id": change["id"], "event_id": change["event_id"], "changed": sorted(change["changed"])}
-            _write([(name, payload) for name in wanted], topic)
+            _write_entries([(name, payload) for name in wanted], topic)
 
     return write_entries
 
 
-def subscribe() -> None:
+def connect_signals() -> None:
     """Turn every signal into entries for the consumers that want it; once, however many apps a process makes."""
     for noun, signal in SIGNALS_BY_TOPIC.items():
-        signal.connect(_receiver(noun))
+        signal.connect(_make_receiver(noun))
 
 
-def consume(entry_id: UUID) -> None:
+def consume_entry(entry_id: UUID) -> None:
     """Act on an open entry and close it; on failure note it and try again later, at last leave it dead."""
     try:
-        if _count_try(entry_id):
-            _act(entry_id)
+        if _increment_attempts(entry_id):
+            _handle_entry(entry_id)
     except Exception as error:
         # What failed may have been the database: without this note the entry waits for its whole lease.
-        deadline = monotonic() + PATIENCE
-        while not _note_failure(entry_id, error) and monotonic() < deadline:
+        deadline = monotonic() + RECORD_FAILURE_TIMEOUT_SECONDS
+        while not _record_failure(entry_id, error) and monotonic() < deadline:
             sleep(0.5)
         raise
 
 
-def _act(entry_id: UUID) -> None:
+def _handle_entry(entry_id: UUID) -> None:
     with db.session.begin():
         # Locked while it is acted on: a second delivery of the same id finds nothing and goes away.
-        entry = db.session.scalar(_open(entry_id).with_for_update(skip_locked=True))
+        entry = db.session.scalar(_select_open_entry(entry_id).with_for_update(skip_locked=True))
         if entry is None:
             return
-        act = CONSUMERS[entry.consumer].act
+        act = CONSUMERS[entry.consumer].handler
         if act is None:
             raise TypeError(f"{entry.consumer} is woken up, not called with an entry")
         set_actor(entry.actor)  # what follows from it is caused by the same one
@@ -260,16 +268,16 @@ def _act(entry_id: UUID) -> None:
         entry.last_error = None
 
 
-def _open(entry_id: UUID) -> Any:
+def _select_open_entry(entry_id: UUID) -> Any:
     return select(OutboxEntry).where(
         OutboxEntry.id == entry_id, OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None)
     )
 
 
-def _count_try(entry_id: UUID) -> bool:
+def _increment_attempts(entry_id: UUID) -> bool:
     """Count in a transaction of its own: work that kills its worker must not be tried for ever."""
     with db.session.begin():
-        entry = db.session.scalar(_open(entry_id).with_for_update(skip_locked=True))
+        entry = db.session.scalar(_select_open_entry(entry_id).with_for_update(skip_locked=True))
         if entry is None:
             return False
         entry.tries += 1
@@ -278,11 +286,11 @@ def _count_try(entry_id: UUID) -> bool:
             log.error("outbox entry is dead", entry_id=str(entry_id), consumer=entry.consumer, tries=entry.tries)
             return False
         if entry.tries == 1 and entry.subject is not None:
-            _merge(entry)
+            _merge_entries(entry)
     return True
 
 
-def _merge(entry: OutboxEntry) -> None:
+def _merge_entries(entry: OutboxEntry) -> None:
     """Close all untried entries of the same subject, and add to this one what they say.
 
     At the first try only, so that each further try makes the same bytes. Their changes are committed, so the consumer,
@@ -311,40 +319,40 @@ def _merge(entry: OutboxEntry) -> None:
     entry.created_at = max(entry.created_at, *(created_at for _, created_at in merged))
 
 
-def _note_failure(entry_id: UUID, error: Exception) -> bool:
+def _record_failure(entry_id: UUID, error: Exception) -> bool:
     """Write down that it failed and when to try again; False while the database is away."""
     try:
         with db.session.begin():
-            entry = db.session.scalar(_open(entry_id).with_for_update())
+            entry = db.session.scalar(_select_open_entry(entry_id).with_for_update())
             if entry is not None:
-                _postpone(entry, error)
+                _schedule_retry(entry, error)
     except OperationalError:
         return False
     return True
 
 
-def _postpone(entry: OutboxEntry, error: Exception) -> None:
-    pause = min(timedelta(seconds=2 ** min(entry.tries, 12)), LONGEST_PAUSE)
+def _schedule_retry(entry: OutboxEntry, error: Exception) -> None:
+    pause = min(timedelta(seconds=2 ** min(entry.tries, 12)), MAX_BACKOFF)
     entry.next_at = func.now() + pause
     entry.published_at = None
     entry.last_error = type(error).__name__
     log.warning("consumer failed", entry_id=str(entry.id), consumer=entry.consumer, tries=entry.tries, pause=str(pause))
 
 
-def open_turns(after: tuple[str, int] | None = None, *, limit: int | None = None) -> CTE:
+def select_open_turns(after: tuple[str, int] | None = None, *, limit: int | None = None) -> CTE:
     """Select the pairs of consumer and actor that have open entries, in their order, behind this pair.
 
     Each is one probe of an index, however many entries it has. `number` counts them from 1.
     """
-    first = _next_pair(after).subquery()
+    first = _select_next_pair(after).subquery()
     turns = select(first.c.consumer, first.c.actor, literal(1).label("number")).cte("turns", recursive=True)
-    following = _next_pair((turns.c.consumer, turns.c.actor)).lateral()
+    following = _select_next_pair((turns.c.consumer, turns.c.actor)).lateral()
     step = select(following.c.consumer, following.c.actor, turns.c.number + 1)
     step = step.select_from(turns.join(following, true()))
     return turns.union_all(step if limit is None else step.where(turns.c.number < limit))
 
 
-def _next_pair(after: tuple[Any, Any] | None) -> Select[Any]:
+def _select_next_pair(after: tuple[Any, Any] | None) -> Select[Any]:
     """Select the first consumer and actor with open entries behind a pair, or of all."""
     entries = OutboxEntry.__table__.alias()
     pair = select(entries.c.consumer, entries.c.actor).where(is_open(entries))
@@ -358,7 +366,7 @@ def is_open(entries: FromClause) -> ColumnElement[bool]:
     return and_(entries.c.done_at.is_(None), entries.c.dead_at.is_(None))
 
 
-def prune(older_than: timedelta) -> int:
+def prune_entries(older_than: timedelta) -> int:
     """Delete a batch of entries closed longer ago than this; the number deleted."""
     old = (
         select(OutboxEntry.id)

@@ -15,7 +15,9 @@ UNKNOWN_ADDRESS = "unknown"
 """Stands for every client whose address a proxy did not name: all of them count as one."""
 
 # 192.0.2.1:4711, [2001:db8::1]:4711 or [2001:db8::1]; without a port an address matches neither form.
-_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([0-9a-f:.]+(?:%[^\]]*)?)\](?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_ADDRESS_WITH_PORT_RE = re.compile(
+    r"([0-9.]+):[0-9]{1,5}|\[([0-9a-f:.]+(?:%[^\]]*)?)\](?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
+)
 
 
 def trust_proxies(wsgi_app: "WSGIApplication", hops: int) -> ProxyFix:
@@ -31,7 +33,7 @@ def trust_proxies(wsgi_app: "WSGIApplication", hops: int) -> ProxyFix:
 
 def parse_address(forwarded: str) -> str:
     """Return the IP address of an entry of X-Forwarded-For, UNKNOWN_ADDRESS where it has none."""
-    match = _WITH_PORT.fullmatch(forwarded)
+    match = _ADDRESS_WITH_PORT_RE.fullmatch(forwarded)
     text = match[1] or match[2] if match else forwarded
     try:
         address = ip_address(text.partition("%")[0])  # a zone says nothing here, and may be long

@@ -5,7 +5,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 
-def connect(url: str, *, timeout: float) -> "Redis":
+def create_client(url: str, *, timeout: float) -> "Redis":
     """A client that gives up after `timeout` seconds, hung server or not, and tries nothing twice."""
     return Redis.from_url(
         client_url(url),
@@ -20,20 +20,20 @@ def connect(url: str, *, timeout: float) -> "Redis":
 
 def client_url(url: str) -> str:
     """As redis-py wants it: a socket is unix:///path?db=0."""
-    return _respelled(url, "unix", "db")
+    return _rewrite_url(url, "unix", "db")
 
 
 def broker_url(url: str) -> str:
     """As Celery wants it: a socket is redis+socket:///path?virtual_host=0."""
-    return _respelled(url, "redis+socket", "virtual_host")
+    return _rewrite_url(url, "redis+socket", "virtual_host")
 
 
 def limits_url(url: str) -> str:
     """As Flask-Limiter wants it: a socket is redis+unix:///path?db=0."""
-    return _respelled(url, "redis+unix", "db")
+    return _rewrite_url(url, "redis+unix", "db")
 
 
-def _respelled(url: str, socket_scheme: str, database_key: str) -> str:
+def _rewrite_url(url: str, socket_scheme: str, database_key: str) -> str:
     scheme, _, rest = url.partition("://")
     if scheme not in ("unix", "redis+socket", "redis+unix"):
         return url

@@ -35,10 +35,10 @@ RETRY_AFTER_SECONDS = 1
 MAX_MEDIA_TYPE_HEADER_LENGTH = 1024
 """Characters of `Accept` and `Content-Type`: parsing them takes more time than anything else before the view."""
 
-NEEDS_NO_SLOT = "open_event.needs_no_slot"
+SLOT_EXEMPT_KEY = "open_event.needs_no_slot"
 """The key of the WSGI environment of probes at HEALTH_ADDRESS, and of requests that took their slot before Flask."""
 
-LONG_HEADER = "open_event.long_header"
+LONG_HEADER_KEY = "open_event.long_header"
 """The key of the WSGI environment for the name of a header that was removed because it is too long."""
 
 LOG_INTERVAL_SECONDS = 1.0
@@ -53,22 +53,22 @@ SHARE_DETAIL = (
 log = structlog.get_logger(__name__)
 
 
-class _Refusals:
+class _RefusalResponder:
     """Responses to requests that got no slot, without Flask: a flood of them must cost little."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._refusal_count = 0
         self._logged_at = 0.0
 
-    def respond(
+    def send_refusal(
         self, environ: "WSGIEnvironment", start_response: "StartResponse", holder: str | None
     ) -> Iterable[bytes]:
         """Send 429 where a holder has its share, otherwise 503; log once a second how many were sent."""
-        self._count += 1
+        self._refusal_count += 1
         now = time.monotonic()
         if now - self._logged_at > LOG_INTERVAL_SECONDS:
-            log.warning("requests refused", address=environ.get("REMOTE_ADDR"), count=self._count)
-            self._count, self._logged_at = 0, now
+            log.warning("requests refused", address=environ.get("REMOTE_ADDR"), count=self._refusal_count)
+            self._refusal_count, self._logged_at = 0, now
         error = Unavailable(FULL_DETAIL) if holder is None else TooManyRequests(SHARE_DETAIL)
         body = orjson.dumps({"errors": [error.to_dict()], "jsonapi": {"version": "1.1"}})
         headers = [
@@ -81,10 +81,10 @@ class _Refusals:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Let requests wait for their slots before Flask sees them, and remove headers that are too long to be parsed.
 
-    A request with a body waits after its body was read (`wait_for_slots`), so that a slow client holds no slot.
+    A request with a body waits after its body was read (`init_body_slots`), so that a slow client holds no slot.
     """
     app.extensions["request_slots"] = slots = SlotPool(
         MAX_REQUESTS,
@@ -92,23 +92,23 @@ def install(app: Flask) -> None:
         max_waiting=MAX_WAITING,
         max_waiting_per_holder=MAX_WAITING_PER_ADDRESS,
     )
-    refusals = _Refusals()
+    refusals = _RefusalResponder()
     answer = app.wsgi_app
 
     def answer_with_slot(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         for header, key in (("Accept", "HTTP_ACCEPT"), ("Content-Type", "CONTENT_TYPE")):
             if len(environ.get(key, "")) > MAX_MEDIA_TYPE_HEADER_LENGTH:
                 del environ[key]
-                environ[LONG_HEADER] = header
+                environ[LONG_HEADER_KEY] = header
         has_body = environ.get("CONTENT_LENGTH", "0") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ
-        if has_body or NEEDS_NO_SLOT in environ:
+        if has_body or SLOT_EXEMPT_KEY in environ:
             return answer(environ, start_response)
         holders = address_holders(environ.get("REMOTE_ADDR", ""))
         try:
             slot = slots.acquire(*holders, timeout_seconds=SLOT_TIMEOUT_SECONDS)
         except NoFreeSlotError as error:
-            return refusals.respond(environ, start_response, error.holder)
-        environ[NEEDS_NO_SLOT] = True
+            return refusals.send_refusal(environ, start_response, error.holder)
+        environ[SLOT_EXEMPT_KEY] = True
         try:
             return answer(environ, start_response)
         finally:
@@ -117,15 +117,15 @@ def install(app: Flask) -> None:
     app.wsgi_app = answer_with_slot  # type: ignore[method-assign]  # Flask's documented way
 
 
-def wait_for_slots(app: Flask) -> None:
+def init_body_slots(app: Flask) -> None:
     """Let a request with a body wait for its slot when the body has been read; return the slot with the response."""
     slots: SlotPool = app.extensions["request_slots"]
 
     def take() -> None:
         environ = request.environ
-        if header := environ.get(LONG_HEADER):
+        if header := environ.get(LONG_HEADER_KEY):
             raise BadRequest(f"{header} may have at most {MAX_MEDIA_TYPE_HEADER_LENGTH} characters.", header=header)
-        if NEEDS_NO_SLOT in environ:
+        if SLOT_EXEMPT_KEY in environ:
             return
         g.request_slot = take_slot(
             slots,

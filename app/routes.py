@@ -4,16 +4,16 @@ from typing import Any
 
 from flask import Flask
 
-UNLISTED = frozenset({"HEAD", "OPTIONS"})
+HIDDEN_METHODS = frozenset({"HEAD", "OPTIONS"})
 
 
-def listed(app: Flask) -> list[dict[str, Any]]:
+def list_routes(app: Flask) -> list[dict[str, Any]]:
     """`{"path": ..., "methods": [...], "permissions": {method: words}}`, by path; "none" where nobody named one."""
     routes: dict[str, dict[str, str]] = {}
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
-        words = _words(view)
-        for method in sorted((rule.methods or set()) - UNLISTED):
+        words = _describe_permissions(view)
+        for method in sorted((rule.methods or set()) - HIDDEN_METHODS):
             routes.setdefault(rule.rule, {})[method] = words.get(method, getattr(view, "permission", "none"))
     return [
         {"path": path, "methods": list(permissions), "permissions": permissions}
@@ -21,7 +21,7 @@ def listed(app: Flask) -> list[dict[str, Any]]:
     ]
 
 
-def _words(view: Any) -> dict[str, str]:
+def _describe_permissions(view: Any) -> dict[str, str]:
     view_class = getattr(view, "view_class", None)
     by_method = getattr(view_class, "permissions_by_method", None)
     return by_method() if by_method is not None else {}

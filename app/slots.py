@@ -21,8 +21,8 @@ NETWORK_FACTOR = 2
 MAX_REMEMBERED_HOLDERS = 4096
 """Of one pool that remembers holders: beyond it, those that were served longest ago are forgotten."""
 
-_USER = "user "
-_NETWORK = "/48"
+_USER_PREFIX = "user "
+_NETWORK_SUFFIX = "/48"
 
 
 class NoFreeSlotError(Exception):
@@ -46,7 +46,7 @@ class Slot:
         return time.monotonic() - self.taken_at
 
 
-class _Queue(NamedTuple):
+class _QueueKey(NamedTuple):
     """What waiters of one queue have in common: they have the same turn, and are served in the order they came in."""
 
     holders: tuple[str, ...]
@@ -57,11 +57,11 @@ class _Queue(NamedTuple):
 class _Waiter:
     """A thread that waits for a slot."""
 
-    queue: "_Queue"
+    queue: "_QueueKey"
     slot: Slot | None = None
     is_displaced: bool = False
     """Whether the place of this waiter was given to one with an earlier turn."""
-    woken: threading.Event = field(default_factory=threading.Event)
+    wakeup: threading.Event = field(default_factory=threading.Event)
 
 
 class SlotPool:
@@ -94,7 +94,7 @@ class SlotPool:
         self._counts: dict[str, int] = {}
         self._served_at: dict[str, float] = {}
         """When a holder that holds or waits, or is remembered, last got a slot."""
-        self._queues: dict[_Queue, list[_Waiter]] = {}
+        self._queues: dict[_QueueKey, list[_Waiter]] = {}
         self._waiting_count = 0
         self._waiting_counts: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -114,25 +114,25 @@ class SlotPool:
     def is_awaited(self) -> bool:
         """Return whether a slot is waited for by holders that have less than their share."""
         with self._lock:
-            return any(self._blocked_holder(queue.holders) is None for queue in self._queues)
+            return any(self._find_blocked_holder(queue.holders) is None for queue in self._queues)
 
     def acquire(self, *holders: str, timeout_seconds: float = 0.0, is_preferred: bool = False) -> Slot:
         """Take a slot for these holders, waiting for it at most this long; raise NoFreeSlotError."""
         with self._lock:
             if not self._is_blocked(holders):
-                return self._take(holders)
+                return self._take_slot(holders)
             if timeout_seconds <= 0:
-                raise NoFreeSlotError(self._blocked_holder(holders))
-            waiter = _Waiter(_Queue(holders, is_preferred))
-            self._enqueue(waiter)
-        waiter.woken.wait(timeout_seconds)
+                raise NoFreeSlotError(self._find_blocked_holder(holders))
+            waiter = _Waiter(_QueueKey(holders, is_preferred))
+            self._enqueue_waiter(waiter)
+        waiter.wakeup.wait(timeout_seconds)
         with self._lock:
             if waiter.slot is not None:
                 return waiter.slot
             if not waiter.is_displaced:
-                self._remove(waiter)
-            self._forget(holders)
-            raise NoFreeSlotError(self._blocked_holder(holders))
+                self._remove_waiter(waiter)
+            self._forget_holders(holders)
+            raise NoFreeSlotError(self._find_blocked_holder(holders))
 
     def release(self, slot: Slot) -> None:
         """Give a slot back; a second time does nothing."""
@@ -153,25 +153,25 @@ class SlotPool:
                 if forgets_at_once:
                     del self._served_at[holder]
             if self._queues:
-                self._grant()
+                self._grant_slots()
             if not forgets_at_once:
-                self._forget(slot.holders)
+                self._forget_holders(slot.holders)
 
     def is_crowding(self, slot: Slot) -> bool:
         """Return whether one of its holders has more slots than it would get now, as most slots are taken."""
         with self._lock:
             return self.is_crowded and any(
-                self._counts.get(holder, 0) > _widened(holder, self._crowded_share) for holder in slot.holders
+                self._counts.get(holder, 0) > _widen_share(holder, self._crowded_share) for holder in slot.holders
             )
 
-    def full_seconds(self) -> float:
+    def get_full_seconds(self) -> float:
         """Return for how long all slots have been taken, 0 where one is free."""
         with self._lock:
             now = time.monotonic()
             is_full = len(self._slots) == self.size or now - self._freed_at <= FULL_GAP_SECONDS
             return now - self._full_since if is_full and self._full_since else 0.0
 
-    def _take(self, holders: tuple[str, ...]) -> Slot:
+    def _take_slot(self, holders: tuple[str, ...]) -> Slot:
         slot = Slot(holders, time.monotonic())
         self._slots.add(slot)
         for holder in holders:
@@ -181,20 +181,20 @@ class SlotPool:
             self._full_since = slot.taken_at
         return slot
 
-    def _grant(self) -> None:
+    def _grant_slots(self) -> None:
         """Give free slots to waiters; those that still wait afterwards are blocked, so a newcomer overtakes none."""
         while ready := [queue for queue in self._queues if not self._is_blocked(queue.holders)]:
-            queue = min(ready, key=self._turn)
+            queue = min(ready, key=self._get_turn)
             waiter = self._queues[queue][0]
-            self._remove(waiter)
-            waiter.slot = self._take(queue.holders)
-            waiter.woken.set()
+            self._remove_waiter(waiter)
+            waiter.slot = self._take_slot(queue.holders)
+            waiter.wakeup.set()
 
-    def _turn(self, queue: _Queue) -> tuple[bool, float]:
+    def _get_turn(self, queue: _QueueKey) -> tuple[bool, float]:
         """Return the sort key of a queue; of equal ones the first to come is the first to be served."""
         return not queue.is_preferred, max((self._served_at.get(holder, 0.0) for holder in queue.holders), default=0.0)
 
-    def _forget(self, holders: tuple[str, ...]) -> None:
+    def _forget_holders(self, holders: tuple[str, ...]) -> None:
         """Forget when holders were served that neither hold nor wait; where they are remembered, half of too many."""
         if self.remembers_holders:
             if len(self._served_at) <= MAX_REMEMBERED_HOLDERS:
@@ -213,40 +213,41 @@ class SlotPool:
             count = counts.get(holder)
             if count is None:
                 continue
-            if count >= self._share(holder, self.max_per_holder, self.size):
+            if count >= self._get_share(holder, self.max_per_holder, self.size):
                 return True
-            if taken >= self._crowded_size and count >= _widened(holder, self._crowded_share):
+            if taken >= self._crowded_size and count >= _widen_share(holder, self._crowded_share):
                 return True
         return False
 
-    def _blocked_holder(self, holders: tuple[str, ...]) -> str | None:
+    def _find_blocked_holder(self, holders: tuple[str, ...]) -> str | None:
         counts = self._counts
         return next(
-            (each for each in holders if counts.get(each, 0) >= self._share(each, self.max_per_holder, self.size)), None
+            (each for each in holders if counts.get(each, 0) >= self._get_share(each, self.max_per_holder, self.size)),
+            None,
         )
 
-    def _enqueue(self, waiter: _Waiter) -> None:
+    def _enqueue_waiter(self, waiter: _Waiter) -> None:
         """Let a thread wait; raise NoFreeSlotError where as many wait as may, none of them with a later turn."""
         for holder in waiter.queue.holders:
             waiting = self._waiting_counts.get(holder, 0)
-            if waiting >= self._share(holder, self.max_waiting_per_holder, self.max_waiting):
+            if waiting >= self._get_share(holder, self.max_waiting_per_holder, self.max_waiting):
                 raise NoFreeSlotError(holder)
             if waiting and self._waiting_count >= self.max_waiting - self.max_waiting // 4:
                 raise NoFreeSlotError
         if self._waiting_count >= self.max_waiting:
-            last = max(self._queues, key=self._turn)
-            if self._turn(waiter.queue) >= self._turn(last):
+            last = max(self._queues, key=self._get_turn)
+            if self._get_turn(waiter.queue) >= self._get_turn(last):
                 raise NoFreeSlotError
             displaced = self._queues[last][-1]
-            self._remove(displaced)
+            self._remove_waiter(displaced)
             displaced.is_displaced = True
-            displaced.woken.set()
+            displaced.wakeup.set()
         self._queues.setdefault(waiter.queue, []).append(waiter)
         self._waiting_count += 1
         for holder in waiter.queue.holders:
             self._waiting_counts[holder] = self._waiting_counts.get(holder, 0) + 1
 
-    def _remove(self, waiter: _Waiter) -> None:
+    def _remove_waiter(self, waiter: _Waiter) -> None:
         waiters = self._queues[waiter.queue]
         waiters.remove(waiter)
         if not waiters:
@@ -257,11 +258,11 @@ class SlotPool:
             if not self._waiting_counts[holder]:
                 del self._waiting_counts[holder]
 
-    def _share(self, holder: str, max_per_address: int, size: int) -> int:
-        if holder.startswith(_USER):
+    def _get_share(self, holder: str, max_per_address: int, size: int) -> int:
+        if holder.startswith(_USER_PREFIX):
             return max(1, max_per_address * self.max_per_user // self.max_per_holder)
-        if holder.endswith(_NETWORK):
-            return max(max_per_address, min(_widened(holder, max_per_address), size - 1))
+        if holder.endswith(_NETWORK_SUFFIX):
+            return max(max_per_address, min(_widen_share(holder, max_per_address), size - 1))
         return max_per_address
 
 
@@ -288,8 +289,8 @@ def take_slot(
         raise TooManyRequests(share.format(holder=error.holder), headers=headers) from None
 
 
-def _widened(holder: str, share: int) -> int:
-    return share * NETWORK_FACTOR if holder.endswith(_NETWORK) else share
+def _widen_share(holder: str, share: int) -> int:
+    return share * NETWORK_FACTOR if holder.endswith(_NETWORK_SUFFIX) else share
 
 
 def address_holder(address: str) -> str:
@@ -309,22 +310,22 @@ def address_holders(address: str) -> tuple[str, ...]:
     if parsed.ipv4_mapped is not None:
         return (str(parsed.ipv4_mapped),)
     number = int(parsed)
-    return f"{IPv6Address(number >> 64 << 64)}/64", f"{IPv6Address(number >> 80 << 80)}{_NETWORK}"
+    return f"{IPv6Address(number >> 64 << 64)}/64", f"{IPv6Address(number >> 80 << 80)}{_NETWORK_SUFFIX}"
 
 
 def is_user(holder: str) -> bool:
     """Return whether a holder is a user; others are addresses."""
-    return holder.startswith(_USER)
+    return holder.startswith(_USER_PREFIX)
 
 
 def network_factor(holder: str) -> int:
     """Return how many times the share of one address a holder has."""
-    return NETWORK_FACTOR if holder.endswith(_NETWORK) else 1
+    return NETWORK_FACTOR if holder.endswith(_NETWORK_SUFFIX) else 1
 
 
 def user_holder(user_id: int) -> str:
     """Return the holder that a signed-in user counts for."""
-    return f"{_USER}{user_id}"
+    return f"{_USER_PREFIX}{user_id}"
 
 
 def caller_holders(address: str | None, user_id: int = 0) -> tuple[str, ...]:

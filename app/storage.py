@@ -37,15 +37,15 @@ MEDIA_TYPES = {
 }
 """What everybody may be served, and as what."""
 
-REVALIDATED = "no-cache"
+CACHE_NO_CACHE = "no-cache"
 """Kept, but asked about each time: a removed file is gone at once."""
-FOREVER = "public, max-age=31536000, immutable"
-PRIVATE = "private, no-cache"
+CACHE_IMMUTABLE = "public, max-age=31536000, immutable"
+CACHE_PRIVATE = "private, no-cache"
 
 REFRESH_AGE = timedelta(hours=12)
 """A file that is stored once more after this is written anew."""
 
-CHUNK = 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 """Bytes of a file that one stream holds at a time."""
 
 MAX_FILE_STREAMS = 96
@@ -82,7 +82,7 @@ class RangeNotSatisfiable(BadRequest):
 
 
 @dataclass(frozen=True)
-class Stored:
+class FileInfo:
     """A file as it was when we looked; `etag` is another one as soon as the file is."""
 
     name: str
@@ -90,7 +90,7 @@ class Stored:
     etag: str
 
 
-class Replaced(FileNotFoundError):
+class FileChanged(FileNotFoundError):
     """The file is another one than when we looked."""
 
 
@@ -102,7 +102,7 @@ class Storage:
         self.public_url = public_url
 
     @cached_property
-    def _opened(self) -> tuple[ObjectStore, int]:
+    def _store_and_process_id(self) -> tuple[ObjectStore, int]:
         if self.storage_url.startswith("file:"):
             return from_url(self.storage_url, mkdir=True), os.getpid()
         store = from_url(
@@ -115,7 +115,7 @@ class Storage:
 
     @property
     def _store(self) -> ObjectStore:
-        store, process = self._opened
+        store, process = self._store_and_process_id
         if process != os.getpid():  # the call would wait for ever
             raise RuntimeError("The storage was used before this process was forked: obstore's threads are not here.")
         return store
@@ -128,20 +128,20 @@ class Storage:
         # A directory has no place for a media type; what we serve goes by the suffix anyway.
         attributes = None if isinstance(self._store, LocalStore) else {"Content-Type": media_type}
         # Four parts of 5 MiB at once: twelve, as it would be by itself, are 60 MiB for each file.
-        obstore.put(self._store, _checked(name), content, attributes=attributes, max_concurrency=4)
+        obstore.put(self._store, _validate_name(name), content, attributes=attributes, max_concurrency=4)
 
-    def put_by_content(self, prefix: str, content: bytes | IO[bytes], suffix: str, media_type: str) -> str:
+    def put_content_addressed(self, prefix: str, content: bytes | IO[bytes], suffix: str, media_type: str) -> str:
         """The name, `prefix/sha256.suffix`, under which this content lies now; it is written when it did not."""
-        name = f"{prefix}/{_sha256(content)}.{suffix}"
+        name = f"{prefix}/{_compute_sha256(content)}.{suffix}"
         # An old one is written anew: no row may name it any more, and a sweep may be about to delete it.
         if not self.exists(name) or self.is_older(name, REFRESH_AGE):
             self.put(name, content, media_type)
         return name
 
-    def stat(self, name: str) -> Stored:
+    def stat(self, name: str) -> FileInfo:
         """The file without its content; FileNotFoundError when there is none."""
-        meta = obstore.head(self._store, _checked(name))
-        return _stored(meta)
+        meta = obstore.head(self._store, _validate_name(name))
+        return _build_file_info(meta)
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -154,19 +154,19 @@ class Storage:
     def is_older(self, name: str, age: timedelta) -> bool:
         """Return whether the file was written longer ago than this; False when there is none."""
         try:
-            written_at: datetime = obstore.head(self._store, _checked(name))["last_modified"]
+            written_at: datetime = obstore.head(self._store, _validate_name(name))["last_modified"]
         except FileNotFoundError:
             return False
         return datetime.now(UTC) - written_at > age
 
-    def old_names(self, prefix: str, age: timedelta) -> Iterator[Sequence[str]]:
+    def list_old_names(self, prefix: str, age: timedelta) -> Iterator[Sequence[str]]:
         """Return the names of files below this folder that were written longer ago than this, in batches."""
         written_before = datetime.now(UTC) - age
         for chunk in obstore.list(self._store, prefix, chunk_size=500):
             old = (meta["path"] for meta in chunk if meta["last_modified"] < written_before)
             yield [name for name in old if _NAME.fullmatch(name)]
 
-    def list(self, prefix: str) -> list[Stored]:
+    def list_files(self, prefix: str) -> list[FileInfo]:
         """All files below this folder, by name; ValueError when one of them has a name that cannot be."""
         if not _FOLDER.fullmatch(prefix):
             raise ValueError(f"{prefix!r} is no name of a folder")
@@ -175,81 +175,83 @@ class Storage:
         except InvalidPathError:
             raise ValueError(f"a file below {prefix} has a name that cannot be") from None
         # A bucket may hold an empty object for the folder itself.
-        return sorted((_stored(meta) for meta in found if meta["path"] != prefix), key=lambda stored: stored.name)
+        return sorted(
+            (_build_file_info(meta) for meta in found if meta["path"] != prefix), key=lambda stored: stored.name
+        )
 
-    def read(self, name: str) -> bytes:
+    def read_file(self, name: str) -> bytes:
         """The content; FileNotFoundError when there is none."""
-        return bytes(obstore.get(self._store, _checked(name)).bytes())
+        return bytes(obstore.get(self._store, _validate_name(name)).bytes())
 
-    def stream(self, stored: Stored, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def stream_file(self, stored: FileInfo, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The content from `start` to before `stop`, part by part; raises Replaced, FileNotFoundError."""
         stop = stored.size if stop is None else stop
         # One question for each part: S3 does not wait long for whoever reads one answer slowly.
-        for begin in range(start, stop, CHUNK):
-            yield self._part(stored, begin, min(begin + CHUNK, stop))
+        for begin in range(start, stop, CHUNK_BYTES):
+            yield self._read_part(stored, begin, min(begin + CHUNK_BYTES, stop))
 
-    def _part(self, stored: Stored, start: int, stop: int) -> bytes:
+    def _read_part(self, stored: FileInfo, start: int, stop: int) -> bytes:
         try:
             options: GetOptions = {"range": (start, stop), "if_match": stored.etag}
-            return bytes(obstore.get(self._store, _checked(stored.name), options=options).bytes())
+            return bytes(obstore.get(self._store, _validate_name(stored.name), options=options).bytes())
         except PreconditionError:
-            raise Replaced(stored.name) from None
+            raise FileChanged(stored.name) from None
 
     def delete_folder(self, prefix: str) -> None:
         """Remove all that lies below this folder."""
-        for stored in self.list(prefix):
+        for stored in self.list_files(prefix):
             self.delete(stored.name)
 
     def delete(self, name: str) -> None:
         """Remove the file; one that is already gone is fine."""
         with contextlib.suppress(FileNotFoundError):
-            obstore.delete(self._store, _checked(name))
+            obstore.delete(self._store, _validate_name(name))
 
-    def url(self, name: str) -> str:
+    def get_url(self, name: str) -> str:
         """Where everybody who knows the name can fetch it; ValueError for a file that is not public."""
-        if not _PUBLIC_NAME.fullmatch(_checked(name)):
+        if not _PUBLIC_NAME.fullmatch(_validate_name(name)):
             raise ValueError(f"{name!r} is not for everybody")
         return f"{self.public_url}/files/{name}"
 
-    def name(self, url: str) -> str:
+    def get_name_from_url(self, url: str) -> str:
         """The name in a URL made by `url`, whatever PUBLIC_URL was then."""
-        return _checked(url.rpartition("/files/")[2])
+        return _validate_name(url.rpartition("/files/")[2])
 
-    def public_name(self, url: str) -> str | None:
+    def get_public_name(self, url: str) -> str | None:
         """The name when anybody's URL leads to a public file of ours: to be read from here, not fetched."""
         base, separator, name = re.split("[?#]", url, maxsplit=1)[0].rpartition("/files/")
         return name if separator and base == self.public_url and _PUBLIC_NAME.fullmatch(name) else None
 
 
-def _checked(name: str) -> str:
+def _validate_name(name: str) -> str:
     if not _NAME.fullmatch(name) and not _INBOX_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a stored file")
     return name
 
 
-def _stored(meta: "ObjectMeta") -> Stored:
-    return Stored(meta["path"], meta["size"], str(meta["e_tag"]))  # directories and S3 have one for every file
+def _build_file_info(meta: "ObjectMeta") -> FileInfo:
+    return FileInfo(meta["path"], meta["size"], str(meta["e_tag"]))  # directories and S3 have one for every file
 
 
-def _sha256(content: bytes | IO[bytes]) -> str:
+def _compute_sha256(content: bytes | IO[bytes]) -> str:
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     digest = hashlib.sha256()
     content.seek(0)
-    while part := content.read(CHUNK):
+    while part := content.read(CHUNK_BYTES):
         digest.update(part)
     content.seek(0)
     return digest.hexdigest()
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Bind the storage and serve what is in it."""
     app.extensions["storage"] = Storage(app.config["STORAGE_URL"], app.config["PUBLIC_URL"])
     app.register_blueprint(files)
-    app.register_error_handler(StorageError, _storage_away)
+    app.register_error_handler(StorageError, _handle_storage_down)
 
 
-def _storage_away(error: Exception) -> Response:
+def _handle_storage_down(error: Exception) -> Response:
     log.error("the storage does not answer", error=type(error).__name__)
     return error_response([Unavailable("The storage does not answer. Try again.", headers={"Retry-After": "2"})])
 
@@ -261,21 +263,25 @@ def current_storage() -> Storage:
 
 
 @files.get("/files/<path:name>")
-def serve(name: str) -> Response:
+def serve_public_file(name: str) -> Response:
     """A public file for everybody who knows its name; there is no listing."""
     match = _PUBLIC_NAME.fullmatch(name)
     if not match or match[2] not in MEDIA_TYPES:
         raise NotFound
-    return send(name, cache=FOREVER if _SHA256.fullmatch(match[1]) else REVALIDATED)
+    return send_stored_file(name, cache=CACHE_IMMUTABLE if _SHA256.fullmatch(match[1]) else CACHE_NO_CACHE)
 
 
-serve.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`
+serve_public_file.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`
 
 
-def send(name: str, *, media_type: str | None = None, filename: str | None = None, cache: str = PRIVATE) -> Response:
+def send_stored_file(
+    name: str, *, media_type: str | None = None, filename: str | None = None, cache: str = CACHE_PRIVATE
+) -> Response:
     """The answer that streams this file, whoever asks: to be saved as `filename` where there is one."""
     try:
-        response = _redirect_to_proxy(name) if current_app.config["X_ACCEL_REDIRECT"] else _current(name)
+        response = (
+            _redirect_to_proxy(name) if current_app.config["X_ACCEL_REDIRECT"] else _build_response_with_retry(name)
+        )
     except FileNotFoundError:
         raise NotFound from None
     response.content_type = media_type or MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
@@ -296,15 +302,15 @@ def _redirect_to_proxy(name: str) -> Response:
     return response
 
 
-def _current(name: str) -> Response:
+def _build_response_with_retry(name: str) -> Response:
     storage = current_storage()
     try:
-        return _answer(storage.stat(name))
-    except Replaced:  # just between the two questions
-        return _answer(storage.stat(name))
+        return _build_response(storage.stat(name))
+    except FileChanged:  # just between the two questions
+        return _build_response(storage.stat(name))
 
 
-def _answer(stored: Stored) -> Response:
+def _build_response(stored: FileInfo) -> Response:
     """200, 206 or 304 (RFC 9110, 13 and 14), or the error that the conditions of the request make."""
     response = Response()
     response.headers["ETag"] = stored.etag
@@ -313,14 +319,14 @@ def _answer(stored: Stored) -> Response:
     if response.status_code == HTTPStatus.NOT_MODIFIED:
         return response
     start, stop = 0, stored.size
-    if part := _range(stored):
+    if part := _parse_range(stored):
         start, stop = part
         response.status_code = HTTPStatus.PARTIAL_CONTENT
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.size}"
     if request.method == "GET":
-        parts = current_storage().stream(stored, start, stop)
+        parts = current_storage().stream_file(stored, start, stop)
         # One chunk is handed over at once; more of them hold a thread as long as the client reads.
-        response.response = [next(parts, b"")] if stop - start <= CHUNK else _hold_slot(response, parts)
+        response.response = [next(parts, b"")] if stop - start <= CHUNK_BYTES else _hold_slot(response, parts)
     response.content_length = stop - start
     return response
 
@@ -349,7 +355,7 @@ def _release_at_end(parts: Iterator[bytes], slot: Slot) -> Iterator[bytes]:
         _file_streams.release(slot)
 
 
-def _range(stored: Stored) -> tuple[int, int] | None:
+def _parse_range(stored: FileInfo) -> tuple[int, int] | None:
     """The one part asked for; None, which is the whole, for several, for nonsense, and for a part of another file."""
     asked = request.range
     if request.method != "GET" or asked is None or asked.units != "bytes" or len(asked.ranges) != 1:

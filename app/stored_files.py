@@ -31,14 +31,14 @@ from sqlalchemy import (
 )
 
 from app import outbox, quotas
-from app.database import Prepared, connection, transaction
-from app.outbox import OutboxEntry, consumer
+from app.database import PreparedStatement, get_connection, open_transaction
+from app.outbox import OutboxEntry, consumer_task
 from app.storage import current_storage
 
-DELETE = "files.delete_unused"
+DELETE_CONSUMER = "files.delete_unused"
 """The consumer of the entries that delete files."""
 
-ORPHAN_AGE = timedelta(days=1)
+MIN_ORPHAN_AGE = timedelta(days=1)
 """A file without a row is left alone for so long: its row may be about to be written."""
 
 SWEEP_INTERVAL_SECONDS = 24 * 3600.0
@@ -61,14 +61,16 @@ MARKER = "database.txt"
 FOLDERS = ("uploads", "images", "jobs", "calendars")
 """Folders of files that are named by rows; what lies in an inbox belongs to those who put it there."""
 
-FindUsed = Callable[[Collection[str]], Collection[str]]
+UsedFileFinder = Callable[[Collection[str]], Collection[str]]
 """Return those of these names that a row of the package names."""
 
-FINDERS: list[FindUsed] = []
+FINDERS: list[UsedFileFinder] = []
 
-_lock = Prepared(select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=Text), 1))))
+_lock_name = PreparedStatement(
+    select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=Text), 1)))
+)
 
-_database_id = Prepared(
+_select_database_id = PreparedStatement(
     select(func.concat(column("system_identifier"), "-", column("oid")))
     .select_from(func.pg_control_system().table_valued("system_identifier"), table("pg_database"))
     .where(column("datname") == func.current_database())
@@ -77,7 +79,7 @@ _database_id = Prepared(
 log = structlog.get_logger(__name__)
 
 
-def finds_used_files(find: FindUsed) -> FindUsed:
+def register_finder(find: UsedFileFinder) -> UsedFileFinder:
     """Register a function that tells which files are in use."""
     FINDERS.append(find)
     return find
@@ -87,62 +89,62 @@ def register_table(table: FromClause) -> None:
     """Register a table whose rows outside the trash each use one file, `stored_as`, of `size` bytes."""
     is_live = table.c.deleted_at.is_(None)
     names = bindparam("names", type_=ARRAY(Text))
-    used = Prepared(select(table.c.stored_as).where(table.c.stored_as == any_(names), is_live))
-    size = Prepared(select(cast(func.coalesce(func.sum(table.c.size), 0), BigInteger)).where(is_live))
+    used = PreparedStatement(select(table.c.stored_as).where(table.c.stored_as == any_(names), is_live))
+    size = PreparedStatement(select(cast(func.coalesce(func.sum(table.c.size), 0), BigInteger)).where(is_live))
 
     def find_used(names: Collection[str]) -> Collection[str]:
-        return [name for (name,) in used.rows({"names": list(names)})]
+        return [name for (name,) in used.fetch_rows({"names": list(names)})]
 
     def count_bytes() -> int:
-        ((total,),) = size.rows({})
+        ((total,),) = size.fetch_rows({})
         return int(total)
 
-    finds_used_files(find_used)
-    quotas.counts_bytes(count_bytes)
+    register_finder(find_used)
+    quotas.register_counter(count_bytes)
 
 
-def lock(name: str) -> None:
+def lock_file(name: str) -> None:
     """Let no other transaction delete this file, or begin to use it, until this one ends."""
-    _lock.run({"name": name})
+    _lock_name.run({"name": name})
 
 
-def order_deletion(names: Sequence[str]) -> None:
+def enqueue_deletion(names: Sequence[str]) -> None:
     """Order the deletion of files in the transaction that ceases to use them."""
-    outbox.order(DELETE, "file.unused", {"names": list(names)})
+    outbox.enqueue_entry(DELETE_CONSUMER, "file.unused", {"names": list(names)})
 
 
-@consumer(DELETE)
+@consumer_task(DELETE_CONSUMER)
 def delete_unused(entry: OutboxEntry) -> None:
     """Delete the files of an entry that no row names any more."""
-    connection().execute(text("SET LOCAL statement_timeout = '60s'"))
+    get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
     names = sorted(entry.payload["names"])  # in one order: two of these do not wait for each other
     for name in names:
-        lock(name)
-    for name in sorted(set(names) - _used(names)):
+        lock_file(name)
+    for name in sorted(set(names) - _find_used(names)):
         current_storage().delete(name)
 
 
-def last_segment(url: ColumnElement[str]) -> ColumnElement[str]:
+def select_last_segment(url: ColumnElement[str]) -> ColumnElement[str]:
     """Return the last segment of the path of a URL, in SQL: the file that it names, whatever PUBLIC_URL was then."""
     path = func.split_part(func.split_part(url, "#", 1), "?", 1)
     return func.split_part(path, "/", -1)
 
 
-def with_segments(names: Collection[str], segments: Collection[str]) -> set[str]:
+def filter_by_segments(names: Collection[str], segments: Collection[str]) -> set[str]:
     """Return those of these names whose last segment is one of `segments`."""
     found = set(segments)
-    return {name for name in names if segment_of(name) in found}
+    return {name for name in names if get_segment(name) in found}
 
 
-def segment_of(name: str) -> str:
+def get_segment(name: str) -> str:
     """Return the last segment of a name."""
     return name.rpartition("/")[2]
 
 
-def database_id() -> str:
+def get_database_id() -> str:
     """Return the id of the database: another one has another id, and so has one that a dump was restored to."""
-    with transaction(is_read=True):
-        ((id_,),) = _database_id.rows({})
+    with open_transaction(is_read=True):
+        ((id_,),) = _select_database_id.fetch_rows({})
     return str(id_)
 
 
@@ -164,17 +166,17 @@ def sweep_orphans(_older_than: timedelta) -> int:
 def _claim_empty_storage() -> None:
     """Write the marker of this database into a storage without a marker and without files."""
     storage = current_storage()
-    stored = chain.from_iterable(storage.old_names(folder, timedelta(0)) for folder in FOLDERS)
+    stored = chain.from_iterable(storage.list_old_names(folder, timedelta(0)) for folder in FOLDERS)
     if not storage.exists(MARKER) and not any(stored):
-        storage.put(MARKER, database_id().encode(), "text/plain")
+        storage.put(MARKER, get_database_id().encode(), "text/plain")
 
 
 def _is_own_storage() -> bool:
     """Return whether the marker in the storage has the id of this database; log a warning otherwise."""
     _claim_empty_storage()
-    expected = database_id()
+    expected = get_database_id()
     try:
-        found = current_storage().read(MARKER).decode(errors="replace").strip()
+        found = current_storage().read_file(MARKER).decode(errors="replace").strip()
     except FileNotFoundError:
         found = None
     if found == expected:
@@ -188,10 +190,10 @@ def _find_orphans() -> list[str]:
     """Return old files that no row names, at most MAX_ORPHANS; none when they are too large a part of all old files."""
     count, orphans_count = 0, 0
     orphans: list[str] = []
-    for names in chain.from_iterable(current_storage().old_names(folder, ORPHAN_AGE) for folder in FOLDERS):
-        with transaction(is_read=False):
-            connection().execute(text("SET LOCAL statement_timeout = '60s'"))
-            unused = sorted(set(names) - _used(names))
+    for names in chain.from_iterable(current_storage().list_old_names(folder, MIN_ORPHAN_AGE) for folder in FOLDERS):
+        with open_transaction(is_read=False):
+            get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
+            unused = sorted(set(names) - _find_used(names))
         count += len(names)
         orphans_count += len(unused)
         orphans += unused[: MAX_ORPHANS - len(orphans)]
@@ -202,14 +204,14 @@ def _find_orphans() -> list[str]:
 
 
 def _delete_orphan(name: str) -> None:
-    with transaction(is_read=False):
-        connection().execute(text("SET LOCAL statement_timeout = '60s'"))
-        lock(name)
+    with open_transaction(is_read=False):
+        get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
+        lock_file(name)
         # Again: its row may have been written meanwhile, or the file itself.
-        if not _used([name]) and current_storage().is_older(name, ORPHAN_AGE):
+        if not _find_used([name]) and current_storage().is_older(name, MIN_ORPHAN_AGE):
             current_storage().delete(name)
             log.info("file without a row deleted", name=name)
 
 
-def _used(names: Collection[str]) -> set[str]:
+def _find_used(names: Collection[str]) -> set[str]:
     return {name for find in FINDERS for name in find(names)} if names else set()

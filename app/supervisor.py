@@ -19,27 +19,27 @@ import psycopg
 
 from app import embedded
 from app.console import COLOR_VARIABLE, Console, is_colored
-from app.processes import address, demo_login, machine
+from app.processes import bind_address, demo_login, embedded_runtime
 from app.processes import var_dir as ownership
-from app.processes.children import Child, Starter, spawn
+from app.processes.supervised_process import ProcessStarter, SupervisedProcess, spawn_process
 
-MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
-PROGRAMS = ("web", "worker", "relay")
+MANAGE_PATH = Path(__file__).resolve().parent.parent / "manage.py"
+PROGRAM_NAMES = ("web", "worker", "relay")
 STOP_ORDER = ("database", "web", "relay", "worker", "redis", "postgres")
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-STEADY_SECONDS = 10.0
+MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 5.0
+RESET_BACKOFF_AFTER_SECONDS = 10.0
 """After running this long a child starts again without a long pause."""
 
-HEAD_START = 2.0
-KILL_SECONDS = 12.0
-SERVER_SECONDS = 1.2
+WEB_DRAIN_SECONDS = 2.0
+KILL_TIMEOUT_SECONDS = 12.0
+SERVER_STOP_TIMEOUT_SECONDS = 1.2
 """The end: web at 0 s; relay and worker once it is gone, at 2 s at the latest; SIGKILL at 12 s; then each server."""
 
-SAME_SIGNAL_SECONDS = 1.0
+DUPLICATE_SIGNAL_SECONDS = 1.0
 
 
-class CannotRun(Exception):
+class StartupError(Exception):
     """The server does not come up; the message is one line that says why."""
 
 
@@ -48,26 +48,26 @@ class Supervisor:
 
     def __init__(self, settings: dict[str, Any], environ: dict[str, str]) -> None:
         self.settings = settings
-        self.servers = embedded.needed(settings)
+        self.servers = embedded.select_servers(settings)
         colored = is_colored(sys.stdout, environ)
         self.console = Console(settings["LOG_FORMAT"], settings["LOG_LEVEL"], colored=colored)
         self.environ = {
             **environ,
-            **embedded.urls(self.servers),
+            **embedded.get_server_urls(self.servers),
             "PYTHONUNBUFFERED": "1",
             COLOR_VARIABLE: "1" if colored else "0",
         }
-        self.children: dict[str, Child] = {}
-        self.keepers: list[asyncio.Task[None]] = []
-        self.told_to_stop = asyncio.Event()
+        self.children: dict[str, SupervisedProcess] = {}
+        self.restart_tasks: list[asyncio.Task[None]] = []
+        self.stop_event = asyncio.Event()
         self.stopping_since = 0.0
 
     async def run(self) -> None:
         """Start everything and keep it going until SIGTERM, SIGINT or SIGHUP."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._handle_signal, number)
-        starting = asyncio.create_task(self._start())
-        stopping = asyncio.create_task(self.told_to_stop.wait())
+        starting = asyncio.create_task(self._start_children())
+        stopping = asyncio.create_task(self.stop_event.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not stopping.done():
@@ -76,32 +76,34 @@ class Supervisor:
         finally:
             starting.cancel()
             stopping.cancel()
-            await self._stop()
+            await self._stop_children()
 
     def _handle_signal(self, number: signal.Signals) -> None:
         """Stop; at a second Ctrl-C kill everything."""
         now = time.monotonic()
-        if not self.told_to_stop.is_set():
+        if not self.stop_event.is_set():
             self.stopping_since = now
-            self.told_to_stop.set()
+            self.stop_event.set()
         # A terminal and a wrapper such as `npm run` may both deliver the same Ctrl-C: that is no second one.
-        elif number == signal.SIGINT and now - self.stopping_since > SAME_SIGNAL_SECONDS:
-            self.console.log("run", "killing what still runs", "warning")
+        elif number == signal.SIGINT and now - self.stopping_since > DUPLICATE_SIGNAL_SECONDS:
+            self.console.log_event("run", "killing what still runs", "warning")
             for child in self.children.values():
                 child.kill()
 
-    async def _start(self) -> None:
+    async def _start_children(self) -> None:
         for server in self.servers:
-            starter = _server_starter(server)
-            child = Child(server.name, starter, self.console, ends_by=server.ends_by, dies_by=server.dies_by)
-            await self._keep(child)
+            starter = _make_server_starter(server)
+            child = SupervisedProcess(
+                server.name, starter, self.console, ends_by=server.stop_signal, dies_by=server.kill_signal
+            )
+            await self._keep_running(child)
         for server in self.servers:
-            await _until(server.answers, f"{server.name} does not answer")
-            self.console.log(server.name, "ready")
-        await self._prepare()
-        for name in PROGRAMS:
-            await self._keep(self._program(name, name))
-        while not await asyncio.to_thread(address.is_healthy, self.settings):
+            await _wait_for(server.is_ready, f"{server.name} does not answer")
+            self.console.log_event(server.name, "ready")
+        await self._prepare_database()
+        for name in PROGRAM_NAMES:
+            await self._keep_running(self._make_child(name, name))
+        while not await asyncio.to_thread(bind_address.is_healthy, self.settings):
             await asyncio.sleep(0.1)
         self._print_ready()
 
@@ -116,103 +118,109 @@ class Supervisor:
             "Health": f"{url}/health-check",
             "Mails": mails,
             "Files": url2pathname(urlsplit(storage).path) if storage.startswith("file:") else storage,
-            "Demo login": demo_login.take(var_dir),
+            "Demo login": demo_login.take_login(var_dir),
         }
-        self.console.write(f"ready: {url}".encode())
+        self.console.write_line(f"ready: {url}".encode())
         for name, value in found.items():
             if value:
-                self.console.write(f"  {name:<14} {value}".encode())
-        self.console.write(b"  Ctrl-C stops everything.")
+                self.console.write_line(f"  {name:<14} {value}".encode())
+        self.console.write_line(b"  Ctrl-C stops everything.")
 
-    async def _prepare(self) -> None:
-        if await asyncio.to_thread(is_prepared, self._database_url()):
+    async def _prepare_database(self) -> None:
+        if await asyncio.to_thread(is_database_prepared, self._get_database_url()):
             return
-        child = self._program("database", "prepare")
-        await self._launch(child)
+        child = self._make_child("database", "prepare")
+        await self._launch_child(child)
         status = await child.wait()
-        await child.read_to_end()
+        await child.drain_output()
         if status:
-            raise CannotRun("the database cannot be prepared, see above")
+            raise StartupError("the database cannot be prepared, see above")
 
-    def _database_url(self) -> str:
+    def _get_database_url(self) -> str:
         return (self.settings["DATABASE_URL"] or self.environ["DATABASE_URL"]).replace("+psycopg", "", 1)
 
-    def _program(self, name: str, command: str) -> Child:
+    def _make_child(self, name: str, command: str) -> SupervisedProcess:
         async def start(output: int) -> subprocess.Process:
-            return await spawn([sys.executable, str(MANAGE), command], output, signal.SIGKILL, env=self.environ)
+            return await spawn_process(
+                [sys.executable, str(MANAGE_PATH), command], output, signal.SIGKILL, env=self.environ
+            )
 
-        return Child(name, start, self.console)
+        return SupervisedProcess(name, start, self.console)
 
-    async def _keep(self, child: Child) -> None:
-        await self._launch(child)
-        self.keepers.append(asyncio.create_task(self._restart_for_ever(child)))
+    async def _keep_running(self, child: SupervisedProcess) -> None:
+        await self._launch_child(child)
+        self.restart_tasks.append(asyncio.create_task(self._restart_forever(child)))
 
-    async def _launch(self, child: Child) -> None:
+    async def _launch_child(self, child: SupervisedProcess) -> None:
         self.children[child.name] = child
         await child.start()
         self._write_state()
 
-    async def _restart_for_ever(self, child: Child) -> None:
-        pause = SHORTEST_PAUSE
+    async def _restart_forever(self, child: SupervisedProcess) -> None:
+        pause = MIN_BACKOFF_SECONDS
         while True:
             started = time.monotonic()
             status = await child.wait()
             self._write_state()
-            if time.monotonic() - started > STEADY_SECONDS:
-                pause = SHORTEST_PAUSE
-            self.console.log(child.name, f"ended with status {status} and starts again in {pause:.1f} s", "warning")
+            if time.monotonic() - started > RESET_BACKOFF_AFTER_SECONDS:
+                pause = MIN_BACKOFF_SECONDS
+            self.console.log_event(
+                child.name, f"ended with status {status} and starts again in {pause:.1f} s", "warning"
+            )
             await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, MAX_BACKOFF_SECONDS)
             try:
-                await self._launch(child)
-            except (OSError, machine.EmbeddedError) as error:
-                self.console.log(child.name, f"cannot start: {error}", "error")
+                await self._launch_child(child)
+            except (OSError, embedded_runtime.EmbeddedError) as error:
+                self.console.log_event(child.name, f"cannot start: {error}", "error")
 
     def _write_state(self) -> None:
         state: dict[str, Any] = {"base_url": self.settings["PUBLIC_URL"]}
         for name, child in self.children.items():
             if child.process is not None and child.is_running:
                 with suppress(psutil.NoSuchProcess):  # it has just ended, which its keeper will notice
-                    state[name] = {**ownership.described(child.process.pid), "restarts": child.restarts}
+                    state[name] = {**ownership.process_identity(child.process.pid), "restarts": child.restarts}
         try:
-            ownership.write(self.settings["VAR_DIR"], state)
+            ownership.write_state(self.settings["VAR_DIR"], state)
         except OSError as error:  # a full disk must not keep children from being started again
-            self.console.log("run", f"cannot write {self.settings['VAR_DIR']}/running.json: {error.strerror}", "error")
+            self.console.log_event(
+                "run", f"cannot write {self.settings['VAR_DIR']}/running.json: {error.strerror}", "error"
+            )
 
-    async def _stop(self) -> None:
+    async def _stop_children(self) -> None:
         running = [name for name in STOP_ORDER if name in self.children and self.children[name].is_running]
         if running:
-            self.console.log("run", f"stopping {', '.join(running)}; a second Ctrl-C kills them")
+            self.console.log_event("run", f"stopping {', '.join(running)}; a second Ctrl-C kills them")
         started = time.monotonic()
-        for keeper in self.keepers:
+        for keeper in self.restart_tasks:
             keeper.cancel()
-        deadline = time.monotonic() + KILL_SECONDS
-        ending = self._end("database", "web", seconds=KILL_SECONDS)
-        await asyncio.wait(ending, timeout=HEAD_START)
-        ending += self._end("relay", "worker", seconds=deadline - time.monotonic())
+        deadline = time.monotonic() + KILL_TIMEOUT_SECONDS
+        ending = self._end_children("database", "web", seconds=KILL_TIMEOUT_SECONDS)
+        await asyncio.wait(ending, timeout=WEB_DRAIN_SECONDS)
+        ending += self._end_children("relay", "worker", seconds=deadline - time.monotonic())
         await asyncio.wait(ending)
         for name in ("redis", "postgres"):
-            await asyncio.wait(self._end(name, seconds=SERVER_SECONDS))
+            await asyncio.wait(self._end_children(name, seconds=SERVER_STOP_TIMEOUT_SECONDS))
         for server in self.servers:
             embedded.remove_sockets(server)
         for child in self.children.values():
-            await child.read_to_end()
+            await child.drain_output()
         if running:
-            self.console.log("run", f"stopped after {time.monotonic() - started:.1f} s")
+            self.console.log_event("run", f"stopped after {time.monotonic() - started:.1f} s")
 
-    def _end(self, *names: str, seconds: float) -> list[asyncio.Task[None]]:
+    def _end_children(self, *names: str, seconds: float) -> list[asyncio.Task[None]]:
         idle = asyncio.create_task(asyncio.sleep(0))  # asyncio.wait refuses to wait for nothing
         running = [self.children[name] for name in names if name in self.children]
-        return [idle, *(asyncio.create_task(child.end(seconds)) for child in running)]
+        return [idle, *(asyncio.create_task(child.stop_gracefully(seconds)) for child in running)]
 
 
-def run(settings: dict[str, Any], environ: dict[str, str]) -> None:
+def run_supervisor(settings: dict[str, Any], environ: dict[str, str]) -> None:
     """Own VAR_DIR and run everything in it until told to stop."""
     var_dir = settings["VAR_DIR"]
-    with ownership.owned(var_dir):
-        address.check_free(settings)
+    with ownership.exclusive_lock(var_dir):
+        bind_address.check_ports_free(settings)
         is_new = not settings["DATABASE_URL"] and not (var_dir / "postgres").exists()
-        ownership.check_space(
+        ownership.check_free_space(
             var_dir, ownership.MIN_FREE_BYTES_FOR_NEW_DATABASE if is_new else ownership.MIN_FREE_BYTES
         )
         supervisor = Supervisor(settings, environ)
@@ -220,23 +228,23 @@ def run(settings: dict[str, Any], environ: dict[str, str]) -> None:
         compile_modules()
         try:
             asyncio.run(supervisor.run())
-        except (CannotRun, machine.EmbeddedError):
-            ownership.check_space(var_dir, ownership.FULL_BYTES)
+        except (StartupError, embedded_runtime.EmbeddedError):
+            ownership.check_free_space(var_dir, ownership.FULL_DISK_BYTES)
             raise
 
 
 def compile_modules() -> None:
     """Compile our modules before several processes import them at the same time; where that fails, they do it."""
     if not sys.dont_write_bytecode:
-        compileall.compile_dir(MANAGE.parent / "app", quiet=2)
+        compileall.compile_dir(MANAGE_PATH.parent / "app", quiet=2)
 
 
-def is_prepared(database_url: str) -> bool:
+def is_database_prepared(database_url: str) -> bool:
     """Whether the newest revision has been applied and somebody uses the database: `prepare` would find nothing to do.
 
     The revisions are numbered (migrations/env.py); asking Alembic would take as long as starting the app.
     """
-    newest = max(path.name.partition("_")[0] for path in (MANAGE.parent / "migrations" / "versions").glob("*.py"))
+    newest = max(path.name.partition("_")[0] for path in (MANAGE_PATH.parent / "migrations" / "versions").glob("*.py"))
     with psycopg.connect(database_url, connect_timeout=5) as connection:
         if connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
             return False
@@ -244,36 +252,38 @@ def is_prepared(database_url: str) -> bool:
         return applied == [(newest,)] and bool(connection.execute("SELECT FROM users LIMIT 1").fetchall())
 
 
-def _server_starter(server: embedded.Server) -> Starter:
+def _make_server_starter(server: embedded.EmbeddedServer) -> ProcessStarter:
     async def start(output: int) -> subprocess.Process:
-        server.prepare()
-        command, more = server.program()
-        return await spawn(command, output, server.dies_by, **more)
+        server.prepare_directory()
+        command, more = server.build_command()
+        return await spawn_process(command, output, server.kill_signal, **more)
 
     return start
 
 
-async def _until(condition: Callable[[], bool], complaint: str) -> None:
-    deadline = time.monotonic() + machine.START_SECONDS
+async def _wait_for(condition: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + embedded_runtime.START_TIMEOUT_SECONDS
     while not await asyncio.to_thread(condition):
         if time.monotonic() > deadline:
-            raise CannotRun(complaint)
+            raise StartupError(complaint)
         await asyncio.sleep(0.02)
 
 
-def report(settings: dict[str, Any]) -> dict[str, Any]:
+def collect_status(settings: dict[str, Any]) -> dict[str, Any]:
     """What runs in VAR_DIR and where; None for what does not run. Passwords are left out."""
-    found = ownership.running(settings["VAR_DIR"]) or {}
-    parts = {name: found.get(name) for name in (*PROGRAMS, "postgres", "redis")}
-    urls = embedded.urls([server for server in embedded.needed(settings) if ownership.is_alive(parts[server.name])])
+    found = ownership.read_owner_state(settings["VAR_DIR"]) or {}
+    parts = {name: found.get(name) for name in (*PROGRAM_NAMES, "postgres", "redis")}
+    urls = embedded.get_server_urls(
+        [server for server in embedded.select_servers(settings) if ownership.is_alive(parts[server.name])]
+    )
     return {
         **{name: process if ownership.is_alive(process) else None for name, process in parts.items()},
-        "database_url": urls.get("DATABASE_URL") or _without_password(settings["DATABASE_URL"]),
-        "redis_url": urls.get("REDIS_URL") or _without_password(settings["REDIS_URL"]),
+        "database_url": urls.get("DATABASE_URL") or _redact_password(settings["DATABASE_URL"]),
+        "redis_url": urls.get("REDIS_URL") or _redact_password(settings["REDIS_URL"]),
         "base_url": found.get("base_url"),
     }
 
 
-def _without_password(url: str) -> str | None:
+def _redact_password(url: str) -> str | None:
     hidden = re.sub(r"(://[^:/?@]*):[^@]*@", r"\1@", url)
     return re.sub(r"([?&]\w*password)=[^&]*", r"\1=", hidden) or None

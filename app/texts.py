@@ -31,7 +31,7 @@ def to_nfc(text: str) -> str:
     """Return the text in Normalization Form C; raise TooManyMarks where that would take too long."""
     if text.isascii() or unicodedata.is_normalized("NFC", text):
         return text
-    if _long_run().search(text):
+    if _compile_long_run().search(text):
         raise TooManyMarks
     return unicodedata.normalize("NFC", text)
 
@@ -51,7 +51,7 @@ def _is_invisible(character: str) -> bool:
 
 
 @cache
-def _long_run() -> re.Pattern[str]:
+def _compile_long_run() -> re.Pattern[str]:
     # By what a character decomposes to: U+0F73 is a starter made of two marks.
     decomposed = {character: unicodedata.normalize("NFD", character) for character in map(chr, _COMBINING_RANGE)}
     marks = "".join(character for character, parts in decomposed.items() if unicodedata.combining(parts[0]))

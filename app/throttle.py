@@ -23,11 +23,11 @@ from app.logs import describe_request
 from app.redis_client import limits_url
 from app.slots import address_holder, address_holders
 
-PER_ADDRESS = "20/minute"
-PER_ACCOUNT = "5/minute"
+ADDRESS_LIMIT = "20/minute"
+ACCOUNT_LIMIT = "5/minute"
 """Tries of one account from one address, or by one known device."""
 
-PER_ACCOUNT_ANYWHERE = "30/minute;300/hour"
+GLOBAL_ACCOUNT_LIMIT = "30/minute;300/hour"
 """Tries of one account from all addresses together; known devices together have as many besides."""
 
 NETWORK_FACTOR = 4
@@ -36,7 +36,7 @@ NETWORK_FACTOR = 4
 FORWARDING_HEADERS = frozenset({"HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"})
 """As they stand in a WSGI environment."""
 
-PATIENCE = 0.1
+REDIS_TIMEOUT_SECONDS = 0.1
 """Seconds Redis has for an answer before this process counts on its own."""
 
 log = structlog.get_logger(__name__)
@@ -52,13 +52,13 @@ class _Hit:
     cost: int
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Bind the limiter; there are no limits but those that `count` names."""
     app.config.update(
         RATELIMIT_STORAGE_URI=limits_url(app.config["REDIS_URL"]),
         RATELIMIT_STORAGE_OPTIONS={
-            "socket_timeout": PATIENCE,
-            "socket_connect_timeout": PATIENCE,
+            "socket_timeout": REDIS_TIMEOUT_SECONDS,
+            "socket_connect_timeout": REDIS_TIMEOUT_SECONDS,
             "retry": Retry(NoBackoff(), 0),
             "retry_on_error": [ReadOnlyError],  # not retried either: it closes the connection to a former primary
         },
@@ -70,13 +70,13 @@ def install(app: Flask) -> None:
         app.before_request(_warn_of_untrusted_proxy)
 
 
-def count(
+def check_rate_limit(
     action: str,
     account: str | None = None,
     *,
-    per_address: str = PER_ADDRESS,
-    per_account: str = PER_ACCOUNT,
-    anywhere: str = PER_ACCOUNT_ANYWHERE,
+    per_address: str = ADDRESS_LIMIT,
+    per_account: str = ACCOUNT_LIMIT,
+    anywhere: str = GLOBAL_ACCOUNT_LIMIT,
 ) -> None:
     """Count one try of this action for the caller's address and, where one is named, for the account; maybe 429."""
     count_address(action, per_address)
@@ -84,23 +84,23 @@ def count(
         count_account(action, account, per_account=per_account, anywhere=anywhere)
 
 
-def count_address(action: str, per_address: str = PER_ADDRESS, *, cost: int = 1) -> None:
+def count_address(action: str, per_address: str = ADDRESS_LIMIT, *, cost: int = 1) -> None:
     """Count one try of this action for the caller's address; with a cost of 0 only raise 429 if the limit was exceeded.
 
     It needs no body: views call it before they read one.
     """
     bucket, *networks = address_holders(_client_address())
-    _count(_Hit(per_address, action, bucket, cost))
+    _count_hit(_Hit(per_address, action, bucket, cost))
     for network in networks:
-        _count(_Hit(_multiply(per_address, NETWORK_FACTOR), action, network, cost))
+        _count_hit(_Hit(_multiply_limit(per_address, NETWORK_FACTOR), action, network, cost))
 
 
 def count_account(
     action: str,
     account: str,
     *,
-    per_account: str = PER_ACCOUNT,
-    anywhere: str = PER_ACCOUNT_ANYWHERE,
+    per_account: str = ACCOUNT_LIMIT,
+    anywhere: str = GLOBAL_ACCOUNT_LIMIT,
     device: str | None = None,
     is_known_address: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -111,12 +111,12 @@ def count_account(
     do not lock out. `is_known_address` is asked once too many tries came from all addresses together.
     """
     digest = sha256(account.encode()).hexdigest()
-    _count(_Hit(per_account, action, f"{digest}@{device or client_bucket()}", 1))
+    _count_hit(_Hit(per_account, action, f"{digest}@{device or client_bucket()}", 1))
     if device is not None:
-        _count(_Hit(anywhere, action, f"{digest}@known-devices", 1))
+        _count_hit(_Hit(anywhere, action, f"{digest}@known-devices", 1))
         return
     try:
-        _count(_Hit(anywhere, action, digest, 1))
+        _count_hit(_Hit(anywhere, action, digest, 1))
     except TooManyRequests:
         if not is_known_address():
             raise
@@ -124,7 +124,7 @@ def count_account(
 
 def count_subject(action: str, subject: str, limit: str) -> None:
     """Count one call of this action for a subject, whichever address it comes from; 429 above the limit."""
-    _count(
+    _count_hit(
         _Hit(limit, action, subject, 1), f"At most {limit.replace('/', ' calls a ')} are accepted here. Wait a little."
     )
 
@@ -132,7 +132,7 @@ def count_subject(action: str, subject: str, limit: str) -> None:
 def is_exceeded(action: str, subject: str, limit: str) -> bool:
     """Count one occurrence of this action for a subject, and return whether they are more than the limit now."""
     try:
-        _count(_Hit(limit, action, subject, 1))
+        _count_hit(_Hit(limit, action, subject, 1))
     except TooManyRequests:
         return True
     return False
@@ -147,13 +147,13 @@ def _client_address() -> str:
     return request.remote_addr or "unknown"  # a Unix socket has none
 
 
-def _multiply(limit: str, factor: int) -> str:
+def _multiply_limit(limit: str, factor: int) -> str:
     """Return a limit of this factor times as many in the same time."""
     amount, _, window = limit.partition("/")
     return f"{int(amount) * factor}/{window}"
 
 
-def _count(hit: _Hit, detail: str = "Too many tries. Wait a little.") -> None:
+def _count_hit(hit: _Hit, detail: str = "Too many tries. Wait a little.") -> None:
     g.throttle_hit = hit
     try:
         _count_with_fallback()
@@ -170,18 +170,18 @@ def _count_with_fallback() -> None:
     The extension falls back for the request that notices first, and raises for the others.
     """
     try:
-        _counted()
+        _apply_limit()
     except RedisError:
-        _counted()
+        _apply_limit()
 
 
 @limiter.request_filter
-def _is_not_counted() -> bool:
+def _is_exempt() -> bool:
     # The extension looks at every request, and while Redis is away asks whether it is back: for counted ones only.
     return "throttle_hit" not in g or not current_app.config["RATELIMIT_ENABLED"]
 
 
-def _note_wait(limit: RequestLimit) -> None:
+def _store_retry_after(limit: RequestLimit) -> None:
     # Asked here, where a Redis that fails meanwhile is provided for.
     g.retry_after = max(1, ceil(limit.window.reset_time - time.time()))
 
@@ -191,9 +191,9 @@ def _note_wait(limit: RequestLimit) -> None:
     scope=lambda _endpoint: str(g.throttle_hit.scope),
     key_func=lambda: str(g.throttle_hit.key),
     cost=lambda: int(g.throttle_hit.cost),
-    on_breach=_note_wait,
+    on_breach=_store_retry_after,
 )
-def _counted() -> None:
+def _apply_limit() -> None:
     """Nothing: the decorator counts."""
 
 

@@ -28,11 +28,11 @@ from sqlalchemy import (
 )
 
 from app import stored_files
-from app.database import commit, connection, transaction
+from app.database import commit, get_connection, open_transaction
 from app.extensions import Model
 from app.jsonapi.resource_type import TYPES
 
-KEPT_TABLES = frozenset({"users", "event_images", "treatments"})
+EXCLUDED_TABLES = frozenset({"users", "event_images", "treatments"})
 """Users stay, because of what they did for others; images, so that the next import does not bring them back;
 treatments, because they go with their jobs. They belong to other rows all the same, except treatments: a document set
 stays as long as it has some."""
@@ -45,12 +45,12 @@ PURGE_INTERVAL_SECONDS = 3600.0
 log = structlog.get_logger(__name__)
 
 
-def purge(_older_than: timedelta) -> int:
+def purge_trash(_older_than: timedelta) -> int:
     """Purge a batch of rows that were deleted more than TRASH_RETENTION_DAYS ago; return how many, once an hour."""
     days: int = current_app.config["TRASH_RETENTION_DAYS"]
     if not days or monotonic() < current_app.extensions.get("next_trash_purge", 0.0):
         return 0
-    for table in _trash_tables():
+    for table in _list_tables():
         if count := _purge_batch(table, timedelta(days=days)):
             log.info("trash purged", table=table.name, rows=count)
             return count
@@ -58,48 +58,53 @@ def purge(_older_than: timedelta) -> int:
     return 0
 
 
-def _trash_tables() -> list[Table]:
+def _list_tables() -> list[Table]:
     tables = [type_.table for type_ in TYPES.values() if "deleted_at" in type_.table.c]
-    return [table for table in tables if table.name not in KEPT_TABLES]
+    return [table for table in tables if table.name not in EXCLUDED_TABLES]
 
 
 def _purge_batch(table: Table, older_than: timedelta) -> int:
     is_old = table.c.deleted_at < func.now() - older_than
-    old = select(table.c.id).where(is_old, *_is_unused(table)).limit(BATCH_SIZE).with_for_update(skip_locked=True)
-    with transaction(is_read=False):
-        connection().execute(text("SET LOCAL statement_timeout = '60s'"))
-        ids = connection().scalars(old).all()
+    old = (
+        select(table.c.id)
+        .where(is_old, *_list_unused_criteria(table))
+        .limit(BATCH_SIZE)
+        .with_for_update(skip_locked=True)
+    )
+    with open_transaction(is_read=False):
+        get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
+        ids = get_connection().scalars(old).all()
         if ids:
-            _delete(table, ids)
+            _delete_rows(table, ids)
         commit()
     return len(ids)
 
 
-def _is_unused(table: Table) -> Iterator[ColumnElement[bool]]:
+def _list_unused_criteria(table: Table) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions under which no treatment names a row."""
     for key in _referring_keys(table):
         if key.parent.table.name == "treatments":
             yield ~exists().where(key.parent == table.c.id)
 
 
-def _delete(table: Table, ids: Collection[Any]) -> None:
+def _delete_rows(table: Table, ids: Collection[Any]) -> None:
     """Delete rows, and before them what belongs to them."""
     for key in _referring_keys(table):
         column = key.parent
         refers = _is_one_of(column, ids)
         if column.nullable and not column.info.get("is_part"):
-            connection().execute(update(column.table).where(refers).values({column.name: None}))
+            get_connection().execute(update(column.table).where(refers).values({column.name: None}))
         elif "id" in column.table.c:
-            parts = connection().scalars(select(column.table.c.id).where(refers)).all()
+            parts = get_connection().scalars(select(column.table.c.id).where(refers)).all()
             if parts:
-                _delete(column.table, parts)
+                _delete_rows(column.table, parts)
         else:
-            connection().execute(delete(column.table).where(refers))
+            get_connection().execute(delete(column.table).where(refers))
     is_purged = _is_one_of(table.c.id, ids)
     if "stored_as" in table.c:
-        names = connection().scalars(select(table.c.stored_as).where(is_purged).distinct()).all()
-        stored_files.order_deletion(names)
-    connection().execute(delete(table).where(is_purged))
+        names = get_connection().scalars(select(table.c.stored_as).where(is_purged).distinct()).all()
+        stored_files.enqueue_deletion(names)
+    get_connection().execute(delete(table).where(is_purged))
 
 
 def _referring_keys(table: Table) -> Iterator[ForeignKey]:

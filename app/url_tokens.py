@@ -9,6 +9,6 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def token_hash(token: str) -> bytes:
+def hash_token(token: str) -> bytes:
     """What is kept of a token, whatever text it is."""
     return sha256(token.encode(errors="replace")).digest()

@@ -18,18 +18,18 @@ from granian.log import LogLevels
 from app import logs
 from app.connections import ConnectionGuard
 from app.health.listener import HealthListener
-from app.processes import address
-from app.processes.orphans import forks_die_with_parent
+from app.processes import bind_address
+from app.processes.process_tree import set_pdeathsig_on_fork
 
-STOP_SECONDS = 10
+STOP_TIMEOUT_SECONDS = 10
 """How long requests may take to end after SIGTERM."""
 
-THREADS = 1088
-"""At most; they are made when they are needed. Bodies, streams, files and large answers hold up to 640 (`MOST_READERS`,
-`MOST_WATCHERS`, `MAX_FILE_STREAMS`, `MAX_LARGE_ANSWERS` and those that wait), requests in progress
+MAX_THREADS = 1088
+"""At most; they are made when they are needed. Bodies, streams, files and large answers hold up to 640 (`MAX_READERS`,
+`MAX_SUBSCRIBERS`, `MAX_FILE_STREAMS`, `MAX_LARGE_RESPONSES` and those that wait), requests in progress
 and those that wait for that 448 (`app/request_slots.py`)."""
 
-THREAD_IDLE_SECONDS = 5
+THREAD_IDLE_TIMEOUT_SECONDS = 5
 """After that an idle thread ends; the least that granian permits."""
 
 MAX_CONNECTIONS = 8192
@@ -47,33 +47,33 @@ HEADER_BUFFER_BYTES = 2**16
 log = structlog.get_logger(__name__)
 
 
-class Server(Granian):  # type: ignore[misc,valid-type]  # its class is chosen at run time
+class WebServer(Granian):  # type: ignore[misc,valid-type]  # its class is chosen at run time
     """Granian, which waits for open streams to end and tells nobody that they should."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.stopping, self._stop = os.pipe()
+        self.shutdown_fd, self._shutdown_write_fd = os.pipe()
         """Readable in every worker, as nobody reads it, from when the server was told to stop."""
 
     def signal_handler_interrupt(self, *arguments: Any, **options: Any) -> None:
         """Told to stop, before any worker is."""
-        os.write(self._stop, b".")
+        os.write(self._shutdown_write_fd, b".")
         super().signal_handler_interrupt(*arguments, **options)
 
 
-def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
+def serve_app(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     """Serve HOST:PORT until SIGTERM; each of WEB_WORKERS makes an app, hence a pool, of its own."""
-    address.check_free(settings)
-    logs.configure(settings["LOG_FORMAT"], settings["LOG_LEVEL"])
+    bind_address.check_ports_free(settings)
+    logs.configure_logging(settings["LOG_FORMAT"], settings["LOG_LEVEL"])
     logs.log_uncaught_exceptions()
     multiprocessing.set_start_method("fork")  # granian would spawn where fork is not the default any more
-    forks_die_with_parent()
+    set_pdeathsig_on_fork()
     os.register_at_fork(after_in_child=_reset_signals)
     # It warns of so many threads at every start; THREADS says why.
     logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
     max_connections = raise_descriptor_limit()
     host = f"[{settings['HOST']}]" if ":" in settings["HOST"] else settings["HOST"]
-    server = Server(
+    server = WebServer(
         "app",
         address=settings["HOST"],
         port=settings["PORT"],
@@ -82,15 +82,15 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         http=HTTPModes.http1,
         workers=settings["WEB_WORKERS"],
         websockets=False,
-        blocking_threads=THREADS,
-        blocking_threads_idle_timeout=THREAD_IDLE_SECONDS,
+        blocking_threads=MAX_THREADS,
+        blocking_threads_idle_timeout=THREAD_IDLE_TIMEOUT_SECONDS,
         backpressure=max_connections,
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_TIMEOUT_SECONDS * 1000, max_buffer_size=HEADER_BUFFER_BYTES
         ),
         respawn_failed_workers=True,
         respawn_interval=0.2,
-        workers_kill_timeout=STOP_SECONDS,
+        workers_kill_timeout=STOP_TIMEOUT_SECONDS,
         # No handlers of its own; the access line is ours.
         log_dictconfig={
             "version": 1,
@@ -103,9 +103,9 @@ def serve(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
 
     def load() -> Flask:
         app = make_app()
-        app.extensions["stopping"] = server.stopping
+        app.extensions["stopping"] = server.shutdown_fd
         if settings["HEALTH_ADDRESS"]:
-            HealthListener(app, settings["HEALTH_ADDRESS"]).start()
+            HealthListener(app, settings["HEALTH_ADDRESS"]).start_thread()
         has_proxy = bool(settings["TRUSTED_PROXIES"])
         ConnectionGuard(settings["PORT"], has_proxy=has_proxy, max_connections=max_connections).start()
         return app

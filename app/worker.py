@@ -21,8 +21,8 @@ from app import broker
 from app.extensions import db
 from app.health import heartbeat
 from app.logs import log_uncaught_exceptions
-from app.processes.nodes import EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE, RESTART_STATUS
-from app.processes.orphans import adopt_orphans, forks_die_with_parent
+from app.processes.process_tree import become_subreaper, set_pdeathsig_on_fork
+from app.processes.worker_nodes import EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE, RESTART_EXIT_STATUS
 from app.redis_client import broker_url
 
 NICENESS = 5
@@ -34,16 +34,16 @@ REMOTE_SLOTS = 4
 MAIL_SLOTS = 2
 """Of the node for mails: one that the mail server keeps waiting does not hold up the next."""
 
-TASK_SECONDS = 120
+TASK_TIMEOUT_SECONDS = 120
 """A task is killed after this; its soft limit comes 20 s earlier."""
 
-LAST_SECONDS = {"production": 20, "development": 8, "testing": 2}
+SOFT_SHUTDOWN_SECONDS = {"production": 20, "development": 8, "testing": 2}
 """What tasks that run get at SIGTERM to finish, before they are handed back: less than the supervisor's patience.
 
 Celery sleeps for all of it where anything runs.
 """
 
-LAST_SECONDS_OF_JOBS = 5
+JOBS_SOFT_SHUTDOWN_SECONDS = 5
 """The same of the node for long work: jobs know that they must end, and are given back within 3 s."""
 
 
@@ -52,16 +52,16 @@ def make_celery(app: Flask) -> Celery:
     # Read once, when Celery first imports billiard: SIGTERM waits for running tasks no longer than the soft shutdown,
     # then hands them back.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-    celery = Celery("open-event", task_cls=_task_in_context_of(app))
-    celery.conf.update(_settings(app.config))
-    broker.install(celery)
+    celery = Celery("open-event", task_cls=_make_task_class(app))
+    celery.conf.update(_build_config(app.config))
+    broker.init_app(celery)
     celery.steps["worker"].add(heartbeat.Heartbeat)
     celery.set_default()
     app.extensions["celery"] = celery
     return celery
 
 
-def _task_in_context_of(app: Flask) -> type[Task]:
+def _make_task_class(app: Flask) -> type[Task]:
     class TaskInContext(Task):  # type: ignore[misc]  # Celery carries no types
         """Runs in an app context of its own, hence with a session of its own that ends with the task.
 
@@ -75,13 +75,13 @@ def _task_in_context_of(app: Flask) -> type[Task]:
     return TaskInContext
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
+def _build_config(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "broker_url": broker_url(config["REDIS_URL"]),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
-            "visibility_timeout": 2 * TASK_SECONDS,
+            "visibility_timeout": 2 * TASK_TIMEOUT_SECONDS,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "socket_timeout": 3,
@@ -98,23 +98,23 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_ignore_result": True,
         "task_publish_retry": False,
-        "task_time_limit": TASK_SECONDS,
-        "task_soft_time_limit": TASK_SECONDS - 20,
+        "task_time_limit": TASK_TIMEOUT_SECONDS,
+        "task_soft_time_limit": TASK_TIMEOUT_SECONDS - 20,
         "worker_prefetch_multiplier": 1,
         "worker_max_tasks_per_child": 1000,  # a recycled child was measured to leave its slot idle for up to 4.6 s
-        "worker_soft_shutdown_timeout": LAST_SECONDS[config["APP_ENV"]],
+        "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_SECONDS[config["APP_ENV"]],
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
 
 
-def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]:
+def build_worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]:
     """What `celery` is called with to serve these queues."""
     return [
         "--quiet",  # no banner among the log lines
         "worker",
         f"--queues={','.join(queues)}",
-        f"--concurrency={_slots(config, queues)}",
+        f"--concurrency={_count_slots(config, queues)}",
         # Two workers of one name would answer for each other.
         f"--hostname={'-'.join(queues)}-{secrets.token_hex(4)}@%h",
         "--pool=prefork",
@@ -125,7 +125,7 @@ def worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]
     ]
 
 
-def _slots(config: dict[str, Any], queues: Sequence[str]) -> int:
+def _count_slots(config: dict[str, Any], queues: Sequence[str]) -> int:
     if JOBS_QUEUE in queues:
         return int(config["WORKER_CONCURRENCY"])
     if EVENTS_QUEUE in queues:
@@ -151,10 +151,12 @@ def run_worker(app: Flask, *queues: str) -> None:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     # It prints to stdout, past logging, what Ctrl-C does to a worker in a terminal.
     celery_worker.safe_say = lambda *_: None
-    forks_die_with_parent()
+    set_pdeathsig_on_fork()
     if JOBS_QUEUE in queues and EVENTS_QUEUE not in queues:
         os.nice(NICENESS)
-        celery.conf.worker_soft_shutdown_timeout = min(celery.conf.worker_soft_shutdown_timeout, LAST_SECONDS_OF_JOBS)
+        celery.conf.worker_soft_shutdown_timeout = min(
+            celery.conf.worker_soft_shutdown_timeout, JOBS_SOFT_SHUTDOWN_SECONDS
+        )
 
     def forget_connections(**_: Any) -> None:
         """A connection opened before the fork belongs to the parent."""
@@ -164,26 +166,26 @@ def run_worker(app: Flask, *queues: str) -> None:
 
     def own_children(**_: Any) -> None:
         """What a job has started ends with it."""
-        adopt_orphans()
+        become_subreaper()
         app.extensions["owns_children"] = True
 
     app.extensions["stopping"], stop = os.pipe()  # every child of the pool has it, and knows at once
     signals.worker_process_init.connect(forget_connections, weak=False)
     signals.worker_process_init.connect(own_children, weak=False)
     # Not `worker_shutting_down`: Celery sends it when the soft shutdown is over.
-    signals.worker_ready.connect(lambda **_: _tell_children_first(stop), weak=False)
-    celery.worker_main(worker_arguments(app.config, queues))
+    signals.worker_ready.connect(lambda **_: _notify_children_before_shutdown(stop), weak=False)
+    celery.worker_main(build_worker_arguments(app.config, queues))
     if heartbeat.restart_requested.is_set():
-        sys.exit(RESTART_STATUS)
+        sys.exit(RESTART_EXIT_STATUS)
 
 
-def _tell_children_first(stop: int) -> None:
+def _notify_children_before_shutdown(stop: int) -> None:
     """At SIGTERM and SIGINT make the other end of the pipe readable, then do what Celery does."""
     for number in (signal.SIGTERM, signal.SIGINT):
         handle: Any = signal.getsignal(number)
 
         def tell(number: int, frame: FrameType | None, handle: Any = handle) -> None:
-            broker.consumption.is_ending = True
+            broker.consumer_state.is_ending = True
             os.write(stop, b".")
             handle(number, frame)
 
@@ -191,5 +193,5 @@ def _tell_children_first(stop: int) -> None:
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]  # Celery carries no types
-def _leave_logging_alone(**_: Any) -> None:
+def _disable_celery_logging(**_: Any) -> None:
     """A receiver of this signal keeps Celery from setting up handlers of its own: `app.logs` has done it."""

@@ -57,13 +57,13 @@ class WriteMeter:
                 return holder, empty_at - full_at
         return None
 
-    def add(self, holders: tuple[str, ...], size: int) -> None:
+    def add_bytes(self, holders: tuple[str, ...], size: int) -> None:
         """Put bytes into the buckets of these holders, also beyond their limit."""
         now = time.monotonic()
         seconds = size * self._seconds_per_byte
         with self._lock:
             buckets = self._empty_at
-            for holder, factor in zip(holders, _factors(holders), strict=True):
+            for holder, factor in zip(holders, _get_limit_factors(holders), strict=True):
                 buckets[holder] = max(buckets.get(holder, now), now) + seconds / factor
             if len(buckets) >= self._prune_size:
                 self._empty_at = {holder: at for holder, at in buckets.items() if at > now}
@@ -79,11 +79,11 @@ class _Charge:
     size: int = ROW_BYTES
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Make the meter of this process, and find out where the database keeps its files."""
     limit: int = app.config["MAX_WRITE_MB_PER_DAY"] * MIB
     app.extensions["write_meter"] = WriteMeter(limit) if limit else None
-    app.extensions["database_directory"] = _database_directory(app)
+    app.extensions["database_directory"] = _find_database_directory(app)
 
 
 def set_body_bytes(size: int) -> None:
@@ -107,7 +107,7 @@ def check_request(holders: tuple[str, ...]) -> None:
     if meter is None or g.get("body_bytes", 0) is None:
         return
     if (full := meter.find_full(holders)) is not None:
-        raise _too_many_bytes(*full)
+        raise _build_limit_error(*full)
     g.write_charge = _Charge(meter, holders)
 
 
@@ -122,16 +122,16 @@ def charge_request() -> None:
     """Count what the request has committed: its body, once, and the rows since `check_request`."""
     charge: _Charge | None = g.pop("write_charge", None)
     if charge is not None:
-        charge.meter.add(charge.holders, g.pop("body_bytes", 0) + charge.size)
+        charge.meter.add_bytes(charge.holders, g.pop("body_bytes", 0) + charge.size)
 
 
 @lru_cache(4096)
-def _factors(holders: tuple[str, ...]) -> tuple[int, ...]:
+def _get_limit_factors(holders: tuple[str, ...]) -> tuple[int, ...]:
     """Return how many times the limit of one user each holder may write."""
     return tuple(1 if is_user(holder) else ADDRESS_FACTOR * network_factor(holder) for holder in holders)
 
 
-def _too_many_bytes(holder: str, seconds: float) -> TooManyRequests:
+def _build_limit_error(holder: str, seconds: float) -> TooManyRequests:
     limit = current_app.config["MAX_WRITE_MB_PER_DAY"]
     return TooManyRequests(
         f"Too much was written by {holder}: at most {limit} MiB a day by one user and {limit * ADDRESS_FACTOR} by one "
@@ -142,7 +142,7 @@ def _too_many_bytes(holder: str, seconds: float) -> TooManyRequests:
     )
 
 
-def _database_directory(app: Flask) -> Path | None:
+def _find_database_directory(app: Flask) -> Path | None:
     """Return the directory of the embedded PostgreSQL where this app uses it, by a Unix socket."""
     directory = Path(app.config["VAR_DIR"]) / "postgres"
     is_local = "host=/" in unquote(app.config["DATABASE_URL"])

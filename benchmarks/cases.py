@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from benchmarks.dataset import CALLER_ID
 from benchmarks.load import Request
-from benchmarks.world import CALLER
 
 _counter = itertools.count(1)
 
@@ -19,14 +19,14 @@ class Case:
     letter: str
     name: str
     request: Request
-    bar: float
-    ahead: float | None = None
+    max_ratio: float
+    min_stock_ratio: float | None = None
 
-    def next(self, system: str, headers: Mapping[str, str]) -> Request:
+    def next_request(self, system: str, headers: Mapping[str, str]) -> Request:
         """The request to send now: what is written differs each time, or there were nothing to write."""
-        return self.numbered(next(_counter), system, headers)
+        return self.build_request(next(_counter), system, headers)
 
-    def numbered(self, number: int, system: str, headers: Mapping[str, str]) -> Request:
+    def build_request(self, number: int, system: str, headers: Mapping[str, str]) -> Request:
         """The request with this number in what it writes."""
         request = self.request
         path = f"/{self.letter}" if system == "constant" else request.path
@@ -37,9 +37,9 @@ class Case:
 _FAQ = {
     "type": "faq",
     "attributes": {"question": "Question NUMBER?", "answer": "<p>An answer of some length. </p>", "position": 1},
-    "relationships": {"event": {"data": {"type": "event", "id": str(CALLER)}}},
+    "relationships": {"event": {"data": {"type": "event", "id": str(CALLER_ID)}}},
 }
-_EVENT = {"type": "event", "id": str(CALLER), "attributes": {"name": "Event NUMBER", "location-name": "Hall NUMBER"}}
+_EVENT = {"type": "event", "id": str(CALLER_ID), "attributes": {"name": "Event NUMBER", "location-name": "Hall NUMBER"}}
 
 CASES = (
     Case("a", "one event", Request("GET", "/v1/events/1"), 1.3, 1.8),
@@ -47,5 +47,5 @@ CASES = (
     Case("c", "list 100 events", Request("GET", "/v1/events?page[size]=100"), 1.15, 6),
     Case("d", "list 20 + owner, faqs", Request("GET", "/v1/events?page[size]=20&include=owner,faqs"), 1.15, 8),
     Case("e", "POST faq", Request("POST", "/v1/faqs", orjson.dumps({"data": _FAQ}), 201), 1.8),
-    Case("f", "PATCH event", Request("PATCH", f"/v1/events/{CALLER}", orjson.dumps({"data": _EVENT})), 1.8),
+    Case("f", "PATCH event", Request("PATCH", f"/v1/events/{CALLER_ID}", orjson.dumps({"data": _EVENT})), 1.8),
 )

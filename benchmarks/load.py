@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from time import perf_counter
 
-CONNECTIONS = 2
+CONNECTION_COUNT = 2
 
 
-class Refused(Exception):
+class UnexpectedStatus(Exception):
     """A server did not answer as it should; the message says what it said."""
 
 
@@ -25,17 +25,17 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def send(connection: HTTPConnection, request: Request) -> bytes:
+def send_request(connection: HTTPConnection, request: Request) -> bytes:
     """The body of the answer; raises Refused for another status than the one expected."""
     connection.request(request.method, request.path, request.body, dict(request.headers))
     response = connection.getresponse()
     body = response.read()
     if response.status != request.status:
-        raise Refused(f"{request.method} {request.path}: {response.status} {body[:500]!r}")
+        raise UnexpectedStatus(f"{request.method} {request.path}: {response.status} {body[:500]!r}")
     return body
 
 
-def send_for(port: int, seconds: float, request: Callable[[], Request]) -> tuple[int, float]:
+def send_for_seconds(port: int, seconds: float, request: Callable[[], Request]) -> tuple[int, float]:
     """Send what `request` makes over all connections for so long; how many were answered, in how many seconds."""
     started = perf_counter()
     deadline = started + seconds
@@ -44,20 +44,20 @@ def send_for(port: int, seconds: float, request: Callable[[], Request]) -> tuple
         while perf_counter() < deadline:
             yield request()
 
-    answered = _on_each(port, lambda _number: until_then())
+    answered = _run_on_connections(port, lambda _number: until_then())
     return answered, perf_counter() - started
 
 
 def send_all(port: int, requests: Iterable[Request]) -> int:
     """Send these over all connections; how many were answered."""
     listed = list(requests)
-    return _on_each(port, lambda number: listed[number::CONNECTIONS])
+    return _run_on_connections(port, lambda number: listed[number::CONNECTION_COUNT])
 
 
-def _on_each(port: int, requests: Callable[[int], Iterable[Request]]) -> int:
+def _run_on_connections(port: int, requests: Callable[[int], Iterable[Request]]) -> int:
     def one(number: int) -> int:
         with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-            return sum(1 for request in requests(number) if send(connection, request) is not None)
+            return sum(1 for request in requests(number) if send_request(connection, request) is not None)
 
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        return sum(pool.map(one, range(CONNECTIONS)))
+    with ThreadPoolExecutor(CONNECTION_COUNT) as pool:
+        return sum(pool.map(one, range(CONNECTION_COUNT)))

@@ -8,11 +8,11 @@ import argparse
 from rich.console import Console
 
 from benchmarks.cases import CASES
-from benchmarks.rounds import compare, ratio, typical
+from benchmarks.runner import compare_systems, compute_medians, compute_ratio
 
 WITH, WITHOUT = SYSTEMS = ("ours", "no-outbox")
-PATCH = next(case for case in CASES if case.letter == "f")
-BAR = 1.2
+PATCH_CASE = next(case for case in CASES if case.letter == "f")
+MAX_RATIO = 1.2
 
 
 def main() -> None:
@@ -20,12 +20,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outbox", description="The cost of the outbox.")
     parser.add_argument("--quick", action="store_true", help="rougher")
     quick = parser.parse_args().quick
-    samples = compare(SYSTEMS, [PATCH], rounds=5 if quick else 30, seconds=0.5 if quick else 1)
+    samples = compare_systems(SYSTEMS, [PATCH_CASE], rounds=5 if quick else 30, seconds=0.5 if quick else 1)
     console = Console()
     for system in SYSTEMS:
-        one = typical(samples[PATCH.letter, system])
-        console.print(f"{PATCH.name}, {system}: {one.milliseconds:.2f} ms of CPU, {one.rate:.0f} requests/s")
-    console.print(f"with the outbox / without: {ratio(samples, PATCH, WITH, WITHOUT):.2f} (bar: {BAR})")
+        one = compute_medians(samples[PATCH_CASE.letter, system])
+        console.print(f"{PATCH_CASE.name}, {system}: {one.milliseconds:.2f} ms of CPU, {one.rate:.0f} requests/s")
+    console.print(
+        f"with the outbox / without: {compute_ratio(samples, PATCH_CASE, WITH, WITHOUT):.2f} (bar: {MAX_RATIO})"
+    )
 
 
 if __name__ == "__main__":

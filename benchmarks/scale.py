@@ -13,52 +13,58 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.jsonapi.cursors import PROFILE
-from benchmarks import world
-from benchmarks.load import Request, send
-from benchmarks.servers import Site, site
+from benchmarks import dataset
+from benchmarks.load import Request, send_request
+from benchmarks.processes import BenchmarkSite, run_site
 
-SIZES = (10_000, 1_000_000)
-FAQS_EACH = 100
-EVENT = 50
+TABLE_SIZES = (10_000, 1_000_000)
+FAQS_PER_EVENT = 100
+EVENT_ID = 50
 DEEP_PAGE = 250
-BAR = 1.5
-WITH_CURSORS = {"Accept": f'application/vnd.api+json; profile="{PROFILE}"'}
+MAX_RATIO = 1.5
+CURSOR_HEADERS = {"Accept": f'application/vnd.api+json; profile="{PROFILE}"'}
 
 
-class Place:
+class SizedSite:
     """Ours, with so many FAQs on so many events."""
 
     def __init__(self, stack: ExitStack, size: int) -> None:
-        self.site: Site = stack.enter_context(site())
-        world.replace_faqs(self.site.environment["DATABASE_URL"], events=size // FAQS_EACH, each=FAQS_EACH)
-        self.connection = HTTPConnection("127.0.0.1", stack.enter_context(self.site.web("ours")).port, timeout=60)
+        self.benchmark_site: BenchmarkSite = stack.enter_context(run_site())
+        dataset.replace_faqs(
+            self.benchmark_site.environment["DATABASE_URL"], events=size // FAQS_PER_EVENT, each=FAQS_PER_EVENT
+        )
+        self.connection = HTTPConnection(
+            "127.0.0.1", stack.enter_context(self.benchmark_site.run_web("ours")).port, timeout=60
+        )
         self.paths = {
             "first page": "/v1/faqs",
-            "of one event": f"/v1/events/{EVENT}/faqs",
-            "filtered by event": f"/v1/faqs?filter[event]={EVENT}",
+            "of one event": f"/v1/events/{EVENT_ID}/faqs",
+            "filtered by event": f"/v1/faqs?filter[event]={EVENT_ID}",
             f"page {DEEP_PAGE}": f"/v1/faqs?page[number]={DEEP_PAGE}",
             "by cursor, first": "/v1/faqs",
-            "by cursor, half-way": f"/v1/faqs?page[after]={self._cursor(size // 2)}",
+            "by cursor, half-way": f"/v1/faqs?page[after]={self._find_cursor(size // 2)}",
         }
 
-    def get(self, path: str, headers: Mapping[str, str]) -> bytes:
+    def get_path(self, path: str, headers: Mapping[str, str]) -> bytes:
         """The answer to a GET by the caller."""
-        return send(self.connection, Request("GET", path, headers={**self.site.headers(), **headers}))
+        return send_request(
+            self.connection, Request("GET", path, headers={**self.benchmark_site.build_headers(), **headers})
+        )
 
-    def milliseconds(self, name: str, requests: int) -> float:
+    def measure_milliseconds(self, name: str, requests: int) -> float:
         """The median time of so many requests, one after the other."""
-        headers = WITH_CURSORS if "cursor" in name else {}
+        headers = CURSOR_HEADERS if "cursor" in name else {}
         times = []
         for _ in range(requests):
             started = perf_counter()
-            self.get(self.paths[name], headers)
+            self.get_path(self.paths[name], headers)
             times.append((perf_counter() - started) * 1000)
         return median(times)
 
-    def _cursor(self, number: int) -> str:
+    def _find_cursor(self, number: int) -> str:
         """The cursor of a row with a middling position: rows are numbered by event, the list goes by position."""
-        path = f"/v1/faqs?filter[id]={number + FAQS_EACH // 2}"
-        (item,) = orjson.loads(self.get(path, WITH_CURSORS))["data"]
+        path = f"/v1/faqs?filter[id]={number + FAQS_PER_EVENT // 2}"
+        (item,) = orjson.loads(self.get_path(path, CURSOR_HEADERS))["data"]
         return str(item["meta"]["page"]["cursor"])
 
 
@@ -69,28 +75,30 @@ def main() -> None:
     rounds, requests = (3, 10) if parser.parse_args().quick else (10, 30)
     with ExitStack() as stack, Progress(transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        places = [Place(stack, size) for size in SIZES]
+        places = [SizedSite(stack, size) for size in TABLE_SIZES]
         names = list(places[0].paths)
         progress.update(task, description="measuring", total=rounds * len(names))
         times: dict[str, list[list[float]]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:
-                times[name].append([place.milliseconds(name, requests) for place in places])
+                times[name].append([place.measure_milliseconds(name, requests) for place in places])
                 progress.advance(task)
-    Console().print(table(times))
+    Console().print(build_table(times))
 
 
-def table(times: Mapping[str, list[list[float]]]) -> Table:
+def build_table(times: Mapping[str, list[list[float]]]) -> Table:
     """The result beside the bar."""
     made = Table(title="ms for one request, one after the other, medians")
-    for heading in ("20 FAQs", *(f"of {size:,}" for size in SIZES), "ratio", "bar"):
+    for heading in ("20 FAQs", *(f"of {size:,}" for size in TABLE_SIZES), "ratio", "bar"):
         made.add_column(heading, justify="right" if made.columns else "left")
     for name, rounds in times.items():
         small, large = (median(place) for place in zip(*rounds, strict=True))
         ratio = median(large / small for small, large in rounds)
         numbered = name.startswith("page")  # reads what it skips, which is why there are cursors
-        colour = "white" if numbered else "green" if ratio <= BAR else "red"
-        made.add_row(name, f"{small:.2f}", f"{large:.2f}", f"[{colour}]{ratio:.2f}[/]", "" if numbered else f"<= {BAR}")
+        colour = "white" if numbered else "green" if ratio <= MAX_RATIO else "red"
+        made.add_row(
+            name, f"{small:.2f}", f"{large:.2f}", f"[{colour}]{ratio:.2f}[/]", "" if numbered else f"<= {MAX_RATIO}"
+        )
     return made
 
 

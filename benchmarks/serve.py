@@ -10,11 +10,11 @@ from flask import Flask
 import config
 from app.factory import create_app
 from app.outbox import CONSUMERS
-from app.web import serve
-from benchmarks import constant, limit, stock
+from app.web import serve_app
+from benchmarks import handwritten, static_response, stock_library
 
 
-def without_consumers(settings: dict[str, Any]) -> Flask:
+def create_app_without_consumers(settings: dict[str, Any]) -> Flask:
     """Ours, with nobody who waits for a change: no outbox row is ever written."""
     app = create_app(settings)
     CONSUMERS.clear()
@@ -23,12 +23,12 @@ def without_consumers(settings: dict[str, Any]) -> Flask:
 
 SYSTEMS: dict[str, Callable[[dict[str, Any]], Flask]] = {
     "ours": create_app,
-    "stock": stock.create_app,
-    "limit": limit.create_app,
-    "constant": constant.create_app,
-    "no-outbox": without_consumers,
+    "stock": stock_library.create_app,
+    "limit": handwritten.create_app,
+    "constant": static_response.create_app,
+    "no-outbox": create_app_without_consumers,
 }
 
 if __name__ == "__main__":
-    settings = config.read(os.environ)
-    serve(settings, lambda: SYSTEMS[sys.argv[1]](settings))
+    settings = config.read_config(os.environ)
+    serve_app(settings, lambda: SYSTEMS[sys.argv[1]](settings))

@@ -21,7 +21,9 @@ import psutil
 import config
 
 READY_TIMEOUT_SECONDS = 600
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "var", "node_modules", "__pycache__", ".*_cache", ".hypothesis")
+IGNORED_FILES = shutil.ignore_patterns(
+    ".git", ".venv*", "var", "node_modules", "__pycache__", ".*_cache", ".hypothesis"
+)
 
 
 def measure_start(checkout: Path, caches: dict[str, str]) -> str:
@@ -64,7 +66,7 @@ def _sum_cpu_seconds(pid: int) -> float:
     return sum(used.user + used.system + used.children_user + used.children_system for used in times)
 
 
-def _report(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -77,12 +79,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="open event start ") as scratch:
         copy = Path(scratch) / "a check out"
-        shutil.copytree(options.checkout, copy, ignore=LEFT_OUT)
+        shutil.copytree(options.checkout, copy, ignore=IGNORED_FILES)
         caches = {"UV_CACHE_DIR": f"{scratch}/uv", "PIP_CACHE_DIR": f"{scratch}/pip"} if options.empty_cache else {}
         cache = "empty" if options.empty_cache else "warm"
-        _report(f"cold start, {cache} package cache: {measure_start(copy, caches)}")
+        _print_line(f"cold start, {cache} package cache: {measure_start(copy, caches)}")
         for _ in range(2):
-            _report(f"warm start: {measure_start(copy, caches)}")
+            _print_line(f"warm start: {measure_start(copy, caches)}")
 
 
 if __name__ == "__main__":

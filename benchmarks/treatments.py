@@ -17,22 +17,29 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.jobs import LIVE, Client, asked, running, said, wait_for
-from benchmarks.servers import Site, site
+from benchmarks.jobs import (
+    COUNT_UNFINISHED_JOBS,
+    BenchmarkClient,
+    format_percentiles,
+    query_value,
+    run_command,
+    wait_for_value,
+)
+from benchmarks.processes import BenchmarkSite, run_site
 
-DOCUMENTS = 10
-REGION = {"source": "a", "crops": [{"absolute": {"x": 1, "y": 2, "width": 3, "height": 4}}]}
-WAITING = "SELECT count(*) FROM jobs WHERE state = 'waiting'"
+DOCUMENT_COUNT = 10
+REGION_RESULT = {"source": "a", "crops": [{"absolute": {"x": 1, "y": 2, "width": 3, "height": 4}}]}
+COUNT_WAITING_JOBS = "SELECT count(*) FROM jobs WHERE state = 'waiting'"
 
 
-class Processor(ThreadingHTTPServer):
+class BenchmarkProcessor(ThreadingHTTPServer):
     """Takes every task, and has a result for every document."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.started: dict[str, tuple[float, dict[str, Any]]] = {}
+        self.starts_by_experiment: dict[str, tuple[float, dict[str, Any]]] = {}
         """When each experiment was started, and with what."""
 
     @property
@@ -42,20 +49,20 @@ class Processor(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Processor
+    server: BenchmarkProcessor
 
     def do_POST(self) -> None:
         """A start."""
         begun = perf_counter()
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.started[body["experiment_id"]] = (begun, body)
-        self._send({"tracking_id": body["experiment_id"]})
+        self.server.starts_by_experiment[body["experiment_id"]] = (begun, body)
+        self._send_json({"tracking_id": body["experiment_id"]})
 
     def do_GET(self) -> None:
         """A result."""
-        self._send([REGION])
+        self._send_json([REGION_RESULT])
 
-    def _send(self, value: Any) -> None:
+    def _send_json(self, value: Any) -> None:
         content = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
@@ -67,48 +74,50 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def processor() -> Iterator[Processor]:
+def run_processor() -> Iterator[BenchmarkProcessor]:
     """One that listens until the block ends."""
-    with Processor() as server:
+    with BenchmarkProcessor() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
-def document_set(client: Client) -> str:
+def create_document_set(client: BenchmarkClient) -> str:
     """The id of a set of FAQs that comes to DOCUMENTS documents."""
-    faqs, _ = client.send("GET", f"/v1/faqs?page[size]={DOCUMENTS}")
+    faqs, _ = client.request_data("GET", f"/v1/faqs?page[size]={DOCUMENT_COUNT}")
     linkage = {"faqs": {"data": [{"type": "faq", "id": each["id"]} for each in faqs]}}
     data = {"type": "document-set", "attributes": {"title": "Ten"}, "relationships": linkage}
-    made, _ = client.send("POST", "/v1/document-sets", {"data": data})
+    made, _ = client.request_data("POST", "/v1/document-sets", {"data": data})
     return str(made["id"])
 
 
-def created(place: Site, client: Client, remote: Processor, count: int) -> tuple[list[float], list[float]]:
+def measure_creation(
+    place: BenchmarkSite, client: BenchmarkClient, remote: BenchmarkProcessor, count: int
+) -> tuple[list[float], list[float]]:
     """Milliseconds of the 201, and from the request to the start at the processor, one at a time."""
-    linkage = {"document-set": {"data": {"type": "document-set", "id": document_set(client)}}}
+    linkage = {"document-set": {"data": {"type": "document-set", "id": create_document_set(client)}}}
     data = {"type": "treatment", "attributes": {"task-type": "regions"}, "relationships": linkage}
-    client.send("POST", "/v1/treatments", {"data": data})
-    wait_for(place, WAITING, 1)  # the worker is up
+    client.request_data("POST", "/v1/treatments", {"data": data})
+    wait_for_value(place, COUNT_WAITING_JOBS, 1)  # the worker is up
     answered, reached = [], []
     for number in track(range(1, count + 1), "creating", transient=True):
         begun = perf_counter()
-        made, took = client.send("POST", "/v1/treatments", {"data": data})
+        made, took = client.request_data("POST", "/v1/treatments", {"data": data})
         answered.append(took)
-        wait_for(place, WAITING, number + 1)
-        reached.append((remote.started[made["id"]][0] - begun) * 1000)
+        wait_for_value(place, COUNT_WAITING_JOBS, number + 1)
+        reached.append((remote.starts_by_experiment[made["id"]][0] - begun) * 1000)
     return answered, reached
 
 
-def called_back(port: int, remote: Processor) -> list[float]:
+def measure_callbacks(port: int, remote: BenchmarkProcessor) -> list[float]:
     """Milliseconds of the answer to a callback that names all results."""
     took = []
-    for _begun, body in track(list(remote.started.values()), "calling back", transient=True):
+    for _begun, body in track(list(remote.starts_by_experiment.values()), "calling back", transient=True):
         url = urlsplit(body["notify_url"])
         named = [{"doc_id": each["uid"], "result_url": f"{remote.url}/{each['uid']}"} for each in body["documents"]]
         said_ = {"event": "SUCCESS", "output": {"results_url": named}}
-        client = Client(port, {"Content-Type": "application/json"})
-        took.append(client.ask("POST", f"{url.path}?{url.query}", said_)[1])
+        client = BenchmarkClient(port, {"Content-Type": "application/json"})
+        took.append(client.request_document("POST", f"{url.path}?{url.query}", said_)[1])
     return took
 
 
@@ -119,21 +128,24 @@ def main() -> None:
     count = 20 if parser.parse_args().quick else 100
     console = Console()
     with ExitStack() as stack:
-        remote = stack.enter_context(processor())
-        place = stack.enter_context(site())
+        remote = stack.enter_context(run_processor())
+        place = stack.enter_context(run_site())
         place = replace(place, environment={**place.environment, "PROCESSOR_URL": remote.url})
-        web = stack.enter_context(place.web("ours"))
-        stack.enter_context(running(place, "relay"))
-        stack.enter_context(running(place, "worker"))
-        client = Client(web.port, place.headers())
-        answered, reached = created(place, client, remote, count)
-        console.print(f"201 of a treatment of {DOCUMENTS} documents: {said(answered)}")
-        console.print(f"from the request to the start at the processor: {said(reached)}")
+        web = stack.enter_context(place.run_web("ours"))
+        stack.enter_context(run_command(place, "relay"))
+        stack.enter_context(run_command(place, "worker"))
+        client = BenchmarkClient(web.port, place.build_headers())
+        answered, reached = measure_creation(place, client, remote, count)
+        console.print(f"201 of a treatment of {DOCUMENT_COUNT} documents: {format_percentiles(answered)}")
+        console.print(f"from the request to the start at the processor: {format_percentiles(reached)}")
         begun = perf_counter()
-        console.print(f"200 of a callback with {DOCUMENTS} results: {said(called_back(web.port, remote))}")
-        wait_for(place, LIVE, 0)
+        console.print(
+            f"200 of a callback with {DOCUMENT_COUNT} results: "
+            f"{format_percentiles(measure_callbacks(web.port, remote))}"
+        )
+        wait_for_value(place, COUNT_UNFINISHED_JOBS, 0)
         seconds = perf_counter() - begun
-        kept = asked(place, "SELECT count(*) FROM regions")
+        kept = query_value(place, "SELECT count(*) FROM regions")
         console.print(f"{kept} results of {count} treatments in {seconds:.1f} s: {kept / seconds:.0f} results/s")
 
 

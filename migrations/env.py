@@ -22,11 +22,11 @@ options: dict[str, Any] = {
     "target_metadata": db.metadata,
     "compare_type": True,
     "compare_server_default": True,
-    "on_version_apply": lambda step, **_: tell(step),
+    "on_version_apply": lambda step, **_: report_revision(step),
 }
 
 
-def tell(step: Any) -> None:
+def report_revision(step: Any) -> None:
     """Print one line for each revision, or append it to the list that `manage.py prepare` gave."""
     if (applied := context.config.attributes.get("applied")) is not None:
         applied.append(step.up_revision_id)
@@ -46,13 +46,13 @@ def run_online() -> None:
     """Migrate: each revision is a transaction, except where it says that it builds indexes or changes many rows."""
     with db.engine.connect() as connection:
         try:
-            lock(connection)
+            acquire_migration_lock(connection)
             # On a live system: a change of a table that is in use fails soon rather than holding up its readers.
             connection.execute(text("SET statement_timeout = 0; SET lock_timeout = '10s'"))
             connection.commit()
             context.configure(
                 connection=connection,
-                process_revision_directives=number,
+                process_revision_directives=number_revision,
                 transaction_per_migration=True,
                 **options,
             )
@@ -62,7 +62,7 @@ def run_online() -> None:
             connection.invalidate()  # with its lock and its settings, whatever has happened
 
 
-def lock(connection: Connection) -> None:
+def acquire_migration_lock(connection: Connection) -> None:
     """Wait until no other server migrates, outside of a transaction: an index that is built there would wait for it."""
     while not connection.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")):
         connection.rollback()
@@ -70,7 +70,7 @@ def lock(connection: Connection) -> None:
     connection.commit()
 
 
-def number(_context: object, _revision: object, directives: list[Any]) -> None:
+def number_revision(_context: object, _revision: object, directives: list[Any]) -> None:
     """`db migrate` numbers its revisions and writes none when the models have not changed."""
     script = directives[0]
     if getattr(context.config.cmd_opts, "autogenerate", False) and script.upgrade_ops.is_empty():

@@ -75,7 +75,7 @@ class Attack:
         return None
 
     @property
-    def open_connections(self) -> int:
+    def count_open_connections(self) -> int:
         """Return how many connections are open now."""
         return len(self._by_descriptor)
 
@@ -139,7 +139,7 @@ class Attack:
         if connection.socket is None:
             return
         if events & (select.POLLERR | select.POLLHUP | CLOSED):
-            self._note_closed(connection)
+            self._record_closed(connection)
         elif events & select.POLLOUT and not connection.is_begun:
             self.opened += 1
             connection.is_begun = True
@@ -160,7 +160,7 @@ class Attack:
         if received.startswith(b"HTTP/1.1 "):
             self.statuses[int(received[9:12])] += 1
         if not received:
-            self._note_closed(connection)
+            self._record_closed(connection)
 
     def _send_next(self, connection: _Connection) -> None:
         more = self.next_bytes()
@@ -182,9 +182,9 @@ class Attack:
         except BlockingIOError:
             return
         except OSError:
-            self._note_closed(connection)
+            self._record_closed(connection)
 
-    def _note_closed(self, connection: _Connection) -> None:
+    def _record_closed(self, connection: _Connection) -> None:
         self.closed_by_server += connection.is_begun
         self._close(connection)
         connection.opens_at = monotonic() + REOPEN_BACKOFF_SECONDS
@@ -329,7 +329,7 @@ class RepeatedRequests:
         self._process.join(30)
 
 
-class _Repeated:
+class _RepeatedRequest:
     """One connection that repeats its request."""
 
     def __init__(self, address: tuple[str, int], request: bytes, source: str) -> None:
@@ -369,7 +369,7 @@ def _repeat(
     statuses: Counter[int] = Counter()
     with selectors.DefaultSelector() as selector:
         for _ in range(number):
-            opened = _Repeated(address, request, source)
+            opened = _RepeatedRequest(address, request, source)
             selector.register(opened.socket, selectors.EVENT_READ, opened)
         while not stopping.is_set():
             for key, _events in selector.select(0.5):
@@ -378,7 +378,7 @@ def _repeat(
                 except OSError:
                     selector.unregister(key.fileobj)
                     key.data.socket.close()
-                    opened = _Repeated(address, request, source)
+                    opened = _RepeatedRequest(address, request, source)
                     selector.register(opened.socket, selectors.EVENT_READ, opened)
                     continue
                 if status is not None:

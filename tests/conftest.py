@@ -27,10 +27,10 @@ import config
 from app import embedded
 from app.extensions import db
 from app.factory import create_app
-from app.processes.orphans import dying_with_parent, kill_group
+from app.processes.process_tree import kill_group, set_pdeathsig
 from tests.jsonapi.validator import CheckedClient
 
-pytest_plugins = ["tests.world", "tests.web_server"]
+pytest_plugins = ["tests.dataset", "tests.web_server"]
 
 # A line for each of the tests' own requests would bury what is told of a failure.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -88,9 +88,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 class UnsyncedPostgres(embedded.Postgres):
     """PostgreSQL that does not wait for the disk: its files outlive a killed process, not a crash of the machine."""
 
-    def program(self) -> tuple[list[str], dict[str, Any]]:
+    def build_command(self) -> tuple[list[str], dict[str, Any]]:
         """Add the options that turn waiting off."""
-        command, more = super().program()
+        command, more = super().build_command()
         return [*command, "-c", "fsync=off", "-c", "full_page_writes=off"], more
 
 
@@ -99,10 +99,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     """DATABASE_URL and REDIS_URL of servers that nobody else uses, the tables made by Alembic."""
     var_dir = tmp_path_factory.mktemp("servers")
     with ExitStack() as stack:
-        started: list[embedded.Server] = [UnsyncedPostgres(var_dir), embedded.Redis(var_dir)]
+        started: list[embedded.EmbeddedServer] = [UnsyncedPostgres(var_dir), embedded.Redis(var_dir)]
         for server in started:
-            stack.enter_context(embedded.run(server))
-        yield embedded.urls(started)
+            stack.enter_context(embedded.run_server(server))
+        yield embedded.get_server_urls(started)
 
 
 @pytest.fixture(scope="session")
@@ -112,14 +112,14 @@ def environment(servers: dict[str, str], tmp_path_factory: pytest.TempPathFactor
         **{setting.name: setting.default for setting in config.SETTINGS},
         **servers,
         "APP_ENV": "testing",
-        "PORT": str(free_port()),
+        "PORT": str(find_free_port()),
         "VAR_DIR": str(tmp_path_factory.mktemp("var")),
         "RATELIMIT_ENABLED": "0",
         "MAX_RUNNING_JOBS_PER_OWNER": "100",
     }
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -129,7 +129,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def app(environment: dict[str, str]) -> Iterator[Flask]:
     """The app; a test that needs its context pushes one."""
-    app = create_app(config.read(environment))
+    app = create_app(config.read_config(environment))
     app.test_client_class = CheckedClient
     with app.app_context():
         flask_migrate.upgrade(directory=str(ROOT / "migrations"))
@@ -144,7 +144,7 @@ def make_app(environment: dict[str, str]) -> Iterator[Callable[..., Flask]]:
     made: list[Flask] = []
 
     def make(**settings: str) -> Flask:
-        made.append(create_app(config.read({**environment, **settings})))
+        made.append(create_app(config.read_config({**environment, **settings})))
         return made[-1]
 
     yield make
@@ -195,7 +195,7 @@ class Processes:
 
     environment: Mapping[str, str]
     logs: Path
-    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def base_url(self) -> str:
@@ -212,9 +212,9 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=dying_with_parent(),
+                preexec_fn=set_pdeathsig(),
             )
-        self.started.append(process)
+        self.children.append(process)
         return process
 
     def log(self, name: str) -> Path:
@@ -240,7 +240,7 @@ def processes(app: Flask, environment: dict[str, str], tmp_path: Path) -> Iterat
     """Start worker, relay and web for one test."""
     running = Processes(environment, tmp_path)
     yield running
-    for process in running.started:
+    for process in running.children:
         process.send_signal(signal.SIGTERM)
-    for process in running.started:
+    for process in running.children:
         running.stop(process)

@@ -72,7 +72,7 @@ class Flood:
 
 
 @dataclass(frozen=True)
-class Target:
+class AttackTarget:
     """The server, an account on it, and what costs it most."""
 
     base_url: str
@@ -86,7 +86,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackResult:
     """Figures of a bystander and the attackers."""
 
     p50: float
@@ -98,7 +98,7 @@ class Outcome:
 
 
 @contextmanager
-def _phase(makers: list[Callable[[str], Any]], number: int) -> Iterator[list[Any]]:
+def _run_phase(makers: list[Callable[[str], Any]], number: int) -> Iterator[list[Any]]:
     attacks = [make(f"127.0.{1 + number}.{10 + place}") for place, make in enumerate(makers)]
     for attack in attacks:
         attack.__enter__()
@@ -109,7 +109,7 @@ def _phase(makers: list[Callable[[str], Any]], number: int) -> Iterator[list[Any
             attack.__exit__(None, None, None)
 
 
-def _attack_kinds(target: Target) -> list[Callable[[str], Any]]:
+def _attack_kinds(target: AttackTarget) -> list[Callable[[str], Any]]:
     base_url, token = target.base_url, target.token
     nested = Request(
         "POST", "/v1/auth/login", (), b"[" * 400_000 + b"]" * 400_000, {"Content-Type": "application/json"}
@@ -153,7 +153,7 @@ def _attack_kinds(target: Target) -> list[Callable[[str], Any]]:
     ]
 
 
-def attack_server(target: Target, seconds: float) -> Outcome:
+def attack_server(target: AttackTarget, seconds: float) -> AttackResult:
     """Attack the server for so long, several kinds at once, and measure how it serves another address meanwhile."""
     credentials = json.dumps({"email": target.email, "password": target.password}).encode()
     bystander = Bystander(
@@ -169,11 +169,11 @@ def attack_server(target: Target, seconds: float) -> Outcome:
     errors = 0
     with bystander:
         for number in range(max(1, int(seconds / PHASE_SECONDS))):
-            with _phase([next(kinds) for _ in range(ATTACKS_AT_ONCE)], number) as attacks:
+            with _run_phase([next(kinds) for _ in range(ATTACKS_AT_ONCE)], number) as attacks:
                 sleep(PHASE_SECONDS)
             errors += sum(_count_server_errors(attack) for attack in attacks)
     times = bystander.all_seconds
-    return Outcome(times[len(times) // 2], bystander.p99, len(times), bystander.failures, errors)
+    return AttackResult(times[len(times) // 2], bystander.p99, len(times), bystander.failures, errors)
 
 
 def _count_server_errors(attack: Attack | Flood) -> int:

@@ -10,8 +10,8 @@ from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, inspect, t
 from app.events.permissions import list_types_of_events
 from app.extensions import db
 from app.jsonapi.resource_type import ResourceType
-from app.routes import listed
-from tests.docs.sources import actions, unnamed
+from app.routes import list_routes
+from tests.docs.blueprint_sources import list_actions, strip_parameter_names
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,8 +32,8 @@ def list_missing_places(type_: ResourceType, app: Flask) -> Iterator[str]:
     yield from _list_missing_routes(type_, package, app)
     if not list((ROOT / "tests" / package).glob("test_*.py")):
         yield f"tests/{package}/: add __init__.py and test_{package}.py"
-    if type_ not in list_types_of_events() and f'"{type_.name}"' not in (ROOT / "tests/world.py").read_text():
-        yield f"tests/world.py: add a row of {type_.noun} to World.background"
+    if type_ not in list_types_of_events() and f'"{type_.name}"' not in (ROOT / "tests/dataset.py").read_text():
+        yield f"tests/dataset.py: add a row of {type_.noun} to World.background"
 
 
 def list_layers() -> list[str]:
@@ -73,13 +73,13 @@ def list_foreign_keys_without_index(table: Table) -> list[str]:
 
 
 def _list_missing_routes(type_: ResourceType, package: str, app: Flask) -> Iterator[str]:
-    served = [route for route in listed(app) if f"{route['path']}/".startswith(f"{type_.path}/")]
+    served = [route for route in list_routes(app) if f"{route['path']}/".startswith(f"{type_.path}/")]
     if not served:
         yield f"app/{package}/resources.py: add route(api) with the URLs below {type_.path}"
-    described = {(action.method, action.path) for action in actions()}
+    described = {(action.method, action.path) for action in list_actions()}
     for route in served:
         for method in route["methods"]:
-            if (method, unnamed(route["path"])) not in described:
+            if (method, strip_parameter_names(route["path"])) not in described:
                 yield (
                     f"docs/api-blueprint/: describe {method} {route['path']}; "
                     f"`python -m tests.docs.chapter {type_.plural}` drafts a chapter"

@@ -4,33 +4,33 @@ from typing import Any
 
 import marshmallow
 
+from app.jsonapi.fields import Boolean, DateTime, Enum, Html, Integer, JsonObject, Number, Text, TimeZone, Url
 from app.jsonapi.resource_type import ResourceType
-from app.jsonapi.schema import Choice, Flag, Html, Instant, Number, Object, Text, Url, Whole, Zone
 from app.users.schemas import Email
 
 SAMPLES: dict[type[marshmallow.fields.Field[Any]], Any] = {
-    Zone: "Europe/Berlin",
+    TimeZone: "Europe/Berlin",
     Url: "https://example.com/",
     Email: "somebody@example.com",
     Html: "<p>A text</p>",
     Text: "A text",
-    Flag: True,
-    Whole: 1,
-    Instant: "2030-05-01T10:00:00+00:00",
-    Object: {},
+    Boolean: True,
+    Integer: 1,
+    DateTime: "2030-05-01T10:00:00+00:00",
+    JsonObject: {},
 }
 
 
 def sample_value(field: marshmallow.fields.Field[Any]) -> Any:
     """Return a value that a client may send for this attribute."""
-    if isinstance(field, Choice):
+    if isinstance(field, Enum):
         return field.words[0]
     if isinstance(field, Number):
         return field.low
     return next(value for kind, value in SAMPLES.items() if isinstance(field, kind))
 
 
-def required_attributes(type_: ResourceType) -> dict[str, Any]:
+def sample_required_attributes(type_: ResourceType) -> dict[str, Any]:
     """Return the attributes without which no resource of this type can be created."""
     return {
         each.key: sample_value(each.field)
@@ -41,4 +41,4 @@ def required_attributes(type_: ResourceType) -> dict[str, Any]:
 
 def sample_columns(type_: ResourceType) -> dict[str, Any]:
     """Return the columns that hold the required attributes, with values."""
-    return {name.replace("-", "_"): value for name, value in required_attributes(type_).items()}
+    return {name.replace("-", "_"): value for name, value in sample_required_attributes(type_).items()}

@@ -29,9 +29,9 @@ from uuid import uuid4
 from rich.console import Console
 from rich.progress import track
 
-from tests.conftest import free_port
-from tests.hostile_mix import Target, attack_server
-from tests.test_flow import call, resource
+from tests.conftest import find_free_port
+from tests.hostile_mix import AttackTarget, attack_server
+from tests.test_end_to_end import build_document, send_request
 
 ROOT = Path(__file__).resolve().parent.parent
 WRITER = {"email": "writer@example.com", "password": "correct horse"}
@@ -56,7 +56,7 @@ console = Console()
 
 
 @dataclass
-class Acknowledged:
+class AcknowledgedWrites:
     """What the server said it had stored."""
 
     users: set[str] = field(default_factory=set)
@@ -70,7 +70,7 @@ class Server:
 
     def __init__(self, var_dir: Path) -> None:
         self.var_dir = var_dir
-        self.port = free_port()
+        self.port = find_free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.environment = {
             **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")},
@@ -104,15 +104,15 @@ class Server:
         return monotonic() - begun
 
 
-def attempt(url: str, *arguments: Any) -> tuple[int, Any]:
+def try_request(url: str, *arguments: Any) -> tuple[int, Any]:
     """One request; 0 where there was no answer."""
     try:
-        return call(url, *arguments)
+        return send_request(url, *arguments)
     except (OSError, ValueError):
         return 0, None
 
 
-def eventually(condition: Callable[[], Any], seconds: float) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
     """What the condition returns once it is true, or at the deadline."""
     deadline = monotonic() + seconds
     while not (result := condition()) and monotonic() < deadline:
@@ -126,7 +126,7 @@ class Run:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.token = ""
-        self.seen = Acknowledged()
+        self.seen = AcknowledgedWrites()
         self.unmailed: set[str] = set()
         self.without_calendar: set[str] = set()
         self.findings: list[str] = []
@@ -137,15 +137,15 @@ class Run:
 
     def is_healthy(self) -> bool:
         """Whether every check passes."""
-        status, document = attempt(f"{self.server.base}/health-check")
+        status, document = try_request(f"{self.server.base}/health-check")
         return status == 200 and all(result["passed"] for result in document["results"])
 
     def start(self) -> bool:
         """Begin to write; False where the server does not come up."""
-        if not eventually(self.is_healthy, START_TIMEOUT_SECONDS):
+        if not wait_for(self.is_healthy, START_TIMEOUT_SECONDS):
             return False
-        attempt(f"{self.server.base}/v1/users", "POST", resource("user", WRITER))
-        self.token = attempt(f"{self.server.base}/v1/auth/login", "POST", WRITER)[1]["access_token"]
+        try_request(f"{self.server.base}/v1/users", "POST", build_document("user", WRITER))
+        self.token = try_request(f"{self.server.base}/v1/auth/login", "POST", WRITER)[1]["access_token"]
         for writer in self._writers:
             writer.start()
         return True
@@ -163,12 +163,12 @@ class Run:
         while not self._stop.is_set():
             address = f"{uuid4().hex}@example.com"
             credentials = {"email": address, "password": "correct horse"}
-            status, _ = attempt(f"{base}/v1/users", "POST", resource("user", credentials))
+            status, _ = try_request(f"{base}/v1/users", "POST", build_document("user", credentials))
             if status == 201:
                 seen.users.add(address)
             begun = monotonic()
-            event = resource("event", {**EVENT, "name": address})
-            made, document = attempt(f"{base}/v1/events", "POST", event, self.token)
+            event = build_document("event", {**EVENT, "name": address})
+            made, document = try_request(f"{base}/v1/events", "POST", event, self.token)
             if made == 201:
                 seen.events.add(document["data"]["id"])
                 seen.seconds.append(monotonic() - begun)
@@ -182,7 +182,7 @@ class Run:
             mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
             self.unmailed.discard(str(mail["To"]))
         for event in list(self.without_calendar):
-            status, document = attempt(f"{self.server.base}/v1/events/{event}", "GET", None, self.token)
+            status, document = try_request(f"{self.server.base}/v1/events/{event}", "GET", None, self.token)
             if status == 200 and document["data"]["attributes"]["ical-url"]:
                 self.without_calendar.discard(event)
         return not self.unmailed and not self.without_calendar
@@ -198,7 +198,7 @@ def kill_children(run: Run) -> None:
         if (pid := run.server.pid(child)) is not None:
             os.kill(pid, signal.SIGKILL)
         begun = monotonic()
-        eventually(lambda: run.server.pid(child) not in (None, pid), RESTART_TIMEOUT_SECONDS)  # noqa: B023  # called before the loop goes on
+        wait_for(lambda: run.server.pid(child) not in (None, pid), RESTART_TIMEOUT_SECONDS)  # noqa: B023  # called before the loop goes on
         console.print(f"{child:<9} killed, back after {monotonic() - begun:.1f} s")
         sleep(3)
 
@@ -208,7 +208,7 @@ def freeze_redis(seconds: float) -> Phase:
 
     def freeze(run: Run) -> None:
         seen = run.seen
-        eventually(lambda: len(seen.seconds) >= MIN_WRITES_BEFORE_FREEZE, 60)
+        wait_for(lambda: len(seen.seconds) >= MIN_WRITES_BEFORE_FREEZE, 60)
         before = sorted(seen.seconds[-200:])
         seen.seconds.clear()
         refused = seen.refused
@@ -221,15 +221,16 @@ def freeze_redis(seconds: float) -> Phase:
         meanwhile = sorted(seen.seconds)
         os.kill(pid, signal.SIGCONT)
         run.findings.append(
-            f"POST of an event, ms p50/p99: {_ms(before)} before, {_ms(meanwhile)} while Redis was stopped for"
-            f" {seconds:.0f} s ({len(meanwhile)} writes, {seen.refused - refused} refused)"
+            f"POST of an event, ms p50/p99: {_format_milliseconds(before)} before, "
+            f"{_format_milliseconds(meanwhile)} while Redis was stopped for {seconds:.0f} s "
+            f"({len(meanwhile)} writes, {seen.refused - refused} refused)"
         )
         sleep(5)  # under load again, so that the next phase also finds messages in every stage
 
     return freeze
 
 
-def attack(seconds: float) -> Phase:
+def run_attack(seconds: float) -> Phase:
     """Let hostile clients attack for so long; the phase reports how others were served, and restarts."""
 
     def attack_while_writing(run: Run) -> None:
@@ -237,13 +238,15 @@ def attack(seconds: float) -> Phase:
         (server.var_dir / "files" / "uploads").mkdir(parents=True, exist_ok=True)
         (server.var_dir / "files" / LARGE_FILE).write_bytes(bytes(14 * 2**20))
         sleeping = {"kind": "sleep", "parameters": {"seconds": 3600, "steps": 1000}}
-        job = attempt(f"{server.base}/v1/jobs", "POST", resource("job", sleeping), run.token)[1]["data"]["id"]
+        job = try_request(f"{server.base}/v1/jobs", "POST", build_document("job", sleeping), run.token)[1]["data"]["id"]
         before = {child: server.pid(child) for child in CHILDREN}
         stream = f"/v1/jobs/{job}/progress"
-        target = Target(server.base, WRITER["email"], WRITER["password"], run.token, f"/files/{LARGE_FILE}", stream)
+        target = AttackTarget(
+            server.base, WRITER["email"], WRITER["password"], run.token, f"/files/{LARGE_FILE}", stream
+        )
         outcome = attack_server(target, seconds)
         after = {child: server.pid(child) for child in CHILDREN}
-        attempt(f"{server.base}/v1/jobs/{job}/cancel", "POST", None, run.token)
+        try_request(f"{server.base}/v1/jobs/{job}/cancel", "POST", None, run.token)
         run.findings.append(
             f"hostile clients for {seconds:.0f} s: {outcome.requests} requests of others,"
             f" p50 {outcome.p50 * 1000:.0f} ms, p99 {outcome.p99 * 1000:.0f} ms, {len(outcome.failures)} failed"
@@ -257,13 +260,13 @@ def attack(seconds: float) -> Phase:
     return attack_while_writing
 
 
-def _ms(seconds: list[float]) -> str:
+def _format_milliseconds(seconds: list[float]) -> str:
     if not seconds:
         return "-"
     return f"{median(seconds) * 1000:.0f}/{seconds[int(len(seconds) * 0.99)] * 1000:.0f}"
 
 
-def soak(server: Server, phases: Sequence[Phase]) -> int:
+def run_soak(server: Server, phases: Sequence[Phase]) -> int:
     """Write, disturb, count; return the exit status."""
     run = Run(server)
     try:
@@ -273,17 +276,17 @@ def soak(server: Server, phases: Sequence[Phase]) -> int:
         for phase in phases:
             phase(run)
         run.stop()
-        return report(run)
+        return report_arrivals(run)
     finally:
         console.print(f"stopped within {server.stop():.1f} s")
 
 
-def report(run: Run) -> int:
+def report_arrivals(run: Run) -> int:
     """Wait for what was acknowledged, and print what has arrived; return the exit status."""
     begun = monotonic()
-    is_done = eventually(run.is_done, MAX_LATE_SECONDS)
+    is_done = wait_for(run.is_done, MAX_LATE_SECONDS)
     seconds = monotonic() - begun
-    is_healthy = eventually(run.is_healthy, 10)
+    is_healthy = wait_for(run.is_healthy, 10)
     seen = run.seen
     console.print(
         f"acknowledged: {len(seen.users)} sign-ups, {len(seen.events)} events; refused or cut: {seen.refused}"
@@ -305,11 +308,11 @@ def main() -> int:
     )
     parser.add_argument("--hostile", type=float, metavar="SECONDS", help="how long hostile clients attack before that")
     chosen = parser.parse_args()
-    phases: list[Phase] = [attack(chosen.hostile)] if chosen.hostile else []
+    phases: list[Phase] = [run_attack(chosen.hostile)] if chosen.hostile else []
     phases += [kill_children] * chosen.rounds
     phases += [freeze_redis(seconds) for seconds in chosen.redis_stopped]
     with tempfile.TemporaryDirectory(prefix="open event soak ") as directory:
-        return soak(Server(Path(directory)), phases)
+        return run_soak(Server(Path(directory)), phases)
 
 
 if __name__ == "__main__":

@@ -47,13 +47,13 @@ class Proxy:
         """Forward again, what was held back too."""
         self.blocks_requests = self.blocks_replies = False
 
-    def drop(self) -> None:
+    def close_connections(self) -> None:
         """Close all connections."""
         connections, self.connections = self.connections, []
         for connection in connections:
             connection.close()
 
-    def forget(self) -> None:
+    def silence_connections(self) -> None:
         """Never again forward what the present connections carry, and close none of them."""
         for connection in self.connections:
             connection.is_forgotten = True
@@ -61,7 +61,7 @@ class Proxy:
     def close(self) -> None:
         """End."""
         self.listener.close()
-        self.drop()
+        self.close_connections()
 
     def _accept(self) -> None:
         while True:

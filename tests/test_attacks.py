@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from app.bodies import LARGEST_BODY, MAX_READERS_PER_ADDRESS
 from app.connections import MAX_CONNECTIONS_PER_ADDRESS
-from app.jobs.progress import KEEP_ALIVE
-from app.jobs.watching import MAX_WATCHERS_PER_HOLDER
-from app.jsonapi.operations import EXTENSION
+from app.jobs.notify_hub import MAX_SUBSCRIBERS_PER_HOLDER
+from app.jobs.progress_stream import KEEP_ALIVE_INTERVAL_SECONDS
+from app.jsonapi.atomic_operations import EXTENSION
+from app.request_bodies import MAX_BODY_BYTES, MAX_READERS_PER_ADDRESS
 from app.storage import MAX_FILE_STREAMS_PER_ADDRESS
 from tests.attacks import (
     ATTACKER,
@@ -41,10 +41,10 @@ from tests.attacks import (
     SlowReaders,
     TricklingReaders,
 )
-from tests.conftest import Processes, free_port
-from tests.images.pictures import encode, flag, plain
-from tests.test_flow import attempt_get, call, resource
-from tests.world import JSONAPI, World
+from tests.conftest import Processes, find_free_port
+from tests.dataset import JSONAPI, Dataset
+from tests.images.sample_images import encode_image, make_flag_image, make_plain_image
+from tests.test_end_to_end import attempt_get, build_document, send_request
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240), pytest.mark.long]
 
@@ -99,21 +99,21 @@ class Web:
 
 
 @pytest.fixture
-def web(world: World, processes: Processes, wait_until: Callable[..., Any]) -> Web:
+def web(dataset: Dataset, processes: Processes, wait_until: Callable[..., Any]) -> Web:
     """A real web process, with a large public file in its storage."""
-    world.app.extensions["storage"].put(LARGE_FILE, bytes(LARGE_FILE_BYTES), "image/png")
+    dataset.app.extensions["storage"].put(LARGE_FILE, bytes(LARGE_FILE_BYTES), "image/png")
     # No worker runs: what fails for the want of one is forgiven.
     parent = processes.start("web", HEALTH_GRACE_SECONDS="3600")
     base = processes.base_url
     wait_until(lambda: attempt_get(f"{base}/livez") == 200, 60)
-    assert call(f"{base}/v1/users", "POST", resource("user", CREDENTIALS))[0] == 201
+    assert send_request(f"{base}/v1/users", "POST", build_document("user", CREDENTIALS))[0] == 201
     (worker,) = psutil.Process(parent.pid).children()
-    return Web(base, str(world.stranger.token), worker, bystander_requests(str(world.owner.token)))
+    return Web(base, str(dataset.stranger.token), worker, bystander_requests(str(dataset.owner.token)))
 
 
 def upload_request(token: str) -> Request:
     """Return a large upload."""
-    image = base64.b64encode(encode(flag(), "png") + bytes(LARGEST_BODY)).decode()
+    image = base64.b64encode(encode_image(make_flag_image(), "png") + bytes(MAX_BODY_BYTES)).decode()
     headers = {"Content-Type": "application/json", "Authorization": f"JWT {token}"}
     return Request("POST", UPLOAD, (200,), json.dumps({"data": image}).encode(), headers)
 
@@ -171,11 +171,11 @@ def test_attack_from_one_address_does_not_slow_others(
 
 
 def test_slow_large_uploads_leave_room_for_those_of_others(
-    world: World, web: Web, wait_until: Callable[..., Any]
+    dataset: Dataset, web: Web, wait_until: Callable[..., Any]
 ) -> None:
-    others, own = upload_request(str(world.owner.token)), upload_request(web.token)
+    others, own = upload_request(str(dataset.owner.token)), upload_request(web.token)
     refused = replace(own, expected=(200, 429))  # 200 before the attack has taken its share
-    attack = SlowBodies(web.base_url, 4, UPLOAD, token=web.token, content_length=2 * LARGEST_BODY)
+    attack = SlowBodies(web.base_url, 4, UPLOAD, token=web.token, content_length=2 * MAX_BODY_BYTES)
     with attack:
         wait_until(lambda: attack.opened >= 4, 20)
         with (
@@ -199,7 +199,7 @@ def test_slow_large_uploads_leave_room_for_those_of_others(
     ],
 )
 def test_wrong_passwords_from_many_addresses_do_not_delay_log_ins_of_others(
-    world: World,
+    dataset: Dataset,
     processes: Processes,
     forwarded: Callable[[int], str],
     wait_until: Callable[..., Any],
@@ -209,7 +209,7 @@ def test_wrong_passwords_from_many_addresses_do_not_delay_log_ins_of_others(
     processes.start("web", TRUSTED_PROXIES="1")  # and without rate limits: each address tries as often as it can
     base = processes.base_url
     wait_until(lambda: attempt_get(f"{base}/livez") == 200, 60)
-    assert call(f"{base}/v1/users", "POST", resource("user", CREDENTIALS))[0] == 201
+    assert send_request(f"{base}/v1/users", "POST", build_document("user", CREDENTIALS))[0] == 201
 
     def log_in(address: str, password: str, email: str, *expected: int) -> Request:
         body = json.dumps({"email": email, "password": password}).encode()
@@ -241,7 +241,7 @@ def test_wrong_passwords_from_many_addresses_do_not_delay_log_ins_of_others(
 
 
 def test_flat_images_of_one_account_do_not_delay_uploads_of_others(
-    world: World, web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
+    dataset: Dataset, web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
 ) -> None:
     def upload(image: bytes, token: str) -> Request:
         body = json.dumps({"data": base64.b64encode(image).decode()}).encode()
@@ -249,8 +249,8 @@ def test_flat_images_of_one_account_do_not_delay_uploads_of_others(
         return Request("POST", UPLOAD, (200,), body, headers)
 
     flat, small = (
-        upload(encode(plain(7000, 7000), "png"), web.token),
-        upload(encode(flag(), "png"), str(world.owner.token)),
+        upload(encode_image(make_plain_image(7000, 7000), "png"), web.token),
+        upload(encode_image(make_flag_image(), "png"), str(dataset.owner.token)),
     )
     with Bystander(web.base_url, [small]) as before:
         wait_until(lambda: before.rounds >= 5, 60)
@@ -269,7 +269,7 @@ def test_flat_images_of_one_account_do_not_delay_uploads_of_others(
 
 
 def test_connections_of_many_addresses_leave_some_for_others(
-    world: World, processes: Processes, wait_until: Callable[..., Any], figure: Callable[[str], None]
+    dataset: Dataset, processes: Processes, wait_until: Callable[..., Any], figure: Callable[[str], None]
 ) -> None:
     parent = processes.start("web", HEALTH_GRACE_SECONDS="3600")
     resource_module.prlimit(parent.pid, resource_module.RLIMIT_NOFILE, (2048, 2048))  # 1,024 connections
@@ -297,7 +297,7 @@ def test_connections_of_many_addresses_leave_some_for_others(
 def test_updates_of_one_row_at_once_do_not_slow_others(
     web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
 ) -> None:
-    status, document = call(f"{web.base_url}/v1/events", "POST", EVENT, web.token)
+    status, document = send_request(f"{web.base_url}/v1/events", "POST", EVENT, web.token)
     assert status == 201
     updates = [
         {"op": "update", "data": {"type": "event", "id": document["data"]["id"], "attributes": {"name": f"No. {each}"}}}
@@ -374,9 +374,9 @@ def test_writes_of_eight_accounts_and_addresses_do_not_slow_others(
     bodies = []
     for number in range(8):
         account = {**CREDENTIALS, "email": f"writer{number}@example.com"}
-        assert call(f"{web.base_url}/v1/users", "POST", resource("user", account))[0] == 201
-        token = call(f"{web.base_url}/v1/auth/login", "POST", account)[1]["access_token"]
-        status, document = call(f"{web.base_url}/v1/events", "POST", EVENT, token)
+        assert send_request(f"{web.base_url}/v1/users", "POST", build_document("user", account))[0] == 201
+        token = send_request(f"{web.base_url}/v1/auth/login", "POST", account)[1]["access_token"]
+        status, document = send_request(f"{web.base_url}/v1/events", "POST", EVENT, token)
         assert status == 201
         event = {"type": "event", "id": document["data"]["id"]}
         updates = [{"op": "update", "data": {**event, "attributes": {"name": f"No. {each}"}}} for each in range(100)]
@@ -494,40 +494,47 @@ def test_slow_readers_of_json_hold_little_memory_and_it_comes_back(
 
 
 def test_streams_of_one_user_leave_streams_for_others(
-    world: World, web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
+    dataset: Dataset, web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None]
 ) -> None:
-    job = resource("job", {"kind": "sleep", "parameters": {"seconds": 1}})
+    job = build_document("job", {"kind": "sleep", "parameters": {"seconds": 1}})
     paths = {}
-    for caller in (world.stranger, world.owner):
-        status, document = call(f"{web.base_url}/v1/jobs", "POST", job, str(caller.token))
+    for caller in (dataset.stranger, dataset.owner):
+        status, document = send_request(f"{web.base_url}/v1/jobs", "POST", job, str(caller.token))
         assert status == 202
         paths[caller] = f"/v1/jobs/{document['data']['id']}/progress"
-    stranger, owner = ({"Authorization": f"JWT {caller.token}"} for caller in (world.stranger, world.owner))
+    stranger, owner = ({"Authorization": f"JWT {caller.token}"} for caller in (dataset.stranger, dataset.owner))
     threads = web.worker.num_threads()
 
     with ExitStack() as stack:
         attacks = [
             stack.enter_context(
                 OpenStreams(
-                    web.base_url, 120, paths[world.stranger], token=web.token, accept="text/event-stream", source=source
+                    web.base_url,
+                    120,
+                    paths[dataset.stranger],
+                    token=web.token,
+                    accept="text/event-stream",
+                    source=source,
                 )
             )
             for source in (ATTACKER, "127.0.0.4")
         ]
         wait_until(lambda: sum(attack.statuses[429] for attack in attacks) > 0, 30)
-        wait_until(lambda: sum(attack.statuses[200] for attack in attacks) >= MAX_WATCHERS_PER_HOLDER, 30)
+        wait_until(lambda: sum(attack.statuses[200] for attack in attacks) >= MAX_SUBSCRIBERS_PER_HOLDER, 30)
         with Bystander(web.base_url, web.requests) as meanwhile:
             wait_until(lambda: meanwhile.rounds >= 3, 120)
-        status, headers = web.get(paths[world.stranger], **stranger)
+        status, headers = web.get(paths[dataset.stranger], **stranger)
         assert (status, headers["Retry-After"]) == (429, "5")
-        assert web.get(paths[world.owner], **owner)[0] == 200
+        assert web.get(paths[dataset.owner], **owner)[0] == 200
 
     figure(f"240 streams of one user: p99 {meanwhile.p99:.2f} s meanwhile")
     assert not meanwhile.failures
-    wait_until(lambda: web.get(paths[world.stranger], **stranger)[0] == 200, KEEP_ALIVE + RECOVERY_SECONDS)
+    wait_until(
+        lambda: web.get(paths[dataset.stranger], **stranger)[0] == 200, KEEP_ALIVE_INTERVAL_SECONDS + RECOVERY_SECONDS
+    )
     wait_until(
         lambda: web.worker.num_threads() <= threads + MAX_MORE_THREADS,
-        KEEP_ALIVE + RECOVERY_SECONDS + THREAD_IDLE_SECONDS,
+        KEEP_ALIVE_INTERVAL_SECONDS + RECOVERY_SECONDS + THREAD_IDLE_SECONDS,
     )
 
 
@@ -555,10 +562,10 @@ def test_one_address_has_its_share_of_bodies_and_files(web: Web, wait_until: Cal
 
 @pytest.mark.timeout(400)
 def test_connections_that_are_too_slow_end_and_slow_legal_ones_survive(
-    world: World, web: Web, wait_until: Callable[..., Any]
+    dataset: Dataset, web: Web, wait_until: Callable[..., Any]
 ) -> None:
-    job = resource("job", {"kind": "sleep", "parameters": {"seconds": 1}})
-    _, document = call(f"{web.base_url}/v1/jobs", "POST", job, str(world.owner.token))
+    job = build_document("job", {"kind": "sleep", "parameters": {"seconds": 1}})
+    _, document = send_request(f"{web.base_url}/v1/jobs", "POST", job, str(dataset.owner.token))
     stream = f"/v1/jobs/{document['data']['id']}/progress"
     with ExitStack() as stack:
         byte_by_byte = stack.enter_context(SlowBodies(web.base_url, 2, content_length=500))
@@ -566,9 +573,9 @@ def test_connections_that_are_too_slow_end_and_slow_legal_ones_survive(
         reader = stack.enter_context(SlowReaders(web.base_url, 2, f"/files/{LARGE_FILE}"))
         # Legal: 5 kB a second, a stream that is silent, and both from the address of the attacker.
         slow = stack.enter_context(
-            SteadyBody(web.base_url, 1, UPLOAD, token=web.token, content_length=2**20, source=ATTACKER)
+            ConstantRateBody(web.base_url, 1, UPLOAD, token=web.token, content_length=2**20, source=ATTACKER)
         )
-        open_stream = stack.enter_context(OpenStreams(web.base_url, 2, stream, token=str(world.owner.token)))
+        open_stream = stack.enter_context(OpenStreams(web.base_url, 2, stream, token=str(dataset.owner.token)))
         wait_until(lambda: slow.opened and reader.opened == 2 and open_stream.statuses[200] == 2, 30)
 
         wait_until(lambda: byte_by_byte.statuses[408] >= 2, 120, "bodies that are too slow do not end")
@@ -581,7 +588,7 @@ def test_connections_that_are_too_slow_end_and_slow_legal_ones_survive(
         assert open_stream.closed_by_server == 0
 
 
-class SteadyBody(SlowBodies):
+class ConstantRateBody(SlowBodies):
     """Send 5,000 bytes a second."""
 
     sent_bytes = 0
@@ -593,9 +600,9 @@ class SteadyBody(SlowBodies):
 
 
 def test_health_address_answers_while_all_readers_are_taken(
-    world: World, processes: Processes, wait_until: Callable[..., Any]
+    dataset: Dataset, processes: Processes, wait_until: Callable[..., Any]
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     processes.start("web", HEALTH_ADDRESS=f"127.0.0.1:{port}", HEALTH_GRACE_SECONDS="3600", WEB_WORKERS="2")
     health = f"http://127.0.0.1:{port}"
     wait_until(lambda: attempt_get(f"{processes.base_url}/livez") == 200, 60)
@@ -608,10 +615,10 @@ def test_health_address_answers_while_all_readers_are_taken(
             for source in sources
         ]
         wait_until(lambda: sum(attack.statuses[503] for attack in attacks) > 0, 60, "readers are free")
-        wait_until(lambda: call(f"{health}/health-check")[0] == 200, 30)
+        wait_until(lambda: send_request(f"{health}/health-check")[0] == 200, 30)
         assert attempt_get(f"{health}/livez") == 200
         wait_until(lambda: attempt_get(f"{health}/readyz") == 200, 30)
-        _, report = call(f"{health}/health-check")
+        _, report = send_request(f"{health}/health-check")
         outputs = {result["checker"]: result["output"] for result in report["results"]}
         assert outputs["health_check_readers"].endswith("of 192 taken")
         assert attempt_get(f"{health}/v1/events") == 404, "nothing but health is answered there"

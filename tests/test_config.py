@@ -12,24 +12,24 @@ import config
 from config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-KEY = "4yPHVCkQx7n5tWJ2mEoYb0sLzG9dKfRhXq1uNwIaT8c"
+RANDOM_KEY = "4yPHVCkQx7n5tWJ2mEoYb0sLzG9dKfRhXq1uNwIaT8c"
 PRODUCTION = {
     "APP_ENV": "production",
     "DATABASE_URL": "postgresql://db.example.com/events",
     "REDIS_URL": "redis://redis.example.com",
     "SECRET_KEY": "hB3nq0VxT5mJrW8dZs1yKcUo7eLpFgQa",
-    "JWT_KEYS": f"a={KEY}",
+    "JWT_KEYS": f"a={RANDOM_KEY}",
     "PUBLIC_URL": "https://api.example.com/",
     "MAIL_URL": "smtp://mail.example.com",
 }
 
 
-def read(tmp_path: Path, **settings: str) -> dict[str, object]:
-    return config.read({"VAR_DIR": str(tmp_path / "var"), **settings})
+def load_config(tmp_path: Path, **settings: str) -> dict[str, object]:
+    return config.read_config({"VAR_DIR": str(tmp_path / "var"), **settings})
 
 
-def test_nothing_set_is_a_working_development_configuration(tmp_path: Path) -> None:
-    settings = read(tmp_path)
+def test_defaults_are_development_configuration(tmp_path: Path) -> None:
+    settings = load_config(tmp_path)
 
     assert settings["APP_ENV"] == "development"
     assert settings["PUBLIC_URL"] == "http://127.0.0.1:5000"
@@ -37,7 +37,7 @@ def test_nothing_set_is_a_working_development_configuration(tmp_path: Path) -> N
 
 
 def test_generated_secrets_stay_the_same_and_are_private(tmp_path: Path) -> None:
-    first, second = read(tmp_path), read(tmp_path)
+    first, second = load_config(tmp_path), load_config(tmp_path)
 
     assert first["SECRET_KEY"] == second["SECRET_KEY"]
     assert first["JWT_KEYS"] == second["JWT_KEYS"]
@@ -45,7 +45,7 @@ def test_generated_secrets_stay_the_same_and_are_private(tmp_path: Path) -> None
 
 
 def test_production_keeps_what_it_is_given(tmp_path: Path) -> None:
-    settings = read(tmp_path, **PRODUCTION)
+    settings = load_config(tmp_path, **PRODUCTION)
 
     assert settings["PUBLIC_URL"] == "https://api.example.com"
     assert settings["DATABASE_URL"] == "postgresql+psycopg://db.example.com/events"
@@ -53,13 +53,13 @@ def test_production_keeps_what_it_is_given(tmp_path: Path) -> None:
 
 
 def test_production_writes_mails_into_files_where_it_is_told_to(tmp_path: Path) -> None:
-    assert read(tmp_path, **{**PRODUCTION, "MAIL_URL": "file"})["MAIL_URL"] == "file"
+    assert load_config(tmp_path, **{**PRODUCTION, "MAIL_URL": "file"})["MAIL_URL"] == "file"
 
 
 @pytest.mark.parametrize("name", sorted(set(PRODUCTION) - {"APP_ENV"}))
 def test_production_refuses_to_do_without(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=f"^production needs {name}$"):
-        read(tmp_path, **{**PRODUCTION, name: ""})
+        load_config(tmp_path, **{**PRODUCTION, name: ""})
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_production_refuses_to_do_without(tmp_path: Path, name: str) -> None:
         ("JWT_KEYS", "hunter2"),
         ("JWT_KEYS", "hunter2="),
         ("JWT_KEYS", "a=hunter2!"),
-        ("JWT_KEYS", f"a={KEY},a={KEY}"),
+        ("JWT_KEYS", f"a={RANDOM_KEY},a={RANDOM_KEY}"),
         ("MAIL_URL", "http://hunter2@localhost"),
         ("RATELIMIT_ENABLED", "perhaps"),
         ("DATABASE_POOL", "-1"),
@@ -89,13 +89,13 @@ def test_production_refuses_to_do_without(tmp_path: Path, name: str) -> None:
 )
 def test_a_value_nobody_can_work_with_is_one_line_without_the_value(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name} [^\n]*$") as refused:
-        read(tmp_path, **{name: value})
+        load_config(tmp_path, **{name: value})
 
     assert "hunter2" not in str(refused.value)
 
 
 def test_the_first_jwt_key_signs(tmp_path: Path) -> None:
-    keys = read(tmp_path, JWT_KEYS=f"new={KEY}, old={KEY}")["JWT_KEYS"]
+    keys = load_config(tmp_path, JWT_KEYS=f"new={RANDOM_KEY}, old={RANDOM_KEY}")["JWT_KEYS"]
 
     assert [key.kid for key in keys] == ["new", "old"]  # type: ignore[attr-defined]  # a tuple of JwtKey
 
@@ -104,17 +104,17 @@ def test_a_var_dir_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("a file")
 
     with pytest.raises(ConfigError, match=r"^VAR_DIR .* cannot be used: "):
-        read(tmp_path)
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["secret-key", "jwt-key"])
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff"])
 def test_a_generated_secret_that_is_damaged_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
-    read(tmp_path)
+    load_config(tmp_path)
     (tmp_path / "var" / name).write_bytes(content)
 
     with pytest.raises(ConfigError, match=r"^VAR_DIR .* holds a damaged secret-key or jwt-key; remove both$"):
-        read(tmp_path)
+        load_config(tmp_path)
 
 
 def test_the_example_lists_every_setting_with_its_meaning_and_default() -> None:
@@ -160,7 +160,7 @@ def test_the_example_lists_every_setting_with_its_meaning_and_default() -> None:
 )
 def test_a_url_nobody_can_work_with_is_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(config.ConfigError, match=name):
-        config.read({"VAR_DIR": str(tmp_path), name: value})
+        config.read_config({"VAR_DIR": str(tmp_path), name: value})
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_url_nobody_can_work_with_is_refused(tmp_path: Path, name: str, value:
     ],
 )
 def test_origins_of_web_pages_and_apps_are_read(tmp_path: Path, text: str, origins: tuple[str, ...]) -> None:
-    assert config.read({"VAR_DIR": str(tmp_path), "CORS_ORIGINS": text})["CORS_ORIGINS"] == origins
+    assert config.read_config({"VAR_DIR": str(tmp_path), "CORS_ORIGINS": text})["CORS_ORIGINS"] == origins
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_origins_of_web_pages_and_apps_are_read(tmp_path: Path, text: str, origi
         ("SECRET_KEY", "x" * 40),
         ("SECRET_KEY", "changeme" * 5),
         ("SECRET_KEY", "1234567890" * 4),
-        ("JWT_KEYS", f"good={KEY},zeros={'A' * 43}"),
+        ("JWT_KEYS", f"good={RANDOM_KEY},zeros={'A' * 43}"),
         ("JWT_KEYS", "words=" + base64.urlsafe_b64encode(b"secret" * 8).decode()),
         ("OUTBOUND_ALLOW", "0.0.0.0/0"),
         ("OUTBOUND_ALLOW", "10.0.0.0/8, ::/0"),
@@ -190,10 +190,10 @@ def test_origins_of_web_pages_and_apps_are_read(tmp_path: Path, text: str, origi
 )
 def test_production_refuses_insecure_setting(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name} [^\n]*$") as refused:
-        read(tmp_path, **{**PRODUCTION, name: value})
+        load_config(tmp_path, **{**PRODUCTION, name: value})
 
     assert value not in str(refused.value)
-    assert read(tmp_path, **{name: value})
+    assert load_config(tmp_path, **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_production_refuses_insecure_setting(tmp_path: Path, name: str, value: s
 @pytest.mark.parametrize("size", [32, 64])
 def test_production_accepts_random_keys(tmp_path: Path, encode: Callable[[int], str], size: int) -> None:
     for _ in range(50):
-        read(tmp_path, **{**PRODUCTION, "SECRET_KEY": encode(size)})
+        load_config(tmp_path, **{**PRODUCTION, "SECRET_KEY": encode(size)})
 
 
 @pytest.mark.parametrize(
@@ -218,19 +218,19 @@ def test_production_accepts_random_keys(tmp_path: Path, encode: Callable[[int], 
 def test_production_warns_of_setting_without_protection(
     tmp_path: Path, settings: dict[str, str], named: list[str]
 ) -> None:
-    warnings = config.list_warnings(read(tmp_path, **{**PRODUCTION, **settings}))
+    warnings = config.list_warnings(load_config(tmp_path, **{**PRODUCTION, **settings}))
 
     assert [warning.split()[0] for warning in warnings] == named
-    assert config.list_warnings(read(tmp_path, **settings)) == []
+    assert config.list_warnings(load_config(tmp_path, **settings)) == []
 
 
 @pytest.mark.parametrize(
     ("text", "address"), [("127.0.0.1:5001", ("127.0.0.1", 5001)), ("[::1]:5001", ("::1", 5001)), ("", None)]
 )
 def test_health_address_is_a_host_and_a_port(tmp_path: Path, text: str, address: tuple[str, int] | None) -> None:
-    assert config.read({"VAR_DIR": str(tmp_path), "HEALTH_ADDRESS": text})["HEALTH_ADDRESS"] == address
+    assert config.read_config({"VAR_DIR": str(tmp_path), "HEALTH_ADDRESS": text})["HEALTH_ADDRESS"] == address
 
 
 def test_files_of_a_bucket_are_not_left_to_the_proxy(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigError, match="X_ACCEL_REDIRECT needs a STORAGE_URL that is a directory"):
-        config.read({"VAR_DIR": str(tmp_path), "STORAGE_URL": "s3://files", "X_ACCEL_REDIRECT": "/stored-files"})
+        config.read_config({"VAR_DIR": str(tmp_path), "STORAGE_URL": "s3://files", "X_ACCEL_REDIRECT": "/stored-files"})

@@ -10,20 +10,20 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app import database
-from app.database import connection, make_connection_slots, transaction
+from app.database import get_connection, make_connection_slots, open_transaction
 from app.extensions import db
 from app.slots import SlotPool
+from tests.dataset import Dataset, get_errors
 from tests.test_writer_slots import EVENT
-from tests.world import World, errors
 
 REQUESTS = 12
 
 
 @pytest.fixture
-def slots(world: World, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
+def slots(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
     """The slots of the app."""
     made = make_connection_slots(10)
-    monkeypatch.setitem(world.app.extensions, "connection_slots", made)
+    monkeypatch.setitem(dataset.app.extensions, "connection_slots", made)
     return made
 
 
@@ -34,9 +34,9 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def locked_events(world: World) -> Iterator[None]:
+def lock_events_table(dataset: Dataset) -> Iterator[None]:
     """Hold the table of events, so that all requests that read it wait."""
-    with world.app.app_context():
+    with dataset.app.app_context():
         engine = db.engine
     with engine.connect() as held:
         held.execute(text("LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
@@ -44,12 +44,14 @@ def locked_events(world: World) -> Iterator[None]:
         held.rollback()
 
 
-def read(world: World, path: str, method: str = "GET", address: str = "127.0.0.1", token: str = "") -> TestResponse:
+def read_path(
+    dataset: Dataset, path: str, method: str = "GET", address: str = "127.0.0.1", token: str = ""
+) -> TestResponse:
     """Read from a client of its own."""
     headers = {"Authorization": f"JWT {token}"} if token else {}
     if path == "/":
         headers = {"Accept": "text/html"}  # the page lists events
-    return world.app.test_client().open(
+    return dataset.app.test_client().open(
         path, method=method, headers=headers, environ_base={"REMOTE_ADDR": address}, buffered=True
     )
 
@@ -57,14 +59,14 @@ def read(world: World, path: str, method: str = "GET", address: str = "127.0.0.1
 @pytest.mark.usefixtures("short_wait")
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_reads_of_one_address_take_half_of_the_pool(
-    world: World, slots: SlotPool, wait_until: Callable[..., Any], method: str
+    dataset: Dataset, slots: SlotPool, wait_until: Callable[..., Any], method: str
 ) -> None:
     with ThreadPoolExecutor(REQUESTS) as pool:
-        with locked_events(world):
-            sent = [pool.submit(read, world, "/v1/events", method, "192.0.2.1") for _ in range(REQUESTS)]
+        with lock_events_table(dataset):
+            sent = [pool.submit(read_path, dataset, "/v1/events", method, "192.0.2.1") for _ in range(REQUESTS)]
             wait_until(lambda: sum(each.done() for each in sent) == REQUESTS - slots.max_per_holder)
-            other = read(world, f"/v1/users/{world.owner.id}", token=str(world.owner.token))
-            log_in = world.app.test_client().post(
+            other = read_path(dataset, f"/v1/users/{dataset.owner.id}", token=str(dataset.owner.token))
+            log_in = dataset.app.test_client().post(
                 "/v1/auth/login", json={"email": "nobody@example.com", "password": "correct horse"}
             )
         answers = [each.result(30) for each in sent]
@@ -75,20 +77,21 @@ def test_reads_of_one_address_take_half_of_the_pool(
     assert len(refused) == REQUESTS - 5
     assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
     if method == "GET":
-        assert errors(refused[0])[0]["detail"].startswith("Too many requests of 192.0.2.1 are in progress:")
+        assert get_errors(refused[0])[0]["detail"].startswith("Too many requests of 192.0.2.1 are in progress:")
     assert (other.status_code, log_in.status_code) == (200, 401)
     assert len(slots) == 0
 
 
 @pytest.mark.usefixtures("short_wait")
 def test_reads_of_one_user_take_three_connections(
-    world: World, slots: SlotPool, wait_until: Callable[..., Any]
+    dataset: Dataset, slots: SlotPool, wait_until: Callable[..., Any]
 ) -> None:
-    token = str(world.owner.token)
+    token = str(dataset.owner.token)
     with ThreadPoolExecutor(REQUESTS) as pool:
-        with locked_events(world):
+        with lock_events_table(dataset):
             sent = [
-                pool.submit(read, world, "/v1/events", "GET", f"192.0.2.{number}", token) for number in range(REQUESTS)
+                pool.submit(read_path, dataset, "/v1/events", "GET", f"192.0.2.{number}", token)
+                for number in range(REQUESTS)
             ]
             wait_until(lambda: sum(each.done() for each in sent) == REQUESTS - slots.max_per_user)
         answers = [each.result(30) for each in sent]
@@ -96,9 +99,9 @@ def test_reads_of_one_user_take_three_connections(
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [429] * (REQUESTS - 3)
 
 
-def test_thirty_people_behind_one_address_wait_and_are_answered(world: World, slots: SlotPool) -> None:
+def test_thirty_people_behind_one_address_wait_and_are_answered(dataset: Dataset, slots: SlotPool) -> None:
     with ThreadPoolExecutor(60) as pool:
-        answers = list(pool.map(lambda _: read(world, "/v1/events", "GET", "192.0.2.1").status_code, range(180)))
+        answers = list(pool.map(lambda _: read_path(dataset, "/v1/events", "GET", "192.0.2.1").status_code, range(180)))
 
     assert set(answers) == {200}
     assert len(slots) == 0
@@ -106,54 +109,54 @@ def test_thirty_people_behind_one_address_wait_and_are_answered(world: World, sl
 
 @pytest.mark.usefixtures("short_wait")
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/events/{event}", "/v1/events/upcoming", "/v1/jobs", "/"])
-def test_read_that_finds_no_slot_in_the_process_is_503(world: World, slots: SlotPool, path: str) -> None:
-    path = path.format(event=world.events["published"])
-    token = str(world.owner.token)
+def test_read_that_finds_no_slot_in_the_process_is_503(dataset: Dataset, slots: SlotPool, path: str) -> None:
+    path = path.format(event=dataset.events["published"])
+    token = str(dataset.owner.token)
     held = [slots.acquire(f"192.0.2.{number}") for number in range(slots.size)]
 
-    refused = read(world, path, token=token)
+    refused = read_path(dataset, path, token=token)
 
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     for slot in held:
         slots.release(slot)
-    assert read(world, path, token=token).status_code == 200
+    assert read_path(dataset, path, token=token).status_code == 200
 
 
 @pytest.mark.usefixtures("short_wait")
-def test_writes_and_reads_of_one_address_share_its_half(world: World, slots: SlotPool) -> None:
+def test_writes_and_reads_of_one_address_share_its_half(dataset: Dataset, slots: SlotPool) -> None:
     held = [slots.acquire("127.0.0.1") for _ in range(slots.max_per_holder)]
 
-    assert world.owner.create("/v1/events", "event", EVENT).status_code == 429
+    assert dataset.owner.create("/v1/events", "event", EVENT).status_code == 429
 
     for slot in held:
         slots.release(slot)
-    assert world.owner.create("/v1/events", "event", EVENT).status_code == 201
-    assert (len(slots), len(world.app.extensions["writers"])) == (0, 0)
+    assert dataset.owner.create("/v1/events", "event", EVENT).status_code == 201
+    assert (len(slots), len(dataset.app.extensions["writers"])) == (0, 0)
 
 
 @pytest.mark.usefixtures("short_wait")
-def test_probes_need_no_slot(world: World, slots: SlotPool) -> None:
+def test_probes_need_no_slot(dataset: Dataset, slots: SlotPool) -> None:
     held = [slots.acquire(f"192.0.2.{number}") for number in range(slots.size)]
 
-    assert (read(world, "/livez").status_code, read(world, "/readyz").status_code) == (200, 200)
+    assert (read_path(dataset, "/livez").status_code, read_path(dataset, "/readyz").status_code) == (200, 200)
 
     for slot in held:
         slots.release(slot)
 
 
-def test_read_outside_of_a_request_needs_no_slot(world: World, slots: SlotPool) -> None:
+def test_read_outside_of_a_request_needs_no_slot(dataset: Dataset, slots: SlotPool) -> None:
     held = [slots.acquire(f"192.0.2.{number}") for number in range(slots.size)]
 
-    with world.app.app_context(), transaction(is_read=True):
-        assert connection().execute(text("SELECT 1")).scalar() == 1
+    with dataset.app.app_context(), open_transaction(is_read=True):
+        assert get_connection().execute(text("SELECT 1")).scalar() == 1
 
     for slot in held:
         slots.release(slot)
 
 
-def test_failed_read_returns_its_slot(world: World, slots: SlotPool) -> None:
-    assert read(world, "/v1/events/999999999").status_code == 404
-    assert read(world, "/v1/events?filter=x").status_code == 400
+def test_failed_read_returns_its_slot(dataset: Dataset, slots: SlotPool) -> None:
+    assert read_path(dataset, "/v1/events/999999999").status_code == 404
+    assert read_path(dataset, "/v1/events?filter=x").status_code == 400
     assert len(slots) == 0
 
 

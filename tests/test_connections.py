@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
-from app import bodies, connections, large_answers
-from app.bodies import OpenBody
+from app import connections, large_responses, request_bodies
 from app.connections import (
     MAX_CONNECTIONS_PER_ADDRESS,
     MIN_BYTES_PER_SECOND,
     RATE_WINDOW_SECONDS,
-    Accepted,
-    Connection,
+    ClientConnection,
     ConnectionGuard,
     Peer,
+    SocketIdentity,
     Traffic,
-    share_evenly,
+    compute_even_share,
 )
-from app.large_answers import OpenAnswer
+from app.large_responses import OpenResponse
+from app.request_bodies import OpenBody
 from app.slots import SlotPool
 from tests.conftest import ROOT
 
@@ -35,45 +35,45 @@ WINDOW = RATE_WINDOW_SECONDS
 RATE = MIN_BYTES_PER_SECOND
 
 
-def connection(now: float = 0.0) -> Connection:
+def accept_connection(now: float = 0.0) -> ClientConnection:
     """Return a connection that has just been accepted."""
-    return Connection(Accepted(5, 7, Peer("192.0.2.1", 1234)), Traffic(0, 0, False), now, now, (now, 0))
+    return ClientConnection(SocketIdentity(5, 7, Peer("192.0.2.1", 1234)), Traffic(0, 0, False), now, now, (now, 0))
 
 
 @pytest.mark.parametrize(("rate", "is_slow"), [(0.5, True), (RATE - 1, True), (RATE + 1, False), (5000, False)])
 def test_body_below_the_minimum_rate_is_slow(rate: float, is_slow: bool) -> None:
-    sender = connection()
+    sender = accept_connection()
     found = []
     for second in range(1, int(3 * WINDOW)):
-        sender.update(second, Traffic(int(second * rate), 0, False))
+        sender.update_traffic(second, Traffic(int(second * rate), 0, False))
         found.append(sender.sends_too_slowly(second))
     assert any(found) == is_slow
     assert not any(found[: int(WINDOW) - 1]), "there is time to begin"
 
 
 def test_body_that_stops_after_a_fast_start_is_slow() -> None:
-    sender = connection()
+    sender = accept_connection()
     found = []
     for second in range(1, int(3 * WINDOW)):
-        sender.update(second, Traffic(min(second, 5) * 10**6, 0, False))
+        sender.update_traffic(second, Traffic(min(second, 5) * 10**6, 0, False))
         found.append(sender.sends_too_slowly(second))
     assert any(found)
 
 
 @pytest.mark.parametrize(("rate", "is_slow"), [(0, True), (RATE - 1, True), (RATE + 1, False), (5000, False)])
 def test_answer_read_below_the_minimum_rate_is_slow(rate: int, is_slow: bool) -> None:
-    reader = connection()
+    reader = accept_connection()
     found = []
     for second in range(1, int(3 * WINDOW)):
-        reader.update(second, Traffic(100, second * rate, is_sending=True))
+        reader.update_traffic(second, Traffic(100, second * rate, is_sending=True))
         found.append(reader.reads_too_slowly(second))
     assert any(found) == is_slow
 
 
 def test_stream_of_few_bytes_that_the_client_reads_is_not_slow() -> None:
-    stream = connection()
+    stream = accept_connection()
     for second in range(1, int(5 * WINDOW)):
-        stream.update(second, Traffic(100, second // 15, is_sending=second % 15 == 0))
+        stream.update_traffic(second, Traffic(100, second // 15, is_sending=second % 15 == 0))
         assert not stream.reads_too_slowly(second)
         assert not stream.sends_too_slowly(second)
 
@@ -95,9 +95,9 @@ def test_guard_closes_what_one_address_has_beyond_its_cap_and_nothing_of_others(
             held.append((client, listener.accept()[0]))
         busy = held[0]
         busy[0].sendall(b"x")
-        guard.scan()
+        guard.scan_connections()
         busy[0].sendall(b"more")
-        guard.scan()
+        guard.scan_connections()
 
         assert sum(is_closed(client) for client, _ in held[:number]) >= 10
         assert not is_closed(busy[0]), "those that are idle for longest go first"
@@ -113,15 +113,15 @@ def test_guard_closes_what_one_address_has_beyond_its_cap_and_nothing_of_others(
     [([5, 5, 5], 9, 3), ([1, 1, 100], 12, 10), ([1, 5, 6], 9, 4), ([3], 9, 3), ([], 9, 0), ([2, 2, 2], 2, 0)],
 )
 def test_share_evenly_is_the_largest_cap_that_fits(counts: list[int], size: int, share: int) -> None:
-    assert share_evenly(counts, size) == share
+    assert compute_even_share(counts, size) == share
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def closings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many connections of each address the guard has ended; none is real."""
     numbers: Counter[str] = Counter()
 
-    def end(accepted: Accepted, *, is_body: bool) -> bool:
+    def end(accepted: SocketIdentity, *, is_body: bool) -> bool:
         assert not is_body
         numbers[accepted.peer.address] += 1
         return True
@@ -130,42 +130,42 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return numbers
 
 
-def accept(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
+def accept_connections(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
     """Let the kernel tell of a connection of each of these addresses."""
     accepted = [
-        (Accepted(number, number, Peer(address, number)), Traffic(0, 0, False))
+        (SocketIdentity(number, number, Peer(address, number)), Traffic(0, 0, False))
         for number, address in enumerate(addresses)
     ]
-    monkeypatch.setattr(connections, "_accepted", lambda _port: iter(accepted))
+    monkeypatch.setattr(connections, "_iter_connections", lambda _port: iter(accepted))
 
 
 def test_guard_closes_what_one_ipv6_site_has_beyond_twice_the_cap(
-    monkeypatch: pytest.MonkeyPatch, ended: Counter[str]
+    monkeypatch: pytest.MonkeyPatch, closings: Counter[str]
 ) -> None:
     site = [f"2001:db8:1:{number % 60:x}::1" for number in range(60 * 10)]
-    accept(monkeypatch, site + ["2001:db8:2::1", "192.0.2.1"] * 10)
+    accept_connections(monkeypatch, site + ["2001:db8:2::1", "192.0.2.1"] * 10)
 
-    ConnectionGuard(80, has_proxy=False, max_connections=8192).scan()
+    ConnectionGuard(80, has_proxy=False, max_connections=8192).scan_connections()
 
-    assert ended.total() == 60 * 10 - 2 * MAX_CONNECTIONS_PER_ADDRESS
-    assert set(ended) <= set(site)
+    assert closings.total() == 60 * 10 - 2 * MAX_CONNECTIONS_PER_ADDRESS
+    assert set(closings) <= set(site)
 
 
 def test_guard_closes_connections_of_those_that_have_most_where_most_are_taken(
-    monkeypatch: pytest.MonkeyPatch, ended: Counter[str]
+    monkeypatch: pytest.MonkeyPatch, closings: Counter[str]
 ) -> None:
     large = [f"192.0.2.{number % 4}" for number in range(4 * 190)]
     small = ["198.51.100.1"] * 20 + ["198.51.100.2"]
     guard = ConnectionGuard(80, has_proxy=False, max_connections=1000)
-    accept(monkeypatch, large[:720] + small)
-    guard.scan()
-    assert not ended, "a quarter is free"
+    accept_connections(monkeypatch, large[:720] + small)
+    guard.scan_connections()
+    assert not closings, "a quarter is free"
 
-    accept(monkeypatch, large + small)
-    guard.scan()
+    accept_connections(monkeypatch, large + small)
+    guard.scan_connections()
 
-    assert set(ended) == set(large)
-    assert set(ended.values()) == {190 - (500 - len(small)) // 4}
+    assert set(closings) == set(large)
+    assert set(closings.values()) == {190 - (500 - len(small)) // 4}
 
 
 def test_guard_behind_a_proxy_has_no_cap_for_its_address(listener: socket.socket) -> None:
@@ -175,7 +175,7 @@ def test_guard_behind_a_proxy_has_no_cap_for_its_address(listener: socket.socket
         for _ in range(MAX_CONNECTIONS_PER_ADDRESS + 10):
             client = socket.create_connection(listener.getsockname())
             held.append((client, listener.accept()[0]))
-        guard.scan()
+        guard.scan_connections()
         assert not any(is_closed(client) for client, _ in held)
     finally:
         for pair in held:
@@ -208,10 +208,10 @@ def test_guard_ends_the_slow_body_of_an_address_and_lets_it_be_answered(
     ):
         slow.sendall(b"POST / HTTP/1.1\r\n")
         open_body = OpenBody(pool.acquire("127.0.0.2"), "127.0.0.2")
-        monkeypatch.setattr(bodies, "open_bodies", {open_body})
+        monkeypatch.setattr(request_bodies, "open_bodies", {open_body})
 
         def is_ended() -> bool:
-            guard.scan()
+            guard.scan_connections()
             return open_body.ended_at is not None
 
         wait_until(is_ended, 10)
@@ -230,19 +230,19 @@ def test_guard_ends_bodies_early_where_others_want_their_slots(
     monkeypatch.setattr(connections, "CROWDED_WINDOW_SECONDS", 0.2)
     guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False, max_connections=8192)
     readers, large = SlotPool(16, 11), SlotPool(1, 1)
-    monkeypatch.setattr(bodies, "readers", readers)
-    monkeypatch.setattr(bodies, "_large_bodies", large)
+    monkeypatch.setattr(request_bodies, "reader_slots", readers)
+    monkeypatch.setattr(request_bodies, "_large_body_slots", large)
     with (
         socket.create_connection(listener.getsockname(), source_address=("127.0.0.2", 0)) as slow,
         listener.accept()[0],
     ):
         slow.sendall(b"POST / HTTP/1.1\r\n")
         open_body = OpenBody(readers.acquire("127.0.0.2"), "127.0.0.2")
-        monkeypatch.setattr(bodies, "open_bodies", {open_body})
+        monkeypatch.setattr(request_bodies, "open_bodies", {open_body})
         if is_large:
             open_body.large_slot = large.acquire("127.0.0.2")
         wait_until(lambda: open_body.slot.age_seconds > 0.4, 10)
-        guard.scan()
+        guard.scan_connections()
         assert open_body.ended_at is None, "no other wants its slot"
 
         if is_large:
@@ -254,7 +254,7 @@ def test_guard_ends_bodies_early_where_others_want_their_slots(
                 readers.acquire(holder)
 
         def is_ended() -> bool:
-            guard.scan()
+            guard.scan_connections()
             return open_body.ended_at is not None
 
         wait_until(is_ended, 10)
@@ -271,12 +271,12 @@ def test_guard_ends_slow_readers_of_large_answers_and_nothing_else(
     count: int,
     expected: int,
 ) -> None:
-    monkeypatch.setattr(connections, "ANSWER_WINDOW_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "RESPONSE_WINDOW_SECONDS", 0.3)
     guard = ConnectionGuard(listener.getsockname()[1], has_proxy=False, max_connections=8192)
     pool = SlotPool(8, 8)
-    monkeypatch.setattr(large_answers, "slots", pool)
-    answers = {OpenAnswer(pool.acquire("127.0.0.2"), "127.0.0.2") for _ in range(count)}
-    monkeypatch.setattr(large_answers, "open_answers", answers)
+    monkeypatch.setattr(large_responses, "response_slots", pool)
+    answers = {OpenResponse(pool.acquire("127.0.0.2"), "127.0.0.2") for _ in range(count)}
+    monkeypatch.setattr(large_responses, "open_responses", answers)
     held = []
     try:
         for source in ("127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3"):
@@ -290,11 +290,11 @@ def test_guard_ends_slow_readers_of_large_answers_and_nothing_else(
         begun = time.monotonic()
 
         def is_over() -> bool:
-            guard.scan()
+            guard.scan_connections()
             return time.monotonic() - begun > 1 and sum(is_reset(accepted) for _, accepted in held) >= expected
 
         wait_until(is_over, 20)
-        guard.scan()
+        guard.scan_connections()
         assert sum(is_reset(accepted) for _, accepted in held) == expected
         assert not is_reset(held[2][1])
         assert not is_reset(held[3][1])
@@ -322,7 +322,7 @@ def test_guard_leaves_a_descriptor_that_was_used_anew_alone(listener: socket.soc
         listener.accept()[0] as other,
     ):
         descriptor = accepted.fileno()
-        old = connections._identify(descriptor, accepted)
+        old = connections._identify_socket(descriptor, accepted)
         os.dup2(other.fileno(), descriptor)
 
         assert not connections.end_connection(old, is_body=False)
@@ -336,9 +336,9 @@ def test_guard_reads_thousands_of_connections_quickly(listener: socket.socket, f
     try:
         for _ in range(2000):
             held += [socket.create_connection(listener.getsockname()), listener.accept()[0]]
-        guard.scan()
+        guard.scan_connections()
         begun = time.thread_time()
-        guard.scan()
+        guard.scan_connections()
         took = time.thread_time() - begun
     finally:
         for each in held:

@@ -76,11 +76,11 @@ def test_a_line_of_another_form_continues_the_line_before() -> None:
 def test_text_has_the_component_the_time_and_the_level(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     console = Console("text", "info")
 
-    console.log("web", "ready")
-    console.log("web", "ended", "warning", status=1)
-    console.log("web", "hidden", "debug")
-    console.pass_on("worker", b"as it is")
-    console.pass_on("worker", b"  ")
+    console.log_event("web", "ready")
+    console.log_event("web", "ended", "warning", status=1)
+    console.log_event("web", "hidden", "debug")
+    console.forward_line("worker", b"as it is")
+    console.forward_line("worker", b"  ")
 
     lines = capsysbinary.readouterr().out.decode().splitlines()
     assert [re.sub(r"[0-9-]{10} [0-9:]{8}Z", "TIME", line) for line in lines] == [
@@ -94,7 +94,7 @@ def test_text_has_the_component_the_time_and_the_level(capsysbinary: pytest.Capt
     "line", [b"Traceback (most recent call last):", b"", b"[1]", b"{}", b'{"a": 1', b"\xff\xfe", b'"text"', b"{1}"]
 )
 def test_json_wraps_what_is_no_json_object(capsysbinary: pytest.CaptureFixture[bytes], line: bytes) -> None:
-    Console("json", "info").pass_on("web", line)
+    Console("json", "info").forward_line("web", line)
 
     found = [json.loads(each) for each in capsysbinary.readouterr().out.splitlines()]
     assert [(each["component"], each["level"], each["event"]) for each in found] == [
@@ -103,7 +103,7 @@ def test_json_wraps_what_is_no_json_object(capsysbinary: pytest.CaptureFixture[b
 
 
 def test_json_adds_the_component_to_an_object(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    Console("json", "info").pass_on("web", b'{"event":"request","status":200}')
+    Console("json", "info").forward_line("web", b'{"event":"request","status":200}')
 
     assert json.loads(capsysbinary.readouterr().out) == {"component": "web", "event": "request", "status": 200}
 
@@ -121,12 +121,12 @@ def test_json_adds_the_component_to_an_object(capsysbinary: pytest.CaptureFixtur
         (Terminal(), {COLOR_VARIABLE: "0"}, False),
     ],
 )
-def test_colours_are_for_terminals(stream: io.StringIO | None, environ: dict[str, str], colored: bool) -> None:
+def test_is_colored_only_for_terminals(stream: io.StringIO | None, environ: dict[str, str], colored: bool) -> None:
     assert is_colored(stream, environ) is colored
 
 
 def test_json_is_never_coloured(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    Console("json", "info", colored=True).log("web", "ended", "error")
+    Console("json", "info", colored=True).log_event("web", "ended", "error")
 
     assert b"\x1b" not in capsysbinary.readouterr().out
 
@@ -152,8 +152,8 @@ def test_output_goes_on_when_a_full_disk_has_room_again(monkeypatch: pytest.Monk
     disk, console = FullDisk(), Console("text", "info")
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(disk)))
 
-    console.write(b"while it is full")
+    console.write_line(b"while it is full")
     disk.has_room = True
-    console.write(b"printed")
+    console.write_line(b"printed")
 
     assert disk.written.endswith(b"printed\n")

@@ -11,44 +11,44 @@ from werkzeug.test import TestResponse
 import config
 from app.extensions import db
 from app.factory import create_app
-from tests.world import JSONAPI, World
+from tests.dataset import JSONAPI, Dataset
 
 ALLOWED, ALSO_ALLOWED, DISALLOWED = "https://app.example.org", "http://[::1]:3000", "https://evil.example.net"
 ORIGINS = [ALLOWED, DISALLOWED, f"{ALLOWED}.evil.example.net", "null", None]
 
-ANSWERS: dict[str, Callable[[FlaskClient, World, dict[str, str]], TestResponse]] = {
-    "200": lambda client, world, headers: client.get(f"/v1/events/{world.events['published']}", headers=headers),
-    "200 openapi": lambda client, world, headers: client.get("/openapi.json", headers=headers),
-    "400": lambda client, world, headers: client.get("/v1/events?sort=nobody", headers=headers),
-    "401": lambda client, world, headers: client.get("/v1/jobs", headers=headers),
-    "401 token": lambda client, world, headers: client.get(
+ANSWERS: dict[str, Callable[[FlaskClient, Dataset, dict[str, str]], TestResponse]] = {
+    "200": lambda client, dataset, headers: client.get(f"/v1/events/{dataset.events['published']}", headers=headers),
+    "200 openapi": lambda client, dataset, headers: client.get("/openapi.json", headers=headers),
+    "400": lambda client, dataset, headers: client.get("/v1/events?sort=nobody", headers=headers),
+    "401": lambda client, dataset, headers: client.get("/v1/jobs", headers=headers),
+    "401 token": lambda client, dataset, headers: client.get(
         "/v1/jobs", headers={**headers, "Authorization": "JWT nonsense"}
     ),
-    "404": lambda client, world, headers: client.get("/v1/events/0", headers=headers),
-    "404 route": lambda client, world, headers: client.get("/v1/nothing", headers=headers),
-    "404 file": lambda client, world, headers: client.get("/files/images/nothing.jpg", headers=headers),
-    "405": lambda client, world, headers: client.put("/v1/events", headers=headers),
-    "406": lambda client, world, headers: client.get("/v1/events", headers={**headers, "Accept": f"{JSONAPI};a=b"}),
-    "412": lambda client, world, headers: client.patch(
-        f"/v1/events/{world.events['published']}",
+    "404": lambda client, dataset, headers: client.get("/v1/events/0", headers=headers),
+    "404 route": lambda client, dataset, headers: client.get("/v1/nothing", headers=headers),
+    "404 file": lambda client, dataset, headers: client.get("/files/images/nothing.jpg", headers=headers),
+    "405": lambda client, dataset, headers: client.put("/v1/events", headers=headers),
+    "406": lambda client, dataset, headers: client.get("/v1/events", headers={**headers, "Accept": f"{JSONAPI};a=b"}),
+    "412": lambda client, dataset, headers: client.patch(
+        f"/v1/events/{dataset.events['published']}",
         headers={
             **headers,
-            "Authorization": f"JWT {world.owner.token}",
+            "Authorization": f"JWT {dataset.owner.token}",
             "If-Match": '"another"',
             "Content-Type": JSONAPI,
         },
-        json={"data": {"type": "event", "id": str(world.events["published"]), "attributes": {"name": "a"}}},
+        json={"data": {"type": "event", "id": str(dataset.events["published"]), "attributes": {"name": "a"}}},
     ),
-    "413": lambda client, world, headers: client.post(
+    "413": lambda client, dataset, headers: client.post(
         "/v1/auth/login", headers={**headers, "Content-Type": "application/json"}, data=bytes(2**20 + 1)
     ),
-    "415": lambda client, world, headers: client.post("/v1/auth/login", headers=headers, data="a=b"),
-    "429": lambda client, world, headers: knock(client, headers),
-    "500": lambda client, world, headers: client.get("/files/images/broken.jpg", headers=headers),
+    "415": lambda client, dataset, headers: client.post("/v1/auth/login", headers=headers, data="a=b"),
+    "429": lambda client, dataset, headers: exhaust_log_ins(client, headers),
+    "500": lambda client, dataset, headers: client.get("/files/images/broken.jpg", headers=headers),
 }
 
 
-def knock(client: FlaskClient, headers: dict[str, str]) -> TestResponse:
+def exhaust_log_ins(client: FlaskClient, headers: dict[str, str]) -> TestResponse:
     """Log in wrongly until that is limited."""
     body = {"email": "nobody@example.com", "password": "wrong horse"}
     answers = (client.post("/v1/auth/login", json=body, headers=headers) for _ in range(7))
@@ -62,7 +62,7 @@ def make_client(app: Flask, environment: dict[str, str]) -> Iterator[Callable[[s
 
     def make(origins: str) -> FlaskClient:
         settings = {**environment, "CORS_ORIGINS": origins, "RATELIMIT_ENABLED": "1"}
-        made.append(create_app(config.read(settings)))
+        made.append(create_app(config.read_config(settings)))
         return made[-1].test_client()
 
     yield make
@@ -77,7 +77,7 @@ def client(make_client: Callable[[str], FlaskClient]) -> FlaskClient:
     return make_client(f"{ALLOWED},{ALSO_ALLOWED}")
 
 
-def origin(value: str | None) -> dict[str, str]:
+def origin_header(value: str | None) -> dict[str, str]:
     """The header that a browser sends for a page of this origin."""
     return {"Origin": value} if value else {}
 
@@ -87,7 +87,7 @@ def cors_headers(answer: TestResponse) -> dict[str, str]:
     return {name: value for name, value in answer.headers if name.startswith("Access-Control-")}
 
 
-def varies_by(answer: TestResponse) -> set[str]:
+def parse_vary(answer: TestResponse) -> set[str]:
     """Return the members of Vary."""
     assert len(answer.headers.getlist("Vary")) == 1
     return set(answer.vary.as_set())
@@ -96,12 +96,12 @@ def varies_by(answer: TestResponse) -> set[str]:
 @pytest.mark.parametrize("sent", [ALLOWED, ALLOWED.upper(), ALSO_ALLOWED])
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answer_to_an_allowed_origin_can_be_read(
-    client: FlaskClient, world: World, monkeypatch: pytest.MonkeyPatch, name: str, sent: str
+    client: FlaskClient, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, name: str, sent: str
 ) -> None:
     if name == "500":
         monkeypatch.setattr("app.storage.Storage.stat", lambda *_: 1 / 0)
 
-    answer = ANSWERS[name](client, world, origin(sent))
+    answer = ANSWERS[name](client, dataset, origin_header(sent))
 
     assert str(answer.status_code) == name[:3]
     headers = cors_headers(answer)
@@ -122,24 +122,24 @@ def test_answer_to_an_allowed_origin_can_be_read(
         "Vary",
         "X-Content-Type-Options",
     }
-    assert "origin" in varies_by(answer)
+    assert "origin" in parse_vary(answer)
 
 
 @pytest.mark.parametrize("sent", ORIGINS[1:])
 @pytest.mark.parametrize("name", [name for name in ANSWERS if name not in ("429", "500")])
 def test_answer_to_any_other_origin_cannot_be_read_but_varies(
-    client: FlaskClient, world: World, name: str, sent: str | None
+    client: FlaskClient, dataset: Dataset, name: str, sent: str | None
 ) -> None:
-    answer = ANSWERS[name](client, world, origin(sent))
+    answer = ANSWERS[name](client, dataset, origin_header(sent))
 
     assert str(answer.status_code) == name[:3]
     assert cors_headers(answer) == {}
-    assert "origin" in varies_by(answer)
+    assert "origin" in parse_vary(answer)
 
 
-def test_vary_keeps_what_else_shaped_the_answer(client: FlaskClient, world: World) -> None:
-    assert varies_by(client.get("/v1/events", headers=origin(ALLOWED))) == {"accept", "authorization", "origin"}
-    assert varies_by(client.get("/v1/nothing")) == {"accept", "authorization", "origin"}
+def test_vary_keeps_what_else_shaped_the_answer(client: FlaskClient, dataset: Dataset) -> None:
+    assert parse_vary(client.get("/v1/events", headers=origin_header(ALLOWED))) == {"accept", "authorization", "origin"}
+    assert parse_vary(client.get("/v1/nothing")) == {"accept", "authorization", "origin"}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
@@ -161,7 +161,7 @@ def test_preflight_allows_what_clients_send(client: FlaskClient, path: str, meth
     wanted = ["accept", "authorization", "content-type", "if-match", "idempotency-key", "last-event-id"]
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": ",".join(wanted)}
 
-    answer = client.options(path, headers={**origin(ALLOWED), **asked})
+    answer = client.options(path, headers={**origin_header(ALLOWED), **asked})
 
     assert 200 <= answer.status_code < 300
     headers = cors_headers(answer)
@@ -170,45 +170,45 @@ def test_preflight_allows_what_clients_send(client: FlaskClient, path: str, meth
     assert set(wanted) <= set(headers["Access-Control-Allow-Headers"].split(", "))
     assert headers["Access-Control-Max-Age"] == "7200"
     assert "Access-Control-Allow-Credentials" not in headers
-    assert "origin" in varies_by(answer)
+    assert "origin" in parse_vary(answer)
 
 
 def test_preflight_of_a_disallowed_origin_or_method_is_denied(client: FlaskClient) -> None:
     asked = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization"}
 
-    assert cors_headers(client.options("/v1/events", headers={**origin(DISALLOWED), **asked})) == {}
+    assert cors_headers(client.options("/v1/events", headers={**origin_header(DISALLOWED), **asked})) == {}
     asked["Access-Control-Request-Method"] = "PUT"
-    denied = cors_headers(client.options("/v1/events", headers={**origin(ALLOWED), **asked}))
+    denied = cors_headers(client.options("/v1/events", headers={**origin_header(ALLOWED), **asked}))
     assert "Access-Control-Allow-Methods" not in denied
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health-check", "/jobs", "/docs", "/v10", "/filesystem"])
 def test_pages_and_probes_allow_no_origin(client: FlaskClient, path: str) -> None:
-    answer = client.get(path, headers=origin(ALLOWED))
+    answer = client.get(path, headers=origin_header(ALLOWED))
 
     assert cors_headers(answer) == {}
 
 
 def test_entry_point_without_a_slash_is_part_of_the_api(client: FlaskClient) -> None:
-    assert cors_headers(client.get("/v1", headers=origin(ALLOWED)))["Access-Control-Allow-Origin"] == ALLOWED
+    assert cors_headers(client.get("/v1", headers=origin_header(ALLOWED)))["Access-Control-Allow-Origin"] == ALLOWED
 
 
-def test_not_modified_answer_can_be_read(client: FlaskClient, world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
+def test_not_modified_answer_can_be_read(client: FlaskClient, dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
     tag = client.get(path).headers["ETag"]
 
-    answer = client.get(path, headers={**origin(ALLOWED), "If-None-Match": tag})
+    answer = client.get(path, headers={**origin_header(ALLOWED), "If-None-Match": tag})
 
     assert answer.status_code == 304
     assert cors_headers(answer)["Access-Control-Allow-Origin"] == ALLOWED
 
 
 def test_every_origin_is_allowed_by_a_star_and_none_by_nothing(
-    make_client: Callable[[str], FlaskClient], world: World
+    make_client: Callable[[str], FlaskClient], dataset: Dataset
 ) -> None:
     every, none = make_client("*"), make_client("")
     for sent in (ALLOWED, DISALLOWED, "null"):
-        headers: dict[str, Any] = cors_headers(every.get("/v1/events", headers=origin(sent)))
+        headers: dict[str, Any] = cors_headers(every.get("/v1/events", headers=origin_header(sent)))
         assert headers["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Credentials" not in headers
-        assert cors_headers(none.get("/v1/events", headers=origin(sent))) == {}
+        assert cors_headers(none.get("/v1/events", headers=origin_header(sent))) == {}

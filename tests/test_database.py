@@ -10,15 +10,17 @@ from flask import Flask
 from sqlalchemy import BigInteger, Column, Enum, MetaData, Table, bindparam, func, insert, literal, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from app.database import Prepared, commit, connection, transaction
+from app.database import PreparedStatement, commit, get_connection, open_transaction
 from app.extensions import db
 from app.outbox import OutboxEntry
 from app.users.models import User
-from tests.world import World
+from tests.dataset import Dataset
 
 NUMBER = bindparam("number", type_=BigInteger)
 NAMES = ("id", "consumer", "topic", "payload")
-ENTRY = Prepared(insert(OutboxEntry).values({name: bindparam(name) for name in NAMES}).returning(OutboxEntry.payload))
+ENTRY = PreparedStatement(
+    insert(OutboxEntry).values({name: bindparam(name) for name in NAMES}).returning(OutboxEntry.payload)
+)
 VALUES = {"id": UUID("0198a1b2-0000-7000-8000-000000000000"), "consumer": "tests", "topic": "tests", "payload": {}}
 
 
@@ -30,7 +32,7 @@ def context(app: Flask) -> Iterator[None]:
 
 
 def test_constants_stand_in_the_text_and_only_values_are_parameters() -> None:
-    statement = Prepared(select(User.id).where(User.email == "a'b", User.id == NUMBER).limit(3))
+    statement = PreparedStatement(select(User.id).where(User.email == "a'b", User.id == NUMBER).limit(3))
 
     assert "'a''b'" in statement.text
     assert "LIMIT 3" in statement.text
@@ -40,23 +42,25 @@ def test_constants_stand_in_the_text_and_only_values_are_parameters() -> None:
 
 @pytest.mark.usefixtures("context")
 def test_a_value_may_stand_in_several_places() -> None:
-    assert Prepared(select(NUMBER, NUMBER + 1, literal(7))).rows({"number": 4, "unused": 1}) == [(4, 5, 7)]
+    assert PreparedStatement(select(NUMBER, NUMBER + 1, literal(7))).fetch_rows({"number": 4, "unused": 1}) == [
+        (4, 5, 7)
+    ]
 
 
 @pytest.mark.usefixtures("context")
 def test_a_value_that_is_not_given_is_an_error() -> None:
     with pytest.raises(KeyError, match="number"):
-        Prepared(select(NUMBER)).rows({})
+        PreparedStatement(select(NUMBER)).fetch_rows({})
 
 
 @pytest.mark.usefixtures("context")
 def test_json_goes_in_and_comes_out() -> None:
-    assert ENTRY.rows({**VALUES, "payload": {"ä": [1, None]}}) == [({"ä": [1, None]},)]
+    assert ENTRY.fetch_rows({**VALUES, "payload": {"ä": [1, None]}}) == [({"ä": [1, None]},)]
 
 
 def test_a_default_of_the_model_that_is_not_given_is_refused() -> None:
     with pytest.raises(TypeError, match="is_admin"):
-        Prepared(insert(User).values(email=bindparam("email"), password_hash="!"))
+        PreparedStatement(insert(User).values(email=bindparam("email"), password_hash="!"))
 
 
 def test_a_column_that_needs_converting_is_refused() -> None:
@@ -66,7 +70,7 @@ def test_a_column_that_needs_converting_is_refused() -> None:
     table = Table("things", MetaData(), Column("colour", Enum(Colour)))
 
     with pytest.raises(TypeError, match="colour"):
-        Prepared(select(table))
+        PreparedStatement(select(table))
 
 
 @pytest.mark.usefixtures("context")
@@ -81,52 +85,52 @@ def test_a_broken_rule_is_told_as_sqlalchemy_tells_it_without_the_values() -> No
 
 
 def test_a_connection_that_dies_is_told_and_not_used_again(app: Flask) -> None:
-    suicide = Prepared(select(func.pg_terminate_backend(func.pg_backend_pid())))
+    suicide = PreparedStatement(select(func.pg_terminate_backend(func.pg_backend_pid())))
     with app.app_context():
-        with pytest.raises(OperationalError), transaction(is_read=True):
-            suicide.rows({})
-        with transaction(is_read=True):
-            assert Prepared(select(NUMBER)).rows({"number": 1}) == [(1,)]
+        with pytest.raises(OperationalError), open_transaction(is_read=True):
+            suicide.fetch_rows({})
+        with open_transaction(is_read=True):
+            assert PreparedStatement(select(NUMBER)).fetch_rows({"number": 1}) == [(1,)]
 
 
-def test_connections_that_the_server_has_closed_meanwhile_are_replaced_unseen(app: Flask, world: World) -> None:
-    assert world.owner.get("/v1/events").status_code == 200
+def test_connections_that_the_server_has_closed_meanwhile_are_replaced_unseen(app: Flask, dataset: Dataset) -> None:
+    assert dataset.owner.get("/v1/events").status_code == 200
     ours = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'open-event'"
     with psycopg.connect(app.config["DATABASE_URL"].replace("+psycopg", "")) as apart:
         row = apart.execute(f"{ours} AND datname = current_database()").fetchone()
     assert row is not None
     assert row[0] > 0
 
-    assert world.owner.get("/v1/events").status_code == 200
+    assert dataset.owner.get("/v1/events").status_code == 200
 
 
-def test_what_is_not_committed_has_never_been(app: Flask) -> None:
-    count = Prepared(select(func.count()).select_from(OutboxEntry))
+def test_uncommitted_transaction_is_rolled_back(app: Flask) -> None:
+    count = PreparedStatement(select(func.count()).select_from(OutboxEntry))
     with app.app_context():
-        with transaction(is_read=False):
+        with open_transaction(is_read=False):
             ENTRY.run(VALUES)
-        with transaction(is_read=False):
-            assert count.rows({}) == [(0,)]
+        with open_transaction(is_read=False):
+            assert count.fetch_rows({}) == [(0,)]
             ENTRY.run(VALUES)
             commit()
-        assert connection().scalar(text("SELECT count(*) FROM outbox_entries")) == 1
+        assert get_connection().scalar(text("SELECT count(*) FROM outbox_entries")) == 1
 
 
 def test_a_session_inside_a_request_is_an_error(app: Flask) -> None:
-    with app.app_context(), pytest.raises(RuntimeError, match="one transaction"), transaction(is_read=False):
+    with app.app_context(), pytest.raises(RuntimeError, match="one transaction"), open_transaction(is_read=False):
         db.session.execute(text("SELECT 1"))
 
 
 def test_no_connection_is_taken_before_a_statement_wants_one(app: Flask) -> None:
-    with app.app_context(), transaction(is_read=False):
+    with app.app_context(), open_transaction(is_read=False):
         assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # of the kind of pool we have
-        connection()
+        get_connection()
         assert db.engine.pool.checkedout() == 1  # type: ignore[attr-defined]  # same
 
 
-def test_a_type_that_changes_under_a_running_server_is_noticed(app: Flask, world: World) -> None:
+def test_a_type_that_changes_under_a_running_server_is_noticed(app: Flask, dataset: Dataset) -> None:
     def ask() -> int:
-        return world.owner.get("/v1/faq-types?page[size]=2").status_code
+        return dataset.owner.get("/v1/faq-types?page[size]=2").status_code
 
     def alter(type_: str) -> None:
         with db.engine.begin() as apart:
@@ -143,19 +147,19 @@ def test_a_type_that_changes_under_a_running_server_is_noticed(app: Flask, world
     assert answers[-1] == 200
 
 
-def test_statements_that_the_server_has_forgotten_are_prepared_again(app: Flask, world: World) -> None:
+def test_statements_that_the_server_has_forgotten_are_prepared_again(app: Flask, dataset: Dataset) -> None:
     with app.app_context():
-        assert {world.owner.get("/v1/events").status_code for _ in range(10)} == {200}
+        assert {dataset.owner.get("/v1/events").status_code for _ in range(10)} == {200}
         with db.engine.connect() as used:
             used.connection.driver_connection.pgconn.exec_(b"DISCARD ALL")  # type: ignore[union-attr]  # psycopg's
 
-        answers = [world.owner.get("/v1/events").status_code for _ in range(10)]
+        answers = [dataset.owner.get("/v1/events").status_code for _ in range(10)]
 
     assert set(answers) <= {200, 503}
     assert answers[-1] == 200
 
 
-def test_a_database_that_only_reads_is_away_for_writers(app: Flask, world: World) -> None:
+def test_a_database_that_only_reads_is_away_for_writers(app: Flask, dataset: Dataset) -> None:
     with app.app_context():
         db.engine.dispose()  # the next connection is the only one
     with app.app_context(), db.engine.connect() as used:
@@ -163,18 +167,18 @@ def test_a_database_that_only_reads_is_away_for_writers(app: Flask, world: World
         driver.autocommit = True
         driver.execute("SET default_transaction_read_only = on")
         driver.autocommit = False
-    path = f"/v1/events/{world.events['published']}"
+    path = f"/v1/events/{dataset.events['published']}"
     try:
-        assert world.owner.get(path).status_code == 200
-        assert world.owner.update(path, "event", {"name": "x"}).status_code == 503
+        assert dataset.owner.get(path).status_code == 200
+        assert dataset.owner.update(path, "event", {"name": "x"}).status_code == 503
     finally:
         with app.app_context():
             db.engine.dispose()
 
 
-def test_a_row_that_somebody_holds_is_a_conflict_to_try_again(app: Flask, world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
+def test_a_row_that_somebody_holds_is_a_conflict_to_try_again(app: Flask, dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
     with psycopg.connect(app.config["DATABASE_URL"].replace("+psycopg", "")) as apart:
-        apart.execute("SELECT FROM events WHERE id = %s FOR UPDATE", [world.events["published"]])
+        apart.execute("SELECT FROM events WHERE id = %s FOR UPDATE", [dataset.events["published"]])
 
-        assert world.owner.update(path, "event", {"name": "x"}).status_code == 409
+        assert dataset.owner.update(path, "event", {"name": "x"}).status_code == 409

@@ -8,8 +8,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.errors import ApiError, Unprocessable
-from tests.world import World
-from tests.world import errors as errors_of
+from tests.dataset import Dataset
+from tests.dataset import get_errors as errors_of
 
 
 def error_classes(base: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
@@ -19,7 +19,7 @@ def error_classes(base: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
         yield from error_classes(child)
 
 
-def words(text: str) -> str:
+def split_words(text: str) -> str:
     return text.rstrip(".").casefold()
 
 
@@ -30,7 +30,7 @@ def test_error_class_default_detail_says_more_than_its_title(kind: type[ApiError
 
     assert error.title
     assert not error.title.endswith(".")
-    assert words(error.detail) != words(error.title)
+    assert split_words(error.detail) != split_words(error.title)
     assert error.detail.endswith(".")
     assert error.status == str(kind.http_status.value)
 
@@ -44,7 +44,7 @@ def test_error_classes_of_one_status_share_the_title_of_that_status() -> None:
     assert {status: len(titles) for status, titles in by_status.items() if len(titles) > 1} == {}
 
 
-REFUSED = (
+ERROR_REQUESTS = (
     ("GET", "/nowhere", {}, 404),
     ("GET", "/v1/nowhere", {}, 404),
     ("GET", "/v1/events/999999", {}, 404),
@@ -65,7 +65,7 @@ REFUSED = (
 )
 
 
-@pytest.mark.parametrize(("method", "path", "headers", "status"), REFUSED)
+@pytest.mark.parametrize(("method", "path", "headers", "status"), ERROR_REQUESTS)
 def test_refused_request_detail_says_more_than_the_title(
     client: FlaskClient, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
@@ -73,15 +73,15 @@ def test_refused_request_detail_says_more_than_the_title(
 
     assert response.status_code == status
     for error in errors_of(response):
-        assert words(error["detail"]) != words(error["title"])
+        assert split_words(error["detail"]) != split_words(error["title"])
 
 
-def test_refused_request_forbidden_detail_says_more_than_the_title(world: World) -> None:
-    response = world.stranger.delete(f"/v1/events/{world.events['published']}")
+def test_refused_request_forbidden_detail_says_more_than_the_title(dataset: Dataset) -> None:
+    response = dataset.stranger.delete(f"/v1/events/{dataset.events['published']}")
 
     (error,) = errors_of(response)
     assert (response.status_code, error["title"]) == (403, "Forbidden")
-    assert words(error["detail"]) != words(error["title"])
+    assert split_words(error["detail"]) != split_words(error["title"])
 
 
 def test_body_over_the_limit_detail_says_more_than_the_title(client: FlaskClient) -> None:
@@ -89,7 +89,7 @@ def test_body_over_the_limit_detail_says_more_than_the_title(client: FlaskClient
 
     (error,) = errors_of(response)
     assert (response.status_code, error["title"]) == (413, "Content too large")
-    assert words(error["detail"]) != words(error["title"])
+    assert split_words(error["detail"]) != split_words(error["title"])
 
 
 def test_unknown_url_says_that_there_is_no_route(client: FlaskClient) -> None:

@@ -20,16 +20,16 @@ from flask import Flask
 import config
 from app import http_client
 from app.http_client import (
-    Failed,
-    Fetched,
-    Limits,
+    HttpResponse,
     OutboundError,
-    Refused,
+    RequestFailed,
+    RequestLimits,
+    ResponseTooLarge,
     TimedOut,
-    TooLarge,
     TooManyRedirects,
     Unreachable,
-    fetch,
+    UrlNotAllowed,
+    fetch_url,
     post,
 )
 
@@ -38,7 +38,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Behaviour = Callable[[socket.socket], None]
 
 
-def answering(*parts: bytes) -> Behaviour:
+def respond_with(*parts: bytes) -> Behaviour:
     """Send this and hang up."""
     return lambda connection: connection.sendall(b"".join(parts))
 
@@ -47,7 +47,7 @@ class Receiver:
     """A real server that reads one request and then behaves as it is told."""
 
     def __init__(self, host: str = "", behave: Behaviour | None = None, tls: ssl.SSLContext | None = None) -> None:
-        self.behave, self.tls = behave or answering(OK), tls
+        self.behave, self.tls = behave or respond_with(OK), tls
         self.connections = 0
         self.requests: list[bytes] = []
         family = socket.AF_INET if host else socket.AF_INET6
@@ -72,11 +72,11 @@ class Receiver:
             contextlib.suppress(OSError),
             self.tls.wrap_socket(connection, server_side=True) if self.tls else connection as stream,
         ):
-            self.requests.append(_request(stream))
+            self.requests.append(_read_request(stream))
             self.behave(stream)
 
 
-def _request(stream: socket.socket) -> bytes:
+def _read_request(stream: socket.socket) -> bytes:
     """The head, and the body unless it is a large one."""
     read = b""
     while (end := read.find(b"\r\n\r\n") + 4) < 4 and (more := stream.recv(65536)):
@@ -105,13 +105,13 @@ def receivers() -> Iterator[Callable[..., Receiver]]:
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
-    """`outside(**settings)` makes an app of these settings the current one."""
+def use_settings(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
+    """`use_settings(**settings)` makes an app of these settings the current one."""
     with contextlib.ExitStack() as stack:
 
         def enter(**settings: str) -> Flask:
             app = Flask(__name__)
-            app.config.update(config.read({"APP_ENV": "testing", "VAR_DIR": str(tmp_path), **settings}))
+            app.config.update(config.read_config({"APP_ENV": "testing", "VAR_DIR": str(tmp_path), **settings}))
             stack.enter_context(app.app_context())
             return app
 
@@ -119,13 +119,13 @@ def outside(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
 
 
 @pytest.fixture
-def inside(outside: Callable[..., Flask]) -> Flask:
+def allow_localhost(use_settings: Callable[..., Flask]) -> Flask:
     """This machine may be reached."""
-    return outside(OUTBOUND_ALLOW="127.0.0.0/8, ::1/128")
+    return use_settings(OUTBOUND_ALLOW="127.0.0.0/8, ::1/128")
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
+def dns_answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
     """What each name means, look-up by look-up; the last meaning stays. Numbers are read as always."""
     meanings: dict[str, list[list[str]]] = {}
     real = socket.getaddrinfo
@@ -144,19 +144,19 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
 @pytest.fixture(autouse=True)
 def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be reached fails at once."""
-    monkeypatch.setattr(http_client, "UNREACHABLE_SECONDS", 0.0)
+    monkeypatch.setattr(http_client, "UNREACHABLE_DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline is a second."""
-    monkeypatch.setattr(http_client, "TOTAL_SECONDS", 1.0)
+    monkeypatch.setattr(http_client, "TOTAL_TIMEOUT_SECONDS", 1.0)
 
 
-def test_get_brings_status_headers_and_content(inside: Flask, receivers: Callable[..., Receiver]) -> None:
-    receiver = receivers(behave=answering(b"HTTP/1.1 404 Gone\r\nX-Word: hi\r\nContent-Length: 5\r\n\r\nhello"))
+def test_get_brings_status_headers_and_content(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=respond_with(b"HTTP/1.1 404 Gone\r\nX-Word: hi\r\nContent-Length: 5\r\n\r\nhello"))
 
-    answer = fetch(f"{receiver.url}/path?query=1#fragment", headers={"X-Ours": "1"})
+    answer = fetch_url(f"{receiver.url}/path?query=1#fragment", headers={"X-Ours": "1"})
 
     assert (answer.status, answer.headers["x-word"], answer.content) == (404, "hi", b"hello")
     request = receiver.requests[0]
@@ -167,7 +167,7 @@ def test_get_brings_status_headers_and_content(inside: Flask, receivers: Callabl
     assert b"User-Agent: open-event-api-server (+http://127.0.0.1:5000)\r\n" in request
 
 
-def test_post_sends_bytes_or_json(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+def test_post_sends_bytes_or_json(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
     receiver = receivers()
 
     post(receiver.url, content=b"bytes", headers={"Content-Type": "text/plain"})
@@ -180,26 +180,26 @@ def test_post_sends_bytes_or_json(inside: Flask, receivers: Callable[..., Receiv
     assert orjson.loads(document.partition(b"\r\n\r\n")[2]) == {"a": [1, "ä"]}
 
 
-def test_a_redirect_is_an_answer_and_not_followed(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+def test_a_redirect_is_an_answer_and_not_followed(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
     private = receivers("127.0.0.2")
     redirect = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2:%d/\r\nContent-Length: 0\r\n\r\n" % private.port
-    receiver = receivers("127.0.0.1", answering(redirect))
+    receiver = receivers("127.0.0.1", respond_with(redirect))
 
-    assert fetch(receiver.url).status == 302
+    assert fetch_url(receiver.url).status == 302
     assert private.connections == 0
 
 
-def test_cookies_are_not_kept(inside: Flask, receivers: Callable[..., Receiver]) -> None:
-    receiver = receivers(behave=answering(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"))
+def test_cookies_are_not_kept(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=respond_with(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"))
 
-    fetch(receiver.url)
-    fetch(receiver.url)
+    fetch_url(receiver.url)
+    fetch_url(receiver.url)
 
     assert b"cookie" not in receiver.requests[1].lower()
 
 
 def test_the_environment_names_no_proxy_and_no_password(
-    inside: Flask, receivers: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    allow_localhost: Flask, receivers: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     proxy, receiver = receivers("127.0.0.2"), receivers("127.0.0.1")
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -207,18 +207,18 @@ def test_the_environment_names_no_proxy_and_no_password(
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
-    fetch(receiver.url)
+    fetch_url(receiver.url)
 
     assert proxy.connections == 0
     assert b"authorization" not in receiver.requests[0].lower()
 
 
 def test_nothing_of_the_address_is_logged(
-    inside: Flask, receivers: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
+    allow_localhost: Flask, receivers: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
 
-    fetch(f"{receivers().url}/hunter2")
+    fetch_url(f"{receivers().url}/hunter2")
 
     assert caplog.text == ""
 
@@ -226,14 +226,14 @@ def test_nothing_of_the_address_is_logged(
 # What is said about the content
 
 
-def test_an_answer_of_the_largest_size_is_whole(inside: Flask, receivers: Callable[..., Receiver]) -> None:
-    receiver = receivers(behave=answering(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n", b"x" * 65536))
+def test_an_answer_of_the_largest_size_is_whole(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n", b"x" * 65536))
 
-    assert len(fetch(receiver.url).content) == 65536
+    assert len(fetch_url(receiver.url).content) == 65536
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 99999999", b"Content-Length: 65537", b"X-Until: the end"])
-def test_a_larger_answer_is_cut(inside: Flask, receivers: Callable[..., Receiver], head: bytes) -> None:
+def test_a_larger_answer_is_cut(allow_localhost: Flask, receivers: Callable[..., Receiver], head: bytes) -> None:
     def behave(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 201 Created\r\n" + head + b"\r\n\r\n")
         while True:
@@ -241,28 +241,28 @@ def test_a_larger_answer_is_cut(inside: Flask, receivers: Callable[..., Receiver
 
     receiver = receivers(behave=behave)
 
-    with pytest.raises(TooLarge, match="larger than 65536 bytes") as refused:
-        fetch(receiver.url)
+    with pytest.raises(ResponseTooLarge, match="larger than 65536 bytes") as refused:
+        fetch_url(receiver.url)
 
     assert (refused.value.answer.status, len(refused.value.answer.content)) == (201, 65536)
 
 
-def test_the_caller_may_want_more(inside: Flask, receivers: Callable[..., Receiver]) -> None:
-    receiver = receivers(behave=answering(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n", b"x" * 300000))
+def test_body_limit_can_be_raised_by_caller(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
+    receiver = receivers(behave=respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n", b"x" * 300000))
 
-    assert len(fetch(receiver.url, limits=Limits(300_000)).content) == 300_000
-    with pytest.raises(TooLarge):
-        fetch(receiver.url, limits=Limits(299_999))
+    assert len(fetch_url(receiver.url, limits=RequestLimits(300_000)).content) == 300_000
+    with pytest.raises(ResponseTooLarge):
+        fetch_url(receiver.url, limits=RequestLimits(299_999))
 
 
-def test_a_bomb_is_not_unpacked(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+def test_a_bomb_is_not_unpacked(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
-    receiver = receivers(behave=answering(head, bomb))
+    receiver = receivers(behave=respond_with(head, bomb))
 
-    assert fetch(receiver.url, limits=Limits(len(bomb))).content == bomb
-    with pytest.raises(TooLarge) as refused:
-        fetch(receiver.url, limits=Limits(1000))
+    assert fetch_url(receiver.url, limits=RequestLimits(len(bomb))).content == bomb
+    with pytest.raises(ResponseTooLarge) as refused:
+        fetch_url(receiver.url, limits=RequestLimits(1000))
     assert refused.value.answer.content == bomb[:1000]
 
 
@@ -285,46 +285,46 @@ def test_a_bomb_is_not_unpacked(inside: Flask, receivers: Callable[..., Receiver
         b"\x16\x03\x01\x00\xff\xfe" * 100,
     ],
 )
-def test_what_is_not_whole_http_fails(inside: Flask, receivers: Callable[..., Receiver], answer: bytes) -> None:
-    receiver = receivers(behave=answering(answer))
+def test_malformed_response_fails(allow_localhost: Flask, receivers: Callable[..., Receiver], answer: bytes) -> None:
+    receiver = receivers(behave=respond_with(answer))
 
-    with pytest.raises(Failed):
-        fetch(receiver.url)
-
-
-def test_what_comes_after_the_announced_length_is_not_read(inside: Flask, receivers: Callable[..., Receiver]) -> None:
-    assert fetch(receivers(behave=answering(OK, b"and more")).url).content == b"ok"
+    with pytest.raises(RequestFailed):
+        fetch_url(receiver.url)
 
 
-def test_a_port_that_nobody_listens_on_fails(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+def test_bytes_beyond_content_length_are_ignored(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
+    assert fetch_url(receivers(behave=respond_with(OK, b"and more")).url).content == b"ok"
+
+
+def test_a_port_that_nobody_listens_on_fails(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
     receiver = receivers("127.0.0.1")
 
     with pytest.raises(Unreachable):
-        fetch(f"http://127.0.0.9:{receiver.port}/")
+        fetch_url(f"http://127.0.0.9:{receiver.port}/")
     with pytest.raises(Unreachable):
-        fetch("http://127.0.0.1:0/")
-    with pytest.raises(Failed, match=r"^The connection failed: ConnectError\.$"):
-        fetch(f"http://127.0.0.9:{receiver.port}/", limits=Limits(trusted=True))
+        fetch_url("http://127.0.0.1:0/")
+    with pytest.raises(RequestFailed, match=r"^The connection failed: ConnectError\.$"):
+        fetch_url(f"http://127.0.0.9:{receiver.port}/", limits=RequestLimits(trusted=True))
 
 
 # Deadlines
 
 
-def _drip(connection: socket.socket) -> None:
+def _drip_body(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
-    _forever(connection, b"x")
+    _repeat_forever(connection, b"x")
 
 
 def _drip_headers(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\n")
-    _forever(connection, b"X: x\r\n")
+    _repeat_forever(connection, b"X: x\r\n")
 
 
 def _drip_interim_answers(connection: socket.socket) -> None:
-    _forever(connection, b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    _repeat_forever(connection, b"HTTP/1.1 103 Early Hints\r\n\r\n")
 
 
-def _forever(connection: socket.socket, what: bytes) -> None:
+def _repeat_forever(connection: socket.socket, what: bytes) -> None:
     while True:
         connection.sendall(what)
         sleep(0.05)
@@ -335,20 +335,24 @@ def _say_nothing(connection: socket.socket) -> None:
     connection.recv(1)
 
 
-@pytest.mark.usefixtures("hurry")
-@pytest.mark.parametrize("behave", [_drip, _drip_headers, _drip_interim_answers, _say_nothing])
-def test_the_deadline_is_for_all_of_it(inside: Flask, receivers: Callable[..., Receiver], behave: Behaviour) -> None:
+@pytest.mark.usefixtures("short_deadline")
+@pytest.mark.parametrize("behave", [_drip_body, _drip_headers, _drip_interim_answers, _say_nothing])
+def test_the_deadline_is_for_all_of_it(
+    allow_localhost: Flask, receivers: Callable[..., Receiver], behave: Behaviour
+) -> None:
     receiver = receivers(behave=behave)
     started = monotonic()
 
     with pytest.raises(TimedOut):
-        fetch(receiver.url)
+        fetch_url(receiver.url)
 
     assert 0.9 < monotonic() - started < 2
 
 
-@pytest.mark.usefixtures("hurry")
-def test_a_receiver_that_does_not_read_does_not_hold_us(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+@pytest.mark.usefixtures("short_deadline")
+def test_a_receiver_that_does_not_read_does_not_hold_us(
+    allow_localhost: Flask, receivers: Callable[..., Receiver]
+) -> None:
     def sip(connection: socket.socket) -> None:
         while connection.recv(1000):
             sleep(0.05)
@@ -362,32 +366,36 @@ def test_a_receiver_that_does_not_read_does_not_hold_us(inside: Flask, receivers
     assert monotonic() - started < 2
 
 
-@pytest.mark.usefixtures("hurry")
-def test_a_handshake_that_never_ends_does_not_hold_us(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+@pytest.mark.usefixtures("short_deadline")
+def test_a_handshake_that_never_ends_does_not_hold_us(
+    allow_localhost: Flask, receivers: Callable[..., Receiver]
+) -> None:
     receiver = receivers(behave=_say_nothing)
     started = monotonic()
 
     with pytest.raises(TimedOut):
-        fetch(f"https://127.0.0.1:{receiver.port}/")
+        fetch_url(f"https://127.0.0.1:{receiver.port}/")
 
     assert monotonic() - started < 2
 
 
-@pytest.mark.usefixtures("hurry")
-def test_a_name_server_that_hangs_does_not_hold_us(inside: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("short_deadline")
+def test_a_name_server_that_hangs_does_not_hold_us(allow_localhost: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30) and [])
     started = monotonic()
 
     with pytest.raises(Unreachable):
-        fetch("http://slow.example.com/")
+        fetch_url("http://slow.example.com/")
 
     assert monotonic() - started < 2
     over.set()
 
 
-def test_a_connection_that_is_not_answered_is_given_up_early(inside: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_client, "CONNECT_SECONDS", 0.3)
+def test_a_connection_that_is_not_answered_is_given_up_early(
+    allow_localhost: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "CONNECT_TIMEOUT_SECONDS", 0.3)
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):  # nobody accepts: the kernel answers no more of them
@@ -397,7 +405,7 @@ def test_a_connection_that_is_not_answered_is_given_up_early(inside: Flask, monk
         started = monotonic()
 
         with pytest.raises(Unreachable):
-            fetch(f"http://127.0.0.1:{full.getsockname()[1]}/")
+            fetch_url(f"http://127.0.0.1:{full.getsockname()[1]}/")
 
     assert monotonic() - started < 1.5
 
@@ -532,18 +540,18 @@ NAMES = {
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("host", HOSTS)
 def test_no_private_address_is_reached(
-    outside: Callable[..., Flask],
+    use_settings: Callable[..., Flask],
     receivers: Callable[..., Receiver],
-    names: dict[str, list[list[str]]],
+    dns_answers: dict[str, list[list[str]]],
     host: str,
     scheme: str,
 ) -> None:
-    outside()
-    names.update({name: [meaning] for name, meaning in NAMES.items()})
+    use_settings()
+    dns_answers.update({name: [meaning] for name, meaning in NAMES.items()})
     receiver = receivers()
 
-    for act in (fetch, post):
-        with pytest.raises((Refused, Unreachable)):
+    for act in (fetch_url, post):
+        with pytest.raises((UrlNotAllowed, Unreachable)):
             act(f"{scheme}://{host}:{receiver.port}/")  # type: ignore[operator]  # either takes a URL
 
     assert receiver.connections == 0
@@ -576,11 +584,11 @@ def test_no_private_address_is_reached(
         "https://93.184.216.34/" + "x" * 100_000,
     ],
 )
-def test_what_is_no_web_address_is_refused(outside: Callable[..., Flask], url: str) -> None:
-    outside()
+def test_invalid_url_is_refused(use_settings: Callable[..., Flask], url: str) -> None:
+    use_settings()
 
-    with pytest.raises(Refused) as refused:
-        fetch(url)
+    with pytest.raises(UrlNotAllowed) as refused:
+        fetch_url(url)
 
     assert "hunter2" not in str(refused.value)
 
@@ -593,26 +601,28 @@ def test_what_is_no_web_address_is_refused(outside: Callable[..., Flask], url: s
     ],
 )
 def test_a_public_address_is_allowed(
-    outside: Callable[..., Flask], names: dict[str, list[list[str]]], address: str
+    use_settings: Callable[..., Flask], dns_answers: dict[str, list[list[str]]], address: str
 ) -> None:
-    outside()
-    names["public.example.com"] = [[address]]
+    use_settings()
+    dns_answers["public.example.com"] = [[address]]
 
-    assert http_client._resolved(b"public.example.com", Limits(), monotonic() + 5) == [address]  # tests do not go there
+    assert http_client._resolve_host(b"public.example.com", RequestLimits(), monotonic() + 5) == [
+        address
+    ]  # tests do not go there
 
 
 def test_an_address_that_is_not_allowed_fails_as_one_that_cannot_be_reached(
-    outside: Callable[..., Flask], names: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+    use_settings: Callable[..., Flask], dns_answers: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_client, "UNREACHABLE_SECONDS", 0.5)
-    outside(OUTBOUND_ALLOW="127.0.0.9/32")
-    names["inside.example.com"] = [["10.0.0.1"]]
+    monkeypatch.setattr(http_client, "UNREACHABLE_DELAY_SECONDS", 0.5)
+    use_settings(OUTBOUND_ALLOW="127.0.0.9/32")
+    dns_answers["inside.example.com"] = [["10.0.0.1"]]
     said, took = set(), []
 
     for host in ("10.0.0.1", "inside.example.com", "missing.example.com", "127.0.0.9:1", "127.0.0.1:1"):
         started = monotonic()
         with pytest.raises(Unreachable) as failed:
-            fetch(f"http://{host}/")
+            fetch_url(f"http://{host}/")
         said.add((type(failed.value), str(failed.value)))
         took.append(monotonic() - started)
 
@@ -621,72 +631,72 @@ def test_an_address_that_is_not_allowed_fails_as_one_that_cannot_be_reached(
 
 
 def test_a_redirect_to_the_inside_fails_as_one_to_nowhere(
-    outside: Callable[..., Flask], receivers: Callable[..., Receiver]
+    use_settings: Callable[..., Flask], receivers: Callable[..., Receiver]
 ) -> None:
-    outside(OUTBOUND_ALLOW="127.0.0.2/32")
+    use_settings(OUTBOUND_ALLOW="127.0.0.2/32")
     said = set()
 
     for target in ("http://10.0.0.1/", "http://127.0.0.2:1/", "http://missing.example.com/"):
         with pytest.raises(Unreachable) as failed:
-            fetch(f"http://127.0.0.2:{receivers(behave=redirecting(target)).port}/", max_redirects=1)
+            fetch_url(f"http://127.0.0.2:{receivers(behave=redirect_to(target)).port}/", max_redirects=1)
         said.add(str(failed.value))
 
     assert len(said) == 1
 
 
 def test_allowed_networks_are_reached_and_no_others(
-    outside: Callable[..., Flask], receivers: Callable[..., Receiver]
+    use_settings: Callable[..., Flask], receivers: Callable[..., Receiver]
 ) -> None:
-    outside(OUTBOUND_ALLOW="127.0.0.2/32")
+    use_settings(OUTBOUND_ALLOW="127.0.0.2/32")
     receiver = receivers()
 
-    assert fetch(f"http://127.0.0.2:{receiver.port}/").content == b"ok"
+    assert fetch_url(f"http://127.0.0.2:{receiver.port}/").content == b"ok"
     for host in ("127.0.0.1", "[::1]", "[::ffff:127.0.0.2]", "[64:ff9b::127.0.0.2]"):
         with pytest.raises(Unreachable):
-            fetch(f"http://{host}:{receiver.port}/")
+            fetch_url(f"http://{host}:{receiver.port}/")
     assert receiver.connections == 1
 
 
-def test_ipv6_is_reached_by_its_own_name(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+def test_ipv6_is_reached_by_its_own_name(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
     receiver = receivers()
 
-    assert fetch(f"http://[::1]:{receiver.port}/").content == b"ok"
+    assert fetch_url(f"http://[::1]:{receiver.port}/").content == b"ok"
     assert f"Host: [::1]:{receiver.port}\r\n".encode() in receiver.requests[0]
 
 
 def test_a_name_that_changes_its_meaning_is_looked_up_once(
-    outside: Callable[..., Flask], receivers: Callable[..., Receiver], names: dict[str, list[list[str]]]
+    use_settings: Callable[..., Flask], receivers: Callable[..., Receiver], dns_answers: dict[str, list[list[str]]]
 ) -> None:
-    outside(OUTBOUND_ALLOW="127.0.0.2/32")
+    use_settings(OUTBOUND_ALLOW="127.0.0.2/32")
     receiver = receivers()
-    names["rebinding.example.com"] = [["127.0.0.2"], ["127.0.0.1"]]
+    dns_answers["rebinding.example.com"] = [["127.0.0.2"], ["127.0.0.1"]]
 
-    answer = fetch(f"http://rebinding.example.com:{receiver.port}/")
+    answer = fetch_url(f"http://rebinding.example.com:{receiver.port}/")
 
     assert answer.content == b"ok"
     assert f"Host: rebinding.example.com:{receiver.port}\r\n".encode() in receiver.requests[0]
-    assert names["rebinding.example.com"] == [["127.0.0.1"]]
+    assert dns_answers["rebinding.example.com"] == [["127.0.0.1"]]
     with pytest.raises(Unreachable):
-        fetch(f"http://rebinding.example.com:{receiver.port}/")
+        fetch_url(f"http://rebinding.example.com:{receiver.port}/")
     assert receiver.connections == 1
 
 
 def test_the_next_address_is_tried_when_one_cannot_be_connected_to(
-    inside: Flask, receivers: Callable[..., Receiver], names: dict[str, list[list[str]]]
+    allow_localhost: Flask, receivers: Callable[..., Receiver], dns_answers: dict[str, list[list[str]]]
 ) -> None:
     receiver = receivers("127.0.0.3")
-    names["two.example.com"] = [["127.0.0.9", "127.0.0.3"]]
+    dns_answers["two.example.com"] = [["127.0.0.9", "127.0.0.3"]]
 
-    assert fetch(f"http://two.example.com:{receiver.port}/").content == b"ok"
+    assert fetch_url(f"http://two.example.com:{receiver.port}/").content == b"ok"
 
 
 def test_a_request_that_was_sent_is_not_sent_again_elsewhere(
-    inside: Flask, receivers: Callable[..., Receiver], names: dict[str, list[list[str]]]
+    allow_localhost: Flask, receivers: Callable[..., Receiver], dns_answers: dict[str, list[list[str]]]
 ) -> None:
-    receiver = receivers(behave=answering(b""))
-    names["two.example.com"] = [["127.0.0.2", "127.0.0.3"]]
+    receiver = receivers(behave=respond_with(b""))
+    dns_answers["two.example.com"] = [["127.0.0.2", "127.0.0.3"]]
 
-    with pytest.raises(Failed):
+    with pytest.raises(RequestFailed):
         post(f"http://two.example.com:{receiver.port}/", content=b"once")
 
     assert receiver.connections == 1
@@ -695,28 +705,28 @@ def test_a_request_that_was_sent_is_not_sent_again_elsewhere(
 # Redirects
 
 
-def redirecting(location: str, status: int = 302) -> Behaviour:
+def redirect_to(location: str, status: int = 302) -> Behaviour:
     """Send the client to another URL."""
     head = f"HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
-    return answering(head.encode())
+    return respond_with(head.encode())
 
 
-def chain(receivers: Callable[..., Receiver], redirects: int) -> str:
+def start_redirect_chain(receivers: Callable[..., Receiver], redirects: int) -> str:
     """Return the first URL of so many redirects, each on a server of its own, that end at an answer."""
     url = receivers("127.0.0.1").url
     for _ in range(redirects):
-        url = receivers("127.0.0.1", redirecting(url)).url
+        url = receivers("127.0.0.1", redirect_to(url)).url
     return url
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_followed_where_the_caller_asks_for_it(
-    inside: Flask, receivers: Callable[..., Receiver], status: int
+    allow_localhost: Flask, receivers: Callable[..., Receiver], status: int
 ) -> None:
     target = receivers("127.0.0.1")
-    receiver = receivers("127.0.0.1", redirecting(f"{target.url}/b?c=d#e", status))
+    receiver = receivers("127.0.0.1", redirect_to(f"{target.url}/b?c=d#e", status))
 
-    answer = fetch(receiver.url, headers={"Authorization": "hunter2"}, max_redirects=3)
+    answer = fetch_url(receiver.url, headers={"Authorization": "hunter2"}, max_redirects=3)
 
     assert (answer.status, answer.content) == (200, b"ok")
     assert b"hunter2" in receiver.requests[0]
@@ -729,15 +739,15 @@ def test_redirect_is_followed_where_the_caller_asks_for_it(
 
 @pytest.mark.parametrize("location", ["/b?c=d", "b?c=d", "//127.0.0.1:{port}/b?c=d"])
 def test_redirect_to_a_relative_url_is_followed(
-    inside: Flask, receivers: Callable[..., Receiver], location: str
+    allow_localhost: Flask, receivers: Callable[..., Receiver], location: str
 ) -> None:
     def behave(connection: socket.socket) -> None:
         is_first = len(receiver.requests) == 1
-        (redirecting(location.format(port=receiver.port)) if is_first else answering(OK))(connection)
+        (redirect_to(location.format(port=receiver.port)) if is_first else respond_with(OK))(connection)
 
     receiver = receivers("127.0.0.1", behave)
 
-    assert fetch(f"{receiver.url}/a", max_redirects=1).content == b"ok"
+    assert fetch_url(f"{receiver.url}/a", max_redirects=1).content == b"ok"
     assert receiver.requests[1].startswith(b"GET /b?c=d HTTP/1.1\r\n")
 
 
@@ -745,44 +755,46 @@ def test_redirect_to_a_relative_url_is_followed(
     "head", [b"304 Not Modified", b"300 Choices\r\nLocation: /b", b"302 Found", b"302 Found\r\nLocation:"]
 )
 def test_answer_that_leads_nowhere_is_the_answer(
-    inside: Flask, receivers: Callable[..., Receiver], head: bytes
+    allow_localhost: Flask, receivers: Callable[..., Receiver], head: bytes
 ) -> None:
-    receiver = receivers(behave=answering(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n"))
+    receiver = receivers(behave=respond_with(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n"))
 
-    assert fetch(receiver.url, max_redirects=3).status == int(head[:3])
+    assert fetch_url(receiver.url, max_redirects=3).status == int(head[:3])
     assert receiver.connections == 1
 
 
-def test_redirects_up_to_the_limit_are_followed_and_no_more(inside: Flask, receivers: Callable[..., Receiver]) -> None:
-    assert fetch(chain(receivers, 3), max_redirects=3).content == b"ok"
+def test_redirects_up_to_the_limit_are_followed_and_no_more(
+    allow_localhost: Flask, receivers: Callable[..., Receiver]
+) -> None:
+    assert fetch_url(start_redirect_chain(receivers, 3), max_redirects=3).content == b"ok"
     with pytest.raises(TooManyRedirects, match=r"^More than 3 redirects\.$"):
-        fetch(chain(receivers, 4), max_redirects=3)
+        fetch_url(start_redirect_chain(receivers, 4), max_redirects=3)
 
 
-def test_redirects_that_form_a_loop_are_refused(inside: Flask, receivers: Callable[..., Receiver]) -> None:
-    there = receivers("127.0.0.1", lambda connection: redirecting(f"{back.url}/")(connection))
-    back = receivers("127.0.0.1", redirecting(f"{there.url}/"))
+def test_redirects_that_form_a_loop_are_refused(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
+    there = receivers("127.0.0.1", lambda connection: redirect_to(f"{back.url}/")(connection))
+    back = receivers("127.0.0.1", redirect_to(f"{there.url}/"))
 
     with pytest.raises(TooManyRedirects, match="loop"):
-        fetch(f"{there.url}/", max_redirects=20)
+        fetch_url(f"{there.url}/", max_redirects=20)
 
     assert (there.connections, back.connections) == (1, 1)
 
 
 @pytest.mark.parametrize("host", [host for host in HOSTS if not set(host) & set("\ud800\r\x00")])
 def test_redirect_to_a_private_address_is_refused(
-    outside: Callable[..., Flask],
+    use_settings: Callable[..., Flask],
     receivers: Callable[..., Receiver],
-    names: dict[str, list[list[str]]],
+    dns_answers: dict[str, list[list[str]]],
     host: str,
 ) -> None:
-    outside(OUTBOUND_ALLOW="127.0.0.2/32")
-    names.update({name: [meaning] for name, meaning in NAMES.items()})
+    use_settings(OUTBOUND_ALLOW="127.0.0.2/32")
+    dns_answers.update({name: [meaning] for name, meaning in NAMES.items()})
     target = receivers()
-    receiver = receivers("127.0.0.2", redirecting(f"http://{host}:{target.port}/"))
+    receiver = receivers("127.0.0.2", redirect_to(f"http://{host}:{target.port}/"))
 
-    with pytest.raises((Refused, Unreachable)):
-        fetch(f"http://127.0.0.2:{receiver.port}/", max_redirects=3)
+    with pytest.raises((UrlNotAllowed, Unreachable)):
+        fetch_url(f"http://127.0.0.2:{receiver.port}/", max_redirects=3)
 
     assert (receiver.connections, target.connections) == (1, 0)
 
@@ -799,136 +811,141 @@ def test_redirect_to_a_private_address_is_refused(
     ],
 )
 def test_redirect_that_is_not_allowed_is_refused_in_clear_words(
-    inside: Flask, receivers: Callable[..., Receiver], location: str, detail: str
+    allow_localhost: Flask, receivers: Callable[..., Receiver], location: str, detail: str
 ) -> None:
-    receiver = receivers(behave=redirecting(location))
+    receiver = receivers(behave=redirect_to(location))
 
-    with pytest.raises(Refused, match=re.escape(detail)) as refused:
-        fetch(receiver.url, max_redirects=3)
+    with pytest.raises(UrlNotAllowed, match=re.escape(detail)) as refused:
+        fetch_url(receiver.url, max_redirects=3)
 
     assert "hunter2" not in str(refused.value)
 
 
 def test_redirect_of_a_trusted_server_is_not_trusted(
-    outside: Callable[..., Flask], receivers: Callable[..., Receiver]
+    use_settings: Callable[..., Flask], receivers: Callable[..., Receiver]
 ) -> None:
-    outside()
+    use_settings()
     target = receivers("127.0.0.1")
-    receiver = receivers("127.0.0.1", redirecting(target.url))
+    receiver = receivers("127.0.0.1", redirect_to(target.url))
 
     with pytest.raises(Unreachable):
-        fetch(receiver.url, limits=Limits(trusted=True), max_redirects=3)
+        fetch_url(receiver.url, limits=RequestLimits(trusted=True), max_redirects=3)
 
     assert target.connections == 0
 
 
-def test_redirect_of_a_post_is_not_followed(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+def test_redirect_of_a_post_is_not_followed(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
     target = receivers("127.0.0.1")
 
-    assert post(receivers("127.0.0.1", redirecting(target.url, 307)).url, json={}).status == 307
+    assert post(receivers("127.0.0.1", redirect_to(target.url, 307)).url, json={}).status == 307
     assert target.connections == 0
 
 
-@pytest.mark.usefixtures("hurry")
-def test_deadline_is_for_all_redirects_together(inside: Flask, receivers: Callable[..., Receiver]) -> None:
+@pytest.mark.usefixtures("short_deadline")
+def test_deadline_is_for_all_redirects_together(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
     def slowly(behave: Behaviour) -> Behaviour:
         return lambda connection: (sleep(0.4), behave(connection))[1]
 
-    url = receivers("127.0.0.1", slowly(answering(OK))).url
+    url = receivers("127.0.0.1", slowly(respond_with(OK))).url
     for _ in range(3):
-        url = receivers("127.0.0.1", slowly(redirecting(url))).url
+        url = receivers("127.0.0.1", slowly(redirect_to(url))).url
     started = monotonic()
 
     with pytest.raises(TimedOut):
-        fetch(url, max_redirects=3)
+        fetch_url(url, max_redirects=3)
 
     assert 0.9 < monotonic() - started < 2
 
 
-def test_redirect_target_larger_than_allowed_is_cut(inside: Flask, receivers: Callable[..., Receiver]) -> None:
-    target = receivers("127.0.0.1", answering(b"HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n", b"x" * 65537))
+def test_redirect_target_larger_than_allowed_is_cut(allow_localhost: Flask, receivers: Callable[..., Receiver]) -> None:
+    target = receivers("127.0.0.1", respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n", b"x" * 65537))
 
-    with pytest.raises(TooLarge):
-        fetch(receivers("127.0.0.1", redirecting(target.url)).url, max_redirects=3)
+    with pytest.raises(ResponseTooLarge):
+        fetch_url(receivers("127.0.0.1", redirect_to(target.url)).url, max_redirects=3)
 
 
 # TLS
 
 
 @pytest.fixture
-def authority(monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+def certificate_authority(monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
     """Whom we trust."""
-    authority = trustme.CA()
+    certificate_authority = trustme.CA()
     trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    monkeypatch.setattr(http_client, "_certificates", lambda: trusting)
-    return authority
+    certificate_authority.configure_trust(trusting)
+    monkeypatch.setattr(http_client, "_load_certificates", lambda: trusting)
+    return certificate_authority
 
 
-def _serving(authority: trustme.CA, *hosts: str) -> ssl.SSLContext:
+def _serve_tls(certificate_authority: trustme.CA, *hosts: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*hosts).configure_cert(context)
+    certificate_authority.issue_cert(*hosts).configure_cert(context)
     return context
 
 
 def test_the_certificate_is_for_the_name_not_the_address(
-    inside: Flask, receivers: Callable[..., Receiver], names: dict[str, list[list[str]]], authority: trustme.CA
+    allow_localhost: Flask,
+    receivers: Callable[..., Receiver],
+    dns_answers: dict[str, list[list[str]]],
+    certificate_authority: trustme.CA,
 ) -> None:
     asked: list[str | None] = []
-    tls = _serving(authority, "hooks.example.com")
+    tls = _serve_tls(certificate_authority, "hooks.example.com")
     tls.sni_callback = lambda _socket, name, _context: asked.append(name)
     receiver = receivers(tls=tls)
-    names.update({name: [["127.0.0.1"]] for name in ("hooks.example.com", "hooks.example.com.", "other.example.com")})
+    dns_answers.update(
+        {name: [["127.0.0.1"]] for name in ("hooks.example.com", "hooks.example.com.", "other.example.com")}
+    )
 
-    assert fetch(f"https://hooks.example.com:{receiver.port}/").content == b"ok"
-    assert fetch(f"https://hooks.example.com.:{receiver.port}/").content == b"ok"
+    assert fetch_url(f"https://hooks.example.com:{receiver.port}/").content == b"ok"
+    assert fetch_url(f"https://hooks.example.com.:{receiver.port}/").content == b"ok"
     for host in ("other.example.com", "127.0.0.1"):
-        with pytest.raises(Failed):
-            fetch(f"https://{host}:{receiver.port}/")
+        with pytest.raises(RequestFailed):
+            fetch_url(f"https://{host}:{receiver.port}/")
     assert asked == ["hooks.example.com", "hooks.example.com", "other.example.com", None]
 
 
 def test_a_certificate_of_nobody_we_know_fails(
-    inside: Flask, receivers: Callable[..., Receiver], names: dict[str, list[list[str]]]
+    allow_localhost: Flask, receivers: Callable[..., Receiver], dns_answers: dict[str, list[list[str]]]
 ) -> None:
-    receiver = receivers(tls=_serving(trustme.CA(), "hooks.example.com"))
-    names["hooks.example.com"] = [["127.0.0.1"]]
+    receiver = receivers(tls=_serve_tls(trustme.CA(), "hooks.example.com"))
+    dns_answers["hooks.example.com"] = [["127.0.0.1"]]
 
-    with pytest.raises(Failed):
-        fetch(f"https://hooks.example.com:{receiver.port}/")
+    with pytest.raises(RequestFailed):
+        fetch_url(f"https://hooks.example.com:{receiver.port}/")
 
     assert receiver.requests == []
 
 
 def test_production_speaks_https_alone(
-    outside: Callable[..., Flask], receivers: Callable[..., Receiver], authority: trustme.CA
+    use_settings: Callable[..., Flask], receivers: Callable[..., Receiver], certificate_authority: trustme.CA
 ) -> None:
-    app = outside(OUTBOUND_ALLOW="127.0.0.0/8")
+    app = use_settings(OUTBOUND_ALLOW="127.0.0.0/8")
     app.config["APP_ENV"] = "production"
-    receiver = receivers(tls=_serving(authority, "127.0.0.1"))
+    receiver = receivers(tls=_serve_tls(certificate_authority, "127.0.0.1"))
 
-    with pytest.raises(Refused, match="must begin with https"):
-        fetch(receiver.url)
-    assert fetch(f"https://127.0.0.1:{receiver.port}/").content == b"ok"
+    with pytest.raises(UrlNotAllowed, match="must begin with https"):
+        fetch_url(receiver.url)
+    assert fetch_url(f"https://127.0.0.1:{receiver.port}/").content == b"ok"
     assert receiver.connections == 1
 
 
 def test_every_error_is_of_one_family() -> None:
-    assert all(issubclass(kind, OutboundError) for kind in (Refused, TimedOut, Failed, TooLarge))
-    assert str(TooLarge(Fetched(200, {}, b"abc"))) == "The answer is larger than 3 bytes."
+    assert all(issubclass(kind, OutboundError) for kind in (UrlNotAllowed, TimedOut, RequestFailed, ResponseTooLarge))
+    assert str(ResponseTooLarge(HttpResponse(200, {}, b"abc"))) == "The answer is larger than 3 bytes."
 
 
 def test_redirect_from_https_to_http_is_refused_and_to_https_is_followed(
-    inside: Flask, receivers: Callable[..., Receiver], authority: trustme.CA
+    allow_localhost: Flask, receivers: Callable[..., Receiver], certificate_authority: trustme.CA
 ) -> None:
-    tls = _serving(authority, "127.0.0.1")
+    tls = _serve_tls(certificate_authority, "127.0.0.1")
     plain = receivers("127.0.0.1")
     secure = receivers("127.0.0.1", tls=tls)
-    downgrade = receivers("127.0.0.1", redirecting(plain.url), tls)
-    upgrade = receivers("127.0.0.1", redirecting(f"https://127.0.0.1:{secure.port}/"))
+    downgrade = receivers("127.0.0.1", redirect_to(plain.url), tls)
+    upgrade = receivers("127.0.0.1", redirect_to(f"https://127.0.0.1:{secure.port}/"))
 
-    with pytest.raises(Refused, match="from https to http"):
-        fetch(f"https://127.0.0.1:{downgrade.port}/", max_redirects=3)
+    with pytest.raises(UrlNotAllowed, match="from https to http"):
+        fetch_url(f"https://127.0.0.1:{downgrade.port}/", max_redirects=3)
 
     assert plain.connections == 0
-    assert fetch(upgrade.url, max_redirects=3).content == b"ok"
+    assert fetch_url(upgrade.url, max_redirects=3).content == b"ok"

@@ -20,16 +20,18 @@ import psutil
 import pytest
 
 import config
-from tests.conftest import ROOT, free_port, wait_until
+from tests.conftest import ROOT, find_free_port, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400), pytest.mark.long]
 
-Done = subprocess.CompletedProcess[str]
+CompletedMake = subprocess.CompletedProcess[str]
 
 TOOLS = ("sh", "make", "cat", "cksum", "rm", "mv", "mkdir", "flock", "sed", "env", "dirname", "realpath")
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
-NEEDS = "make: Python 3.11 to 3.14 is needed: install it, or uv, or name it: make PYTHON=/path/to/python3.11 ...\n"
-INSTALLING = "Installing packages into .venv ...\n"
+NO_PYTHON_MESSAGE = (
+    "make: Python 3.11 to 3.14 is needed: install it, or uv, or name it: make PYTHON=/path/to/python3.11 ...\n"
+)
+INSTALLING_MESSAGE = "Installing packages into .venv ...\n"
 
 
 def write_wheel(directory: Path, version: str) -> str:
@@ -64,11 +66,11 @@ class Checkout:
         self.versions = {version: write_wheel(self.wheels, version) for version in ("1.0", "2.0")}
         for name in ("-embedded", "-dev", "-installer"):
             (self.root / f"requirements{name}.txt").write_text("# nothing\n")
-        self.require("1.0")
+        self.set_requirement("1.0")
         self.environ = {"PATH": str(self.bin), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
         self.environ["PIP_FIND_LINKS"] = self.wheels.as_uri()  # and no HOME
 
-    def require(self, version: str) -> None:
+    def set_requirement(self, version: str) -> None:
         (self.root / "requirements.txt").write_text(self.versions[version])
 
     def add_python(self, name: str, refuse: str = "") -> None:
@@ -77,12 +79,12 @@ class Checkout:
         (self.bin / name).write_text(f'#!/bin/sh\n{case}exec "{BASE_PYTHON}" "$@"\n')
         (self.bin / name).chmod(0o755)
 
-    def make(self, *arguments: str) -> Done:
+    def make(self, *arguments: str) -> CompletedMake:
         command = ["make", "--no-print-directory", ".venv/run.stamp", *arguments]
         return subprocess.run(command, cwd=self.root, env=self.environ, capture_output=True, text=True, check=False)
 
     @contextmanager
-    def make_that_hangs(self) -> Iterator[subprocess.Popen[bytes]]:
+    def start_hanging_make(self) -> Iterator[subprocess.Popen[bytes]]:
         """Start an installation whose package index takes the connection and never answers."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             environ = {**self.environ, "PIP_INDEX_URL": f"http://127.0.0.1:{listener.getsockname()[1]}/simple"}
@@ -119,26 +121,26 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture
-def finished(checkout: Checkout) -> Checkout:
+def working_checkout(checkout: Checkout) -> Checkout:
     """A checkout with a finished environment."""
     checkout.add_python("python3")
     done = checkout.make()
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", INSTALLING)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", INSTALLING_MESSAGE)
     return checkout
 
 
-def fails_with(done: Done, line: str) -> bool:
+def is_only_output(done: CompletedMake, line: str) -> bool:
     """Whether this line is all that was printed, besides make's own."""
     own = [other for other in done.stderr.splitlines(keepends=True) if not other.startswith("make: ***")]
     return bool(done.returncode) and (done.stdout, own) == ("", [line])
 
 
-def test_a_finished_environment_names_its_own_directory_and_is_left_alone(finished: Checkout) -> None:
-    finished.assert_works()
-    for path in [finished.root / ".venv/pyvenv.cfg", *(finished.root / ".venv/bin").iterdir()]:
+def test_a_finished_environment_names_its_own_directory_and_is_left_alone(working_checkout: Checkout) -> None:
+    working_checkout.assert_works()
+    for path in [working_checkout.root / ".venv/pyvenv.cfg", *(working_checkout.root / ".venv/bin").iterdir()]:
         assert path.is_symlink() or b".venv.new" not in path.read_bytes()
 
-    again = finished.make()
+    again = working_checkout.make()
 
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
 
@@ -149,17 +151,17 @@ def test_the_interpreter_is_the_first_on_path_that_is_supported(checkout: Checko
     checkout.add_python("python3.13", refuse="version_info")
     checkout.add_python(name)
 
-    assert checkout.make().stderr == INSTALLING
+    assert checkout.make().stderr == INSTALLING_MESSAGE
     checkout.assert_works()
 
 
 def test_without_a_supported_interpreter_one_line_says_what_to_do(checkout: Checkout) -> None:
-    assert fails_with(checkout.make(), NEEDS)
+    assert is_only_output(checkout.make(), NO_PYTHON_MESSAGE)
 
     checkout.add_python("python3", refuse="version_info")
-    assert fails_with(checkout.make(), NEEDS)
-    assert fails_with(checkout.make("PYTHON=python3"), "make: PYTHON=python3 is not a Python 3.11 to 3.14.\n")
-    assert fails_with(checkout.make("PYTHON=/no/python"), "make: PYTHON=/no/python is not a Python 3.11 to 3.14.\n")
+    assert is_only_output(checkout.make(), NO_PYTHON_MESSAGE)
+    assert is_only_output(checkout.make("PYTHON=python3"), "make: PYTHON=python3 is not a Python 3.11 to 3.14.\n")
+    assert is_only_output(checkout.make("PYTHON=/no/python"), "make: PYTHON=/no/python is not a Python 3.11 to 3.14.\n")
     assert checkout.environments() == []
 
 
@@ -169,8 +171,8 @@ def test_without_python3_venv_one_line_names_the_package_and_the_next_make_works
     package = "python3-venv" if name == "python3" else f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
     advice = f"make: {name} cannot make virtual environments. On Debian and Ubuntu: apt install {package}\n"
 
-    assert fails_with(checkout.make(), advice)
-    assert fails_with(checkout.make(), advice)
+    assert is_only_output(checkout.make(), advice)
+    assert is_only_output(checkout.make(), advice)
     assert checkout.environments() == []
 
     checkout.add_python(name)
@@ -188,48 +190,50 @@ def test_a_second_interpreter_that_is_complete_goes_before_an_incomplete_one(che
 
 def test_kill_9_of_the_first_installation_leaves_nothing_that_is_used(checkout: Checkout) -> None:
     checkout.add_python("python3")
-    with checkout.make_that_hangs() as process:
+    with checkout.start_hanging_make() as process:
         os.killpg(process.pid, signal.SIGKILL)
 
     assert ".venv" not in checkout.environments()
-    assert checkout.make().stderr == INSTALLING
+    assert checkout.make().stderr == INSTALLING_MESSAGE
     checkout.assert_works()
 
 
 def test_ctrl_c_during_the_first_installation_leaves_nothing(checkout: Checkout) -> None:
     checkout.add_python("python3")
-    with checkout.make_that_hangs() as process:
+    with checkout.start_hanging_make() as process:
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(30)
 
     wait_until(lambda: checkout.environments() == [])
 
 
-def test_kill_9_during_an_update_makes_the_environment_anew(finished: Checkout) -> None:
-    finished.require("2.0")
-    with finished.make_that_hangs() as process:
+def test_kill_9_during_an_update_makes_the_environment_anew(working_checkout: Checkout) -> None:
+    working_checkout.set_requirement("2.0")
+    with working_checkout.start_hanging_make() as process:
         os.killpg(process.pid, signal.SIGKILL)
 
-    assert finished.make().stderr == INSTALLING
-    finished.assert_works("2.0")
+    assert working_checkout.make().stderr == INSTALLING_MESSAGE
+    working_checkout.assert_works("2.0")
 
 
-def test_an_update_changes_the_environment_in_place_and_one_that_fails_leaves_it(finished: Checkout) -> None:
-    (finished.root / ".venv/kept").touch()
-    finished.require("2.0")
-    assert finished.make().stderr == ""
-    finished.assert_works("2.0")
+def test_an_update_changes_the_environment_in_place_and_one_that_fails_leaves_it(working_checkout: Checkout) -> None:
+    (working_checkout.root / ".venv/kept").touch()
+    working_checkout.set_requirement("2.0")
+    assert working_checkout.make().stderr == ""
+    working_checkout.assert_works("2.0")
 
-    (finished.root / "requirements.txt").write_text(finished.versions["1.0"].replace("sha256:", "sha256:00"))
-    assert finished.make().returncode
-    (finished.root / "requirements.txt").write_text(finished.versions["1.0"][:-3] + "00\n")
-    refused = finished.make()
+    (working_checkout.root / "requirements.txt").write_text(
+        working_checkout.versions["1.0"].replace("sha256:", "sha256:00")
+    )
+    assert working_checkout.make().returncode
+    (working_checkout.root / "requirements.txt").write_text(working_checkout.versions["1.0"][:-3] + "00\n")
+    refused = working_checkout.make()
     assert refused.returncode
     assert "HASHES" in refused.stderr.upper()
-    finished.assert_works("2.0")
+    working_checkout.assert_works("2.0")
 
-    finished.require("2.0")
-    assert (finished.make().returncode, (finished.root / ".venv/kept").exists()) == (0, True)
+    working_checkout.set_requirement("2.0")
+    assert (working_checkout.make().returncode, (working_checkout.root / ".venv/kept").exists()) == (0, True)
 
 
 def remove_interpreter(checkout: Checkout) -> None:
@@ -254,21 +258,21 @@ def remove_marker(checkout: Checkout) -> None:
         (checkout.root / ".venv" / name).unlink()
 
 
-def test_an_environment_that_is_unfit_for_use_is_made_anew(finished: Checkout) -> None:
+def test_an_environment_that_is_unfit_for_use_is_made_anew(working_checkout: Checkout) -> None:
     for harm in (remove_interpreter, make_interpreter_too_old, move_checkout, remove_marker):
-        harm(finished)
+        harm(working_checkout)
 
-        assert finished.make().stderr == INSTALLING, harm
-        finished.assert_works()
+        assert working_checkout.make().stderr == INSTALLING_MESSAGE, harm
+        working_checkout.assert_works()
 
 
-def test_an_environment_of_an_earlier_release_is_kept(finished: Checkout) -> None:
-    (finished.root / ".venv/location").unlink()
-    (finished.root / ".venv/run.stamp").write_text("")
-    (finished.root / ".venv/kept").touch()
+def test_an_environment_of_an_earlier_release_is_kept(working_checkout: Checkout) -> None:
+    (working_checkout.root / ".venv/location").unlink()
+    (working_checkout.root / ".venv/run.stamp").write_text("")
+    (working_checkout.root / ".venv/kept").touch()
 
-    assert (finished.make().returncode, (finished.root / ".venv/kept").exists()) == (0, True)
-    finished.assert_works()
+    assert (working_checkout.make().returncode, (working_checkout.root / ".venv/kept").exists()) == (0, True)
+    working_checkout.assert_works()
 
 
 def test_two_at_once_install_once(checkout: Checkout) -> None:
@@ -280,7 +284,7 @@ def test_two_at_once_install_once(checkout: Checkout) -> None:
     with subprocess.Popen(command, **pipes) as one, subprocess.Popen(command, **pipes) as other:
         said = sorted(process.communicate()[1] for process in (one, other))
 
-    assert (one.returncode, other.returncode, said) == (0, 0, ["", INSTALLING])
+    assert (one.returncode, other.returncode, said) == (0, 0, ["", INSTALLING_MESSAGE])
     checkout.assert_works()
 
 
@@ -297,7 +301,7 @@ def test_uv_on_path_makes_the_environment_where_python_cannot(checkout: Checkout
 
     done = checkout.make()
 
-    assert (done.returncode, done.stderr) == (0, INSTALLING)
+    assert (done.returncode, done.stderr) == (0, INSTALLING_MESSAGE)
     checkout.assert_works()
 
 
@@ -307,7 +311,7 @@ def test_make_run_installs_everything_compiles_it_once_and_prints_no_noise(tmp_p
     shutil.copytree(ROOT, root, ignore=ignore)
     unset = {"PYTHONDONTWRITEBYTECODE", *(setting.name for setting in config.SETTINGS)}
     environ = {name: value for name, value in os.environ.items() if name not in unset}
-    environ.update(PORT=str(free_port()), PYTHON=BASE_PYTHON)
+    environ.update(PORT=str(find_free_port()), PYTHON=BASE_PYTHON)
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -323,7 +327,7 @@ def test_make_run_installs_everything_compiles_it_once_and_prints_no_noise(tmp_p
         process.wait(60)
 
     first, second, *_ = log.read_text().splitlines(keepends=True)
-    assert first == INSTALLING
+    assert first == INSTALLING_MESSAGE
     assert "Traceback" not in second
     assert "|" in second  # the first line of a server
     [packages] = root.glob(".venv/lib/*/site-packages")

@@ -7,9 +7,9 @@ import pytest
 from flask import Flask
 from werkzeug.test import EnvironBuilder, TestResponse
 
-from app import large_answers
+from app import large_responses
 from app.slots import SlotPool
-from tests.world import World, errors
+from tests.dataset import Dataset, get_errors
 
 EVENT = {
     "name": "Large",
@@ -23,28 +23,28 @@ EVENT = {
 def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlotPool]:
     """The slots of large answers: an answer of more than 100 bytes counts as large, one address has two."""
     made = SlotPool(8, 2)
-    monkeypatch.setattr(large_answers, "slots", made)
-    monkeypatch.setattr(large_answers, "LARGE_ANSWER_BYTES", 100)
-    monkeypatch.setattr(large_answers, "PART_BYTES", 64)
-    monkeypatch.setattr(large_answers, "SLOT_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(large_responses, "response_slots", made)
+    monkeypatch.setattr(large_responses, "LARGE_RESPONSE_BYTES", 100)
+    monkeypatch.setattr(large_responses, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(large_responses, "SLOT_TIMEOUT_SECONDS", 0.1)
     yield made
     assert len(made) == 0, "a slot was not returned"
-    assert not large_answers.open_answers
+    assert not large_responses.open_responses
 
 
-def get(app: Flask, path: str, method: str = "GET", **headers: str) -> TestResponse:
+def get_path(app: Flask, path: str, method: str = "GET", **headers: str) -> TestResponse:
     return app.test_client().open(path, method=method, headers=headers)
 
 
-def start(app: Flask, path: str) -> Any:
+def start_response(app: Flask, path: str) -> Any:
     """Let the app answer as the server does; return the parts, of which none is read."""
     return app(EnvironBuilder(path).get_environ(), lambda _status, _headers, *_more: lambda _part: None)
 
 
-def test_large_answer_holds_a_slot_until_it_is_sent(world: World, slots: SlotPool) -> None:
-    whole = get(world.app, "/v1/events")
+def test_large_answer_holds_a_slot_until_it_is_sent(dataset: Dataset, slots: SlotPool) -> None:
+    whole = get_path(dataset.app, "/v1/events")
 
-    parts = start(world.app, "/v1/events")
+    parts = start_response(dataset.app, "/v1/events")
     assert len(slots) == 1
 
     assert b"".join(parts) == whole.data
@@ -54,8 +54,8 @@ def test_large_answer_holds_a_slot_until_it_is_sent(world: World, slots: SlotPoo
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_client_that_leaves_returns_the_slot(world: World, slots: SlotPool, count: int) -> None:
-    parts = start(world.app, "/v1/events")
+def test_client_that_leaves_returns_the_slot(dataset: Dataset, slots: SlotPool, count: int) -> None:
+    parts = start_response(dataset.app, "/v1/events")
     for _ in range(count):
         next(iter(parts))
     assert len(slots) == 1
@@ -65,28 +65,28 @@ def test_client_that_leaves_returns_the_slot(world: World, slots: SlotPool, coun
     assert len(slots) == 0
 
 
-def test_large_answers_beyond_the_share_of_an_address_are_429(world: World, slots: SlotPool) -> None:
+def test_large_answers_beyond_the_share_of_an_address_are_429(dataset: Dataset, slots: SlotPool) -> None:
     held = [slots.acquire("127.0.0.1") for _ in range(2)]
 
-    refused = get(world.app, "/v1/events")
+    refused = get_path(dataset.app, "/v1/events")
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
-    assert errors(refused)[0]["detail"].startswith("Your address is loading")
-    assert get(world.app, "/openapi.json").status_code == 429
-    tag = world.app.test_client().open("/v1/events", method="HEAD").headers["ETag"]
-    assert get(world.app, "/v1/events", **{"If-None-Match": tag}).status_code == 304
+    assert get_errors(refused)[0]["detail"].startswith("Your address is loading")
+    assert get_path(dataset.app, "/openapi.json").status_code == 429
+    tag = dataset.app.test_client().open("/v1/events", method="HEAD").headers["ETag"]
+    assert get_path(dataset.app, "/v1/events", **{"If-None-Match": tag}).status_code == 304
 
     for slot in held:
         slots.release(slot)
 
 
-def test_write_with_a_large_answer_beyond_the_share_writes_nothing(world: World, slots: SlotPool) -> None:
+def test_write_with_a_large_answer_beyond_the_share_writes_nothing(dataset: Dataset, slots: SlotPool) -> None:
     held = [slots.acquire("127.0.0.1") for _ in range(2)]
     count = "/v1/events?filter[name]=Large"
 
-    refused = world.owner.create("/v1/events", "event", EVENT)
+    refused = dataset.owner.create("/v1/events", "event", EVENT)
     assert refused.status_code == 429
 
     for slot in held:
         slots.release(slot)
-    assert world.owner.get(count).json["data"] == []
-    assert world.owner.create("/v1/events", "event", EVENT).status_code == 201
+    assert dataset.owner.get(count).json["data"] == []
+    assert dataset.owner.create("/v1/events", "event", EVENT).status_code == 201

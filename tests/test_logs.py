@@ -17,9 +17,9 @@ from flask.testing import FlaskClient
 
 from app import logs
 from app.health import probes
-from app.health.checks import Checks, health_probes
+from app.health.checks import HealthChecks, make_health_probes
 from app.health.probes import Probe, Unhealthy
-from app.health.report import Report
+from app.health.report import HealthReport
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z"
@@ -28,12 +28,12 @@ TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z"
 @pytest.fixture
 def json_lines(app: Flask, capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
     """Stdout, with logs as JSON."""
-    logs.configure("json")
+    logs.configure_logging("json")
     yield capsys
-    logs.configure(app.config["LOG_FORMAT"])
+    logs.configure_logging(app.config["LOG_FORMAT"])
 
 
-def read(captured: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+def read_lines(captured: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     """The lines logged since the last look."""
     return [json.loads(line) for line in captured.readouterr().out.splitlines()]
 
@@ -41,7 +41,7 @@ def read(captured: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 def test_a_request_is_one_line_without_its_query(client: FlaskClient, json_lines: pytest.CaptureFixture[str]) -> None:
     client.get("/v1/events?filter[name]=hunter2")
 
-    (line,) = read(json_lines)
+    (line,) = read_lines(json_lines)
     assert {"method": "GET", "path": "/v1/events", "status": 200, "level": "info"}.items() <= line.items()
     assert "ms" in line
     assert "hunter2" not in json.dumps(line)
@@ -53,7 +53,7 @@ def test_request_with_a_long_path_is_one_short_line(
 ) -> None:
     assert client.get(path).status_code in (400, 404)
 
-    lines = read(json_lines)
+    lines = read_lines(json_lines)
     assert max(len(json.dumps(line)) for line in lines) < 3_000
     (line,) = [line for line in lines if line["event"] == "request"]
     assert str(line["path"]).endswith("...")
@@ -64,7 +64,7 @@ def test_request_with_a_long_method_is_one_short_line(
 ) -> None:
     client.open("/v1/events", method="A" * 60_000)
 
-    assert max(len(json.dumps(line)) for line in read(json_lines)) < 3_000
+    assert max(len(json.dumps(line)) for line in read_lines(json_lines)) < 3_000
 
 
 def test_refused_request_with_a_long_source_is_one_short_line(
@@ -72,7 +72,7 @@ def test_refused_request_with_a_long_source_is_one_short_line(
 ) -> None:
     assert client.get(f"/v1/events?filter[{'a' * 60_000}]=1").status_code == 400
 
-    (line,) = [line for line in read(json_lines) if line["event"] == "request refused"]
+    (line,) = [line for line in read_lines(json_lines) if line["event"] == "request refused"]
     assert str(line["source"]["parameter"]).startswith("filter[aaa")  # type: ignore[index]  # what JSON holds
     assert len(json.dumps(line)) < 1_000
 
@@ -82,7 +82,7 @@ def test_cut_path_does_not_show_a_part_of_the_token_of_a_hook(
 ) -> None:
     client.get(f"{'/' * (logs.MAX_PATH_LENGTH - len('v1/hooks/123'))}v1/hooks/123secret")
 
-    (line,) = [line for line in read(json_lines) if line["event"] == "request"]
+    (line,) = [line for line in read_lines(json_lines) if line["event"] == "request"]
     assert str(line["path"]).endswith("v1/hooks/[hidden]")
 
 
@@ -90,7 +90,7 @@ def test_a_sane_request_id_is_kept_and_echoed(client: FlaskClient, json_lines: p
     response = client.get("/v1/events", headers={"X-Request-ID": "trace-1.2:3"})
 
     assert response.headers["X-Request-ID"] == "trace-1.2:3"
-    assert read(json_lines)[0]["request_id"] == "trace-1.2:3"
+    assert read_lines(json_lines)[0]["request_id"] == "trace-1.2:3"
 
 
 CHECKS = ("/livez", "/readyz", "/readyz/")
@@ -103,18 +103,18 @@ def test_a_health_check_that_passes_is_not_logged_at_info(
 ) -> None:
     assert client.open(path, method=method).status_code == 200
 
-    assert read(json_lines) == []
+    assert read_lines(json_lines) == []
 
 
 @pytest.mark.parametrize("path", CHECKS)
 def test_a_health_check_that_passes_is_logged_at_debug(
     app: Flask, client: FlaskClient, json_lines: pytest.CaptureFixture[str], path: str
 ) -> None:
-    logs.configure("json", "debug")
+    logs.configure_logging("json", "debug")
 
     client.get(path)
 
-    assert [(line["path"], line["level"]) for line in read(json_lines) if line["event"] == "request"] == [
+    assert [(line["path"], line["level"]) for line in read_lines(json_lines) if line["event"] == "request"] == [
         (path, "debug")
     ]
 
@@ -124,12 +124,12 @@ def test_a_health_check_that_fails_is_logged_at_info(
 ) -> None:
     """No worker and no relay run beside this app, and it has no grace."""
     app = client.application
-    app.extensions["health"] = Report(health_probes(Checks(app), grace_seconds=0))
+    app.extensions["health"] = HealthReport(make_health_probes(HealthChecks(app), grace_seconds=0))
 
     assert client.get("/health-check").status_code == 503
 
     assert ("request", "/health-check", 503, "info") in [
-        (line["event"], line.get("path"), line.get("status"), line["level"]) for line in read(json_lines)
+        (line["event"], line.get("path"), line.get("status"), line["level"]) for line in read_lines(json_lines)
     ]
 
 
@@ -142,13 +142,13 @@ def test_a_check_that_has_not_passed_yet_is_logged_when_its_start_takes_too_long
         return "1 running"
 
     def ask() -> list[tuple[object, object]]:
-        probe.start()
+        probe.start_check()
         probe()
-        return [(line["event"], line["level"]) for line in read(json_lines)]
+        return [(line["event"], line["level"]) for line in read_lines(json_lines)]
 
     is_up, probe = False, Probe("health_check_celery", check)
     assert ask() == []
-    monkeypatch.setattr(probes, "START_SECONDS", 0.0)
+    monkeypatch.setattr(probes, "START_GRACE_SECONDS", 0.0)
     assert ask() == [("health check failed", "error")]
     is_up = True
     assert ask() == [("health check passes again", "info")]
@@ -160,12 +160,12 @@ def test_a_check_that_has_not_passed_yet_is_logged_when_its_start_takes_too_long
 def test_no_request_is_logged_above_info(
     client: FlaskClient, json_lines: pytest.CaptureFixture[str], level: str
 ) -> None:
-    logs.configure("json", level)
+    logs.configure_logging("json", level)
 
     assert client.get("/v1/events").status_code == 200
     assert client.get("/v1/nothing").status_code == 404
 
-    assert read(json_lines) == []
+    assert read_lines(json_lines) == []
 
 
 @pytest.mark.parametrize("name", ["app.test", "celery.app.trace", "some.library"])
@@ -176,25 +176,25 @@ def test_no_request_is_logged_above_info(
 def test_log_level_is_the_lowest_that_is_logged(
     json_lines: pytest.CaptureFixture[str], name: str, level: str, logged: list[str]
 ) -> None:
-    logs.configure("json", level)
+    logs.configure_logging("json", level)
 
     for each in ("debug", "info", "warning", "error"):
         getattr(logging.getLogger(name), each)("said")
 
-    assert [line["level"] for line in read(json_lines)] == logged
+    assert [line["level"] for line in read_lines(json_lines)] == logged
 
 
 def test_debug_shows_our_debug_lines_but_not_those_of_every_library(json_lines: pytest.CaptureFixture[str]) -> None:
-    logs.configure("json", "debug")
+    logs.configure_logging("json", "debug")
 
     for name in ("app.test", "celery.worker", "httpcore.http11"):
         logging.getLogger(name).debug("said")
 
-    assert [line["logger"] for line in read(json_lines)] == ["app.test", "celery.worker"]
+    assert [line["logger"] for line in read_lines(json_lines)] == ["app.test", "celery.worker"]
 
 
 def test_text_shows_a_level_only_where_it_is_not_info(app: Flask, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("text", "info")
+    logs.configure_logging("text", "info")
     structlog.contextvars.clear_contextvars()
     capsys.readouterr()
 
@@ -208,7 +208,7 @@ def test_text_shows_a_level_only_where_it_is_not_info(app: Flask, capsys: pytest
 
 def test_an_uncaught_exception_of_a_process_or_a_thread_is_one_json_line() -> None:
     code = (
-        "import threading; from app import logs; logs.configure('json'); logs.log_uncaught_exceptions()\n"
+        "import threading; from app import logs; logs.configure_logging('json'); logs.log_uncaught_exceptions()\n"
         "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()\n"
         "raise ValueError('why')"
     )
@@ -240,14 +240,14 @@ def test_a_path_cannot_begin_a_line_of_its_own(client: FlaskClient, capsys: pyte
 def test_libraries_log_in_the_same_form(json_lines: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("celery.worker").warning("lost %s", "Redis")
 
-    (line,) = read(json_lines)
+    (line,) = read_lines(json_lines)
     assert (line["event"], line["level"], line["logger"]) == ("lost Redis", "warning", "celery.worker")
 
 
 def test_an_error_is_logged_with_its_exception(json_lines: pytest.CaptureFixture[str]) -> None:
     structlog.get_logger("app.test").error("failed", exc_info=ValueError("why"))
 
-    (line,) = read(json_lines)
+    (line,) = read_lines(json_lines)
     assert "ValueError: why" in str(line["exception"])
 
 
@@ -255,7 +255,7 @@ def test_an_error_is_logged_with_its_exception(json_lines: pytest.CaptureFixture
 def test_secrets_are_hidden_by_their_name(json_lines: pytest.CaptureFixture[str], name: str) -> None:
     structlog.get_logger("app.test").info("sign-in", **{name: "hunter2"})
 
-    (line,) = read(json_lines)
+    (line,) = read_lines(json_lines)
     assert line[name] == "[hidden]"
 
 

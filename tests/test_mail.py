@@ -19,14 +19,14 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
 from flask import Flask
 
 from app import mail
-from tests.conftest import free_port
+from tests.conftest import find_free_port
 
 ID = UUID("0192f0c1-2345-7000-8000-000000000001")
 CERTIFICATES = Path(str(files("aiosmtpd") / "tests" / "certs"))
 LONG_LINE = "t" * 900
 
 
-class Inbox:
+class SmtpInbox:
     """What an SMTP server was given: envelopes, and the credentials people logged in with."""
 
     def __init__(self) -> None:
@@ -47,9 +47,9 @@ class Inbox:
 
 
 @contextmanager
-def smtp_server(**settings: Any) -> Iterator[tuple[Inbox, int]]:
+def smtp_server(**settings: Any) -> Iterator[tuple[SmtpInbox, int]]:
     """A server on a port of its own."""
-    inbox, port = Inbox(), free_port()
+    inbox, port = SmtpInbox(), find_free_port()
     controller = Controller(
         inbox, hostname="127.0.0.1", port=port, authenticator=inbox.authenticate, server_hostname="test", **settings
     )
@@ -68,7 +68,7 @@ def server_tls() -> ssl.SSLContext:
 
 
 @pytest.fixture
-def trusted_as_aes(monkeypatch: pytest.MonkeyPatch) -> None:
+def trust_test_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The certificate is vouched for, and its name leads here."""
     look_up = socket.getaddrinfo
     monkeypatch.setattr(
@@ -77,8 +77,8 @@ def trusted_as_aes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / "server.crt"))
 
 
-def compose(to: str = "ada@example.com", body: str = f"Hello\n\n{LONG_LINE}\n") -> EmailMessage:
-    return mail.compose(
+def compose_mail(to: str = "ada@example.com", body: str = f"Hello\n\n{LONG_LINE}\n") -> EmailMessage:
+    return mail.build_message(
         id=ID,
         created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         to=to,
@@ -96,14 +96,14 @@ def send(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(url: str, **parts: str) -> None:
         monkeypatch.setitem(app.config, "MAIL_URL", url)
         with app.app_context():
-            mail.send(compose(**parts), kind="test", is_limited=False)
+            mail.send_message(compose_mail(**parts), kind="test", is_limited=False)
 
     return run
 
 
 def test_a_mail_is_readable_as_it_is_and_the_same_each_time(app: Flask) -> None:
     with app.app_context():
-        first, second = compose().as_bytes(), compose().as_bytes()
+        first, second = compose_mail().as_bytes(), compose_mail().as_bytes()
 
     assert first == second
     assert first.decode("ascii").split("\r\n") == [
@@ -130,13 +130,13 @@ def test_a_long_address_stays_on_its_line(app: Flask) -> None:
     address = "a" * 64 + "@" + ".".join(["b" * 60] * 3) + ".com"
 
     with app.app_context():
-        assert f"\r\nTo: {address}\r\n" in compose(to=address).as_bytes().decode()
+        assert f"\r\nTo: {address}\r\n" in compose_mail(to=address).as_bytes().decode()
 
 
 @pytest.mark.parametrize("to", ["ada@example.com\nBcc: eve@example.com", "ada@example.com\r\n\r\nbody"])
 def test_an_address_cannot_add_a_header(app: Flask, to: str) -> None:
     with app.app_context(), pytest.raises(ValueError, match="linefeed"):
-        compose(to=to)
+        compose_mail(to=to)
 
 
 def test_a_file_a_mail_and_a_repeat_replaces_it(
@@ -159,7 +159,7 @@ def test_a_plain_server_gets_the_same_bytes(app: Flask, send: Any) -> None:
 
     first, second = inbox.envelopes
     with app.app_context():
-        assert first.content == second.content == compose().as_bytes()
+        assert first.content == second.content == compose_mail().as_bytes()
     assert (first.mail_from, first.rcpt_tos) == ("no-reply@localhost", ["ada@example.com"])
     assert inbox.encrypted == [False, False]
 
@@ -171,7 +171,7 @@ def test_encryption_is_used_where_it_is_offered(send: Any) -> None:
     assert inbox.encrypted == [True]
 
 
-@pytest.mark.usefixtures("trusted_as_aes")
+@pytest.mark.usefixtures("trust_test_certificate")
 def test_credentials_are_said_once_the_server_is_known(send: Any) -> None:
     with smtp_server(tls_context=server_tls(), auth_require_tls=True) as (inbox, port):
         send(f"smtp://us%20er:p%40ss@aes:{port}")
@@ -180,7 +180,7 @@ def test_credentials_are_said_once_the_server_is_known(send: Any) -> None:
     assert inbox.encrypted == [True]
 
 
-@pytest.mark.usefixtures("trusted_as_aes")
+@pytest.mark.usefixtures("trust_test_certificate")
 def test_wrong_credentials_are_an_error(send: Any) -> None:
     with (
         smtp_server(tls_context=server_tls(), auth_require_tls=True) as (inbox, port),
@@ -208,7 +208,7 @@ def test_credentials_are_not_said_without_encryption(send: Any) -> None:
     assert inbox.credentials == []
 
 
-def test_smtps_speaks_tls_from_the_beginning(send: Any, trusted_as_aes: None) -> None:
+def test_smtps_speaks_tls_from_the_beginning(send: Any, trust_test_certificate: None) -> None:
     with smtp_server(ssl_context=server_tls(), auth_require_tls=False) as (inbox, port):
         send(f"smtps://us%20er:p%40ss@aes:{port}")
 
@@ -218,11 +218,11 @@ def test_smtps_speaks_tls_from_the_beginning(send: Any, trusted_as_aes: None) ->
 
 def test_a_dead_server_is_an_error_and_so_tried_again(send: Any) -> None:
     with pytest.raises(OSError, match="refused"):
-        send(f"smtp://127.0.0.1:{free_port()}")
+        send(f"smtp://127.0.0.1:{find_free_port()}")
 
 
 def test_a_hung_server_is_given_up(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail, "TIMEOUT", 0.2)
+    monkeypatch.setattr(mail, "SMTP_TIMEOUT_SECONDS", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"),

@@ -20,17 +20,17 @@ from flask import Flask
 import config
 import manage
 from app import embedded
-from app.routes import listed
+from app.routes import list_routes
 from tests.conftest import Processes
 
 pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parent.parent
 Environment = dict[str, str]
-Done = subprocess.CompletedProcess[str]
+CompletedCommand = subprocess.CompletedProcess[str]
 
 
-def run(environment: Mapping[str, str], *arguments: str, **settings: str) -> Done:
+def run_manage(environment: Mapping[str, str], *arguments: str, **settings: str) -> CompletedCommand:
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
     environ = {**os.environ, **environment, **settings}
     # From another directory: no command may depend on where it is called.
@@ -39,14 +39,14 @@ def run(environment: Mapping[str, str], *arguments: str, **settings: str) -> Don
 
 @pytest.mark.parametrize("command", ["run", "web", "worker", "relay", "status", "demo", "routes"])
 def test_bad_settings_are_one_line_and_exit_status_2(environment: Environment, command: str) -> None:
-    done = run(environment, command, SECRET_KEY="hunter2")
+    done = run_manage(environment, command, SECRET_KEY="hunter2")
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "manage.py: SECRET_KEY must be at least 32 characters\n"
 
 
 def test_production_without_its_settings_is_one_line_and_exit_status_2(environment: Environment) -> None:
-    done = run(environment, "web", APP_ENV="production", DATABASE_URL="", REDIS_URL="", MAIL_URL="")
+    done = run_manage(environment, "web", APP_ENV="production", DATABASE_URL="", REDIS_URL="", MAIL_URL="")
 
     assert (done.returncode, done.stdout) == (2, "")
     needed = "PUBLIC_URL, DATABASE_URL, REDIS_URL, SECRET_KEY, JWT_KEYS, MAIL_URL"
@@ -66,18 +66,18 @@ def test_files_of_the_server_are_closed_to_other_users_of_the_machine(
     finally:
         os.umask(before)
 
-    wait_until(lambda: all("Umask:\t0077" in _status(process.pid) for process in started))
-    wait_until(lambda: {_mode(path) for path in (tmp_path / "var").iterdir()} <= {0o600, 0o700})
-    assert _mode(tmp_path / "var") == (0o711 if os.geteuid() == 0 else 0o700)
+    wait_until(lambda: all("Umask:\t0077" in _read_status(process.pid) for process in started))
+    wait_until(lambda: {_get_mode(path) for path in (tmp_path / "var").iterdir()} <= {0o600, 0o700})
+    assert _get_mode(tmp_path / "var") == (0o711 if os.geteuid() == 0 else 0o700)
     for process in started:
         processes.stop(process)
 
 
-def _status(pid: int) -> str:
+def _read_status(pid: int) -> str:
     return Path(f"/proc/{pid}/status").read_text()
 
 
-def _mode(path: Path) -> int:
+def _get_mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
@@ -85,7 +85,7 @@ def _mode(path: Path) -> int:
 def test_a_database_that_is_down_is_a_hint_and_exit_status_1(
     environment: Environment, command: tuple[str, ...]
 ) -> None:
-    done = run(environment, *command, DATABASE_URL="postgresql://me:hunter2@127.0.0.1:1/events")
+    done = run_manage(environment, *command, DATABASE_URL="postgresql://me:hunter2@127.0.0.1:1/events")
 
     assert done.returncode == 1
     assert done.stderr == "manage.py: the database does not answer; is it running, and is DATABASE_URL right?\n"
@@ -93,7 +93,7 @@ def test_a_database_that_is_down_is_a_hint_and_exit_status_1(
 
 
 def test_an_option_no_driver_knows_is_one_line_and_exit_status_2(environment: Environment) -> None:
-    done = run(environment, "db", "check", DATABASE_URL="postgresql://me:hunter2@127.0.0.1:1/events?bogus=1")
+    done = run_manage(environment, "db", "check", DATABASE_URL="postgresql://me:hunter2@127.0.0.1:1/events?bogus=1")
 
     assert (done.returncode, done.stderr) == (
         2,
@@ -104,7 +104,7 @@ def test_an_option_no_driver_knows_is_one_line_and_exit_status_2(environment: En
 def test_a_directory_nobody_can_write_is_one_line_and_exit_status_2(environment: Environment) -> None:
     keys = {"SECRET_KEY": "x" * 40, "JWT_KEYS": f"k={'A' * 43}", "DATABASE_URL": "", "REDIS_URL": ""}
 
-    done = run(environment, "run", VAR_DIR="/proc/nope", **keys)
+    done = run_manage(environment, "run", VAR_DIR="/proc/nope", **keys)
 
     assert (done.returncode, done.stderr) == (
         2,
@@ -117,7 +117,7 @@ def test_an_address_of_another_machine_is_one_line_at_once(
     environment: Environment, tmp_path: Path, command: str
 ) -> None:
     started = monotonic()
-    done = run(environment, command, VAR_DIR=str(tmp_path), HOST="192.0.2.1")
+    done = run_manage(environment, command, VAR_DIR=str(tmp_path), HOST="192.0.2.1")
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -128,7 +128,7 @@ def test_an_address_of_another_machine_is_one_line_at_once(
 
 
 def test_errors_of_a_serving_command_are_json_with_log_format_json(environment: Environment) -> None:
-    done = run(environment, "run", SECRET_KEY="hunter2", LOG_FORMAT="json")
+    done = run_manage(environment, "run", SECRET_KEY="hunter2", LOG_FORMAT="json")
 
     assert (done.returncode, done.stderr) == (2, "")
     error = json.loads(done.stdout)
@@ -148,7 +148,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def fill(disk: Path, free: int) -> None:
+def fill_disk(disk: Path, free: int) -> None:
     """Leave so many bytes free."""
     with (disk / "filling").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - free)
@@ -158,9 +158,9 @@ def fill(disk: Path, free: int) -> None:
 def test_a_new_database_on_a_full_disk_is_one_line_and_leaves_none(
     environment: Environment, small_disk: Path, free: int
 ) -> None:
-    fill(small_disk, free)
+    fill_disk(small_disk, free)
 
-    done = run(environment, "run", VAR_DIR=str(small_disk / "var"), DATABASE_URL="", REDIS_URL="")
+    done = run_manage(environment, "run", VAR_DIR=str(small_disk / "var"), DATABASE_URL="", REDIS_URL="")
 
     assert done.returncode in (1, 2)
     assert done.stdout == ""
@@ -169,16 +169,16 @@ def test_a_new_database_on_a_full_disk_is_one_line_and_leaves_none(
     assert done.stderr.count("\n") == 1
     assert not list(small_disk.glob("var/postgres*"))
     (small_disk / "filling").unlink()
-    assert run(environment, "status", VAR_DIR=str(small_disk / "var")).stderr == ""
+    assert run_manage(environment, "status", VAR_DIR=str(small_disk / "var")).stderr == ""
 
 
 def test_a_disk_that_fills_up_while_migrating_is_one_line(environment: Environment, small_disk: Path) -> None:
     server = embedded.Postgres(small_disk / "var")
     server.directory.parent.mkdir()
-    with embedded.run(server):
-        fill(small_disk, 0)
+    with embedded.run_server(server):
+        fill_disk(small_disk, 0)
 
-        done = run(environment, "db", "upgrade", DATABASE_URL=server.url)
+        done = run_manage(environment, "db", "upgrade", DATABASE_URL=server.url)
 
     assert (done.returncode, done.stderr) == (1, "manage.py: the disk of the database is full\n")
 
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_while_migrating_is_one_line(environment: Environme
 def test_a_directory_on_a_disk_that_is_read_only_is_one_line(environment: Environment, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
 
-    done = run(environment, "run", VAR_DIR=str(small_disk / "var"))
+    done = run_manage(environment, "run", VAR_DIR=str(small_disk / "var"))
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"manage.py: VAR_DIR {small_disk}/var cannot be used: Read-only file system\n"
@@ -213,7 +213,7 @@ def test_an_env_file_that_cannot_be_used_is_one_line(
     monkeypatch.setattr(manage, "ROOT", tmp_path)
 
     with pytest.raises(config.ConfigError) as refused:
-        manage.environment()
+        manage.read_environment()
 
     assert str(refused.value) == message.format(file=file)
 
@@ -228,7 +228,7 @@ def test_an_env_file_of_another_user_is_one_line(tmp_path: Path, monkeypatch: py
             os.seteuid(65534)
             stack.callback(os.seteuid, 0)
         with pytest.raises(config.ConfigError, match="cannot be read: Permission denied"):
-            manage.environment()
+            manage.read_environment()
 
 
 def test_a_database_nobody_has_migrated_is_one_line_and_exit_status_1(
@@ -238,7 +238,7 @@ def test_a_database_nobody_has_migrated_is_one_line_and_exit_status_1(
         connection.execute("CREATE DATABASE empty")
     empty = servers["DATABASE_URL"].replace("/postgres?", "/empty?")
 
-    done = run(environment, "demo", DATABASE_URL=empty)
+    done = run_manage(environment, "demo", DATABASE_URL=empty)
 
     assert (done.returncode, done.stderr) == (
         1,
@@ -247,14 +247,14 @@ def test_a_database_nobody_has_migrated_is_one_line_and_exit_status_1(
 
 
 def test_migrations_and_models_are_equal(app: Flask, environment: Environment) -> None:
-    assert run(environment, "db", "check").returncode == 0
+    assert run_manage(environment, "db", "check").returncode == 0
 
 
 def test_a_missing_migration_fails_the_check(app: Flask, environment: Environment) -> None:
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         connection.execute("ALTER TABLE faqs ALTER position DROP DEFAULT")
     try:
-        assert run(environment, "db", "check").returncode == 1
+        assert run_manage(environment, "db", "check").returncode == 1
     finally:
         with psycopg.connect(environment["DATABASE_URL"]) as connection:
             connection.execute("ALTER TABLE faqs ALTER position SET DEFAULT 0")
@@ -267,14 +267,14 @@ def test_the_way_down_leaves_nothing_and_the_way_up_works_again(app: Flask, envi
 
     for way in ("upgrade", "downgrade", "upgrade"):
         arguments = ["base"] if way == "downgrade" else []
-        assert run(environment, "db", way, *arguments, DATABASE_URL=url).returncode == 0
+        assert run_manage(environment, "db", way, *arguments, DATABASE_URL=url).returncode == 0
         with psycopg.connect(url) as connection:
             tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         assert (tables == [("alembic_version",)]) == (way == "downgrade")
 
 
 def test_sample_data_is_made_once(app: Flask, environment: Environment) -> None:
-    first, second = run(environment, "demo"), run(environment, "demo")
+    first, second = run_manage(environment, "demo"), run_manage(environment, "demo")
 
     assert first.stdout.startswith("demo: log in as organizer@example.com with the password ")
     assert second.stdout == "demo: the sample data is there already, with the login organizer@example.com\n"
@@ -285,7 +285,9 @@ def test_sample_data_is_made_once(app: Flask, environment: Environment) -> None:
 
 
 def test_status_fails_when_nothing_runs(environment: Environment, tmp_path: Path) -> None:
-    done = run(environment, "status", "--json", VAR_DIR=str(tmp_path), DATABASE_URL="postgresql://me:hunter2@db/x")
+    done = run_manage(
+        environment, "status", "--json", VAR_DIR=str(tmp_path), DATABASE_URL="postgresql://me:hunter2@db/x"
+    )
 
     assert done.returncode == 1
     status = json.loads(done.stdout)
@@ -297,7 +299,7 @@ def test_web_says_in_one_line_that_its_port_is_in_use(environment: Environment) 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-        done = run(environment, "web", PORT=str(port))
+        done = run_manage(environment, "web", PORT=str(port))
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"manage.py: cannot listen on 127.0.0.1:{port} (Address already in use)")
@@ -315,7 +317,7 @@ def test_web_ends_at_once_while_it_is_starting(processes: Processes, wait_until:
 
 
 def test_every_route_is_listed_with_its_methods(app: Flask) -> None:
-    routes = {route["path"]: route for route in listed(app)}
+    routes = {route["path"]: route for route in list_routes(app)}
 
     assert routes["/v1/faqs/<id>"]["methods"] == ["DELETE", "GET", "PATCH"]
     assert routes["/v1/users"]["permissions"]["GET"] == "admin"
@@ -325,7 +327,7 @@ def test_a_view_without_a_permission_shows(app: Flask) -> None:
     bare = Flask("bare")
     bare.add_url_rule("/open", view_func=lambda: "")
 
-    assert [route["permissions"] for route in listed(bare) if route["path"] == "/open"] == [{"GET": "none"}]
+    assert [route["permissions"] for route in list_routes(bare) if route["path"] == "/open"] == [{"GET": "none"}]
 
 
 def test_wsgi_servers_and_celery_find_their_apps(environment: Environment) -> None:
@@ -345,6 +347,6 @@ def test_the_environment_goes_before_the_env_file(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PORT", "7000")
     monkeypatch.delenv("HOST", raising=False)
 
-    environ = manage.environment()
+    environ = manage.read_environment()
 
     assert (environ["PORT"], environ["HOST"]) == ("7000", "127.0.0.2")

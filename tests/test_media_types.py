@@ -6,14 +6,14 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.hooks.calls import made, path_of
-from tests.world import JSONAPI, World, errors
+from tests.dataset import JSONAPI, Dataset, get_errors
+from tests.hooks.requests import create_hook, get_hook_path
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 ATOMIC = f'{JSONAPI}; ext="https://jsonapi.org/ext/atomic"'
-SENT = [JSONAPI, JSON, FORM, MULTIPART, ATOMIC, "image/jpeg", "text/plain", "application/xml", ""]
+SENT_MEDIA_TYPES = [JSONAPI, JSON, FORM, MULTIPART, ATOMIC, "image/jpeg", "text/plain", "application/xml", ""]
 
 ROUTES = [
     ("POST", "/v1/events", [JSONAPI, JSON]),
@@ -30,38 +30,38 @@ ROUTES = [
 ]
 
 
-def send(world: World, method: str, path: str, media_type: str) -> TestResponse:
+def send_body(dataset: Dataset, method: str, path: str, media_type: str) -> TestResponse:
     """A body of this media type."""
-    headers = {"Authorization": f"JWT {world.owner.token}"}
-    client: FlaskClient = world.app.test_client()
+    headers = {"Authorization": f"JWT {dataset.owner.token}"}
+    client: FlaskClient = dataset.app.test_client()
     return client.open(path, method=method, headers=headers, data=b"{}", content_type=media_type)
 
 
 @pytest.mark.parametrize(("method", "path", "taken"), ROUTES)
 def test_unsupported_media_type_names_what_the_route_takes(
-    world: World, method: str, path: str, taken: list[str]
+    dataset: Dataset, method: str, path: str, taken: list[str]
 ) -> None:
-    path = path_of(made(world.owner)) if path == "hook" else path
+    path = get_hook_path(create_hook(dataset.owner)) if path == "hook" else path
     words = f"This route takes {', '.join(taken[:-1])} or {taken[-1]}."
 
-    for media_type in (each for each in SENT if each not in (ATOMIC, "")):
-        answer = send(world, method, path, media_type)
+    for media_type in (each for each in SENT_MEDIA_TYPES if each not in (ATOMIC, "")):
+        answer = send_body(dataset, method, path, media_type)
         assert (answer.status_code == 415) == (media_type not in taken), (media_type, answer.text)
         if answer.status_code == 415:
-            (error,) = errors(answer)
+            (error,) = get_errors(answer)
             assert (error["detail"], error["source"]) == (words, {"header": "Content-Type"})
             assert answer.headers["Accept"] == ", ".join(taken)
 
 
-def test_unsupported_media_type_of_operations_names_the_extension(world: World) -> None:
+def test_unsupported_media_type_of_operations_names_the_extension(dataset: Dataset) -> None:
     for media_type in ("text/plain", FORM, f'{JSONAPI}; ext="https://example.com/other"'):
-        answer = send(world, "POST", "/v1/operations", media_type)
+        answer = send_body(dataset, "POST", "/v1/operations", media_type)
         assert (answer.status_code, answer.headers["Accept"]) == (415, ATOMIC)
-        assert errors(answer)[0]["detail"].endswith(f"This route takes {ATOMIC}.")
+        assert get_errors(answer)[0]["detail"].endswith(f"This route takes {ATOMIC}.")
 
 
-def test_unsupported_parameter_is_said_beside_what_the_route_takes(world: World) -> None:
-    answer: Any = send(world, "POST", "/v1/events", f"{JSONAPI}; charset=utf-8")
+def test_unsupported_parameter_is_said_beside_what_the_route_takes(dataset: Dataset) -> None:
+    answer: Any = send_body(dataset, "POST", "/v1/events", f"{JSONAPI}; charset=utf-8")
 
     expected = f"The media type has parameters that are not supported. This route takes {JSONAPI} or {JSON}."
-    assert (answer.status_code, errors(answer)[0]["detail"]) == (415, expected)
+    assert (answer.status_code, get_errors(answer)[0]["detail"]) == (415, expected)

@@ -57,7 +57,7 @@ def migrate(environment: dict[str, str], url: str) -> Upgrade:
     return run
 
 
-def select(url: str, statement: str) -> list[tuple[Any, ...]]:
+def select_rows(url: str, statement: str) -> list[tuple[Any, ...]]:
     """The rows of a statement."""
     with psycopg.connect(url) as connection:
         return connection.execute(statement).fetchall()
@@ -77,26 +77,26 @@ def test_0010_texts_and_addresses_get_their_normal_form(before_texts: str, migra
 
     assert done.returncode == 0, done.stdout + done.stderr
     url = before_texts
-    assert select(url, "SELECT id, email FROM users ORDER BY id") == [
+    assert select_rows(url, "SELECT id, email FROM users ORDER BY id") == [
         (1, "Eva@müller.example"),
         (2, "eva@mu\u0308ller.example"),  # as it was: the first one has this address
         (3, "Ada@example.com"),
         (4, "no address"),
     ]
-    assert select(url, "SELECT first_name, facebook_url FROM users WHERE id = 1") == [
+    assert select_rows(url, "SELECT first_name, facebook_url FROM users WHERE id = 1") == [
         ("Ren\u00e9", "https://x.example/e\u0301")
     ]
-    assert select(url, "SELECT name, paypal_email, description FROM events ORDER BY id") == [
+    assert select_rows(url, "SELECT name, paypal_email, description FROM events ORDER BY id") == [
         ("\u00c9cole", "shop@müller.example", "<p>\u00e9</p>"),
         ("School", None, "<b>\u0338e\u0301</b>"),  # composed, it would lose its tag
     ]
-    assert select(url, "SELECT id, name IS NFC NORMALIZED FROM faq_types ORDER BY id") == [
+    assert select_rows(url, "SELECT id, name IS NFC NORMALIZED FROM faq_types ORDER BY id") == [
         (1, False),
         (2, True),
         (3, True),
         (4, True),
     ]
-    assert select(url, "SELECT count(*) FROM faqs WHERE question IS NOT NFC NORMALIZED") == [(0,)]
+    assert select_rows(url, "SELECT count(*) FROM faqs WHERE question IS NOT NFC NORMALIZED") == [(0,)]
     said = done.stdout.splitlines()
     assert "warning: faq_types 1 unchanged: another row has the same name in Normalization Form C" in said
     assert "warning: users 2 unchanged: another user has this e-mail address in its one spelling" in said
@@ -113,7 +113,7 @@ def test_0010_goes_on_where_it_was_interrupted(before_texts: str, migrate: Upgra
     done = migrate("upgrade", "0010")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    valid = select(before_texts, "SELECT indexrelid::regclass::text FROM pg_index WHERE indisvalid")
+    valid = select_rows(before_texts, "SELECT indexrelid::regclass::text FROM pg_index WHERE indisvalid")
     assert {("ix_events_name",), ("ix_users_email",)} <= set(valid)
 
 
@@ -121,7 +121,7 @@ def test_0010_way_down_and_up(before_texts: str, migrate: Upgrade) -> None:
     for way, revision in (("upgrade", "0010"), ("downgrade", "0009"), ("upgrade", "0010")):
         done = migrate(way, revision)
         assert done.returncode == 0, done.stdout + done.stderr
-        functions = select(before_texts, "SELECT count(*) FROM pg_proc WHERE proname = 'text_sort_key'")
+        functions = select_rows(before_texts, "SELECT count(*) FROM pg_proc WHERE proname = 'text_sort_key'")
         assert functions == [(1 if way == "upgrade" else 0,)]
 
 
@@ -140,7 +140,7 @@ def test_0010_writes_go_on_while_an_index_waits(
     with psycopg.connect(before_texts) as older, ThreadPoolExecutor() as pool:
         older.execute("INSERT INTO users (id, email, password_hash) VALUES (101, 'long@example.com', '!')")
         done = pool.submit(migrate, "upgrade", "0010")
-        wait_until(lambda: select(before_texts, building) != [(0,)], 60)
+        wait_until(lambda: select_rows(before_texts, building) != [(0,)], 60)
         with psycopg.connect(before_texts, options="-c lock_timeout=1s") as other:
             other.execute("UPDATE events SET name = 'Other' WHERE id = 2")
             other.execute("INSERT INTO users (id, email, password_hash) VALUES (102, 'other@example.com', '!')")
@@ -166,19 +166,19 @@ def test_0010_without_a_unicode_collation_is_one_clear_line(before_texts: str, m
     assert done.returncode == 1
     assert "this database has no Unicode collation: PostgreSQL 17 or later is needed" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert select(before_texts, "SELECT version_num FROM alembic_version") == [("0009",)]
+    assert select_rows(before_texts, "SELECT version_num FROM alembic_version") == [("0009",)]
 
 
 def test_mail_counts_and_addresses_of_sign_ins_can_be_taken_back(url: str, migrate: Upgrade) -> None:
     columns = "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE column_name IN "
     added = columns + "('mailbox', 'address_key') ORDER BY 1"
     assert migrate("upgrade").returncode == 0
-    assert select(url, added) == [("mail_counts.mailbox",), ("sign_ins.address_key",)]
+    assert select_rows(url, added) == [("mail_counts.mailbox",), ("sign_ins.address_key",)]
 
     assert migrate("downgrade", "0011").returncode == 0
-    assert select(url, added) == []
+    assert select_rows(url, added) == []
     assert migrate("upgrade").returncode == 0
-    assert select(url, added) == [("mail_counts.mailbox",), ("sign_ins.address_key",)]
+    assert select_rows(url, added) == [("mail_counts.mailbox",), ("sign_ins.address_key",)]
 
 
 BEFORE_SEALING = """
@@ -199,18 +199,18 @@ def test_0017_payment_details_are_sealed_and_opened_again(url: str, migrate: Upg
     with psycopg.connect(url) as connection:
         connection.execute(BEFORE_SEALING)
     details = "SELECT id, bank_details, paypal_email FROM events ORDER BY id"
-    before = select(url, details)
+    before = select_rows(url, details)
 
     done = migrate("upgrade", "0017")
 
     assert done.returncode == 0, done.stdout + done.stderr
     plain = "SELECT count(*) FROM events WHERE bank_details !~ '^sealed:A[g-v]' OR paypal_email !~ '^sealed:A[g-v]'"
-    assert select(url, plain) == [(0,)]
-    sealed = select(url, details)
+    assert select_rows(url, plain) == [(0,)]
+    sealed = select_rows(url, details)
     assert [tuple(value is None for value in row) for row in sealed] == [
         tuple(value is None for value in row) for row in before
     ]
-    assert select(url, "SELECT id, public_stream_link FROM events WHERE id < 10 ORDER BY id") == [
+    assert select_rows(url, "SELECT id, public_stream_link FROM events WHERE id < 10 ORDER BY id") == [
         (1, None),
         (2, "https://example.com/live"),
         (3, None),
@@ -221,7 +221,7 @@ def test_0017_payment_details_are_sealed_and_opened_again(url: str, migrate: Upg
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0016'")
     assert migrate("upgrade", "0017").returncode == 0
-    assert select(url, details) == sealed
+    assert select_rows(url, details) == sealed
 
     refused = migrate("downgrade", "0016", SECRET_KEY="another key of enough characters for it")
     assert refused.returncode != 0
@@ -229,10 +229,10 @@ def test_0017_payment_details_are_sealed_and_opened_again(url: str, migrate: Upg
     (line,) = [each for each in output.splitlines() if "cannot be opened" in each] or [output]
     assert "bank_details of event 1 " in line
     assert "Traceback" not in output
-    assert select(url, details) == sealed
+    assert select_rows(url, details) == sealed
 
     assert migrate("downgrade", "0011").returncode == 0
-    assert select(url, details) == before
+    assert select_rows(url, details) == before
     assert migrate("upgrade", "0017").returncode == 0
 
 
@@ -269,14 +269,18 @@ def test_0019_live_jobs_get_the_share_of_their_owner_and_it_can_be_undone(url: s
     done = migrate("upgrade", "0020")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert select(url, "SELECT kind, share FROM jobs ORDER BY kind") == [("command", 0), ("ended", 0), ("queued", 7)]
+    assert select_rows(url, "SELECT kind, share FROM jobs ORDER BY kind") == [
+        ("command", 0),
+        ("ended", 0),
+        ("queued", 7),
+    ]
     indexes = (
         "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_jobs_share_queued_at_id', 'ix_uploads_stored_as')"
     )
-    assert select(url, indexes) == [(2,)]
+    assert select_rows(url, indexes) == [(2,)]
     undone = migrate("downgrade", "0011")
     assert undone.returncode == 0, undone.stdout + undone.stderr
-    assert select(url, indexes) == [(0,)]
+    assert select_rows(url, indexes) == [(0,)]
     assert migrate("upgrade", "0020").returncode == 0
 
 
@@ -291,6 +295,6 @@ def test_0012_entries_that_are_there_have_no_subject(url: str, migrate: Upgrade)
     for way, revision in (("upgrade", "0012"), ("downgrade", "0011"), ("upgrade", "0012")):
         done = migrate(way, revision)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert select(url, "SELECT subject FROM outbox_entries") == [(None,)]
+    assert select_rows(url, "SELECT subject FROM outbox_entries") == [(None,)]
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_outbox_entries_subject'::regclass"
-    assert select(url, valid) == [(True,)]
+    assert select_rows(url, valid) == [(True,)]

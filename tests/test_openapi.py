@@ -11,18 +11,18 @@ from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from werkzeug.test import TestResponse
 
-from app.jobs import running
-from app.jsonapi.operations import EXTENSION
+from app.jobs import executor
+from app.jsonapi.atomic_operations import EXTENSION
 from app.jsonapi.resource_type import TYPES
-from app.openapi.document import build, is_described
-from app.openapi.json_schema import check_names
-from app.routes import listed
-from tests.docs.sources import actions, unnamed
-from tests.hooks.calls import call, made, make
-from tests.images.pictures import encode, flag
-from tests.images.test_uploads import as_form
+from app.openapi.document import build_document, is_documented
+from app.openapi.json_schema import check_component_names
+from app.routes import list_routes
+from tests.dataset import EVENTS, JSONAPI, Dataset, build_linkage, build_resource, get_data
+from tests.docs.blueprint_sources import list_actions, strip_parameter_names
+from tests.hooks.requests import call_hook, create_hook, post_hook
+from tests.images.sample_images import encode_image, make_flag_image
+from tests.images.test_uploads import send_as_form
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
-from tests.world import EVENTS, JSONAPI, World, data, linkage, resource
 
 Json = dict[str, Any]
 
@@ -36,47 +36,47 @@ def description(app: Flask) -> Json:
     return document
 
 
-class Described:
+class StrictDescription:
     """The description with every object closed: what it does not name may not be there."""
 
     def __init__(self, app: Flask, description: Json) -> None:
         self.app = app
-        self.document = closed(description)
+        self.document = forbid_additional_members(description)
 
-    def faults(self, response: TestResponse) -> list[str]:
+    def find_faults(self, response: TestResponse) -> list[str]:
         """Where an answer differs from what is said of its operation."""
-        answers = self._operation(response)["responses"]
+        answers = self._get_operation(response)["responses"]
         said = answers.get(str(response.status_code))
         if said is None:
-            return [f"{response.status_code} is not described"]
-        said = followed(self.document, said)
-        missing = [name for name in response.headers if name in self._known_headers() - said["headers"].keys()]
+            return [f"{response.status_code} is not strict_description"]
+        said = resolve_reference(self.document, said)
+        missing = [name for name in response.headers if name in self._list_header_names() - said["headers"].keys()]
         if "*/*" in said.get("content", {}):
             return missing
         if "content" not in said:
             return [*missing, *(["a body"] if response.data else [])]
-        schema = next((body["schema"] for kind, body in said["content"].items() if same_type(kind, response)), None)
+        schema = next((body["schema"] for kind, body in said["content"].items() if is_same_type(kind, response)), None)
         if schema is None:
-            return [f"{response.content_type} is not described"]
-        return [*missing, *self._differences(schema, response.get_json(force=True))]
+            return [f"{response.content_type} is not strict_description"]
+        return [*missing, *self._find_differences(schema, response.get_json(force=True))]
 
-    def _operation(self, response: TestResponse) -> Json:
+    def _get_operation(self, response: TestResponse) -> Json:
         adapter = self.app.url_map.bind("localhost")
         rule, _values = adapter.match(response.request.path, response.request.method, return_rule=True)
         path = re.sub(r"<(\w+)>", r"{\1}", rule.rule.rstrip("/"))
         operation: Json = self.document["paths"][path][response.request.method.lower()]
         return operation
 
-    def _known_headers(self) -> set[str]:
+    def _list_header_names(self) -> set[str]:
         return set(self.document["components"]["headers"]) - {"Vary"}  # flask-cors says Vary everywhere
 
-    def _differences(self, schema: Json, answer: Any) -> list[str]:
+    def _find_differences(self, schema: Json, answer: Any) -> list[str]:
         whole = {**schema, "components": self.document["components"]}
         found = Draft202012Validator(whole, format_checker=FormatChecker()).iter_errors(answer)
         return [f"{error.json_path}: {error.message[:300]}" for error in found]
 
 
-def followed(document: Json, said: Json) -> Json:
+def resolve_reference(document: Json, said: Json) -> Json:
     """The component that a reference leads to; anything else as it is."""
     while "$ref" in said:
         _, _, section, name = said["$ref"].split("/")
@@ -84,54 +84,54 @@ def followed(document: Json, said: Json) -> Json:
     return said
 
 
-def closed(schema: Any) -> Any:
+def forbid_additional_members(schema: Any) -> Any:
     """The same, and no members but those that are named."""
     if isinstance(schema, list):
-        return [closed(each) for each in schema]
+        return [forbid_additional_members(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: closed(value) for name, value in schema.items()}
+    made = {name: forbid_additional_members(value) for name, value in schema.items()}
     is_object = schema.get("type") == "object" and "properties" in schema
     return {"additionalProperties": False, **made} if is_object else made
 
 
-def same_type(described: str, response: TestResponse) -> bool:
+def is_same_type(strict_description: str, response: TestResponse) -> bool:
     """Whether an answer is of this media type; `profile` is free to come and go, `ext` is not."""
     sent = re.sub(r'; profile="[^"]*"', "", response.content_type)
-    return described == sent
+    return strict_description == sent
 
 
 @pytest.fixture(scope="module")
-def described(app: Flask, description: Json) -> Described:
+def strict_description(app: Flask, description: Json) -> StrictDescription:
     """The closed description."""
-    return Described(app, description)
+    return StrictDescription(app, description)
 
 
-def test_it_is_valid_openapi(description: Json) -> None:
+def test_document_is_valid_openapi(description: Json) -> None:
     OpenAPIV31SpecValidator(description).validate()
 
 
-def test_it_names_every_route_and_method_and_the_reverse(app: Flask, description: Json) -> None:
+def test_document_matches_routes_and_methods(app: Flask, description: Json) -> None:
     served = {
-        (method, unnamed(route["path"]))
-        for route in listed(app)
+        (method, strip_parameter_names(route["path"]))
+        for route in list_routes(app)
         for method in route["methods"]
-        if is_described(route["path"])
+        if is_documented(route["path"])
     }
 
-    assert operations(description) == served
+    assert list_method_paths(description) == served
 
 
-def test_it_names_what_the_blueprint_names(description: Json) -> None:
-    documented = {(action.method, action.path) for action in actions() if is_described(action.path)}
+def test_document_matches_blueprint_actions(description: Json) -> None:
+    documented = {(action.method, action.path) for action in list_actions() if is_documented(action.path)}
 
-    assert operations(description) - {("GET", "/openapi.json")} == documented - {("GET", "/openapi.json")}
+    assert list_method_paths(description) - {("GET", "/openapi.json")} == documented - {("GET", "/openapi.json")}
 
 
-def operations(description: Json) -> set[tuple[str, str]]:
+def list_method_paths(description: Json) -> set[tuple[str, str]]:
     """Methods and paths with unnamed variables."""
     return {
-        (method.upper(), unnamed(path))
+        (method.upper(), strip_parameter_names(path))
         for path, item in description["paths"].items()
         for method in item
         if method != "parameters"
@@ -146,7 +146,7 @@ def test_every_operation_has_an_id_of_its_own(description: Json) -> None:
 
 
 def test_every_component_is_used(description: Json) -> None:
-    used = set(references(description))
+    used = set(list_references(description))
     made = {
         f"#/components/{section}/{name}"
         for section, components in description["components"].items()
@@ -157,31 +157,31 @@ def test_every_component_is_used(description: Json) -> None:
     assert made == used
 
 
-def references(value: Any) -> Iterator[str]:
+def list_references(value: Any) -> Iterator[str]:
     """Every $ref."""
     if isinstance(value, dict):
         if isinstance(value.get("$ref"), str):
             yield value["$ref"]
         for each in value.values():
-            yield from references(each)
+            yield from list_references(each)
     elif isinstance(value, list):
         for each in value:
-            yield from references(each)
+            yield from list_references(each)
 
 
-def schemas_in(value: Any) -> Iterator[Json]:
+def list_schemas(value: Any) -> Iterator[Json]:
     """Every schema: what has a type, a constant or words to choose from."""
     if isinstance(value, dict):
         if {"type", "const", "enum"} & value.keys() and not isinstance(value.get("type"), dict):
             yield value
         for each in value.values():
-            yield from schemas_in(each)
+            yield from list_schemas(each)
     elif isinstance(value, list):
         for each in value:
-            yield from schemas_in(each)
+            yield from list_schemas(each)
 
 
-def described_operations(description: Json) -> Iterator[tuple[str, Json]]:
+def list_operations(description: Json) -> Iterator[tuple[str, Json]]:
     """Every operation with its method and path."""
     for path, item in description["paths"].items():
         for method, operation in item.items():
@@ -190,7 +190,7 @@ def described_operations(description: Json) -> Iterator[tuple[str, Json]]:
 
 
 def test_constants_are_texts_with_their_type(description: Json) -> None:
-    constants = [schema for schema in schemas_in(description) if "const" in schema]
+    constants = [schema for schema in list_schemas(description) if "const" in schema]
 
     assert constants
     assert [schema for schema in constants if schema.get("type") != "string"] == []
@@ -199,14 +199,14 @@ def test_constants_are_texts_with_their_type(description: Json) -> None:
 
 def test_enums_have_the_type_of_their_values(description: Json) -> None:
     names = {str: "string", bool: "boolean", type(None): "null"}
-    enums = [schema for schema in schemas_in(description) if "enum" in schema]
-    untyped = [schema for schema in enums if not {names[type(each)] for each in schema["enum"]} <= types_of(schema)]
+    enums = [schema for schema in list_schemas(description) if "enum" in schema]
+    untyped = [schema for schema in enums if not {names[type(each)] for each in schema["enum"]} <= list_types(schema)]
 
     assert enums
     assert untyped == []
 
 
-def types_of(schema: Json) -> set[str]:
+def list_types(schema: Json) -> set[str]:
     """The types that a schema names."""
     named = schema.get("type", [])
     return {named} if isinstance(named, str) else set(named)
@@ -214,9 +214,9 @@ def types_of(schema: Json) -> set[str]:
 
 def test_a_schema_has_one_type_beside_null(description: Json) -> None:
     def is_unreadable(schema: Json) -> bool:
-        return len(types_of(schema) - {"null"}) > 1
+        return len(list_types(schema) - {"null"}) > 1
 
-    assert [schema for schema in schemas_in(description) if is_unreadable(schema)] == []
+    assert [schema for schema in list_schemas(description) if is_unreadable(schema)] == []
 
 
 def test_null_alone_stands_in_unions_only(description: Json) -> None:
@@ -226,11 +226,11 @@ def test_null_alone_stands_in_unions_only(description: Json) -> None:
         for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             yield from properties(each)
 
-    assert [schema for schema in properties(description) if types_of(schema) == {"null"}] == []
+    assert [schema for schema in properties(description) if list_types(schema) == {"null"}] == []
 
 
 def test_arrays_say_what_is_in_them(description: Json) -> None:
-    arrays = [schema for schema in schemas_in(description) if "array" in types_of(schema)]
+    arrays = [schema for schema in list_schemas(description) if "array" in list_types(schema)]
 
     assert arrays
     assert [schema for schema in arrays if "items" not in schema] == []
@@ -238,13 +238,13 @@ def test_arrays_say_what_is_in_them(description: Json) -> None:
 
 def test_parameters_have_a_schema_that_generators_can_write(description: Json) -> None:
     parameters = list(description["components"]["parameters"].values())
-    for _, operation in described_operations(description):
+    for _, operation in list_operations(description):
         parameters += [each for each in operation.get("parameters", []) if "$ref" not in each]
     for each in parameters:
-        schema = followed(description, each["schema"])
+        schema = resolve_reference(description, each["schema"])
         assert "style" not in each
-        assert "object" not in types_of(schema)
-        assert each["in"] != "query" or "array" not in types_of(schema) or each["explode"] is False
+        assert "object" not in list_types(schema)
+        assert each["in"] != "query" or "array" not in list_types(schema) or each["explode"] is False
 
 
 def test_the_content_of_filter_is_described(description: Json) -> None:
@@ -287,7 +287,7 @@ def test_an_operation_with_a_target_and_an_address_is_not_valid(description: Jso
 
 def test_schemas_of_bodies_have_names(description: Json) -> None:
     bodies = []
-    for _, operation in described_operations(description):
+    for _, operation in list_operations(description):
         for part in (operation.get("requestBody", {}), *operation["responses"].values()):
             content = part.get("content", {})
             bodies += [body.get("schema", {}) for type_, body in content.items() if type_ != "multipart/form-data"]
@@ -304,19 +304,19 @@ def test_schemas_of_bodies_have_names(description: Json) -> None:
 def test_names_of_components_differ_in_letters_and_digits(description: Json) -> None:
     names = [name for section in description["components"].values() for name in section]
 
-    check_names(names)
+    check_component_names(names)
     assert len(names) > 100
 
 
 @pytest.mark.parametrize("pair", [("FilterJob-event", "FilterJobEvent"), ("faqType", "FaqType"), ("a_b", "A.B")])
 def test_names_that_generators_take_for_the_same_are_refused(pair: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="must differ in letters and digits"):
-        check_names(pair)
+        check_component_names(pair)
 
 
 def test_every_tag_is_declared_with_a_description(description: Json) -> None:
     declared = [tag["name"] for tag in description["tags"]]
-    used = {tag for _, operation in described_operations(description) for tag in operation["tags"]}
+    used = {tag for _, operation in list_operations(description) for tag in operation["tags"]}
 
     assert set(declared) == used
     assert declared == sorted(set(declared))
@@ -324,9 +324,9 @@ def test_every_tag_is_declared_with_a_description(description: Json) -> None:
 
 
 def test_operation_ids_are_different_method_names(description: Json) -> None:
-    ids = {operation["operationId"]: label for label, operation in described_operations(description)}
+    ids = {operation["operationId"]: label for label, operation in list_operations(description)}
 
-    check_names(ids)
+    check_component_names(ids)
     assert [id_ for id_ in ids if not re.fullmatch("[a-z][a-zA-Z0-9]+", id_)] == []
     assert ids["listEvents"] == "GET /v1/events"
     assert ids["createEvent"] == "POST /v1/events"
@@ -336,7 +336,7 @@ def test_operation_ids_are_different_method_names(description: Json) -> None:
 def test_every_operation_has_a_summary_of_its_own_in_the_imperative(description: Json) -> None:
     verbs = "Accept|Add|Cancel|Call|Change|Check|Create|Decline|Delete|Download|End|Exchange|Get|List|Log|Perform"
     verbs += "|Remove|Replace|Report|Retry|Send|Set|Start|Stream|Update|Upload|Verify"
-    summaries = {label: operation["summary"] for label, operation in described_operations(description)}
+    summaries = {label: operation["summary"] for label, operation in list_operations(description)}
 
     assert [each for each in summaries.items() if not re.match(f"({verbs}) .*[^.]$", each[1])] == []
     assert len(set(summaries.values())) == len(summaries) - 1  # /auth/session is /v1/auth/login
@@ -345,19 +345,19 @@ def test_every_operation_has_a_summary_of_its_own_in_the_imperative(description:
 def test_every_operation_that_takes_input_can_refuse_it(description: Json) -> None:
     without = [
         label
-        for label, operation in described_operations(description)
+        for label, operation in list_operations(description)
         if not any(status.startswith("4") for status in operation["responses"])
     ]
 
     assert without == ["GET /health-check", "GET /livez", "GET /openapi.json", "GET /readyz"]
 
 
-def test_it_says_who_made_it_and_how_it_is_licensed(app: Flask, description: Json) -> None:
+def test_document_has_contact_and_license(app: Flask, description: Json) -> None:
     assert description["info"]["license"] == {"name": "MIT", "identifier": "MIT"}
     assert description["info"]["contact"]["url"] == app.config["PUBLIC_URL"]
 
 
-def test_it_is_made_once_and_has_an_etag(app: Flask) -> None:
+def test_document_is_cached_with_etag(app: Flask) -> None:
     client = app.test_client()
     first = client.get("/openapi.json")
     again = client.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
@@ -366,94 +366,97 @@ def test_it_is_made_once_and_has_an_etag(app: Flask) -> None:
     assert app.extensions["openapi"] == first.data
 
 
-def test_its_server_is_the_configured_one(app: Flask, description: Json) -> None:
+def test_document_server_is_public_url(app: Flask, description: Json) -> None:
     assert [server["url"] for server in description["servers"]] == [app.config["PUBLIC_URL"]]
-    assert build(app) == description
+    assert build_document(app) == description
 
 
 @pytest.mark.parametrize("role", ["anonymous", "owner", "admin"])
-def test_what_is_read_is_as_described(world: World, described: Described, description: Json, role: str) -> None:
-    caller = world.callers[role]
+def test_read_responses_match_document(
+    dataset: Dataset, strict_description: StrictDescription, description: Json, role: str
+) -> None:
+    caller = dataset.callers[role]
     found = []
-    made = owned_by(world, role)
-    for path in paths_with_get(description):
-        for id_ in made.get(path.split("/")[2]) or ids_for(path, world):
-            included = ",".join(includes(description, path)[:6])
+    made = list_owned_ids(dataset, role)
+    for path in list_get_paths(description):
+        for id_ in made.get(path.split("/")[2]) or list_ids_for_path(path, dataset):
+            included = ",".join(list_includes(description, path)[:6])
             for query in ("", f"?include={included}") if included else ("",):
                 response = caller.get(path.replace("{id}", id_) + query)
-                found += [(path, id_, query, fault) for fault in described.faults(response)]
+                found += [(path, id_, query, fault) for fault in strict_description.find_faults(response)]
 
     assert found == []
 
 
-def owned_by(world: World, role: str) -> dict[str, list[str]]:
+def list_owned_ids(dataset: Dataset, role: str) -> dict[str, list[str]]:
     """The ids of a job that was run, of what it said and made, and of more that has an owner."""
     if role == "anonymous":
         return {}
-    caller = world.callers[role]
-    job = data(caller.create("/v1/jobs", "job", {"kind": "tests-make"}))
-    with world.app.app_context():
-        running.run(UUID(job["id"]), "tests")
+    caller = dataset.callers[role]
+    job = get_data(caller.create("/v1/jobs", "job", {"kind": "tests-make"}))
+    with dataset.app.app_context():
+        executor.run_job(UUID(job["id"]), "tests")
     path = f"/v1/jobs/{job['id']}"
     parts = {
-        f"job-{name}": [each["id"] for each in data(caller.get(f"{path}/{name}"))] for name in ("events", "artifacts")
+        f"job-{name}": [each["id"] for each in get_data(caller.get(f"{path}/{name}"))]
+        for name in ("events", "artifacts")
     }
-    hook = made(caller, "import-images", {"event": world.events["published"]})
-    own = {"uploads": [str(world.upload(role, "mine"))]}
-    background = world.background()
+    hook = create_hook(caller, "import-images", {"event": dataset.events["published"]})
+    own = {"uploads": [str(dataset.create_upload(role, "mine"))]}
+    background = dataset.get_background_ids()
     own |= {f"{name}s": [background[name]] for name in ("treatment", "region")}
     own["similarities"] = [background["similarity"]]
-    own["document-sets"] = [str(world.document_set(role, map(int, own["uploads"])))]
+    own["document-sets"] = [str(dataset.create_document_set(role, map(int, own["uploads"])))]
     return {"jobs": [job["id"]], "job-kinds": ["sleep"], "hooks": [hook["id"]], **parts, **own}
 
 
-def paths_with_get(description: Json) -> list[str]:
+def list_get_paths(description: Json) -> list[str]:
     """What can be read; probes are asked elsewhere."""
     return [path for path, item in description["paths"].items() if "get" in item and path.startswith("/v1/")]
 
 
-def ids_for(path: str, world: World) -> list[str]:
+def list_ids_for_path(path: str, dataset: Dataset) -> list[str]:
     """One id of each state that a path can name, and one of nothing."""
     if "{id}" not in path:
         return [""]
     by_type: dict[str, dict[str, int]] = {
-        "events": world.events,
-        **{TYPES[name].plural: ids for name, ids in world.belongings.items()},
+        "events": dataset.events,
+        **{TYPES[name].plural: ids for name, ids in dataset.belongings.items()},
     }
     rows = by_type.get(path.split("/")[2])
-    users = [str(world.callers[role].id) for role in ("owner", "stranger")]
+    users = [str(dataset.callers[role].id) for role in ("owner", "stranger")]
     return [*(users if rows is None else (str(rows[state]) for state in EVENTS)), "999999999"]
 
 
-def includes(description: Json, path: str) -> list[str]:
+def list_includes(description: Json, path: str) -> list[str]:
     """What can be included there."""
-    named = [each for each in references(description["paths"][path]["get"]) if each.endswith("Include")]
+    named = [each for each in list_references(description["paths"][path]["get"]) if each.endswith("Include")]
     if not named:
         return []
     parameter = description["components"]["parameters"][named[0].rsplit("/", 1)[1]]
-    listed_paths: list[str] = followed(description, parameter["schema"]["items"])["enum"]
+    listed_paths: list[str] = resolve_reference(description, parameter["schema"]["items"])["enum"]
     return listed_paths
 
 
-def test_what_writes_answer_is_as_described(world: World, described: Described) -> None:
-    event, type_, faq = world.events["published"], world.types["published"], world.faqs["published"]
-    owner, stranger = world.owner, world.stranger
+def test_write_responses_match_document(dataset: Dataset, strict_description: StrictDescription) -> None:
+    event, type_, faq = dataset.events["published"], dataset.types["published"], dataset.faqs["published"]
+    owner, stranger = dataset.owner, dataset.stranger
     created = owner.create("/v1/faqs?include=event", "faq", {"question": "Why?", "answer": "So."}, event=event)
     related = f"/v1/events/{event}/relationships/organizers"
-    users = {"data": linkage("user", [stranger.id])}
+    users = {"data": build_linkage("user", [stranger.id])}
     answers = [
         created,
         owner.create("/v1/faqs", "faq", {"question": "", "answer": 1}, event=event),
         owner.create("/v1/faqs", "faq"),
         owner.create("/v1/faqs", "event"),
         stranger.create("/v1/events", "event", {"name": "New", "timezone": "UTC", "starts-at": "2030-01-01T00:00:00Z"}),
-        world.anonymous.create("/v1/events", "event", {"name": "New", "timezone": "UTC"}),
-        world.anonymous.create("/v1/users", "user", {"email": "new@example.com", "password": "a good password"}),
+        dataset.anonymous.create("/v1/events", "event", {"name": "New", "timezone": "UTC"}),
+        dataset.anonymous.create("/v1/users", "user", {"email": "new@example.com", "password": "a good password"}),
         stranger.update(f"/v1/users/{stranger.id}", "user", {"public-name": "Somebody", "is-admin": True}),
         stranger.update(f"/v1/users/{stranger.id}", "user", {"public-name": "Somebody"}),
         owner.update(f"/v1/faqs/{faq}", "faq", {"position": 3}, faq_type=type_),
         stranger.update(f"/v1/faqs/{faq}", "faq", {"position": 3}),
-        owner.send("PATCH", f"/v1/faqs/{faq}", {"data": resource("faq", str(faq), {}, {})}, If_Match='"other"'),
+        owner.send("PATCH", f"/v1/faqs/{faq}", {"data": build_resource("faq", str(faq), {}, {})}, If_Match='"other"'),
         owner.send("POST", related, users),
         owner.send("PATCH", related, users),
         owner.send("DELETE", related, users),
@@ -461,106 +464,114 @@ def test_what_writes_answer_is_as_described(world: World, described: Described) 
         owner.send("PATCH", f"/v1/faqs/{faq}/relationships/faq-type", {"data": None}),
         owner.send("POST", "/v1/faq-types", b"{", Idempotency_Key="one"),
         owner.send("POST", "/v1/faq-types", b"x" * 2**21),
-        owner.delete(f"/v1/faqs/{data(created)['id']}"),
-        owner.delete(f"/v1/faqs/{data(created)['id']}"),
+        owner.delete(f"/v1/faqs/{get_data(created)['id']}"),
+        owner.delete(f"/v1/faqs/{get_data(created)['id']}"),
     ]
 
-    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
+    assert [
+        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+    ] == []
     assert {answer.status_code for answer in answers} >= {200, 201, 400, 401, 403, 404, 409, 412, 413, 415, 422}
 
 
-def test_what_uploads_and_document_sets_answer_is_as_described(world: World, described: Described) -> None:
-    stranger, event = world.stranger, world.events["published"]
-    sent = as_form(stranger, encode(flag(), "png"))
+def test_upload_and_document_set_responses_match_document(
+    dataset: Dataset, strict_description: StrictDescription
+) -> None:
+    stranger, event = dataset.stranger, dataset.events["published"]
+    sent = send_as_form(stranger, encode_image(make_flag_image(), "png"))
     upload = int(sent.get_json()["id"])
     created = stranger.create(
         "/v1/document-sets?include=events,uploads", "document-set", {"title": "Mine"}, events=[event], uploads=[upload]
     )
-    path = f"/v1/document-sets/{data(created)['id']}"
-    related, events = f"{path}/relationships/events", {"data": linkage("event", [event])}
+    path = f"/v1/document-sets/{get_data(created)['id']}"
+    related, events = f"{path}/relationships/events", {"data": build_linkage("event", [event])}
     answers = [
         sent,
         created,
         stranger.create("/v1/document-sets", "document-set", {"title": "x" * 51}),
-        stranger.create("/v1/document-sets", "document-set", {"title": "x"}, events=[world.events["draft"]]),
-        stranger.update(path, "document-set", {"title": "Other"}, faqs=[world.faqs["published"]]),
+        stranger.create("/v1/document-sets", "document-set", {"title": "x"}, events=[dataset.events["draft"]]),
+        stranger.update(path, "document-set", {"title": "Other"}, faqs=[dataset.faqs["published"]]),
         *(stranger.send(method, related, events) for method in ("DELETE", "POST", "PATCH")),
         stranger.delete(path),
         stranger.delete(f"/v1/uploads/{upload}"),
     ]
 
     assert [answer.status_code for answer in answers] == [200, 201, 422, 404, 200, 200, 200, 200, 200, 200]
-    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
+    assert [
+        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+    ] == []
 
 
-def test_what_hooks_answer_is_as_described(world: World, described: Described) -> None:
-    hook, signed = make(world.owner, "sleep-once"), make(world.owner, signed=True)
+def test_hook_responses_match_document(dataset: Dataset, strict_description: StrictDescription) -> None:
+    hook, signed = post_hook(dataset.owner, "sleep-once"), post_hook(dataset.owner, signed=True)
     answers = [
         hook,
         signed,
-        call(world.app, data(hook), {"steps": 2}, Idempotency_Key="one"),
-        call(world.app, data(hook), {"steps": 2}, Idempotency_Key="one"),
-        call(world.app, data(hook), {"seconds": -1}),
-        call(world.app, data(hook), b"x" * 70_000),
-        call(world.app, data(hook), b"x", Content_Type="text/plain"),
-        call(world.app, data(signed)),
-        world.owner.send("POST", f"/v1/hooks/{data(hook)['id']}/rotate"),
-        call(world.app, data(hook)),
+        call_hook(dataset.app, get_data(hook), {"steps": 2}, Idempotency_Key="one"),
+        call_hook(dataset.app, get_data(hook), {"steps": 2}, Idempotency_Key="one"),
+        call_hook(dataset.app, get_data(hook), {"seconds": -1}),
+        call_hook(dataset.app, get_data(hook), b"x" * 70_000),
+        call_hook(dataset.app, get_data(hook), b"x", Content_Type="text/plain"),
+        call_hook(dataset.app, get_data(signed)),
+        dataset.owner.send("POST", f"/v1/hooks/{get_data(hook)['id']}/rotate"),
+        call_hook(dataset.app, get_data(hook)),
     ]
 
     assert [answer.status_code for answer in answers] == [201, 201, 202, 202, 422, 413, 415, 401, 200, 404]
-    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
+    assert [
+        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+    ] == []
 
 
-def test_what_operations_answer_is_as_described(world: World, described: Described) -> None:
+def test_operations_responses_match_document(dataset: Dataset, strict_description: StrictDescription) -> None:
     new = {"type": "faq-type", "lid": "t", "attributes": {"name": "Food"}}
-    new["relationships"] = {"event": {"data": linkage("event", world.events["published"])}}
+    new["relationships"] = {"event": {"data": build_linkage("event", dataset.events["published"])}}
     steps = [{"op": "add", "data": new}, {"op": "remove", "ref": {"type": "faq-type", "lid": "t"}}]
     document = {"atomic:operations": steps}
-    done = world.owner.send("POST", "/v1/operations", document, Content_Type=ATOMIC)
-    refused = world.stranger.send("POST", "/v1/operations", document, Content_Type=ATOMIC)
+    done = dataset.owner.send("POST", "/v1/operations", document, Content_Type=ATOMIC)
+    refused = dataset.stranger.send("POST", "/v1/operations", document, Content_Type=ATOMIC)
 
     assert (done.status_code, refused.status_code) == (200, 403)
-    assert described.faults(done) + described.faults(refused) == []
+    assert strict_description.find_faults(done) + strict_description.find_faults(refused) == []
 
 
-def test_a_page_by_cursor_is_as_described(world: World, described: Described) -> None:
+def test_a_page_by_cursor_is_as_described(dataset: Dataset, strict_description: StrictDescription) -> None:
     accept = f'{JSONAPI};profile="https://jsonapi.org/profiles/ethanresnick/cursor-pagination"'
-    response = world.admin.get("/v1/events?page[size]=1", Accept=accept)
+    response = dataset.admin.get("/v1/events?page[size]=1", Accept=accept)
 
-    assert data(response)[0]["meta"]["page"]["cursor"]
-    assert described.faults(response) == []
+    assert get_data(response)[0]["meta"]["page"]["cursor"]
+    assert strict_description.find_faults(response) == []
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health-check"])
-def test_what_probes_answer_is_as_described(app: Flask, described: Described, path: str) -> None:
-    assert described.faults(app.test_client().get(path)) == []
+def test_probe_responses_match_document(app: Flask, strict_description: StrictDescription, path: str) -> None:
+    assert strict_description.find_faults(app.test_client().get(path)) == []
 
 
 def test_the_form_of_an_account_is_what_its_route_asks_for(
-    world: World, description: Json, described: Described
+    dataset: Dataset, description: Json, strict_description: StrictDescription
 ) -> None:
     for path, item in description["paths"].items():
         for method, operation in item.items():
             if method == "parameters" or operation["tags"] != ["auth"] or "requestBody" not in operation:
                 continue
             schema = operation["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0]
-            form = followed(description, schema)
+            form = resolve_reference(description, schema)
             whole = dict.fromkeys(form["properties"], "x" * 10)
             for name in form["required"]:
                 sent = {other: value for other, value in whole.items() if other != name}
-                answer = world.owner.send(method.upper(), path, sent, Content_Type="application/json")
+                answer = dataset.owner.send(method.upper(), path, sent, Content_Type="application/json")
                 assert [error["code"] for error in answer.get_json(force=True)["errors"]] == ["missing-member"]
                 assert [error["source"] for error in answer.get_json(force=True)["errors"]] == [{"pointer": f"/{name}"}]
-            answer = world.owner.send(method.upper(), path, whole, Content_Type="application/json")
+            answer = dataset.owner.send(method.upper(), path, whole, Content_Type="application/json")
             assert "missing-member" not in answer.get_data(as_text=True)
-            assert described.faults(answer) == []
+            assert strict_description.find_faults(answer) == []
 
 
-def test_what_accounts_answer_is_as_described(world: World, described: Described) -> None:
-    client = world.app.test_client()
+def test_account_responses_match_document(dataset: Dataset, strict_description: StrictDescription) -> None:
+    client = dataset.app.test_client()
     person = {"email": "new@example.com", "password": "a good password"}
-    world.anonymous.create("/v1/users", "user", person)
+    dataset.anonymous.create("/v1/users", "user", person)
     signed_in = client.post("/auth/session", json=person)
     tokens = signed_in.get_json()
     headers = {"Authorization": f"JWT {tokens['access_token']}"}
@@ -583,4 +594,6 @@ def test_what_accounts_answer_is_as_described(world: World, described: Described
     ]
 
     assert [answer.status_code for answer in answers] == [200, 200, 401, *[200] * 7, 401]
-    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
+    assert [
+        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+    ] == []

@@ -14,8 +14,8 @@ from app.events.team import MAIL_OWNERSHIP_OFFER
 from app.extensions import db
 from app.faqs.models import FaqType
 from app.outbox import CONSUMERS, Consumer, OutboxEntry
-from app.processes.nodes import MAILS_QUEUE, nodes_for
-from app.treatments.mailing import MAIL
+from app.processes.worker_nodes import MAILS_QUEUE, list_node_queues
+from app.treatments.notifications import MAIL_CONSUMER
 from app.users.accounts import (
     MAIL_ACCOUNT_DELETED,
     MAIL_EMAIL_CHANGED,
@@ -23,8 +23,8 @@ from app.users.accounts import (
     MAIL_RESET,
     MAIL_VERIFICATION,
 )
-from tests.background import are_done, entries, lines, order
-from tests.world import World
+from tests.dataset import Dataset
+from tests.worker_process import are_all_closed, enqueue_entry, list_entries, read_lines
 
 
 @pytest.fixture
@@ -37,19 +37,21 @@ def consumers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return declare
 
 
-def test_a_signal_becomes_one_entry_for_each_consumer(app: Flask, world: World, consumers: Callable[..., None]) -> None:
+def test_a_signal_becomes_one_entry_for_each_consumer(
+    app: Flask, dataset: Dataset, consumers: Callable[..., None]
+) -> None:
     consumers("one", "faq-type.updated")
     consumers("two", "faq-type.updated:name", "faq-type.created")
     consumers("three", "faq-type.updated:event_id", "faq.updated")
 
-    world.owner.update(f"/v1/faq-types/{world.types['published']}", "faq-type", {"name": "Renamed"})
+    dataset.owner.update(f"/v1/faq-types/{dataset.types['published']}", "faq-type", {"name": "Renamed"})
 
-    found = [entry for entry in entries(app) if entry.consumer in ("one", "two", "three")]
+    found = [entry for entry in list_entries(app) if entry.consumer in ("one", "two", "three")]
     assert sorted(entry.consumer for entry in found) == ["one", "two"]
     assert {entry.topic for entry in found} == {"faq-type.updated"}
     assert found[0].payload == {
-        "id": world.types["published"],
-        "event_id": world.events["published"],
+        "id": dataset.types["published"],
+        "event_id": dataset.events["published"],
         "changed": ["name"],
     }
 
@@ -57,122 +59,122 @@ def test_a_signal_becomes_one_entry_for_each_consumer(app: Flask, world: World, 
 def test_a_second_app_in_one_process_does_not_double_entries(app: Flask, consumers: Callable[..., None]) -> None:
     consumers("one", "faq-type.updated")
 
-    outbox.subscribe()
+    outbox.connect_signals()
 
     with app.app_context(), db.session.begin():
         FaqType.__signal__.send(app, verb="updated", id=1, event_id=1, changed=frozenset({"name"}))
-    assert len(entries(app)) == 1
+    assert len(list_entries(app)) == 1
 
 
-def test_what_rolls_back_leaves_no_order(app: Flask) -> None:
+def test_rollback_discards_entry(app: Flask) -> None:
     with app.app_context():
-        outbox.order("tests.record", "tests", {})
+        outbox.enqueue_entry("tests.record", "tests", {})
         db.session.rollback()
 
-    assert entries(app) == []
+    assert list_entries(app) == []
 
 
 def test_a_savepoint_that_rolls_back_takes_only_its_own_orders(app: Flask) -> None:
     with app.app_context(), db.session.begin():
-        outbox.order("tests.record", "outer", {})
+        outbox.enqueue_entry("tests.record", "outer", {})
         inner = db.session.begin_nested()
-        outbox.order("tests.record", "inner", {})
+        outbox.enqueue_entry("tests.record", "inner", {})
         inner.rollback()
 
-    assert [entry.topic for entry in entries(app)] == ["outer"]
+    assert [entry.topic for entry in list_entries(app)] == ["outer"]
 
 
 def test_a_duplicate_does_nothing(app: Flask, tmp_path: Path) -> None:
-    entry_id = order(app, "tests.record", file=str(tmp_path / "acts"))
+    entry_id = enqueue_entry(app, "tests.record", file=str(tmp_path / "acts"))
 
     with app.app_context():
-        outbox.consume(entry_id)
-        outbox.consume(entry_id)
+        outbox.consume_entry(entry_id)
+        outbox.consume_entry(entry_id)
 
-    assert len(lines(tmp_path / "acts")) == 1
-    assert entries(app)[0].tries == 1
+    assert len(read_lines(tmp_path / "acts")) == 1
+    assert list_entries(app)[0].tries == 1
 
 
 def test_an_entry_that_somebody_else_acts_on_is_left_alone(app: Flask, tmp_path: Path) -> None:
-    entry_id = order(app, "tests.record", file=str(tmp_path / "acts"))
+    entry_id = enqueue_entry(app, "tests.record", file=str(tmp_path / "acts"))
 
     with app.app_context(), db.engine.begin() as other:
         other.execute(update(OutboxEntry).where(OutboxEntry.id == entry_id).values(topic="locked"))
-        outbox.consume(entry_id)
+        outbox.consume_entry(entry_id)
 
-    assert lines(tmp_path / "acts") == []
-    assert not are_done(app)
+    assert read_lines(tmp_path / "acts") == []
+    assert not are_all_closed(app)
 
 
 def test_a_failure_is_noted_and_tried_again_later_and_later(app: Flask) -> None:
-    entry_id = order(app, "tests.fail")
+    entry_id = enqueue_entry(app, "tests.fail")
     pauses = []
 
     for _ in range(3):
         with app.app_context(), pytest.raises(RuntimeError):
-            outbox.consume(entry_id)
-        (entry,) = entries(app)
+            outbox.consume_entry(entry_id)
+        (entry,) = list_entries(app)
         pauses.append(round((entry.next_at - datetime.now(UTC)).total_seconds()))
 
     assert pauses == [2, 4, 8]
     assert (entry.tries, entry.last_error, entry.done_at, entry.dead_at) == (3, "RuntimeError", None, None)
 
 
-def test_what_fails_for_ever_is_dead_at_last(app: Flask) -> None:
-    entry_id = order(app, "tests.fail")
+def test_entry_is_dead_after_max_tries(app: Flask) -> None:
+    entry_id = enqueue_entry(app, "tests.fail")
     with app.app_context(), db.session.begin():
         db.session.execute(update(OutboxEntry).values(tries=outbox.MAX_TRIES))
 
     with app.app_context():
-        outbox.consume(entry_id)
+        outbox.consume_entry(entry_id)
 
-    (entry,) = entries(app)
+    (entry,) = list_entries(app)
     assert entry.dead_at
     assert not entry.done_at
 
 
 def test_a_failing_consumer_leaves_nothing_half_done(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     def act(_entry: OutboxEntry) -> None:
-        outbox.order("tests.record", "half", {})
+        outbox.enqueue_entry("tests.record", "half", {})
         raise RuntimeError("in the middle")
 
     monkeypatch.setitem(CONSUMERS, "tests.fail", Consumer("tests.fail", "events", (), act))
-    entry_id = order(app, "tests.fail")
+    entry_id = enqueue_entry(app, "tests.fail")
 
     with app.app_context(), pytest.raises(RuntimeError):
-        outbox.consume(entry_id)
+        outbox.consume_entry(entry_id)
 
-    assert [entry.topic for entry in entries(app)] == ["tests"]
+    assert [entry.topic for entry in list_entries(app)] == ["tests"]
 
 
 def test_old_closed_entries_are_pruned_and_others_stay(app: Flask) -> None:
-    old, fresh, _open = (order(app, "tests.record") for _ in range(3))
+    old, fresh, _open = (enqueue_entry(app, "tests.record") for _ in range(3))
     with app.app_context(), db.session.begin():
         for entry_id, age in ((old, timedelta(days=31)), (fresh, timedelta(days=29))):
             db.session.execute(update(OutboxEntry).where(OutboxEntry.id == entry_id).values(done_at=func.now() - age))
 
     with app.app_context():
-        gone = outbox.prune(timedelta(days=30))
+        gone = outbox.prune_entries(timedelta(days=30))
 
     assert gone == 1
-    assert [entry.id for entry in entries(app)] == [fresh, _open]
+    assert [entry.id for entry in list_entries(app)] == [fresh, _open]
 
 
 def test_a_failure_is_noted_once_the_database_is_back(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry_id = order(app, "tests.fail")
+    entry_id = enqueue_entry(app, "tests.fail")
     is_away = iter([True, True])
-    note = outbox._note_failure
-    monkeypatch.setattr(outbox, "_note_failure", lambda *what: not next(is_away, False) and note(*what))
+    note = outbox._record_failure
+    monkeypatch.setattr(outbox, "_record_failure", lambda *what: not next(is_away, False) and note(*what))
 
     with app.app_context(), pytest.raises(RuntimeError):
-        outbox.consume(entry_id)
+        outbox.consume_entry(entry_id)
 
-    (entry,) = entries(app)
+    (entry,) = list_entries(app)
     assert (entry.last_error, entry.tries, entry.done_at) == ("RuntimeError", 1, None)
 
 
 @pytest.fixture
-def merging(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
+def merge_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
     """What `tests.merge`, a consumer that merges by `id`, was called with: the id and the changed fields."""
     acts: list[tuple[int, list[str]]] = []
 
@@ -183,72 +185,74 @@ def merging(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
     return acts
 
 
-def change(app: Flask, id_: int, *changed: str, topic: str = "thing.updated", consumer: str = "tests.merge") -> UUID:
+def enqueue_change(
+    app: Flask, id_: int, *changed: str, topic: str = "thing.updated", consumer: str = "tests.merge"
+) -> UUID:
     """Commit an entry that says that these fields of a thing have changed; its id."""
     with app.app_context(), db.session.begin():
-        outbox.order(consumer, topic, {"id": id_, "changed": sorted(changed)})
+        outbox.enqueue_entry(consumer, topic, {"id": id_, "changed": sorted(changed)})
         return db.session.scalars(select(OutboxEntry.id).order_by(OutboxEntry.id.desc()).limit(1)).one()
 
 
-def test_entries_of_one_subject_are_acted_on_once(app: Flask, merging: list[tuple[int, list[str]]]) -> None:
-    first = change(app, 1, "name")
-    change(app, 1, "state")
-    last = change(app, 1, "name", "privacy")
+def test_entries_of_one_subject_are_acted_on_once(app: Flask, merge_calls: list[tuple[int, list[str]]]) -> None:
+    first = enqueue_change(app, 1, "name")
+    enqueue_change(app, 1, "state")
+    last = enqueue_change(app, 1, "name", "privacy")
 
     with app.app_context():
-        outbox.consume(first)
-        outbox.consume(last)
+        outbox.consume_entry(first)
+        outbox.consume_entry(last)
 
-    assert merging == [(1, ["name", "privacy", "state"])]
-    assert are_done(app)
-    found = {entry.id: entry for entry in entries(app)}
+    assert merge_calls == [(1, ["name", "privacy", "state"])]
+    assert are_all_closed(app)
+    found = {entry.id: entry for entry in list_entries(app)}
     assert found[first].created_at == found[last].created_at
 
 
 def test_entries_of_other_subjects_topics_and_consumers_are_left(
-    app: Flask, merging: list[tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch
+    app: Flask, merge_calls: list[tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CONSUMERS, "tests.each", Consumer("tests.each", "events", (), lambda _entry: None))
-    first = change(app, 1, "name")
+    first = enqueue_change(app, 1, "name")
     others = [
-        change(app, 2, "name"),
-        change(app, 1, "name", topic="thing.deleted"),
-        change(app, 1, "name", consumer="tests.each"),
+        enqueue_change(app, 2, "name"),
+        enqueue_change(app, 1, "name", topic="thing.deleted"),
+        enqueue_change(app, 1, "name", consumer="tests.each"),
     ]
 
     with app.app_context():
-        outbox.consume(first)
+        outbox.consume_entry(first)
 
-    assert merging == [(1, ["name"])]
-    assert {entry.id for entry in entries(app) if entry.done_at is None} == set(others)
+    assert merge_calls == [(1, ["name"])]
+    assert {entry.id for entry in list_entries(app) if entry.done_at is None} == set(others)
 
 
 def test_further_try_merges_nothing_so_that_it_makes_the_same_bytes(
-    app: Flask, merging: list[tuple[int, list[str]]]
+    app: Flask, merge_calls: list[tuple[int, list[str]]]
 ) -> None:
-    first = change(app, 1, "name")
+    first = enqueue_change(app, 1, "name")
     with app.app_context(), db.session.begin():
         db.session.execute(update(OutboxEntry).values(tries=1))
-    later = change(app, 1, "state")
+    later = enqueue_change(app, 1, "state")
 
     with app.app_context():
-        outbox.consume(first)
+        outbox.consume_entry(first)
 
-    assert merging == [(1, ["name"])]
-    assert [entry.id for entry in entries(app) if entry.done_at is None] == [later]
+    assert merge_calls == [(1, ["name"])]
+    assert [entry.id for entry in list_entries(app) if entry.done_at is None] == [later]
 
 
-def test_entry_that_failed_is_not_merged_into_another(app: Flask, merging: list[tuple[int, list[str]]]) -> None:
-    failed = change(app, 1, "name")
+def test_entry_that_failed_is_not_merged_into_another(app: Flask, merge_calls: list[tuple[int, list[str]]]) -> None:
+    failed = enqueue_change(app, 1, "name")
     with app.app_context(), db.session.begin():
         db.session.execute(update(OutboxEntry).values(tries=1))
-    later = change(app, 1, "state")
+    later = enqueue_change(app, 1, "state")
 
     with app.app_context():
-        outbox.consume(later)
+        outbox.consume_entry(later)
 
-    assert merging == [(1, ["state"])]
-    assert [entry.id for entry in entries(app) if entry.done_at is None] == [failed]
+    assert merge_calls == [(1, ["state"])]
+    assert [entry.id for entry in list_entries(app) if entry.done_at is None] == [failed]
 
 
 def test_merged_entries_count_as_one_try_when_the_consumer_fails(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,25 +260,25 @@ def test_merged_entries_count_as_one_try_when_the_consumer_fails(app: Flask, mon
         raise RuntimeError("storage is away")
 
     monkeypatch.setitem(CONSUMERS, "tests.merge", Consumer("tests.merge", "events", (), fail, "id"))
-    first = change(app, 1, "name")
-    change(app, 1, "state")
+    first = enqueue_change(app, 1, "name")
+    enqueue_change(app, 1, "state")
 
     with app.app_context(), pytest.raises(RuntimeError):
-        outbox.consume(first)
+        outbox.consume_entry(first)
 
-    open_ = [entry for entry in entries(app) if entry.done_at is None]
+    open_ = [entry for entry in list_entries(app) if entry.done_at is None]
     assert [(entry.id, entry.tries, entry.payload["changed"]) for entry in open_] == [(first, 1, ["name", "state"])]
 
 
-def test_entry_that_is_being_published_is_left(app: Flask, merging: list[tuple[int, list[str]]]) -> None:
-    first, second = change(app, 1, "name"), change(app, 1, "state")
+def test_entry_that_is_being_published_is_left(app: Flask, merge_calls: list[tuple[int, list[str]]]) -> None:
+    first, second = enqueue_change(app, 1, "name"), enqueue_change(app, 1, "state")
 
     with app.app_context(), db.engine.begin() as relay:
         relay.execute(select(OutboxEntry.id).where(OutboxEntry.id == second).with_for_update())
-        outbox.consume(first)
+        outbox.consume_entry(first)
 
-    assert merging == [(1, ["name"])]
-    assert [entry.id for entry in entries(app) if entry.done_at is None] == [second]
+    assert merge_calls == [(1, ["name"])]
+    assert [entry.id for entry in list_entries(app) if entry.done_at is None] == [second]
 
 
 @pytest.mark.usefixtures("app")
@@ -296,7 +300,7 @@ def test_mails_have_a_queue_of_their_own() -> None:
         MAIL_PASSWORD_CHANGED,
         MAIL_ACCOUNT_DELETED,
         MAIL_OWNERSHIP_OFFER,
-        MAIL,
+        MAIL_CONSUMER,
     }
     for has_processor in (False, True):
-        assert (MAILS_QUEUE,) in nodes_for(has_processor=has_processor)
+        assert (MAILS_QUEUE,) in list_node_queues(has_processor=has_processor)

@@ -30,7 +30,7 @@ def test_parse_address_without_port_and_zone(forwarded: str, address: str) -> No
 
 
 @pytest.fixture
-def proxied() -> FlaskClient:
+def client_behind_proxies() -> FlaskClient:
     """A client of an app that trusts two proxies and answers with the address that it sees."""
     app = Flask("proxied")
     app.add_url_rule("/", view_func=lambda: str(request.remote_addr))
@@ -48,8 +48,10 @@ def proxied() -> FlaskClient:
     ],
 )
 def test_trust_proxies_reads_the_entry_of_the_last_trusted_proxy(
-    proxied: FlaskClient, forwarded: str, address: str
+    client_behind_proxies: FlaskClient, forwarded: str, address: str
 ) -> None:
-    answer = proxied.get("/", headers={"X-Forwarded-For": forwarded}, environ_base={"REMOTE_ADDR": "unix"})
+    answer = client_behind_proxies.get(
+        "/", headers={"X-Forwarded-For": forwarded}, environ_base={"REMOTE_ADDR": "unix"}
+    )
 
     assert answer.text == address

@@ -14,8 +14,8 @@ from app.extensions import db
 from app.outbox import OutboxEntry
 from app.users.accounts import MAIL_VERIFICATION
 from tests.conftest import Processes
-from tests.test_flow import attribute, call, is_healthy, mails, resource
-from tests.world import World
+from tests.dataset import Dataset
+from tests.test_end_to_end import build_document, fetch_attribute, is_healthy, read_mails, send_request
 
 pytestmark = pytest.mark.faults
 
@@ -26,7 +26,7 @@ MAX_BACKLOG_SECONDS = 30
 
 def test_reset_mail_does_not_wait_behind_many_changes_of_an_event(
     app: Flask,
-    world: World,
+    dataset: Dataset,
     processes: Processes,
     environment: dict[str, str],
     wait_until: Callable[..., Any],
@@ -36,12 +36,12 @@ def test_reset_mail_does_not_wait_behind_many_changes_of_an_event(
         processes.start(name, PUBLIC_URL=processes.base_url)
     base = processes.base_url
     wait_until(lambda: is_healthy(base), 30)
-    url = f"{base}/v1/events/{world.events['published']}"
-    token = world.owner.token
+    url = f"{base}/v1/events/{dataset.events['published']}"
+    token = dataset.owner.token
 
     def rename(number: int) -> int:
-        renamed = resource("event", {"name": f"Name {number}"}, str(world.events["published"]))
-        return call(url, "PATCH", renamed, token)[0]
+        renamed = build_document("event", {"name": f"Name {number}"}, str(dataset.events["published"]))
+        return send_request(url, "PATCH", renamed, token)[0]
 
     began = monotonic()
     with ThreadPoolExecutor(4) as pool:
@@ -50,10 +50,10 @@ def test_reset_mail_does_not_wait_behind_many_changes_of_an_event(
     renamed_seconds = monotonic() - began
     began = monotonic()
     reset = {"data": {"email": "owner@example.com"}}
-    assert call(f"{base}/v1/auth/reset-password", "POST", reset)[0] in (200, 202, 204)
-    wait_until(lambda: any(mail["Subject"] == "Reset your password" for mail in mails(environment)), 120)
+    assert send_request(f"{base}/v1/auth/reset-password", "POST", reset)[0] in (200, 202, 204)
+    wait_until(lambda: any(mail["Subject"] == "Reset your password" for mail in read_mails(environment)), 120)
     mail_seconds = monotonic() - began
-    wait_until(lambda: is_closed(app), 120)
+    wait_until(lambda: is_outbox_closed(app), 120)
     backlog_seconds = monotonic() - began
 
     figure(
@@ -62,11 +62,11 @@ def test_reset_mail_does_not_wait_behind_many_changes_of_an_event(
     )
     assert mail_seconds < MAX_MAIL_SECONDS
     assert backlog_seconds < MAX_BACKLOG_SECONDS
-    ical_url = attribute(base, str(world.events["published"]), "ical-url")
-    assert f"SUMMARY:Name {RENAMES}" in call(ical_url)[1]
+    ical_url = fetch_attribute(base, str(dataset.events["published"]), "ical-url")
+    assert f"SUMMARY:Name {RENAMES}" in send_request(ical_url)[1]
 
 
-def is_closed(app: Flask) -> bool:
+def is_outbox_closed(app: Flask) -> bool:
     """Whether no entry is open."""
     with app.app_context():
         return not db.session.scalar(select(func.count()).where(OutboxEntry.done_at.is_(None)))
@@ -74,7 +74,7 @@ def is_closed(app: Flask) -> bool:
 
 def test_mail_server_that_does_not_answer_holds_up_no_other_work(
     app: Flask,
-    world: World,
+    dataset: Dataset,
     processes: Processes,
     wait_until: Callable[..., Any],
 ) -> None:
@@ -86,17 +86,17 @@ def test_mail_server_that_does_not_answer_holds_up_no_other_work(
         wait_until(lambda: is_healthy(base), 30)
         for number in range(20):
             credentials = {"email": f"person-{number}@example.com", "password": "correct horse"}
-            assert call(f"{base}/v1/users", "POST", resource("user", credentials))[0] == 201
-        wait_until(lambda: is_tried(app, MAIL_VERIFICATION))
+            assert send_request(f"{base}/v1/users", "POST", build_document("user", credentials))[0] == 201
+        wait_until(lambda: has_been_attempted(app, MAIL_VERIFICATION))
 
-        event = str(world.events["published"])
-        renamed = resource("event", {"name": "Renamed"}, event)
-        assert call(f"{base}/v1/events/{event}", "PATCH", renamed, world.owner.token)[0] == 200
+        event = str(dataset.events["published"])
+        renamed = build_document("event", {"name": "Renamed"}, event)
+        assert send_request(f"{base}/v1/events/{event}", "PATCH", renamed, dataset.owner.token)[0] == 200
 
-        wait_until(lambda: attribute(base, event, "ical-url"), MAX_MAIL_SECONDS)
+        wait_until(lambda: fetch_attribute(base, event, "ical-url"), MAX_MAIL_SECONDS)
 
 
-def is_tried(app: Flask, consumer: str) -> bool:
+def has_been_attempted(app: Flask, consumer: str) -> bool:
     """Whether a worker has taken an entry of this consumer."""
     with app.app_context():
         tried = select(OutboxEntry.id).where(OutboxEntry.consumer == consumer, OutboxEntry.tries > 0)

@@ -22,12 +22,12 @@ from sqlalchemy import func, select
 from app import embedded, relay
 from app.events.models import Event
 from app.extensions import db
-from app.jobs.models import ENDED, Job
+from app.jobs.models import TERMINAL_STATES, Job
 from app.outbox import OutboxEntry
-from tests.background import process
+from tests.dataset import NEXT_MONTH, Dataset
 from tests.tcp_proxy import Proxy
-from tests.test_flow import JSONAPI, mails, resource
-from tests.world import SOON, World
+from tests.test_end_to_end import JSONAPI, build_document, read_mails
+from tests.worker_process import run_process
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240), pytest.mark.long]
 
@@ -45,9 +45,9 @@ class RedisServer(embedded.Redis):
         super().__init__(var_dir)
         self.keeps_data = keeps_data
 
-    def program(self) -> tuple[list[str], dict[str, Any]]:
+    def build_command(self) -> tuple[list[str], dict[str, Any]]:
         """The command line of the embedded server."""
-        command, more = super().program()
+        command, more = super().build_command()
         if self.keeps_data:
             command[command.index("--appendonly") + 1] = "yes"
         return command, more
@@ -61,9 +61,9 @@ class Installation:
     """Web, worker and relay, which reach Redis through a proxy, and clients that write."""
 
     def __init__(
-        self, app: Flask, world: World, environment: dict[str, str], directory: Path, stack: ExitStack
+        self, app: Flask, dataset: Dataset, environment: dict[str, str], directory: Path, stack: ExitStack
     ) -> None:
-        self.app, self.world, self.directory, self.stack = app, world, directory, stack
+        self.app, self.dataset, self.directory, self.stack = app, dataset, directory, stack
         self.server = RedisServer(directory / "first", keeps_data=True)
         self.redis = self.serve(self.server)
         self.proxy = Proxy(self.server.socket)
@@ -79,7 +79,7 @@ class Installation:
         }
         self.log = directory / "output"
         self.start("web")
-        self.start("relay", str(relay.LEASE.total_seconds()))
+        self.start("relay", str(relay.LEASE_DURATION.total_seconds()))
         self.worker = self.start("worker")
         self.written: dict[str, set[str]] = {"events": set(), "users": set(), "jobs": set()}
         self.seconds: list[float] = []
@@ -87,11 +87,11 @@ class Installation:
 
     def serve(self, server: RedisServer) -> subprocess.Popen[bytes]:
         """Start a Redis."""
-        return self.stack.enter_context(embedded.run(server))
+        return self.stack.enter_context(embedded.run_server(server))
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a process of the product."""
-        return self.stack.enter_context(process(self.environment, self.log, *arguments))
+        return self.stack.enter_context(run_process(self.environment, self.log, *arguments))
 
     def request(self, method: str, path: str, document: Any = None, token: str | None = None) -> tuple[int, Any]:
         """Send one request, from an address of its own: the limits of sign-ups are counted, and not reached."""
@@ -108,7 +108,7 @@ class Installation:
     def write(self, path: str, type_: str, attributes: dict[str, Any], token: str | None = None) -> str | None:
         """POST a resource; its id where the server has acknowledged it."""
         began = monotonic()
-        status, document = self.request("POST", path, resource(type_, attributes), token)
+        status, document = self.request("POST", path, build_document(type_, attributes), token)
         self.seconds.append(monotonic() - began)
         if status in (201, 202):
             return str(document["data"]["id"])
@@ -117,23 +117,29 @@ class Installation:
 
     def write_all(self) -> None:
         """Publish an event, sign somebody up, and submit a job."""
-        token = self.world.owner.token
-        dates = {"starts-at": SOON.isoformat(), "ends-at": (SOON + timedelta(days=2)).isoformat(), "timezone": "UTC"}
+        token = self.dataset.owner.token
+        dates = {
+            "starts-at": NEXT_MONTH.isoformat(),
+            "ends-at": (NEXT_MONTH + timedelta(days=2)).isoformat(),
+            "timezone": "UTC",
+        }
         for _ in range(4):
             event = {"name": uuid4().hex, "state": "published", **dates}
-            self.keep("events", self.write("/v1/events", "event", event, token))
+            self.remember_write("events", self.write("/v1/events", "event", event, token))
         email = f"{uuid4().hex}@example.com"
         if self.write("/v1/users", "user", {"email": email, "password": "correct horse"}):
-            self.keep("users", email)
-        self.keep("jobs", self.write("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0}}, token))
+            self.remember_write("users", email)
+        self.remember_write(
+            "jobs", self.write("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0}}, token)
+        )
 
-    def keep(self, kind: str, name: str | None) -> None:
+    def remember_write(self, kind: str, name: str | None) -> None:
         """Remember what was acknowledged."""
         if name is not None:
             self.written[kind].add(name)
 
     @contextmanager
-    def load(self) -> Iterator[None]:
+    def run_writers(self) -> Iterator[None]:
         """Write from two clients."""
         stop = threading.Event()
 
@@ -151,7 +157,7 @@ class Installation:
             for writer in writers:
                 writer.result()
 
-    def failing(self) -> dict[str, str]:
+    def list_failing_checks(self) -> dict[str, str]:
         """The checks that do not pass, and what they say."""
         try:
             status, document = self.request("GET", "/health-check")
@@ -161,14 +167,14 @@ class Installation:
         assert status == (503 if found else 200), document
         return {name.removeprefix("health_check_"): output for name, output in found.items()}
 
-    def missing(self) -> dict[str, int]:
+    def count_missing(self) -> dict[str, int]:
         """How many acknowledged writes have not yet had their consequence, and how many entries are open."""
         with self.app.app_context():
             with_calendar = set(map(str, db.session.scalars(select(Event.id).where(Event.ical_url.is_not(None)))))
-            ended = set(map(str, db.session.scalars(select(Job.id).where(Job.state.in_(ENDED)))))
+            ended = set(map(str, db.session.scalars(select(Job.id).where(Job.state.in_(TERMINAL_STATES)))))
             is_open = OutboxEntry.done_at.is_(None)
             entries = db.session.scalar(select(func.count()).select_from(OutboxEntry).where(is_open)) or 0
-        addressed = {mail["To"] for mail in mails(self.environment)}
+        addressed = {mail["To"] for mail in read_mails(self.environment)}
         missing = {
             "calendars": len(self.written["events"] - with_calendar),
             "mails": len(self.written["users"] - addressed),
@@ -179,23 +185,23 @@ class Installation:
 
 
 @pytest.fixture
-def installation(app: Flask, world: World, environment: dict[str, str], tmp_path: Path) -> Iterator[Installation]:
+def installation(app: Flask, dataset: Dataset, environment: dict[str, str], tmp_path: Path) -> Iterator[Installation]:
     """All processes, on a Redis of their own."""
     with ExitStack() as stack:
-        yield Installation(app, world, environment, tmp_path, stack)
+        yield Installation(app, dataset, environment, tmp_path, stack)
 
 
 Fault = Callable[[Installation], Callable[[], None]]
 """Breaks something, and returns what mends it."""
 
 
-def freeze(installation: Installation) -> Callable[[], None]:
+def freeze_redis(installation: Installation) -> Callable[[], None]:
     """SIGSTOP Redis."""
     installation.redis.send_signal(signal.SIGSTOP)
     return lambda: installation.redis.send_signal(signal.SIGCONT)
 
 
-def cut(installation: Installation) -> Callable[[], None]:
+def cut_network(installation: Installation) -> Callable[[], None]:
     """Cut the network, both ways; then it carries on with everything it held back."""
     installation.proxy.block()
     return installation.proxy.resume
@@ -206,7 +212,7 @@ def cut_and_close(installation: Installation) -> Callable[[], None]:
     installation.proxy.block()
 
     def mend() -> None:
-        installation.proxy.drop()
+        installation.proxy.close_connections()
         installation.proxy.resume()
 
     return mend
@@ -217,7 +223,7 @@ def cut_and_forget(installation: Installation) -> Callable[[], None]:
     installation.proxy.block()
 
     def mend() -> None:
-        installation.proxy.forget()
+        installation.proxy.silence_connections()
         installation.proxy.resume()
 
     return mend
@@ -228,13 +234,13 @@ def cut_replies(installation: Installation) -> Callable[[], None]:
     installation.proxy.block(requests=False)
 
     def mend() -> None:
-        installation.proxy.drop()
+        installation.proxy.close_connections()
         installation.proxy.resume()
 
     return mend
 
 
-def kill(installation: Installation) -> Callable[[], None]:
+def kill_redis(installation: Installation) -> Callable[[], None]:
     """Kill Redis; then start it with its data."""
     installation.redis.kill()
     installation.redis.wait(10)
@@ -243,7 +249,7 @@ def kill(installation: Installation) -> Callable[[], None]:
 
 def kill_and_empty(installation: Installation) -> Callable[[], None]:
     """Kill Redis; then start it empty."""
-    mend = kill(installation)
+    mend = kill_redis(installation)
     installation.server.keeps_data = False
     return mend
 
@@ -261,7 +267,7 @@ def fail_over(installation: Installation) -> Callable[[], None]:
     return mend
 
 
-def demote(installation: Installation) -> Callable[[], None]:
+def demote_redis(installation: Installation) -> Callable[[], None]:
     """Make Redis a replica, to which the connections stay; then its address is that of another one."""
     other = RedisServer(installation.directory / "second")
     with installation.server.client() as client:
@@ -313,16 +319,16 @@ UNREACHABLE = {"redis", "celery"}
 @pytest.mark.parametrize(
     ("fault", "seconds", "failing", "output"),
     [
-        pytest.param(freeze, 8, UNREACHABLE, "answer", id="frozen for 8 s"),
-        pytest.param(freeze, 30, UNREACHABLE, "answer", id="frozen for 30 s"),
-        pytest.param(cut, 12, UNREACHABLE, "answer", id="network cut"),
+        pytest.param(freeze_redis, 8, UNREACHABLE, "answer", id="frozen for 8 s"),
+        pytest.param(freeze_redis, 30, UNREACHABLE, "answer", id="frozen for 30 s"),
+        pytest.param(cut_network, 12, UNREACHABLE, "answer", id="network cut"),
         pytest.param(cut_and_close, 12, UNREACHABLE, "answer", id="network cut, connections closed"),
         pytest.param(cut_and_forget, 12, UNREACHABLE, "answer", id="network cut, connections forgotten"),
         pytest.param(cut_replies, 12, UNREACHABLE, "answer", id="replies cut"),
-        pytest.param(kill, 5, UNREACHABLE, "answer", id="restarted with its data"),
+        pytest.param(kill_redis, 5, UNREACHABLE, "answer", id="restarted with its data"),
         pytest.param(kill_and_empty, 5, UNREACHABLE, "answer", id="restarted empty"),
         pytest.param(fail_over, 5, UNREACHABLE, "answer", id="failed over to an empty one"),
-        pytest.param(demote, 5, {"redis"}, "refuses writes: READONLY", id="demoted to a replica"),
+        pytest.param(demote_redis, 5, {"redis"}, "refuses writes: READONLY", id="demoted to a replica"),
         pytest.param(fill_disk, 12, UNREACHABLE, "refuses writes: MISCONF", id="full disk"),
         pytest.param(fill_memory, 12, UNREACHABLE, "refuses writes: OOM", id="full memory"),
     ],
@@ -337,15 +343,15 @@ def test_redis_fault_under_load_loses_nothing(
     failing: set[str],
     output: str,
 ) -> None:
-    wait_until(lambda: not installation.failing(), 60)
+    wait_until(lambda: not installation.list_failing_checks(), 60)
     seen: dict[str, set[str]] = {}
-    with installation.load():
+    with installation.run_writers():
         wait_until(lambda: len(installation.seconds) >= MIN_WRITES_BEFORE, 60)
         before = len(installation.seconds)
         mend = fault(installation)
         deadline = monotonic() + seconds
         while monotonic() < deadline:
-            for name, said in installation.failing().items():
+            for name, said in installation.list_failing_checks().items():
                 seen.setdefault(name, set()).add(said)
             sleep(0.3)
         mend()
@@ -353,9 +359,13 @@ def test_redis_fault_under_load_loses_nothing(
         durations = sorted(installation.seconds[before:])
     assert installation.failed == []
 
-    wait_until(lambda: not installation.missing(), RECOVERY_SECONDS - (monotonic() - mended_at), Missing(installation))
+    wait_until(
+        lambda: not installation.count_missing(),
+        RECOVERY_SECONDS - (monotonic() - mended_at),
+        MissingReport(installation),
+    )
     recovery_seconds = monotonic() - mended_at
-    wait_until(lambda: not installation.failing(), 30)
+    wait_until(lambda: not installation.list_failing_checks(), 30)
 
     median, most = durations[len(durations) // 2], durations[len(durations) * 9 // 10]
     figure(
@@ -368,11 +378,11 @@ def test_redis_fault_under_load_loses_nothing(
     assert installation.worker.poll() is None, "the worker went on by itself"
 
 
-class Missing:
+class MissingReport:
     """Says, when it is printed, what is missing then."""
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
 
     def __str__(self) -> str:
-        return f"missing: {self.installation.missing()}"
+        return f"missing: {self.installation.count_missing()}"

@@ -10,15 +10,15 @@ from flask.testing import FlaskClient
 
 from app import request_slots
 from app.health.listener import PATHS
-from app.request_slots import MAX_MEDIA_TYPE_HEADER_LENGTH, MAX_REQUESTS_PER_ADDRESS, NEEDS_NO_SLOT
+from app.request_slots import MAX_MEDIA_TYPE_HEADER_LENGTH, MAX_REQUESTS_PER_ADDRESS, SLOT_EXEMPT_KEY
 from app.slots import Slot, SlotPool
-from tests.world import errors
+from tests.dataset import get_errors
 
 OTHER = {"REMOTE_ADDR": "192.0.2.7"}
 
 
 @pytest.fixture
-def busy(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Slot]]:
+def busy_address(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Slot]]:
     """The address of the test client has all of its requests in progress, and waits for a moment only."""
     monkeypatch.setattr(request_slots, "SLOT_TIMEOUT_SECONDS", 0.05)
     slots: SlotPool = app.extensions["request_slots"]
@@ -35,7 +35,7 @@ def test_media_type_header_too_long_is_refused_by_name(client: FlaskClient, head
 
     response = client.get(path, headers={header: value})
 
-    (error,) = errors(response)
+    (error,) = get_errors(response)
     assert (error["status"], error["source"]) == ("400", {"header": header})
     assert str(MAX_MEDIA_TYPE_HEADER_LENGTH) in error["detail"]
 
@@ -48,31 +48,31 @@ def test_accept_of_the_greatest_length_is_read(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/v1/events", "/nothing", "/livez", "/openapi.json"])
 def test_request_of_busy_address_is_refused_and_others_are_not(
-    busy: list[Slot], client: FlaskClient, path: str
+    busy_address: list[Slot], client: FlaskClient, path: str
 ) -> None:
     refused = client.get(path)
 
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
-    assert errors(refused)[0]["code"] == "too-many-requests"
+    assert get_errors(refused)[0]["code"] == "too-many-requests"
     assert refused.headers["X-Content-Type-Options"] == "nosniff"
     assert client.get(path, environ_overrides=OTHER).status_code in (200, 302, 404)
 
 
-def test_body_of_busy_address_is_read_before_it_is_refused(busy: list[Slot], client: FlaskClient) -> None:
+def test_body_of_busy_address_is_read_before_it_is_refused(busy_address: list[Slot], client: FlaskClient) -> None:
     refused = client.post("/v1/auth/login", json={"email": "a@example.com", "password": "x" * 10})
 
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
 
 
-def test_head_of_busy_address_has_no_body(busy: list[Slot], client: FlaskClient) -> None:
+def test_head_of_busy_address_has_no_body(busy_address: list[Slot], client: FlaskClient) -> None:
     refused = client.head("/v1/events")
 
     assert (refused.status_code, refused.data) == (429, b"")
 
 
 @pytest.mark.parametrize("path", sorted(PATHS - {"/health-check"}))
-def test_probe_of_health_address_needs_no_slot(busy: list[Slot], client: FlaskClient, path: str) -> None:
-    assert client.get(path, environ_overrides={NEEDS_NO_SLOT: True}).status_code == 200
+def test_probe_of_health_address_needs_no_slot(busy_address: list[Slot], client: FlaskClient, path: str) -> None:
+    assert client.get(path, environ_overrides={SLOT_EXEMPT_KEY: True}).status_code == 200
 
 
 def test_slots_are_free_after_answers_errors_and_bodies(app: Flask, client: FlaskClient) -> None:
@@ -85,12 +85,12 @@ def test_slots_are_free_after_answers_errors_and_bodies(app: Flask, client: Flas
 
 
 def test_waiting_request_is_served_when_a_slot_is_free(
-    busy: list[Slot], app: Flask, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
+    busy_address: list[Slot], app: Flask, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(request_slots, "SLOT_TIMEOUT_SECONDS", 30)
     slots: SlotPool = app.extensions["request_slots"]
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: app.test_client().get("/v1/events").status_code)
         wait_until(lambda: slots._waiting_count)
-        slots.release(busy[0])
+        slots.release(busy_address[0])
         assert waiting.result(30) == 200

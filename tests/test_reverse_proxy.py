@@ -13,9 +13,9 @@ from urllib.request import url2pathname
 import httpx
 import pytest
 
-from app.processes.orphans import dying_with_parent
-from tests.conftest import Processes, free_port
-from tests.world import JSONAPI, World
+from app.processes.process_tree import set_pdeathsig
+from tests.conftest import Processes, find_free_port
+from tests.dataset import JSONAPI, Dataset
 
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
 SITE = Path(__file__).resolve().parent.parent / "docs" / "nginx.conf"
@@ -76,17 +76,21 @@ def _write_site(prefix: Path, port: int, upstream_port: str, files: str) -> Path
 
 @pytest.fixture
 def proxy(
-    world: World, processes: Processes, tmp_path: Path, wait_until: Callable[..., Any], request: pytest.FixtureRequest
+    dataset: Dataset,
+    processes: Processes,
+    tmp_path: Path,
+    wait_until: Callable[..., Any],
+    request: pytest.FixtureRequest,
 ) -> Iterator[httpx.Client]:
     """Start nginx with the documented site in front of a web process that has the settings which the test names."""
     processes.start("web", TRUSTED_PROXIES="1", **getattr(request, "param", {}))
     prefix = tmp_path / "nginx"
     prefix.mkdir()
-    port = free_port()
-    files = url2pathname(urlsplit(world.app.config["STORAGE_URL"]).path)
+    port = find_free_port()
+    files = url2pathname(urlsplit(dataset.app.config["STORAGE_URL"]).path)
     certificate = _write_site(prefix, port, processes.environment["PORT"], files)
     command = [str(NGINX), "-p", str(prefix), "-c", "nginx.conf", "-e", "error.log"]
-    nginx = subprocess.Popen(command, preexec_fn=dying_with_parent())
+    nginx = subprocess.Popen(command, preexec_fn=set_pdeathsig())
     try:
         trusted = ssl.create_default_context(cafile=certificate)
         with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, timeout=30) as client:
@@ -98,10 +102,10 @@ def proxy(
         nginx.wait(10)
 
 
-def test_conditional_requests_with_the_weakened_tag_of_a_proxy(world: World, proxy: httpx.Client) -> None:
-    path = f"/v1/events/{world.events['published']}"
-    proxy.headers = {"Authorization": f"JWT {world.owner.token}", "Content-Type": JSONAPI}
-    document = {"data": {"type": "event", "id": str(world.events["published"]), "attributes": {"name": "Mine"}}}
+def test_conditional_requests_with_the_weakened_tag_of_a_proxy(dataset: Dataset, proxy: httpx.Client) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
+    proxy.headers = {"Authorization": f"JWT {dataset.owner.token}", "Content-Type": JSONAPI}
+    document = {"data": {"type": "event", "id": str(dataset.events["published"]), "attributes": {"name": "Mine"}}}
 
     read = proxy.get(path)
     tag = read.headers["ETag"]
@@ -119,9 +123,9 @@ def test_conditional_requests_with_the_weakened_tag_of_a_proxy(world: World, pro
 
 
 @pytest.mark.parametrize("proxy", [{"X_ACCEL_REDIRECT": "/stored-files"}], indirect=True)
-def test_nginx_sends_files_that_the_server_permits(world: World, proxy: httpx.Client) -> None:
+def test_nginx_sends_files_that_the_server_permits(dataset: Dataset, proxy: httpx.Client) -> None:
     content = os.urandom(3 * 2**20)
-    world.app.extensions["storage"].put("images/large.png", content, "image/png")
+    dataset.app.extensions["storage"].put("images/large.png", content, "image/png")
     path = "/files/images/large.png"
 
     whole = proxy.get(path)

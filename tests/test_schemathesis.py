@@ -17,9 +17,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from app.openapi.document import build
-from tests.hooks.calls import made, path_of
-from tests.world import EVENTS, World
+from app.openapi.document import build_document
+from tests.dataset import EVENTS, Dataset
+from tests.hooks.requests import create_hook, get_hook_path
 
 CHECKS = [
     not_a_server_error,
@@ -45,13 +45,13 @@ repeatable = settings(
 """The same requests each time."""
 
 
-def read(world: World) -> BaseSchema:
+def load_schema(dataset: Dataset) -> BaseSchema:
     """The description, as Schemathesis reads it."""
     config = SchemathesisConfig.from_dict({"generation": {"allow-x00": False}})  # refused, and tried in tests/jsonapi
-    document = build(world.app)
+    document = build_document(dataset.app)
     describe_content(document)
     schema = schemathesis.openapi.from_dict(document, config=config)
-    schema.app = world.app
+    schema.app = dataset.app
     return schema
 
 
@@ -65,29 +65,29 @@ def describe_content(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_made_up_requests_get_the_answers_that_are_described(world: World, tag: str, mode: GenerationMode) -> None:
-    operations = [result.ok() for result in read(world).include(tag=tag).get_all_operations()]
+def test_made_up_requests_get_the_answers_that_are_described(dataset: Dataset, tag: str, mode: GenerationMode) -> None:
+    operations = [result.ok() for result in load_schema(dataset).include(tag=tag).get_all_operations()]
 
     assert operations
     for operation in operations:
         if mode is GenerationMode.POSITIVE or operation.body:
-            answers_well(operation, mode, world)
+            check_operation(operation, mode, dataset)
 
 
-def answers_well(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, world: World) -> None:
+def check_operation(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, dataset: Dataset) -> None:
     """Ask for one operation, about things that are there, as people with different rights."""
-    hook = hook_of(world) if "hooks" in operation.tags else {}
+    hook = get_hook(dataset) if "hooks" in operation.tags else {}
 
     @seed(SEED)
     @repeatable
     @given(operation.as_strategy(generation_mode=mode), st.sampled_from(CALLERS), st.sampled_from(EVENTS))
     def ask(case: Case, caller: str, state: str) -> None:
-        ids = ids_of(world, state) | hook
+        ids = list_event_ids(dataset, state) | hook
         if "id" in case.path_parameters:
-            case.path_parameters["id"] = ids[named(operation)]
-        case.body = about(case.body, ids)
+            case.path_parameters["id"] = ids[get_id_owner(operation)]
+        case.body = insert_ids(case.body, ids)
         case.headers.pop("Authorization", None)
-        if token := world.callers[caller].token:
+        if token := dataset.callers[caller].token:
             case.headers["Authorization"] = f"JWT {token}"
         # 503 is what /health-check is for: here no worker runs, which is forgiven for a while only.
         expected = {not_a_server_error} if operation.path == "/health-check" else set()
@@ -96,7 +96,7 @@ def answers_well(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMo
     ask()
 
 
-def named(operation: APIOperation[Any, Any, Any, Any]) -> str:
+def get_id_owner(operation: APIOperation[Any, Any, Any, Any]) -> str:
     """What the id in the path of an operation is of."""
     if operation.label == "POST /v1/hooks/{id}":
         return "token"
@@ -104,36 +104,36 @@ def named(operation: APIOperation[Any, Any, Any, Any]) -> str:
     return {"processors": "job", "similarities": "similarity"}.get(tag, tag.removesuffix("s"))
 
 
-def ids_of(world: World, state: str) -> dict[str, str]:
+def list_event_ids(dataset: Dataset, state: str) -> dict[str, str]:
     """The ids of an event in this state and of what belongs to it."""
     ids = {
-        "event": world.events[state],
-        "faq-type": world.types[state],
-        "faq": world.faqs[state],
-        "event-image": world.images[state],
+        "event": dataset.events[state],
+        "faq-type": dataset.types[state],
+        "faq": dataset.faqs[state],
+        "event-image": dataset.images[state],
     }
-    others = {**world.background(), "job-kind": "sleep", "user": world.owner.id}
+    others = {**dataset.get_background_ids(), "job-kind": "sleep", "user": dataset.owner.id}
     return {name: str(id_) for name, id_ in {**ids, **others}.items()}
 
 
-def hook_of(world: World) -> dict[str, str]:
+def get_hook(dataset: Dataset) -> dict[str, str]:
     """The id of a hook, and the token that stands in its place where it is called."""
-    hook = made(world.owner)
-    return {"hook": hook["id"], "token": path_of(hook).rpartition("/")[2]}
+    hook = create_hook(dataset.owner)
+    return {"hook": hook["id"], "token": get_hook_path(hook).rpartition("/")[2]}
 
 
-def about(body: Any, ids: dict[str, str]) -> Any:
+def insert_ids(body: Any, ids: dict[str, str]) -> Any:
     """The same body, with the ids of things that are there."""
     if isinstance(body, list):
-        return [about(each, ids) for each in body]
+        return [insert_ids(each, ids) for each in body]
     if not isinstance(body, dict):
         return body
-    made = {name: about(value, ids) for name, value in body.items()}
+    made = {name: insert_ids(value, ids) for name, value in body.items()}
     known = isinstance(body.get("type"), str) and ids.get(body["type"])
     return {**made, "id": known} if known and "id" in body else made
 
 
-def test_every_operation_is_asked_for(world: World) -> None:
-    named = {tag for result in read(world).get_all_operations() for tag in result.ok().tags}
+def test_every_operation_is_asked_for(dataset: Dataset) -> None:
+    named = {tag for result in load_schema(dataset).get_all_operations() for tag in result.ok().tags}
 
     assert named == set(TAGS)

@@ -49,17 +49,17 @@ def test_acquire_waits_until_a_slot_is_released() -> None:
 
 def test_full_seconds_grow_while_every_freed_slot_is_taken_at_once(wait_until: Callable[..., Any]) -> None:
     pool = SlotPool(1, 1)
-    assert pool.full_seconds() == 0
+    assert pool.get_full_seconds() == 0
     slot = pool.acquire("a")
-    wait_until(lambda: pool.full_seconds() > 0.1)
+    wait_until(lambda: pool.get_full_seconds() > 0.1)
     pool.release(slot)
     slot = pool.acquire("b")
-    assert pool.full_seconds() > 0.1
+    assert pool.get_full_seconds() > 0.1
 
     pool.release(slot)
-    wait_until(lambda: pool.full_seconds() == 0)
+    wait_until(lambda: pool.get_full_seconds() == 0)
     pool.acquire("c")
-    assert pool.full_seconds() < 0.1
+    assert pool.get_full_seconds() < 0.1
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_address_holders_of_ipv6_are_two_networks(address: str, holders: tuple[s
     assert address_holders(address) == holders
 
 
-def take_all(pool: SlotPool, *holders: str) -> int:
+def acquire_all(pool: SlotPool, *holders: str) -> int:
     """Take slots until the pool refuses; return how many."""
     for number in range(pool.size + 1):
         try:
@@ -104,36 +104,36 @@ def take_all(pool: SlotPool, *holders: str) -> int:
 def test_eight_addresses_with_their_shares_leave_slots_for_others() -> None:
     pool = SlotPool(192, 24)
 
-    taken = [take_all(pool, f"attacker {number}") for number in range(8)]
+    taken = [acquire_all(pool, f"attacker {number}") for number in range(8)]
 
     assert (taken, pool.is_crowded) == ([24] * 6 + [2, 2], True)
     with pytest.raises(NoFreeSlotError) as refused:
         pool.acquire("attacker 7")
     assert refused.value.holder is None
-    assert [take_all(pool, f"other {number}") for number in range(20)] == [2] * 20
+    assert [acquire_all(pool, f"other {number}") for number in range(20)] == [2] * 20
 
 
 def test_small_pool_keeps_its_last_quarter_for_holders_without_a_slot() -> None:
     pool = SlotPool(8, 3)
 
-    assert [take_all(pool, name) for name in "abcde"] == [3, 3, 1, 1, 0]
+    assert [acquire_all(pool, name) for name in "abcde"] == [3, 3, 1, 1, 0]
 
 
 def test_many_networks_of_one_ipv6_site_have_twice_the_share_of_one() -> None:
     pool = SlotPool(192, 24)
 
-    taken = [take_all(pool, *address_holders(f"2001:db8:1:{number}::1")) for number in range(8)]
+    taken = [acquire_all(pool, *address_holders(f"2001:db8:1:{number}::1")) for number in range(8)]
 
     assert taken == [24, 24, 0, 0, 0, 0, 0, 0]
-    assert take_all(pool, *address_holders("2001:db8:2::1")) == 24
+    assert acquire_all(pool, *address_holders("2001:db8:2::1")) == 24
 
 
 def test_user_has_a_share_of_its_own_whatever_the_address() -> None:
     pool = SlotPool(8, 5, max_per_user=3)
 
-    assert take_all(pool, "a", user_holder(1)) == 3
-    assert take_all(pool, "b", user_holder(1)) == 0
-    assert take_all(pool, "a", user_holder(2)) == 2, "the address has five"
+    assert acquire_all(pool, "a", user_holder(1)) == 3
+    assert acquire_all(pool, "b", user_holder(1)) == 0
+    assert acquire_all(pool, "a", user_holder(2)) == 2, "the address has five"
 
 
 def test_is_crowding_names_slots_of_holders_with_many_in_a_crowded_pool() -> None:
@@ -197,7 +197,7 @@ def test_only_so_many_wait_in_all_and_of_one_holder(wait_until: Callable[..., An
     assert (len(pool), pool._served_at) == (0, {})
 
 
-def wait_in_turn(
+def queue_waiters(
     pool: SlotPool, names: list[str], order: list[str], wait_until: Callable[..., Any], preferred: str = ""
 ) -> list[threading.Thread]:
     """Let a thread of each name wait for a slot, one after the other; each notes when it is served or displaced."""
@@ -227,7 +227,7 @@ def test_pool_that_remembers_holders_serves_new_ones_before_those_of_a_moment_ag
         pool.release(pool.acquire(name))
     slot, order = pool.acquire("x"), list[str]()
 
-    threads = wait_in_turn(pool, ["a", "b", "new"], order, wait_until)
+    threads = queue_waiters(pool, ["a", "b", "new"], order, wait_until)
     pool.release(slot)
     for thread in threads:
         thread.join(30)
@@ -251,7 +251,7 @@ def test_preferred_waiter_is_served_first(wait_until: Callable[..., Any]) -> Non
     pool = SlotPool(1, 1)
     slot, order = pool.acquire("known"), list[str]()
 
-    threads = wait_in_turn(pool, ["a", "known"], order, wait_until, preferred="known")
+    threads = queue_waiters(pool, ["a", "known"], order, wait_until, preferred="known")
     pool.release(slot)
     for thread in threads:
         thread.join(30)
@@ -268,7 +268,7 @@ def test_newcomer_with_an_earlier_turn_takes_the_place_of_the_last_waiter(
         pool.release(pool.acquire(name))
     slot, order = pool.acquire("x"), list[str]()
 
-    threads = wait_in_turn(pool, ["b", "c", newcomer], order, wait_until, preferred)
+    threads = queue_waiters(pool, ["b", "c", newcomer], order, wait_until, preferred)
     wait_until(lambda: order == ["not c"])
     with pytest.raises(NoFreeSlotError):
         pool.acquire("x", timeout_seconds=30)

@@ -21,37 +21,44 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.processes.orphans import dying_with_parent
-from app.storage import CHUNK, FOREVER, MAX_FILE_STREAMS_PER_ADDRESS, Replaced, Storage, send
-from tests.conftest import ROOT, free_port, wait_until
+from app.processes.process_tree import set_pdeathsig
+from app.storage import (
+    CACHE_IMMUTABLE,
+    CHUNK_BYTES,
+    MAX_FILE_STREAMS_PER_ADDRESS,
+    FileChanged,
+    Storage,
+    send_stored_file,
+)
+from tests.conftest import ROOT, find_free_port, wait_until
 
 pytestmark = pytest.mark.long
 
 CALENDAR = b"BEGIN:VCALENDAR\r\nEND:VCALENDAR\r\n"
 DIGITS = b"0123456789"
-BIG = os.urandom(2 * CHUNK + 5)
+LARGE_CONTENT = os.urandom(2 * CHUNK_BYTES + 5)
 PUBLIC_URL = "https://events.example.com"
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 of the suite's own."""
-    port = free_port()
+    port = find_free_port()
     with (tmp_path_factory.mktemp("s3") / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=dying_with_parent(),
+            preexec_fn=set_pdeathsig(),
         )
-    wait_until(lambda: _listens(port), 30, "S3 listens")
+    wait_until(lambda: _is_listening(port), 30, "S3 listens")
     yield f"http://127.0.0.1:{port}"
     process.kill()
     process.wait(10)
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
@@ -84,7 +91,7 @@ def storage(storage_url: str) -> Storage:
 
 
 @pytest.fixture
-def served(app: Flask, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def public_storage(app: Flask, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """The same, behind /files."""
     monkeypatch.setitem(app.extensions, "storage", storage)
     return storage
@@ -96,36 +103,36 @@ def directory(tmp_path: Path) -> Storage:
     return Storage((tmp_path / "some files").as_uri(), PUBLIC_URL)
 
 
-def test_what_was_put_can_be_read(storage: Storage) -> None:
+def test_put_then_read_returns_content(storage: Storage) -> None:
     storage.put("calendars/a.ics", CALENDAR, "text/calendar")
     storage.put("calendars/a.ics", CALENDAR * 2, "text/calendar")
 
-    assert storage.read("calendars/a.ics") == CALENDAR * 2
+    assert storage.read_file("calendars/a.ics") == CALENDAR * 2
 
 
-def test_what_was_deleted_is_gone_and_may_be_deleted_again(storage: Storage) -> None:
+def test_delete_is_idempotent(storage: Storage) -> None:
     storage.put("calendars/a.ics", CALENDAR, "text/calendar")
 
     storage.delete("calendars/a.ics")
     storage.delete("calendars/a.ics")
 
     with pytest.raises(FileNotFoundError):
-        storage.read("calendars/a.ics")
+        storage.read_file("calendars/a.ics")
     assert not storage.exists("calendars/a.ics")
 
 
 def test_nothing_unfinished_is_left_in_the_directory(directory: Storage, tmp_path: Path) -> None:
     directory.put("calendars/a.ics", CALENDAR, "text/calendar")
 
-    assert _files(tmp_path) == ["a.ics"]
+    assert _list_files(tmp_path) == ["a.ics"]
 
 
-def _files(tmp_path: Path) -> list[str]:
+def _list_files(tmp_path: Path) -> list[str]:
     return [path.name for path in (tmp_path / "some files").rglob("*") if path.is_file()]
 
 
 def test_open_files_and_iterators_are_put_whole(storage: Storage, tmp_path: Path) -> None:
-    content = BIG * 4  # more than one part of an upload
+    content = LARGE_CONTENT * 4  # more than one part of an upload
     (tmp_path / "big").write_bytes(content)
 
     with (tmp_path / "big").open("rb") as file:
@@ -134,23 +141,23 @@ def test_open_files_and_iterators_are_put_whole(storage: Storage, tmp_path: Path
     storage.put("jobs/memory.zip", io.BytesIO(content), "application/zip")
     storage.put("jobs/empty.zip", iter([]), "application/zip")
 
-    assert {storage.read(f"jobs/{name}.zip") == content for name in ("file", "iterator", "memory")} == {True}
-    assert storage.read("jobs/empty.zip") == b""
+    assert {storage.read_file(f"jobs/{name}.zip") == content for name in ("file", "iterator", "memory")} == {True}
+    assert storage.read_file("jobs/empty.zip") == b""
 
 
 def test_a_file_is_known_by_its_content(storage: Storage, tmp_path: Path) -> None:
-    (tmp_path / "big").write_bytes(BIG)
+    (tmp_path / "big").write_bytes(LARGE_CONTENT)
 
-    name = storage.put_by_content("images", BIG, "jpg", "image/jpeg")
+    name = storage.put_content_addressed("images", LARGE_CONTENT, "jpg", "image/jpeg")
     first = storage.stat(name)
     with (tmp_path / "big").open("rb") as file:
         file.seek(100)
-        again = storage.put_by_content("images", file, "jpg", "image/jpeg")
-        other = storage.put_by_content("uploads", file, "jpg", "image/jpeg")
+        again = storage.put_content_addressed("images", file, "jpg", "image/jpeg")
+        other = storage.put_content_addressed("uploads", file, "jpg", "image/jpeg")
 
-    assert name == again == f"images/{sha256(BIG).hexdigest()}.jpg"
+    assert name == again == f"images/{sha256(LARGE_CONTENT).hexdigest()}.jpg"
     assert storage.stat(name) == first, "it was not written again"
-    assert storage.read(other) == BIG
+    assert storage.read_file(other) == LARGE_CONTENT
 
 
 def test_stat_tells_size_and_whether_it_is_another(storage: Storage) -> None:
@@ -165,23 +172,25 @@ def test_stat_tells_size_and_whether_it_is_another(storage: Storage) -> None:
         storage.stat("calendars/b.ics")
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, None), (0, 1), (5, CHUNK + 5), (CHUNK, 2 * CHUNK), (7, None), (3, 3)])
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, None), (0, 1), (5, CHUNK_BYTES + 5), (CHUNK_BYTES, 2 * CHUNK_BYTES), (7, None), (3, 3)]
+)
 def test_a_stream_is_the_part_asked_for_bit_by_bit(storage: Storage, start: int, stop: int | None) -> None:
-    storage.put("jobs/big.zip", BIG, "application/zip")
+    storage.put("jobs/big.zip", LARGE_CONTENT, "application/zip")
 
-    parts = list(storage.stream(storage.stat("jobs/big.zip"), start, stop))
+    parts = list(storage.stream_file(storage.stat("jobs/big.zip"), start, stop))
 
-    assert b"".join(parts) == BIG[start:stop]
-    assert all(0 < len(part) <= CHUNK for part in parts)
+    assert b"".join(parts) == LARGE_CONTENT[start:stop]
+    assert all(0 < len(part) <= CHUNK_BYTES for part in parts)
 
 
 def test_a_stream_never_mixes_two_files(storage: Storage) -> None:
-    storage.put("jobs/big.zip", BIG, "application/zip")
-    parts = storage.stream(storage.stat("jobs/big.zip"))
+    storage.put("jobs/big.zip", LARGE_CONTENT, "application/zip")
+    parts = storage.stream_file(storage.stat("jobs/big.zip"))
     next(parts)
-    storage.put("jobs/big.zip", BIG[::-1], "application/zip")
+    storage.put("jobs/big.zip", LARGE_CONTENT[::-1], "application/zip")
 
-    with pytest.raises(Replaced):
+    with pytest.raises(FileChanged):
         next(parts)
 
 
@@ -206,12 +215,12 @@ def test_a_listing_has_every_file_below_the_folder_and_no_other(storage: Storage
     for name in [*(f"inbox/1/{name}" for name in ODD_NAMES), "inbox/10/other.jpg", "inbox/2.jpg"]:
         storage.put(name, name.encode(), "image/jpeg")
 
-    listed = storage.list("inbox/1")
+    listed = storage.list_files("inbox/1")
 
     assert [stored.name for stored in listed] == sorted(f"inbox/1/{name}" for name in ODD_NAMES)
-    assert all(storage.read(stored.name) == stored.name.encode() for stored in listed)
+    assert all(storage.read_file(stored.name) == stored.name.encode() for stored in listed)
     assert all(stored == storage.stat(stored.name) for stored in listed)
-    assert storage.list("inbox/3") == []
+    assert storage.list_files("inbox/3") == []
 
 
 def test_a_listing_of_more_than_a_page_is_whole(bucket_url: str) -> None:
@@ -219,14 +228,14 @@ def test_a_listing_of_more_than_a_page_is_whole(bucket_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: storage.put(f"inbox/1/{number}.jpg", b"", "image/jpeg"), range(1001)))
 
-    assert len(storage.list("inbox/1")) == 1001
+    assert len(storage.list_files("inbox/1")) == 1001
 
 
 def test_the_object_that_stands_for_a_folder_is_no_file(bucket_url: str, s3: str) -> None:
     storage = Storage(bucket_url, PUBLIC_URL)
     httpx.put(f"{s3}/{bucket_url.removeprefix('s3://')}/inbox/1/", trust_env=False).raise_for_status()
 
-    assert storage.list("inbox/1") == []
+    assert storage.list_files("inbox/1") == []
 
 
 @pytest.mark.parametrize("name", [b"a\nb.jpg", b"\xff.jpg"])
@@ -235,24 +244,24 @@ def test_a_file_whose_name_cannot_be_is_reported(directory: Storage, tmp_path: P
     Path(os.fsdecode(bytes(tmp_path / "some files" / "inbox" / "1") + b"/" + name)).touch()
 
     with pytest.raises(ValueError, match="a file below inbox/1 has a name that cannot be"):
-        directory.list("inbox/1")
+        directory.list_files("inbox/1")
 
 
 @pytest.mark.parametrize("folder", ["", "/", "inbox/", "/inbox", "../inbox", "inbox/..", "inbox//1", "a b", "in.box"])
 def test_a_folder_that_is_not_ours_is_refused(directory: Storage, folder: str) -> None:
     with pytest.raises(ValueError, match="no name of a folder"):
-        directory.list(folder)
+        directory.list_files(folder)
 
 
 # Names and URLs
 
 
 def test_a_url_is_absolute_and_leads_back_to_the_name(storage: Storage) -> None:
-    url = storage.url("calendars/a.ics")
+    url = storage.get_url("calendars/a.ics")
 
     assert url == "https://events.example.com/files/calendars/a.ics"
-    assert storage.name(url) == "calendars/a.ics"
-    assert storage.name("http://where.we.were.before/files/calendars/a.ics") == "calendars/a.ics"
+    assert storage.get_name_from_url(url) == "calendars/a.ics"
+    assert storage.get_name_from_url("http://where.we.were.before/files/calendars/a.ics") == "calendars/a.ics"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +292,13 @@ def test_a_url_is_absolute_and_leads_back_to_the_name(storage: Storage) -> None:
     ],
 )
 def test_a_name_that_is_not_ours_is_refused(storage: Storage, name: str) -> None:
-    acts = (storage.read, storage.delete, storage.url, storage.stat, lambda name: storage.put(name, b"", "x/y"))
+    acts = (
+        storage.read_file,
+        storage.delete,
+        storage.get_url,
+        storage.stat,
+        lambda name: storage.put(name, b"", "x/y"),
+    )
     for act in acts:
         with pytest.raises(ValueError, match="no name of a stored file"):
             act(name)
@@ -292,7 +307,7 @@ def test_a_name_that_is_not_ours_is_refused(storage: Storage, name: str) -> None
 @pytest.mark.parametrize("name", ["jobs/1/a.jpg", "inbox/1/a.jpg", "uploads/private/a.jpg", "a.jpg"])
 def test_a_private_file_has_no_url(directory: Storage, name: str) -> None:
     with pytest.raises(ValueError, match="is not for everybody"):
-        directory.url(name)
+        directory.get_url(name)
 
 
 @pytest.mark.parametrize(
@@ -315,20 +330,20 @@ def test_a_private_file_has_no_url(directory: Storage, name: str) -> None:
     ],
 )
 def test_only_our_own_url_of_a_public_file_names_one(directory: Storage, url: str, name: str | None) -> None:
-    assert directory.public_name(url) == name
+    assert directory.get_public_name(url) == name
 
 
 # Writers that meet, and writers that die
 
 
-def test_of_writers_of_one_name_one_wins_whole(storage: Storage) -> None:
+def test_concurrent_writers_leave_one_complete_file(storage: Storage) -> None:
     contents = [bytes([number]) * 6_000_000 for number in range(6)]
     storage.put("jobs/a.zip", contents[0], "application/zip")
     over, seen = Event(), set[bytes]()
 
     def read() -> None:
         while not over.is_set():
-            seen.add(storage.read("jobs/a.zip"))
+            seen.add(storage.read_file("jobs/a.zip"))
 
     with ThreadPoolExecutor(7) as pool:
         reader = pool.submit(read)
@@ -339,8 +354,8 @@ def test_of_writers_of_one_name_one_wins_whole(storage: Storage) -> None:
         reader.result()
 
     assert seen <= set(contents)
-    assert storage.read("jobs/a.zip") in contents
-    assert [stored.name for stored in storage.list("jobs")] == ["jobs/a.zip"]
+    assert storage.read_file("jobs/a.zip") in contents
+    assert [stored.name for stored in storage.list_files("jobs")] == ["jobs/a.zip"]
 
 
 def test_a_put_that_fails_leaves_what_was_there(storage: Storage) -> None:
@@ -354,17 +369,17 @@ def test_a_put_that_fails_leaves_what_was_there(storage: Storage) -> None:
         with pytest.raises(RuntimeError, match="no more of it"):
             storage.put(name, failing(), "application/zip")
 
-    assert [stored.name for stored in storage.list("jobs")] == ["jobs/a.zip"]
-    assert storage.read("jobs/a.zip") == DIGITS
+    assert [stored.name for stored in storage.list_files("jobs")] == ["jobs/a.zip"]
+    assert storage.read_file("jobs/a.zip") == DIGITS
 
 
 def test_a_put_that_fails_leaves_no_part_in_the_directory(directory: Storage, tmp_path: Path) -> None:
     test_a_put_that_fails_leaves_what_was_there(directory)
 
-    assert _files(tmp_path) == ["a.zip"]
+    assert _list_files(tmp_path) == ["a.zip"]
 
 
-WRITER = """
+WRITER_SCRIPT = """
 import sys
 from app.storage import Storage
 
@@ -381,10 +396,10 @@ Storage(sys.argv[1], "").put("jobs/a.zip", endless(), "application/zip")
 
 def test_a_writer_that_is_killed_leaves_nothing_to_be_seen(storage: Storage, storage_url: str) -> None:
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, storage_url],
+        [sys.executable, "-c", WRITER_SCRIPT, storage_url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        preexec_fn=dying_with_parent(),
+        preexec_fn=set_pdeathsig(),
         cwd=ROOT,
     )
     with writer:
@@ -393,9 +408,9 @@ def test_a_writer_that_is_killed_leaves_nothing_to_be_seen(storage: Storage, sto
         writer.send_signal(signal.SIGKILL)
 
     assert not storage.exists("jobs/a.zip")
-    assert storage.list("jobs") == []
+    assert storage.list_files("jobs") == []
     storage.put("jobs/a.zip", DIGITS, "application/zip")
-    assert storage.read("jobs/a.zip") == DIGITS
+    assert storage.read_file("jobs/a.zip") == DIGITS
 
 
 def test_a_large_file_is_never_in_memory(
@@ -404,7 +419,7 @@ def test_a_large_file_is_never_in_memory(
     monkeypatch.setitem(app.extensions, "storage", directory)
     process = psutil.Process()
     name = f"uploads/{'0' * 64}.zip"
-    directory.put("uploads/warm.zip", iter([BIG]), "application/zip")
+    directory.put("uploads/warm.zip", iter([LARGE_CONTENT]), "application/zip")
     used = before = process.memory_info().rss
     sent = 0
 
@@ -412,7 +427,7 @@ def test_a_large_file_is_never_in_memory(
         nonlocal used
         for _ in range(200):
             used = max(used, process.memory_info().rss)
-            yield bytes(CHUNK)
+            yield bytes(CHUNK_BYTES)
 
     directory.put(name, content(), "application/zip")
     with client.get(f"/files/{name}", buffered=False) as response:
@@ -420,11 +435,11 @@ def test_a_large_file_is_never_in_memory(
             sent += len(part)
             used = max(used, process.memory_info().rss)
 
-    assert sent == response.content_length == 200 * CHUNK
+    assert sent == response.content_length == 200 * CHUNK_BYTES
     assert used - before < 60_000_000
 
 
-FORKER = """
+FORK_SCRIPT = """
 import os, sys
 from app.storage import Storage
 
@@ -432,13 +447,13 @@ storage = Storage(sys.argv[1], "")
 storage.put("jobs/a.zip", b"", "application/zip")
 if os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
-storage.read("jobs/a.zip")
+storage.read_file("jobs/a.zip")
 """
 
 
 def test_a_fork_of_a_process_that_used_it_fails_and_does_not_hang(storage_url: str) -> None:
     forker = subprocess.run(
-        [sys.executable, "-c", FORKER, storage_url], capture_output=True, timeout=20, cwd=ROOT, check=False
+        [sys.executable, "-c", FORK_SCRIPT, storage_url], capture_output=True, timeout=20, cwd=ROOT, check=False
     )
 
     assert forker.returncode == 1
@@ -448,8 +463,8 @@ def test_a_fork_of_a_process_that_used_it_fails_and_does_not_hang(storage_url: s
 # Served
 
 
-def test_a_file_is_served_with_its_type(client: FlaskClient, served: Storage) -> None:
-    served.put("calendars/a.ics", CALENDAR, "text/calendar")
+def test_a_file_is_served_with_its_type(client: FlaskClient, public_storage: Storage) -> None:
+    public_storage.put("calendars/a.ics", CALENDAR, "text/calendar")
 
     response = client.get("/files/calendars/a.ics")
 
@@ -471,20 +486,20 @@ def test_a_file_is_served_with_its_type(client: FlaskClient, served: Storage) ->
         ("json", "application/json"),
     ],
 )
-def test_what_is_named_by_its_content_may_be_kept_for_ever(
+def test_content_addressed_file_is_immutable_cacheable(
     client: FlaskClient, app: Flask, directory: Storage, monkeypatch: pytest.MonkeyPatch, suffix: str, media_type: str
 ) -> None:
     monkeypatch.setitem(app.extensions, "storage", directory)
-    name = directory.put_by_content("images", DIGITS, suffix, media_type)
+    name = directory.put_content_addressed("images", DIGITS, suffix, media_type)
 
-    response = client.get(directory.url(name).removeprefix(PUBLIC_URL))
+    response = client.get(directory.get_url(name).removeprefix(PUBLIC_URL))
 
     assert (response.status_code, response.data, response.content_type) == (200, DIGITS, media_type)
-    assert response.headers["Cache-Control"] == FOREVER
+    assert response.headers["Cache-Control"] == CACHE_IMMUTABLE
 
 
-def test_head_tells_the_length_without_the_content(client: FlaskClient, served: Storage) -> None:
-    served.put("calendars/a.ics", CALENDAR, "text/calendar")
+def test_head_tells_the_length_without_the_content(client: FlaskClient, public_storage: Storage) -> None:
+    public_storage.put("calendars/a.ics", CALENDAR, "text/calendar")
 
     response = client.head("/files/calendars/a.ics", headers={"Range": "bytes=0-0"})
 
@@ -493,12 +508,12 @@ def test_head_tells_the_length_without_the_content(client: FlaskClient, served: 
     assert response.headers["Accept-Ranges"] == "bytes"
 
 
-def test_an_unchanged_file_is_not_sent_again(client: FlaskClient, served: Storage) -> None:
-    served.put("calendars/a.ics", CALENDAR, "text/calendar")
+def test_an_unchanged_file_is_not_sent_again(client: FlaskClient, public_storage: Storage) -> None:
+    public_storage.put("calendars/a.ics", CALENDAR, "text/calendar")
     etag = client.get("/files/calendars/a.ics").headers["ETag"]
 
     same = client.get("/files/calendars/a.ics", headers={"If-None-Match": etag, "Range": "bytes=0-1"})
-    served.put("calendars/a.ics", CALENDAR * 2, "text/calendar")
+    public_storage.put("calendars/a.ics", CALENDAR * 2, "text/calendar")
     changed = client.get("/files/calendars/a.ics", headers={"If-None-Match": etag})
     gone = client.get("/files/calendars/a.ics", headers={"If-Match": etag})
 
@@ -509,8 +524,8 @@ def test_an_unchanged_file_is_not_sent_again(client: FlaskClient, served: Storag
     assert gone.status_code == 412
 
 
-def test_an_empty_file_is_served(client: FlaskClient, served: Storage) -> None:
-    served.put("calendars/a.ics", b"", "text/calendar")
+def test_an_empty_file_is_served(client: FlaskClient, public_storage: Storage) -> None:
+    public_storage.put("calendars/a.ics", b"", "text/calendar")
 
     whole = client.get("/files/calendars/a.ics")
     part = client.get("/files/calendars/a.ics", headers={"Range": "bytes=0-"})
@@ -532,8 +547,8 @@ def test_an_empty_file_is_served(client: FlaskClient, served: Storage) -> None:
         ("BYTES = 2-5 ", 2, 6),
     ],
 )
-def test_a_range_is_sent_alone(client: FlaskClient, served: Storage, asked: str, start: int, stop: int) -> None:
-    served.put("uploads/a.zip", DIGITS, "application/zip")
+def test_a_range_is_sent_alone(client: FlaskClient, public_storage: Storage, asked: str, start: int, stop: int) -> None:
+    public_storage.put("uploads/a.zip", DIGITS, "application/zip")
 
     response = client.get("/files/uploads/a.zip", headers={"Range": asked})
 
@@ -546,8 +561,8 @@ def test_a_range_is_sent_alone(client: FlaskClient, served: Storage, asked: str,
 @pytest.mark.parametrize(
     "asked", ["", "bytes", "bytes=", "bytes=a-b", "bytes=5-2", "bytes=-0", "bytes=0-1,4-5", "lines=0-1", "bytes=--1"]
 )
-def test_a_range_that_is_not_one_brings_the_whole(client: FlaskClient, served: Storage, asked: str) -> None:
-    served.put("uploads/a.zip", DIGITS, "application/zip")
+def test_a_range_that_is_not_one_brings_the_whole(client: FlaskClient, public_storage: Storage, asked: str) -> None:
+    public_storage.put("uploads/a.zip", DIGITS, "application/zip")
 
     response = client.get("/files/uploads/a.zip", headers={"Range": asked})
 
@@ -556,8 +571,8 @@ def test_a_range_that_is_not_one_brings_the_whole(client: FlaskClient, served: S
 
 
 @pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-12", "bytes=99999999999999999999-"])
-def test_a_range_beyond_the_end_is_416(client: FlaskClient, served: Storage, asked: str) -> None:
-    served.put("uploads/a.zip", DIGITS, "application/zip")
+def test_a_range_beyond_the_end_is_416(client: FlaskClient, public_storage: Storage, asked: str) -> None:
+    public_storage.put("uploads/a.zip", DIGITS, "application/zip")
 
     response = client.get("/files/uploads/a.zip", headers={"Range": asked})
 
@@ -566,8 +581,8 @@ def test_a_range_beyond_the_end_is_416(client: FlaskClient, served: Storage, ask
     assert response.json["errors"][0]["source"] == {"header": "Range"}
 
 
-def test_a_range_of_another_file_brings_the_whole(client: FlaskClient, served: Storage) -> None:
-    served.put("uploads/a.zip", DIGITS, "application/zip")
+def test_a_range_of_another_file_brings_the_whole(client: FlaskClient, public_storage: Storage) -> None:
+    public_storage.put("uploads/a.zip", DIGITS, "application/zip")
     etag = client.get("/files/uploads/a.zip").headers["ETag"]
 
     def status(if_range: str) -> int:
@@ -579,25 +594,25 @@ def test_a_range_of_another_file_brings_the_whole(client: FlaskClient, served: S
     assert status("Sat, 21 Nov 2026 05:42:38 GMT") == 200
 
 
-def test_a_download_can_be_taken_up_again(client: FlaskClient, served: Storage) -> None:
-    served.put("uploads/a.zip", BIG, "application/zip")
+def test_a_download_can_be_taken_up_again(client: FlaskClient, public_storage: Storage) -> None:
+    public_storage.put("uploads/a.zip", LARGE_CONTENT, "application/zip")
 
-    first = client.get("/files/uploads/a.zip", headers={"Range": f"bytes=0-{CHUNK}"})
+    first = client.get("/files/uploads/a.zip", headers={"Range": f"bytes=0-{CHUNK_BYTES}"})
     rest = client.get(
-        "/files/uploads/a.zip", headers={"Range": f"bytes={CHUNK + 1}-", "If-Range": first.headers["ETag"]}
+        "/files/uploads/a.zip", headers={"Range": f"bytes={CHUNK_BYTES + 1}-", "If-Range": first.headers["ETag"]}
     )
 
-    assert first.data + rest.data == BIG
+    assert first.data + rest.data == LARGE_CONTENT
 
 
 def test_a_file_replaced_just_before_it_is_read_is_served_as_it_is_now(
-    client: FlaskClient, served: Storage, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, public_storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served.put("calendars/a.ics", DIGITS, "text/calendar")
-    looks = [served.stat("calendars/a.ics")]
-    served.put("calendars/a.ics", CALENDAR, "text/calendar")
-    stat: Callable[[str], object] = served.stat
-    monkeypatch.setattr(served, "stat", lambda name: looks.pop() if looks else stat(name))
+    public_storage.put("calendars/a.ics", DIGITS, "text/calendar")
+    looks = [public_storage.stat("calendars/a.ics")]
+    public_storage.put("calendars/a.ics", CALENDAR, "text/calendar")
+    stat: Callable[[str], object] = public_storage.stat
+    monkeypatch.setattr(public_storage, "stat", lambda name: looks.pop() if looks else stat(name))
 
     response = client.get("/files/calendars/a.ics")
 
@@ -630,12 +645,14 @@ def test_a_file_replaced_just_before_it_is_read_is_served_as_it_is_now(
         "secret.jpg",
     ],
 )
-def test_anything_else_is_a_plain_404(client: FlaskClient, served: Storage, tmp_path: Path, path: str) -> None:
-    served.put("calendars/a.ics", CALENDAR, "text/calendar")
-    served.put("calendars/a.txt", b"not for the web: secret", "text/plain")
+def test_private_and_invalid_paths_are_404(
+    client: FlaskClient, public_storage: Storage, tmp_path: Path, path: str
+) -> None:
+    public_storage.put("calendars/a.ics", CALENDAR, "text/calendar")
+    public_storage.put("calendars/a.txt", b"not for the web: secret", "text/plain")
     for name in ("inbox/1/secret.jpg", "inbox/1/secret one.jpg", "jobs/1/secret.zip", "uploads/private/secret.jpg"):
-        served.put(name, b"secret", "image/jpeg")
-    served.put("secret.jpg", b"secret", "image/jpeg")
+        public_storage.put(name, b"secret", "image/jpeg")
+    public_storage.put("secret.jpg", b"secret", "image/jpeg")
     (tmp_path / "secret.ics").write_bytes(b"secret")
 
     response = client.get(f"/files/{path}")
@@ -648,13 +665,13 @@ def test_anything_else_is_a_plain_404(client: FlaskClient, served: Storage, tmp_
 # Sent to whom the caller has let in
 
 
-def test_a_private_file_is_sent_to_be_saved(app: Flask, served: Storage) -> None:
-    served.put("jobs/1/a.html", BIG, "text/html")
+def test_a_private_file_is_sent_to_be_saved(app: Flask, public_storage: Storage) -> None:
+    public_storage.put("jobs/1/a.html", LARGE_CONTENT, "text/html")
 
     with app.test_request_context(headers={"Range": "bytes=1-"}):
-        response = send("jobs/1/a.html", media_type="text/html", filename="../ä 🙂\r\n\ud800.html")
+        response = send_stored_file("jobs/1/a.html", media_type="text/html", filename="../ä 🙂\r\n\ud800.html")
 
-    assert (response.status_code, response.get_data()) == (206, BIG[1:])
+    assert (response.status_code, response.get_data()) == (206, LARGE_CONTENT[1:])
     assert response.headers["Content-Type"] == "text/html"
     assert response.headers["Cache-Control"] == "private, no-cache"
     assert response.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
@@ -662,11 +679,11 @@ def test_a_private_file_is_sent_to_be_saved(app: Flask, served: Storage) -> None
     assert response.headers["Content-Disposition"] == f'attachment; filename="{for_all}"; filename*={for_most}'
 
 
-def test_what_has_no_type_is_bytes(app: Flask, served: Storage) -> None:
-    served.put("jobs/1/a.bin", DIGITS, "application/octet-stream")
+def test_unknown_suffix_is_octet_stream(app: Flask, public_storage: Storage) -> None:
+    public_storage.put("jobs/1/a.bin", DIGITS, "application/octet-stream")
 
     with app.test_request_context():
-        response = send("jobs/1/a.bin")
+        response = send_stored_file("jobs/1/a.bin")
 
     assert response.content_type == "application/octet-stream"
     assert "Content-Disposition" not in response.headers
@@ -677,7 +694,7 @@ def test_a_file_is_left_to_the_proxy(
 ) -> None:
     monkeypatch.setitem(app.extensions, "storage", directory)
     monkeypatch.setitem(app.config, "X_ACCEL_REDIRECT", "/stored-files")
-    directory.put("images/a.png", BIG, "image/png")
+    directory.put("images/a.png", LARGE_CONTENT, "image/png")
 
     response = client.get("/files/images/a.png", headers={"Range": "bytes=0-9", "If-None-Match": "*"})
 
@@ -687,9 +704,9 @@ def test_a_file_is_left_to_the_proxy(
 
 
 def test_large_files_of_one_address_have_a_limit_and_give_their_slots_back(
-    client: FlaskClient, served: Storage
+    client: FlaskClient, public_storage: Storage
 ) -> None:
-    served.put("images/a.png", BIG, "image/png")
+    public_storage.put("images/a.png", LARGE_CONTENT, "image/png")
     opened = [client.get("/files/images/a.png", buffered=False) for _ in range(MAX_FILE_STREAMS_PER_ADDRESS)]
     parts = [response.iter_encoded() for response in opened]
     for each in parts:
@@ -698,26 +715,26 @@ def test_large_files_of_one_address_have_a_limit_and_give_their_slots_back(
     refused = client.get("/files/images/a.png")
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
     assert "16 files" in refused.json["errors"][0]["detail"]
-    assert client.get("/files/images/a.png", environ_base={"REMOTE_ADDR": "192.0.2.1"}).data == BIG
-    assert client.get("/files/images/a.png", headers={"Range": "bytes=0-9"}).data == BIG[:10]
+    assert client.get("/files/images/a.png", environ_base={"REMOTE_ADDR": "192.0.2.1"}).data == LARGE_CONTENT
+    assert client.get("/files/images/a.png", headers={"Range": "bytes=0-9"}).data == LARGE_CONTENT[:10]
 
     opened[0].close()
-    assert client.get("/files/images/a.png").data == BIG
+    assert client.get("/files/images/a.png").data == LARGE_CONTENT
     for response in opened:
         response.close()
 
 
 def test_a_large_file_that_is_replaced_meanwhile_gives_its_slot_back(
-    client: FlaskClient, served: Storage, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, public_storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served.put("images/a.png", BIG, "image/png")
+    public_storage.put("images/a.png", LARGE_CONTENT, "image/png")
 
     def fail(*_: object) -> Iterator[bytes]:
-        raise Replaced("images/a.png")
+        raise FileChanged("images/a.png")
         yield b""
 
     with monkeypatch.context() as patched:
-        patched.setattr(Storage, "stream", fail)
+        patched.setattr(Storage, "stream_file", fail)
         for _ in range(MAX_FILE_STREAMS_PER_ADDRESS + 1):
             assert client.get("/files/images/a.png").status_code == 404
-    assert client.get("/files/images/a.png").data == BIG
+    assert client.get("/files/images/a.png").data == LARGE_CONTENT

@@ -16,12 +16,12 @@ from sqlalchemy import ForeignKey, MetaData, Table, text
 from sqlalchemy.orm import Mapped, mapped_column, registry
 
 from app.extensions import db
+from app.jsonapi.fields import Relationship, ResourceSchema, Text
 from app.jsonapi.permissions import Permissions
 from app.jsonapi.resource_type import TYPES, ResourceType
-from app.jsonapi.schema import Relationship, Schema, Text
 from app.outbox import CONSUMERS
-from app.processes.nodes import QUEUES
-from app.routes import listed
+from app.processes.worker_nodes import QUEUES
+from app.routes import list_routes
 from tests.resource_places import (
     list_documented_layers,
     list_foreign_keys_without_index,
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_every_route_has_a_permission(app: Flask) -> None:
     without = [
         (route["path"], method)
-        for route in listed(app)
+        for route in list_routes(app)
         for method, permission in route["permissions"].items()
         if permission == "none"
     ]
@@ -68,7 +68,7 @@ def test_models_equal_migrations(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("name", ["utils", "helpers", "common", "services", "service", "core", "misc"])
-def test_no_drawer_for_everything(name: str) -> None:
+def test_no_catch_all_modules(name: str) -> None:
     assert not [path for path in (ROOT / "app").rglob("*") if path.stem == name]
 
 
@@ -88,7 +88,7 @@ def test_new_resource_is_complete(app: Flask, type_: ResourceType) -> None:
         pytest.fail(f"{type_.noun} is missing in:\n" + "\n".join(missing), pytrace=False)
 
 
-class SpeakerSchema(Schema):
+class SpeakerSchema(ResourceSchema):
     """Of a resource that is nowhere but in its package."""
 
     class Meta:
@@ -138,5 +138,5 @@ def test_incomplete_resource_is_reported_with_every_missing_place(app: Flask, in
         "migrations/versions/: run `manage.py db migrate -m speakers`",
         "app/speakers/resources.py: add route(api) with the URLs below /v1/speakers",
         "tests/speakers/: add __init__.py and test_speakers.py",
-        "tests/world.py: add a row of a speaker to World.background",
+        "tests/dataset.py: add a row of a speaker to World.background",
     ]

@@ -28,7 +28,7 @@ TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z"
 pytestmark = [pytest.mark.timeout(120), pytest.mark.faults, pytest.mark.long]
 
 
-class Run:
+class RunningServer:
     """One `manage.py run` with a VAR_DIR and a port of its own."""
 
     def __init__(self, var_dir: Path, wrapper: tuple[str, ...] = (), **settings: str) -> None:
@@ -48,34 +48,34 @@ class Run:
             command = [*self.wrapper, sys.executable, str(ROOT / "manage.py"), "run"]
             self.process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log, start_new_session=True)
 
-    def output(self) -> str:
+    def get_output(self) -> str:
         """What it has said since the last start."""
         return self.log.read_bytes()[self.read :].decode()
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 15) -> None:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 15) -> None:
         """Return when the condition holds; on failure show what the servers said."""
         deadline = monotonic() + seconds
         while not condition():
-            assert monotonic() < deadline, self.output()[-5000:]
+            assert monotonic() < deadline, self.get_output()[-5000:]
             sleep(0.05)
 
     def is_ready(self) -> bool:
-        assert self.process.poll() is None, self.output()
-        return f"ready: {self.base_url}\n" in self.output()
+        assert self.process.poll() is None, self.get_output()
+        return f"ready: {self.base_url}\n" in self.get_output()
 
-    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run_manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [*self.wrapper, sys.executable, str(ROOT / "manage.py"), *arguments]
         return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=60, check=False)
 
-    def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.manage("status", "--json").stdout)
+    def get_status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.run_manage("status", "--json").stdout)
         return status
 
-    def pid(self, name: str) -> int | None:
-        child = self.status()[name]
+    def get_pid(self, name: str) -> int | None:
+        child = self.get_status()[name]
         return child["pid"] if child else None
 
-    def family(self) -> list[psutil.Process]:
+    def list_processes(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def is_healthy(self) -> bool:
@@ -90,12 +90,12 @@ class Run:
         """SIGTERM; the seconds until it has ended."""
         started = monotonic()
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0, self.output()
+        assert self.process.wait(20) == 0, self.get_output()
         return monotonic() - started
 
 
 @contextmanager
-def ended_at_last(run: Run) -> Iterator[Run]:
+def wait_for_exit(run: RunningServer) -> Iterator[RunningServer]:
     try:
         yield run
     finally:
@@ -104,22 +104,22 @@ def ended_at_last(run: Run) -> Iterator[Run]:
             run.process.wait(10)
 
 
-def nothing_left(family: list[psutil.Process]) -> bool:
+def has_no_processes(family: list[psutil.Process]) -> bool:
     return not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    run = Run(tmp_path_factory.mktemp("with a space") / "var dir")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    run = RunningServer(tmp_path_factory.mktemp("with a space") / "var dir")
     run.start()
-    with ended_at_last(run):
-        run.wait(run.is_ready, 60)
+    with wait_for_exit(run):
+        run.wait_for(run.is_ready, 60)
         yield run
 
 
-def test_a_new_database_is_migrated_and_gets_sample_data(run: Run) -> None:
+def test_a_new_database_is_migrated_and_gets_sample_data(run: RunningServer) -> None:
     revisions = len(list((ROOT / "migrations" / "versions").glob("*.py")))
-    before, _, after = run.output().partition("ready: ")
+    before, _, after = run.get_output().partition("ready: ")
 
     assert re.search(rf"^database \| {TIMESTAMP} {revisions} migrations applied\n", before, re.MULTILINE)
     assert re.search(rf"^database \| {TIMESTAMP} sample data added\n", before, re.MULTILINE)
@@ -127,11 +127,11 @@ def test_a_new_database_is_migrated_and_gets_sample_data(run: Run) -> None:
     assert re.search(r"^  Demo login +organizer@example.com with the password \S{12}\n", after, re.MULTILINE)
 
 
-def test_the_start_is_one_line_for_each_component(run: Run) -> None:
+def test_the_start_is_one_line_for_each_component(run: RunningServer) -> None:
     # The worker is alive, which is what its check asks, a moment before it takes tasks.
-    run.wait(lambda: re.search(r"^worker .* jobs-\S+ ready", run.output(), re.MULTILINE), 30)
-    before = run.output().partition("ready: ")[0]
-    components = {line.partition(" ")[0] for line in run.output().splitlines() if " | " in line}
+    run.wait_for(lambda: re.search(r"^worker .* jobs-\S+ ready", run.get_output(), re.MULTILINE), 30)
+    before = run.get_output().partition("ready: ")[0]
+    components = {line.partition(" ")[0] for line in run.get_output().splitlines() if " | " in line}
 
     assert len(before.splitlines()) <= 20, before
     assert components == {"database", *CHILDREN}
@@ -141,10 +141,10 @@ def test_the_start_is_one_line_for_each_component(run: Run) -> None:
     assert "[" not in re.sub(r"Task \S+\[", "", before), before  # neither warnings nor errors
 
 
-def test_the_block_after_ready_says_where_everything_is(run: Run) -> None:
+def test_the_block_after_ready_says_where_everything_is(run: RunningServer) -> None:
     var_dir = run.environ["VAR_DIR"]
 
-    block = run.output().partition(f"ready: {run.base_url}\n")[2].partition("  Ctrl-C stops everything.\n")[0]
+    block = run.get_output().partition(f"ready: {run.base_url}\n")[2].partition("  Ctrl-C stops everything.\n")[0]
 
     assert len(block.splitlines()) < 13
     assert dict(re.findall(r"^  (\S.*?)  +(.*)$", block, re.MULTILINE)).items() >= {
@@ -156,8 +156,8 @@ def test_the_block_after_ready_says_where_everything_is(run: Run) -> None:
     }
 
 
-def test_status_names_what_runs(run: Run) -> None:
-    status = run.status()
+def test_status_names_what_runs(run: RunningServer) -> None:
+    status = run.get_status()
 
     assert {name for name in CHILDREN if psutil.pid_exists(status[name]["pid"])} == set(CHILDREN)
     assert status["base_url"] == run.base_url
@@ -165,23 +165,23 @@ def test_status_names_what_runs(run: Run) -> None:
     assert status["redis_url"].startswith("unix:///")
 
 
-def test_a_command_beside_it_finds_its_servers(run: Run) -> None:
-    done = run.manage("demo")
+def test_a_command_beside_it_finds_its_servers(run: RunningServer) -> None:
+    done = run.run_manage("demo")
 
     assert done.stdout == "demo: the sample data is there already, with the login organizer@example.com\n"
     assert done.returncode == 0
 
 
-def test_a_second_one_in_the_same_var_dir_is_one_line(run: Run) -> None:
-    done = run.manage("run")
+def test_a_second_one_in_the_same_var_dir_is_one_line(run: RunningServer) -> None:
+    done = run.run_manage("run")
 
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == f"manage.py: {run.environ['VAR_DIR']} is in use by process {run.process.pid}\n"
 
 
-def test_a_port_in_use_is_one_line(run: Run, tmp_path: Path) -> None:
-    done = Run(tmp_path / "var", PORT=run.environ["PORT"]).manage("run")
+def test_a_port_in_use_is_one_line(run: RunningServer, tmp_path: Path) -> None:
+    done = RunningServer(tmp_path / "var", PORT=run.environ["PORT"]).run_manage("run")
 
     assert done.returncode == 1
     assert done.stdout == ""
@@ -192,66 +192,66 @@ def test_a_port_in_use_is_one_line(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CHILDREN)
-def test_a_child_that_is_killed_is_started_again(run: Run, name: str) -> None:
-    killed = psutil.Process(run.pid(name))
+def test_a_child_that_is_killed_is_started_again(run: RunningServer, name: str) -> None:
+    killed = psutil.Process(run.get_pid(name))
     group = [killed, *killed.children(recursive=True)]
 
     killed.kill()
 
-    run.wait(lambda: run.pid(name) not in (killed.pid, None), 30)
-    assert nothing_left(group)
+    run.wait_for(lambda: run.get_pid(name) not in (killed.pid, None), 30)
+    assert has_no_processes(group)
 
 
-def test_all_is_well_after_all_children_were_killed(run: Run) -> None:
-    run.wait(run.is_healthy, 30)
+def test_all_is_well_after_all_children_were_killed(run: RunningServer) -> None:
+    run.wait_for(run.is_healthy, 30)
 
 
-def test_kill_9_leaves_nothing_and_the_next_start_takes_over(run: Run) -> None:
-    family = run.family()
+def test_kill_9_leaves_nothing_and_the_next_start_takes_over(run: RunningServer) -> None:
+    family = run.list_processes()
     assert len(family) > len(CHILDREN)
 
     run.process.kill()
     run.process.wait(5)
-    run.wait(lambda: nothing_left(family), 5)
-    assert run.manage("status").returncode == 1
+    run.wait_for(lambda: has_no_processes(family), 5)
+    assert run.run_manage("status").returncode == 1
 
     run.start()
-    run.wait(run.is_ready, 60)
-    assert "database |" not in run.output()
-    assert "Demo login" not in run.output()
+    run.wait_for(run.is_ready, 60)
+    assert "database |" not in run.get_output()
+    assert "Demo login" not in run.get_output()
 
 
-def test_sigterm_ends_everything_within_15_seconds(run: Run) -> None:
-    family = run.family()
+def test_sigterm_ends_everything_within_15_seconds(run: RunningServer) -> None:
+    family = run.list_processes()
 
     seconds = run.stop()
 
     assert seconds < 15
-    assert nothing_left(family)
-    assert run.manage("status").returncode == 1
+    assert has_no_processes(family)
+    assert run.run_manage("status").returncode == 1
 
 
 def test_every_line_is_json_with_log_format_json(tmp_path: Path) -> None:
     """Also what PostgreSQL, Redis, a killed worker, a child with bad settings and the supervisor say."""
-    run = Run(tmp_path / "var", LOG_FORMAT="json", LOG_LEVEL="debug")
+    run = RunningServer(tmp_path / "var", LOG_FORMAT="json", LOG_LEVEL="debug")
     run.start()
-    with ended_at_last(run):
-        run.wait(run.is_ready, 60)
-        web, postgres = run.pid("web"), run.pid("postgres")
-        pool = psutil.Process(run.pid("worker")).children(recursive=True)
+    with wait_for_exit(run):
+        run.wait_for(run.is_ready, 60)
+        web, postgres = run.get_pid("web"), run.get_pid("postgres")
+        pool = psutil.Process(run.get_pid("worker")).children(recursive=True)
         pool[-1].kill()
         (tmp_path / "var" / "jwt-key").rename(tmp_path / "jwt-key")
         (tmp_path / "var" / "jwt-key").write_text("damaged")
         os.kill(web or 0, signal.SIGKILL)
-        run.wait(lambda: "holds a damaged secret-key" in run.output(), 30)
+        run.wait_for(lambda: "holds a damaged secret-key" in run.get_output(), 30)
         (tmp_path / "jwt-key").replace(tmp_path / "var" / "jwt-key")
         backend = next(each for each in psutil.Process(postgres).children() if "io worker" not in each.name())
         backend.kill()
-        run.wait(lambda: "was terminated by signal 9" in run.output(), 30)
-        run.wait(run.is_healthy, 60)
+        run.wait_for(lambda: "was terminated by signal 9" in run.get_output(), 30)
+        run.wait_for(run.is_healthy, 60)
         run.stop()
 
-    before, _, rest = run.output().partition(f"ready: {run.base_url}\n")
+    before, _, rest = run.get_output().partition(f"ready: {run.base_url}\n")
     block, end, after = rest.partition("  Ctrl-C stops everything.\n")
     between = [line for line in block.splitlines() if not line.startswith("  ")]
     lines = [json.loads(line) for line in [*before.splitlines(), *between, *after.splitlines()]]
@@ -267,15 +267,15 @@ def test_every_line_is_json_with_log_format_json(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_kills_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
     """Frozen children would otherwise be waited for until 12 s are over."""
-    run = Run(tmp_path / "var", LOG_LEVEL="warning", DEMO="0")
+    run = RunningServer(tmp_path / "var", LOG_LEVEL="warning", DEMO="0")
     run.start()
-    with ended_at_last(run):
-        run.wait(run.is_ready, 60)
-        assert run.output().startswith("ready: ")
-        family = run.family()
+    with wait_for_exit(run):
+        run.wait_for(run.is_ready, 60)
+        assert run.get_output().startswith("ready: ")
+        family = run.list_processes()
         for name in ("web", "worker", "relay"):
-            os.kill(run.pid(name) or 0, signal.SIGSTOP)
-        assert "password" in run.manage("demo").stdout
+            os.kill(run.get_pid(name) or 0, signal.SIGSTOP)
+        assert "password" in run.run_manage("demo").stdout
 
         # A wrapper such as `npm run` delivers the same Ctrl-C twice.
         run.process.send_signal(signal.SIGINT)
@@ -287,20 +287,20 @@ def test_a_second_ctrl_c_kills_at_once_and_nothing_is_lost(tmp_path: Path) -> No
 
         assert run.process.wait(20) == 0
         assert monotonic() - started < 4
-        assert nothing_left(family)
-        assert "run      | " in run.output()
-        assert "killing what still runs" in run.output()
-        assert "Traceback" not in run.output()
+        assert has_no_processes(family)
+        assert "run      | " in run.get_output()
+        assert "killing what still runs" in run.get_output()
+        assert "Traceback" not in run.get_output()
 
         run.start()
-        run.wait(run.is_ready, 60)
-        assert "there already" in run.manage("demo").stdout
+        run.wait_for(run.is_ready, 60)
+        assert "there already" in run.run_manage("demo").stdout
         run.stop()
 
 
 @pytest.mark.parametrize(("environ", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_lines_are_coloured_on_a_terminal(tmp_path: Path, environ: dict[str, str], colored: bool) -> None:
-    run = Run(tmp_path / "var", DEMO="0", TERM="xterm", **environ)
+    run = RunningServer(tmp_path / "var", DEMO="0", TERM="xterm", **environ)
     master, slave = os.openpty()
     run.process = subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "run"],
@@ -311,7 +311,7 @@ def test_lines_are_coloured_on_a_terminal(tmp_path: Path, environ: dict[str, str
     )
     os.close(slave)
     output = b""
-    with ended_at_last(run):
+    with wait_for_exit(run):
         while b"relay ready" not in output:
             output += os.read(master, 4096)
         run.stop()
@@ -326,18 +326,18 @@ def test_lines_are_coloured_on_a_terminal(tmp_path: Path, environ: dict[str, str
 
 def test_frozen_children_do_not_outlive_it(tmp_path: Path) -> None:
     """Frozen processes ignore SIGTERM; only SIGKILL ends them."""
-    run = Run(tmp_path / "var")
+    run = RunningServer(tmp_path / "var")
     run.start()
-    with ended_at_last(run):
-        run.wait(run.is_ready, 60)
-        family = run.family()
+    with wait_for_exit(run):
+        run.wait_for(run.is_ready, 60)
+        family = run.list_processes()
         for name in ("web", "worker", "relay"):
-            os.kill(run.pid(name) or 0, signal.SIGSTOP)
+            os.kill(run.get_pid(name) or 0, signal.SIGSTOP)
 
         seconds = run.stop()
 
     assert 12 < seconds < 15
-    assert nothing_left(family)
+    assert has_no_processes(family)
 
 
 def test_an_ordinary_user_runs_it() -> None:
@@ -350,12 +350,12 @@ def test_an_ordinary_user_runs_it() -> None:
     directory = tempfile.mkdtemp(prefix="open event ")
     try:
         shutil.chown(directory, 65534, 65534)
-        run = Run(Path(directory) / "var", wrapper, DEMO="0")
+        run = RunningServer(Path(directory) / "var", wrapper, DEMO="0")
         run.start()
-        with ended_at_last(run):
-            run.wait(run.is_ready, 60)
-            assert {process.uids().real for process in run.family()} == {65534}
-            assert "demo" not in run.output()
+        with wait_for_exit(run):
+            run.wait_for(run.is_ready, 60)
+            assert {process.uids().real for process in run.list_processes()} == {65534}
+            assert "demo" not in run.get_output()
             run.stop()
     finally:
         shutil.rmtree(directory)

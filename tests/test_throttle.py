@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import config
-from app import bodies, embedded, errors, throttle
+from app import embedded, errors, request_bodies, throttle
 from app.extensions import db, limiter
 from app.users import auth, auth_routes
 
@@ -32,14 +32,14 @@ def own_redis(tmp_path: Path) -> embedded.Redis:
 @pytest.fixture
 def redis_process(own_redis: embedded.Redis) -> Iterator[subprocess.Popen[bytes]]:
     """It runs, and answers."""
-    with embedded.run(own_redis) as process:
-        embedded.wait_until(own_redis.answers, "redis does not answer")
+    with embedded.run_server(own_redis) as process:
+        embedded.wait_until(own_redis.is_ready, "redis does not answer")
         yield process
         process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture
-def knock(
+def client_with_limits(
     app: Flask, environment: dict[str, str], own_redis: embedded.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FlaskClient]:
     """A client of the account routes with limits on; the suite's own app has them off.
@@ -50,15 +50,15 @@ def knock(
         limiter, "_storage_dead", False
     )  # one object for all apps: an earlier test may have killed Redis
     throttled = Flask("throttled")
-    settings = config.read({**environment, "REDIS_URL": own_redis.url, "RATELIMIT_ENABLED": "1"})
+    settings = config.read_config({**environment, "REDIS_URL": own_redis.url, "RATELIMIT_ENABLED": "1"})
     throttled.config.update(settings, SQLALCHEMY_DATABASE_URI=settings["DATABASE_URL"])
     db.init_app(throttled)
-    bodies.install(throttled)
-    throttle.install(throttled)
-    throttled.extensions["authenticate"] = auth.authenticate
+    request_bodies.init_app(throttled)
+    throttle.init_app(throttled)
+    throttled.extensions["authenticate"] = auth.authenticate_request
     throttled.register_blueprint(auth_routes.routes)
     throttled.add_url_rule("/free", view_func=lambda: "free")
-    errors.register(throttled)
+    errors.register_error_handlers(throttled)
     yield throttled.test_client()
     with throttled.app_context():
         db.engine.dispose()
@@ -69,19 +69,19 @@ def log_in(client: FlaskClient, email: str = "ada@example.com", address: str = "
     return client.post("/v1/auth/login", json=body, environ_base={"REMOTE_ADDR": address})
 
 
-def statuses(send: Callable[[int], TestResponse], times: int) -> list[int]:
+def list_statuses(send: Callable[[int], TestResponse], times: int) -> list[int]:
     return [send(number).status_code for number in range(times)]
 
 
 @pytest.mark.usefixtures("redis_process")
 def test_an_account_is_tried_five_times_a_minute_from_one_address(
-    knock: FlaskClient, own_redis: embedded.Redis
+    client_with_limits: FlaskClient, own_redis: embedded.Redis
 ) -> None:
-    tried = statuses(lambda n: log_in(knock, ["ada@example.com", " ADA@example.com"][n % 2]), 6)
+    tried = list_statuses(lambda n: log_in(client_with_limits, ["ada@example.com", " ADA@example.com"][n % 2]), 6)
 
     assert tried == [401] * 5 + [429]
-    assert log_in(knock, "eve@example.com").status_code == 401
-    assert log_in(knock, address="10.0.0.2").status_code == 401, "its owner is elsewhere"
+    assert log_in(client_with_limits, "eve@example.com").status_code == 401
+    assert log_in(client_with_limits, address="10.0.0.2").status_code == 401, "its owner is elsewhere"
     with redis.Redis.from_url(own_redis.url) as client:
         keys = client.keys()
     assert keys
@@ -89,28 +89,31 @@ def test_an_account_is_tried_five_times_a_minute_from_one_address(
 
 
 @pytest.mark.usefixtures("redis_process")
-def test_every_spelling_of_an_account_counts_as_that_account(knock: FlaskClient) -> None:
+def test_every_spelling_of_an_account_counts_as_that_account(client_with_limits: FlaskClient) -> None:
     spelled = ["eva@xn--mller-kva.example", "EVA@Müller.example", "eva@mu\u0308ller\uff0eexample", "eva@MÜLLER.EXAMPLE"]
 
-    assert statuses(lambda n: log_in(knock, spelled[n % 4]), 6) == [401] * 5 + [429]
+    assert list_statuses(lambda n: log_in(client_with_limits, spelled[n % 4]), 6) == [401] * 5 + [429]
 
 
 @pytest.mark.usefixtures("redis_process")
-def test_an_address_tries_twenty_times_a_minute_whichever_account(knock: FlaskClient) -> None:
-    assert statuses(lambda n: log_in(knock, f"user{n}@example.com"), 21) == [401] * 20 + [429]
-    assert log_in(knock, "other@example.com", "10.0.0.2").status_code == 401
+def test_an_address_tries_twenty_times_a_minute_whichever_account(client_with_limits: FlaskClient) -> None:
+    assert list_statuses(lambda n: log_in(client_with_limits, f"user{n}@example.com"), 21) == [401] * 20 + [429]
+    assert log_in(client_with_limits, "other@example.com", "10.0.0.2").status_code == 401
 
 
 @pytest.mark.usefixtures("redis_process")
-def test_both_routes_of_log_in_count_together(knock: FlaskClient) -> None:
+def test_both_routes_of_log_in_count_together(client_with_limits: FlaskClient) -> None:
     body = {"username": "ada@example.com", "password": "x" * 200}
 
-    assert statuses(lambda n: knock.post(["/auth/session", "/v1/auth/login"][n % 2], json=body), 6)[-1] == 429
+    assert (
+        list_statuses(lambda n: client_with_limits.post(["/auth/session", "/v1/auth/login"][n % 2], json=body), 6)[-1]
+        == 429
+    )
 
 
 @pytest.mark.usefixtures("redis_process")
-def test_too_many_tries_are_a_json_api_error_that_says_when_to_come_back(knock: FlaskClient) -> None:
-    refused = [log_in(knock) for _ in range(6)][-1]
+def test_too_many_tries_are_a_json_api_error_that_says_when_to_come_back(client_with_limits: FlaskClient) -> None:
+    refused = [log_in(client_with_limits) for _ in range(6)][-1]
 
     assert refused.status_code == 429
     assert refused.content_type == "application/vnd.api+json"
@@ -129,86 +132,88 @@ def test_too_many_tries_are_a_json_api_error_that_says_when_to_come_back(knock: 
     ],
 )
 def test_other_routes_are_counted_too(
-    knock: FlaskClient, method: str, path: str, body: dict[str, Any], most: int
+    client_with_limits: FlaskClient, method: str, path: str, body: dict[str, Any], most: int
 ) -> None:
-    answers = statuses(lambda _: knock.open(path, method=method, json=body), most + 1)
+    answers = list_statuses(lambda _: client_with_limits.open(path, method=method, json=body), most + 1)
 
     assert answers[-1] == 429
     assert 429 not in answers[:-1]
-    assert log_in(knock).status_code == 401
+    assert log_in(client_with_limits).status_code == 401
 
 
 @pytest.mark.usefixtures("redis_process")
-def test_what_nobody_counts_has_no_limit(knock: FlaskClient, own_redis: embedded.Redis) -> None:
-    assert set(statuses(lambda _: knock.get("/free"), 50)) == {200}
+def test_uncounted_route_has_no_limit(client_with_limits: FlaskClient, own_redis: embedded.Redis) -> None:
+    assert set(list_statuses(lambda _: client_with_limits.get("/free"), 50)) == {200}
 
     with redis.Redis.from_url(own_redis.url) as client:
         assert client.keys() == []
 
 
 def test_limits_are_off_when_the_setting_says_so(client: FlaskClient) -> None:
-    assert set(statuses(lambda _: log_in(client), 25)) == {401}
+    assert set(list_statuses(lambda _: log_in(client), 25)) == {401}
 
 
 @pytest.mark.parametrize("failure", [signal.SIGSTOP, signal.SIGKILL])
 def test_without_redis_this_process_counts_and_nobody_waits(
-    knock: FlaskClient,
+    client_with_limits: FlaskClient,
     own_redis: embedded.Redis,
     redis_process: subprocess.Popen[bytes],
     wait_until: Callable[..., Any],
     failure: signal.Signals,
 ) -> None:
-    assert log_in(knock).status_code == 401
+    assert log_in(client_with_limits).status_code == 401
     redis_process.send_signal(failure)
 
     begun = monotonic()
-    answers = statuses(lambda _: log_in(knock), 6)
-    free = statuses(lambda _: knock.get("/free"), 20)
+    answers = list_statuses(lambda _: log_in(client_with_limits), 6)
+    free = list_statuses(lambda _: client_with_limits.get("/free"), 20)
 
     assert monotonic() - begun < SLOW
     assert answers == [401] * 5 + [429]
     assert set(free) == {200}
     if failure == signal.SIGSTOP:
         redis_process.send_signal(signal.SIGCONT)
-        wait_until(lambda: _is_counted_in(own_redis, knock), 20)
+        wait_until(lambda: _is_counted_in(own_redis, client_with_limits), 20)
 
 
 def test_requests_that_nobody_counts_never_ask_whether_redis_is_back(
-    knock: FlaskClient, redis_process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    client_with_limits: FlaskClient, redis_process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_process.kill()
     redis_process.wait()
-    log_in(knock)
+    log_in(client_with_limits)
     asked = []
     monkeypatch.setattr(limiter.storage, "check", lambda: asked.append("check"))
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3600)
 
-    knock.get("/free")
+    client_with_limits.get("/free")
     assert asked == []
-    log_in(knock)
+    log_in(client_with_limits)
     assert asked == ["check"]
 
 
 @pytest.mark.usefixtures("redis_process")
 def test_forwarding_headers_from_no_trusted_proxy_change_nothing_and_warn_once(
-    knock: FlaskClient, caplog: pytest.LogCaptureFixture
+    client_with_limits: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     def forwarded(number: int) -> TestResponse:
         body = {"email": "ada@example.com", "password": "x" * 200}
         headers = {("X-Forwarded-For", "Forwarded")[number % 2]: f"10.1.0.{number}"}
-        return knock.post("/v1/auth/login", json=body, headers=headers)
+        return client_with_limits.post("/v1/auth/login", json=body, headers=headers)
 
-    assert log_in(knock).status_code == 401
+    assert log_in(client_with_limits).status_code == 401
     assert "TRUSTED_PROXIES" not in caplog.text
 
-    assert statuses(forwarded, 6) == [401] * 5 + [429]
+    assert list_statuses(forwarded, 6) == [401] * 5 + [429]
     assert caplog.text.count("TRUSTED_PROXIES is 0") == 1
 
 
 @pytest.mark.usefixtures("redis_process")
-def test_exceeded_limit_is_logged_with_address_and_route(knock: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
-    statuses(lambda _: log_in(knock), 6)
+def test_exceeded_limit_is_logged_with_address_and_route(
+    client_with_limits: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    list_statuses(lambda _: log_in(client_with_limits), 6)
 
     (line,) = [record.getMessage() for record in caplog.records if "rate limit exceeded" in record.getMessage()]
     assert "10.0.0.1" in line
@@ -227,8 +232,10 @@ def test_exceeded_limit_is_logged_with_address_and_route(knock: FlaskClient, cap
         (["fe80::1%eth0", "fe80::2%eth1"], True),
     ],
 )
-def test_addresses_are_counted_by_what_one_client_has(knock: FlaskClient, addresses: list[str], are_one: bool) -> None:
-    tried = statuses(lambda n: log_in(knock, f"user{n}@example.com", addresses[n % 2]), 21)
+def test_addresses_are_counted_by_what_one_client_has(
+    client_with_limits: FlaskClient, addresses: list[str], are_one: bool
+) -> None:
+    tried = list_statuses(lambda n: log_in(client_with_limits, f"user{n}@example.com", addresses[n % 2]), 21)
 
     assert tried == [401] * 20 + [429 if are_one else 401]
 

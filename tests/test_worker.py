@@ -17,20 +17,20 @@ from sqlalchemy import func, select
 
 from app import embedded
 from app.extensions import db
-from app.health.checks import Checks
-from app.health.heartbeat import BEAT_SECONDS, BEATS, RESTART_AFTER_SECONDS, read_nodes
+from app.health.checks import HealthChecks
+from app.health.heartbeat import HEARTBEAT_INTERVAL_SECONDS, HEARTBEATS_KEY, RESTART_AFTER_SECONDS, read_nodes
 from app.health.probes import Unhealthy
 from app.outbox import OutboxEntry
-from app.processes.nodes import EVENTS_QUEUE, QUEUES, RESTART_STATUS
-from app.redis_client import broker_url, client_url, connect, limits_url
+from app.processes.worker_nodes import EVENTS_QUEUE, QUEUES, RESTART_EXIT_STATUS
+from app.redis_client import broker_url, client_url, create_client, limits_url
 from app.users.models import User
-from app.worker import worker_arguments
-from tests.background import ROOT, are_done, entries, lines, order, process
+from app.worker import build_worker_arguments
+from tests.worker_process import ROOT, are_all_closed, enqueue_entry, list_entries, read_lines, run_process
 
 pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
-class Background:
+class BackgroundProcesses:
     """A Redis, a relay with a lease of 2 s, and a worker with one slot; all of them may be killed."""
 
     def __init__(self, app: Flask, environment: dict[str, str], directory: Path, stack: ExitStack) -> None:
@@ -46,7 +46,7 @@ class Background:
         self.start("relay", "2")
         self.worker = self.start("worker")
 
-    def mend(self) -> None:
+    def restore_processes(self) -> None:
         """Start what an earlier test has ended, and forget what it did."""
         if self.redis.poll() is not None:
             self.redis = self.start_redis()
@@ -58,210 +58,218 @@ class Background:
 
     def start_redis(self) -> subprocess.Popen[bytes]:
         """A Redis that knows nothing."""
-        return self.stack.enter_context(embedded.run(self.server))
+        return self.stack.enter_context(embedded.run_server(self.server))
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """One more process."""
-        return self.stack.enter_context(process(self.environment, self.log, *arguments))
+        return self.stack.enter_context(run_process(self.environment, self.log, *arguments))
 
-    def order(self, name: str = "tests.record") -> None:
+    def enqueue_entry(self, name: str = "tests.record") -> None:
         """Commit work."""
-        order(self.app, name, file=str(self.acts), until=str(self.go_on))
+        enqueue_entry(self.app, name, file=str(self.acts), until=str(self.go_on))
 
-    def has_said(self, words: bytes) -> bool:
+    def has_logged(self, words: bytes) -> bool:
         """Whether relay or worker have logged this in the current test."""
         return words in self.log.read_bytes()[self.heard :]
 
-    def child(self) -> psutil.Process:
+    def get_pool_process(self) -> psutil.Process:
         """The process of the pool that acted last."""
-        return psutil.Process(int(lines(self.acts)[-1].split()[1]))
+        return psutil.Process(int(read_lines(self.acts)[-1].split()[1]))
 
 
 @pytest.fixture(scope="module")
 def processes_of_module(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Background]:
+) -> Iterator[BackgroundProcesses]:
     """Real processes on a Redis of their own."""
     with ExitStack() as stack:
-        yield Background(app, environment, tmp_path_factory.mktemp("background"), stack)
+        yield BackgroundProcesses(app, environment, tmp_path_factory.mktemp("background"), stack)
 
 
 @pytest.fixture
-def background(processes_of_module: Background, wait_until: Callable[..., Any]) -> Background:
+def background(processes_of_module: BackgroundProcesses, wait_until: Callable[..., Any]) -> BackgroundProcesses:
     """All of them running."""
-    processes_of_module.mend()
-    with connect(processes_of_module.server.url, timeout=2) as client:
+    processes_of_module.restore_processes()
+    with create_client(processes_of_module.server.url, timeout=2) as client:
         wait_until(lambda: read_nodes(client)[0], 60, "the worker beats")
     return processes_of_module
 
 
-def test_an_order_is_acted_on_once(background: Background, wait_until: Callable[..., Any]) -> None:
-    background.order()
+def test_an_order_is_acted_on_once(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
+    background.enqueue_entry()
 
-    wait_until(lambda: are_done(background.app))
+    wait_until(lambda: are_all_closed(background.app))
 
-    assert len(lines(background.acts)) == 1
+    assert len(read_lines(background.acts)) == 1
 
 
-def test_a_worker_killed_in_the_middle_loses_nothing(background: Background, wait_until: Callable[..., Any]) -> None:
-    background.order("tests.linger")
-    wait_until(lambda: lines(background.acts))
-    child = background.child()
+def test_a_worker_killed_in_the_middle_loses_nothing(
+    background: BackgroundProcesses, wait_until: Callable[..., Any]
+) -> None:
+    background.enqueue_entry("tests.linger")
+    wait_until(lambda: read_lines(background.acts))
+    child = background.get_pool_process()
 
     background.worker.kill()
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5, "the pool dies with it")
     background.worker = background.start("worker")
     background.go_on.touch()
 
-    wait_until(lambda: are_done(background.app), 20)
-    (entry,) = entries(background.app)
+    wait_until(lambda: are_all_closed(background.app), 20)
+    (entry,) = list_entries(background.app)
     assert entry.tries == 2
 
 
-def test_a_killed_child_of_the_pool_loses_nothing(background: Background, wait_until: Callable[..., Any]) -> None:
-    background.order("tests.linger")
-    wait_until(lambda: lines(background.acts))
+def test_a_killed_child_of_the_pool_loses_nothing(
+    background: BackgroundProcesses, wait_until: Callable[..., Any]
+) -> None:
+    background.enqueue_entry("tests.linger")
+    wait_until(lambda: read_lines(background.acts))
 
-    background.child().kill()
+    background.get_pool_process().kill()
     background.go_on.touch()
 
-    wait_until(lambda: are_done(background.app), 20)
-    assert len(lines(background.acts)) == 2
+    wait_until(lambda: are_all_closed(background.app), 20)
+    assert len(read_lines(background.acts)) == 2
 
 
-def test_redis_that_forgets_everything_loses_nothing(background: Background, wait_until: Callable[..., Any]) -> None:
-    background.order("tests.linger")  # keeps the only slot
-    wait_until(lambda: lines(background.acts))
+def test_redis_that_forgets_everything_loses_nothing(
+    background: BackgroundProcesses, wait_until: Callable[..., Any]
+) -> None:
+    background.enqueue_entry("tests.linger")  # keeps the only slot
+    wait_until(lambda: read_lines(background.acts))
     for _ in range(5):
-        background.order()
-    with connect(background.server.url, timeout=2) as client:
+        background.enqueue_entry()
+    with create_client(background.server.url, timeout=2) as client:
         wait_until(lambda: client.llen(EVENTS_QUEUE) or client.hlen("unacked") > 1)
         client.flushall()
     background.go_on.touch()
 
-    wait_until(lambda: are_done(background.app), 20)
+    wait_until(lambda: are_all_closed(background.app), 20)
 
-    assert len(set(lines(background.acts))) == 6
+    assert len(set(read_lines(background.acts))) == 6
 
 
-def test_redis_killed_and_started_again_loses_nothing(background: Background, wait_until: Callable[..., Any]) -> None:
-    background.order()
-    wait_until(lambda: are_done(background.app))
+def test_redis_killed_and_started_again_loses_nothing(
+    background: BackgroundProcesses, wait_until: Callable[..., Any]
+) -> None:
+    background.enqueue_entry()
+    wait_until(lambda: are_all_closed(background.app))
 
     background.redis.kill()
     for _ in range(5):
-        background.order()
+        background.enqueue_entry()
     background.redis = background.start_redis()
 
-    wait_until(lambda: are_done(background.app), 30)
+    wait_until(lambda: are_all_closed(background.app), 30)
 
 
-def test_a_redis_that_hung_is_caught_up_with(background: Background, wait_until: Callable[..., Any]) -> None:
-    background.order()
-    wait_until(lambda: are_done(background.app))
+def test_a_redis_that_hung_is_caught_up_with(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
+    background.enqueue_entry()
+    wait_until(lambda: are_all_closed(background.app))
 
     background.redis.send_signal(signal.SIGSTOP)
     for _ in range(5):
-        background.order()
+        background.enqueue_entry()
     # Longer than the client's patience: the relay has noticed, and has gone on.
-    wait_until(lambda: background.has_said(b"relay cannot publish"), 20)
+    wait_until(lambda: background.has_logged(b"relay cannot publish"), 20)
     background.redis.send_signal(signal.SIGCONT)
 
-    wait_until(lambda: are_done(background.app), 30)
+    wait_until(lambda: are_all_closed(background.app), 30)
 
 
 def test_worker_consumes_again_after_an_acknowledgement_failed(
-    background: Background, wait_until: Callable[..., Any]
+    background: BackgroundProcesses, wait_until: Callable[..., Any]
 ) -> None:
-    background.order("tests.linger")  # takes the only slot
-    wait_until(lambda: lines(background.acts))
+    background.enqueue_entry("tests.linger")  # takes the only slot
+    wait_until(lambda: read_lines(background.acts))
 
     background.redis.send_signal(signal.SIGSTOP)
     background.go_on.touch()  # the task ends while Redis is stopped: Celery cannot acknowledge its message
-    wait_until(lambda: background.has_said(b"Couldn't ack"), 30)
+    wait_until(lambda: background.has_logged(b"Couldn't ack"), 30)
     background.redis.send_signal(signal.SIGCONT)
     for _ in range(3):
-        background.order()
+        background.enqueue_entry()
 
-    wait_until(lambda: are_done(background.app), 20)
+    wait_until(lambda: are_all_closed(background.app), 20)
 
 
 def test_task_that_ends_after_its_connection_was_lost_does_not_end_the_worker(
-    background: Background, wait_until: Callable[..., Any]
+    background: BackgroundProcesses, wait_until: Callable[..., Any]
 ) -> None:
-    background.order("tests.linger")  # takes the only slot
-    wait_until(lambda: lines(background.acts))
+    background.enqueue_entry("tests.linger")  # takes the only slot
+    wait_until(lambda: read_lines(background.acts))
     background.heard = background.log.stat().st_size
     background.redis.kill()
-    wait_until(lambda: background.has_said(b"Connection to broker lost"))
+    wait_until(lambda: background.has_logged(b"Connection to broker lost"))
     background.redis = background.start_redis()
-    wait_until(lambda: background.has_said(b"Connected to"), 30)
+    wait_until(lambda: background.has_logged(b"Connected to"), 30)
 
     background.go_on.touch()  # the message came by a connection that is closed
     for _ in range(3):
-        background.order()
+        background.enqueue_entry()
 
-    wait_until(lambda: are_done(background.app), 20)
+    wait_until(lambda: are_all_closed(background.app), 20)
     assert background.worker.poll() is None
 
 
 @pytest.fixture
-def checks(background: Background, monkeypatch: pytest.MonkeyPatch) -> Checks:
+def checks(background: BackgroundProcesses, monkeypatch: pytest.MonkeyPatch) -> HealthChecks:
     """The checks of /health-check, on the Redis of these processes."""
     monkeypatch.setitem(background.app.config, "REDIS_URL", background.server.url)
-    return Checks(background.app)
+    return HealthChecks(background.app)
 
 
-def replace_worker(background: Background, wait_until: Callable[..., Any], kind: str) -> None:
+def replace_worker(background: BackgroundProcesses, wait_until: Callable[..., Any], kind: str) -> None:
     """Start a worker with this defect instead of the one that runs."""
     background.worker.kill()
     background.worker.wait(10)
     said = background.log.stat().st_size
-    with connect(background.server.url, timeout=2) as client:
-        client.delete(BEATS)
+    with create_client(background.server.url, timeout=2) as client:
+        client.delete(HEARTBEATS_KEY)
     background.worker = background.start(kind)
     wait_until(lambda: b"ready." in background.log.read_bytes()[said:], 60)
 
 
-def unhealthy(checks: Checks) -> str:
+def get_worker_error(checks: HealthChecks) -> str:
     """What is wrong with the workers; nothing where they are fine."""
     try:
-        checks.workers()
+        checks.check_workers()
     except Unhealthy as found:
         return str(found)
     return ""
 
 
 def test_node_that_does_not_consume_is_named_and_restarts(
-    background: Background, checks: Checks, wait_until: Callable[..., Any]
+    background: BackgroundProcesses, checks: HealthChecks, wait_until: Callable[..., Any]
 ) -> None:
     replace_worker(background, wait_until, "leaking-worker")
-    background.order("tests.linger")  # takes the only slot
-    wait_until(lambda: lines(background.acts))
+    background.enqueue_entry("tests.linger")  # takes the only slot
+    wait_until(lambda: read_lines(background.acts))
     background.redis.send_signal(signal.SIGSTOP)
     background.go_on.touch()
-    wait_until(lambda: background.has_said(b"Couldn't ack"), 30)
+    wait_until(lambda: background.has_logged(b"Couldn't ack"), 30)
     background.redis.send_signal(signal.SIGCONT)
     consumed_at = monotonic()
     for _ in range(3):
-        background.order()
+        background.enqueue_entry()
 
-    said = wait_until(lambda: unhealthy(checks), 15)
+    said = wait_until(lambda: get_worker_error(checks), 15)
     assert re.fullmatch(r"node events-mails-jobs-remote has not polled its queues for \d+ s", said)
     wait_until(
-        lambda: background.has_said(b"node restarts: it has not polled its queues"), 15 - (monotonic() - consumed_at)
+        lambda: background.has_logged(b"node restarts: it has not polled its queues"), 15 - (monotonic() - consumed_at)
     )
-    assert background.worker.wait(20) == RESTART_STATUS
+    assert background.worker.wait(20) == RESTART_EXIT_STATUS
 
     background.worker = background.start("worker")
-    wait_until(lambda: are_done(background.app), 20)
-    wait_until(lambda: not unhealthy(checks))
+    wait_until(lambda: are_all_closed(background.app), 20)
+    wait_until(lambda: not get_worker_error(checks))
 
 
-def test_node_whose_main_thread_hangs_restarts(background: Background, wait_until: Callable[..., Any]) -> None:
+def test_node_whose_main_thread_hangs_restarts(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
     replace_worker(background, wait_until, "hanging-worker")
-    background.order()
-    wait_until(lambda: are_done(background.app))
+    background.enqueue_entry()
+    wait_until(lambda: are_all_closed(background.app))
     hung_at = monotonic() + 3
 
     ordered_at = monotonic()
@@ -270,66 +278,68 @@ def test_node_whose_main_thread_hangs_restarts(background: Background, wait_unti
         nonlocal ordered_at
         if monotonic() - ordered_at > 1:  # some come before it hangs
             ordered_at = monotonic()
-            background.order()
+            background.enqueue_entry()
         return background.worker.poll() is not None
 
     wait_until(has_ended, 45)
-    assert background.worker.returncode == RESTART_STATUS
+    assert background.worker.returncode == RESTART_EXIT_STATUS
     assert monotonic() - hung_at < 20 + 5  # on a busy machine
     background.worker = background.start("worker")
-    wait_until(lambda: are_done(background.app), 30)
+    wait_until(lambda: are_all_closed(background.app), 30)
 
 
 def test_busy_node_is_neither_named_nor_restarted(
-    background: Background, checks: Checks, wait_until: Callable[..., Any]
+    background: BackgroundProcesses, checks: HealthChecks, wait_until: Callable[..., Any]
 ) -> None:
-    background.order("tests.linger")  # takes the only slot
-    wait_until(lambda: lines(background.acts))
+    background.enqueue_entry("tests.linger")  # takes the only slot
+    wait_until(lambda: read_lines(background.acts))
     for _ in range(3):
-        background.order()
-    with connect(background.server.url, timeout=2) as client:
+        background.enqueue_entry()
+    with create_client(background.server.url, timeout=2) as client:
         wait_until(lambda: client.llen(EVENTS_QUEUE))
-    wait_until(lambda: not unhealthy(checks))
+    wait_until(lambda: not get_worker_error(checks))
 
-    busy_until = monotonic() + RESTART_AFTER_SECONDS + 3 * BEAT_SECONDS
+    busy_until = monotonic() + RESTART_AFTER_SECONDS + 3 * HEARTBEAT_INTERVAL_SECONDS
     while monotonic() < busy_until:
-        assert unhealthy(checks) == ""
+        assert get_worker_error(checks) == ""
         assert background.worker.poll() is None
         sleep(0.2)
 
     background.go_on.touch()
-    while not are_done(background.app):
-        assert unhealthy(checks) == ""
+    while not are_all_closed(background.app):
+        assert get_worker_error(checks) == ""
     assert background.worker.poll() is None
 
 
-def test_sigterm_lets_a_running_task_finish(background: Background, wait_until: Callable[..., Any]) -> None:
-    background.order("tests.linger")
-    wait_until(lambda: lines(background.acts))
+def test_sigterm_lets_a_running_task_finish(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
+    background.enqueue_entry("tests.linger")
+    wait_until(lambda: read_lines(background.acts))
 
     background.worker.terminate()
-    wait_until(lambda: background.has_said(b"Initiating Soft Shutdown"))
+    wait_until(lambda: background.has_logged(b"Initiating Soft Shutdown"))
     background.go_on.touch()
 
     assert background.worker.wait(10) == 0
-    assert are_done(background.app)
-    assert len(lines(background.acts)) == 1
+    assert are_all_closed(background.app)
+    assert len(read_lines(background.acts)) == 1
 
 
-def test_sigterm_hands_back_a_task_that_takes_too_long(background: Background, wait_until: Callable[..., Any]) -> None:
-    background.order("tests.linger")
-    wait_until(lambda: lines(background.acts))
+def test_sigterm_hands_back_a_task_that_takes_too_long(
+    background: BackgroundProcesses, wait_until: Callable[..., Any]
+) -> None:
+    background.enqueue_entry("tests.linger")
+    wait_until(lambda: read_lines(background.acts))
 
     background.worker.terminate()
     background.worker.wait(12)
     background.go_on.touch()
     background.worker = background.start("worker")
 
-    wait_until(lambda: are_done(background.app), 20)
+    wait_until(lambda: are_all_closed(background.app), 20)
 
 
 def test_a_task_called_in_a_request_leaves_the_callers_session_alone(app: Flask, tmp_path: Path) -> None:
-    entry_id = order(app, "tests.record", file=str(tmp_path / "acts"))
+    entry_id = enqueue_entry(app, "tests.record", file=str(tmp_path / "acts"))
     task = app.extensions["celery"].tasks["tests.record"]
 
     with app.test_request_context():
@@ -344,7 +354,7 @@ def test_a_task_called_in_a_request_leaves_the_callers_session_alone(app: Flask,
         assert db.session() is mine
         # Expired by the commit: a detached row would raise DetachedInstanceError here.
         assert user.email == "caller@example.com"
-    assert len(lines(tmp_path / "acts")) == 1
+    assert len(read_lines(tmp_path / "acts")) == 1
 
 
 def test_a_task_leaves_no_transaction_and_no_connection_behind(app: Flask, tmp_path: Path) -> None:
@@ -352,20 +362,20 @@ def test_a_task_leaves_no_transaction_and_no_connection_behind(app: Flask, tmp_p
         pool = db.engine.pool
     before = pool.checkedout()  # type: ignore[attr-defined]  # QueuePool, the only one we use
 
-    app.extensions["celery"].tasks["tests.record"](str(order(app, "tests.record", file=str(tmp_path / "acts"))))
+    app.extensions["celery"].tasks["tests.record"](str(enqueue_entry(app, "tests.record", file=str(tmp_path / "acts"))))
 
     assert pool.checkedout() == before  # type: ignore[attr-defined]  # same
 
 
 def test_a_worker_serves_every_queue(app: Flask) -> None:
-    (served,) = [each for each in worker_arguments(app.config, QUEUES) if each.startswith("--queues=")]
+    (served,) = [each for each in build_worker_arguments(app.config, QUEUES) if each.startswith("--queues=")]
 
     assert set(served.removeprefix("--queues=").split(",")) == set(QUEUES)
 
 
 def test_every_entry_names_a_consumer_that_is_registered(app: Flask) -> None:
     with pytest.raises(KeyError):
-        order(app, "no.such.consumer")
+        enqueue_entry(app, "no.such.consumer")
 
     with app.app_context():
         assert db.session.scalar(select(func.count()).select_from(OutboxEntry)) == 0
@@ -394,12 +404,12 @@ def test_redis_urls_are_spelled_for_each_library(given: str, client: str, broker
     assert (client_url(given), broker_url(given), limits_url(given)) == (client, broker, limits)
 
 
-NODES = """
+NODES_SCRIPT = """
 import os, pathlib, signal, sys, time
 
 from app.processes import nodes
 
-directory, nodes.END_SECONDS = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+directory, nodes.STOP_TIMEOUT_SECONDS = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 
 def serve(queues):
     (queue,) = queues
@@ -417,9 +427,11 @@ sys.exit(nodes.run_nodes(serve, [("quick",), ("slow",)]))
 
 
 @contextmanager
-def nodes(directory: Path, wait_until: Callable[..., Any], seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+def run_worker_nodes(
+    directory: Path, wait_until: Callable[..., Any], seconds: float
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker with a quick and a slow node, which get so long to end after each other."""
-    command = [sys.executable, "-c", NODES, str(directory), str(seconds)]
+    command = [sys.executable, "-c", NODES_SCRIPT, str(directory), str(seconds)]
     with subprocess.Popen(command, cwd=ROOT) as parent:
         try:
             wait_until(lambda: len(list(directory.glob("*-began"))) == 2)
@@ -431,7 +443,7 @@ def nodes(directory: Path, wait_until: Callable[..., Any], seconds: float) -> It
 def test_a_frozen_node_does_not_keep_the_others_from_starting_again(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
-    with nodes(tmp_path, wait_until, seconds=0.5) as parent:
+    with run_worker_nodes(tmp_path, wait_until, seconds=0.5) as parent:
         quick, slow = (psutil.Process(int((tmp_path / f"{name}-began").read_text())) for name in ("quick", "slow"))
 
         slow.suspend()
@@ -441,7 +453,7 @@ def test_a_frozen_node_does_not_keep_the_others_from_starting_again(
         assert not slow.is_running()
 
 
-RESTARTING = """
+RESTART_SCRIPT = """
 import os, pathlib, signal, sys, time
 
 from app.processes import nodes
@@ -454,7 +466,7 @@ def serve(queues):
     with (directory / queue).open("a") as file:
         file.write(f"{os.getpid()}\\n")
     if queue == "stalled" and len((directory / queue).read_text().split()) == 1:
-        sys.exit(nodes.RESTART_STATUS)
+        sys.exit(nodes.RESTART_EXIT_STATUS)
     while True:
         time.sleep(0.01)
 
@@ -463,11 +475,11 @@ sys.exit(nodes.run_nodes(serve, [("stalled",), ("other",)]))
 
 
 def test_node_that_restarts_leaves_the_others_alone(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
-    with subprocess.Popen([sys.executable, "-c", RESTARTING, str(tmp_path)], cwd=ROOT) as parent:
+    with subprocess.Popen([sys.executable, "-c", RESTART_SCRIPT, str(tmp_path)], cwd=ROOT) as parent:
         try:
-            wait_until(lambda: len(lines(tmp_path / "stalled")) == 2)
-            wait_until(lambda: len(lines(tmp_path / "other")) == 1)
-            pids = {int(lines(tmp_path / name)[-1]) for name in ("stalled", "other")}
+            wait_until(lambda: len(read_lines(tmp_path / "stalled")) == 2)
+            wait_until(lambda: len(read_lines(tmp_path / "other")) == 1)
+            pids = {int(read_lines(tmp_path / name)[-1]) for name in ("stalled", "other")}
             assert {child.pid for child in psutil.Process(parent.pid).children()} == pids
 
             parent.terminate()
@@ -480,7 +492,7 @@ def test_node_that_restarts_leaves_the_others_alone(tmp_path: Path, wait_until: 
 
 def test_each_node_is_told_once_to_end(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     """Celery takes a second signal for impatience, and hands back what still had time."""
-    with nodes(tmp_path, wait_until, seconds=10) as parent:
+    with run_worker_nodes(tmp_path, wait_until, seconds=10) as parent:
         parent.terminate()
         wait_until((tmp_path / "quick-heard").exists)
         parent.terminate()

@@ -11,10 +11,10 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app import database
-from app.database import connection, make_writer_slots, transaction
+from app.database import get_connection, make_writer_slots, open_transaction
 from app.extensions import db
 from app.slots import SlotPool
-from tests.world import World, errors
+from tests.dataset import Dataset, get_errors
 
 REQUESTS = 12
 EVENT = {
@@ -26,52 +26,52 @@ EVENT = {
 
 
 @pytest.fixture
-def writers(world: World, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
+def writers(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
     """The slots of the app, for which a request waits shortly."""
-    monkeypatch.setattr(database, "WRITER_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(database, "WRITER_SLOT_TIMEOUT_SECONDS", 0.1)
     slots = make_writer_slots(10)
-    monkeypatch.setitem(world.app.extensions, "writers", slots)
+    monkeypatch.setitem(dataset.app.extensions, "writers", slots)
     return slots
 
 
 @contextmanager
-def locked_event(world: World) -> Iterator[None]:
+def lock_event(dataset: Dataset) -> Iterator[None]:
     """Hold the row of an event, so that all requests that write it wait."""
-    with world.app.app_context():
+    with dataset.app.app_context():
         engine = db.engine
     with engine.connect() as held:
-        held.execute(text("SELECT 1 FROM events WHERE id = :id FOR UPDATE"), {"id": world.events["published"]})
+        held.execute(text("SELECT 1 FROM events WHERE id = :id FOR UPDATE"), {"id": dataset.events["published"]})
         yield
         held.rollback()
 
 
-def update_event(world: World, role: str, address: str = "127.0.0.1") -> TestResponse:
+def update_event(dataset: Dataset, role: str, address: str = "127.0.0.1") -> TestResponse:
     """Change the name of the event from a client of its own."""
-    id_ = world.events["published"]
-    return world.app.test_client().patch(
+    id_ = dataset.events["published"]
+    return dataset.app.test_client().patch(
         f"/v1/events/{id_}",
         json={"data": {"type": "event", "id": str(id_), "attributes": {"name": "Other"}}},
-        headers={"Content-Type": "application/vnd.api+json", "Authorization": f"JWT {getattr(world, role).token}"},
+        headers={"Content-Type": "application/vnd.api+json", "Authorization": f"JWT {getattr(dataset, role).token}"},
         environ_base={"REMOTE_ADDR": address},
     )
 
 
-def update_at_once(
-    pool: ThreadPoolExecutor, world: World, addresses: list[str], role: str = "owner"
+def update_concurrently(
+    pool: ThreadPoolExecutor, dataset: Dataset, addresses: list[str], role: str = "owner"
 ) -> list[Future[TestResponse]]:
-    return [pool.submit(update_event, world, role, address) for address in addresses]
+    return [pool.submit(update_event, dataset, role, address) for address in addresses]
 
 
 def test_waiting_writes_of_one_user_take_three_connections(
-    world: World, writers: SlotPool, wait_until: Callable[..., Any]
+    dataset: Dataset, writers: SlotPool, wait_until: Callable[..., Any]
 ) -> None:
     with ThreadPoolExecutor(REQUESTS) as pool:
-        with locked_event(world):
-            sent = update_at_once(pool, world, [f"192.0.2.{number}" for number in range(REQUESTS)])
+        with lock_event(dataset):
+            sent = update_concurrently(pool, dataset, [f"192.0.2.{number}" for number in range(REQUESTS)])
             wait_until(lambda: sum(each.done() for each in sent) == REQUESTS - writers.max_per_user)
             began = monotonic()
-            read = world.anonymous.get("/v1/events")
-            created = world.stranger.create("/v1/events", "event", EVENT)
+            read = dataset.anonymous.get("/v1/events")
+            created = dataset.stranger.create("/v1/events", "event", EVENT)
             seconds = monotonic() - began
         answers = [each.result(30) for each in sent]
 
@@ -80,38 +80,40 @@ def test_waiting_writes_of_one_user_take_three_connections(
     assert [answer.status_code for answer in answers].count(200) == 3
     assert len(refused) == REQUESTS - 3
     assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
-    assert errors(refused[0])[0]["detail"].startswith(f"Too many writes of user {world.owner.id} are in progress:")
+    assert get_errors(refused[0])[0]["detail"].startswith(
+        f"Too many writes of user {dataset.owner.id} are in progress:"
+    )
     assert (read.status_code, created.status_code, seconds < 1) == (200, 201, True)
     assert len(writers) == 0
 
 
 def test_waiting_writes_of_one_address_take_half_of_the_pool(
-    world: World, writers: SlotPool, wait_until: Callable[..., Any]
+    dataset: Dataset, writers: SlotPool, wait_until: Callable[..., Any]
 ) -> None:
     with ThreadPoolExecutor(REQUESTS) as pool:
-        with locked_event(world):
-            sent = update_at_once(pool, world, ["192.0.2.1"] * 3) + update_at_once(
-                pool, world, ["192.0.2.1"] * 3, "admin"
+        with lock_event(dataset):
+            sent = update_concurrently(pool, dataset, ["192.0.2.1"] * 3) + update_concurrently(
+                pool, dataset, ["192.0.2.1"] * 3, "admin"
             )
             wait_until(lambda: sum(each.done() for each in sent) == 1)
-            assert world.stranger.create("/v1/events", "event", EVENT).status_code == 201
+            assert dataset.stranger.create("/v1/events", "event", EVENT).status_code == 201
         answers = [each.result(30) for each in sent]
 
     assert writers.max_per_holder == 5
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429]
     (refused,) = [answer for answer in answers if answer.status_code == 429]
-    assert errors(refused)[0]["detail"].startswith("Too many writes of 192.0.2.1 are in progress:")
+    assert get_errors(refused)[0]["detail"].startswith("Too many writes of 192.0.2.1 are in progress:")
 
 
-def test_operations_count_for_their_user(world: World, writers: SlotPool) -> None:
+def test_operations_count_for_their_user(dataset: Dataset, writers: SlotPool) -> None:
     media_type = 'application/vnd.api+json;ext="https://jsonapi.org/ext/atomic"'
-    slots = [writers.acquire(f"user {world.owner.id}") for _ in range(writers.max_per_user)]
+    slots = [writers.acquire(f"user {dataset.owner.id}") for _ in range(writers.max_per_user)]
     document = {"atomic:operations": [{"op": "remove", "ref": {"type": "event", "id": "999999999"}}]}
     headers = {"Content-Type": media_type, "Accept": media_type}
 
     def send(role: str) -> int:
-        token = {"Authorization": f"JWT {getattr(world, role).token}"}
-        return world.app.test_client().post("/v1/operations", json=document, headers={**headers, **token}).status_code
+        token = {"Authorization": f"JWT {getattr(dataset, role).token}"}
+        return dataset.app.test_client().post("/v1/operations", json=document, headers={**headers, **token}).status_code
 
     assert (send("owner"), send("stranger")) == (429, 404)
     for slot in slots:
@@ -119,22 +121,22 @@ def test_operations_count_for_their_user(world: World, writers: SlotPool) -> Non
     assert send("owner") == 404
 
 
-def test_write_that_finds_no_slot_in_the_process_is_503(world: World, writers: SlotPool) -> None:
+def test_write_that_finds_no_slot_in_the_process_is_503(dataset: Dataset, writers: SlotPool) -> None:
     slots = [writers.acquire(f"192.0.2.{number}") for number in range(writers.size)]
 
-    refused = world.owner.create("/v1/events", "event", EVENT)
+    refused = dataset.owner.create("/v1/events", "event", EVENT)
 
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     for slot in slots:
         writers.release(slot)
-    assert world.owner.create("/v1/events", "event", EVENT).status_code == 201
+    assert dataset.owner.create("/v1/events", "event", EVENT).status_code == 201
 
 
-def test_transaction_outside_of_a_request_needs_no_slot(world: World, writers: SlotPool) -> None:
+def test_transaction_outside_of_a_request_needs_no_slot(dataset: Dataset, writers: SlotPool) -> None:
     slots = [writers.acquire(f"192.0.2.{number}") for number in range(writers.size)]
 
-    with world.app.app_context(), transaction(is_read=False):
-        assert connection().execute(text("SELECT 1")).scalar() == 1
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        assert get_connection().execute(text("SELECT 1")).scalar() == 1
 
     for slot in slots:
         writers.release(slot)

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from tests.conftest import Processes
-from tests.docs import overview, people
+from tests.docs import blueprint_dataset, overview
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def base_url(
         yield running.base_url
     finally:
         running.stop(web)
-        people.remove_world(app)
+        blueprint_dataset.remove_dataset(app)
 
 
 def is_up(base_url: str) -> bool:
@@ -37,8 +37,8 @@ def is_up(base_url: str) -> bool:
 
 
 @pytest.fixture
-def documented_kinds(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def declare_example_kinds(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Declare the kinds of the jobs in the dataset of the documentation."""
-    overview.install(tmp_path / "programs")
+    overview.install_programs(tmp_path / "programs")
     monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", tmp_path / "programs")
     monkeypatch.setitem(app.config, "PROCESSOR_URL", "http://127.0.0.1:9")

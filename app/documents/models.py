@@ -12,7 +12,7 @@ from app.uploads.models import Upload
 from app.users.models import User
 
 
-def _selected(name: str) -> Table:
+def _create_link_table(name: str) -> Table:
     """The table of what a set holds of one type."""
     return Table(
         f"document_set_{name}s",
@@ -22,7 +22,7 @@ def _selected(name: str) -> Table:
     )
 
 
-SET_EVENTS, SET_FAQS, SET_UPLOADS = _selected("event"), _selected("faq"), _selected("upload")
+SET_EVENTS, SET_FAQS, SET_UPLOADS = _create_link_table("event"), _create_link_table("faq"), _create_link_table("upload")
 
 
 class DocumentSet(Model):

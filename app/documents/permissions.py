@@ -1,13 +1,13 @@
 """Who may see and change document sets: whoever made them, and admins."""
 
-from app.jsonapi.permissions import Permissions, signed_in
-from app.users.owning import live_own, owner
+from app.jsonapi.permissions import Permissions, any_user
+from app.users.ownership import is_live_and_owned, owner_or_admin
 
 PERMISSIONS = Permissions(
-    visible=live_own,
-    list=signed_in,
-    read=signed_in,
-    create=signed_in,
-    update=owner,
-    delete=owner,
+    visible=is_live_and_owned,
+    list=any_user,
+    read=any_user,
+    create=any_user,
+    update=owner_or_admin,
+    delete=owner_or_admin,
 )

@@ -6,17 +6,17 @@ from flask_rest_jsonapi_next import Api
 from sqlalchemy import Table, delete
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database import connection
+from app.database import get_connection
 from app.documents.models import SET_EVENTS, SET_FAQS, SET_UPLOADS, DocumentSet
 from app.documents.permissions import PERMISSIONS
 from app.documents.schemas import DocumentSetSchema
-from app.jsonapi.permissions import Access
-from app.jsonapi.relations import route_relations
+from app.jsonapi.data_layer import DataLayer, ToManyChange, get_linked_ids
+from app.jsonapi.permissions import AccessContext
+from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.writing import DataLayer, ToManyChange, linked_ids
 
-SELECTED: dict[str, Table] = {"events": SET_EVENTS, "faqs": SET_FAQS, "uploads": SET_UPLOADS}
+LINK_TABLES: dict[str, Table] = {"events": SET_EVENTS, "faqs": SET_FAQS, "uploads": SET_UPLOADS}
 """The tables between, by relationship."""
 
 DOCUMENT_SET = ResourceType(
@@ -33,29 +33,29 @@ DOCUMENT_SET = ResourceType(
 class DocumentSetData(DataLayer):
     """The creator owns the set; it takes what the caller sees now."""
 
-    def before_create_object(self, data: dict[str, Any], access: Access) -> None:
+    def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
         data["owner_id"] = access.viewer.id
 
-    def change_related(self, row: Any, change: ToManyChange, access: Access) -> None:
+    def change_related(self, row: Any, change: ToManyChange, access: AccessContext) -> None:
         """What is hidden from the caller stays: he cannot have meant it."""
-        held, named = set(linked_ids(row, change.relation, access)), set(change.ids)
-        change.rows(access)
-        table = SELECTED[change.relation.name]
+        held, named = set(get_linked_ids(row, change.relation, access)), set(change.ids)
+        change.lock_rows(access)
+        table = LINK_TABLES[change.relation.name]
         if leaving := {"add": set(), "remove": named, "replace": held - named}[change.mode]:
-            _leave(table, row.id, leaving)
+            _remove_members(table, row.id, leaving)
         if change.mode != "remove" and named:
-            _join(table, row.id, named)
+            _add_members(table, row.id, named)
 
 
-def _leave(table: Table, set_id: int, ids: set[int]) -> None:
+def _remove_members(table: Table, set_id: int, ids: set[int]) -> None:
     near, far = table.c
-    connection().execute(delete(table).where(near == set_id, far.in_(ids)))
+    get_connection().execute(delete(table).where(near == set_id, far.in_(ids)))
 
 
-def _join(table: Table, set_id: int, ids: set[int]) -> None:
+def _add_members(table: Table, set_id: int, ids: set[int]) -> None:
     near, far = table.c
     rows = [{near.name: set_id, far.name: id_} for id_ in sorted(ids)]
-    connection().execute(insert(table).values(rows).on_conflict_do_nothing())
+    get_connection().execute(insert(table).values(rows).on_conflict_do_nothing())
 
 
 class DocumentSetList(ResourceList):
@@ -74,4 +74,4 @@ def route(api: Api) -> None:
     """The URLs of document sets."""
     api.route(DocumentSetList, "document_set_list", "/document-sets")
     api.route(DocumentSetDetail, "document_set_detail", "/document-sets/<id>")
-    route_relations(api, DOCUMENT_SET, DocumentSetData)
+    register_relationship_routes(api, DOCUMENT_SET, DocumentSetData)

@@ -2,24 +2,24 @@
 
 from typing import Any
 
-from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import Instant, Relationship, Schema, Text
+from app.jsonapi.fields import DateTime, Relationship, ResourceSchema, Text
+from app.jsonapi.inflection import dasherize
 
-LONGEST_TITLE = 50
+MAX_TITLE_LENGTH = 50
 
 
 class Title(Text):
     """A title, trimmed before it is measured."""
 
     def __init__(self) -> None:
-        super().__init__(LONGEST_TITLE, required=True)
+        super().__init__(MAX_TITLE_LENGTH, required=True)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         trimmed = value.strip() if isinstance(value, str) else value
         return super()._deserialize(trimmed, attr, data, **more)
 
 
-class DocumentSetSchema(Schema):
+class DocumentSetSchema(ResourceSchema):
     """Attributes and relationships of a document set."""
 
     class Meta:
@@ -27,8 +27,8 @@ class DocumentSetSchema(Schema):
         inflect = dasherize
 
     title = Title()
-    created_at = Instant(dump_only=True)
-    deleted_at = Instant(dump_only=True)
+    created_at = DateTime(dump_only=True)
+    deleted_at = DateTime(dump_only=True)
 
     owner = Relationship("user", dump_only=True)
     events = Relationship("event", many=True)

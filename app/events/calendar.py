@@ -22,22 +22,22 @@ def to_icalendar(event: Event, written_at: datetime, host: str) -> bytes:
     calendar.add("prodid", "-//Open Event//Open Event API server//EN")
     calendar.add("version", "2.0")
     calendar.add("x-wr-timezone", event.timezone)
-    calendar.add_component(_component(event, written_at, host))
+    calendar.add_component(_build_component(event, written_at, host))
     return bytes(calendar.to_ical())
 
 
-def _component(event: Event, written_at: datetime, host: str) -> Component:
+def _build_component(event: Event, written_at: datetime, host: str) -> Component:
     component = Component()
     component.add("uid", f"{event.identifier}@{host}")
     component.add("dtstamp", written_at)
     component.add("last-modified", written_at)
-    component.add("summary", _clean(event.name))
+    component.add("summary", _remove_controls(event.name))
     if event.starts_at is not None:
-        component.add("dtstart", _floor(event.starts_at))
+        component.add("dtstart", _floor_to_second(event.starts_at))
     if event.ends_at is not None:
-        component.add("dtend", _ceil(event.ends_at))
+        component.add("dtend", _ceil_to_second(event.ends_at))
     if location := event.location_name or event.searchable_location_name:
-        component.add("location", _clean(location))
+        component.add("location", _remove_controls(location))
     if event.latitude is not None and event.longitude is not None:
         # Not as floats, which `icalendar` writes with an exponent where they are small.
         component.add("geo", vInline(f"{event.latitude:.6f};{event.longitude:.6f}"))
@@ -46,15 +46,15 @@ def _component(event: Event, written_at: datetime, host: str) -> Component:
     return component
 
 
-def _floor(moment: datetime) -> datetime:
+def _floor_to_second(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-def _ceil(moment: datetime) -> datetime:
+def _ceil_to_second(moment: datetime) -> datetime:
     """Round up to a whole second: an end stays after its start, however short the event is."""
-    return _floor(moment + timedelta(seconds=1) - timedelta.resolution)
+    return _floor_to_second(moment + timedelta(seconds=1) - timedelta.resolution)
 
 
-def _clean(text: str) -> str:
+def _remove_controls(text: str) -> str:
     """Return the text without control characters, which no text property may hold (RFC 5545, 3.3.11)."""
     return _CONTROL.sub("", _LINE_BREAK.sub("\n", text))

@@ -8,8 +8,8 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Subquery, UniqueConst
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.changes import Announced
-from app.extensions import Model, off
+from app.change_signals import EmitsChangeSignals
+from app.extensions import Model, false_column
 from app.users.models import User
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ class EventRole(Model):
     role: Mapped[str]
 
 
-def _members(role: str) -> Subquery:
+def _select_members(role: str) -> Subquery:
     return select(EventRole.event_id, EventRole.user_id).where(EventRole.role == role).subquery(f"{role}s")
 
 
-class Event(Announced, Model):
+class Event(EmitsChangeSignals, Model):
     """Something that takes place; a draft until `state` is published."""
 
     __tablename__ = "events"
@@ -105,33 +105,33 @@ class Event(Announced, Model):
     ical_url: Mapped[str | None]
     xcal_url: Mapped[str | None]
     pentabarf_url: Mapped[str | None]
-    online: Mapped[bool] = off()
-    is_map_shown: Mapped[bool] = off()
-    is_featured: Mapped[bool] = off()
-    is_promoted: Mapped[bool] = off()
-    is_demoted: Mapped[bool] = off()
-    is_announced: Mapped[bool] = off()
-    has_owner_info: Mapped[bool] = off()
-    is_sessions_speakers_enabled: Mapped[bool] = off()
-    is_sponsors_enabled: Mapped[bool] = off()
+    online: Mapped[bool] = false_column()
+    is_map_shown: Mapped[bool] = false_column()
+    is_featured: Mapped[bool] = false_column()
+    is_promoted: Mapped[bool] = false_column()
+    is_demoted: Mapped[bool] = false_column()
+    is_announced: Mapped[bool] = false_column()
+    has_owner_info: Mapped[bool] = false_column()
+    is_sessions_speakers_enabled: Mapped[bool] = false_column()
+    is_sponsors_enabled: Mapped[bool] = false_column()
     is_ticket_form_enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
-    is_cfs_enabled: Mapped[bool] = off()
-    is_tax_enabled: Mapped[bool] = off()
-    is_billing_info_mandatory: Mapped[bool] = off()
-    is_donation_enabled: Mapped[bool] = off()
-    is_chat_enabled: Mapped[bool] = off()
-    is_videoroom_enabled: Mapped[bool] = off()
-    is_document_enabled: Mapped[bool] = off()
-    show_remaining_tickets: Mapped[bool] = off()
-    can_pay_by_paypal: Mapped[bool] = off()
-    can_pay_by_stripe: Mapped[bool] = off()
-    can_pay_by_cheque: Mapped[bool] = off()
-    can_pay_by_bank: Mapped[bool] = off()
-    can_pay_by_invoice: Mapped[bool] = off()
-    can_pay_by_omise: Mapped[bool] = off()
-    can_pay_by_alipay: Mapped[bool] = off()
-    can_pay_by_paytm: Mapped[bool] = off()
-    can_pay_onsite: Mapped[bool] = off()
+    is_cfs_enabled: Mapped[bool] = false_column()
+    is_tax_enabled: Mapped[bool] = false_column()
+    is_billing_info_mandatory: Mapped[bool] = false_column()
+    is_donation_enabled: Mapped[bool] = false_column()
+    is_chat_enabled: Mapped[bool] = false_column()
+    is_videoroom_enabled: Mapped[bool] = false_column()
+    is_document_enabled: Mapped[bool] = false_column()
+    show_remaining_tickets: Mapped[bool] = false_column()
+    can_pay_by_paypal: Mapped[bool] = false_column()
+    can_pay_by_stripe: Mapped[bool] = false_column()
+    can_pay_by_cheque: Mapped[bool] = false_column()
+    can_pay_by_bank: Mapped[bool] = false_column()
+    can_pay_by_invoice: Mapped[bool] = false_column()
+    can_pay_by_omise: Mapped[bool] = false_column()
+    can_pay_by_alipay: Mapped[bool] = false_column()
+    can_pay_by_paytm: Mapped[bool] = false_column()
+    can_pay_onsite: Mapped[bool] = false_column()
     document_links: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
     schedule_published_on: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -139,8 +139,10 @@ class Event(Announced, Model):
 
     owner: Mapped[User] = relationship(foreign_keys=owner_id, lazy="raise")
     pending_owner: Mapped[User | None] = relationship(foreign_keys=pending_owner_id, lazy="raise")
-    organizers: Mapped[list[User]] = relationship(secondary=_members("organizer"), viewonly=True, lazy="raise")
-    coorganizers: Mapped[list[User]] = relationship(secondary=_members("coorganizer"), viewonly=True, lazy="raise")
+    organizers: Mapped[list[User]] = relationship(secondary=_select_members("organizer"), viewonly=True, lazy="raise")
+    coorganizers: Mapped[list[User]] = relationship(
+        secondary=_select_members("coorganizer"), viewonly=True, lazy="raise"
+    )
     faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")
     faq_types: Mapped[list["FaqType"]] = relationship(viewonly=True, lazy="raise")
     images: Mapped[list["EventImage"]] = relationship(viewonly=True, lazy="raise")

@@ -6,39 +6,39 @@ from typing import Any
 
 import marshmallow
 
-from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import (
-    LONG,
-    SHORT,
-    WRITTEN_BY_THE_SERVER,
-    Choice,
-    Flag,
+from app.jsonapi.fields import (
+    MAX_HTML_LENGTH,
+    MAX_SHORT_TEXT_LENGTH,
+    SERVER_MANAGED,
+    Boolean,
+    DateTime,
+    Enum,
     Html,
-    Instant,
     Number,
     Relationship,
-    Schema,
+    ResourceSchema,
     Text,
+    TimeZone,
     Url,
-    Zone,
     is_web_url,
 )
+from app.jsonapi.inflection import dasherize
 from app.texts import is_blank, to_nfc
 from app.users.schemas import Email
 
-SEALED = {"sealed": True}
+ENCRYPTED = {"sealed": True}
 """Metadata of an attribute that is kept sealed."""
 
-LONGEST_EVENT = timedelta(days=20)
-MOST_DOCUMENT_LINKS = 50
+MAX_EVENT_DURATION = timedelta(days=20)
+MAX_DOCUMENT_LINKS = 50
 
 
 class DocumentLinks(marshmallow.fields.Field[list[dict[str, str]]]):
     """A list of objects with a `name` and a `link`."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> list[dict[str, str]]:
-        if not isinstance(value, list) or len(value) > MOST_DOCUMENT_LINKS:
-            raise marshmallow.ValidationError(f"Must be a list of at most {MOST_DOCUMENT_LINKS} objects.")
+        if not isinstance(value, list) or len(value) > MAX_DOCUMENT_LINKS:
+            raise marshmallow.ValidationError(f"Must be a list of at most {MAX_DOCUMENT_LINKS} objects.")
         if not all(_is_document_link(item) for item in value):
             raise marshmallow.ValidationError(
                 "Every item must be an object with a name and a link: an http or https URL, without a user name or "
@@ -55,14 +55,14 @@ def _is_document_link(item: Any) -> bool:
         isinstance(item, dict)
         and item.keys() == {"name", "link"}
         and isinstance(item["name"], str)
-        and len(item["name"]) <= SHORT
+        and len(item["name"]) <= MAX_SHORT_TEXT_LENGTH
         and not is_blank(item["name"])
         and isinstance(item["link"], str)
         and is_web_url(item["link"])
     )
 
 
-class EventSchema(Schema):
+class EventSchema(ResourceSchema):
     """Attributes and relationships of an event."""
 
     class Meta:
@@ -71,11 +71,11 @@ class EventSchema(Schema):
 
     identifier = Text(dump_only=True, sorted_as_text=False)
     name = Text(required=True)
-    starts_at = Instant()
-    ends_at = Instant()
-    timezone = Zone(required=True)
-    state = Choice("draft", "published")
-    privacy = Choice("public", "private")
+    starts_at = DateTime()
+    ends_at = DateTime()
+    timezone = TimeZone(required=True)
+    state = Enum("draft", "published")
+    privacy = Enum("public", "private")
     description = Html()
     owner_name = Text()
     owner_description = Html()
@@ -86,12 +86,12 @@ class EventSchema(Schema):
     code_of_conduct = Html()
     payment_country = Text()
     payment_currency = Text()
-    paypal_email = Email(metadata=SEALED)
-    cheque_details = Text(LONG, metadata=SEALED)
-    bank_details = Text(LONG, metadata=SEALED)
-    onsite_details = Text(LONG, metadata=SEALED)
-    invoice_details = Text(LONG, metadata=SEALED)
-    refund_policy = Text(LONG)
+    paypal_email = Email(metadata=ENCRYPTED)
+    cheque_details = Text(MAX_HTML_LENGTH, metadata=ENCRYPTED)
+    bank_details = Text(MAX_HTML_LENGTH, metadata=ENCRYPTED)
+    onsite_details = Text(MAX_HTML_LENGTH, metadata=ENCRYPTED)
+    invoice_details = Text(MAX_HTML_LENGTH, metadata=ENCRYPTED)
+    refund_policy = Text(MAX_HTML_LENGTH)
     chat_room_name = Text()
     latitude = Number(-90, 90)
     longitude = Number(-180, 180)
@@ -99,43 +99,43 @@ class EventSchema(Schema):
     original_image_url = Url()
     external_event_url = Url()
     ticket_url = Url()
-    thumbnail_image_url = Url(**WRITTEN_BY_THE_SERVER)
-    large_image_url = Url(**WRITTEN_BY_THE_SERVER)
-    icon_image_url = Url(**WRITTEN_BY_THE_SERVER)
-    ical_url = Url(**WRITTEN_BY_THE_SERVER)
-    xcal_url = Url(**WRITTEN_BY_THE_SERVER)
-    pentabarf_url = Url(**WRITTEN_BY_THE_SERVER)
-    online = Flag()
-    is_map_shown = Flag()
-    is_featured = Flag()
-    is_promoted = Flag()
-    is_demoted = Flag()
-    is_announced = Flag()
-    has_owner_info = Flag()
-    is_sessions_speakers_enabled = Flag()
-    is_sponsors_enabled = Flag()
-    is_ticket_form_enabled = Flag()
-    is_cfs_enabled = Flag()
-    is_tax_enabled = Flag()
-    is_billing_info_mandatory = Flag()
-    is_donation_enabled = Flag()
-    is_chat_enabled = Flag()
-    is_videoroom_enabled = Flag()
-    is_document_enabled = Flag()
-    show_remaining_tickets = Flag()
-    can_pay_by_paypal = Flag()
-    can_pay_by_stripe = Flag()
-    can_pay_by_cheque = Flag()
-    can_pay_by_bank = Flag()
-    can_pay_by_invoice = Flag()
-    can_pay_by_omise = Flag()
-    can_pay_by_alipay = Flag()
-    can_pay_by_paytm = Flag()
-    can_pay_onsite = Flag()
+    thumbnail_image_url = Url(**SERVER_MANAGED)
+    large_image_url = Url(**SERVER_MANAGED)
+    icon_image_url = Url(**SERVER_MANAGED)
+    ical_url = Url(**SERVER_MANAGED)
+    xcal_url = Url(**SERVER_MANAGED)
+    pentabarf_url = Url(**SERVER_MANAGED)
+    online = Boolean()
+    is_map_shown = Boolean()
+    is_featured = Boolean()
+    is_promoted = Boolean()
+    is_demoted = Boolean()
+    is_announced = Boolean()
+    has_owner_info = Boolean()
+    is_sessions_speakers_enabled = Boolean()
+    is_sponsors_enabled = Boolean()
+    is_ticket_form_enabled = Boolean()
+    is_cfs_enabled = Boolean()
+    is_tax_enabled = Boolean()
+    is_billing_info_mandatory = Boolean()
+    is_donation_enabled = Boolean()
+    is_chat_enabled = Boolean()
+    is_videoroom_enabled = Boolean()
+    is_document_enabled = Boolean()
+    show_remaining_tickets = Boolean()
+    can_pay_by_paypal = Boolean()
+    can_pay_by_stripe = Boolean()
+    can_pay_by_cheque = Boolean()
+    can_pay_by_bank = Boolean()
+    can_pay_by_invoice = Boolean()
+    can_pay_by_omise = Boolean()
+    can_pay_by_alipay = Boolean()
+    can_pay_by_paytm = Boolean()
+    can_pay_onsite = Boolean()
     document_links = DocumentLinks(allow_none=True)
-    schedule_published_on = Instant()
-    created_at = Instant(dump_only=True)
-    deleted_at = Instant(dump_only=True)
+    schedule_published_on = DateTime()
+    created_at = DateTime(dump_only=True)
+    deleted_at = DateTime(dump_only=True)
 
     owner = Relationship("user")
     pending_owner = Relationship("user", guarded=True)
@@ -145,7 +145,7 @@ class EventSchema(Schema):
     faq_types = Relationship("faq-type", many=True, dump_only=True)
     images = Relationship("event-image", many=True, dump_only=True)
 
-    def check_whole(self, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def validate_object(self, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         starts_at, ends_at = values.get("starts_at"), values.get("ends_at")
         if values.get("state") == "published":
             for name, value in (("starts_at", starts_at), ("ends_at", ends_at)):
@@ -154,5 +154,5 @@ class EventSchema(Schema):
         if starts_at and ends_at:
             if ends_at <= starts_at:
                 yield "ends_at", "Must be later than starts-at."
-            elif ends_at - starts_at > LONGEST_EVENT:
-                yield "ends_at", f"Must be at most {LONGEST_EVENT.days} days later than starts-at."
+            elif ends_at - starts_at > MAX_EVENT_DURATION:
+                yield "ends_at", f"Must be at most {MAX_EVENT_DURATION.days} days later than starts-at."

@@ -12,14 +12,14 @@ from app.events.calendar import MEDIA_TYPE, to_icalendar
 from app.events.models import Event
 from app.events.team import MAIL_OWNERSHIP_OFFER
 from app.extensions import db
-from app.outbox import OutboxEntry, consumer
-from app.processes.nodes import MAILS_QUEUE
+from app.outbox import OutboxEntry, consumer_task
+from app.processes.worker_nodes import MAILS_QUEUE
 from app.storage import current_storage
-from app.users.emails import ascii_email
+from app.users.emails import to_ascii_email
 from app.users.models import User
 
 # Without the name of the event: its owner must not be able to write to other people.
-OWNERSHIP_OFFER = """\
+OWNERSHIP_OFFER_BODY = """\
 The owner of an event at {site} asks you to become its owner:
 
 {url}
@@ -28,17 +28,17 @@ Look at it with your account there, then send POST to {url}/accept-ownership or 
 As long as you do nothing, nothing changes.
 """
 
-IN_CALENDAR = (
+CALENDAR_COLUMNS = (
     "name,starts_at,ends_at,location_name,searchable_location_name,latitude,longitude,timezone,external_event_url,"
     "state,privacy"
 )
 """The columns that show in the file, or decide whether there is one."""
 
 
-@consumer("events.rewrite_calendar")  # for the entries of migration 0011
-@consumer(
+@consumer_task("events.rewrite_calendar")  # for the entries of migration 0011
+@consumer_task(
     "events.write_calendar",
-    on=("event.created", f"event.updated:{IN_CALENDAR}", "event.deleted", "event.restored"),
+    on=("event.created", f"event.updated:{CALENDAR_COLUMNS}", "event.deleted", "event.restored"),
     merge_by="id",
 )
 def write_calendar(entry: OutboxEntry) -> None:
@@ -48,18 +48,18 @@ def write_calendar(entry: OutboxEntry) -> None:
     if event is None:
         return
     storage = current_storage()
-    old_name = storage.name(event.ical_url) if event.ical_url else None
-    name = _name(entry, old_name) if _is_public(event) else None
+    old_name = storage.get_name_from_url(event.ical_url) if event.ical_url else None
+    name = _choose_name(entry, old_name) if _is_public(event) else None
     if name:
         host = urlsplit(current_app.config["PUBLIC_URL"]).hostname or "localhost"
         storage.put(name, to_icalendar(event, entry.created_at, host), MEDIA_TYPE)
-    for stale in _earlier_names(entry, old_name) - {name}:
+    for stale in _list_earlier_names(entry, old_name) - {name}:
         storage.delete(stale)
     if name != old_name:
-        _set_url(event.id, storage.url(name) if name else None)
+        _set_url(event.id, storage.get_url(name) if name else None)
 
 
-@consumer(MAIL_OWNERSHIP_OFFER, queue=MAILS_QUEUE)
+@consumer_task(MAIL_OWNERSHIP_OFFER, queue=MAILS_QUEUE)
 def mail_ownership_offer(entry: OutboxEntry) -> None:
     """Mail the user who is asked to take an event over, if the address is verified and the question is still open."""
     event = db.session.get(Event, entry.payload["id"])
@@ -69,35 +69,35 @@ def mail_ownership_offer(entry: OutboxEntry) -> None:
     if event.deleted_at is not None or event.pending_owner_id != user.id:
         return
     site = current_app.config["PUBLIC_URL"]
-    message = mail.compose(
+    message = mail.build_message(
         id=entry.id,
         created_at=entry.created_at,
-        to=ascii_email(user.email),
+        to=to_ascii_email(user.email),
         subject="You are asked to take over an event",
-        body=OWNERSHIP_OFFER.format(site=site, url=f"{site}/v1/events/{event.id}"),
+        body=OWNERSHIP_OFFER_BODY.format(site=site, url=f"{site}/v1/events/{event.id}"),
         resource_type="event",
         resource_id=event.id,
     )
-    mail.send(message, kind=entry.consumer)
+    mail.send_message(message, kind=entry.consumer)
 
 
 def _is_public(event: Event) -> bool:
     return event.state == "published" and event.deleted_at is None and event.starts_at is not None
 
 
-def _name(entry: OutboxEntry, old_name: str | None) -> str:
+def _choose_name(entry: OutboxEntry, old_name: str | None) -> str:
     """The name stays while the event stays published; who knew it from before is not told of what comes after."""
     is_another = entry.topic != "event.updated" or not {"state", "privacy"}.isdisjoint(entry.payload["changed"])
-    return old_name if old_name and not is_another else _new_name(entry)
+    return old_name if old_name and not is_another else _derive_name(entry)
 
 
-def _earlier_names(entry: OutboxEntry, old_name: str | None) -> set[str]:
+def _list_earlier_names(entry: OutboxEntry, old_name: str | None) -> set[str]:
     """The file there was, and one that an earlier try may have written before it failed."""
     names = {old_name} if old_name else set()
-    return names | ({_new_name(entry)} if entry.tries > 1 else set())
+    return names | ({_derive_name(entry)} if entry.tries > 1 else set())
 
 
-def _new_name(entry: OutboxEntry) -> str:
+def _derive_name(entry: OutboxEntry) -> str:
     """Not to be guessed, and the same for every try of one entry, so that a try that failed leaves no file behind."""
     key = current_app.config["SECRET_KEY"].encode()
     return f"calendars/{hmac.new(key, b'calendar:' + entry.id.bytes, sha256).hexdigest()[:40]}.ics"

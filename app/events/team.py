@@ -6,12 +6,12 @@ from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import outbox
-from app.changes import announce
-from app.database import Prepared, connection
+from app.change_signals import emit_change
+from app.database import PreparedStatement, get_connection
 from app.errors import Conflict
 from app.events.models import Event, EventRole
-from app.jsonapi.viewer import Viewer
-from app.jsonapi.writing import ToManyChange
+from app.jsonapi.current_user import CurrentUser
+from app.jsonapi.data_layer import ToManyChange
 
 MAIL_OWNERSHIP_OFFER = "events.mail_ownership_offer"
 
@@ -20,35 +20,35 @@ TEAM = (OWNER, ORGANIZER, COORGANIZER)
 
 
 _roles = EventRole.__table__
-_role = Prepared(
+_select_role = PreparedStatement(
     select(_roles.c.role).where(_roles.c.event_id == bindparam("event_id"), _roles.c.user_id == bindparam("user_id"))
 )
 
 
-def has_role(viewer: Viewer, event_id: int, *roles: str) -> bool:
+def has_role(viewer: CurrentUser, event_id: int, *roles: str) -> bool:
     """Whether the viewer has one of these roles in the event; admins count as all."""
     return viewer.is_admin or is_member(viewer, event_id, *roles)
 
 
-def is_member(viewer: Viewer, event_id: int, *roles: str) -> bool:
+def is_member(viewer: CurrentUser, event_id: int, *roles: str) -> bool:
     """Return whether the viewer has one of these roles in the team of the event."""
     return not viewer.is_anonymous and any(
-        role in roles for (role,) in _role.rows({"event_id": event_id, "user_id": viewer.id})
+        role in roles for (role,) in _select_role.fetch_rows({"event_id": event_id, "user_id": viewer.id})
     )
 
 
 def make_owner(event: Event, user_id: int) -> None:
     """Hand the event over; whoever owned it becomes an organizer."""
     owned = (EventRole.event_id == event.id, EventRole.role == OWNER, EventRole.user_id != user_id)
-    connection().execute(update(EventRole).where(*owned).values(role=ORGANIZER))
-    _give(event, [user_id], OWNER)
+    get_connection().execute(update(EventRole).where(*owned).values(role=ORGANIZER))
+    _set_role(event, [user_id], OWNER)
 
 
 def offer_ownership(event: Event) -> None:
     """Mail the user who is asked to take the event over, if one is."""
     if event.pending_owner_id is not None:
         payload = {"id": event.id, "user_id": event.pending_owner_id}
-        outbox.order(MAIL_OWNERSHIP_OFFER, "event.ownership-offered", payload)
+        outbox.enqueue_entry(MAIL_OWNERSHIP_OFFER, "event.ownership-offered", payload)
 
 
 def change_members(event: Event, change: ToManyChange) -> None:
@@ -58,17 +58,17 @@ def change_members(event: Event, change: ToManyChange) -> None:
         raise Conflict("The owner is in the team already.", pointer=change.pointer)
     leaving = delete(EventRole).where(EventRole.event_id == event.id, EventRole.role == role)
     if change.mode == "remove":
-        connection().execute(leaving.where(EventRole.user_id.in_(change.ids)))
+        get_connection().execute(leaving.where(EventRole.user_id.in_(change.ids)))
     elif change.mode == "replace":
-        connection().execute(leaving.where(EventRole.user_id.not_in(change.ids)))
+        get_connection().execute(leaving.where(EventRole.user_id.not_in(change.ids)))
     if change.mode != "remove" and change.ids:
-        _give(event, change.ids, role)
-    announce(Event.__signal__, verb="updated", id=event.id, event_id=event.id, changed={change.relation.name})
+        _set_role(event, change.ids, role)
+    emit_change(Event.__signal__, verb="updated", id=event.id, event_id=event.id, changed={change.relation.name})
 
 
-def _give(event: Event, user_ids: Iterable[int], role: str) -> None:
+def _set_role(event: Event, user_ids: Iterable[int], role: str) -> None:
     rows = [{"event_id": event.id, "user_id": user_id, "role": role} for user_id in user_ids]
     statement = insert(EventRole).values(rows)
-    connection().execute(
+    get_connection().execute(
         statement.on_conflict_do_update(index_elements=["event_id", "user_id"], set_={"role": statement.excluded.role})
     )

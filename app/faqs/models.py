@@ -5,12 +5,12 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Index, Integer, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.changes import Announced
+from app.change_signals import EmitsChangeSignals
 from app.events.models import Event
 from app.extensions import Model
 
 
-class FaqType(Announced, Model):
+class FaqType(EmitsChangeSignals, Model):
     """A heading under which FAQs of one event stand."""
 
     __tablename__ = "faq_types"
@@ -36,7 +36,7 @@ class FaqType(Announced, Model):
     faqs: Mapped[list["Faq"]] = relationship(viewonly=True, lazy="raise")
 
 
-class Faq(Announced, Model):
+class Faq(EmitsChangeSignals, Model):
     """A question and its answer."""
 
     __tablename__ = "faqs"

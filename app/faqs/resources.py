@@ -6,16 +6,16 @@ from typing import Any
 from flask_rest_jsonapi_next import Api
 
 from app.errors import Unprocessable
-from app.events.permissions import coorganizer_of_its_event
+from app.events.permissions import team_of_event
 from app.faqs.models import Faq, FaqType
 from app.faqs.permissions import PERMISSIONS
 from app.faqs.schemas import FaqSchema, FaqTypeSchema
-from app.jsonapi import rows
-from app.jsonapi.permissions import Access
-from app.jsonapi.relations import route_relations
+from app.jsonapi import repository
+from app.jsonapi.data_layer import DataLayer, ToManyChange, get_linked_ids
+from app.jsonapi.permissions import AccessContext
+from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import Relation, ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.writing import DataLayer, ToManyChange, linked_ids
 
 FAQ_TYPE = ResourceType(
     schema=FaqTypeSchema,
@@ -41,16 +41,16 @@ FAQ = ResourceType(
 class FaqTypeData(DataLayer):
     """A type takes FAQs of its own event only."""
 
-    def change_related(self, row: Any, change: ToManyChange, access: Access) -> None:
-        held, named = set(linked_ids(row, change.relation, access)), set(change.ids)
+    def change_related(self, row: Any, change: ToManyChange, access: AccessContext) -> None:
+        held, named = set(get_linked_ids(row, change.relation, access)), set(change.ids)
         leaving = {"add": set(), "remove": held & named, "replace": held - named}[change.mode]
-        for id_, faq in change.rows(access, also=leaving, lock="update").items():
-            access.require(coorganizer_of_its_event, faq, pointer=change.pointer)
+        for id_, faq in change.lock_rows(access, also=leaving, lock="update").items():
+            access.require_permission(team_of_event, faq, pointer=change.pointer)
             _check_same_event(faq.event_id, row.event_id, change.pointer)
             if id_ in leaving:
-                rows.change(FAQ, faq, {"faq_type_id": None})
+                repository.update_row(FAQ, faq, {"faq_type_id": None})
             elif change.mode != "remove":
-                rows.change(FAQ, faq, {"faq_type_id": row.id})
+                repository.update_row(FAQ, faq, {"faq_type_id": row.id})
 
 
 class FaqData(DataLayer):
@@ -94,7 +94,7 @@ def route(api: Api) -> None:
     """The URLs of FAQs and their types."""
     api.route(FaqTypeList, "faq_type_list", "/faq-types")
     api.route(FaqTypeDetail, "faq_type_detail", "/faq-types/<id>")
-    route_relations(api, FAQ_TYPE, FaqTypeData)
+    register_relationship_routes(api, FAQ_TYPE, FaqTypeData)
     api.route(FaqList, "faq_list", "/faqs")
     api.route(FaqDetail, "faq_detail", "/faqs/<id>")
-    route_relations(api, FAQ, FaqData)
+    register_relationship_routes(api, FAQ, FaqData)

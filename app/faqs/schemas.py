@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import Html, Instant, Relationship, Schema, Text, Whole
+from app.jsonapi.fields import DateTime, Html, Integer, Relationship, ResourceSchema, Text
+from app.jsonapi.inflection import dasherize
 
 
 class TypeName(Text):
@@ -13,7 +13,7 @@ class TypeName(Text):
         return super()._deserialize(value, attr, data, **more).strip()
 
 
-class FaqTypeSchema(Schema):
+class FaqTypeSchema(ResourceSchema):
     """Attributes and relationships of a FAQ type."""
 
     class Meta:
@@ -21,14 +21,14 @@ class FaqTypeSchema(Schema):
         inflect = dasherize
 
     name = TypeName(required=True)
-    created_at = Instant(dump_only=True)
-    deleted_at = Instant(dump_only=True)
+    created_at = DateTime(dump_only=True)
+    deleted_at = DateTime(dump_only=True)
 
     event = Relationship("event", required=True, fixed=True)
     faqs = Relationship("faq", many=True)
 
 
-class FaqSchema(Schema):
+class FaqSchema(ResourceSchema):
     """Attributes and relationships of a FAQ."""
 
     class Meta:
@@ -37,9 +37,9 @@ class FaqSchema(Schema):
 
     question = Text(2000, required=True)
     answer = Html(required=True)
-    position = Whole()
-    created_at = Instant(dump_only=True)
-    deleted_at = Instant(dump_only=True)
+    position = Integer()
+    created_at = DateTime(dump_only=True)
+    deleted_at = DateTime(dump_only=True)
 
     event = Relationship("event", required=True, fixed=True)
     faq_type = Relationship("faq-type", guarded=True)

@@ -4,28 +4,28 @@ from hashlib import sha256
 
 from obstore.exceptions import BaseError
 
-from app.images.headers import MOST_BYTES
-from app.images.picture import Refused, TooLarge
-from app.storage import Stored, current_storage
+from app.images.image_info import ImageRejected, ImageTooLarge
+from app.images.inspection import MAX_IMAGE_BYTES
+from app.storage import FileInfo, current_storage
 
-UNREADABLE = (BaseError, FileNotFoundError)
+READ_ERRORS = (BaseError, FileNotFoundError)
 """What a file raises that is there no more, is another one by now, or lies in a storage that does not answer."""
 
-LONGEST_SHOWN = 100
+MAX_PRINTABLE_LENGTH = 100
 
 
-class UnusableName(Refused):
+class UnusableName(ImageRejected):
     """The file has a name by which it cannot be read."""
 
     code = "unusable-name"
 
 
-def files(identifier: str) -> list[Stored]:
+def list_files(identifier: str) -> list[FileInfo]:
     """All files in an inbox, by name; ValueError where one has a name that storage cannot even list."""
-    return current_storage().list(_folder(identifier))
+    return current_storage().list_files(_get_folder(identifier))
 
 
-def digest(listed: list[Stored]) -> str:
+def listing_digest(listed: list[FileInfo]) -> str:
     """What tells this listing from every other, without reading a file."""
     hashed = sha256()
     for file in listed:
@@ -33,26 +33,26 @@ def digest(listed: list[Stored]) -> str:
     return hashed.hexdigest()
 
 
-def read(file: Stored) -> bytes:
+def read_file(file: FileInfo) -> bytes:
     """The content of the very file that was listed; `Refused` without a look at it where it cannot be an image."""
-    if file.size > MOST_BYTES:
-        raise TooLarge(f"An image may have at most {MOST_BYTES // 2**20} MiB.")
+    if file.size > MAX_IMAGE_BYTES:
+        raise ImageTooLarge(f"An image may have at most {MAX_IMAGE_BYTES // 2**20} MiB.")
     try:
-        return b"".join(current_storage().stream(file))
+        return b"".join(current_storage().stream_file(file))
     except ValueError:
         raise UnusableName("A file with this name cannot be read: rename it.") from None
 
 
-def name_within(identifier: str, file: Stored) -> str:
+def get_relative_name(identifier: str, file: FileInfo) -> str:
     """The name of a file as its owner knows it: below the inbox."""
-    return file.name.removeprefix(f"{_folder(identifier)}/")
+    return file.name.removeprefix(f"{_get_folder(identifier)}/")
 
 
-def shown(name: str) -> str:
+def printable_name(name: str) -> str:
     """A name in a sentence: names are free text, and may be long or move the cursor."""
     printable = "".join(character if character.isprintable() else "?" for character in name)
-    return printable if len(printable) <= LONGEST_SHOWN else f"{printable[: LONGEST_SHOWN - 1]}…"
+    return printable if len(printable) <= MAX_PRINTABLE_LENGTH else f"{printable[: MAX_PRINTABLE_LENGTH - 1]}…"
 
 
-def _folder(identifier: str) -> str:
+def _get_folder(identifier: str) -> str:
     return f"inbox/{identifier}"

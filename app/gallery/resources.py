@@ -5,7 +5,7 @@ from flask_rest_jsonapi_next import Api
 from app.gallery.models import EventImage
 from app.gallery.permissions import PERMISSIONS
 from app.gallery.schemas import EventImageSchema
-from app.jsonapi.relations import route_relations
+from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
 from app.uploads.resources import StoredFileData
@@ -37,4 +37,4 @@ def route(api: Api) -> None:
     """The URLs of images."""
     api.route(EventImageList, "event_image_list", "/event-images")
     api.route(EventImageDetail, "event_image_detail", "/event-images/<id>")
-    route_relations(api, EVENT_IMAGE, StoredFileData)
+    register_relationship_routes(api, EVENT_IMAGE, StoredFileData)

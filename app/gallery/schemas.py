@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import Instant, MadeUrl, Relationship, Schema, Text, Whole
+from app.jsonapi.fields import ComputedUrl, DateTime, Integer, Relationship, ResourceSchema, Text
+from app.jsonapi.inflection import dasherize
 from app.storage import current_storage
 
 
-def _image_url(image: Any) -> str:
+def _get_image_url(image: Any) -> str:
     """At the server's present address, whatever it was when the image came."""
-    return current_storage().url(image.stored_as)
+    return current_storage().get_url(image.stored_as)
 
 
-class EventImageSchema(Schema):
+class EventImageSchema(ResourceSchema):
     """Attributes and relationships of an image; all are written by the import."""
 
     class Meta:
@@ -20,13 +20,13 @@ class EventImageSchema(Schema):
         inflect = dasherize
 
     name = Text(dump_only=True)
-    image_url = MadeUrl(_image_url)
+    image_url = ComputedUrl(_get_image_url)
     media_type = Text(dump_only=True, sorted_as_text=False)
-    width = Whole(dump_only=True)
-    height = Whole(dump_only=True)
-    size = Whole(dump_only=True)
+    width = Integer(dump_only=True)
+    height = Integer(dump_only=True)
+    size = Integer(dump_only=True)
     sha256 = Text(dump_only=True, sorted_as_text=False)
-    created_at = Instant(dump_only=True)
-    deleted_at = Instant(dump_only=True)
+    created_at = DateTime(dump_only=True)
+    deleted_at = DateTime(dump_only=True)
 
     event = Relationship("event", dump_only=True)

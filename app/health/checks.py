@@ -8,27 +8,27 @@ from flask import Flask
 from redis import OutOfMemoryError, ReadOnlyError, ResponseError
 from sqlalchemy import NullPool, and_, create_engine, exists, func, select, true
 
-from app import bodies
+from app import request_bodies
 from app.health.heartbeat import MAX_UNPOLLED_SECONDS, read_nodes
 from app.health.probes import Probe, Unhealthy
-from app.health.schema import Schema
-from app.outbox import CONSUMERS, OutboxEntry, is_open, open_turns
-from app.processes.nodes import QUEUES, REMOTE_QUEUE
-from app.redis_client import connect
-from app.relay import LEASE, RelayBeat
+from app.health.schema_check import SchemaCheck
+from app.outbox import CONSUMERS, OutboxEntry, is_open, select_open_turns
+from app.processes.worker_nodes import QUEUES, REMOTE_QUEUE
+from app.redis_client import create_client
+from app.relay import LEASE_DURATION, RelayHeartbeat
 
-BEAT_FRESH = timedelta(seconds=10)
-LONGEST_WAIT = timedelta(seconds=60)
-LONGEST_REMOTE_WAIT = timedelta(minutes=10)
+MAX_HEARTBEAT_AGE = timedelta(seconds=10)
+MAX_WAIT = timedelta(seconds=60)
+MAX_REMOTE_WAIT = timedelta(minutes=10)
 """For what other servers are told or asked, which may keep all slots of that node busy for a while."""
-WRITE_CHECK = "open-event:health"
+WRITE_CHECK_KEY = "open-event:health"
 """The key that is written to see whether Redis takes writes."""
 
-SHORT = 0.7
+QUERY_TIMEOUT_SECONDS = 0.7
 """Seconds for a statement or a command: less than a probe has."""
 
 
-class Checks:
+class HealthChecks:
     """The checks of one app, on connections of their own: a busy pool is not a dead database."""
 
     def __init__(self, app: Flask) -> None:
@@ -39,37 +39,37 @@ class Checks:
             connect_args={
                 "connect_timeout": 2,
                 "tcp_user_timeout": 2000,
-                "options": f"-c statement_timeout={int(SHORT * 1000)}",
+                "options": f"-c statement_timeout={int(QUERY_TIMEOUT_SECONDS * 1000)}",
                 "application_name": "open-event-health",
             },
         )
-        self.redis = connect(app.config["REDIS_URL"], timeout=SHORT)
-        self.schema = Schema(app)
+        self.redis = create_client(app.config["REDIS_URL"], timeout=QUERY_TIMEOUT_SECONDS)
+        self.schema = SchemaCheck(app)
 
-    def database(self) -> str:
+    def check_database(self) -> str:
         """A statement runs."""
         with self.engine.connect() as connection:
             connection.execute(select(1))
         return "answers"
 
-    def migrations(self) -> str:
+    def check_migrations(self) -> str:
         """The tables are those of the code."""
         with self.engine.connect() as connection:
-            return self.schema.check(connection)
+            return self.schema.check_schema(connection)
 
-    def broker(self) -> str:
+    def check_broker(self) -> str:
         """Check that Redis answers and takes writes."""
         try:
-            self.redis.set(WRITE_CHECK, 1, ex=60)
+            self.redis.set(WRITE_CHECK_KEY, 1, ex=60)
         except ResponseError as error:
-            raise Unhealthy(f"refuses writes: {_word(error)}") from error
+            raise Unhealthy(f"refuses writes: {_get_error_name(error)}") from error
         return "answers"
 
-    def workers(self) -> str:
+    def check_workers(self) -> str:
         """Check that a node lives for each queue, and that every node is busy or polls."""
         nodes, now = read_nodes(self.redis)
         if not nodes:
-            self.broker()  # nodes cannot say that they live where Redis refuses writes
+            self.check_broker()  # nodes cannot say that they live where Redis refuses writes
             raise Unhealthy("no worker is running")
         served = {queue for node in nodes for queue in node.queues}
         if missing := [queue for queue in QUEUES if queue not in served]:
@@ -79,28 +79,30 @@ class Checks:
             raise Unhealthy(f"node {idle.role} has not polled its queues for {now - idle.consumed_at:.0f} s")
         return f"{len(nodes)} running"
 
-    def outbox(self) -> str:
+    def check_outbox(self) -> str:
         """Check that a relay lives, and that no actor waits for long while none of its work is done."""
         remote = [consumer.name for consumer in CONSUMERS.values() if consumer.queue == REMOTE_QUEUE]
         with self.engine.connect() as connection:
-            beat_at, now = connection.execute(select(select(RelayBeat.beat_at).scalar_subquery(), func.now())).one()
-            is_stuck = connection.scalar(_is_stuck(LONGEST_WAIT, remote, is_of_these=False))
-            is_remote_stuck = connection.scalar(_is_stuck(LONGEST_REMOTE_WAIT, remote, is_of_these=True))
-        _require_fresh(beat_at, now)
+            beat_at, now = connection.execute(
+                select(select(RelayHeartbeat.beat_at).scalar_subquery(), func.now())
+            ).one()
+            is_stuck = connection.scalar(_is_stuck(MAX_WAIT, remote, is_of_these=False))
+            is_remote_stuck = connection.scalar(_is_stuck(MAX_REMOTE_WAIT, remote, is_of_these=True))
+        _require_live_relay(beat_at, now)
         if is_stuck:
-            raise Unhealthy(f"work has been waiting for more than {LONGEST_WAIT.seconds} s")
+            raise Unhealthy(f"work has been waiting for more than {MAX_WAIT.seconds} s")
         if is_remote_stuck:
-            raise Unhealthy(f"talk with other servers has been waiting for more than {LONGEST_REMOTE_WAIT.seconds} s")
+            raise Unhealthy(f"talk with other servers has been waiting for more than {MAX_REMOTE_WAIT.seconds} s")
         return "moving"
 
-    def readers(self) -> str:
+    def check_body_readers(self) -> str:
         """A thread is free to read the next body."""
-        if problem := bodies.describe_stuck_readers():
+        if problem := request_bodies.describe_stuck_readers():
             raise Unhealthy(problem)
-        return f"{len(bodies.readers)} of {bodies.readers.size} taken"
+        return f"{len(request_bodies.reader_slots)} of {request_bodies.reader_slots.size} taken"
 
 
-def _word(error: ResponseError) -> str:
+def _get_error_name(error: ResponseError) -> str:
     """Return the word by which Redis names an error: MISCONF, OOM, READONLY."""
     if isinstance(error, OutOfMemoryError):
         return "OOM"
@@ -117,12 +119,12 @@ def _is_stuck(longest_wait: timedelta, names: Sequence[str], *, is_of_these: boo
     """
     entries = OutboxEntry.__table__
     long_ago = func.now() - longest_wait
-    turns = open_turns()
+    turns = select_open_turns()
     oldest = (
         # Entries that were tried and failed wait on purpose.
         select(entries.c.due_at)
         .where(entries.c.consumer == turns.c.consumer, entries.c.actor == turns.c.actor, is_open(entries))
-        .where(entries.c.tries == 0, entries.c.due_at < long_ago, entries.c.next_at < func.now() + LEASE)
+        .where(entries.c.tries == 0, entries.c.due_at < long_ago, entries.c.next_at < func.now() + LEASE_DURATION)
         .order_by(entries.c.next_at)
         .limit(1)
         .lateral()
@@ -139,22 +141,22 @@ def _is_stuck(longest_wait: timedelta, names: Sequence[str], *, is_of_these: boo
     return select(exists().select_from(waiting).where(done.c.consumer.is_(None), of_these))
 
 
-def _require_fresh(beat_at: datetime | None, now: datetime) -> None:
-    if beat_at is None or now - beat_at > BEAT_FRESH:
+def _require_live_relay(beat_at: datetime | None, now: datetime) -> None:
+    if beat_at is None or now - beat_at > MAX_HEARTBEAT_AGE:
         raise Unhealthy("no relay is running")
 
 
-def readiness_probes(checks: Checks) -> list[Probe]:
+def make_readiness_probes(checks: HealthChecks) -> list[Probe]:
     """What a web process cannot do without."""
-    return [Probe("health_check_db", checks.database), Probe("health_check_migrations", checks.migrations)]
+    return [Probe("health_check_db", checks.check_database), Probe("health_check_migrations", checks.check_migrations)]
 
 
-def health_probes(checks: Checks, grace_seconds: int) -> list[Probe]:
+def make_health_probes(checks: HealthChecks, grace_seconds: int) -> list[Probe]:
     """Everything; what serves the background may fail for a while before the whole counts as failed."""
     return [
-        *readiness_probes(checks),
-        Probe("health_check_redis", checks.broker, grace_seconds),
-        Probe("health_check_celery", checks.workers, grace_seconds),
-        Probe("health_check_outbox", checks.outbox, grace_seconds),
-        Probe("health_check_readers", checks.readers),
+        *make_readiness_probes(checks),
+        Probe("health_check_redis", checks.check_broker, grace_seconds),
+        Probe("health_check_celery", checks.check_workers, grace_seconds),
+        Probe("health_check_outbox", checks.check_outbox, grace_seconds),
+        Probe("health_check_readers", checks.check_body_readers),
     ]

@@ -18,14 +18,14 @@ import structlog
 from celery.bootsteps import StartStopStep
 from redis import Redis, RedisError
 
-from app.broker import consumption
-from app.processes.nodes import RESTART_STATUS
-from app.redis_client import connect
+from app.broker import consumer_state
+from app.processes.worker_nodes import RESTART_EXIT_STATUS
+from app.redis_client import create_client
 
-BEATS = "open-event:workers"
-BEAT_SECONDS = 2.0
-FRESH_SECONDS = 6
-FORGET_SECONDS = 60
+HEARTBEATS_KEY = "open-event:workers"
+HEARTBEAT_INTERVAL_SECONDS = 2.0
+MAX_HEARTBEAT_AGE_SECONDS = 6
+HEARTBEAT_TTL_SECONDS = 60
 REDIS_TIMEOUT_SECONDS = 2.0
 
 START_TIMEOUT_SECONDS = 30.0
@@ -74,7 +74,10 @@ class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
         """Begin to beat."""
         url = worker.app.conf["broker_url"]
         threading.Thread(
-            target=self._run, args=(worker, connect(url, timeout=REDIS_TIMEOUT_SECONDS)), name="heartbeat", daemon=True
+            target=self._run_loop,
+            args=(worker, create_client(url, timeout=REDIS_TIMEOUT_SECONDS)),
+            name="heartbeat",
+            daemon=True,
         ).start()
 
     def stop(self, _worker: Any) -> None:
@@ -83,18 +86,18 @@ class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
 
     terminate = stop
 
-    def _run(self, worker: Any, redis: Redis) -> None:
+    def _run_loop(self, worker: Any, redis: Redis) -> None:
         # Only a worker needs it, and it takes long to import.
         from celery.worker import state  # noqa: PLC0415
 
         queues = tuple(worker.app.amqp.queues.consume_from)
-        watch = Watch(monotonic())
+        watch = PollWatchdog(monotonic())
         is_failing = False
         while not self.stopped.is_set():
-            watch.look(monotonic(), has_free_slot=len(state.reserved_requests) < worker.concurrency)
+            watch.update_state(monotonic(), has_free_slot=len(state.reserved_requests) < worker.concurrency)
             has_work = False
             try:
-                beat(redis, self.name, queues, unpolled_seconds=monotonic() - watch.consumed_at)
+                write_heartbeat(redis, self.name, queues, unpolled_seconds=monotonic() - watch.consumed_at)
                 has_work = has_messages(redis, queues)
                 is_failing = False
             except RedisError as error:
@@ -102,10 +105,10 @@ class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
                     log.warning("heartbeat cannot be written", error=type(error).__name__)
                 is_failing = True
             if watch.is_stalled(monotonic(), has_work=has_work):
-                self._restart(worker, queues, watch, has_tasks=bool(state.active_requests))
-            self.stopped.wait(BEAT_SECONDS)
+                self._restart_node(worker, queues, watch, has_tasks=bool(state.active_requests))
+            self.stopped.wait(HEARTBEAT_INTERVAL_SECONDS)
 
-    def _restart(self, worker: Any, queues: Sequence[str], watch: "Watch", *, has_tasks: bool) -> None:
+    def _restart_node(self, worker: Any, queues: Sequence[str], watch: "PollWatchdog", *, has_tasks: bool) -> None:
         """End this process as SIGTERM does, or without its main thread where that hangs; its parent starts it again."""
         seconds = round(monotonic() - watch.consumed_at)
         log.error("node restarts: it has not polled its queues", queues=list(queues), seconds=seconds)
@@ -115,10 +118,10 @@ class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
         if self.stopped.wait(soft_seconds + END_TIMEOUT_SECONDS):
             sleep(STOP_TIMEOUT_SECONDS)  # this thread goes with the process
         log.error("node ends at once: its main thread hangs", queues=list(queues))
-        os._exit(RESTART_STATUS)
+        os._exit(RESTART_EXIT_STATUS)
 
 
-class Watch:
+class PollWatchdog:
     """Tell a consumer loop that has stopped from a node that is busy or ends, and from a Redis that does not serve.
 
     All times are of the monotonic clock.
@@ -126,20 +129,20 @@ class Watch:
 
     def __init__(self, started_at: float) -> None:
         self.consumed_at = self._first_poll_by = started_at + START_TIMEOUT_SECONDS
-        self._excused_at = self._looked_at = started_at
+        self._exempt_at = self._updated_at = started_at
         self._has_work_since: float | None = None
 
-    def look(self, now: float, *, has_free_slot: bool) -> None:
+    def update_state(self, now: float, *, has_free_slot: bool) -> None:
         """Take in when the loop last polled, or need not poll."""
-        if consumption.is_ending:
-            self._excused_at = now
-        elif not has_free_slot and consumption.turned_at is not None:
-            self._excused_at = consumption.turned_at
-        if now - self._looked_at > 2 * BEAT_SECONDS + REDIS_TIMEOUT_SECONDS:
+        if consumer_state.is_ending:
+            self._exempt_at = now
+        elif not has_free_slot and consumer_state.turned_at is not None:
+            self._exempt_at = consumer_state.turned_at
+        if now - self._updated_at > 2 * HEARTBEAT_INTERVAL_SECONDS + REDIS_TIMEOUT_SECONDS:
             self._has_work_since = None  # this process was stopped, or Redis did not answer
-        self._looked_at = now
-        polled_at = consumption.polled_at
-        self.consumed_at = max(self._excused_at, self._first_poll_by if polled_at is None else polled_at)
+        self._updated_at = now
+        polled_at = consumer_state.polled_at
+        self.consumed_at = max(self._exempt_at, self._first_poll_by if polled_at is None else polled_at)
 
     def is_stalled(self, now: float, *, has_work: bool) -> bool:
         """Whether messages have been waiting, in a Redis that takes writes, for longer than a poll can take."""
@@ -151,15 +154,15 @@ class Watch:
         return now - max(self._has_work_since, self.consumed_at) > RESTART_AFTER_SECONDS
 
 
-def beat(redis: Redis, name: str, queues: Sequence[str], *, unpolled_seconds: float = 0.0) -> None:
+def write_heartbeat(redis: Redis, name: str, queues: Sequence[str], *, unpolled_seconds: float = 0.0) -> None:
     """Say that the node of this name lives now, and when it last consumed."""
-    now = _now(redis)
+    now = _read_redis_time(redis)
     node = Node(tuple(queues), now - max(unpolled_seconds, 0.0))
     with redis.pipeline(transaction=False) as pipeline:
-        pipeline.zadd(BEATS, {name: now})
-        pipeline.zremrangebyscore(BEATS, "-inf", now - FORGET_SECONDS)
-        pipeline.expire(BEATS, FORGET_SECONDS)
-        pipeline.set(_key(name), orjson.dumps(asdict(node)), ex=FORGET_SECONDS)
+        pipeline.zadd(HEARTBEATS_KEY, {name: now})
+        pipeline.zremrangebyscore(HEARTBEATS_KEY, "-inf", now - HEARTBEAT_TTL_SECONDS)
+        pipeline.expire(HEARTBEATS_KEY, HEARTBEAT_TTL_SECONDS)
+        pipeline.set(_get_node_key(name), orjson.dumps(asdict(node)), ex=HEARTBEAT_TTL_SECONDS)
         pipeline.execute()
 
 
@@ -173,18 +176,18 @@ def has_messages(redis: Redis, queues: Sequence[str]) -> bool:
 
 def read_nodes(redis: Redis) -> tuple[list[Node], float]:
     """Return the nodes that have beaten in the last seconds, and the time by the clock of Redis."""
-    now = _now(redis)
-    names = [str(name) for name in redis.zrangebyscore(BEATS, now - FRESH_SECONDS, "+inf")]
-    texts = redis.mget([_key(name) for name in names]) if names else []
+    now = _read_redis_time(redis)
+    names = [str(name) for name in redis.zrangebyscore(HEARTBEATS_KEY, now - MAX_HEARTBEAT_AGE_SECONDS, "+inf")]
+    texts = redis.mget([_get_node_key(name) for name in names]) if names else []
     # Nodes of an earlier version have no description; they do not serve all queues of this one.
     found = [orjson.loads(text) for text in texts if text is not None]
     return [Node(tuple(each["queues"]), each["consumed_at"]) for each in found], now
 
 
-def _key(name: str) -> str:
-    return f"{BEATS}:{name}"
+def _get_node_key(name: str) -> str:
+    return f"{HEARTBEATS_KEY}:{name}"
 
 
-def _now(redis: Redis) -> float:
+def _read_redis_time(redis: Redis) -> float:
     seconds, microseconds = redis.time()
     return float(seconds + microseconds / 1e6)

@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import structlog
 from flask import Flask
 
-from app.request_slots import NEEDS_NO_SLOT
+from app.request_slots import SLOT_EXEMPT_KEY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -43,7 +43,7 @@ class _Handler(WSGIRequestHandler):
     def parse_request(self) -> bool:
         """Read the headers, which completes the request."""
         is_valid = super().parse_request()
-        self.server.end_reading(self.connection)
+        self.server.mark_request_complete(self.connection)
         return is_valid
 
     def log_message(self, *_: Any) -> None:
@@ -65,7 +65,7 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         self._reading: dict[socket.socket, bool] = {}
         """Those of them whose request is not complete, oldest first."""
         super().__init__(address, _Handler)
-        self.set_app(_only_health(app))
+        self.set_app(_make_health_app(app))
 
     def server_bind(self) -> None:
         """Bind without asking DNS for the name of the address, as the base class does."""
@@ -73,7 +73,7 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
-    def start(self) -> None:
+    def start_thread(self) -> None:
         """Answer in a thread of its own."""
         loop = {"poll_interval": DEADLINE_INTERVAL_SECONDS}
         Thread(target=self.serve_forever, kwargs=loop, name="health-listener", daemon=True).start()
@@ -83,7 +83,7 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         now = monotonic()
         for request, deadline in list(self._deadlines.items()):
             if deadline <= now:
-                _shut_down(request)
+                _shut_down_socket(request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer one connection in a thread of its own; where all are taken, close the one that sends most slowly."""
@@ -96,7 +96,7 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         try:
             super().process_request(request, client_address)
         except BaseException:  # no thread could be started
-            self._forget(request)
+            self._forget_connection(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -104,18 +104,18 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._forget(request)
+            self._forget_connection(request)
 
-    def end_reading(self, request: socket.socket) -> None:
+    def mark_request_complete(self, request: socket.socket) -> None:
         """Note that the request of this connection is complete: it is closed by its deadline alone."""
         self._reading.pop(request, None)
 
     def _close_slowest(self) -> None:
         """Close the oldest connection whose request is not complete."""
         if slowest := next(iter(list(self._reading)), None):
-            _shut_down(slowest)
+            _shut_down_socket(slowest)
 
-    def _forget(self, request: socket.socket) -> None:
+    def _forget_connection(self, request: socket.socket) -> None:
         self._reading.pop(request, None)
         del self._deadlines[request]
         self._slots.release()
@@ -125,16 +125,16 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         log.debug("health client failed", address=str(client_address[0]), error=type(sys.exception()).__name__)
 
 
-def _shut_down(request: socket.socket) -> None:
+def _shut_down_socket(request: socket.socket) -> None:
     """End a connection whose thread reads or writes: the thread closes it."""
     with suppress(OSError):  # the thread has just closed it
         request.shutdown(socket.SHUT_RDWR)
 
 
-def _only_health(app: Flask) -> Any:
+def _make_health_app(app: Flask) -> Any:
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["PATH_INFO"].rstrip("/") in PATHS and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            environ[NEEDS_NO_SLOT] = True
+            environ[SLOT_EXEMPT_KEY] = True
             return app(environ, start_response)
         start_response(f"{HTTPStatus.NOT_FOUND.value} Not Found", [("Content-Length", "0")])
         return []

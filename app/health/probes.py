@@ -7,9 +7,9 @@ from threading import Thread
 
 import structlog
 
-DEADLINE_SECONDS = 0.8
+CHECK_TIMEOUT_SECONDS = 0.8
 
-START_SECONDS = 10.0
+START_GRACE_SECONDS = 10.0
 """How long a check that has never passed may fail before that is logged as an error; the answer is 503 at once."""
 
 log = structlog.get_logger(__name__)
@@ -36,15 +36,15 @@ class Probe:
         self._answer: Future[str] | None = None
         self._is_reported = False
 
-    def start(self) -> None:
+    def start_check(self) -> None:
         """Ask, unless the last question is still open."""
-        self.deadline = time.monotonic() + DEADLINE_SECONDS
+        self.deadline = time.monotonic() + CHECK_TIMEOUT_SECONDS
         if self._answer is None or self._answer.done():
             self._answer = Future()
             # Not an executor: the interpreter waits for its threads when it exits.
-            Thread(target=self._run, args=(self._answer,), name=self.__name__, daemon=True).start()
+            Thread(target=self._run_check, args=(self._answer,), name=self.__name__, daemon=True).start()
 
-    def _run(self, answer: Future[str]) -> None:
+    def _run_check(self, answer: Future[str]) -> None:
         started = time.monotonic()
         try:
             answer.set_result(self.check())
@@ -59,12 +59,12 @@ class Probe:
         try:
             output = self._answer.result(max(0.0, self.deadline - time.monotonic()))
         except TimeoutError:
-            self.response_time = DEADLINE_SECONDS
-            return self._failed("no answer in time", None)
+            self.response_time = CHECK_TIMEOUT_SECONDS
+            return self._record_failure("no answer in time", None)
         except Unhealthy as found:
-            return self._failed(str(found), None)
+            return self._record_failure(str(found), None)
         except Exception as error:  # noqa: BLE001  # a check that breaks has failed; its text is for the log alone
-            return self._failed("does not answer", error)
+            return self._record_failure("does not answer", error)
         if self.failing_since is not None:
             write = log.info if self.has_passed or self._is_reported else log.debug
             write("health check passes again", check=self.__name__)
@@ -72,13 +72,15 @@ class Probe:
         self.has_passed = True
         return True, output
 
-    def _failed(self, output: str, error: Exception | None) -> tuple[bool, str]:
+    def _record_failure(self, output: str, error: Exception | None) -> tuple[bool, str]:
         if self.failing_since is None:
             self.failing_since = time.monotonic()
             self._is_reported = False
             write = log.warning if self.has_passed else log.debug
             write("health check fails", check=self.__name__, output=output, exc_info=error)
-        if not self.is_forgiven and not self._is_starting and not self._is_reported:  # said once, not at every probe
+        if (
+            not self.is_within_grace and not self._is_starting and not self._is_reported
+        ):  # said once, not at every probe
             self._is_reported = True
             log.error("health check failed", check=self.__name__, output=output, exc_info=error)
         return False, output
@@ -86,9 +88,9 @@ class Probe:
     @property
     def _is_starting(self) -> bool:
         since = self.failing_since
-        return not self.has_passed and since is not None and time.monotonic() - since < START_SECONDS
+        return not self.has_passed and since is not None and time.monotonic() - since < START_GRACE_SECONDS
 
     @property
-    def is_forgiven(self) -> bool:
+    def is_within_grace(self) -> bool:
         """Whether it passes, or has not failed for long."""
         return self.failing_since is None or time.monotonic() - self.failing_since < self.grace_seconds

@@ -20,7 +20,7 @@ FAILING_CACHE_SECONDS = 0.3
 logging.getLogger("healthcheck.healthcheck").setLevel(logging.CRITICAL)
 
 
-class Report(HealthCheck):  # type: ignore[misc]  # the library carries no types
+class HealthReport(HealthCheck):  # type: ignore[misc]  # the library carries no types
     """One run at a time, kept for a moment: many askers cost the servers no more than one."""
 
     def __init__(self, probes: Sequence[Probe], hostname: str = "open-event") -> None:
@@ -34,20 +34,20 @@ class Report(HealthCheck):  # type: ignore[misc]  # the library carries no types
         """Body, status and headers; `check` of the library, one check alone, is not used here."""
         with self._lock:
             if self._answer is None or time.monotonic() >= self._stale_at:
-                self._answer = self._ask()
+                self._answer = self._run_probes()
                 is_failing = any(probe.failing_since is not None for probe in self.checkers)
                 self._stale_at = time.monotonic() + (FAILING_CACHE_SECONDS if is_failing else CACHE_SECONDS)
             return self._answer
 
-    def _ask(self) -> tuple[str, int, dict[str, str]]:
+    def _run_probes(self) -> tuple[str, int, dict[str, str]]:
         started = time.monotonic()
         for probe in self.checkers:
-            probe.start()
+            probe.start_check()
         results = [self.run_check(probe) for probe in self.checkers]
         # The library would say the name of the machine, to everybody.
         more = {"hostname": self._hostname, "response_time": round(time.monotonic() - started, 6)}
         # A check within its grace says `passed: false` and the whole still says success.
-        if all(probe.is_forgiven for probe in self.checkers):
+        if all(probe.is_within_grace for probe in self.checkers):
             return json_success_handler(results, **more), self.success_status, self.success_headers
         return json_failed_handler(results, **more), self.failed_status, self.failed_headers
 

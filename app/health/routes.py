@@ -5,20 +5,20 @@ from http import HTTPStatus
 import orjson
 from flask import Blueprint, Flask, Response, current_app
 
-from app.bodies import describe_stuck_readers
 from app.extensions import limiter
-from app.health.checks import Checks, health_probes, readiness_probes
-from app.health.report import Report
+from app.health.checks import HealthChecks, make_health_probes, make_readiness_probes
+from app.health.report import HealthReport
+from app.request_bodies import describe_stuck_readers
 
 health = Blueprint("health", __name__)
 limiter.exempt(health)
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Answer probes."""
-    checks, hostname = Checks(app), app.config["HEALTH_HOSTNAME"]
-    app.extensions["readiness"] = Report(readiness_probes(checks), hostname)
-    app.extensions["health"] = Report(health_probes(checks, app.config["HEALTH_GRACE_SECONDS"]), hostname)
+    checks, hostname = HealthChecks(app), app.config["HEALTH_HOSTNAME"]
+    app.extensions["readiness"] = HealthReport(make_readiness_probes(checks), hostname)
+    app.extensions["health"] = HealthReport(make_health_probes(checks, app.config["HEALTH_GRACE_SECONDS"]), hostname)
     app.register_blueprint(health)
 
 
@@ -36,20 +36,20 @@ def live() -> Response:
 @health.get("/readyz/")
 def ready() -> Response:
     """Check that this process can serve: the database answers and has the right schema, and it is not shutting down."""
-    return _answer(current_app.extensions["readiness"])
+    return _respond_with_report(current_app.extensions["readiness"])
 
 
 @health.get("/health-check")
 @health.get("/health-check/")
 def check() -> Response:
     """Check the database, its migrations, Redis, the workers, the outbox and the readers of bodies."""
-    return _answer(current_app.extensions["health"])
+    return _respond_with_report(current_app.extensions["health"])
 
 
 for _view in (live, ready, check):
     _view.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`
 
 
-def _answer(report: Report) -> Response:
+def _respond_with_report(report: HealthReport) -> Response:
     body, status, headers = report.run()
     return Response(body, status, headers)

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.events.models import Event
-from app.extensions import Model, off
+from app.extensions import Model, false_column
 from app.users.models import User
 
 
@@ -29,7 +29,7 @@ class Hook(Model):
     allowed_parameters: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
     """The parameters that a call may set; None for all that are not fixed."""
     enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
-    signed: Mapped[bool] = off()
+    signed: Mapped[bool] = false_column()
     """Whether a call must carry a signature."""
     token_hash: Mapped[bytes | None] = mapped_column(unique=True)
     """SHA-256 of the token in its URL; None until it has been given one."""

@@ -1,4 +1,4 @@
-"""/v1/hooks: URLs that start jobs; a POST to one of them is received in `receiving`."""
+"""/v1/hooks: URLs that start jobs; a POST to one of them is received in `trigger_view`."""
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -7,34 +7,34 @@ from typing import Any
 from flask import Response
 from flask_rest_jsonapi_next import Api
 
-from app import signatures
+from app import webhook_signatures
 from app.errors import NotFound
 from app.hooks.models import Hook
-from app.hooks.permissions import PERMISSIONS, require_fixing
-from app.hooks.receiving import receive
+from app.hooks.permissions import PERMISSIONS, check_fixed_parameters
 from app.hooks.schemas import HookSchema
-from app.hooks.tokens import hook_url, signing
-from app.jobs.submission import kind_named
-from app.jsonapi import rows
-from app.jsonapi.body import read_document
-from app.jsonapi.documents import ResourceDocument, read_new_resource
-from app.jsonapi.idempotency import REPLAYED, answered_once
-from app.jsonapi.permissions import Access, Predicate
-from app.jsonapi.plan import Item
-from app.jsonapi.reading import Reader
-from app.jsonapi.relations import route_relations
-from app.jsonapi.resource_type import ResourceType, by_number
-from app.jsonapi.resources import Command, ResourceDetail, ResourceList, located
-from app.jsonapi.view import View
-from app.jsonapi.viewer import Viewer, signed_in_viewer
-from app.jsonapi.writing import DataLayer
-from app.url_tokens import new_token, token_hash
+from app.hooks.tokens import build_hook_url, signing_context
+from app.hooks.trigger_view import handle_call
+from app.jobs.submission import get_kind
+from app.jsonapi import repository
+from app.jsonapi.base_view import View
+from app.jsonapi.current_user import CurrentUser, require_current_user
+from app.jsonapi.data_layer import DataLayer
+from app.jsonapi.document_parser import ResourceDocument, parse_create
+from app.jsonapi.idempotency import REPLAYED_HEADER, run_idempotent
+from app.jsonapi.json_parsing import parse_request_body
+from app.jsonapi.permissions import AccessContext, Predicate
+from app.jsonapi.reader import ResourceReader
+from app.jsonapi.relationship_views import register_relationship_routes
+from app.jsonapi.resource_type import ResourceType, by_integer_id
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, created_response
+from app.jsonapi.select_plan import Item
+from app.url_tokens import hash_token, new_token
 from app.users.reauthentication import require_password
 
 
-def lookup(name: str) -> tuple[str, Any]:
+def lookup_hook(name: str) -> tuple[str, Any]:
     """A hook by its id; what is none may be a token, which no error repeats."""
-    named = by_number(name)
+    named = by_integer_id(name)
     if named is None:
         raise NotFound("There is no such hook here.")
     return named
@@ -48,90 +48,94 @@ HOOK = ResourceType(
     description="URLs that start a job when another system calls them.",
     permissions=PERMISSIONS,
     order=("-id",),
-    lookup=lookup,
+    lookup=lookup_hook,
 )
 
 
 class HookData(DataLayer):
     """A hook starts, for its owner, what its owner may start."""
 
-    def before_create_object(self, data: dict[str, Any], access: Access) -> None:
+    def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
         require_password(access.viewer)
         data["owner_id"] = access.viewer.id
-        data["event_id"] = _event_of(data["kind"], data["parameters"], access)
+        data["event_id"] = _get_event_id(data["kind"], data["parameters"], access)
 
-    def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+    def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         if (data.get("enabled") and not row.enabled) or "deleted_at" in data:
             require_password(access.viewer)  # a hook works on after the token of whoever enables it
         if "parameters" in data:
-            data["event_id"] = _event_of(row.kind, data["parameters"], access)
+            data["event_id"] = _get_event_id(row.kind, data["parameters"], access)
 
-    def update_object(self, row: Any, document: ResourceDocument, access: Access) -> None:
+    def update_object(self, row: Any, document: ResourceDocument, access: AccessContext) -> None:
         """Clients that send back all they know send what they were shown, too."""
         for name in ("url", "secret"):
-            if _was_shown(row, name, document.attributes.get(name)):
+            if _is_current_value(row, name, document.attributes.get(name)):
                 del document.attributes[name]
         super().update_object(row, document, access)
 
 
-def _event_of(kind_name: str, parameters: Mapping[str, Any], access: Access) -> int | None:
+def _get_event_id(kind_name: str, parameters: Mapping[str, Any], access: AccessContext) -> int | None:
     """The event that a hook belongs to; 422, 403 or 404 where its parameters may not be fixed."""
-    kind = kind_named(kind_name)
-    require_fixing(kind, parameters, access)
-    return int(parameters["event"]) if kind.about_event and "event" in parameters else None
+    kind = get_kind(kind_name)
+    check_fixed_parameters(kind, parameters, access)
+    return int(parameters["event"]) if kind.belongs_to_event and "event" in parameters else None
 
 
-def _was_shown(row: Any, name: str, sent: Any) -> bool:
+def _is_current_value(row: Any, name: str, sent: Any) -> bool:
     if not isinstance(sent, str) or row.token_hash is None:
         return False
     token = sent.rpartition("/")[2]
-    is_url = sent == hook_url(token) and token_hash(token) == row.token_hash
-    return is_url if name == "url" else sent == signatures.secret(signing(row.id, row.token_hash))
+    is_url = sent == build_hook_url(token) and hash_token(token) == row.token_hash
+    return (
+        is_url if name == "url" else sent == webhook_signatures.derive_secret(signing_context(row.id, row.token_hash))
+    )
 
 
-class TokenView(View):
+class TokenIssuingView(View):
     """A view that gives a hook a new token."""
 
-    def shown_once(self, viewer: Viewer, find: Callable[[], Any], reader: Reader, status: HTTPStatus) -> Response:
+    def respond_with_secret(
+        self, viewer: CurrentUser, find: Callable[[], Any], reader: ResourceReader, status: HTTPStatus
+    ) -> Response:
         """The answer that shows the token; what an Idempotency-Key keeps for a day does not hold it."""
         shown: list[Response] = []
 
         def kept() -> Response:
             token = new_token()
-            row = rows.change(HOOK, find(), {"token_hash": token_hash(token)})
-            document = self.stored(row, reader)
+            row = repository.update_row(HOOK, find(), {"token_hash": hash_token(token)})
+            document = self.read_back(row, reader)
             if document is None:
                 raise NotFound("The hook has just gone away.")
-            shown.append(located(_with_token(document, row, token), status))
-            return located(document, status)
+            shown.append(created_response(_add_token(document, row, token), status))
+            return created_response(document, status)
 
-        answered = answered_once(viewer, kept)
-        return answered if REPLAYED in answered.headers else shown[0]
+        answered = run_idempotent(viewer, kept)
+        return answered if REPLAYED_HEADER in answered.headers else shown[0]
 
 
-def _with_token(document: Item, row: Any, token: str) -> Item:
+def _add_token(document: Item, row: Any, token: str) -> Item:
     """The document with the URL and the secret, where those attributes are asked for."""
-    secret = signatures.secret(signing(row.id, row.token_hash)) if row.signed else None
-    shown = {"url": hook_url(token), "secret": secret}
+    secret = webhook_signatures.derive_secret(signing_context(row.id, row.token_hash)) if row.signed else None
+    shown = {"url": build_hook_url(token), "secret": secret}
     resource = document["data"]
     attributes = {name: shown.get(name, value) for name, value in resource.get("attributes", {}).items()}
     return {**document, "data": {**resource, "attributes": attributes}}
 
 
-class HookList(TokenView, ResourceList):
+class HookList(TokenIssuingView, ResourceList):
     """The caller's hooks, the newest first; a POST makes one and shows its URL."""
 
     data_layer = {"class": HookData, "type": HOOK}
 
     def post(self) -> Response:
-        viewer = signed_in_viewer()
-        reader = self.reader()
+        viewer = require_current_user()
+        reader = self.make_reader()
 
         def make() -> Any:
-            document = read_new_resource(read_document(), self.type)
+            document = parse_create(parse_request_body(), self.type)
             return self.layer.create_object(document, reader.access)
 
-        return self.shown_once(viewer, make, reader, HTTPStatus.CREATED)
+        return self.respond_with_secret(viewer, make, reader, HTTPStatus.CREATED)
 
 
 class HookDetail(ResourceDetail):
@@ -140,27 +144,27 @@ class HookDetail(ResourceDetail):
     data_layer = {"class": HookData, "type": HOOK}
 
 
-class RotateHook(TokenView, Command):
+class RotateHook(TokenIssuingView, ActionView):
     """A POST without a body that gives a hook another URL; the old one is void at once."""
 
     data_layer = {"class": HookData, "type": HOOK}
     methods = {"POST"}
 
     @classmethod
-    def rules(cls) -> Mapping[str, Predicate]:
+    def predicates_by_method(cls) -> Mapping[str, Predicate]:
         return {"POST": PERMISSIONS.update}
 
     def post(self, id: str) -> Response:
-        viewer = signed_in_viewer()
-        reader = self.reader()
+        viewer = require_current_user()
+        reader = self.make_reader()
 
         def find() -> Any:
-            row = self.row(id, reader.access)
-            reader.access.require(PERMISSIONS.update, row)
+            row = self.lock_row(id, reader.access)
+            reader.access.require_permission(PERMISSIONS.update, row)
             require_password(viewer)
             return row
 
-        return self.shown_once(viewer, find, reader, HTTPStatus.OK)
+        return self.respond_with_secret(viewer, find, reader, HTTPStatus.OK)
 
 
 def route(api: Api) -> None:
@@ -168,5 +172,5 @@ def route(api: Api) -> None:
     api.route(HookList, "hook_list", "/hooks")
     api.route(HookDetail, "hook_detail", "/hooks/<id>")
     api.route(RotateHook, "hook_rotate", "/hooks/<id>/rotate")
-    api.blueprint.add_url_rule("/hooks/<id>", "hook_receive", receive, methods=["POST"])
-    route_relations(api, HOOK, HookData)
+    api.blueprint.add_url_rule("/hooks/<id>", "hook_receive", handle_call, methods=["POST"])
+    register_relationship_routes(api, HOOK, HookData)

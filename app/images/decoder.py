@@ -15,14 +15,14 @@ from typing import Any
 
 import pyvips  # type: ignore[import-untyped]  # pyvips carries no types
 
-BROKEN, OUT_OF_MEMORY = os.EX_DATAERR, os.EX_OSERR
+BROKEN_IMAGE_STATUS, OUT_OF_MEMORY_STATUS = os.EX_DATAERR, os.EX_OSERR
 """How it ends when it is the image's fault."""
 
-SAYS_MEMORY = ("out of memory", "Insufficient memory")
+MEMORY_ERRORS = ("out of memory", "Insufficient memory")
 """How libvips and libjpeg say that they got none."""
 
 LOADERS = {"jpeg": "VipsForeignLoadJpegBuffer", "png": "VipsForeignLoadPngBuffer", "webp": "VipsForeignLoadWebpBuffer"}
-QUALITY = {"jpeg": {"Q": 80, "optimize_coding": True}, "png": {}, "webp": {"Q": 80}}
+SAVE_OPTIONS = {"jpeg": {"Q": 80, "optimize_coding": True}, "png": {}, "webp": {"Q": 80}}
 WHITE = [255, 255, 255]
 QUARTER_TURNS = range(5, 9)
 """The orientations of EXIF that swap width and height."""
@@ -40,10 +40,10 @@ def main() -> None:
     try:
         made = make_variants(sys.stdin.buffer.read(), task["picture"], task["sizes"])
     except MemoryError:
-        sys.exit(OUT_OF_MEMORY)
+        sys.exit(OUT_OF_MEMORY_STATUS)
     except (pyvips.Error, UnicodeDecodeError) as error:
         sys.stderr.write(str(error))
-        sys.exit(OUT_OF_MEMORY if any(words in str(error) for words in SAYS_MEMORY) else BROKEN)
+        sys.exit(OUT_OF_MEMORY_STATUS if any(words in str(error) for words in MEMORY_ERRORS) else BROKEN_IMAGE_STATUS)
     header = [{"width": image.width, "height": image.height, "length": len(content)} for image, content in made]
     sys.stdout.buffer.write(json.dumps(header).encode() + b"\n")
     sys.stdout.buffer.writelines(content for _, content in made)
@@ -51,20 +51,20 @@ def main() -> None:
 
 def make_variants(content: bytes, picture: dict[str, Any], sizes: list[dict[str, Any]]) -> list[tuple[Any, bytes]]:
     """Each size with its file; the image is decoded once, only as large as the largest of them needs."""
-    width, height = _upright(content, picture)
-    scale = max(_scale(size, width, height) for size in sizes)
-    image = _load(content, picture["format"], scale)
+    width, height = _get_upright_size(content, picture)
+    scale = max(_compute_scale(size, width, height) for size in sizes)
+    image = _load_image(content, picture["format"], scale)
     # Converting costs as much as all the rest: what names no profile is sRGB already, by the rule of the web.
     profile = {"output_profile": "srgb"} if image.get_typeof("icc-profile-data") else {}
     # This turns it upright. Kept in memory, as a stream of rows can be read only once.
     image = image.thumbnail_image(math.ceil(width * scale), height=math.ceil(height * scale), size="force", **profile)
     image = image.colourspace("srgb").copy_memory()
-    return [_variant(image, size) for size in sizes]
+    return [_render_variant(image, size) for size in sizes]
 
 
-def _upright(content: bytes, picture: dict[str, Any]) -> tuple[int, int]:
+def _get_upright_size(content: bytes, picture: dict[str, Any]) -> tuple[int, int]:
     """Width and height once it is turned; what libvips reads must be what was inspected."""
-    image = _load(content, picture["format"], 1)
+    image = _load_image(content, picture["format"], 1)
     width, height = image.width, image.height
     if (width, height) != (picture["width"], picture["height"]):
         raise pyvips.Error("the image has another size than its header says")
@@ -72,7 +72,7 @@ def _upright(content: bytes, picture: dict[str, Any]) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _scale(size: dict[str, Any], width: int, height: int) -> float:
+def _compute_scale(size: dict[str, Any], width: int, height: int) -> float:
     """What the image is multiplied by for this size; nothing is gained by more than 1 before the last step."""
     across: float = size["width"] / width
     down: float = size["height"] / height
@@ -80,7 +80,7 @@ def _scale(size: dict[str, Any], width: int, height: int) -> float:
     return min(1.0, max(visible, max(across, down) if size["crops"] else min(across, down)))
 
 
-def _load(content: bytes, form: str, scale: float) -> Any:
+def _load_image(content: bytes, form: str, scale: float) -> Any:
     """The image, not yet decoded; its decoder shrinks it where it can, a JPEG to no less than twice what is needed."""
     if form == "jpeg":
         shrink = next(factor for factor in (8, 4, 2, 1) if factor * scale * 2 <= 1 or factor == 1)
@@ -90,19 +90,19 @@ def _load(content: bytes, form: str, scale: float) -> Any:
     return pyvips.Image.pngload_buffer(content, access="sequential", fail_on="error")
 
 
-def _variant(image: Any, size: dict[str, Any]) -> tuple[Any, bytes]:
+def _render_variant(image: Any, size: dict[str, Any]) -> tuple[Any, bytes]:
     if size["crops"]:
-        image = _middle(image, size["width"] / size["height"])
+        image = _crop_to_ratio(image, size["width"] / size["height"])
         image = image.thumbnail_image(size["width"], height=size["height"], size="force")
     else:
         image = image.thumbnail_image(size["width"], height=size["height"], size="down")
     if size["format"] == "jpeg" and image.hasalpha():
         image = image.flatten(background=WHITE)
     save = getattr(image, f"{size['format']}save_buffer")
-    return image, save(keep="none", **QUALITY[size["format"]])
+    return image, save(keep="none", **SAVE_OPTIONS[size["format"]])
 
 
-def _middle(image: Any, proportion: float) -> Any:
+def _crop_to_ratio(image: Any, proportion: float) -> Any:
     """The largest piece from the middle with this width for each row."""
     width = min(image.width, max(1, round(image.height * proportion)))
     height = min(image.height, max(1, round(image.width / proportion)))

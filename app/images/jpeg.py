@@ -4,15 +4,15 @@ import re
 import struct
 from collections.abc import Iterator
 
-from app.images.picture import Broken, Picture, TooLarge, Unsupported
+from app.images.image_info import CorruptImage, ImageInfo, ImageTooLarge, UnsupportedImage
 
-MOST_SEGMENTS = 2_000
-MOST_SCANS = 100
+MAX_SEGMENTS = 2_000
+MAX_SCANS = 100
 """Encoders write ten; each is a pass over the whole image, and 2,000 of them fit into 230 kB."""
 
 _END, _SCAN = 0xD9, 0xDA
 _PROGRESSIVE = 0xC2
-_TAKEN = (0xC0, 0xC1, _PROGRESSIVE)  # Huffman coded; the rest is arithmetic coded, lossless or hierarchical
+_SUPPORTED_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # Huffman coded; the rest is arithmetic coded, lossless or hierarchical
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # these three define tables
 
 _LENGTH = struct.Struct(">H")
@@ -22,34 +22,34 @@ _FRAME = struct.Struct(">BHHB")
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
 
 
-def read(content: bytes) -> Picture:
+def read_header(content: bytes) -> ImageInfo:
     """The image by its frame header; it ends where its own end marker is, not that of a thumbnail inside it."""
     frames, scans, end = [], [], 0
-    for marker, segment, end in _segments(content):  # noqa: B007  # the last one is where the image ends
+    for marker, segment, end in _iter_segments(content):  # noqa: B007  # the last one is where the image ends
         if marker in _FRAMES:
             frames.append((marker, segment))
         elif marker == _SCAN:
             scans.append(segment)
     if len(frames) != 1 or not scans:
-        raise Broken("A JPEG must hold one image.")
-    if len(scans) > MOST_SCANS:
-        raise TooLarge(f"A JPEG may have at most {MOST_SCANS} scans.")
+        raise CorruptImage("A JPEG must hold one image.")
+    if len(scans) > MAX_SCANS:
+        raise ImageTooLarge(f"A JPEG may have at most {MAX_SCANS} scans.")
     [(marker, header)] = frames
     precision, height, width, components = _FRAME.unpack_from(header)
-    if marker not in _TAKEN or precision != 8:
-        raise Unsupported("Of the kinds of JPEG only baseline and progressive with 8 bits are taken.")
+    if marker not in _SUPPORTED_FRAMES or precision != 8:
+        raise UnsupportedImage("Of the kinds of JPEG only baseline and progressive with 8 bits are taken.")
     # A baseline image in several scans is collected in memory like a progressive one.
     is_progressive = marker == _PROGRESSIVE or scans[0][0] < components
-    return Picture("jpeg", width, height, is_progressive, frames=1, end=end)
+    return ImageInfo("jpeg", width, height, is_progressive, frames=1, end=end)
 
 
-def _segments(content: bytes) -> Iterator[tuple[int, bytes, int]]:
+def _iter_segments(content: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Each marker with what belongs to it and the place behind that, up to the end marker."""
     at = 2
-    for _ in range(MOST_SEGMENTS):
+    for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(content, at)
         if found is None:
-            raise Broken("The JPEG is truncated: it has no end marker.")
+            raise CorruptImage("The JPEG is truncated: it has no end marker.")
         marker, at = found[1][0], found.end()
         if marker == _END:
             yield marker, b"", at
@@ -57,4 +57,4 @@ def _segments(content: bytes) -> Iterator[tuple[int, bytes, int]]:
         (length,) = _LENGTH.unpack_from(content, at)
         yield marker, content[at + _LENGTH.size : at + length], at + length
         at += max(length, _LENGTH.size)
-    raise TooLarge(f"A JPEG may have at most {MOST_SEGMENTS} segments.")
+    raise ImageTooLarge(f"A JPEG may have at most {MAX_SEGMENTS} segments.")

@@ -9,121 +9,129 @@ from sqlalchemy import Uuid, bindparam, select
 from uuid_utils.compat import uuid7
 
 from app import quotas, throttle
-from app.database import Prepared, transaction
+from app.database import PreparedStatement, open_transaction
 from app.errors import NotFound
-from app.images import sent
-from app.images.headers import inspect
-from app.images.picture import MEDIA_TYPES, SUFFIXES
-from app.images.pixels import RESIZED
-from app.images.sources import input_folder
-from app.images.tasks import KIND, OPTIONS
+from app.images import request_images
+from app.images.image_info import MEDIA_TYPES, SUFFIXES
+from app.images.inspection import inspect_image
+from app.images.loader import get_input_folder
+from app.images.resizer import DEFAULT_VARIANT
+from app.images.tasks import KIND, VARIANT_OPTIONS
 from app.jobs import submission
 from app.jobs.kinds import KINDS
 from app.jobs.models import CANCELED, FAILED, QUEUED, SUCCEEDED, Job
 from app.jobs.records import JobRow
-from app.jsonapi.idempotency import REPLAYED, TAKES_KEY, answered_once, locate
+from app.jsonapi.current_user import CurrentUser, get_current_user, require_current_user
+from app.jsonapi.idempotency import POST_ONLY, REPLAYED_HEADER, run_idempotent, set_location
 from app.jsonapi.negotiation import JSON_TYPES, require_media_type
-from app.jsonapi.viewer import Viewer, current_viewer, signed_in_viewer
 from app.storage import current_storage
 
 routes = Blueprint("resize", __name__)
 
-URL = "/api/v1/resize"
-IMAGE = "imageData"
-WORDS = {QUEUED: "PENDING", SUCCEEDED: "SUCCESS", FAILED: "FAILURE", CANCELED: "FAILURE"}
+RESIZE_URL = "/api/v1/resize"
+IMAGE_MEMBER = "imageData"
+STATE_NAMES = {QUEUED: "PENDING", SUCCEEDED: "SUCCESS", FAILED: "FAILURE", CANCELED: "FAILURE"}
 """States as this API calls them; all others are STARTED."""
-WAS_CANCELED = {"code": "canceled", "detail": "The job was canceled."}
+CANCELED_ERROR = {"code": "canceled", "detail": "The job was canceled."}
 
-TEXT = {"type": "string"}
-_MEMBERS: dict[str, Any] = {"type": "object", "properties": {IMAGE: TEXT, **OPTIONS}, "required": [IMAGE]}
-TAKES: dict[str, Any] = dict.fromkeys(JSON_TYPES, _MEMBERS)
-TAKEN: dict[str, Any] = {
+TEXT_SCHEMA = {"type": "string"}
+_MEMBERS: dict[str, Any] = {
     "type": "object",
-    "properties": {"success": {"type": "boolean", "enum": [True]}, "token": TEXT},
+    "properties": {IMAGE_MEMBER: TEXT_SCHEMA, **VARIANT_OPTIONS},
+    "required": [IMAGE_MEMBER],
+}
+REQUEST_SCHEMAS: dict[str, Any] = dict.fromkeys(JSON_TYPES, _MEMBERS)
+TOKEN_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"success": {"type": "boolean", "enum": [True]}, "token": TEXT_SCHEMA},
     "required": ["success", "token"],
 }
-STATUS: dict[str, Any] = {
+STATUS_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "status": {"type": "string", "enum": ["PENDING", "STARTED", "SUCCESS", "FAILURE"]},
         "resized_image_url": {"type": ["string", "null"]},
-        "error": {"type": "object", "properties": {"code": TEXT, "detail": TEXT}, "required": ["code", "detail"]},
+        "error": {
+            "type": "object",
+            "properties": {"code": TEXT_SCHEMA, "detail": TEXT_SCHEMA},
+            "required": ["code", "detail"],
+        },
     },
     "required": ["status", "resized_image_url"],
 }
 
 _jobs = Job.__table__
-_job = Prepared(select(*_jobs.c).where(_jobs.c.id == bindparam("id", type_=Uuid), _jobs.c.kind == KIND))
+_select_job = PreparedStatement(select(*_jobs.c).where(_jobs.c.id == bindparam("id", type_=Uuid), _jobs.c.kind == KIND))
 
 
-def _largest_body() -> int:
+def _get_max_body_bytes() -> int:
     """Where the API is public, whoever is not signed in may not send as many as he likes."""
-    viewer = _caller()
+    viewer = _get_caller()
     if viewer.is_anonymous:
-        throttle.count("resize")
-    quotas.require_room(viewer.id)
-    return sent.largest_body()
+        throttle.check_rate_limit("resize")
+    quotas.require_quota(viewer.id)
+    return request_images.get_max_body_bytes()
 
 
-@routes.post(URL, strict_slashes=False)
+@routes.post(RESIZE_URL, strict_slashes=False)
 def resize() -> Response:
     """Start a job that makes an image smaller, and return its token."""
-    viewer = _caller()
-    require_media_type(request.headers, TAKES)
-    members = sent.read_members()
-    options = {name: members[name] for name in OPTIONS if members.get(name) is not None}
-    KINDS[KIND].check({"image": IMAGE, **options}, "")
-    content = sent.decoded(members, IMAGE)
-    with sent.refusing(f"/{IMAGE}"):
-        picture = inspect(content)
+    viewer = _get_caller()
+    require_media_type(request.headers, REQUEST_SCHEMAS)
+    members = request_images.read_members()
+    options = {name: members[name] for name in VARIANT_OPTIONS if members.get(name) is not None}
+    KINDS[KIND].validate_parameters({"image": IMAGE_MEMBER, **options}, "")
+    content = request_images.decode_base64_image(members, IMAGE_MEMBER)
+    with request_images.image_errors_as_api_errors(f"/{IMAGE_MEMBER}"):
+        picture = inspect_image(content)
     job_id = uuid7()
-    name = f"{input_folder(job_id)}/input.{SUFFIXES[picture.format]}"
+    name = f"{get_input_folder(job_id)}/input.{SUFFIXES[picture.format]}"
     content = content[: picture.end]
     current_storage().put(name, content, MEDIA_TYPES[picture.format])
-    return _submit(job_id, {"image": name, **options}, len(content), viewer)
+    return _submit_job(job_id, {"image": name, **options}, len(content), viewer)
 
 
-@routes.get(f"{URL}/<token>", strict_slashes=False)
+@routes.get(f"{RESIZE_URL}/<token>", strict_slashes=False)
 def show(token: str) -> Response:
     """Get the state of the job with this token, and the URL of the smaller image."""
-    job = _found(token, _caller())
-    url = job.result["urls"][RESIZED.name] if job.result else None
-    answer = {"status": WORDS.get(job.state, "STARTED"), "resized_image_url": url}
+    job = _get_job(token, _get_caller())
+    url = job.result["urls"][DEFAULT_VARIANT.name] if job.result else None
+    answer = {"status": STATE_NAMES.get(job.state, "STARTED"), "resized_image_url": url}
     if job.state in (FAILED, CANCELED):
-        answer["error"] = _reason(job)
+        answer["error"] = _get_error(job)
     return jsonify(answer)
 
 
-WHO = "signed in, anyone where RESIZE_PUBLIC says so"
-resize.permission = show.permission = WHO  # type: ignore[attr-defined]  # read by `manage.py routes`
-resize.keyed_methods = TAKES_KEY  # type: ignore[attr-defined]  # read by app/jsonapi/idempotency.py
-resize.largest_body = _largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
-resize.takes, resize.gives = TAKES, TAKEN  # type: ignore[attr-defined]  # read by /openapi.json
-show.takes, show.gives = None, STATUS  # type: ignore[attr-defined]  # same
+PERMISSION = "signed in, anyone where RESIZE_PUBLIC says so"
+resize.permission = show.permission = PERMISSION  # type: ignore[attr-defined]  # read by `manage.py routes`
+resize.keyed_methods = POST_ONLY  # type: ignore[attr-defined]  # read by app/jsonapi/idempotency.py
+resize.largest_body = _get_max_body_bytes  # type: ignore[attr-defined]  # read by app/request_bodies.py
+resize.takes, resize.gives = REQUEST_SCHEMAS, TOKEN_SCHEMA  # type: ignore[attr-defined]  # read by /openapi.json
+show.takes, show.gives = None, STATUS_SCHEMA  # type: ignore[attr-defined]  # same
 resize.status, show.status = HTTPStatus.ACCEPTED, HTTPStatus.OK  # type: ignore[attr-defined]  # same
 
 
-def _caller() -> Viewer:
-    with transaction(is_read=True):
-        return current_viewer() if current_app.config["RESIZE_PUBLIC"] else signed_in_viewer()
+def _get_caller() -> CurrentUser:
+    with open_transaction(is_read=True):
+        return get_current_user() if current_app.config["RESIZE_PUBLIC"] else require_current_user()
 
 
-def _submit(job_id: UUID, parameters: dict[str, Any], size: int, viewer: Viewer) -> Response:
+def _submit_job(job_id: UUID, parameters: dict[str, Any], size: int, viewer: CurrentUser) -> Response:
     """Write the row of the job, or replay an earlier answer; without a new row the image does not stay in storage."""
 
     def accept() -> Response:
-        quotas.charge(viewer.id, size)
+        quotas.charge_upload(viewer.id, size)
         owned: dict[str, Any] = {"owner_id": viewer.id or None, "job_id": job_id, "input_bytes": size}
-        submission.submit(KIND, parameters, trigger="api", pointer="", **owned)
+        submission.submit_job(KIND, parameters, trigger="api", pointer="", **owned)
         answer = jsonify(success=True, token=str(job_id))
         answer.status_code = HTTPStatus.ACCEPTED
-        return locate(answer, f"{current_app.config['PUBLIC_URL']}{URL}/{job_id}")
+        return set_location(answer, f"{current_app.config['PUBLIC_URL']}{RESIZE_URL}/{job_id}")
 
     is_stored = False
     try:
-        with transaction(is_read=False):
-            answer = answered_once(viewer, accept)
-        is_stored = REPLAYED not in answer.headers
+        with open_transaction(is_read=False):
+            answer = run_idempotent(viewer, accept)
+        is_stored = REPLAYED_HEADER not in answer.headers
     finally:
         if not is_stored:
             current_storage().delete(parameters["image"])
@@ -131,11 +139,11 @@ def _submit(job_id: UUID, parameters: dict[str, Any], size: int, viewer: Viewer)
     return answer
 
 
-def _found(token: str, viewer: Viewer) -> JobRow:
+def _get_job(token: str, viewer: CurrentUser) -> JobRow:
     """The caller's job; one that nobody owns is everybody's who has its token."""
     try:
-        with transaction(is_read=True):
-            rows = _job.rows({"id": UUID(token)})
+        with open_transaction(is_read=True):
+            rows = _select_job.fetch_rows({"id": UUID(token)})
     except ValueError:
         rows = ()
     for job in (JobRow(*row) for row in rows):
@@ -144,6 +152,6 @@ def _found(token: str, viewer: Viewer) -> JobRow:
     raise NotFound("There is no such token here.")
 
 
-def _reason(job: JobRow) -> dict[str, str]:
-    error = job.error or WAS_CANCELED
+def _get_error(job: JobRow) -> dict[str, str]:
+    error = job.error or CANCELED_ERROR
     return {"code": error["code"], "detail": error["detail"]}

@@ -3,9 +3,9 @@
 import struct
 from collections.abc import Iterator
 
-from app.images.picture import Broken, Picture, TooLarge
+from app.images.image_info import CorruptImage, ImageInfo, ImageTooLarge
 
-MOST_CHUNKS = 1_000
+MAX_CHUNKS = 1_000
 
 _RIFF_HEADER_SIZE = 12
 _CHUNK = struct.Struct("<4sI")
@@ -16,21 +16,21 @@ _LOSSY_START, _LOSSLESS_START = b"\x9d\x01\x2a", 0x2F
 _14_BITS = 2**14 - 1
 
 
-def read(content: bytes) -> Picture:
+def read_header(content: bytes) -> ImageInfo:
     """The image by its first chunk; it ends where its RIFF size says."""
     (size,) = struct.unpack_from("<I", content, 4)
     end = 8 + size
     if end > len(content):
-        raise Broken("The WebP is truncated: it is shorter than it says.")
-    chunks = list(_chunks(content, end))
+        raise CorruptImage("The WebP is truncated: it is shorter than it says.")
+    chunks = list(_iter_chunks(content, end))
     kinds = [kind for kind, _ in chunks]
     if not {b"VP8 ", b"VP8L", b"ANMF"}.intersection(kinds):
-        raise Broken("The WebP holds no image.")
-    width, height = _size(content, *chunks[0])
-    return Picture("webp", width, height, is_progressive=False, frames=max(1, kinds.count(b"ANMF")), end=end)
+        raise CorruptImage("The WebP holds no image.")
+    width, height = _read_size(content, *chunks[0])
+    return ImageInfo("webp", width, height, is_progressive=False, frames=max(1, kinds.count(b"ANMF")), end=end)
 
 
-def _size(content: bytes, kind: bytes, at: int) -> tuple[int, int]:
+def _read_size(content: bytes, kind: bytes, at: int) -> tuple[int, int]:
     if kind == b"VP8 ":
         start, width, height = _LOSSY.unpack_from(content, at)
         if start == _LOSSY_START:
@@ -42,19 +42,19 @@ def _size(content: bytes, kind: bytes, at: int) -> tuple[int, int]:
     elif kind == b"VP8X":
         _, width, width_high, height, height_high = _EXTENDED.unpack_from(content, at)
         return (width_high << 16 | width) + 1, (height_high << 16 | height) + 1
-    raise Broken("The WebP does not begin with an image.")
+    raise CorruptImage("The WebP does not begin with an image.")
 
 
-def _chunks(content: bytes, end: int) -> Iterator[tuple[bytes, int]]:
+def _iter_chunks(content: bytes, end: int) -> Iterator[tuple[bytes, int]]:
     """Each chunk's kind and the place of its data."""
     at = _RIFF_HEADER_SIZE
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         if at + _CHUNK.size > end:
             return
         kind, length = _CHUNK.unpack_from(content, at)
         at += _CHUNK.size
         if at + length > end:
-            raise Broken("The WebP is truncated within a chunk.")
+            raise CorruptImage("The WebP is truncated within a chunk.")
         yield kind, at
         at += length + length % 2
-    raise TooLarge(f"A WebP may have at most {MOST_CHUNKS} chunks.")
+    raise ImageTooLarge(f"A WebP may have at most {MAX_CHUNKS} chunks.")

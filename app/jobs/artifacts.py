@@ -11,15 +11,15 @@ from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
 from app import quotas, stored_files
-from app.database import Prepared, commit, transaction
-from app.jobs.lifecycle import HELD
-from app.jobs.models import LIVE, Artifact, Job
+from app.database import PreparedStatement, commit, open_transaction
+from app.jobs.lifecycle import OWNED_STATES
+from app.jobs.models import ACTIVE_STATES, Artifact, Job
 from app.jobs.records import JobRow
 from app.storage import current_storage
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+NAME_RE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
-_VALUES = {
+_COLUMN_TYPES = {
     "id": Uuid,
     "name": Text,
     "media_type": Text,
@@ -29,71 +29,75 @@ _VALUES = {
     "partial": Boolean,
 }
 _jobs = Job.__table__
-_rows = insert(Artifact).from_select(
-    ["job_id", *_VALUES],
-    select(_jobs.c.id, *(bindparam(name, type_=type_) for name, type_ in _VALUES.items())).where(
+_insert_artifact = insert(Artifact).from_select(
+    ["job_id", *_COLUMN_TYPES],
+    select(_jobs.c.id, *(bindparam(name, type_=type_) for name, type_ in _COLUMN_TYPES.items())).where(
         _jobs.c.id == bindparam("job_id", type_=Uuid),
         _jobs.c.attempt == bindparam("attempt", type_=BigInteger),
-        _jobs.c.state.in_(HELD),
+        _jobs.c.state.in_(OWNED_STATES),
     ),
     include_defaults=False,
 )
-_named = Prepared(
-    _rows.on_conflict_do_update(
+_upsert_artifact = PreparedStatement(
+    _insert_artifact.on_conflict_do_update(
         index_elements=["job_id", "name"],
-        set_={name: _rows.excluded[name] for name in _VALUES if name not in ("id", "name")},
+        set_={name: _insert_artifact.excluded[name] for name in _COLUMN_TYPES if name not in ("id", "name")},
     ).returning(Artifact.id)
 )
 
-FOLDER = re.compile(r"jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
+JOB_FOLDER_RE = re.compile(r"jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 """How the names of all files of a job begin."""
 
 _artifacts = Artifact.__table__
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
-_stored = Prepared(select(_artifacts.c.stored_as).where(_artifacts.c.job_id == any_(_IDS)))
-_with_input = Prepared(select(_jobs.c.id).where(_jobs.c.id == any_(_IDS), _jobs.c.state.in_(LIVE)))
-_artifact_bytes = Prepared(select(cast(func.coalesce(func.sum(_artifacts.c.size), 0), BigInteger)))
-_input_bytes = Prepared(
-    select(cast(func.coalesce(func.sum(_jobs.c.input_bytes), 0), BigInteger)).where(_jobs.c.state.in_(LIVE))
+_select_storage_keys = PreparedStatement(select(_artifacts.c.stored_as).where(_artifacts.c.job_id == any_(_IDS)))
+_select_active_jobs = PreparedStatement(
+    select(_jobs.c.id).where(_jobs.c.id == any_(_IDS), _jobs.c.state.in_(ACTIVE_STATES))
+)
+_sum_artifact_bytes = PreparedStatement(select(cast(func.coalesce(func.sum(_artifacts.c.size), 0), BigInteger)))
+_sum_input_bytes = PreparedStatement(
+    select(cast(func.coalesce(func.sum(_jobs.c.input_bytes), 0), BigInteger)).where(_jobs.c.state.in_(ACTIVE_STATES))
 )
 
 
-@stored_files.finds_used_files
-def used_files(names: Collection[str]) -> Collection[str]:
+@stored_files.register_finder
+def find_used_files(names: Collection[str]) -> Collection[str]:
     """Return those of these files that are artifacts, or belong to jobs that have not ended."""
-    ids = {name: UUID(found[1]) for name in names if (found := FOLDER.match(name))}
+    ids = {name: UUID(found[1]) for name in names if (found := JOB_FOLDER_RE.match(name))}
     if not ids:
         return ()
     values = {"ids": list(set(ids.values()))}
-    live = {id_ for (id_,) in _with_input.rows(values)}
-    artifacts = {name for (name,) in _stored.rows(values)}
+    live = {id_ for (id_,) in _select_active_jobs.fetch_rows(values)}
+    artifacts = {name for (name,) in _select_storage_keys.fetch_rows(values)}
     return [name for name, id_ in ids.items() if id_ in live or name in artifacts]
 
 
-@quotas.counts_bytes
-def stored_bytes() -> int:
+@quotas.register_counter
+def count_stored_bytes() -> int:
     """Return how many bytes all artifacts have, and the inputs of jobs that have not ended."""
-    return sum(int(size) for statement in (_artifact_bytes, _input_bytes) for (size,) in statement.rows({}))
+    return sum(
+        int(size) for statement in (_sum_artifact_bytes, _sum_input_bytes) for (size,) in statement.fetch_rows({})
+    )
 
 
-def publish(job: JobRow, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool) -> bool:
+def publish_file(job: JobRow, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool) -> bool:
     """Store a file under its content, then name it, in place of another of this name; False when the job moved on."""
-    values = store(job, name, content, media_type, partial=partial)
-    with transaction(is_read=False):
-        is_named = show(job, values)
+    values = store_file(job, name, content, media_type, partial=partial)
+    with open_transaction(is_read=False):
+        is_named = attach_file(job, values)
         commit()
     return is_named
 
 
-def store(
+def store_file(
     job: JobRow, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False
 ) -> dict[str, Any]:
     """Store a file under its content, where nobody sees it; what `show` wants to know of it."""
-    if not NAME.fullmatch(name):
+    if not NAME_RE.fullmatch(name):
         raise ValueError(f"{name!r} is no name of an artifact")
     storage = current_storage()
     suffix = PurePosixPath(name).suffix.removeprefix(".").lower() or "bin"
-    stored = storage.stat(storage.put_by_content(f"jobs/{job.id}", content, suffix, media_type))
+    stored = storage.stat(storage.put_content_addressed(f"jobs/{job.id}", content, suffix, media_type))
     return {
         "id": uuid7(),
         "name": name,
@@ -105,6 +109,6 @@ def store(
     }
 
 
-def show(job: JobRow, values: Mapping[str, Any]) -> bool:
+def attach_file(job: JobRow, values: Mapping[str, Any]) -> bool:
     """Name a stored file, in place of another of this name; False when the job moved on."""
-    return bool(_named.rows({**values, "job_id": job.id, "attempt": job.attempt}))
+    return bool(_upsert_artifact.fetch_rows({**values, "job_id": job.id, "attempt": job.attempt}))

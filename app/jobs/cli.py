@@ -11,41 +11,49 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import select
 
-from app.database import commit, connection, transaction
-from app.errors import ApiError, Errors, NotFound
-from app.jobs import arguments, consequences, flat, lifecycle, submission
-from app.jobs.following import follow
+from app.database import commit, get_connection, open_transaction
+from app.errors import ApiError, ApiErrorGroup, NotFound
+from app.jobs import cli_params, lifecycle, serializers, state_hooks, submission
+from app.jobs.cli_output import (
+    TextOutput,
+    choose_output,
+    format_update,
+    to_one_line,
+    write_details,
+    write_json,
+    write_table,
+)
+from app.jobs.cli_watch import stream_updates
 from app.jobs.kinds import KINDS, Kind
-from app.jobs.models import CANCELED, ENDED, FAILED, LIVE, QUEUED, STATES, SUCCEEDED
-from app.jobs.terminal import Lines, display, line, one_line, write_facts, write_json, write_table
-from app.jsonapi.body import UNSTORABLE
-from app.jsonapi.plan import Item
+from app.jobs.models import ACTIVE_STATES, ALL_STATES, CANCELED, FAILED, QUEUED, SUCCEEDED, TERMINAL_STATES
+from app.jsonapi.json_parsing import INVALID_TEXT_RE
+from app.jsonapi.select_plan import Item
 from app.users.accounts import has_email
 from app.users.models import User
 
 EXIT_STATUSES = {SUCCEEDED: 0, FAILED: 1, CANCELED: 3}
-INTERRUPTED = 130
+INTERRUPT_EXIT_STATUS = 130
 """What shells make of Ctrl-C."""
 
-SOON = 3.0
+START_TIMEOUT_SECONDS = 3.0
 """Seconds in which a worker takes up what it has a slot for."""
 
-NOBODY = "no worker has taken it up yet"
-AWAY = "the database does not answer; it is waited for"
+NOT_STARTED_NOTICE = "no worker has taken it up yet"
+DATABASE_DOWN_NOTICE = "the database does not answer; it is waited for"
 
-MOST_LISTED = 1_000
+MAX_LIST_LIMIT = 1_000
 
 
-class Refused(click.ClickException):
+class JobCommandError(click.ClickException):
     """What was asked for cannot be done; one line on stderr."""
 
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(to_one_line(message))
 
 
-class OneLine(AppGroup):
+class JobsGroup(AppGroup):
     """Commands whose mistakes are one line on stderr and exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -55,21 +63,21 @@ class OneLine(AppGroup):
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            raise Refused(error.format_message()) from None
+            raise JobCommandError(error.format_message()) from None
         except ApiError as error:
-            raise Refused(_sentence(error)) from None
-        except Errors as error:
-            raise Refused("; ".join(map(_sentence, error.errors))) from None
+            raise JobCommandError(_format_error(error)) from None
+        except ApiErrorGroup as error:
+            raise JobCommandError("; ".join(map(_format_error, error.errors))) from None
 
 
-def _sentence(error: ApiError) -> str:
+def _format_error(error: ApiError) -> str:
     """What is wrong, and with which parameter."""
     pointer: str = (error.source or {}).get("pointer", "")
     name = pointer.removeprefix("/data/attributes").removeprefix("/parameters/").strip("/")
     return f"{name[:80]}: {error}" if name else str(error)
 
 
-jobs_cli = OneLine("jobs", help="Long work: what can run, what does, and what came of it.")
+jobs_cli = JobsGroup("jobs", help="Long work: what can run, what does, and what came of it.")
 
 job_argument = click.argument("name", metavar="ID")
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -82,17 +90,17 @@ def kinds(*, as_json: bool) -> None:
     """What can run, and which parameters it takes."""
     offered = sorted((kind for kind in KINDS.values() if submission.is_offered(kind)), key=lambda kind: kind.name)
     if as_json:
-        write_json([flat.kind(kind) for kind in offered])
+        write_json([serializers.serialize_kind(kind) for kind in offered])
     else:
-        rows = [(kind.name, kind.title, arguments.in_short(kind.parameters)) for kind in offered]
+        rows = [(kind.name, kind.title, cli_params.format_signature(kind.parameters)) for kind in offered]
         write_table(("KIND", "TITLE", "PARAMETERS"), rows, wraps=True)
 
 
 @jobs_cli.command()
 @click.argument("kind")
-@click.option(arguments.PAIR, "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
+@click.option(cli_params.PARAM_OPTION, "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
 @click.option(
-    arguments.DOCUMENT, "document", metavar="JSON|@FILE|-", help="Parameters as an object, --param goes before."
+    cli_params.PARAMS_OPTION, "document", metavar="JSON|@FILE|-", help="Parameters as an object, --param goes before."
 )
 @click.option("--owner", metavar="EMAIL", help="The user whose job it is.")
 @watch_option
@@ -101,34 +109,34 @@ def submit(
     *, kind: str, pairs: tuple[str, ...], document: str | None, owner: str | None, watches: bool, as_json: bool
 ) -> None:
     """Start a job and print its id; it may be one that does the same already."""
-    parameters = arguments.read(submission.kind_named(kind).parameters, document, pairs)
-    with transaction(is_read=False):
-        owner_id = None if owner is None else _owner_id(owner)
-        job = _submitted(kind, parameters, trigger="cli", owner_id=owner_id)
+    parameters = cli_params.parse_parameters(submission.get_kind(kind).parameters, document, pairs)
+    with open_transaction(is_read=False):
+        owner_id = None if owner is None else _find_owner_id(owner)
+        job = _submit_job(kind, parameters, trigger="cli", owner_id=owner_id)
         commit()
-    _answer(job, as_json=as_json, watches=watches)
+    _print_job(job, as_json=as_json, watches=watches)
 
 
 @jobs_cli.command("list")
 @click.option(
-    "--state", "states", type=click.Choice(STATES), multiple=True, help="Those in this state, or another one."
+    "--state", "states", type=click.Choice(ALL_STATES), multiple=True, help="Those in this state, or another one."
 )
 @click.option("--kind", help="Those of this kind.")
-@click.option("--limit", type=click.IntRange(1, MOST_LISTED), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, MAX_LIST_LIMIT), default=20, show_default=True)
 @json_option
 def list_jobs(*, states: tuple[str, ...], kind: str | None, limit: int, as_json: bool) -> None:
     """Jobs, the newest first."""
-    if kind is not None and UNSTORABLE.search(kind):
+    if kind is not None and INVALID_TEXT_RE.search(kind):
         raise click.BadParameter("this is not UTF-8", param_hint="--kind")
-    with transaction(is_read=True):
-        jobs = flat.jobs(states, kind, limit)
+    with open_transaction(is_read=True):
+        jobs = serializers.list_jobs(states, kind, limit)
     if not jobs and kind is not None and kind not in KINDS:
         raise click.BadParameter(f"there is no such kind of job: {kind[:80]!r}", param_hint="--kind")
     if as_json:
         write_json(jobs)
     else:
         titles = ("ID", "KIND", "STATE", "DONE", "BY", "CREATED", "MESSAGE")
-        write_table(titles, [_row(job) for job in jobs])
+        write_table(titles, [_format_row(job) for job in jobs])
 
 
 @jobs_cli.command()
@@ -136,12 +144,12 @@ def list_jobs(*, states: tuple[str, ...], kind: str | None, limit: int, as_json:
 @json_option
 def show(*, name: str, as_json: bool) -> None:
     """All that is known of a job: its attempts, what it said, what it made."""
-    with transaction(is_read=True):
-        job = flat.whole_job(_job_id(name))
+    with open_transaction(is_read=True):
+        job = serializers.get_job_details(_find_job_id(name))
     if as_json:
         write_json(job)
     else:
-        write_facts(job)
+        write_details(job)
 
 
 @jobs_cli.command()
@@ -149,9 +157,9 @@ def show(*, name: str, as_json: bool) -> None:
 @json_option
 def watch(*, name: str, as_json: bool) -> None:
     """Follow a job to its end: exit status 0 where it succeeds, 1 where it fails, 3 where it is canceled."""
-    with transaction(is_read=True):
-        job_id = _job_id(name)
-    _watch(job_id, as_json=as_json)
+    with open_transaction(is_read=True):
+        job_id = _find_job_id(name)
+    _watch_job(job_id, as_json=as_json)
 
 
 @jobs_cli.command()
@@ -159,13 +167,13 @@ def watch(*, name: str, as_json: bool) -> None:
 @json_option
 def cancel(*, name: str, as_json: bool) -> None:
     """Ask a job to end."""
-    with transaction(is_read=False):
-        job_id = _job_id(name)
-        is_asked = consequences.cancel(job_id) is not None
-        job = flat.job(job_id)
+    with open_transaction(is_read=False):
+        job_id = _find_job_id(name)
+        is_asked = state_hooks.cancel_job(job_id) is not None
+        job = serializers.get_job(job_id)
         commit()
-    if job["state"] in ENDED and not is_asked:
-        raise Refused(f"the job has ended: it is {job['state']}")
+    if job["state"] in TERMINAL_STATES and not is_asked:
+        raise JobCommandError(f"the job has ended: it is {job['state']}")
     if as_json:
         write_json(job)
     else:
@@ -178,96 +186,96 @@ def cancel(*, name: str, as_json: bool) -> None:
 @json_option
 def retry(*, name: str, watches: bool, as_json: bool) -> None:
     """Start what has ended once more, and print the id of the new job."""
-    with transaction(is_read=False):
-        old = flat.job(_job_id(name))
-        if old["state"] in LIVE:
-            raise Refused(f"the job has not ended: it is {old['state']}")
-        job = _tried_again(UUID(old["id"]))
+    with open_transaction(is_read=False):
+        old = serializers.get_job(_find_job_id(name))
+        if old["state"] in ACTIVE_STATES:
+            raise JobCommandError(f"the job has not ended: it is {old['state']}")
+        job = _retry_job(UUID(old["id"]))
         commit()
-    _answer(job, as_json=as_json, watches=watches)
+    _print_job(job, as_json=as_json, watches=watches)
 
 
-def _tried_again(job_id: UUID) -> Item:
-    old = lifecycle.locked(job_id)
+def _retry_job(job_id: UUID) -> Item:
+    old = lifecycle.get_job_for_update(job_id)
     if old is None:
-        raise Refused("the job has just gone away")
-    if (own := consequences.again(old)) is not None:
-        return flat.job(own.id)
-    return _submitted(old.kind, old.parameters, trigger="retry", owner_id=old.owner_id, retry_of_id=old.id)
+        raise JobCommandError("the job has just gone away")
+    if (own := state_hooks.retry_by_kind(old)) is not None:
+        return serializers.get_job(own.id)
+    return _submit_job(old.kind, old.parameters, trigger="retry", owner_id=old.owner_id, retry_of_id=old.id)
 
 
-def _job_id(name: str) -> UUID:
+def _find_job_id(name: str) -> UUID:
     try:
-        job_id: UUID = flat.find("job", name)
+        job_id: UUID = serializers.find_id("job", name)
     except NotFound:
         raise click.BadParameter(f"there is no job {name[:80]!r}", param_hint="ID") from None
     return job_id
 
 
-def _owner_id(email: str) -> int:
+def _find_owner_id(email: str) -> int:
     """The user who has this address."""
     statement = select(User.id).where(User.deleted_at.is_(None), has_email(email))
-    user_id: int | None = None if UNSTORABLE.search(email) else connection().scalar(statement)
+    user_id: int | None = None if INVALID_TEXT_RE.search(email) else get_connection().scalar(statement)
     if user_id is None:
         raise click.BadParameter("nobody has this e-mail address", param_hint="--owner")
     return user_id
 
 
-def _submitted(kind_name: str, parameters: Mapping[str, Any], **more: Any) -> Item:
+def _submit_job(kind_name: str, parameters: Mapping[str, Any], **more: Any) -> Item:
     """The job as it is then; nothing is committed yet."""
-    return flat.job(submission.submit(kind_name, parameters, authorize=_require_event, **more).job.id)
+    return serializers.get_job(submission.submit_job(kind_name, parameters, authorize=_require_event, **more).job.id)
 
 
 def _require_event(kind: Kind, parameters: Mapping[str, Any]) -> None:
     """An operator may start anything, but nothing about an event that is gone, nor what is part of something."""
-    kind.require_alone(None)
-    if kind.about_event and "event" in parameters:
+    kind.require_directly_submittable(None)
+    if kind.belongs_to_event and "event" in parameters:
         try:
-            flat.find("event", str(parameters["event"]))
+            serializers.find_id("event", str(parameters["event"]))
         except NotFound:
-            raise Refused(f"event: there is no event {parameters['event']}, or it is in the trash") from None
+            raise JobCommandError(f"event: there is no event {parameters['event']}, or it is in the trash") from None
 
 
-def _answer(job: Item, *, as_json: bool, watches: bool) -> None:
+def _print_job(job: Item, *, as_json: bool, watches: bool) -> None:
     if as_json:
         write_json(job)
     else:
         click.echo(job["id"])
     if watches:
-        _watch(UUID(job["id"]), as_json=as_json)
+        _watch_job(UUID(job["id"]), as_json=as_json)
 
 
-def _row(job: Item) -> tuple[object, ...]:
+def _format_row(job: Item) -> tuple[object, ...]:
     progress = None if job["progress"] is None else f"{job['progress']:.0%}"
     created = job["created-at"].astimezone().strftime("%b %d %H:%M")
     ahead = None if job["queue-position"] is None else f"{job['queue-position']} ahead"
     return job["id"], job["kind"], job["state"], progress, job["trigger"], created, ahead or job["message"]
 
 
-def _watch(job_id: UUID, *, as_json: bool) -> NoReturn:
+def _watch_job(job_id: UUID, *, as_json: bool) -> NoReturn:
     """Show what a job says, and exit as it ends; the job goes on when nobody looks."""
-    shown = display(as_json=as_json)
+    shown = choose_output(as_json=as_json)
     try:
         with shown:
-            state = _follow(job_id, shown)
+            state = _show_updates(job_id, shown)
     except KeyboardInterrupt:
-        where = f"{line(shown.shown)}; " if shown.shown else ""
+        where = f"{format_update(shown.shown)}; " if shown.shown else ""
         click.echo(f"{where}the job goes on, and `manage.py jobs watch {job_id}` follows it again", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(INTERRUPT_EXIT_STATUS)
     sys.exit(EXIT_STATUSES[state])
 
 
-def _follow(job_id: UUID, shown: Lines) -> str:
+def _show_updates(job_id: UUID, shown: TextOutput) -> str:
     """The state in which it ends."""
     state, waits_since = QUEUED, monotonic()
-    for news in follow(job_id):
+    for news in stream_updates(job_id):
         if news is None:
-            shown.remark(AWAY)
+            shown.show_notice(DATABASE_DOWN_NOTICE)
             continue
-        shown.show(news)
+        shown.show_update(news)
         state = news.element.state
         if state != QUEUED:
             waits_since = monotonic()
-        elif monotonic() - waits_since >= SOON:
-            shown.remark(NOBODY)
+        elif monotonic() - waits_since >= START_TIMEOUT_SECONDS:
+            shown.show_notice(NOT_STARTED_NOTICE)
     return state

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from app import quotas
-from app.database import commit, transaction
+from app.database import commit, open_transaction
+from app.encryption import DecryptionError, build_associated_data, decrypt_values
 from app.jobs import artifacts, lifecycle
 from app.jobs.models import OPERATOR_SHARE
 from app.jobs.records import JobRow
-from app.sealing import Lost, opened, place
 
-REPORTS_A_SECOND = 2
+MAX_REPORTS_PER_SECOND = 2
 """Stored events of one attempt; what is said more often is not kept."""
 
 
@@ -53,7 +53,7 @@ def charge_output(job: JobRow, size: int) -> None:
         raise JobFailed("too-many-bytes", quotas.describe_output_limit(job.owner_id))
 
 
-class Elsewhere(Exception):
+class HandedOff(Exception):
     """The work goes on at another machine; `note` writes down where, in the transaction that frees the worker."""
 
     def __init__(self, note: Callable[[JobRow], None]) -> None:
@@ -61,75 +61,80 @@ class Elsewhere(Exception):
         super().__init__()
 
 
-class Running:
+class JobContext:
     """What the function of a kind is given: its job, a directory of its own, and a way to say how far it is."""
 
     def __init__(self, job: JobRow, work_dir: Path) -> None:
         self.job = job
         self.work_dir = work_dir
-        self.ends: type[Exception] | None = None
+        self.end_reason: type[Exception] | None = None
         """Why the attempt must end, once it must."""
-        self.unsaid: str | None = None
+        self.pending_message: str | None = None
         """What was said too soon after something else to be kept; at the end it is."""
-        self._told_to_end = threading.Event()
+        self._end_event = threading.Event()
         self._reported_at = 0.0
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """As they were checked when the job was submitted, with the secrets among them."""
         try:
-            return {**self.job.parameters, **opened(self.job.sealed, place("jobs", "sealed", self.job.id))}
-        except Lost:
+            return {
+                **self.job.parameters,
+                **decrypt_values(self.job.sealed, build_associated_data("jobs", "sealed", self.job.id)),
+            }
+        except DecryptionError:
             raise JobFailed("lost-secrets", "Its secrets cannot be opened any more.") from None
 
-    def progress(self, fraction: float | None = None, message: str | None = None, *, level: str = "info") -> None:
+    def report_progress(
+        self, fraction: float | None = None, message: str | None = None, *, level: str = "info"
+    ) -> None:
         """Say how far it is, 0 to 1, and what it does; raises as `check` does."""
-        self.check()
+        self.raise_if_ending()
         now = time.monotonic()
-        if now - self._reported_at < 1 / REPORTS_A_SECOND and level == "info":
-            self.unsaid = message or self.unsaid
+        if now - self._reported_at < 1 / MAX_REPORTS_PER_SECOND and level == "info":
+            self.pending_message = message or self.pending_message
             return
         self._reported_at = now
-        self.unsaid = None
+        self.pending_message = None
         kept = fraction if fraction is None else min(max(fraction, 0.0), 1.0)
-        with transaction(is_read=False):
-            if lifecycle.report(self.job, kept, message, level) is None:
-                self.end(Canceled if lifecycle.is_held(self.job.id, self.job.attempt) else LeaseLost)
+        with open_transaction(is_read=False):
+            if lifecycle.record_progress(self.job, kept, message, level) is None:
+                self.request_end(Canceled if lifecycle.is_attempt_active(self.job.id, self.job.attempt) else LeaseLost)
             commit()
-        self.check()
+        self.raise_if_ending()
 
     def wait(self, seconds: float) -> None:
         """Wait, but not when it must end."""
-        self._told_to_end.wait(seconds)
-        self.check()
+        self._end_event.wait(seconds)
+        self.raise_if_ending()
 
-    def end(self, why: type[Exception]) -> None:
+    def request_end(self, why: type[Exception]) -> None:
         """Let the function end at its next report, with one of the exceptions above."""
-        self.ends = why
-        self._told_to_end.set()
+        self.end_reason = why
+        self._end_event.set()
 
-    def check(self) -> None:
+    def raise_if_ending(self) -> None:
         """Raise Canceled, LeaseLost or Interrupted when it must end."""
-        if self.ends is not None:
-            raise self.ends
+        if self.end_reason is not None:
+            raise self.end_reason
 
     def charge_output(self, size: int) -> None:
         """Count bytes of files that are about to be stored; raise JobFailed where there is no room for them."""
-        self.check()
-        if quotas.is_full():
+        self.raise_if_ending()
+        if quotas.is_storage_full():
             raise JobFailed("storage-full", "The server has no room for further files at the moment.")
-        with transaction(is_read=False):
+        with open_transaction(is_read=False):
             charge_output(self.job, size)
             commit()
 
-    def publish(self, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False) -> None:
+    def publish_file(self, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False) -> None:
         """Keep a file that was made, in place of another of this name; from now on it can be fetched."""
-        self.charge_output(_size_of(content))
-        if not artifacts.publish(self.job, name, content, media_type, partial=partial):
+        self.charge_output(_count_remaining_bytes(content))
+        if not artifacts.publish_file(self.job, name, content, media_type, partial=partial):
             raise LeaseLost
 
 
-def _size_of(content: bytes | IO[bytes]) -> int:
+def _count_remaining_bytes(content: bytes | IO[bytes]) -> int:
     """Return how many bytes are left to read."""
     if isinstance(content, bytes):
         return len(content)

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from uuid_utils.compat import uuid7
 
-from app.database import Prepared
+from app.database import PreparedStatement
 from app.jobs.models import (
     CANCELED,
     CANCELING,
@@ -47,10 +47,10 @@ from app.jobs.models import (
 )
 from app.jobs.records import JobRow
 
-CHANNEL = "jobs"
+NOTIFY_CHANNEL = "jobs"
 """The NOTIFY channel of progress; the payload is the id of the job."""
 
-HELD = (RUNNING, WAITING, FINALIZING, CANCELING)
+OWNED_STATES = (RUNNING, WAITING, FINALIZING, CANCELING)
 """States in which an attempt owns the job."""
 
 CRASHED, TIMED_OUT, INTERRUPTED, UNAVAILABLE = "crashed", "timed-out", "interrupted", "unavailable"
@@ -58,24 +58,24 @@ CRASHED, TIMED_OUT, INTERRUPTED, UNAVAILABLE = "crashed", "timed-out", "interrup
 _jobs, _attempts = Job.__table__, Attempt.__table__
 
 
-def _parameter(name: str, type_: Any) -> Any:
+def _bind_new_value(name: str, type_: Any) -> Any:
     return bindparam(f"new_{name}", type_=type_)
 
 
 _ID = bindparam("id", type_=Uuid)
 _LEASE = bindparam("lease", type_=Interval)
-_MINE = and_(_jobs.c.id == _ID, _jobs.c.attempt == bindparam("attempt", type_=BigInteger))
-_LEVEL, _MESSAGE = _parameter("level", Text), _parameter("message", Text)
+_IS_SAME_ATTEMPT = and_(_jobs.c.id == _ID, _jobs.c.attempt == bindparam("attempt", type_=BigInteger))
+_LEVEL, _MESSAGE = _bind_new_value("level", Text), _bind_new_value("message", Text)
 
 
-def _moving(fence: ColumnElement[bool], values: Mapping[str, Any]) -> Prepared:
+def _build_transition(fence: ColumnElement[bool], values: Mapping[str, Any]) -> PreparedStatement:
     """An UPDATE of one job, its event and the NOTIFY, in one statement; it returns the job as it is then."""
     moved = update(Job).where(fence).values({**values, "last_seq": _jobs.c.last_seq + 1}).returning(*_jobs.c).cte()
-    told = _told(moved.c)
-    return Prepared(select(*moved.c, func.pg_notify(CHANNEL, cast(moved.c.id, Text))).add_cte(told))
+    told = _event_cte(moved.c)
+    return PreparedStatement(select(*moved.c, func.pg_notify(NOTIFY_CHANNEL, cast(moved.c.id, Text))).add_cte(told))
 
 
-def _told(job: Any) -> Any:
+def _event_cte(job: Any) -> Any:
     """The event that says what a job has come to."""
     values = {
         "id": bindparam("told_id", type_=Uuid),
@@ -90,23 +90,23 @@ def _told(job: Any) -> Any:
     return statement.cte("told")
 
 
-_held = and_(_MINE, _jobs.c.state.in_(HELD))
-_said = {
-    "progress": func.greatest(_jobs.c.progress, _parameter("progress", Double)),  # it never goes back
+_is_owned = and_(_IS_SAME_ATTEMPT, _jobs.c.state.in_(OWNED_STATES))
+_progress_values = {
+    "progress": func.greatest(_jobs.c.progress, _bind_new_value("progress", Double)),  # it never goes back
     "message": func.coalesce(_MESSAGE, _jobs.c.message),
 }
-_outcome = {
-    "state": _parameter("state", Text),
-    "progress": func.coalesce(_parameter("progress", Double), _jobs.c.progress),
+_outcome_values = {
+    "state": _bind_new_value("state", Text),
+    "progress": func.coalesce(_bind_new_value("progress", Double), _jobs.c.progress),
     "message": func.coalesce(_MESSAGE, _jobs.c.message),
-    "result": _parameter("result", JSONB(none_as_null=True)),
-    "error": _parameter("error", JSONB(none_as_null=True)),
+    "result": _bind_new_value("result", JSONB(none_as_null=True)),
+    "error": _bind_new_value("error", JSONB(none_as_null=True)),
     "finished_at": func.now(),
     "lease_until": null(),
     "sealed": null(),
 }
 
-_claim = _moving(
+_claim = _build_transition(
     and_(_jobs.c.id == _ID, _jobs.c.state == QUEUED),
     {
         "state": RUNNING,
@@ -117,18 +117,20 @@ _claim = _moving(
         "lease_until": func.now() + _LEASE,
     },
 )
-_report = _moving(
-    and_(_MINE, _jobs.c.state.in_((RUNNING, FINALIZING))),
-    _said,
+_report = _build_transition(
+    and_(_IS_SAME_ATTEMPT, _jobs.c.state.in_((RUNNING, FINALIZING))),
+    _progress_values,
 )
-_finish = _moving(_held, _outcome)
-_cancel_queued = _moving(
+_finish = _build_transition(_is_owned, _outcome_values)
+_cancel_queued = _build_transition(
     and_(_jobs.c.id == _ID, _jobs.c.state == QUEUED),
     {"state": CANCELED, "finished_at": func.now(), "sealed": null()},
 )
-_cancel_held = _moving(and_(_jobs.c.id == _ID, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))), {"state": CANCELING})
-_requeue = _moving(
-    and_(_MINE, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))),
+_cancel_held = _build_transition(
+    and_(_jobs.c.id == _ID, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))), {"state": CANCELING}
+)
+_requeue = _build_transition(
+    and_(_IS_SAME_ATTEMPT, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))),
     {
         "state": QUEUED,
         "max_attempts": _jobs.c.max_attempts + bindparam("uncounted", type_=BigInteger),
@@ -138,8 +140,8 @@ _requeue = _moving(
         "message": func.coalesce(_MESSAGE, _jobs.c.message),
     },
 )
-_wait = _moving(
-    and_(_MINE, _jobs.c.state.in_((RUNNING, CANCELING))),
+_start_waiting = _build_transition(
+    and_(_IS_SAME_ATTEMPT, _jobs.c.state.in_((RUNNING, CANCELING))),
     {
         "state": case((_jobs.c.state == RUNNING, WAITING), else_=_jobs.c.state),  # who cancels it goes on doing so
         "lease_until": null(),
@@ -147,191 +149,206 @@ _wait = _moving(
         "message": func.coalesce(_MESSAGE, _jobs.c.message),
     },
 )
-_heard = _moving(
-    and_(_MINE, _jobs.c.state.in_((WAITING, FINALIZING, CANCELING))),
+_record_remote = _build_transition(
+    and_(_IS_SAME_ATTEMPT, _jobs.c.state.in_((WAITING, FINALIZING, CANCELING))),
     {
         "state": case(
             (and_(_jobs.c.state == WAITING, bindparam("finalizing", type_=Boolean)), FINALIZING), else_=_jobs.c.state
         ),
-        **_said,
+        **_progress_values,
         "heartbeat_at": func.now(),
     },
 )
-_note = Prepared(update(Job).where(_held).values({**_said, "heartbeat_at": func.now()}))
-_found = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID))
-_locked = Prepared(  # its key stays as it is: what refers to the job is written meanwhile
+_update_remote = PreparedStatement(
+    update(Job).where(_is_owned).values({**_progress_values, "heartbeat_at": func.now()})
+)
+_select_job = PreparedStatement(select(*_jobs.c).where(_jobs.c.id == _ID))
+_select_job_for_update = PreparedStatement(  # its key stays as it is: what refers to the job is written meanwhile
     select(*_jobs.c).where(_jobs.c.id == _ID).with_for_update(key_share=True)
 )
-_beat = Prepared(
-    update(Job).where(_held).values(heartbeat_at=func.now(), lease_until=func.now() + _LEASE).returning(_jobs.c.state)
+_renew_lease = PreparedStatement(
+    update(Job)
+    .where(_is_owned)
+    .values(heartbeat_at=func.now(), lease_until=func.now() + _LEASE)
+    .returning(_jobs.c.state)
 )
-_holding = Prepared(select(_jobs.c.id).where(_held))
-_ask_again = Prepared(update(Job).where(_jobs.c.id == _ID, _jobs.c.state != QUEUED).values(runs_again=True))
-_begin = Prepared(
+_select_owned_job = PreparedStatement(select(_jobs.c.id).where(_is_owned))
+_mark_rerun = PreparedStatement(update(Job).where(_jobs.c.id == _ID, _jobs.c.state != QUEUED).values(runs_again=True))
+_insert_attempt = PreparedStatement(
     insert(Attempt).values(
         job_id=_ID, number=bindparam("attempt", type_=BigInteger), worker=bindparam("worker", type_=Text)
     )
 )
-_end = Prepared(
+_end_attempt = PreparedStatement(
     update(Attempt)
     .where(_attempts.c.job_id == _ID, _attempts.c.number == bindparam("attempt", type_=BigInteger))
-    .values(ended_at=func.now(), outcome=_parameter("outcome", Text))
+    .values(ended_at=func.now(), outcome=_bind_new_value("outcome", Text))
 )
-_lock = Prepared(select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("kind", type_=Text), 0))))
-_at_work = Prepared(
-    select(func.count()).select_from(Job).where(_jobs.c.kind == bindparam("kind", type_=Text), _jobs.c.state.in_(HELD))
+_lock_kind = PreparedStatement(
+    select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("kind", type_=Text), 0)))
 )
-_next = Prepared(
+_count_active = PreparedStatement(
+    select(func.count())
+    .select_from(Job)
+    .where(_jobs.c.kind == bindparam("kind", type_=Text), _jobs.c.state.in_(OWNED_STATES))
+)
+_select_next_queued = PreparedStatement(
     select(*_jobs.c)
     .where(_jobs.c.kind == bindparam("kind", type_=Text), _jobs.c.state == QUEUED)
     .order_by(_jobs.c.queued_at, _jobs.c.id)
     .limit(bindparam("most", type_=BigInteger))
 )
 _IS_EXPIRED = (_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lease_until < func.now())
-_expired = Prepared(select(_jobs.c.id).where(*_IS_EXPIRED).order_by(_jobs.c.queued_at, _jobs.c.id).limit(100))
-_expired_one = Prepared(select(*_jobs.c).where(_jobs.c.id == _ID, *_IS_EXPIRED).with_for_update(skip_locked=True))
+_select_expired = PreparedStatement(
+    select(_jobs.c.id).where(*_IS_EXPIRED).order_by(_jobs.c.queued_at, _jobs.c.id).limit(100)
+)
+_lock_expired = PreparedStatement(
+    select(*_jobs.c).where(_jobs.c.id == _ID, *_IS_EXPIRED).with_for_update(skip_locked=True)
+)
 
 
-def claim(job_id: UUID, worker: str, lease: timedelta) -> JobRow | None:
+def claim_job(job_id: UUID, worker: str, lease: timedelta) -> JobRow | None:
     """Begin the next attempt of a queued job; None when somebody else has it, or it has ended."""
-    job = _moved(_claim, {"id": job_id, "lease": lease})
+    job = _transition(_claim, {"id": job_id, "lease": lease})
     if job is not None:
-        _begin.run({"id": job_id, "attempt": job.attempt, "worker": worker})
+        _insert_attempt.run({"id": job_id, "attempt": job.attempt, "worker": worker})
     return job
 
 
-def has_room(kind: str, concurrency: int) -> bool:
+def has_capacity(kind: str, concurrency: int) -> bool:
     """Whether fewer jobs of a kind than that are at work; until this transaction ends, no other learns so."""
-    _lock.run({"kind": kind})
-    return at_work(kind) < concurrency
+    _lock_kind.run({"kind": kind})
+    return count_active(kind) < concurrency
 
 
-def at_work(kind: str) -> int:
+def count_active(kind: str) -> int:
     """How many jobs of a kind are neither queued nor ended."""
-    ((count,),) = _at_work.rows({"kind": kind})
+    ((count,),) = _count_active.fetch_rows({"kind": kind})
     return int(count)
 
 
-def next_of(kind: str, most: int) -> list[JobRow]:
+def next_queued(kind: str, most: int) -> list[JobRow]:
     """So many jobs of a kind, those that have been queued for longest."""
-    return [JobRow(*row) for row in _next.rows({"kind": kind, "most": max(most, 0)})]
+    return [JobRow(*row) for row in _select_next_queued.fetch_rows({"kind": kind, "most": max(most, 0)})]
 
 
-def found(job_id: UUID) -> JobRow | None:
+def get_job(job_id: UUID) -> JobRow | None:
     """A job as it is now."""
-    return next((JobRow(*row) for row in _found.rows({"id": job_id})), None)
+    return next((JobRow(*row) for row in _select_job.fetch_rows({"id": job_id})), None)
 
 
-def locked(job_id: UUID) -> JobRow | None:
+def get_job_for_update(job_id: UUID) -> JobRow | None:
     """A job that nobody else moves until this transaction ends."""
-    return next((JobRow(*row) for row in _locked.rows({"id": job_id})), None)
+    return next((JobRow(*row) for row in _select_job_for_update.fetch_rows({"id": job_id})), None)
 
 
-def wait(job: JobRow, message: str | None = None) -> JobRow | None:
+def start_waiting(job: JobRow, message: str | None = None) -> JobRow | None:
     """Free the worker: the work goes on elsewhere; None when the job is no longer this attempt's."""
-    return _moved(_wait, {**_fence(job), "new_message": message})
+    return _transition(_start_waiting, {**_fence_values(job), "new_message": message})
 
 
-def hear(
+def record_remote_progress(
     job: JobRow, message: str | None, *, fraction: float | None = None, level: str = "info", finalizing: bool = False
 ) -> JobRow | None:
     """Note what is heard of work elsewhere, perhaps that only its results are missing; None when it has ended."""
     values = {"new_progress": fraction, "new_message": message, "new_level": level, "finalizing": finalizing}
-    return _moved(_heard, {**_fence(job), **values})
+    return _transition(_record_remote, {**_fence_values(job), **values})
 
 
-def note(job: JobRow, message: str | None, fraction: float | None) -> None:
+def update_remote_progress(job: JobRow, message: str | None, fraction: float | None) -> None:
     """Note what is heard of work elsewhere too soon after other words for an event of its own."""
-    _note.run({**_fence(job), "new_progress": fraction, "new_message": message})
+    _update_remote.run({**_fence_values(job), "new_progress": fraction, "new_message": message})
 
 
-def beat(job: JobRow, lease: timedelta) -> str | None:
+def renew_lease(job: JobRow, lease: timedelta) -> str | None:
     """Say that the attempt lives; the state of the job, None when it is no longer this attempt's."""
-    found = _beat.rows({"id": job.id, "attempt": job.attempt, "lease": lease})
+    found = _renew_lease.fetch_rows({"id": job.id, "attempt": job.attempt, "lease": lease})
     return found[0][0] if found else None
 
 
-def is_held(job_id: UUID, attempt: int) -> bool:
+def is_attempt_active(job_id: UUID, attempt: int) -> bool:
     """Whether this attempt may still be at work."""
-    return bool(_holding.rows({"id": job_id, "attempt": attempt}))
+    return bool(_select_owned_job.fetch_rows({"id": job_id, "attempt": attempt}))
 
 
-def report(job: JobRow, fraction: float | None, message: str | None, level: str = "info") -> JobRow | None:
+def record_progress(job: JobRow, fraction: float | None, message: str | None, level: str = "info") -> JobRow | None:
     """Note progress; None when the job is no longer this attempt's, or is being canceled."""
-    return _moved(_report, {**_fence(job), "new_progress": fraction, "new_message": message, "new_level": level})
+    return _transition(
+        _report, {**_fence_values(job), "new_progress": fraction, "new_message": message, "new_level": level}
+    )
 
 
-def succeed(job: JobRow, result: Mapping[str, Any] | None, message: str | None = None) -> JobRow | None:
+def finish_succeeded(job: JobRow, result: Mapping[str, Any] | None, message: str | None = None) -> JobRow | None:
     """End an attempt well, perhaps with a last word; None when the job is no longer this attempt's."""
-    return _ended(job, SUCCEEDED, outcome=SUCCEEDED, progress=1.0, result=result, message=message)
+    return _finish_job(job, SUCCEEDED, outcome=SUCCEEDED, progress=1.0, result=result, message=message)
 
 
-def fail(job: JobRow, code: str, detail: str, **more: Any) -> JobRow | None:
+def finish_failed(job: JobRow, code: str, detail: str, **more: Any) -> JobRow | None:
     """End an attempt badly; None when the job is no longer this attempt's."""
     error = {"code": code, "detail": detail, **more}
-    return _ended(job, FAILED, outcome=code, error=error, message=detail, level="error")
+    return _finish_job(job, FAILED, outcome=code, error=error, message=detail, level="error")
 
 
-def cancel(job_id: UUID) -> JobRow | None:
+def cancel_job(job_id: UUID) -> JobRow | None:
     """Ask a job to end: at once where nobody works on it yet; None when it has ended, or was asked already."""
     values = {"id": job_id, "new_level": "info"}
-    return _moved(_cancel_queued, values) or _moved(_cancel_held, values)
+    return _transition(_cancel_queued, values) or _transition(_cancel_held, values)
 
 
-def canceled(job: JobRow) -> JobRow | None:
+def finish_canceled(job: JobRow) -> JobRow | None:
     """End an attempt because it was asked to end."""
-    return _ended(job, CANCELED, outcome=CANCELED)
+    return _finish_job(job, CANCELED, outcome=CANCELED)
 
 
-def expire(job: JobRow, code: str = CRASHED, what: str = "Its worker was lost") -> JobRow | None:
+def expire_attempt(job: JobRow, code: str = CRASHED, what: str = "Its worker was lost") -> JobRow | None:
     """What becomes of an attempt that ended without a result: another one, or the end."""
     if job.attempt >= job.max_attempts and job.state != CANCELING:
-        return fail(job, code, f"{what}, at the last of {job.max_attempts} attempts.")
-    return requeue(job, code, f"{what}; it starts again.")
+        return finish_failed(job, code, f"{what}, at the last of {job.max_attempts} attempts.")
+    return requeue_job(job, code, f"{what}; it starts again.")
 
 
-def requeue(job: JobRow, outcome: str, message: str, *, uncounted: int = 0) -> JobRow | None:
+def requeue_job(job: JobRow, outcome: str, message: str, *, uncounted: int = 0) -> JobRow | None:
     """Give the job back to the queue, with so many attempts more as were not its fault; one to be canceled ends."""
     values = {"new_message": message, "new_level": "warning", "uncounted": uncounted}
-    moved = _moved(_requeue, {**_fence(job), **values})
+    moved = _transition(_requeue, {**_fence_values(job), **values})
     if moved is None:
-        return canceled(job)
-    _end.run({**_fence(job), "new_outcome": outcome})
+        return finish_canceled(job)
+    _end_attempt.run({**_fence_values(job), "new_outcome": outcome})
     return moved
 
 
-def interrupt(job: JobRow) -> JobRow | None:
+def interrupt_attempt(job: JobRow) -> JobRow | None:
     """Give the job back because its worker stops."""
-    return requeue(job, INTERRUPTED, "Its worker stops; it starts again.", uncounted=1)
+    return requeue_job(job, INTERRUPTED, "Its worker stops; it starts again.", uncounted=1)
 
 
-def expired() -> list[UUID]:
+def list_expired() -> list[UUID]:
     """Jobs whose worker has not been heard of for longer than the lease."""
-    return [job_id for (job_id,) in _expired.rows({})]
+    return [job_id for (job_id,) in _select_expired.fetch_rows({})]
 
 
-def still_expired(job_id: UUID) -> JobRow | None:
+def lock_expired(job_id: UUID) -> JobRow | None:
     """One of those, locked; None where that has changed, or somebody else is at it."""
-    return next((JobRow(*row) for row in _expired_one.rows({"id": job_id})), None)
+    return next((JobRow(*row) for row in _lock_expired.fetch_rows({"id": job_id})), None)
 
 
-def ask_again(job_id: UUID) -> None:
+def mark_rerun(job_id: UUID) -> None:
     """Let a job that runs be submitted once more when it has ended."""
-    _ask_again.run({"id": job_id})
+    _mark_rerun.run({"id": job_id})
 
 
-def _ended(job: JobRow, state: str, *, outcome: str, **more: Any) -> JobRow | None:
+def _finish_job(job: JobRow, state: str, *, outcome: str, **more: Any) -> JobRow | None:
     given = {"progress": None, "result": None, "error": None, "message": None, "level": "info", **more, "state": state}
-    ended = _moved(_finish, {**_fence(job), **{f"new_{name}": value for name, value in given.items()}})
+    ended = _transition(_finish, {**_fence_values(job), **{f"new_{name}": value for name, value in given.items()}})
     if ended is not None:
-        _end.run({**_fence(job), "new_outcome": outcome})
+        _end_attempt.run({**_fence_values(job), "new_outcome": outcome})
     return ended
 
 
-def _fence(job: JobRow) -> dict[str, Any]:
+def _fence_values(job: JobRow) -> dict[str, Any]:
     return {"id": job.id, "attempt": job.attempt}
 
 
-def _moved(statement: Prepared, values: Mapping[str, Any]) -> JobRow | None:
-    found = statement.rows({"new_level": "info", **values, "told_id": uuid7()})
+def _transition(statement: PreparedStatement, values: Mapping[str, Any]) -> JobRow | None:
+    found = statement.fetch_rows({"new_level": "info", **values, "told_id": uuid7()})
     return JobRow(*found[0][:-1]) if found else None

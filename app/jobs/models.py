@@ -10,19 +10,19 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
 from app.events.models import Event
-from app.extensions import Model, off
+from app.extensions import Model, false_column
 from app.users.models import User
 
 QUEUED, RUNNING, WAITING, FINALIZING, CANCELING = "queued", "running", "waiting", "finalizing", "canceling"
 SUCCEEDED, FAILED, CANCELED = "succeeded", "failed", "canceled"
-LIVE = (QUEUED, RUNNING, WAITING, FINALIZING, CANCELING)
-ENDED = (SUCCEEDED, FAILED, CANCELED)
-STATES = (*LIVE, *ENDED)
+ACTIVE_STATES = (QUEUED, RUNNING, WAITING, FINALIZING, CANCELING)
+TERMINAL_STATES = (SUCCEEDED, FAILED, CANCELED)
+ALL_STATES = (*ACTIVE_STATES, *TERMINAL_STATES)
 
 OPERATOR_SHARE, ANONYMOUS_SHARE = 0, -1
 """Values of `Job.share` without an owner: what commands start, and what is started for no verified user or address."""
 
-_live = text("state IN ('queued', 'running', 'waiting', 'finalizing', 'canceling')")
+_is_active = text("state IN ('queued', 'running', 'waiting', 'finalizing', 'canceling')")
 
 
 class Job(Model):
@@ -30,9 +30,9 @@ class Job(Model):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
+        CheckConstraint(f"state IN ({', '.join(map(repr, ALL_STATES))})", name="state"),
         CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
-        Index("ix_jobs_live", "queued_at", "id", postgresql_where=_live),
+        Index("ix_jobs_live", "queued_at", "id", postgresql_where=_is_active),
         Index("ix_jobs_share_queued_at_id", "share", "queued_at", "id", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_fingerprint", "fingerprint", "id"),
         Index("ix_jobs_owner_id_id", "owner_id", "id"),
@@ -53,7 +53,7 @@ class Job(Model):
     trigger: Mapped[str]
     fingerprint: Mapped[bytes | None]
     """What makes another submission the same; None where every submission is another job."""
-    runs_again: Mapped[bool] = off()
+    runs_again: Mapped[bool] = false_column()
     """Asked for again while it ran: once it has ended, it is submitted once more."""
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
@@ -70,7 +70,7 @@ class Job(Model):
     lease_until: Mapped[datetime | None]
     sealed: Mapped[bytes | None]
     """Its secret parameters, until it has ended."""
-    kept: Mapped[bool] = off()
+    kept: Mapped[bool] = false_column()
     """Whether it stays although it has ended long ago: it is part of something."""
 
     share: Mapped[int] = mapped_column(default=OPERATOR_SHARE, server_default=text("0"))
@@ -142,7 +142,7 @@ class Artifact(Model):
     size: Mapped[int]
     sha256: Mapped[str]
     stored_as: Mapped[str]
-    partial: Mapped[bool] = off()
+    partial: Mapped[bool] = false_column()
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     job: Mapped[Job] = relationship(lazy="raise")

@@ -10,32 +10,32 @@ from flask_rest_jsonapi_next import Api
 from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
 from sqlalchemy import select
 
-from app.database import Prepared
+from app.database import PreparedStatement
 from app.errors import Conflict, NotFound
-from app.jobs import consequences, submission
-from app.jobs.job_kinds import KindDetail, KindList
+from app.jobs import state_hooks, submission
+from app.jobs.kind_views import KindDetail, KindList
 from app.jobs.kinds import Kind
-from app.jobs.models import ENDED, LIVE, SUCCEEDED, Artifact, Job, JobEvent
-from app.jobs.permissions import PARTS_PERMISSIONS, PERMISSIONS, of_own_jobs, require_start
-from app.jobs.progress import ProgressView
-from app.jobs.queue import queue_position
+from app.jobs.models import ACTIVE_STATES, SUCCEEDED, TERMINAL_STATES, Artifact, Job, JobEvent
+from app.jobs.permissions import PARTS_PERMISSIONS, PERMISSIONS, belongs_to_visible_job, require_start
+from app.jobs.progress_stream import ProgressView
+from app.jobs.queue_position import queue_position
 from app.jobs.records import JobRow
 from app.jobs.schemas import ArtifactSchema, JobEventSchema, JobSchema, file_path
-from app.jobs.submission import PARAMETERS, Submitted
-from app.jsonapi import statements
-from app.jsonapi.documents import ResourceDocument
-from app.jsonapi.idempotency import answered_once
-from app.jsonapi.permissions import Access, Predicate, Scope
-from app.jsonapi.query import LINKAGE, Query
-from app.jsonapi.reading import Reader
-from app.jsonapi.relations import route_relations
+from app.jobs.submission import PARAMETERS_POINTER, SubmitResult
+from app.jsonapi import select_statements
+from app.jsonapi.base_view import View
+from app.jsonapi.current_user import require_current_user
+from app.jsonapi.data_layer import DataLayer
+from app.jsonapi.document_parser import ResourceDocument
+from app.jsonapi.idempotency import run_idempotent
+from app.jsonapi.permissions import AccessContext, Predicate, VisibilityScope
+from app.jsonapi.query_params import LINKAGE_FAMILIES, Query
+from app.jsonapi.reader import ResourceReader
+from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
-from app.jsonapi.resources import Command, ResourceDetail, ResourceList, located
-from app.jsonapi.view import View
-from app.jsonapi.viewer import signed_in_viewer
-from app.jsonapi.writing import DataLayer
-from app.storage import send
-from app.users.owning import owner
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, created_response
+from app.storage import send_stored_file
+from app.users.ownership import owner_or_admin
 
 JOB = ResourceType(
     schema=JobSchema,
@@ -69,54 +69,59 @@ ARTIFACT = ResourceType(
 class JobData(DataLayer):
     """A new job is submitted, or found: it may be one that does the same already."""
 
-    def create_object(self, document: ResourceDocument, access: Access) -> JobRow:
-        data = self.new_values(document, access)
-        return submitted(data["kind"], data["parameters"], access, trigger="api").job
+    def create_object(self, document: ResourceDocument, access: AccessContext) -> JobRow:
+        data = self.validate_new(document, access)
+        return submit_for(data["kind"], data["parameters"], access, trigger="api").job
 
 
-class PartData(DataLayer):
+class ReadOnlyJobDataLayer(DataLayer):
     """What jobs write themselves; nobody else does."""
 
 
-def submitted(
-    kind_name: str, parameters: Mapping[str, Any], access: Access, *, pointer: str | None = PARAMETERS, **more: Any
-) -> Submitted:
+def submit_for(
+    kind_name: str,
+    parameters: Mapping[str, Any],
+    access: AccessContext,
+    *,
+    pointer: str | None = PARAMETERS_POINTER,
+    **more: Any,
+) -> SubmitResult:
     """Submit for the caller, who must be allowed to; the job is his. No `pointer` where no document was sent."""
 
     def authorize(kind: Kind, converted: Mapping[str, Any]) -> None:
         require_start(kind, converted, access, pointer)
 
-    return submission.submit(kind_name, parameters, authorize=authorize, **{"owner_id": access.viewer.id, **more})
+    return submission.submit_job(kind_name, parameters, authorize=authorize, **{"owner_id": access.viewer.id, **more})
 
 
-def cancel(job: JobRow, access: Access) -> None:
+def cancel_for(job: JobRow, access: AccessContext) -> None:
     """Ask a locked job to end; 403 unless the caller may, 409 for one that has ended."""
-    access.require(owner, job)
-    if job.state in ENDED:
+    access.require_permission(owner_or_admin, job)
+    if job.state in TERMINAL_STATES:
         raise Conflict(f"The job has ended: it is {job.state}.", code="job-ended")
-    consequences.cancel(job.id)
+    state_hooks.cancel_job(job.id)
 
 
-def retry(job: JobRow, access: Access) -> JobRow:
+def retry_for(job: JobRow, access: AccessContext) -> JobRow:
     """Submit the same once more; 403 unless the caller may, 409 for one that has not ended."""
-    access.require(owner, job)
-    if job.state in LIVE:
+    access.require_permission(owner_or_admin, job)
+    if job.state in ACTIVE_STATES:
         raise Conflict(f"The job has not ended: it is {job.state}.", code="job-lives")
-    if (own := consequences.again(job)) is not None:
+    if (own := state_hooks.retry_by_kind(job)) is not None:
         return own
     origin: dict[str, Any] = {"trigger": "retry", "owner_id": job.owner_id, "retry_of_id": job.id}
-    return submitted(job.kind, job.parameters, access, pointer=None, **origin).job
+    return submit_for(job.kind, job.parameters, access, pointer=None, **origin).job
 
 
-def accepted(job: JobRow, access: Access) -> Response:
+def accepted_response(job: JobRow, access: AccessContext) -> Response:
     """202 with the job as it is now; 200 for one that was found and has succeeded already."""
-    document = Reader(access, Query(access.scope)).resource(JOB, job.id)
+    document = ResourceReader(access, Query(access.scope)).get_document(JOB, job.id)
     if document is None:
         raise NotFound("The job has just gone away.")
-    return located(document, _status(job))
+    return created_response(document, _choose_status(job))
 
 
-def _status(job: JobRow) -> HTTPStatus:
+def _choose_status(job: JobRow) -> HTTPStatus:
     return HTTPStatus.OK if job.state == SUCCEEDED else HTTPStatus.ACCEPTED
 
 
@@ -125,8 +130,8 @@ class JobList(ResourceList):
 
     data_layer = {"class": JobData, "type": JOB}
 
-    def status(self, row: Any) -> HTTPStatus:
-        return _status(row)
+    def get_creation_status(self, row: Any) -> HTTPStatus:
+        return _choose_status(row)
 
 
 class JobDetail(ResourceDetail):
@@ -136,88 +141,92 @@ class JobDetail(ResourceDetail):
     methods = {"GET"}
 
 
-class JobCommand(Command):
+class JobAction(ActionView):
     """A POST without a body that moves a job."""
 
     data_layer = {"class": JobData, "type": JOB}
     methods = {"POST"}
 
     @classmethod
-    def rules(cls) -> Mapping[str, Predicate]:
-        return {"POST": owner}
+    def predicates_by_method(cls) -> Mapping[str, Predicate]:
+        return {"POST": owner_or_admin}
 
     def post(self, id: str) -> Response:
         """Answered once for an Idempotency-Key."""
-        reader = self.reader()
-        return answered_once(signed_in_viewer(), lambda: self.move(self.row(id, reader.access), reader.access))
+        reader = self.make_reader()
+        return run_idempotent(
+            require_current_user(), lambda: self.perform_action(self.lock_row(id, reader.access), reader.access)
+        )
 
-    def move(self, job: JobRow, access: Access) -> Response:
+    def perform_action(self, job: JobRow, access: AccessContext) -> Response:
         """The answer, nothing committed yet."""
         raise NotImplementedError
 
 
-class CancelJob(JobCommand):
+class CancelJob(JobAction):
     """Asks a job to end."""
 
     methods = {"POST"}
 
-    def move(self, job: JobRow, access: Access) -> Response:
-        cancel(job, access)
-        return accepted(job, access)
+    def perform_action(self, job: JobRow, access: AccessContext) -> Response:
+        cancel_for(job, access)
+        return accepted_response(job, access)
 
 
-class RetryJob(JobCommand):
+class RetryJob(JobAction):
     """Submits the same once more, as a new job."""
 
     methods = {"POST"}
 
-    def move(self, job: JobRow, access: Access) -> Response:
-        return accepted(retry(job, access), access)
+    def perform_action(self, job: JobRow, access: AccessContext) -> Response:
+        return accepted_response(retry_for(job, access), access)
 
 
 class JobEventDetail(ResourceDetail):
     """One event."""
 
-    data_layer = {"class": PartData, "type": JOB_EVENT}
+    data_layer = {"class": ReadOnlyJobDataLayer, "type": JOB_EVENT}
     methods = {"GET"}
 
 
 class ArtifactDetail(ResourceDetail):
     """One artifact, by what is known of it."""
 
-    data_layer = {"class": PartData, "type": ARTIFACT}
+    data_layer = {"class": ReadOnlyJobDataLayer, "type": ARTIFACT}
     methods = {"GET"}
 
 
 class ArtifactFile(View, LibraryDetail):  # type: ignore[misc]  # the library carries no types
     """The content of an artifact, for those who may read its job."""
 
-    data_layer = {"class": PartData, "type": ARTIFACT}
+    data_layer = {"class": ReadOnlyJobDataLayer, "type": ARTIFACT}
     methods: ClassVar[set[str]] = {"GET"}
-    families = {"GET": LINKAGE}
+    families = {"GET": LINKAGE_FAMILIES}
 
     @classmethod
-    def rules(cls) -> Mapping[str, Predicate]:
+    def predicates_by_method(cls) -> Mapping[str, Predicate]:
         return {"GET": PARTS_PERMISSIONS.read}
 
     def get(self, id: str) -> Response:
-        self.allow(PARTS_PERMISSIONS.read)
-        return file_of(id, self.reader().access)
+        self.authorize(PARTS_PERMISSIONS.read)
+        return artifact_response(id, self.make_reader().access)
 
 
-def file_of(artifact_id: str, access: Access) -> Response:
+def artifact_response(artifact_id: str, access: AccessContext) -> Response:
     """The answer that streams an artifact; 404 where there is none for this caller."""
-    values = {**access.parameters(), "key": ARTIFACT.parse_id(artifact_id)}
-    for stored_as, media_type, name in _stored_file(access.scope).rows(values):
-        return send(stored_as, media_type=media_type, filename=name)
+    values = {**access.sql_parameters(), "key": ARTIFACT.parse_id(artifact_id)}
+    for stored_as, media_type, name in _build_file_query(access.scope).fetch_rows(values):
+        return send_stored_file(stored_as, media_type=media_type, filename=name)
     raise NotFound(f"There is no job-artifact {artifact_id[:80]!r} here.")
 
 
 @cache
-def _stored_file(scope: Scope) -> Prepared:
+def _build_file_query(scope: VisibilityScope) -> PreparedStatement:
     table = ARTIFACT.table
     columns = (table.c.stored_as, table.c.media_type, table.c.name)
-    return Prepared(select(*columns).where(statements.keyed(table, "id"), of_own_jobs(scope, table)))
+    return PreparedStatement(
+        select(*columns).where(select_statements.column_is(table, "id"), belongs_to_visible_job(scope, table))
+    )
 
 
 def route(api: Api) -> None:
@@ -232,9 +241,9 @@ def route(api: Api) -> None:
         ("/job-kinds/<id>", KindDetail, "job_kind_detail"),
     ):
         api.blueprint.add_url_rule(url, view_func=view.as_view(name))
-    route_relations(api, JOB, JobData)
+    register_relationship_routes(api, JOB, JobData)
     api.route(JobEventDetail, "job_event_detail", "/job-events/<id>")
-    route_relations(api, JOB_EVENT, PartData)
+    register_relationship_routes(api, JOB_EVENT, ReadOnlyJobDataLayer)
     api.route(ArtifactDetail, "job_artifact_detail", "/job-artifacts/<id>")
     api.route(ArtifactFile, "job_artifact_file", file_path("<id>").removeprefix("/v1"))
-    route_relations(api, ARTIFACT, PartData)
+    register_relationship_routes(api, ARTIFACT, ReadOnlyJobDataLayer)

@@ -5,24 +5,24 @@ from typing import Any
 from flask import current_app
 from marshmallow_jsonapi import fields as jsonapi_fields
 
-from app.jobs.models import STATES
-from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import (
-    WRITTEN_BY_THE_SERVER,
-    Choice,
-    Flag,
-    Instant,
-    MadeUrl,
+from app.jobs.models import ALL_STATES
+from app.jsonapi.fields import (
+    SERVER_MANAGED,
+    Boolean,
+    ComputedUrl,
+    DateTime,
+    Enum,
+    Integer,
+    JsonObject,
     Number,
-    Object,
     Relationship,
-    Schema,
+    ResourceSchema,
     Text,
-    Whole,
 )
+from app.jsonapi.inflection import dasherize
 
 
-class JobSchema(Schema):
+class JobSchema(ResourceSchema):
     """Attributes and relationships of a job."""
 
     class Meta:
@@ -31,20 +31,20 @@ class JobSchema(Schema):
 
     id = jsonapi_fields.Str(dump_only=True)
     kind = Text(required=True, sorted_as_text=False)
-    parameters = Object(load_default=dict)
-    state = Choice(*STATES, **WRITTEN_BY_THE_SERVER)
-    progress = Number(0, 1, **WRITTEN_BY_THE_SERVER)
-    message = Text(**WRITTEN_BY_THE_SERVER)
-    attempt = Whole(**WRITTEN_BY_THE_SERVER)
-    max_attempts = Whole(dump_only=True)
+    parameters = JsonObject(load_default=dict)
+    state = Enum(*ALL_STATES, **SERVER_MANAGED)
+    progress = Number(0, 1, **SERVER_MANAGED)
+    message = Text(**SERVER_MANAGED)
+    attempt = Integer(**SERVER_MANAGED)
+    max_attempts = Integer(dump_only=True)
     trigger = Text(dump_only=True, sorted_as_text=False)
-    queue_position = Whole(allow_none=True, **WRITTEN_BY_THE_SERVER)
-    error = Object(**WRITTEN_BY_THE_SERVER)
-    result = Object(**WRITTEN_BY_THE_SERVER)
-    created_at = Instant(dump_only=True)
-    started_at = Instant(**WRITTEN_BY_THE_SERVER)
-    finished_at = Instant(**WRITTEN_BY_THE_SERVER)
-    heartbeat_at = Instant(**WRITTEN_BY_THE_SERVER)
+    queue_position = Integer(allow_none=True, **SERVER_MANAGED)
+    error = JsonObject(**SERVER_MANAGED)
+    result = JsonObject(**SERVER_MANAGED)
+    created_at = DateTime(dump_only=True)
+    started_at = DateTime(**SERVER_MANAGED)
+    finished_at = DateTime(**SERVER_MANAGED)
+    heartbeat_at = DateTime(**SERVER_MANAGED)
 
     owner = Relationship("user", dump_only=True)
     event = Relationship("event", dump_only=True)
@@ -53,7 +53,7 @@ class JobSchema(Schema):
     artifacts = Relationship("job-artifact", many=True, dump_only=True)
 
 
-class JobEventSchema(Schema):
+class JobEventSchema(ResourceSchema):
     """Attributes and relationships of an event of a job."""
 
     class Meta:
@@ -61,12 +61,12 @@ class JobEventSchema(Schema):
         inflect = dasherize
 
     id = jsonapi_fields.Str(dump_only=True)
-    seq = Whole(dump_only=True)
+    seq = Integer(dump_only=True)
     level = Text(dump_only=True, sorted_as_text=False)
-    state = Choice(*STATES, dump_only=True)
+    state = Enum(*ALL_STATES, dump_only=True)
     fraction = Number(0, 1, dump_only=True)
     message = Text(dump_only=True)
-    created_at = Instant(dump_only=True)
+    created_at = DateTime(dump_only=True)
 
     job = Relationship("job", dump_only=True)
 
@@ -76,11 +76,11 @@ def file_path(artifact_id: object) -> str:
     return f"/v1/job-artifacts/{artifact_id}/file"
 
 
-def _file_url(artifact: Any) -> str:
+def _build_file_url(artifact: Any) -> str:
     return f"{current_app.config['PUBLIC_URL']}{file_path(artifact.id)}"
 
 
-class ArtifactSchema(Schema):
+class ArtifactSchema(ResourceSchema):
     """Attributes and relationships of a file that a job made."""
 
     class Meta:
@@ -90,10 +90,10 @@ class ArtifactSchema(Schema):
     id = jsonapi_fields.Str(dump_only=True)
     name = Text(dump_only=True)
     media_type = Text(dump_only=True, sorted_as_text=False)
-    size = Whole(dump_only=True)
+    size = Integer(dump_only=True)
     sha256 = Text(dump_only=True, sorted_as_text=False)
-    url = MadeUrl(_file_url)
-    partial = Flag(dump_only=True)
-    created_at = Instant(dump_only=True)
+    url = ComputedUrl(_build_file_url)
+    partial = Boolean(dump_only=True)
+    created_at = DateTime(dump_only=True)
 
     job = Relationship("job", dump_only=True)

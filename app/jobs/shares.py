@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from app.actors import current_actor
-from app.database import Prepared, commit, connection, transaction
+from app.database import PreparedStatement, commit, get_connection, open_transaction
 from app.jobs.models import ANONYMOUS_SHARE, CANCELING, FINALIZING, OPERATOR_SHARE, QUEUED, RUNNING, Job, JobShare
 from app.users.models import User
 
@@ -51,22 +51,22 @@ _FIRST_SHARE = -(2**63)
 
 _jobs, _shares = Job.__table__, JobShare.__table__
 _SHARE = bindparam("share", type_=BigInteger)
-_MOST = bindparam("most", type_=BigInteger)
-_MOST_ANONYMOUS = bindparam("most_anonymous", type_=BigInteger)
+_MAX_JOBS = bindparam("most", type_=BigInteger)
+_MAX_ANONYMOUS_JOBS = bindparam("most_anonymous", type_=BigInteger)
 
 # In a slot of a worker; a job at the processor has no lease.
 _IN_SLOT = and_(_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lease_until.is_not(None))
 _IN_POOL = _jobs.c.share.between(bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger))
 
 
-def pool(share: ColumnElement[int]) -> ColumnElement[int]:
+def pool_column(share: ColumnElement[int]) -> ColumnElement[int]:
     """Return the pool of a share: client addresses have one together, any other share has one alone."""
     return func.greatest(share, literal_column(str(ANONYMOUS_SHARE), BigInteger))
 
 
-def _most_of(pool: ColumnElement[int]) -> ColumnElement[int]:
+def _pool_limit(pool: ColumnElement[int]) -> ColumnElement[int]:
     """Return how many jobs of this pool may run at once."""
-    return case((pool == ANONYMOUS_SHARE, _MOST_ANONYMOUS), else_=_MOST)
+    return case((pool == ANONYMOUS_SHARE, _MAX_ANONYMOUS_JOBS), else_=_MAX_JOBS)
 
 
 class Turn(NamedTuple):
@@ -94,8 +94,8 @@ def _next_query() -> Any:
     following = _head_query(others, others.c.share > heads.c.share).lateral()
     heads = heads.union_all(select(following).select_from(heads.join(following, true())))
     # Without a running job or a row of the share: 0 jobs, and queued_at.
-    pool_of_head = pool(heads.c.share)
-    busy, busy_pools = _running_by(_jobs.c.share), _running_by(pool(_jobs.c.share))
+    pool_of_head = pool_column(heads.c.share)
+    busy, busy_pools = _running_by(_jobs.c.share), _running_by(pool_column(_jobs.c.share))
     served, served_pools = _shares.alias(), _shares.alias()
     running, pool_running = (func.coalesce(each.c.running, 0) for each in (busy, busy_pools))
     pool_queued_at = func.min(heads.c.queued_at).over(partition_by=pool_of_head)
@@ -108,7 +108,7 @@ def _next_query() -> Any:
             .outerjoin(served_pools, served_pools.c.share == pool_of_head)
         )
         .where(
-            or_(heads.c.share == OPERATOR_SHARE, pool_running < _most_of(pool_of_head)),
+            or_(heads.c.share == OPERATOR_SHARE, pool_running < _pool_limit(pool_of_head)),
             pool_of_head != all_(bindparam("full_pools", type_=ARRAY(BigInteger))),
         )
         .order_by(
@@ -127,27 +127,29 @@ def _running_by(key: ColumnElement[int]) -> Any:
     return select(key.label("key"), func.count().label("running")).where(_IN_SLOT).group_by(key).subquery()
 
 
-_next = Prepared(_next_query())
-_locked_row = insert(JobShare).values(share=_SHARE)
-_lock = Prepared(
-    _locked_row.on_conflict_do_update(index_elements=["share"], set_={"served_at": func.now()}).returning(
+_select_next = PreparedStatement(_next_query())
+_insert_share = insert(JobShare).values(share=_SHARE)
+_upsert_share = PreparedStatement(
+    _insert_share.on_conflict_do_update(index_elements=["share"], set_={"served_at": func.now()}).returning(
         _shares.c.share
     )
 )
-_running = Prepared(select(func.count()).select_from(Job).where(_IN_POOL, _IN_SLOT))
-_pool = pool(_jobs.c.share)
-_full = Prepared(select(_pool).where(_IN_SLOT).group_by(_pool).having(func.count() >= _most_of(_pool)))
-_any_queued = select(literal(1)).where(_jobs.c.state == QUEUED).limit(_MOST)
+_count_running = PreparedStatement(select(func.count()).select_from(Job).where(_IN_POOL, _IN_SLOT))
+_pool_of_job = pool_column(_jobs.c.share)
+_select_full_pools = PreparedStatement(
+    select(_pool_of_job).where(_IN_SLOT).group_by(_pool_of_job).having(func.count() >= _pool_limit(_pool_of_job))
+)
+_any_queued = select(literal(1)).where(_jobs.c.state == QUEUED).limit(_MAX_JOBS)
 _queued = _any_queued.where(_jobs.c.share == _SHARE)
 _queued_of_hook = _queued.where(_jobs.c.hook_id == bindparam("hook_id", type_=BigInteger))
 _queued_of_owner = _any_queued.where(_jobs.c.owner_id == bindparam("owner_id", type_=BigInteger))
-_count_queued_of_owner = Prepared(select(func.count()).select_from(_queued_of_owner.subquery()))
-_has_own_share = Prepared(
+_count_queued_of_owner = PreparedStatement(select(func.count()).select_from(_queued_of_owner.subquery()))
+_has_own_share = PreparedStatement(
     select(literal(1)).where(User.id == bindparam("owner_id", type_=BigInteger), or_(User.is_verified, User.is_admin))
 )
-_count_queued = Prepared(select(func.count()).select_from(_queued.subquery()))
-_count_queued_of_hook = Prepared(select(func.count()).select_from(_queued_of_hook.subquery()))
-_oldest = Prepared(
+_count_queued = PreparedStatement(select(func.count()).select_from(_queued.subquery()))
+_count_queued_of_hook = PreparedStatement(select(func.count()).select_from(_queued_of_hook.subquery()))
+_select_oldest = PreparedStatement(
     select(_jobs.c.id)
     .where(_IN_POOL, _jobs.c.state == QUEUED)
     .order_by(_jobs.c.share, _jobs.c.queued_at, _jobs.c.id)
@@ -155,10 +157,10 @@ _oldest = Prepared(
 )
 
 
-def share_of(owner_id: int | None, trigger: str) -> int:
+def get_share(owner_id: int | None, trigger: str) -> int:
     """Return the share of a job: that of its owner, if the e-mail address of the owner is verified."""
     if owner_id is not None:
-        return owner_id if _has_own_share.rows({"owner_id": owner_id}) else address_share()
+        return owner_id if _has_own_share.fetch_rows({"owner_id": owner_id}) else address_share()
     return OPERATOR_SHARE if trigger in OPERATOR_TRIGGERS else address_share()
 
 
@@ -174,59 +176,59 @@ def max_running(share: int) -> int:
     return min(most, max(1, concurrency // ANONYMOUS_SLOTS_DIVISOR)) if share <= ANONYMOUS_SHARE else most
 
 
-def next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> Turn | None:
+def find_next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> Turn | None:
     """Return the job whose turn it is, apart from these kinds and pools; None when no queued job may begin."""
     values = {**_max_running_values(), "full_kinds": list(full_kinds), "full_pools": list(full_pools)}
-    return next((Turn(*row) for row in _next.rows(values)), None)
+    return next((Turn(*row) for row in _select_next.fetch_rows(values)), None)
 
 
-def lock(share: int) -> None:
+def lock_share(share: int) -> None:
     """Lock a share and its pool until the transaction ends, and note that they are served now."""
     if share < ANONYMOUS_SHARE:
-        _lock.run({"share": ANONYMOUS_SHARE})
-    _lock.run({"share": share})
+        _upsert_share.run({"share": ANONYMOUS_SHARE})
+    _upsert_share.run({"share": share})
 
 
 def has_capacity(share: int) -> bool:
     """Return whether one more job of a locked share may run. Jobs of the operator are not limited."""
     if share == OPERATOR_SHARE:
         return True
-    ((running,),) = _running.rows(_pool_values(share))
+    ((running,),) = _count_running.fetch_rows(_pool_values(share))
     return bool(running < max_running(share))
 
 
-def full_pools() -> list[int]:
+def list_full_pools() -> list[int]:
     """Return the pools of which no further job may run now."""
-    return [pool for (pool,) in _full.rows(_max_running_values()) if pool != OPERATOR_SHARE]
+    return [pool for (pool,) in _select_full_pools.fetch_rows(_max_running_values()) if pool != OPERATOR_SHARE]
 
 
 def count_queued(share: int, most: int, hook_id: int | None = None) -> int:
     """Count the queued jobs of a share, or those of one of its hooks, up to `most`."""
     if hook_id is None:
-        ((count,),) = _count_queued.rows({"share": share, "most": most})
+        ((count,),) = _count_queued.fetch_rows({"share": share, "most": most})
     else:
-        ((count,),) = _count_queued_of_hook.rows({"share": share, "most": most, "hook_id": hook_id})
+        ((count,),) = _count_queued_of_hook.fetch_rows({"share": share, "most": most, "hook_id": hook_id})
     return int(count)
 
 
 def count_queued_of_owner(owner_id: int, most: int) -> int:
     """Count the queued jobs of one owner in all shares, up to `most`."""
-    ((count,),) = _count_queued_of_owner.rows({"most": most, "owner_id": owner_id})
+    ((count,),) = _count_queued_of_owner.fetch_rows({"most": most, "owner_id": owner_id})
     return int(count)
 
 
-def oldest_queued(share: int) -> UUID | None:
+def find_oldest_queued(share: int) -> UUID | None:
     """Return the id of a job of the pool of this share that has been queued for long; None when none is queued."""
-    return next((id_ for (id_,) in _oldest.rows(_pool_values(share))), None)
+    return next((id_ for (id_,) in _select_oldest.fetch_rows(_pool_values(share))), None)
 
 
-def prune(_older_than: timedelta) -> int:
+def prune_shares(_older_than: timedelta) -> int:
     """Delete the turns of client addresses that are older than `ADDRESS_RETENTION`, all at once: 0 for the relay."""
     old = select(_shares.c.share).where(
         _shares.c.share < ANONYMOUS_SHARE, _shares.c.served_at < func.now() - ADDRESS_RETENTION
     )
-    with transaction(is_read=False):
-        connection().execute(delete(JobShare).where(_shares.c.share.in_(old.with_for_update(skip_locked=True))))
+    with open_transaction(is_read=False):
+        get_connection().execute(delete(JobShare).where(_shares.c.share.in_(old.with_for_update(skip_locked=True))))
         commit()
     return 0
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from app.jobs.context import Running
+from app.jobs.context import JobContext
 from app.jobs.kinds import job_kind
 
 PARAMETERS: dict[str, Any] = {
@@ -24,10 +24,10 @@ TIME_LIMIT = timedelta(hours=2)
 @job_kind(
     "sleep-single-flight", parameters=PARAMETERS, in_production=False, time_limit=TIME_LIMIT, dedupe="single-flight"
 )
-def sleep(running: Running) -> dict[str, Any]:
+def run_sleep(running: JobContext) -> dict[str, Any]:
     """Sleep, and say how far it is after each step."""
     seconds, steps = running.parameters["seconds"], running.parameters.get("steps", 10)
     for step in range(steps):
-        running.progress(step / steps, f"step {step + 1} of {steps}")
+        running.report_progress(step / steps, f"step {step + 1} of {steps}")
         running.wait(seconds / steps)
     return {"slept": seconds}

@@ -13,18 +13,18 @@ from sqlalchemy.dialects.postgresql import JSONB
 from uuid_utils.compat import uuid7
 
 from app import outbox
-from app.database import Prepared
+from app.database import PreparedStatement
+from app.encryption import build_associated_data, encrypt_values
 from app.errors import TooManyRequests, Unprocessable
 from app.jobs import lifecycle, shares
 from app.jobs.kinds import KINDS, Kind
-from app.jobs.models import ANONYMOUS_SHARE, LIVE, OPERATOR_SHARE, SUCCEEDED, Job
+from app.jobs.models import ACTIVE_STATES, ANONYMOUS_SHARE, OPERATOR_SHARE, SUCCEEDED, Job
 from app.jobs.records import JobRow
-from app.sealing import place, sealed
 
-START = "jobs.run"
+RUN_CONSUMER = "jobs.run"
 """The consumer of the entries that start jobs."""
 
-PARAMETERS = "/data/attributes/parameters"
+PARAMETERS_POINTER = "/data/attributes/parameters"
 
 RETRY_AFTER_SECONDS = 10
 """Sent with 429 when a queue is full."""
@@ -35,19 +35,19 @@ MAX_QUEUED_JOBS_PER_UNVERIFIED_OWNER = 20
 _jobs = Job.__table__
 _FINGERPRINT = bindparam("fingerprint", type_=LargeBinary)
 
-_lock = Prepared(select(func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger))))
-_alike = (
+_lock_fingerprint = PreparedStatement(select(func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger))))
+_select_duplicate = (
     select(*_jobs.c).where(_jobs.c.fingerprint == _FINGERPRINT).order_by(_jobs.c.id.desc()).limit(1).with_for_update()
 )
-_live = Prepared(_alike.where(_jobs.c.state.in_(LIVE)))
-_live_or_done = Prepared(_alike.where(_jobs.c.state.in_((*LIVE, SUCCEEDED))))
-_done = Prepared(
+_select_active_duplicate = PreparedStatement(_select_duplicate.where(_jobs.c.state.in_(ACTIVE_STATES)))
+_select_active_or_succeeded = PreparedStatement(_select_duplicate.where(_jobs.c.state.in_((*ACTIVE_STATES, SUCCEEDED))))
+_select_succeeded = PreparedStatement(
     select(*_jobs.c)
     .where(_jobs.c.fingerprint == _FINGERPRINT, _jobs.c.state == SUCCEEDED)
     .order_by(_jobs.c.id.desc())
     .limit(1)
 )
-_VALUES = {
+_COLUMN_TYPES = {
     "id": Uuid,
     "kind": Text,
     "parameters": JSONB,
@@ -63,25 +63,25 @@ _VALUES = {
     "hook_id": BigInteger,
     "input_bytes": BigInteger,
 }
-_insert = Prepared(
+_insert_job = PreparedStatement(
     insert(Job)
     .values(
-        {name: bindparam(name, type_=type_) for name, type_ in _VALUES.items()},
+        {name: bindparam(name, type_=type_) for name, type_ in _COLUMN_TYPES.items()},
     )
     .values(state="queued", attempt=0, runs_again=False, last_seq=0)
-    .returning(*_jobs.c, func.pg_notify(lifecycle.CHANNEL, cast(_jobs.c.id, Text)))
+    .returning(*_jobs.c, func.pg_notify(lifecycle.NOTIFY_CHANNEL, cast(_jobs.c.id, Text)))
 )
 
 
 @dataclass(frozen=True)
-class Submitted:
+class SubmitResult:
     """The job, and whether it is a new one."""
 
     job: JobRow
     is_new: bool
 
 
-def submit(
+def submit_job(
     kind_name: str,
     parameters: Mapping[str, Any],
     *,
@@ -94,39 +94,39 @@ def submit(
     input_bytes: int | None = None,
     is_limited: bool = True,
     share: int | None = None,
-    pointer: str = PARAMETERS,
+    pointer: str = PARAMETERS_POINTER,
     authorize: Callable[[Kind, Mapping[str, Any]], None] = lambda _kind, _parameters: None,
-) -> Submitted:
+) -> SubmitResult:
     """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
 
     Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False. `share` is where the
     job takes turns, by default with the jobs of its owner or client address. `authorize` may raise, once the parameters
     are known to be good: nothing has been read or written then.
     """
-    kind = kind_named(kind_name)
-    parameters = kind.convert_ids(_whole(parameters))
-    kind.check(parameters, pointer)
+    kind = get_kind(kind_name)
+    parameters = kind.convert_ids(_normalize_numbers(parameters))
+    kind.validate_parameters(parameters, pointer)
     authorize(kind, parameters)
-    fingerprint = None if kind.dedupe == "none" else _fingerprint(kind, parameters, owner_id)
-    if fingerprint is not None and (alike := _found(kind, fingerprint, is_retry=retry_of_id is not None)):
-        return Submitted(alike, is_new=False)
-    share = shares.share_of(owner_id, trigger) if share is None else share
+    fingerprint = None if kind.dedupe == "none" else _compute_fingerprint(kind, parameters, owner_id)
+    if fingerprint is not None and (alike := _find_duplicate(kind, fingerprint, is_retry=retry_of_id is not None)):
+        return SubmitResult(alike, is_new=False)
+    share = shares.get_share(owner_id, trigger) if share is None else share
     if is_limited:
         _check_limits(share, hook_id, owner_id)
     id_ = job_id or uuid7()
     secrets = {name: value for name, value in parameters.items() if name in kind.secrets}
-    (row,) = _insert.rows(
+    (row,) = _insert_job.fetch_rows(
         {
             "id": id_,
             "kind": kind.name,
             "parameters": {name: value for name, value in parameters.items() if name not in kind.secrets},
-            "sealed": sealed(secrets, place("jobs", "sealed", id_)),
+            "sealed": encrypt_values(secrets, build_associated_data("jobs", "sealed", id_)),
             "kept": kept,
             "trigger": trigger,
             "fingerprint": fingerprint,
             "max_attempts": kind.max_attempts,
             "owner_id": owner_id,
-            "event_id": parameters.get("event") if kind.about_event else None,
+            "event_id": parameters.get("event") if kind.belongs_to_event else None,
             "retry_of_id": retry_of_id,
             "share": share,
             "hook_id": hook_id,
@@ -134,20 +134,22 @@ def submit(
         }
     )
     job = JobRow(*row[:-1])
-    start(job)
-    return Submitted(job, is_new=True)
+    enqueue_job(job)
+    return SubmitResult(job, is_new=True)
 
 
-def done(kind_name: str, parameters: Mapping[str, Any], *, owner_id: int | None) -> JobRow | None:
+def find_succeeded(kind_name: str, parameters: Mapping[str, Any], *, owner_id: int | None) -> JobRow | None:
     """The job that has done this already, where its kind joins those."""
     kind = KINDS.get(kind_name)
     if kind is None or kind.dedupe != "once":
         return None
-    found = _done.rows({"fingerprint": _fingerprint(kind, kind.convert_ids(_whole(parameters)), owner_id)})
+    found = _select_succeeded.fetch_rows(
+        {"fingerprint": _compute_fingerprint(kind, kind.convert_ids(_normalize_numbers(parameters)), owner_id)}
+    )
     return JobRow(*found[0]) if found else None
 
 
-def kind_named(name: str) -> Kind:
+def get_kind(name: str) -> Kind:
     """The kind of this name; 422 where this server has none."""
     kind = KINDS.get(name)
     if kind is None or not is_offered(kind):
@@ -157,10 +159,10 @@ def kind_named(name: str) -> Kind:
 
 def is_offered(kind: Kind) -> bool:
     """Whether this server runs it: some are for looking and testing only."""
-    return kind.offered() and (kind.in_production or current_app.config["APP_ENV"] != "production")
+    return kind.is_available() and (kind.in_production or current_app.config["APP_ENV"] != "production")
 
 
-def again(job: JobRow) -> Submitted:
+def resubmit_job(job: JobRow) -> SubmitResult:
     """Submit the same once more, also when the queue is full: the request for it was accepted."""
     origin: dict[str, Any] = {
         "trigger": job.trigger,
@@ -168,7 +170,7 @@ def again(job: JobRow) -> Submitted:
         "hook_id": job.hook_id,
         "share": job.share,
     }
-    return submit(job.kind, job.parameters, is_limited=False, **origin)
+    return submit_job(job.kind, job.parameters, is_limited=False, **origin)
 
 
 def _check_limits(share: int, hook_id: int | None, owner_id: int | None) -> None:
@@ -193,42 +195,42 @@ def _check_limits(share: int, hook_id: int | None, owner_id: int | None) -> None
         raise TooManyRequests(detail, code="too-many-jobs", headers=headers)
 
 
-def _whole(value: Any) -> Any:
+def _normalize_numbers(value: Any) -> Any:
     """The same with 1 for 1.0, which is the same number to JSON Schema and to people."""
     if isinstance(value, Mapping):
-        return {name: _whole(each) for name, each in value.items()}
+        return {name: _normalize_numbers(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_whole(each) for each in value]
+        return [_normalize_numbers(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def start(job: JobRow) -> None:
+def enqueue_job(job: JobRow) -> None:
     """Order a worker to look at a queued job."""
-    order_worker(job.id)
+    enqueue_run(job.id)
 
 
-def order_worker(job_id: UUID) -> None:
+def enqueue_run(job_id: UUID) -> None:
     """Order a worker to run the job whose turn it is; this one is queued."""
-    outbox.order(START, "job.queued", {"id": str(job_id)})
+    outbox.enqueue_entry(RUN_CONSUMER, "job.queued", {"id": str(job_id)})
 
 
-def _fingerprint(kind: Kind, parameters: Mapping[str, Any], owner_id: int | None) -> bytes:
+def _compute_fingerprint(kind: Kind, parameters: Mapping[str, Any], owner_id: int | None) -> bytes:
     """What is the same work: kind, parameters, what it reads, and for whom."""
     canonical = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)
     digest = sha256()
-    for part in (kind.name.encode(), canonical, kind.inputs(parameters).encode(), str(owner_id).encode()):
+    for part in (kind.name.encode(), canonical, kind.input_digest(parameters).encode(), str(owner_id).encode()):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()
 
 
-def _found(kind: Kind, fingerprint: bytes, *, is_retry: bool) -> JobRow | None:
+def _find_duplicate(kind: Kind, fingerprint: bytes, *, is_retry: bool) -> JobRow | None:
     """The job that does, or has done, the same; two submissions at once wait for each other here."""
-    _lock.run({"lock": int.from_bytes(fingerprint[:8], "big", signed=True)})
-    statement = _live if is_retry or kind.dedupe == "single-flight" else _live_or_done
-    found = statement.rows({"fingerprint": fingerprint})
+    _lock_fingerprint.run({"lock": int.from_bytes(fingerprint[:8], "big", signed=True)})
+    statement = _select_active_duplicate if is_retry or kind.dedupe == "single-flight" else _select_active_or_succeeded
+    found = statement.fetch_rows({"fingerprint": fingerprint})
     if not found:
         return None
     job = JobRow(*found[0])
     if kind.dedupe == "single-flight" and job.state != "queued":
-        lifecycle.ask_again(job.id)
+        lifecycle.mark_rerun(job.id)
     return job

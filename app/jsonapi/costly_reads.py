@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from flask import has_request_context, request
 
-from app.database import connection, release_connection
-from app.jsonapi.viewer import Viewer
+from app.database import get_connection, release_connection
+from app.jsonapi.current_user import CurrentUser
 from app.slots import Slot, SlotPool, caller_holders, take_slot
 
 STATEMENT_TIMEOUT_SECONDS = 1
@@ -21,10 +21,10 @@ SET_LIMITS = (
     "set_config('max_parallel_workers_per_gather', '0', false)"
 )
 
-MAX_AT_ONCE = 2
+MAX_CONCURRENT_READS = 2
 """Slots of each kind of caller in a web process: the rest of the pool and of the processors is for other requests."""
 
-MAX_AT_ONCE_PER_HOLDER = 1
+MAX_CONCURRENT_READS_PER_HOLDER = 1
 """Of these, how many one client address and one user may have."""
 
 MAX_WAITING = 16
@@ -38,24 +38,24 @@ RETRY_AFTER_SECONDS = 2
 def make_read_slots() -> SlotPool:
     """Return the slots of one kind of caller."""
     return SlotPool(
-        MAX_AT_ONCE,
-        MAX_AT_ONCE_PER_HOLDER,
+        MAX_CONCURRENT_READS,
+        MAX_CONCURRENT_READS_PER_HOLDER,
         max_waiting=MAX_WAITING,
         max_waiting_per_holder=MAX_WAITING_PER_HOLDER,
     )
 
 
-_anonymous, _signed_in = make_read_slots(), make_read_slots()
+_anonymous_slots, _user_slots = make_read_slots(), make_read_slots()
 
 
 @contextmanager
-def costly_read(viewer: Viewer) -> Iterator[None]:
+def costly_read(viewer: CurrentUser) -> Iterator[None]:
     """Wait for a slot, then run statements, each for STATEMENT_TIMEOUT at most and on one processor of the database."""
-    slots = _anonymous if viewer.is_anonymous else _signed_in
+    slots = _anonymous_slots if viewer.is_anonymous else _user_slots
     release_connection()  # the pool has few: none is held while waiting
     slot = _take_slot(slots, caller_holders(request.remote_addr, viewer.id) if has_request_context() else ())
     try:
-        used = connection()
+        used = get_connection()
         used.exec_driver_sql(SET_LIMITS)
         try:
             yield
@@ -73,8 +73,8 @@ def _take_slot(slots: SlotPool, holders: tuple[str, ...]) -> Slot:
         holders,
         full="Too many costly searches run at this moment. Try again, or use fewer filters and sort keys.",
         share=(
-            f"A costly search of {{holder}} runs already: a user and an address have {MAX_AT_ONCE_PER_HOLDER} at a "
-            f"time, and {MAX_WAITING_PER_HOLDER} that wait. Send them one after the other."
+            f"A costly search of {{holder}} runs already: a user and an address have {MAX_CONCURRENT_READS_PER_HOLDER} "
+            f"at a time, and {MAX_WAITING_PER_HOLDER} that wait. Send them one after the other."
         ),
         retry_after=RETRY_AFTER_SECONDS,
         timeout_seconds=WAIT_TIMEOUT_SECONDS,

@@ -14,33 +14,33 @@ import orjson
 from sqlalchemy import ColumnElement, FromClause, and_, exists, literal, not_, or_, select
 
 from app.errors import InvalidParameter
-from app.jsonapi.permissions import Scope
+from app.jsonapi.current_user import Role
+from app.jsonapi.fields import Boolean, DateTime, Integer, Number, Text
+from app.jsonapi.permissions import VisibilityScope
 from app.jsonapi.resource_type import Attribute, Relation, ResourceType
-from app.jsonapi.schema import Flag, Instant, Number, Text, Whole
-from app.jsonapi.sizes import LONG_TEXT
-from app.jsonapi.viewer import Role
+from app.jsonapi.size_limits import LONG_TEXT_LENGTH
 
-MOST_TERMS = 50
-MOST_VALUES = 100
+MAX_TERMS = 50
+MAX_VALUES = 100
 MAX_IDS = 1_000
 """Of a list of ids, which costs less than other values."""
-DEEPEST = 5
-LONGEST_PATTERN = 200
-MOST_PATTERNS = 5
+MAX_TERM_DEPTH = 5
+MAX_PATTERN_LENGTH = 200
+MAX_PATTERNS = 5
 
-Build = Callable[[FromClause], ColumnElement[bool]]
+BuildCondition = Callable[[FromClause], ColumnElement[bool]]
 
 
 @dataclass(frozen=True)
 class Filter:
     """A checked condition; `build` makes its SQL for a table or alias."""
 
-    build: Build
+    build: BuildCondition
     named_ids: int | None = None
     """How many ids it lists, where it finds the resources with these ids and no others."""
 
 
-def _equal(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+def _is_equal(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
     """As IS NOT DISTINCT FROM, which uses no index."""
     return column.is_(None) if value is None else and_(column == value, column.is_not(None))
 
@@ -50,8 +50,8 @@ def _is_null(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
 
 
 OPERATORS: dict[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] = {
-    "eq": _equal,
-    "ne": lambda column, value: not_(_equal(column, value)),
+    "eq": _is_equal,
+    "ne": lambda column, value: not_(_is_equal(column, value)),
     "gt": lambda column, value: and_(column > value, column.is_not(None)),
     "ge": lambda column, value: and_(column >= value, column.is_not(None)),
     "lt": lambda column, value: and_(column < value, column.is_not(None)),
@@ -62,27 +62,27 @@ OPERATORS: dict[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] =
     "is-null": _is_null,
 }
 """None is ever unknown, so that `not` finds all the rest."""
-ALIASES = {"in_": "in", "is_null": "is-null"}
-ORDERED = {"gt", "ge", "lt", "le"}
-PATTERNS = {"like", "ilike"}
+OPERATOR_ALIASES = {"in_": "in", "is_null": "is-null"}
+ORDERING_OPERATORS = {"gt", "ge", "lt", "le"}
+PATTERN_OPERATORS = {"like", "ilike"}
 
 
-def comparable(resource_type: ResourceType, spelled: str, scope: Scope) -> Attribute | None:
+def get_filterable_attribute(resource_type: ResourceType, spelled: str, scope: VisibilityScope) -> Attribute | None:
     """The attribute, where it can be compared and this scope may read it in every row it sees."""
-    attribute = resource_type.attribute(spelled)
+    attribute = resource_type.find_attribute(spelled)
     if attribute is None or not attribute.is_readable or attribute.is_sealed:
         return None
-    if not isinstance(attribute.field, Text | Flag | Whole | Number | Instant):
+    if not isinstance(attribute.field, Text | Boolean | Integer | Number | DateTime):
         return None
     if attribute.name in resource_type.permissions.private and scope.role is not Role.ADMIN:
         return None
     return attribute
 
 
-class FilterReader:
+class FilterParser:
     """Reads the filter parameters of one request and counts their patterns; terms count for each parameter."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: VisibilityScope) -> None:
         self.scope = scope
         self.parameter = "filter"
         self.terms = 0
@@ -90,154 +90,162 @@ class FilterReader:
         self.is_costly = False
         """Whether a condition may look at each row of a table, or at others for each row, which no index helps."""
 
-    def read_parameter(self, parameter: str, value: str, resource_type: ResourceType) -> Filter:
+    def parse_parameter(self, parameter: str, value: str, resource_type: ResourceType) -> Filter:
         """`filter[name]=x` and `filter[name][op]=x`; lists are comma-separated."""
         match = re.fullmatch(r"filter\[([\w-]+)\](?:\[([\w-]+)\])?", parameter)
         if match is None:
             raise InvalidParameter("This parameter is not known here.", parameter=parameter)
         name = match[1]
-        operator = match[2] or ("eq" if resource_type.attribute(name) else "in")  # one id, or several
+        operator = match[2] or ("eq" if resource_type.find_attribute(name) else "in")  # one id, or several
         raw: Any = value.split(",") if operator in ("in", "in_") else value
         self.parameter = parameter
-        return self.comparison(resource_type, name, operator, raw)
+        return self.build_comparison(resource_type, name, operator, raw)
 
-    def read_list(self, text: str, resource_type: ResourceType) -> list[Filter]:
+    def parse_list(self, text: str, resource_type: ResourceType) -> list[Filter]:
         """`filter=[{"name": ..., "op": ..., "val": ...}, {"or": [...]}]`, joined by and."""
         self.parameter = "filter"
         try:
             terms = orjson.loads(text)
         except orjson.JSONDecodeError:
             raise InvalidParameter("Must be a JSON list of terms.", parameter="filter") from None
-        return [self.term(term, resource_type, 1) for term in self.listed(terms)]
+        return [self.parse_term(term, resource_type, 1) for term in self.require_list(terms)]
 
-    def refuse(self, detail: str) -> InvalidParameter:
+    def make_error(self, detail: str) -> InvalidParameter:
         return InvalidParameter(detail, parameter=self.parameter, code="invalid-filter")
 
-    def listed(self, value: Any) -> list[Any]:
+    def require_list(self, value: Any) -> list[Any]:
         if not isinstance(value, list):
-            raise self.refuse("Terms come as a list.")
+            raise self.make_error("Terms come as a list.")
         return value
 
-    def term(self, term: Any, resource_type: ResourceType, depth: int) -> Filter:
+    def parse_term(self, term: Any, resource_type: ResourceType, depth: int) -> Filter:
         self.terms += 1
-        if self.terms > MOST_TERMS or depth > DEEPEST:
-            raise self.refuse(f"More than {MOST_TERMS} terms, or nested deeper than {DEEPEST}.")
+        if self.terms > MAX_TERMS or depth > MAX_TERM_DEPTH:
+            raise self.make_error(f"More than {MAX_TERMS} terms, or nested deeper than {MAX_TERM_DEPTH}.")
         if not isinstance(term, dict):
-            raise self.refuse("A term is an object.")
+            raise self.make_error("A term is an object.")
         if set(term) in ({"and"}, {"or"}):
             ((word, members),) = term.items()
-            built = [self.term(member, resource_type, depth + 1).build for member in self.listed(members)]
+            built = [self.parse_term(member, resource_type, depth + 1).build for member in self.require_list(members)]
             join = and_ if word == "and" else or_
             return Filter(lambda table: join(literal(word == "and"), *(build(table) for build in built)))
         if set(term) == {"not"}:
-            inner = self.term(term["not"], resource_type, depth + 1).build
+            inner = self.parse_term(term["not"], resource_type, depth + 1).build
             return Filter(lambda table: not_(inner(table)))
-        return self._named(term, resource_type, depth)
+        return self._parse_operator_term(term, resource_type, depth)
 
-    def _named(self, term: dict[str, Any], resource_type: ResourceType, depth: int) -> Filter:
+    def _parse_operator_term(self, term: dict[str, Any], resource_type: ResourceType, depth: int) -> Filter:
         if not {"name", "op"} <= set(term) <= {"name", "op", "val"}:
-            raise self.refuse("A term has name, op and val.")
+            raise self.make_error("A term has name, op and val.")
         name, operator = term["name"], term["op"]
         if not isinstance(name, str) or not isinstance(operator, str):
-            raise self.refuse("name and op are texts.")
+            raise self.make_error("name and op are texts.")
         if operator in ("has", "any"):
-            return self._related(resource_type, name, operator, term.get("val"), depth)
-        return self.comparison(resource_type, name, operator, term.get("val"))
+            return self._parse_relationship_term(resource_type, name, operator, term.get("val"), depth)
+        return self.build_comparison(resource_type, name, operator, term.get("val"))
 
-    def _related(self, resource_type: ResourceType, name: str, operator: str, value: Any, depth: int) -> Filter:
-        relation = resource_type.relation(name)
+    def _parse_relationship_term(
+        self, resource_type: ResourceType, name: str, operator: str, value: Any, depth: int
+    ) -> Filter:
+        relation = resource_type.find_relation(name)
         if relation is None or relation.many != (operator == "any") or not is_searchable(relation, self.scope):
-            raise self.refuse(f"The type {resource_type.name} has no relationship {name!r} for {operator}.")
+            raise self.make_error(f"The type {resource_type.name} has no relationship {name!r} for {operator}.")
         self.is_costly = True
-        build = self.term(value, relation.target, depth + 1).build
-        return Filter(lambda table: related_exists(table, relation, self.scope, build))
+        build = self.parse_term(value, relation.target, depth + 1).build
+        return Filter(lambda table: exists_related_row(table, relation, self.scope, build))
 
-    def comparison(self, resource_type: ResourceType, name: str, operator: str, raw: Any) -> Filter:
-        operator = ALIASES.get(operator, operator)
+    def build_comparison(self, resource_type: ResourceType, name: str, operator: str, raw: Any) -> Filter:
+        operator = OPERATOR_ALIASES.get(operator, operator)
         compare = OPERATORS.get(operator)
         if compare is None:
-            raise self.refuse(f"There is no operator {operator[:40]!r}.")
-        if named := _of_ids(resource_type, name, self.scope):
+            raise self.make_error(f"There is no operator {operator[:40]!r}.")
+        if named := _resolve_id_target(resource_type, name, self.scope):
             target, relation = named
-            if operator in PATTERNS:
-                raise self.refuse(f"{operator} compares text, {name} is none.")
-            ids = self._value(operator, raw, lambda item: self._id(target, item), MAX_IDS)
+            if operator in PATTERN_OPERATORS:
+                raise self.make_error(f"{operator} compares text, {name} is none.")
+            ids = self._parse_operand(operator, raw, lambda item: self._parse_id(target, item), MAX_IDS)
             named_ids = len(set(ids)) if relation is None and operator == "in" else None
-            return Filter(lambda table: _compared(relation, table, self.scope, operator, ids), named_ids)
-        attribute = comparable(resource_type, name, self.scope)
+            return Filter(lambda table: _compare_ids(relation, table, self.scope, operator, ids), named_ids)
+        attribute = get_filterable_attribute(resource_type, name, self.scope)
         if attribute is None:
-            raise self.refuse(f"The type {resource_type.name} cannot be filtered by {name[:80]!r}.")
-        self._check_kind(attribute, operator)
-        value = self._value(operator, raw, lambda item: self._coerced(attribute, item, operator))
-        compared = attribute.compared_expression if operator not in PATTERNS else attribute.expression
+            raise self.make_error(f"The type {resource_type.name} cannot be filtered by {name[:80]!r}.")
+        self._check_operator(attribute, operator)
+        value = self._parse_operand(operator, raw, lambda item: self._parse_value(attribute, item, operator))
+        compared = attribute.comparison_expression if operator not in PATTERN_OPERATORS else attribute.expression
         return Filter(lambda table: compare(compared(table), value))
 
-    def _check_kind(self, attribute: Attribute, operator: str) -> None:
-        if operator in PATTERNS:
+    def _check_operator(self, attribute: Attribute, operator: str) -> None:
+        if operator in PATTERN_OPERATORS:
             self.patterns += 1
             if not isinstance(attribute.field, Text):
-                raise self.refuse(f"{operator} compares text, {attribute.key} is none.")
-            if self.patterns > MOST_PATTERNS:
-                raise self.refuse(f"More than {MOST_PATTERNS} patterns in one request.")
+                raise self.make_error(f"{operator} compares text, {attribute.key} is none.")
+            if self.patterns > MAX_PATTERNS:
+                raise self.make_error(f"More than {MAX_PATTERNS} patterns in one request.")
             if attribute.is_long and self.scope.role is Role.ANONYMOUS:
-                raise self.refuse(
-                    f"{attribute.key} may hold more than {LONG_TEXT} characters: only signed-in users compare it with "
-                    "patterns."
+                raise self.make_error(
+                    f"{attribute.key} may hold more than {LONG_TEXT_LENGTH} characters: only signed-in users compare "
+                    "it with patterns."
                 )
-        self.is_costly = self.is_costly or operator in PATTERNS or (operator in ORDERED and attribute.is_long)
-        if operator in ORDERED and isinstance(attribute.field, Flag):
-            raise self.refuse(f"{attribute.key} is true or false, {operator} means nothing there.")
+        self.is_costly = (
+            self.is_costly or operator in PATTERN_OPERATORS or (operator in ORDERING_OPERATORS and attribute.is_long)
+        )
+        if operator in ORDERING_OPERATORS and isinstance(attribute.field, Boolean):
+            raise self.make_error(f"{attribute.key} is true or false, {operator} means nothing there.")
 
-    def _value(self, operator: str, raw: Any, coerce: Callable[[Any], Any], max_values: int = MOST_VALUES) -> Any:
+    def _parse_operand(
+        self, operator: str, raw: Any, coerce: Callable[[Any], Any], max_values: int = MAX_VALUES
+    ) -> Any:
         if operator == "is-null":
-            return self._flag(raw)
+            return self._parse_boolean(raw)
         if operator == "in":
-            values = self.listed(raw)
+            values = self.require_list(raw)
             if len(values) > max_values or None in values:
-                raise self.refuse(f"A list has at most {max_values} values; null is asked for by is-null.")
+                raise self.make_error(f"A list has at most {max_values} values; null is asked for by is-null.")
             return [coerce(value) for value in values]
         if raw is None:
             if operator in ("eq", "ne"):
                 return None
-            raise self.refuse(f"{operator} needs a value.")
+            raise self.make_error(f"{operator} needs a value.")
         return coerce(raw)
 
-    def _flag(self, raw: Any) -> bool:
+    def _parse_boolean(self, raw: Any) -> bool:
         if raw in (True, "true"):
             return True
         if raw in (False, "false"):
             return False
-        raise self.refuse("is-null takes true or false.")
+        raise self.make_error("is-null takes true or false.")
 
-    def _id(self, of: ResourceType, raw: Any) -> Any:
+    def _parse_id(self, of: ResourceType, raw: Any) -> Any:
         id_ = None if isinstance(raw, bool) else of.parse_id(str(raw))
         if id_ is None:
-            raise self.refuse(f"{str(raw)[:40]!r} is not an id.")
+            raise self.make_error(f"{str(raw)[:40]!r} is not an id.")
         return id_
 
-    def _coerced(self, attribute: Attribute, raw: Any, operator: str) -> Any:
+    def _parse_value(self, attribute: Attribute, raw: Any, operator: str) -> Any:
         if isinstance(attribute.field, Text):
             if not isinstance(raw, str) or "\0" in raw:
-                raise self.refuse(f"{attribute.key} is compared with text.")
-            if operator in PATTERNS and (len(raw) > LONGEST_PATTERN or raw.endswith("\\")):
-                raise self.refuse(
-                    f"A pattern has at most {LONGEST_PATTERN} characters and does not end with a backslash."
+                raise self.make_error(f"{attribute.key} is compared with text.")
+            if operator in PATTERN_OPERATORS and (len(raw) > MAX_PATTERN_LENGTH or raw.endswith("\\")):
+                raise self.make_error(
+                    f"A pattern has at most {MAX_PATTERN_LENGTH} characters and does not end with a backslash."
                 )
             try:
-                return attribute.field.to_compared(raw, is_pattern=operator in PATTERNS)
+                return attribute.field.to_comparison_form(raw, is_pattern=operator in PATTERN_OPERATORS)
             except ValueError as error:
-                raise self.refuse(f"{attribute.key}: {error}") from None
+                raise self.make_error(f"{attribute.key}: {error}") from None
         try:
             return attribute.field.deserialize(raw)
         except marshmallow.ValidationError as error:
-            raise self.refuse(f"{attribute.key}: {error.messages[0]}") from None
+            raise self.make_error(f"{attribute.key}: {error.messages[0]}") from None
 
 
-def _of_ids(resource_type: ResourceType, name: str, scope: Scope) -> tuple[ResourceType, Relation | None] | None:
+def _resolve_id_target(
+    resource_type: ResourceType, name: str, scope: VisibilityScope
+) -> tuple[ResourceType, Relation | None] | None:
     """Whose ids a name means: its own, or those that a to-one relationship prints in every row this scope sees."""
     if name == "id":
         return resource_type, None
-    relation = resource_type.relation(name)
+    relation = resource_type.find_relation(name)
     permissions = resource_type.permissions
     hides_links = permissions.private and not permissions.keeps_links and scope.role is not Role.ADMIN
     if relation is None or relation.many or hides_links:
@@ -247,13 +255,13 @@ def _of_ids(resource_type: ResourceType, name: str, scope: Scope) -> tuple[Resou
     return relation.target, relation
 
 
-def is_searchable(relation: Relation, scope: Scope) -> bool:
+def is_searchable(relation: Relation, scope: VisibilityScope) -> bool:
     """Return whether this scope sees a relationship in every row, so that it may search and sort by what it names."""
     return relation.sees is None or scope.role is Role.ADMIN
 
 
-def _compared(
-    relation: Relation | None, table: FromClause, scope: Scope, operator: str, ids: Any
+def _compare_ids(
+    relation: Relation | None, table: FromClause, scope: VisibilityScope, operator: str, ids: Any
 ) -> ColumnElement[bool]:
     """The own id, or what is printed as linkage, compared."""
     if relation is None:
@@ -266,7 +274,7 @@ def _compared(
     return not_(is_shown) if operator == "ne" else is_shown
 
 
-def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnElement[Any]:
+def linkage_key(relation: Relation, table: FromClause, scope: VisibilityScope) -> ColumnElement[Any]:
     """Return the foreign key of a to-one relationship; null for a guarded one that this scope does not see."""
     if relation.local is None:
         raise TypeError(f"{relation.name} is a to-many relationship")
@@ -274,17 +282,19 @@ def linkage_key(relation: Relation, table: FromClause, scope: Scope) -> ColumnEl
     if not relation.field.guarded:
         return key
     other = relation.target.table.alias()
-    criterion = relation.target.permissions.linkage(scope, other)
+    criterion = relation.target.permissions.linkage_criterion(scope, other)
     if relation.sees is not None:
         criterion = and_(criterion, relation.sees(scope, table))
     return select(other.c.id).where(other.c.id == key, criterion).scalar_subquery()
 
 
-def related_exists(table: FromClause, relation: Relation, scope: Scope, condition: Build) -> ColumnElement[bool]:
+def exists_related_row(
+    table: FromClause, relation: Relation, scope: VisibilityScope, condition: BuildCondition
+) -> ColumnElement[bool]:
     """Whether some related row that the scope may see meets the condition."""
     target = relation.target
     other = target.table.alias()
-    terms = [target.permissions.criterion(scope, other, related=True), condition(other)]
+    terms = [target.permissions.visibility_criterion(scope, other, related=True), condition(other)]
     if relation.local is not None:
         return exists(select(literal(1)).select_from(other).where(other.c.id == table.c[relation.local], *terms))
     near, between = relation_key(relation, other)

@@ -29,24 +29,24 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app import quotas
-from app.database import commit, connection
+from app.database import commit, get_connection
+from app.encryption import DecryptionError, build_associated_data, decrypt_bytes, encrypt_bytes
 from app.errors import BadRequest, Conflict, NotFound, Unprocessable
 from app.extensions import Model, db
-from app.jsonapi.permissions import Access, Scope, nobody
-from app.jsonapi.viewer import Viewer
-from app.jsonapi.writing import LAYERS
-from app.sealing import Lost, open_bytes, place, seal_bytes
+from app.jsonapi.current_user import CurrentUser
+from app.jsonapi.data_layer import DATA_LAYERS
+from app.jsonapi.permissions import AccessContext, VisibilityScope, nobody
 
-HEADER = "Idempotency-Key"
-REPLAYED = "Idempotent-Replayed"
+IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
+REPLAYED_HEADER = "Idempotent-Replayed"
 """The header of an answer that was given before."""
-TAKES_KEY = frozenset({"POST"})
+POST_ONLY = frozenset({"POST"})
 """The `keyed_methods` of a view that takes a key with POST."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-KEPT = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 MAX_STORED_BYTES = 256 * 2**10
 """Bytes of an answer that is stored to be replayed: any one resource fits. A larger one is refused, nothing written."""
-ROW_BYTES = 256
+ROW_OVERHEAD_BYTES = 256
 """Bytes of a stored answer besides its body, roughly: they count for the limit of the day as well."""
 
 CheckRights = Callable[[Any], None]
@@ -70,56 +70,74 @@ class IdempotencyKey(Model):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Refuse the header where it is not supported."""
     app.before_request(_refuse_unsupported_key)
 
 
 def _refuse_unsupported_key() -> None:
-    if HEADER not in request.headers or request.method in SAFE_METHODS or request.endpoint is None:
+    if IDEMPOTENCY_KEY_HEADER not in request.headers or request.method in SAFE_METHODS or request.endpoint is None:
         return
     view = current_app.view_functions[request.endpoint]
     if request.method not in getattr(getattr(view, "view_class", view), "keyed_methods", ()):
-        raise BadRequest(f"{request.method} of this URL does not support {HEADER}: send none.", header=HEADER)
+        raise BadRequest(
+            f"{request.method} of this URL does not support {IDEMPOTENCY_KEY_HEADER}: send none.",
+            header=IDEMPOTENCY_KEY_HEADER,
+        )
 
 
-def answered_once(viewer: Viewer, make: Callable[[], Response], *, check_rights: CheckRights | None = None) -> Response:
+def run_idempotent(
+    viewer: CurrentUser, make: Callable[[], Response], *, check_rights: CheckRights | None = None
+) -> Response:
     """Run `make` and commit, or replay the response that is stored under the Idempotency-Key of this request.
 
     `check_rights` is called before a replay, by default for the resources that the response shows.
     """
-    key = sent_key()
+    key = get_idempotency_key()
     if key is not None and viewer.is_anonymous:
-        raise BadRequest(f"Only requests of a signed-in user support {HEADER}: send none.", header=HEADER)
-    return answered_by_key(viewer.id, key, make, check_rights=check_rights or _shown_to(viewer))
+        raise BadRequest(
+            f"Only requests of a signed-in user support {IDEMPOTENCY_KEY_HEADER}: send none.",
+            header=IDEMPOTENCY_KEY_HEADER,
+        )
+    return run_idempotent_with_key(viewer.id, key, make, check_rights=check_rights or _make_rights_check(viewer))
 
 
-def find_answer(viewer: Viewer) -> Response | None:
+def find_stored_response(viewer: CurrentUser) -> Response | None:
     """Return the replay for the key of this request; None where no answer is stored (yet).
 
-    For views with slow work: it comes before that work, and `answered_once` after it all the same.
+    For views with slow work: it comes before that work, and `run_idempotent` after it all the same.
     """
-    key = sent_key()
+    key = get_idempotency_key()
     if key is None or viewer.is_anonymous:
         return None
-    kept = connection().execute(select(IdempotencyKey.__table__).where(_is_key(viewer.id, key), ~_is_old)).one_or_none()
-    return None if kept is None or kept.status is None else _replay(kept, HEADER, _shown_to(viewer))
+    kept = (
+        get_connection()
+        .execute(select(IdempotencyKey.__table__).where(_is_key(viewer.id, key), ~_is_expired))
+        .one_or_none()
+    )
+    return (
+        None
+        if kept is None or kept.status is None
+        else _replay_response(kept, IDEMPOTENCY_KEY_HEADER, _make_rights_check(viewer))
+    )
 
 
-def sent_key() -> str | None:
+def get_idempotency_key() -> str | None:
     """The key of this request; 400 for one that is none."""
-    key = request.headers.get(HEADER)
+    key = request.headers.get(IDEMPOTENCY_KEY_HEADER)
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
-        raise BadRequest(f"{HEADER} must have 1 to 255 visible ASCII characters.", header=HEADER)
+        raise BadRequest(
+            f"{IDEMPOTENCY_KEY_HEADER} must have 1 to 255 visible ASCII characters.", header=IDEMPOTENCY_KEY_HEADER
+        )
     return key
 
 
-def answered_by_key(
+def run_idempotent_with_key(
     owner_id: int,
     key: str | None,
     make: Callable[[], Response],
     *,
-    header: str = HEADER,
+    header: str = IDEMPOTENCY_KEY_HEADER,
     check_rights: CheckRights | None = None,
 ) -> Response:
     """Do the same for the key of any user, which came in this header; None is no key."""
@@ -128,9 +146,9 @@ def answered_by_key(
         commit()
         return response
     mine = _is_key(owner_id, key)
-    kept = _claim(mine, {"owner_id": owner_id, "key": key, "fingerprint": _fingerprint()})
+    kept = _claim_key(mine, {"owner_id": owner_id, "key": key, "fingerprint": _compute_fingerprint()})
     if kept.status is not None:
-        return _replay(kept, header, check_rights)
+        return _replay_response(kept, header, check_rights)
     response = make()
     body = response.get_data()
     if len(body) > MAX_STORED_BYTES:
@@ -139,46 +157,46 @@ def answered_by_key(
             "choose fewer fields, or send fewer operations at once."
         )
         raise BadRequest(detail, header=header, code="too-large")
-    quotas.charge_answer(owner_id, len(body) + len(key) + ROW_BYTES, header)
+    quotas.charge_answer(owner_id, len(body) + len(key) + ROW_OVERHEAD_BYTES, header)
     answer = {
         "status": response.status_code,
         "content_type": response.content_type,
         "location": response.headers.get("Location"),
-        "body": seal_bytes(body, _place(owner_id, key)),
+        "body": encrypt_bytes(body, _associated_data(owner_id, key)),
     }
-    connection().execute(update(IdempotencyKey).where(mine).values(answer))
+    get_connection().execute(update(IdempotencyKey).where(mine).values(answer))
     commit()
     return response
 
 
-_is_old = IdempotencyKey.created_at < func.now() - KEPT
+_is_expired = IdempotencyKey.created_at < func.now() - RETENTION
 
 
 def _is_key(owner_id: int, key: str) -> ColumnElement[bool]:
     return and_(IdempotencyKey.owner_id == owner_id, IdempotencyKey.key == key)
 
 
-def _place(owner_id: int, key: str) -> bytes:
-    return place("idempotency_keys", "body", f"{owner_id}.{key}")
+def _associated_data(owner_id: int, key: str) -> bytes:
+    return build_associated_data("idempotency_keys", "body", f"{owner_id}.{key}")
 
 
-def _claim(mine: ColumnElement[bool], values: dict[str, Any]) -> Row[Any]:
+def _claim_key(mine: ColumnElement[bool], values: dict[str, Any]) -> Row[Any]:
     """The row of this key, ours until the commit."""
-    used = connection()
-    used.execute(delete(IdempotencyKey).where(mine, _is_old))
+    used = get_connection()
+    used.execute(delete(IdempotencyKey).where(mine, _is_expired))
     used.execute(insert(IdempotencyKey).values(values).on_conflict_do_nothing())
     return used.execute(select(IdempotencyKey.__table__).where(mine).with_for_update()).one()
 
 
-def _fingerprint() -> bytes:
-    parts = (request.method.encode(), request.path.rstrip("/").encode(), request.query_string, *_body_parts())
+def _compute_fingerprint() -> bytes:
+    parts = (request.method.encode(), request.path.rstrip("/").encode(), request.query_string, *_iterate_body_parts())
     hashed = blake2b(digest_size=32)
     for part in parts:
         hashed.update(len(part).to_bytes(8, "big") + part)
     return hashed.digest()
 
 
-def _body_parts() -> Iterator[bytes]:
+def _iterate_body_parts() -> Iterator[bytes]:
     """Yield what makes two bodies equal; of a multipart form its parts: clients choose another boundary each time."""
     body = request.get_data()
     if request.mimetype != "multipart/form-data":
@@ -191,42 +209,42 @@ def _body_parts() -> Iterator[bytes]:
         file.seek(0)
 
 
-def _replay(kept: Row[Any], header: str, check_rights: CheckRights | None) -> Response:
+def _replay_response(kept: Row[Any], header: str, check_rights: CheckRights | None) -> Response:
     """Return the stored response; 422 for another request, 403 or 404 for a caller who lost the rights."""
-    if kept.fingerprint != _fingerprint():
+    if kept.fingerprint != _compute_fingerprint():
         raise Unprocessable("This key was used for another request.", header=header)
     try:
-        body = open_bytes(kept.body, _place(kept.owner_id, kept.key))
-    except Lost:
+        body = decrypt_bytes(kept.body, _associated_data(kept.owner_id, kept.key))
+    except DecryptionError:
         log.warning("stored answer cannot be opened", owner_id=kept.owner_id)
         detail = "This request was answered before, and that answer cannot be read any more. Look for what it wrote."
         raise Conflict(detail, header=header, code="answer-lost") from None
     if check_rights is not None:
         check_rights(orjson.loads(body) if body else None)
     response = Response(body, status=kept.status, content_type=kept.content_type)
-    response.headers[REPLAYED] = "true"
+    response.headers[REPLAYED_HEADER] = "true"
     if kept.location is not None:
-        locate(response, kept.location)
+        set_location(response, kept.location)
     return response
 
 
-def _shown_to(viewer: Viewer) -> CheckRights:
+def _make_rights_check(viewer: CurrentUser) -> CheckRights:
     """Return the default check: the caller sees each primary resource of the answer, and may update it."""
 
     def check(document: Any) -> None:
-        access = Access(viewer, Scope(viewer.role)).with_trash()
-        for resource in _primary_resources(document):
-            layer = LAYERS[resource["type"]]
+        access = AccessContext(viewer, VisibilityScope(viewer.role)).with_trash()
+        for resource in _iterate_primary_resources(document):
+            layer = DATA_LAYERS[resource["type"]]
             row = layer.get_object(layer.type.lookup(resource["id"]), access)
             if row is None:
                 raise NotFound(f"There is no such {layer.type.name} here any more.")
             if layer.type.permissions.update is not nobody:
-                access.require(layer.type.permissions.update, row)
+                access.require_permission(layer.type.permissions.update, row)
 
     return check
 
 
-def _primary_resources(document: Any) -> Iterator[Mapping[str, Any]]:
+def _iterate_primary_resources(document: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the resource of a document, or the resources in the results of operations."""
     if isinstance(document, dict):
         for each in (document, *document.get("atomic:results", ())):
@@ -234,7 +252,7 @@ def _primary_resources(document: Any) -> Iterator[Mapping[str, Any]]:
                 yield each["data"]
 
 
-def locate(response: Response, location: str) -> Response:
+def set_location(response: Response, location: str) -> Response:
     """Say where the new resource is; for one that is still in the making also that this is its present state."""
     response.headers["Location"] = location
     if response.status_code == HTTPStatus.ACCEPTED:
@@ -243,10 +261,10 @@ def locate(response: Response, location: str) -> Response:
     return response
 
 
-def prune(_older_than: timedelta) -> int:
+def prune_keys(_older_than: timedelta) -> int:
     """Delete the keys of yesterday; how many."""
     with db.session.begin():
-        old = select(IdempotencyKey.owner_id, IdempotencyKey.key).where(_is_old)
+        old = select(IdempotencyKey.owner_id, IdempotencyKey.key).where(_is_expired)
         rows = db.session.execute(old.limit(1000).with_for_update(skip_locked=True)).all()
         for owner_id, key in rows:
             db.session.execute(

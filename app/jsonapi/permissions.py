@@ -11,87 +11,87 @@ from typing import Any
 from sqlalchemy import ColumnElement, FromClause, false, true
 
 from app.errors import Forbidden, Unauthenticated
-from app.jsonapi.viewer import NEEDS_TOKEN, Role, Viewer
+from app.jsonapi.current_user import TOKEN_REQUIRED, CurrentUser, Role
 
-Predicate = Callable[[Viewer, Any], bool]
+Predicate = Callable[[CurrentUser, Any], bool]
 
 
 @dataclass(frozen=True)
-class Scope:
+class VisibilityScope:
     """What shapes the statements of one request: the viewer's role, and whether trashed rows are asked for."""
 
     role: Role
     trashed: bool = False
 
-    def live(self, table: FromClause) -> ColumnElement[bool]:
+    def live_criterion(self, table: FromClause) -> ColumnElement[bool]:
         """Rows that are not in the trash, or all when the trash is asked for."""
         return true() if self.trashed else table.c.deleted_at.is_(None)
 
 
 @dataclass(frozen=True)
-class Access:
+class AccessContext:
     """Who asks, in which scope, and the identifier of a private event named in the URL, if any."""
 
-    viewer: Viewer
-    scope: Scope
+    viewer: CurrentUser
+    scope: VisibilityScope
     capability: str | None = None
 
-    def with_trash(self) -> "Access":
+    def with_trash(self) -> "AccessContext":
         """Return the same access to rows in the trash besides: to check rights alone, not to show anything."""
         return replace(self, scope=replace(self.scope, trashed=True))
 
-    def parameters(self) -> dict[str, Any]:
+    def sql_parameters(self) -> dict[str, Any]:
         """Values for VIEWER_ID and CAPABILITY in criteria."""
         return {"viewer_id": self.viewer.id, "capability": self.capability}
 
-    def require(self, predicate: "Predicate", row: Any, *, pointer: str | None = None) -> None:
+    def require_permission(self, predicate: "Predicate", row: Any, *, pointer: str | None = None) -> None:
         """403 unless the predicate permits, 401 when nobody is signed in."""
         if predicate(self.viewer, row):
             return
         if self.viewer.is_anonymous:
-            raise Unauthenticated(NEEDS_TOKEN)
+            raise Unauthenticated(TOKEN_REQUIRED)
         raise Forbidden("You may not do this here.", pointer=pointer)
 
 
-Criterion = Callable[[Scope, FromClause], ColumnElement[bool]]
+Criterion = Callable[[VisibilityScope, FromClause], ColumnElement[bool]]
 
 
-def nobody(_viewer: Viewer, _row: Any) -> bool:
+def nobody(_viewer: CurrentUser, _row: Any) -> bool:
     """The rule of everything without a rule."""
     return False
 
 
-def anyone(_viewer: Viewer, _row: Any) -> bool:
+def anyone(_viewer: CurrentUser, _row: Any) -> bool:
     """Signed in or not."""
     return True
 
 
-def signed_in(viewer: Viewer, _row: Any) -> bool:
+def any_user(viewer: CurrentUser, _row: Any) -> bool:
     """Anybody with an account."""
     return not viewer.is_anonymous
 
 
-def on_creation(_viewer: Viewer, row: Any) -> bool:
+def only_on_create(_viewer: CurrentUser, row: Any) -> bool:
     """The creator, on creation only."""
     return row is None
 
 
-def admin(viewer: Viewer, _row: Any) -> bool:
+def admin(viewer: CurrentUser, _row: Any) -> bool:
     """Admins and super admins."""
     return viewer.is_admin
 
 
-def super_admin(viewer: Viewer, _row: Any) -> bool:
+def super_admin(viewer: CurrentUser, _row: Any) -> bool:
     """Super admins alone."""
     return viewer.is_super_admin
 
 
-def no_row(_scope: Scope, _table: FromClause) -> ColumnElement[bool]:
+def no_row(_scope: VisibilityScope, _table: FromClause) -> ColumnElement[bool]:
     """The criterion of everything without a criterion."""
     return false()
 
 
-def every_row(_scope: Scope, _table: FromClause) -> ColumnElement[bool]:
+def every_row(_scope: VisibilityScope, _table: FromClause) -> ColumnElement[bool]:
     """No narrowing."""
     return true()
 
@@ -122,23 +122,23 @@ class Permissions:
     relate: Mapping[str, Predicate] = field(default_factory=dict)
     write: Mapping[str, Predicate] = field(default_factory=dict)
 
-    def criterion(self, scope: Scope, table: FromClause, *, related: bool) -> ColumnElement[bool]:
+    def visibility_criterion(self, scope: VisibilityScope, table: FromClause, *, related: bool) -> ColumnElement[bool]:
         """Which rows this scope may see as primary or as related resources."""
         return ((related and self.visible_related) or self.visible)(scope, table)
 
-    def linkage(self, scope: Scope, table: FromClause) -> ColumnElement[bool]:
+    def linkage_criterion(self, scope: VisibilityScope, table: FromClause) -> ColumnElement[bool]:
         """Which rows this scope may know of by id."""
         return (self.linkable or self.visible_related or self.visible)(scope, table)
 
-    def may_relate(self, relation: str) -> Predicate:
+    def relationship_predicate(self, relation: str) -> Predicate:
         """Who may change this relationship; who may update the resource, unless said otherwise."""
         return self.relate.get(relation, self.update)
 
-    def may_write(self, attribute: str) -> Predicate:
+    def attribute_predicate(self, attribute: str) -> Predicate:
         """Who may write this attribute, beyond the rule for the resource."""
         return self.write.get(attribute, anyone)
 
 
-def words(predicate: Predicate) -> str:
+def describe_predicate(predicate: Predicate) -> str:
     """A predicate as people read it in a list of routes."""
     return predicate.__name__.replace("_", " ")

@@ -13,13 +13,13 @@ from sqlalchemy import ColumnElement, FromClause, Table, Uuid, inspect, literal
 from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
 
 from app.extensions import Model
-from app.jsonapi.naming import dasherize, spellings
+from app.jsonapi.fields import Boolean, DateTime, Integer, Number, Relationship, ResourceSchema, Text
+from app.jsonapi.inflection import dasherize, list_type_aliases
 from app.jsonapi.permissions import Criterion, Permissions
-from app.jsonapi.schema import Flag, Instant, Number, Relationship, Schema, Text, Whole
-from app.jsonapi.sizes import LONG_TEXT
+from app.jsonapi.size_limits import LONG_TEXT_LENGTH
 
-BIGGEST_ID = 2**63 - 1
-UUID_TEXT = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+MAX_ID = 2**63 - 1
+UUID_RE = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 Expression = Callable[[FromClause], ColumnElement[Any]]
 
@@ -37,10 +37,10 @@ class Attribute:
     has_sort_index: bool = False
     """Whether an index holds the order of this text."""
 
-    def compared_expression(self, table: FromClause) -> ColumnElement[Any]:
+    def comparison_expression(self, table: FromClause) -> ColumnElement[Any]:
         """Return what filters compare with values, patterns excepted."""
         expression = self.expression(table)
-        return self.field.compared_column(expression) if isinstance(self.field, Text) else expression
+        return self.field.comparison_column(expression) if isinstance(self.field, Text) else expression
 
     @property
     def is_volatile(self) -> bool:
@@ -56,8 +56,8 @@ class Attribute:
     def is_long(self) -> bool:
         """Whether it may hold much: a long text, or a value with members."""
         if isinstance(self.field, Text):
-            return self.field.limit > LONG_TEXT
-        return not isinstance(self.field, Flag | Instant | Number | Whole)
+            return self.field.limit > LONG_TEXT_LENGTH
+        return not isinstance(self.field, Boolean | DateTime | Number | Integer)
 
     @property
     def is_text(self) -> bool:
@@ -101,7 +101,7 @@ class ResourceType:
     def __init__(
         self,
         *,
-        schema: type[Schema],
+        schema: type[ResourceSchema],
         model: type[Model],
         plural: str,
         noun: str,
@@ -129,18 +129,18 @@ class ResourceType:
         self.permissions = permissions
         self.order = order
         self.conflicts = dict(conflicts or {})
-        self.spellings = spellings(self.name, plural)
+        self.aliases = list_type_aliases(self.name, plural)
         self.link_name = link_name or (lambda table: table.c.id)
         self.has_uuids = isinstance(self.table.c.id.type, Uuid)
-        self.parse_id: Callable[[str], Any] = parse_uuid if self.has_uuids else parse_number
+        self.parse_id: Callable[[str], Any] = parse_uuid if self.has_uuids else parse_integer_id
         """The id a text spells, None where no row can have it."""
         self.no_id: Any = UUID(int=0) if self.has_uuids else 0
         """The id of no row: what an id that no row can have is read as."""
-        self.lookup = lookup or self._by_id
+        self.lookup = lookup or self._lookup_id
         """The column and the value that a URL segment names; None where no row can be meant."""
         declared = schema().fields
         self.attributes = {
-            name: _attribute(self.table, name, field, (computed or {}).get(name))
+            name: _build_attribute(self.table, name, field, (computed or {}).get(name))
             for name, field in declared.items()
             if not isinstance(field, Relationship) and name != "id"
         }
@@ -156,17 +156,20 @@ class ResourceType:
     def relations(self) -> dict[str, Relation]:
         """Relationships by python name; asked for once all models are imported."""
         sees = self.permissions.sees_link
-        return {name: _relation(self.model, name, field, sees.get(name)) for name, field in self._relationships.items()}
+        return {
+            name: _build_relation(self.model, name, field, sees.get(name))
+            for name, field in self._relationships.items()
+        }
 
-    def python_name(self, spelled: str) -> str | None:
+    def field_name(self, spelled: str) -> str | None:
         """The attribute or relationship meant by its dashed or underscored name."""
         return self._names.get(spelled)
 
-    def attribute(self, spelled: str) -> Attribute | None:
+    def find_attribute(self, spelled: str) -> Attribute | None:
         """The attribute meant by its dashed or underscored name."""
         return self.attributes.get(self._names.get(spelled, ""))
 
-    def relation(self, spelled: str) -> Relation | None:
+    def find_relation(self, spelled: str) -> Relation | None:
         """The relationship meant by its dashed or underscored name."""
         return self.relations.get(self._names.get(spelled, ""))
 
@@ -181,7 +184,7 @@ class ResourceType:
         """The URL of the collection."""
         return f"/v1/{self.plural}"
 
-    def _by_id(self, name: str) -> tuple[str, Any] | None:
+    def _lookup_id(self, name: str) -> tuple[str, Any] | None:
         id_ = self.parse_id(name)
         return None if id_ is None else ("id", id_)
 
@@ -189,31 +192,33 @@ class ResourceType:
 TYPES: dict[str, ResourceType] = {}
 
 
-def type_spelled(text: str) -> ResourceType | None:
+def find_type(text: str) -> ResourceType | None:
     """The resource type a client means by this spelling."""
-    return TYPES.get(text) or next((known for known in TYPES.values() if text in known.spellings), None)
+    return TYPES.get(text) or next((known for known in TYPES.values() if text in known.aliases), None)
 
 
-def parse_number(text: str) -> int | None:
+def parse_integer_id(text: str) -> int | None:
     """The number an id spells, None where it spells none that a row can have."""
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         return None
     number = int(text)
-    return number if 0 < number <= BIGGEST_ID else None
+    return number if 0 < number <= MAX_ID else None
 
 
 def parse_uuid(text: str) -> UUID | None:
     """The UUID an id spells, in the one way in which it is printed."""
-    return UUID(text) if UUID_TEXT.fullmatch(text) else None
+    return UUID(text) if UUID_RE.fullmatch(text) else None
 
 
-def by_number(name: str) -> tuple[str, Any] | None:
+def by_integer_id(name: str) -> tuple[str, Any] | None:
     """The row with this id, where ids are numbers."""
-    number = parse_number(name)
+    number = parse_integer_id(name)
     return None if number is None else ("id", number)
 
 
-def _attribute(table: Table, name: str, field: marshmallow.fields.Field[Any], computed: Expression | None) -> Attribute:
+def _build_attribute(
+    table: Table, name: str, field: marshmallow.fields.Field[Any], computed: Expression | None
+) -> Attribute:
     if computed is None and name not in table.c:
         return Attribute(name, dasherize(name), field, lambda _table: literal(None), is_column=False)
     is_indexed = any(str(next(iter(index.expressions))) == f"text_sort_key({name})" for index in table.indexes)
@@ -221,7 +226,7 @@ def _attribute(table: Table, name: str, field: marshmallow.fields.Field[Any], co
     return Attribute(name, dasherize(name), field, expression, has_sort_index=is_indexed)
 
 
-def _relation(model: type[Model], name: str, field: Relationship, sees: Criterion | None) -> Relation:
+def _build_relation(model: type[Model], name: str, field: Relationship, sees: Criterion | None) -> Relation:
     declared: RelationshipProperty[Any] = inspect(model).relationships[name]
     key = dasherize(name)
     ((local, remote), *_more) = declared.local_remote_pairs or []

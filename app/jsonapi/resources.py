@@ -10,119 +10,125 @@ from flask_rest_jsonapi_next import ResourceDetail as LibraryDetail
 from flask_rest_jsonapi_next import ResourceList as LibraryList
 
 from app.errors import Conflict, NotFound
-from app.jsonapi.body import read_document
-from app.jsonapi.documents import read_changed_resource, read_new_resource
-from app.jsonapi.idempotency import TAKES_KEY, answered_once, find_answer, locate
+from app.jsonapi.base_view import View, json_response, request_path, self_link
+from app.jsonapi.current_user import CurrentUser, require_current_user
+from app.jsonapi.document_parser import parse_create, parse_update
+from app.jsonapi.idempotency import POST_ONLY, find_stored_response, run_idempotent, set_location
+from app.jsonapi.json_parsing import parse_request_body
 from app.jsonapi.permissions import Predicate, anyone
-from app.jsonapi.plan import Item
-from app.jsonapi.query import DETAIL, LINKAGE, LIST, WRITE, Query
-from app.jsonapi.reading import JSONAPI, Part, Reader
-from app.jsonapi.view import View, answer, path, self_link
-from app.jsonapi.viewer import Viewer, signed_in_viewer
+from app.jsonapi.query_params import DETAIL_FAMILIES, LINKAGE_FAMILIES, LIST_FAMILIES, WRITE_FAMILIES, Query
+from app.jsonapi.reader import JSONAPI, CollectionScope, ResourceReader
+from app.jsonapi.select_plan import Item
 
 
 class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carries no types
     """GET and POST of a collection."""
 
-    families = {"GET": LIST, "POST": WRITE}
-    keyed_methods = TAKES_KEY
+    families = {"GET": LIST_FAMILIES, "POST": WRITE_FAMILIES}
+    keyed_methods = POST_ONLY
 
     @classmethod
-    def rules(cls) -> Mapping[str, Predicate]:
+    def predicates_by_method(cls) -> Mapping[str, Predicate]:
         permissions = cls._data_layer.type.permissions
         return {"GET": permissions.list, "POST": permissions.create}
 
     def is_list(self) -> bool:
         return request.method != "POST"
 
-    part: ClassVar[Part] = Part()
+    collection_scope: ClassVar[CollectionScope] = CollectionScope()
     """Which rows of the type are in this collection: all, unless a package says otherwise."""
 
     def get(self) -> Response:
-        self.allow(self.type.permissions.list)
-        reader = self.reader()
-        return self.collection(reader, lambda reader: reader.collection(self.type, path(), self.part))
+        self.authorize(self.type.permissions.list)
+        reader = self.make_reader()
+        return self.respond_with_list(
+            reader, lambda reader: reader.list_document(self.type, request_path(), self.collection_scope)
+        )
 
     def post(self) -> Response:
         if self.type.permissions.create is not anyone:
-            signed_in_viewer()
-        reader = self.reader()
-        return answered_once(reader.access.viewer, lambda: self.create(reader))
+            require_current_user()
+        reader = self.make_reader()
+        return run_idempotent(reader.access.viewer, lambda: self.create_resource(reader))
 
-    def find_answer(self, viewer: Viewer) -> Response | None:
-        return find_answer(viewer)
+    def find_stored_response(self, viewer: CurrentUser) -> Response | None:
+        return find_stored_response(viewer)
 
-    def create(self, reader: Reader) -> Response:
+    def create_resource(self, reader: ResourceReader) -> Response:
         """The answer to a POST, nothing committed yet."""
-        document = read_new_resource(read_document(), self.type)
+        document = parse_create(parse_request_body(), self.type)
         row = self.layer.create_object(document, reader.access)
-        stored = self.stored(row, reader)
+        stored = self.read_back(row, reader)
         if stored is None:
             raise NotFound("What it belongs to has just gone away.")  # somebody deleted it, or took our rights
-        return located(stored, self.status(row))
+        return created_response(stored, self.get_creation_status(row))
 
-    def status(self, row: Any) -> HTTPStatus:
+    def get_creation_status(self, row: Any) -> HTTPStatus:
         """What a POST has come to."""
         return HTTPStatus.CREATED
 
 
-def located(document: Item, status: HTTPStatus) -> Response:
+def created_response(document: Item, status: HTTPStatus) -> Response:
     """The answer that shows a new resource and says where it is."""
     link = document["data"]["links"]["self"]
-    return locate(answer({**document, "links": {"self": link}}, status), current_app.config["PUBLIC_URL"] + link)
+    return set_location(
+        json_response({**document, "links": {"self": link}}, status), current_app.config["PUBLIC_URL"] + link
+    )
 
 
-class Command(View, LibraryDetail):  # type: ignore[misc]  # same
+class ActionView(View, LibraryDetail):  # type: ignore[misc]  # same
     """A POST without a body that does something about one resource."""
 
     methods: ClassVar[set[str]] = {"POST"}  # subclasses say so again, or they would have those of the library
-    families = {"POST": LINKAGE}
+    families = {"POST": LINKAGE_FAMILIES}
     body_methods = frozenset()
-    keyed_methods = TAKES_KEY
+    keyed_methods = POST_ONLY
 
 
 class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
     """GET, PATCH and DELETE of one resource."""
 
-    families = {"GET": DETAIL, "PATCH": WRITE, "DELETE": LINKAGE}
+    families = {"GET": DETAIL_FAMILIES, "PATCH": WRITE_FAMILIES, "DELETE": LINKAGE_FAMILIES}
 
     @classmethod
-    def rules(cls) -> Mapping[str, Predicate]:
+    def predicates_by_method(cls) -> Mapping[str, Predicate]:
         permissions = cls._data_layer.type.permissions
         return {"GET": permissions.read, "PATCH": permissions.update, "DELETE": permissions.delete}
 
     def get(self, id: str) -> Response:
-        self.allow(self.type.permissions.read)
-        reader = self.reader(name=id)
+        self.authorize(self.type.permissions.read)
+        reader = self.make_reader(name=id)
         named = self.type.lookup(id)
-        document = named and reader.resource(self.type, named[1], column=named[0])
+        document = named and reader.get_document(self.type, named[1], column=named[0])
         if not document:
             raise NotFound(f"There is no {self.type.name} {id[:80]!r} here.")
-        return answer({**document, "links": {"self": self_link()}})
+        return json_response({**document, "links": {"self": self_link()}})
 
     def patch(self, id: str) -> Response:
-        signed_in_viewer()
-        reader = self.reader(name=id)
-        document = read_changed_resource(read_document(), self.type)
-        row = self.row(id, reader.access)
+        require_current_user()
+        reader = self.make_reader(name=id)
+        document = parse_update(parse_request_body(), self.type)
+        row = self.lock_row(id, reader.access)
         if document.id != str(row.id):
             raise Conflict("The id is not the one in the URL.", pointer="/data/id", code="id-conflict")
-        self.check_precondition(lambda: self.plain(row, reader))
+        self.check_precondition(lambda: self.current_document(row, reader))
         self.layer.update_object(row, document, reader.access)
-        stored = self.stored(row, reader)
-        printed = Response(status=204) if stored is None else answer({**stored, "links": {"self": self_link()}})
-        return self.committed(printed)
+        stored = self.read_back(row, reader)
+        printed = Response(status=204) if stored is None else json_response({**stored, "links": {"self": self_link()}})
+        return self.commit_and_return(printed)
 
     def delete(self, id: str) -> Response:
-        signed_in_viewer()
-        reader = self.reader(name=id)
-        row = self.row(id, reader.access)
-        self.check_precondition(lambda: self.plain(row, reader))
+        require_current_user()
+        reader = self.make_reader(name=id)
+        row = self.lock_row(id, reader.access)
+        self.check_precondition(lambda: self.current_document(row, reader))
         self.layer.delete_object(row, reader.access)
-        return self.committed(answer({"meta": {"message": "Object successfully deleted"}, "jsonapi": JSONAPI}))
+        return self.commit_and_return(
+            json_response({"meta": {"message": "Object successfully deleted"}, "jsonapi": JSONAPI})
+        )
 
-    def plain(self, row: Any, reader: Reader) -> Item | None:
+    def current_document(self, row: Any, reader: ResourceReader) -> Item | None:
         """What a GET without parameters would say of the row now."""
-        document = replace(reader, query=Query(reader.query.scope)).resource(self.type, row.id)
-        link = f"{path()}?get_trashed=true" if reader.query.scope.trashed else path()
+        document = replace(reader, query=Query(reader.query.scope)).get_document(self.type, row.id)
+        link = f"{request_path()}?get_trashed=true" if reader.query.scope.trashed else request_path()
         return document and {**document, "links": {"self": link}}

@@ -18,7 +18,7 @@ INLINE_TAGS = frozenset(
     {"a", "b", "strong", "i", "em", "u", "s", "strike", "del", "ins", "sub", "sup"},
 )
 LIST_TAGS = frozenset({"ul", "ol"})
-TAGS = INLINE_TAGS | LIST_TAGS | {"p", "br", "li"}
+ALLOWED_TAGS = INLINE_TAGS | LIST_TAGS | {"p", "br", "li"}
 URL_SCHEMES = frozenset({"http", "https", "mailto", "tel", "webcal"})
 
 DROPPED_BLOCKS = frozenset(
@@ -35,23 +35,23 @@ BLOCKS = DROPPED_BLOCKS | LIST_TAGS | {"p", "li"}
 VOID_TAGS = frozenset({"br", "hr"})
 
 DIRECTIONS = frozenset({"rtl", "ltr", "auto"})
-START = re.compile(r"-?[0-9]{1,9}")
-LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}")
+LIST_START_RE = re.compile(r"-?[0-9]{1,9}")
+LANGUAGE_RE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}")
 
-CLEANING_PASSES = 4
+MAX_CLEANING_PASSES = 4
 """Cleaning what is clean changes nothing; markup that no editor writes may need more than one pass to get there."""
 
 # The serializer escapes "<" in texts and in attribute values, so each of these is a tag.
-_TOKEN = re.compile(r"<(/?)([a-z][a-z0-9]*)([^<>]*)>|([^<]+|<)")
-_DROPPED = re.compile(rf"<(?:{'|'.join(sorted(DROPPED_BLOCKS))}|li)[ >]")
+_TOKEN_RE = re.compile(r"<(/?)([a-z][a-z0-9]*)([^<>]*)>|([^<]+|<)")
+_DROPPED_TAG_RE = re.compile(rf"<(?:{'|'.join(sorted(DROPPED_BLOCKS))}|li)[ >]")
 
-_TABLE_PART = re.compile("<(/?)(?:caption|tbody|td|tfoot|th|thead|tr)(?=[\\s/>])", re.IGNORECASE)
+_TABLE_PART_RE = re.compile("<(/?)(?:caption|tbody|td|tfoot|th|thead|tr)(?=[\\s/>])", re.IGNORECASE)
 """Tags that a parser ignores outside a table."""
 
 MAX_DEPTH = 100
 """Elements inside one another; the parser's time grows with the square of it."""
 
-_TAG = re.compile(
+_TAG_RE = re.compile(
     r"""<!--.*?(?:-->|$)|<(/?)([a-z][^\s/>]*)(?:"[^"]*(?:"|$)|'[^']*(?:'|$)|[^'">])*(?:>|$)""", re.I | re.S
 )
 _IMPLIED_ENDS = frozenset(
@@ -61,7 +61,7 @@ _IMPLIED_ENDS = frozenset(
 """Elements that hold nothing, or end where the next one starts."""
 
 
-class TooDeep(ValueError):
+class NestingTooDeep(ValueError):
     """The HTML has elements nested deeper than any text needs."""
 
     def __init__(self) -> None:
@@ -75,8 +75,8 @@ def clean_html(text: str) -> str:
     """
     _check_depth(text)
     if "<table" not in text.lower():
-        text = _TABLE_PART.sub(r"<\1div", text)
-    for _ in range(CLEANING_PASSES):
+        text = _TABLE_PART_RE.sub(r"<\1div", text)
+    for _ in range(MAX_CLEANING_PASSES):
         cleaned = _clean_once(text)
         if cleaned == text:
             break
@@ -91,8 +91,8 @@ def has_text(cleaned: str) -> bool:
 
 def _clean_once(text: str) -> str:
     cleaned = _BLOCK_CLEANER.clean(normalize_html(text))
-    if _DROPPED.search(cleaned):
-        cleaned = _CLEANER.clean(_Paragraphs(cleaned).build())
+    if _DROPPED_TAG_RE.search(cleaned):
+        cleaned = _CLEANER.clean(_ParagraphBuilder(cleaned).build_markup())
     # Character references may have spelled combining marks.
     return normalize_html(cleaned)
 
@@ -104,14 +104,14 @@ def normalize_html(markup: str) -> str:
 
 def _check_depth(markup: str) -> None:
     open_tags: Counter[str] = Counter()
-    for match in _TAG.finditer(markup):
+    for match in _TAG_RE.finditer(markup):
         closing, tag = match[1], (match[2] or "").lower()
         if closing:
             open_tags[tag] = max(0, open_tags[tag] - 1)
         elif tag and tag not in _IMPLIED_ENDS:
             open_tags[tag] += 1
             if open_tags.total() > MAX_DEPTH:
-                raise TooDeep
+                raise NestingTooDeep
 
 
 def _filter_attribute(_tag: str, name: str, value: str) -> str | None:
@@ -120,13 +120,13 @@ def _filter_attribute(_tag: str, name: str, value: str) -> str | None:
     if name == "dir":
         return stripped.lower() if stripped.lower() in DIRECTIONS else None
     if name == "start":
-        return stripped if START.fullmatch(stripped) else None
+        return stripped if LIST_START_RE.fullmatch(stripped) else None
     if name == "lang":
-        return stripped if LANGUAGE.fullmatch(stripped) else None
+        return stripped if LANGUAGE_RE.fullmatch(stripped) else None
     return value
 
 
-def _cleaner(tags: frozenset[str]) -> nh3.Cleaner:
+def _make_cleaner(tags: frozenset[str]) -> nh3.Cleaner:
     return nh3.Cleaner(
         tags=set(tags),
         attributes={"*": {"dir", "lang"}, "a": {"href"}, "ol": {"start"}},
@@ -135,12 +135,12 @@ def _cleaner(tags: frozenset[str]) -> nh3.Cleaner:
     )
 
 
-_CLEANER = _cleaner(TAGS)
-_BLOCK_CLEANER = _cleaner(TAGS | DROPPED_BLOCKS)
+_CLEANER = _make_cleaner(ALLOWED_TAGS)
+_BLOCK_CLEANER = _make_cleaner(ALLOWED_TAGS | DROPPED_BLOCKS)
 
 
 @dataclass
-class _Element:
+class _OpenElement:
     """An open element: `is_dropped` for a block that becomes paragraphs, with the attributes they get."""
 
     tag: str
@@ -149,22 +149,22 @@ class _Element:
     holds_blocks: bool = False
 
 
-class _Paragraphs:
+class _ParagraphBuilder:
     """Rewrites serialized HTML: texts inside dropped blocks become paragraphs, in time linear in its length."""
 
     def __init__(self, markup: str) -> None:
-        self._tokens = _TOKEN.findall(markup)
-        self._has_block = _starts_with_block_inside(self._tokens)
+        self._tokens = _TOKEN_RE.findall(markup)
+        self._has_block = _find_block_containers(self._tokens)
         self._written: list[str] = []
-        self._open: list[_Element] = []
-        self._blocks = [_Element("")]
+        self._open: list[_OpenElement] = []
+        self._blocks = [_OpenElement("")]
         """The open blocks; the first one is the whole text."""
         self._in_paragraph = False
         self._after_text = False
         """Return whether what was written last is text, which more text would be glued to."""
         self._needs_break = False
 
-    def build(self) -> str:
+    def build_markup(self) -> str:
         """Return the markup without dropped blocks."""
         for index, (closing, tag, attributes, text) in enumerate(self._tokens):
             if text:
@@ -174,13 +174,13 @@ class _Paragraphs:
             elif tag == "hr":
                 self._end_line()
             elif closing:
-                self._end(tag)
+                self._end_element(tag)
             else:
-                self._start(tag, attributes, has_block=self._has_block[index])
+                self._start_element(tag, attributes, has_block=self._has_block[index])
         self._end_line()
         return "".join(self._written)
 
-    def _start(self, tag: str, attributes: str, *, has_block: bool) -> None:
+    def _start_element(self, tag: str, attributes: str, *, has_block: bool) -> None:
         if tag not in BLOCKS:
             self._start_inline(tag, attributes, has_block=has_block)
             return
@@ -189,7 +189,7 @@ class _Paragraphs:
         is_stray_item = tag == "li" and parent.tag not in LIST_TAGS
         is_dropped = tag in DROPPED_BLOCKS or is_stray_item or (tag == "p" and has_block)
         inherited = parent.attributes if is_dropped and parent.is_dropped else ""
-        element = _Element(tag, attributes or inherited, is_dropped)
+        element = _OpenElement(tag, attributes or inherited, is_dropped)
         self._blocks.append(element)
         self._open.append(element)
         if not is_dropped:
@@ -202,10 +202,10 @@ class _Paragraphs:
             self._written.append(f"<{tag}{attributes}>")
         else:
             self._add_inline(f"<{tag}{attributes}>")
-        self._open.append(_Element(tag, holds_blocks=has_block))
+        self._open.append(_OpenElement(tag, holds_blocks=has_block))
 
-    def _end(self, tag: str) -> None:
-        element = self._open.pop() if self._open else _Element(tag)
+    def _end_element(self, tag: str) -> None:
+        element = self._open.pop() if self._open else _OpenElement(tag)
         if tag not in BLOCKS:
             if element.holds_blocks:
                 self._end_paragraph()
@@ -257,7 +257,7 @@ class _Paragraphs:
         self._after_text = self._needs_break = False
 
 
-def _starts_with_block_inside(tokens: Sequence[Sequence[str]]) -> list[bool]:
+def _find_block_containers(tokens: Sequence[Sequence[str]]) -> list[bool]:
     """For each token, whether it starts an element that has a block inside."""
     has_block = [False] * len(tokens)
     opened: list[int] = []

@@ -8,37 +8,46 @@ import orjson
 from flask import Flask
 from werkzeug.routing import Rule
 
-from app.jsonapi.naming import camelize
-from app.jsonapi.operations import OperationsView
+from app.jsonapi.atomic_operations import OperationsView
+from app.jsonapi.base_view import View
+from app.jsonapi.inflection import camelize
 from app.jsonapi.resource_type import TYPES
-from app.jsonapi.view import View
-from app.openapi import filters, hooks, jobs, parameters, plain, resources, responses, treatments
-from app.openapi.answers import answers_of, shared_answers
-from app.openapi.bodies import bodies_of, operations_taken
-from app.openapi.fields import choices_of, document_link
+from app.openapi import filters, hooks, jobs, parameters, plain_routes, resources, responses, treatments
+from app.openapi.field_schemas import build_enum_schemas, document_link_schema
 from app.openapi.inline_schemas import hoist_bodies
-from app.openapi.json_schema import Json, check_names, component, reference
-from app.openapi.tags import tags
-from app.routes import listed
+from app.openapi.json_schema import Json, check_component_names, component_name, component_ref
+from app.openapi.request_schemas import build_request_schemas, operations_request_schemas
+from app.openapi.response_schemas import build_response_schemas, build_shared_schemas
+from app.openapi.tags import build_tags
+from app.routes import list_routes
 
-UNDESCRIBED = ("/docs", "/files/", "/jobs", "/overview", "/static/", "/favicon.ico", "/robots.txt", "/.well-known/")
+EXCLUDED_PREFIXES = (
+    "/docs",
+    "/files/",
+    "/jobs",
+    "/overview",
+    "/static/",
+    "/favicon.ico",
+    "/robots.txt",
+    "/.well-known/",
+)
 """Pages, files, and a protocol of others: nothing that a client of the API calls."""
 
-HEALTH = {"health.live": "Alive", "health.ready": "HealthReport", "health.check": "HealthReport"}
-OTHERS = {
-    "home.": plain.described_entry,
-    "accounts.": plain.described_account,
-    "openapi.": plain.described_description,
-    "uploads.": plain.described_image,
-    "resize.": plain.described_image,
-    "v1.hook_receive": hooks.described_call,
-    "v1.job_callback": treatments.described_callback,
-    "v1.job_document": treatments.described_document,
-    "v1.job_progress": jobs.described_progress,
-    "v1.job_kind": jobs.described_kinds,
+HEALTH_SCHEMAS = {"health.live": "Alive", "health.ready": "HealthReport", "health.check": "HealthReport"}
+OPERATION_BUILDERS = {
+    "home.": plain_routes.build_entry_operation,
+    "accounts.": plain_routes.build_account_operation,
+    "openapi.": plain_routes.build_openapi_operation,
+    "uploads.": plain_routes.build_image_operation,
+    "resize.": plain_routes.build_image_operation,
+    "v1.hook_receive": hooks.build_call_operation,
+    "v1.job_callback": treatments.build_callback_operation,
+    "v1.job_document": treatments.build_document_operation,
+    "v1.job_progress": jobs.build_progress_operation,
+    "v1.job_kind": jobs.build_kind_operation,
 }
 """Routes that are not resources, by how their endpoints begin."""
-SCHEMES = {
+SECURITY_SCHEMES = {
     "jwt": {
         "type": "apiKey",
         "in": "header",
@@ -52,10 +61,10 @@ SCHEMES = {
         "description": "`Bearer <access token>`, with the same token.",
     },
 }
-SIGNED_IN: list[Json] = [{"jwt": []}, {"bearer": []}]
-ANYONE: list[Json] = [{}, *SIGNED_IN]
+REQUIRED_SECURITY: list[Json] = [{"jwt": []}, {"bearer": []}]
+OPTIONAL_SECURITY: list[Json] = [{}, *REQUIRED_SECURITY]
 
-PERMISSIONS = {
+PERMISSION_TEXTS = {
     "anyone": "Requires no permission.",
     "nobody": "Read-only: this request is always refused.",
 }
@@ -72,7 +81,7 @@ query parameters are separated by commas.
 The description of each operation says which permission it requires."""
 
 
-def build(app: Flask) -> Json:
+def build_document(app: Flask) -> Json:
     """The OpenAPI 3.1 document of this app."""
     document: Json = {
         "openapi": "3.1.1",
@@ -85,117 +94,121 @@ def build(app: Flask) -> Json:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": app.config["PUBLIC_URL"], "description": "This server"}],
-        "tags": tags(),
-        "paths": _paths(app),
-        "components": _components(),
+        "tags": build_tags(),
+        "paths": _build_paths(app),
+        "components": _build_components(),
     }
     hoist_bodies(document)
-    _drop_unused(document)
-    check_names(name for section in document["components"].values() for name in section)
+    _remove_unused_components(document)
+    check_component_names(name for section in document["components"].values() for name in section)
     return document
 
 
-def _drop_unused(document: Json) -> None:
+def _remove_unused_components(document: Json) -> None:
     """Remove components that were made for every type and are used for some: a read-only type has no bodies."""
     components = document["components"]
     while unused := {
         (section, name)
         for section in ("schemas", "parameters", "responses")
-        for name in components[section].keys() - _references(document, f"#/components/{section}/")
+        for name in components[section].keys() - _find_references(document, f"#/components/{section}/")
     }:
         for section, name in unused:
             del components[section][name]
 
 
-def _references(value: Any, section: str) -> set[str]:
+def _find_references(value: Any, section: str) -> set[str]:
     """Return the names of the components of this section that are referred to."""
     return set(re.findall(f'"{section}([^"]+)"', orjson.dumps(value).decode()))
 
 
-def _components() -> Json:
+def _build_components() -> Json:
     types = list(TYPES.values())
     return {
         "schemas": {
-            **shared_answers(),
-            **plain.plain_answers(),
-            **jobs.kind_answers(),
-            **hooks.hook_answers(),
-            **operations_taken(),
-            "DocumentLink": document_link(),
-            **{name: schema for each in types for name, schema in choices_of(each).items()},
-            **{component(each, "term"): filters.term_of(each) for each in types},
-            **{name: schema for each in types for name, schema in parameters.schemas_of(each).items()},
-            **{name: schema for each in types for name, schema in (answers_of(each) | bodies_of(each)).items()},
+            **build_shared_schemas(),
+            **plain_routes.build_health_schemas(),
+            **jobs.build_kind_schemas(),
+            **hooks.build_call_schemas(),
+            **operations_request_schemas(),
+            "DocumentLink": document_link_schema(),
+            **{name: schema for each in types for name, schema in build_enum_schemas(each).items()},
+            **{component_name(each, "term"): filters.term_schema(each) for each in types},
+            **{name: schema for each in types for name, schema in parameters.build_parameter_schemas(each).items()},
+            **{
+                name: schema
+                for each in types
+                for name, schema in (build_response_schemas(each) | build_request_schemas(each)).items()
+            },
         },
         "parameters": {
-            **parameters.shared_parameters(),
-            **{name: made for each in types for name, made in parameters.components_of(each).items()},
+            **parameters.build_shared_parameters(),
+            **{name: made for each in types for name, made in parameters.build_parameter_components(each).items()},
         },
-        "headers": responses.shared_headers(),
-        "responses": responses.shared_responses(),
-        "securitySchemes": SCHEMES,
+        "headers": responses.build_headers(),
+        "responses": responses.build_error_responses(),
+        "securitySchemes": SECURITY_SCHEMES,
     }
 
 
-def _paths(app: Flask) -> Json:
+def _build_paths(app: Flask) -> Json:
     """Return every path once, without the trailing slash that the server accepts too."""
-    permissions = {route["path"]: route["permissions"] for route in listed(app)}
+    permissions = {route["path"]: route["permissions"] for route in list_routes(app)}
     paths: dict[str, Json] = {}
-    for rule in sorted(_rules(app), key=lambda rule: rule.rule):
+    for rule in sorted(_iterate_rules(app), key=lambda rule: rule.rule):
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.rstrip("/"))
-        item = paths.setdefault(path, _item(rule))
+        item = paths.setdefault(path, _build_path_item(rule))
         for method, words in permissions[rule.rule].items():
             if method in (rule.methods or ()):
-                item[method.lower()] = _operation(app, rule, method, words)
+                item[method.lower()] = _build_operation(app, rule, method, words)
     return paths
 
 
-def _rules(app: Flask) -> Iterator[Rule]:
+def _iterate_rules(app: Flask) -> Iterator[Rule]:
     for rule in app.url_map.iter_rules():
-        if is_described(rule.rule):
+        if is_documented(rule.rule):
             yield rule
 
 
-def is_described(path: str) -> bool:
+def is_documented(path: str) -> bool:
     """Return whether the document describes this path; not the home page, whose other representation is /v1."""
-    return path != "/" and not path.startswith(UNDESCRIBED)
+    return path != "/" and not path.startswith(EXCLUDED_PREFIXES)
 
 
-def _item(rule: Rule) -> Json:
+def _build_path_item(rule: Rule) -> Json:
     named = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for name in sorted(rule.arguments)
     ]
-    return {"parameters": [*named, reference("RequestId", "parameters")]}
+    return {"parameters": [*named, component_ref("RequestId", "parameters")]}
 
 
-def _operation(app: Flask, rule: Rule, method: str, permission: str) -> Json:
-    described = _described(app.view_functions[rule.endpoint], rule.endpoint, method)
-    words = PERMISSIONS.get(permission, f"Required permission: {permission}.")
+def _build_operation(app: Flask, rule: Rule, method: str, permission: str) -> Json:
+    described = _build_view_operation(app.view_functions[rule.endpoint], rule.endpoint, method)
+    words = PERMISSION_TEXTS.get(permission, f"Required permission: {permission}.")
     return {
-        "operationId": _operation_id(rule, method),
+        "operationId": _get_operation_id(rule, method),
         **described,
         "responses": dict(sorted(described["responses"].items())),
         "description": f"{described['description']}\n\n{words}" if "description" in described else words,
-        "security": ANYONE if permission.startswith("anyone") else SIGNED_IN,
+        "security": OPTIONAL_SECURITY if permission.startswith("anyone") else REQUIRED_SECURITY,
     }
 
 
-def _described(view: Any, endpoint: str, method: str) -> Json:
+def _build_view_operation(view: Any, endpoint: str, method: str) -> Json:
     view_class = getattr(view, "view_class", None)
     if view_class is OperationsView:
-        return resources.described_operations()
+        return resources.build_atomic_operation()
     if view_class is not None and issubclass(view_class, View):
-        return resources.described(view_class, method)
-    if endpoint in HEALTH:
-        return plain.described_health(view, HEALTH[endpoint])
-    for beginning, describe in OTHERS.items():
+        return resources.build_operation(view_class, method)
+    if endpoint in HEALTH_SCHEMAS:
+        return plain_routes.build_health_operation(view, HEALTH_SCHEMAS[endpoint])
+    for beginning, describe in OPERATION_BUILDERS.items():
         if endpoint.startswith(beginning):
             return describe(view)
     raise LookupError(f"{endpoint} is not described yet")
 
 
-def _operation_id(rule: Rule, method: str) -> str:
+def _get_operation_id(rule: Rule, method: str) -> str:
     """Return the name of a plain route, or one made of its method and path."""
-    named = plain.ALIASES.get(rule.rule) or plain.OPERATION_IDS.get(rule.endpoint)
+    named = plain_routes.OPERATION_IDS_BY_PATH.get(rule.rule) or plain_routes.OPERATION_IDS.get(rule.endpoint)
     return named or camelize("-".join([method.lower(), *re.findall(r"[a-z0-9]+", rule.rule.lower())]))

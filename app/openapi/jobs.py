@@ -6,48 +6,65 @@ from typing import Any
 
 from app import errors
 from app.archive import ArchiveEvent
-from app.jobs.progress import FORMATS, LAST_EVENT_ID_PARAMETER
-from app.jobs.resources import ArtifactFile, CancelJob, JobCommand, JobList, RetryJob
-from app.jsonapi.view import View
-from app.openapi.answers import document
-from app.openapi.json_schema import TEXT, Json, array_of, choice, constant, nullable, object_of, reference
-from app.openapi.responses import ALWAYS, BYTES, UNCHANGED, answered, empty, headers_of, refusals
+from app.jobs.progress_stream import FORMATS, LAST_EVENT_ID_PARAMETER
+from app.jobs.resources import ArtifactFile, CancelJob, JobAction, JobList, RetryJob
+from app.jsonapi.base_view import View
+from app.openapi.json_schema import (
+    TEXT,
+    Json,
+    array_schema,
+    component_ref,
+    const_schema,
+    enum_schema,
+    nullable_schema,
+    object_schema,
+)
+from app.openapi.response_schemas import document_schema
+from app.openapi.responses import (
+    BINARY_CONTENT,
+    NOT_MODIFIED_DESCRIPTION,
+    READ_ERRORS,
+    empty_response,
+    error_responses,
+    header_refs,
+    success_response,
+)
 
-WORDS: Mapping[type, Mapping[str, tuple[str, str]]] = {
+OPERATION_NAMES: Mapping[type, Mapping[str, tuple[str, str]]] = {
     CancelJob: {"POST": ("Cancel {a_type}", "cancel{Type}")},
     RetryJob: {"POST": ("Retry {a_type} that has ended", "retry{Type}")},
     ArtifactFile: {"GET": ("Download the file of {a_type}", "downloadJobArtifact")},
     ArchiveEvent: {"POST": ("Start a job that archives {a_type}", "archive{Type}")},
 }
 
-STARTED = ("ETag", "Vary", "Idempotent-Replayed", "Location", "Content-Location", "Retry-After")
+JOB_RESPONSE_HEADERS = ("ETag", "Vary", "Idempotent-Replayed", "Location", "Content-Location", "Retry-After")
 
 
-def success(view: type[View], method: str) -> Json | None:
+def find_success_responses(view: type[View], method: str) -> Json | None:
     """Return the answer of a view of jobs that succeeds; None for what every resource does."""
-    if issubclass(view, JobCommand | ArchiveEvent) or (issubclass(view, JobList) and method == "POST"):
+    if issubclass(view, JobAction | ArchiveEvent) or (issubclass(view, JobList) and method == "POST"):
         return {
-            **_job(HTTPStatus.ACCEPTED, "The job is queued or active."),
-            **_job(HTTPStatus.OK, "A job with the same parameters has succeeded before."),
+            **_job_response(HTTPStatus.ACCEPTED, "The job is queued or active."),
+            **_job_response(HTTPStatus.OK, "A job with the same parameters has succeeded before."),
         }
     if issubclass(view, ArtifactFile):
-        content = {"content": BYTES, "headers": headers_of("ETag")}
+        content = {"content": BINARY_CONTENT, "headers": header_refs("ETag")}
         whole = {"description": "The file.", **content}
         part = {"description": "The part of the file that `Range` asked for.", **content}
-        return {"200": whole, "206": part, **empty(HTTPStatus.NOT_MODIFIED, UNCHANGED)}
+        return {"200": whole, "206": part, **empty_response(HTTPStatus.NOT_MODIFIED, NOT_MODIFIED_DESCRIPTION)}
     return None
 
 
-def _job(status: HTTPStatus, words: str) -> Json:
-    return answered(status, words, reference("JobDocument"), *STARTED)
+def _job_response(status: HTTPStatus, words: str) -> Json:
+    return success_response(status, words, component_ref("JobDocument"), *JOB_RESPONSE_HEADERS)
 
 
-def described_progress(_view: Any) -> Json:
+def build_progress_operation(_view: Any) -> Json:
     """Return the stream of progress reports of a job."""
     content: dict[str, Json] = {each.media_type: {"schema": TEXT} for each in FORMATS}
-    content["application/json"] = {"schema": array_of(reference("ProgressReport"))}
+    content["application/json"] = {"schema": array_schema(component_ref("ProgressReport"))}
     last = {"name": "Last-Event-ID", "in": "header", "schema": {**TEXT, "pattern": "^[0-9]{1,18}$"}}
-    streamed = {"description": "Progress reports, sent as they come.", "content": content, "headers": headers_of()}
+    streamed = {"description": "Progress reports, sent as they come.", "content": content, "headers": header_refs()}
     return {
         "operationId": "watchJob",
         "summary": "Stream the progress of a job",
@@ -63,53 +80,55 @@ def described_progress(_view: Any) -> Json:
         ],
         "responses": {
             "200": streamed,
-            **empty(HTTPStatus.NO_CONTENT, "The client has all reports of a job that has ended: an EventSource stops."),
-            **refusals(ALWAYS),
+            **empty_response(
+                HTTPStatus.NO_CONTENT, "The client has all reports of a job that has ended: an EventSource stops."
+            ),
+            **error_responses(READ_ERRORS),
         },
     }
 
 
-def kind_answers() -> dict[str, Json]:
+def build_kind_schemas() -> dict[str, Json]:
     """Return the schemas of kinds of jobs, and of progress reports."""
     report: dict[str, Json] = {
         "seq": {"type": "integer", "minimum": 0},
-        "fraction": nullable({"type": "number", "minimum": 0, "maximum": 1}),
-        "message": nullable(TEXT),
-        "state": reference("JobState"),
+        "fraction": nullable_schema({"type": "number", "minimum": 0, "maximum": 1}),
+        "message": nullable_schema(TEXT),
+        "state": component_ref("JobState"),
         "level": TEXT,
         "queue_position": {"type": "integer", "minimum": 0, "description": "Present while the job is queued."},
     }
     attributes: dict[str, Json] = {
         "title": TEXT,
         "parameters": {"type": "object", "description": "The JSON Schema of the parameters."},
-        "runner": choice(["function", "executable", "external"]),
-        "dedupe": choice(["once", "single-flight", "none"]),
+        "runner": enum_schema(["function", "executable", "external"]),
+        "dedupe": enum_schema(["once", "single-flight", "none"]),
         "time-limit": {"type": "number", "description": "In seconds."},
         "max-attempts": {"type": "integer"},
-        "concurrency": nullable({"type": "integer"}),
-        "started-by": array_of(TEXT),
+        "concurrency": nullable_schema({"type": "integer"}),
+        "started-by": array_schema(TEXT),
     }
     members: dict[str, Json] = {
-        "type": constant("job-kind"),
+        "type": const_schema("job-kind"),
         "id": TEXT,
-        "attributes": reference("JobKindAttributes"),
-        "links": reference("SelfLink"),
+        "attributes": component_ref("JobKindAttributes"),
+        "links": component_ref("SelfLink"),
     }
-    kind = reference("JobKind")
-    links = reference("SelfLink")
+    kind = component_ref("JobKind")
+    links = component_ref("SelfLink")
     return {
-        "ProgressReport": object_of(report, report.keys() - {"queue_position"}),
-        "JobKindAttributes": object_of(attributes, attributes),
-        "JobKind": object_of(members, members),
-        "JobKindDocument": document(data=kind, links=links),
-        "JobKindList": document(data=array_of(kind), links=links, meta=reference("ListMeta")),
+        "ProgressReport": object_schema(report, report.keys() - {"queue_position"}),
+        "JobKindAttributes": object_schema(attributes, attributes),
+        "JobKind": object_schema(members, members),
+        "JobKindDocument": document_schema(data=kind, links=links),
+        "JobKindList": document_schema(data=array_schema(kind), links=links, meta=component_ref("ListMeta")),
     }
 
 
-def described_kinds(view: Any) -> Json:
+def build_kind_operation(view: Any) -> Json:
     """Return the list of kinds, or one kind."""
     is_list = view.view_class.__name__ == "KindList"
-    schema = reference("JobKindList" if is_list else "JobKindDocument")
+    schema = component_ref("JobKindList" if is_list else "JobKindDocument")
     refused = (
         errors.BadRequest,
         errors.Unauthenticated,
@@ -121,10 +140,10 @@ def described_kinds(view: Any) -> Json:
         "operationId": "listJobKinds" if is_list else "getJobKind",
         "summary": "List kinds of jobs" if is_list else "Get a kind of job",
         "tags": ["job-kinds"],
-        "parameters": [reference("IfNoneMatch", "parameters")],
+        "parameters": [component_ref("IfNoneMatch", "parameters")],
         "responses": {
-            **answered(HTTPStatus.OK, "Success.", schema, "ETag", "Vary"),
-            **empty(HTTPStatus.NOT_MODIFIED, UNCHANGED),
-            **refusals(refused),
+            **success_response(HTTPStatus.OK, "Success.", schema, "ETag", "Vary"),
+            **empty_response(HTTPStatus.NOT_MODIFIED, NOT_MODIFIED_DESCRIPTION),
+            **error_responses(refused),
         },
     }

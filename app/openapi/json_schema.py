@@ -5,39 +5,39 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from app.jsonapi.naming import camelize
-from app.jsonapi.resource_type import UUID_TEXT, ResourceType
+from app.jsonapi.inflection import camelize
+from app.jsonapi.resource_type import UUID_RE, ResourceType
 
 Json = dict[str, Any]
 
 TEXT: Json = {"type": "string"}
-NUMBER, UUID = "[1-9][0-9]{0,18}", UUID_TEXT.pattern
-ANY_ID: Json = {"type": "string", "pattern": f"^({NUMBER}|{UUID})$"}
+INTEGER_ID_PATTERN, UUID_PATTERN = "[1-9][0-9]{0,18}", UUID_RE.pattern
+ANY_ID: Json = {"type": "string", "pattern": f"^({INTEGER_ID_PATTERN}|{UUID_PATTERN})$"}
 LINK: Json = {"type": "string", "format": "uri-reference"}
 
 
-def reference(name: str, section: str = "schemas") -> Json:
+def component_ref(name: str, section: str = "schemas") -> Json:
     """Return a reference to a component."""
     return {"$ref": f"#/components/{section}/{name}"}
 
 
-def object_of(properties: Mapping[str, Json], required: Iterable[str] = ()) -> Json:
+def object_schema(properties: Mapping[str, Json], required: Iterable[str] = ()) -> Json:
     """Return the schema of an object that may have more members than these: answers may grow."""
     needed = {"required": sorted(required)} if required else {}
     return {"type": "object", "properties": dict(properties), **needed}
 
 
-def closed_object_of(properties: Mapping[str, Json], required: Iterable[str] = ()) -> Json:
+def strict_object_schema(properties: Mapping[str, Json], required: Iterable[str] = ()) -> Json:
     """Return the schema of an object that has no members but these: the server refuses others."""
-    return {**object_of(properties, required), "additionalProperties": False}
+    return {**object_schema(properties, required), "additionalProperties": False}
 
 
-def array_of(items: Json, **limits: int) -> Json:
+def array_schema(items: Json, **limits: int) -> Json:
     """Return the schema of an array; `limits` are `minItems` and `maxItems`."""
     return {"type": "array", "items": items, **limits}
 
 
-def constant(value: str | bool) -> Json:
+def const_schema(value: str | bool) -> Json:
     """Return the schema of one value with its type, which generators need beside `const`.
 
     A boolean is an `enum` of one: generators print `const` into source code, where `true` is no name in Python.
@@ -45,12 +45,12 @@ def constant(value: str | bool) -> Json:
     return {"type": "boolean", "enum": [value]} if isinstance(value, bool) else {"type": "string", "const": value}
 
 
-def choice(values: Iterable[str]) -> Json:
+def enum_schema(values: Iterable[str]) -> Json:
     """Return the schema of one of these texts."""
     return {"type": "string", "enum": list(values)}
 
 
-def nullable(schema: Json) -> Json:
+def nullable_schema(schema: Json) -> Json:
     """Return the schema of the same value, or null."""
     if "$ref" in schema:
         return {"anyOf": [schema, {"type": "null"}]}
@@ -58,16 +58,16 @@ def nullable(schema: Json) -> Json:
     return {**schema, "type": [schema["type"], "null"], **values}
 
 
-def readable(schema: Any) -> Any:
+def normalize_schema(schema: Any) -> Any:
     """Return a schema that was written for validation alone in the forms that generators read.
 
     Words to choose from get their type, and `anyOf` takes the place of several types. A type or null stays as it is.
     """
     if isinstance(schema, list):
-        return [readable(each) for each in schema]
+        return [normalize_schema(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: readable(value) for name, value in schema.items()}
+    made = {name: normalize_schema(value) for name, value in schema.items()}
     if isinstance(made.get("enum"), list) and "type" not in made:
         return {"type": "string", **made}
     types = made.get("type")
@@ -77,23 +77,23 @@ def readable(schema: Any) -> Any:
     return {**made, "anyOf": [{"type": each, **({"items": {}} if each == "array" else {})} for each in types]}
 
 
-def id_of(type_: ResourceType) -> Json:
+def id_schema(type_: ResourceType) -> Json:
     """Return the schema of an id of this type."""
-    return {"type": "string", "pattern": f"^{UUID if type_.has_uuids else NUMBER}$"}
+    return {"type": "string", "pattern": f"^{UUID_PATTERN if type_.has_uuids else INTEGER_ID_PATTERN}$"}
 
 
-def component(type_: ResourceType, *parts: str) -> str:
+def component_name(type_: ResourceType, *parts: str) -> str:
     """Return the name of a component of this type: `faq-type` and `Document` make `FaqTypeDocument`."""
-    return "".join(capitalize(each) for each in (type_.name, *parts))
+    return "".join(to_pascal_case(each) for each in (type_.name, *parts))
 
 
-def capitalize(dashed: str) -> str:
+def to_pascal_case(dashed: str) -> str:
     """Return a dashed name without dashes: `faq-type` is `FaqType`."""
     name = camelize(dashed)
     return name[:1].upper() + name[1:]
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_component_names(names: Iterable[str]) -> None:
     """Raise ValueError where two names are the same to a generator, which drops case and all but letters and digits."""
     counted = Counter(re.sub(r"[^0-9a-z]", "", name.lower()) for name in names)
     if doubled := sorted(name for name, count in counted.items() if count > 1):

@@ -5,13 +5,13 @@ from http import HTTPStatus
 
 from app import errors
 from app.errors import MEDIA_TYPE, ApiError
-from app.jsonapi.operations import EXTENSION
-from app.logs import REQUEST_ID
-from app.openapi.json_schema import Json, reference
+from app.jsonapi.atomic_operations import EXTENSION
+from app.logs import REQUEST_ID_HEADER
+from app.openapi.json_schema import Json, component_ref
 
-EXTENDED = f'{MEDIA_TYPE}; ext="{EXTENSION}"'
+ATOMIC_MEDIA_TYPE = f'{MEDIA_TYPE}; ext="{EXTENSION}"'
 
-HEADERS = {
+HEADER_DESCRIPTIONS = {
     "ETag": "A hash of this answer, which depends on the URL and the caller.",
     "Vary": "The request headers that the answer depends on.",
     "Location": "The URL of the new resource.",
@@ -19,18 +19,18 @@ HEADERS = {
     "Idempotent-Replayed": "`true` where this is the answer to an earlier request with the same Idempotency-Key.",
     "Retry-After": "Seconds to wait before the next request.",
     "WWW-Authenticate": "The accepted schemes of authentication.",
-    REQUEST_ID: "The id of the request, which is in the log too.",
+    REQUEST_ID_HEADER: "The id of the request, which is in the log too.",
 }
 
-UNCHANGED = "Not modified: the client has this state."
+NOT_MODIFIED_DESCRIPTION = "Not modified: the client has this state."
 
-BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}, "*/*": {}}
+BINARY_CONTENT: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}, "*/*": {}}
 """Content of any media type; generators need one that they know."""
 
-OF_ERRORS = {errors.Unauthenticated: ("WWW-Authenticate",), errors.Unavailable: ("Retry-After",)}
+ERROR_HEADERS = {errors.Unauthenticated: ("WWW-Authenticate",), errors.Unavailable: ("Retry-After",)}
 """Headers of the answers to errors; 429 may come without Retry-After."""
 
-ALWAYS = (
+READ_ERRORS = (
     errors.BadRequest,
     errors.Unauthenticated,
     errors.Forbidden,
@@ -42,49 +42,51 @@ ALWAYS = (
 )
 """Errors of every request to a JSON:API view."""
 
-WRITING = (*ALWAYS, errors.Conflict, errors.ContentTooLarge, errors.Unprocessable)
-CREATING = (*WRITING, errors.TooManyRequests)
+WRITE_ERRORS = (*READ_ERRORS, errors.Conflict, errors.ContentTooLarge, errors.Unprocessable)
+CREATE_ERRORS = (*WRITE_ERRORS, errors.TooManyRequests)
 
 
-def shared_headers() -> dict[str, Json]:
+def build_headers() -> dict[str, Json]:
     """Return the headers of answers."""
-    return {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()}
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADER_DESCRIPTIONS.items()}
 
 
-def shared_responses() -> dict[str, Json]:
+def build_error_responses() -> dict[str, Json]:
     """Return one answer for each kind of error, described by the docstring of the error."""
     kinds: dict[str, type[ApiError]] = {each.__name__: each for each in ApiError.__subclasses__()}
     return {
         name: {
             "description": str(kind.__doc__),
-            "headers": headers_of(*OF_ERRORS.get(kind, ())),
-            "content": content(reference("ErrorDocument")),
+            "headers": header_refs(*ERROR_HEADERS.get(kind, ())),
+            "content": media_type_content(component_ref("ErrorDocument")),
         }
         for name, kind in kinds.items()
     }
 
 
-def refusals(kinds: Iterable[type[ApiError]]) -> dict[str, Json]:
+def error_responses(kinds: Iterable[type[ApiError]]) -> dict[str, Json]:
     """Return the answers of an operation that can fail in these ways."""
-    return {str(kind.http_status.value): reference(kind.__name__, "responses") for kind in kinds}
+    return {str(kind.http_status.value): component_ref(kind.__name__, "responses") for kind in kinds}
 
 
-def answered(status: HTTPStatus, description: str, schema: Json, *headers: str, media_type: str = MEDIA_TYPE) -> Json:
+def success_response(
+    status: HTTPStatus, description: str, schema: Json, *headers: str, media_type: str = MEDIA_TYPE
+) -> Json:
     """Return the answer of an operation that succeeds, by its status."""
-    body = {"content": content(schema, media_type), "headers": headers_of(*headers)}
+    body = {"content": media_type_content(schema, media_type), "headers": header_refs(*headers)}
     return {str(status.value): {"description": description, **body}}
 
 
-def empty(status: HTTPStatus, description: str) -> Json:
+def empty_response(status: HTTPStatus, description: str) -> Json:
     """Return an answer without a body."""
-    return {str(status.value): {"description": description, "headers": headers_of()}}
+    return {str(status.value): {"description": description, "headers": header_refs()}}
 
 
-def content(schema: Json, *media_types: str) -> Json:
+def media_type_content(schema: Json, *media_types: str) -> Json:
     """Return a body in one of these media types."""
     return {media_type: {"schema": schema} for media_type in media_types or (MEDIA_TYPE,)}
 
 
-def headers_of(*names: str) -> Json:
+def header_refs(*names: str) -> Json:
     """Return references to headers; every answer has the id of its request."""
-    return {name: reference(name, "headers") for name in (*names, REQUEST_ID)}
+    return {name: component_ref(name, "headers") for name in (*names, REQUEST_ID_HEADER)}

@@ -5,15 +5,15 @@ import threading
 import orjson
 from flask import Blueprint, Flask, Response, current_app
 
-from app.openapi.document import build
+from app.openapi.document import build_document
 from app.preconditions import apply_preconditions
 
 openapi = Blueprint("openapi", __name__)
 
-_building = threading.Lock()
+_build_lock = threading.Lock()
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Register the route; each process builds the document once, for the first request."""
     app.register_blueprint(openapi)
 
@@ -21,18 +21,18 @@ def install(app: Flask) -> None:
 @openapi.get("/openapi.json")
 def show() -> Response:
     """Get the OpenAPI 3.1 document of this server."""
-    response = Response(_document(), content_type="application/json")
+    response = Response(_get_document_bytes(), content_type="application/json")
     response.headers["Cache-Control"] = "no-cache"  # kept, but asked about each time
     response.add_etag()
     apply_preconditions(response)
     return response
 
 
-def _document() -> bytes:
+def _get_document_bytes() -> bytes:
     # Requests that come at once wait for the first one: each would build it for seconds.
-    with _building:
+    with _build_lock:
         if "openapi" not in current_app.extensions:
-            current_app.extensions["openapi"] = orjson.dumps(build(current_app))
+            current_app.extensions["openapi"] = orjson.dumps(build_document(current_app))
         document: bytes = current_app.extensions["openapi"]
         return document
 

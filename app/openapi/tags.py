@@ -15,13 +15,13 @@ OTHER_TAGS = {
 """Tags of operations that are not about a resource type."""
 
 
-def tags() -> list[Json]:
+def build_tags() -> list[Json]:
     """Return every tag with its description, by name."""
     described = {type_.plural: type_.description for type_ in TYPES.values()} | OTHER_TAGS
     return [{"name": name, "description": text} for name, text in sorted(described.items())]
 
 
-def to_words(key: str) -> str:
+def humanize_name(key: str) -> str:
     """Return a dashed name of a relationship or of resources in words: `faq-types` are `FAQ types`."""
     special = {"retry-of": "retried predecessor", "requested-by": "requester"}
     return special.get(key) or " ".join({"faq": "FAQ", "faqs": "FAQs"}.get(word, word) for word in key.split("-"))

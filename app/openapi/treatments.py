@@ -5,19 +5,27 @@ from http import HTTPStatus
 from typing import Any
 
 from app import errors
-from app.openapi.json_schema import TEXT, Json, constant, object_of
-from app.openapi.responses import BYTES, UNCHANGED, answered, content, empty, headers_of, refusals
-from app.processors.callbacks import TOKEN
-from app.processors.serving import SIGNATURE as SIGNED
-from app.processors.words import CALLBACK
-from app.signatures import ID, SIGNATURE, TIMESTAMP
+from app.openapi.json_schema import TEXT, Json, const_schema, object_schema
+from app.openapi.responses import (
+    BINARY_CONTENT,
+    NOT_MODIFIED_DESCRIPTION,
+    empty_response,
+    error_responses,
+    header_refs,
+    media_type_content,
+    success_response,
+)
+from app.processors.callback_schema import CALLBACK_SCHEMA
+from app.processors.callbacks import TOKEN_PARAMETER
+from app.processors.document_view import SIGNATURE_PARAMETER as SIGNED
 from app.treatments.resources import RelaunchTreatment
+from app.webhook_signatures import ID, SIGNATURE, TIMESTAMP
 
-WORDS: Mapping[type, Mapping[str, tuple[str, str]]] = {
+OPERATION_NAMES: Mapping[type, Mapping[str, tuple[str, str]]] = {
     RelaunchTreatment: {"POST": ("Start {a_type} again", "relaunch{Type}")}
 }
 
-REFUSED = (
+CALLBACK_ERRORS = (
     errors.BadRequest,
     errors.Unauthenticated,
     errors.NotFound,
@@ -29,35 +37,41 @@ REFUSED = (
 )
 
 
-def described_callback(_view: Any) -> Json:
+def build_callback_operation(_view: Any) -> Json:
     """Return the callback of a processor about its run."""
-    said: dict[str, Json] = {"success": constant(value=True), "message": TEXT}
-    answer = object_of(said, said)
+    said: dict[str, Json] = {"success": const_schema(value=True), "message": TEXT}
+    answer = object_schema(said, said)
     return {
         "operationId": "reportRun",
         "summary": "Report the progress or the end of a run, as its processor",
         "tags": ["processors"],
         "parameters": [
             {
-                "name": TOKEN,
+                "name": TOKEN_PARAMETER,
                 "in": "query",
                 "required": True,
                 "schema": TEXT,
                 "description": "From `notify_url`.",
             },
-            *(_signed(name) for name in (ID, TIMESTAMP, SIGNATURE)),
+            *(_signature_parameter(name) for name in (ID, TIMESTAMP, SIGNATURE)),
         ],
-        "requestBody": {"required": True, "content": content(CALLBACK, "application/json")},
+        "requestBody": {"required": True, "content": media_type_content(CALLBACK_SCHEMA, "application/json")},
         "responses": {
-            **answered(HTTPStatus.OK, "The callback is stored, or was before.", answer, media_type="application/json"),
-            **refusals(REFUSED),
+            **success_response(
+                HTTPStatus.OK, "The callback is stored, or was before.", answer, media_type="application/json"
+            ),
+            **error_responses(CALLBACK_ERRORS),
         },
     }
 
 
-def described_document(_view: Any) -> Json:
+def build_document_operation(_view: Any) -> Json:
     """Return the download of a document by a processor."""
-    whole: Json = {"description": "The content of the document.", "content": BYTES, "headers": headers_of("ETag")}
+    whole: Json = {
+        "description": "The content of the document.",
+        "content": BINARY_CONTENT,
+        "headers": header_refs("ETag"),
+    }
     return {
         "operationId": "downloadDocument",
         "summary": "Download a document of a run, as its processor",
@@ -66,13 +80,13 @@ def described_document(_view: Any) -> Json:
         "responses": {
             "200": whole,
             "206": {**whole, "description": "The part of an image that `Range` asked for."},
-            **empty(HTTPStatus.NOT_MODIFIED, UNCHANGED),
-            **refusals((errors.NotFound, errors.PreconditionFailed, errors.Unavailable)),
+            **empty_response(HTTPStatus.NOT_MODIFIED, NOT_MODIFIED_DESCRIPTION),
+            **error_responses((errors.NotFound, errors.PreconditionFailed, errors.Unavailable)),
         },
     }
 
 
-def _signed(header: str) -> Json:
+def _signature_parameter(header: str) -> Json:
     return {
         "name": header,
         "in": "header",

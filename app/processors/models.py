@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from app.extensions import Model, off
+from app.extensions import Model, false_column
 
 PENDING, STORED, REFUSED, REPLACED = "pending", "stored", "refused", "replaced"
 
@@ -49,7 +49,7 @@ class RemoteRun(Model):
     """When it said that it is done: only its results are missing."""
     told_at: Mapped[datetime | None]
     """When it last said something of its progress that became an event of the job."""
-    untold: Mapped[bool] = off()
+    untold: Mapped[bool] = false_column()
     """Whether it has said more since, which becomes an event a moment later."""
 
 
@@ -90,7 +90,7 @@ class ResultFile(Model):
     """Counts the URLs of an attempt: the name of the artifact, which is never what the processor says."""
     doc_id: Mapped[str]
     url: Mapped[str]
-    final: Mapped[bool] = off()
+    final: Mapped[bool] = false_column()
     """Whether it was named at the end; one that was named before may have been half done."""
     state: Mapped[str] = mapped_column(default=PENDING, server_default=PENDING)
     error: Mapped[str | None]

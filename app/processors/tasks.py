@@ -3,54 +3,54 @@
 from uuid import UUID
 
 from app import outbox
-from app.outbox import OutboxEntry, consumer
-from app.processes.nodes import REMOTE_QUEUE
-from app.processors import asking, callbacks, fetching, hearing
-from app.processors.remote import APPLY, CANCEL, CANCEL_DEADLINE, CLEAR, FETCH, POLL, TELL
+from app.outbox import OutboxEntry, consumer_task
+from app.processes.worker_nodes import REMOTE_QUEUE
+from app.processors import callbacks, event_handlers, polling, result_download
+from app.processors.runs import APPLY, CANCEL, CANCEL_DEADLINE, CLEAR, FETCH, FLUSH_PROGRESS, POLL
 
 
-@consumer(APPLY)
+@consumer_task(APPLY)
 def apply_callbacks(entry: OutboxEntry) -> None:
     """Let what was called back count."""
-    hearing.hear(*_attempt(entry))
+    event_handlers.apply_pending_callbacks(*_get_attempt(entry))
 
 
-@consumer(TELL)
-def tell_progress(entry: OutboxEntry) -> None:
+@consumer_task(FLUSH_PROGRESS)
+def flush_progress(entry: OutboxEntry) -> None:
     """Let watchers know of progress that came too soon after other progress."""
-    hearing.tell(*_attempt(entry))
+    event_handlers.flush_progress(*_get_attempt(entry))
 
 
-@consumer(POLL, queue=REMOTE_QUEUE)
-def poll(entry: OutboxEntry) -> None:
+@consumer_task(POLL, queue=REMOTE_QUEUE)
+def poll_run(entry: OutboxEntry) -> None:
     """Ask a silent processor how far it is."""
-    asking.poll(*_attempt(entry))
+    polling.poll_run(*_get_attempt(entry))
 
 
-@consumer(CANCEL, queue=REMOTE_QUEUE)
-def cancel(entry: OutboxEntry) -> None:
+@consumer_task(CANCEL, queue=REMOTE_QUEUE)
+def cancel_run(entry: OutboxEntry) -> None:
     """Ask the processor to stop."""
-    asking.cancel(*_attempt(entry))
+    polling.cancel_run(*_get_attempt(entry))
 
 
-@consumer(CANCEL_DEADLINE)
-def end_cancel(entry: OutboxEntry) -> None:
+@consumer_task(CANCEL_DEADLINE)
+def expire_cancel(entry: OutboxEntry) -> None:
     """Wait no longer for its word that it has."""
-    asking.forget(*_attempt(entry))
+    polling.expire_cancel(*_get_attempt(entry))
 
 
-@consumer(FETCH, queue=REMOTE_QUEUE)
+@consumer_task(FETCH, queue=REMOTE_QUEUE)
 def fetch_result(entry: OutboxEntry) -> None:
     """Fetch a result file and store what is in it."""
-    fetching.fetch(UUID(entry.payload["id"]), entry.payload["time"])
+    result_download.download_result(UUID(entry.payload["id"]), entry.payload["time"])
 
 
-@consumer(CLEAR)
-def clear_callbacks(entry: OutboxEntry) -> None:
+@consumer_task(CLEAR)
+def delete_callbacks(entry: OutboxEntry) -> None:
     """Delete what was called back about a job that has ended."""
-    if callbacks.clear(UUID(entry.payload["job_id"])):
-        outbox.order(CLEAR, entry.topic, entry.payload)
+    if callbacks.delete_callbacks(UUID(entry.payload["job_id"])):
+        outbox.enqueue_entry(CLEAR, entry.topic, entry.payload)
 
 
-def _attempt(entry: OutboxEntry) -> tuple[UUID, int]:
+def _get_attempt(entry: OutboxEntry) -> tuple[UUID, int]:
     return UUID(entry.payload["job_id"]), entry.payload["attempt"]

@@ -24,12 +24,12 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
-PATIENCE = 5.0
+KILL_TIMEOUT_SECONDS = 5.0
 """Seconds for processes to be gone after SIGKILL; one that hangs in the kernel is left to it."""
 
-CONTROL = 0
-PIECE = 2**16
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CONTROL_FD = 0
+CHUNK_SIZE = 2**16
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 libc = ctypes.CDLL(None)
 
@@ -38,24 +38,24 @@ def main() -> None:
     """Run one program."""
     status = int(sys.argv[1])
     os.set_inheritable(status, False)
-    for number in STOPPING:
+    for number in TERMINATION_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # what goes to each process of a service is for the worker to hear
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    plan, told = read_plan()
-    leader = start(plan, status)
+    plan, told = read_launch_spec()
+    leader = start_program(plan, status)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)  # its streams end with it, not with us
     if told:
         os.killpg(leader, signal.SIGTERM)
-    watch(leader, status)
-    end_all()
+    watch_program(leader, status)
+    kill_descendants()
 
 
-def read_plan() -> tuple[dict[str, Any], bytes]:
+def read_launch_spec() -> tuple[dict[str, Any], bytes]:
     """What is to be done, and what was told after it already."""
     parts = []
-    while piece := os.read(CONTROL, PIECE):
+    while piece := os.read(CONTROL_FD, CHUNK_SIZE):
         line, end, told = piece.partition(b"\n")
         parts.append(line)
         if end:
@@ -63,41 +63,41 @@ def read_plan() -> tuple[dict[str, Any], bytes]:
     sys.exit(os.EX_NOINPUT)
 
 
-def start(plan: dict[str, Any], status: int) -> int:
+def start_program(plan: dict[str, Any], status: int) -> int:
     """The process that leads the program's session; where it cannot be started, this is the end."""
     hearing, saying = os.pipe()
     try:
         leader = os.fork()
     except OSError as error:
-        fail(error.errno, status)
+        report_start_error(error.errno, status)
     if leader == 0:
-        become(plan, saying)
+        exec_program(plan, saying)
     os.close(saying)
-    said = os.read(hearing, PIECE)
+    said = os.read(hearing, CHUNK_SIZE)
     os.close(hearing)
     if said:
         os.waitpid(leader, 0)
-        fail(int(said), status)
+        report_start_error(int(said), status)
     return leader
 
 
-def fail(number: int | None, status: int) -> NoReturn:
+def report_start_error(number: int | None, status: int) -> NoReturn:
     """Say why nothing was started."""
     os.write(status, json.dumps({"errno": number}).encode() + b"\n")
     sys.exit(os.EX_OSERR)
 
 
-def become(plan: dict[str, Any], saying: int) -> NoReturn:
+def exec_program(plan: dict[str, Any], saying: int) -> NoReturn:
     """Be the program, or say the number of the error that keeps us from it."""
     try:
         os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), CONTROL)
-        for number in (*STOPPING, signal.SIGPIPE, signal.SIGXFSZ):
+        os.dup2(os.open(os.devnull, os.O_RDONLY), CONTROL_FD)
+        for number in (*TERMINATION_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.chdir(plan["directory"])
-        limit(plan["limits"])
+        set_limits(plan["limits"])
         if plan["user"]:
-            become_user(*plan["user"])
+            switch_user(*plan["user"])
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would have cleared it
         command = [word.encode() for word in plan["command"]]
         environment = {name.encode(): value.encode() for name, value in plan["environment"].items()}
@@ -108,7 +108,7 @@ def become(plan: dict[str, Any], saying: int) -> NoReturn:
         os._exit(os.EX_OSERR)
 
 
-def become_user(user: int, group: int) -> None:
+def switch_user(user: int, group: int) -> None:
     """Give up all rights but those of this user."""
     os.setgroups([])
     os.setresgid(group, group, group)
@@ -116,7 +116,7 @@ def become_user(user: int, group: int) -> None:
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def limit(limits: dict[str, int]) -> None:
+def set_limits(limits: dict[str, int]) -> None:
     """No more of each than this; what we may not have ourselves it does not get either."""
     for name, wanted in limits.items():
         number = getattr(resource, name)
@@ -125,25 +125,25 @@ def limit(limits: dict[str, int]) -> None:
         resource.setrlimit(number, (allowed, allowed))
 
 
-def watch(leader: int, status: int) -> None:
+def watch_program(leader: int, status: int) -> None:
     """Pass on what is told, and say when the program has ended; return when there is nobody to tell anything."""
     ended = os.pidfd_open(leader)
     poll = select.poll()
-    poll.register(CONTROL, select.POLLIN)
+    poll.register(CONTROL_FD, select.POLLIN)
     poll.register(ended, select.POLLIN)
     while True:
         ready = {descriptor for descriptor, _ in poll.poll()}
         if ended in ready:
             poll.unregister(ended)
-            say_end(leader, status)
-        if CONTROL in ready:
-            if not os.read(CONTROL, PIECE):
+            report_exit(leader, status)
+        if CONTROL_FD in ready:
+            if not os.read(CONTROL_FD, CHUNK_SIZE):
                 return
             with suppress(ProcessLookupError):
                 os.killpg(leader, signal.SIGTERM)
 
 
-def say_end(leader: int, status: int) -> None:
+def report_exit(leader: int, status: int) -> None:
     """How the program has ended; it is not buried yet, so that nobody else gets the number of its group."""
     found = os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
     if found is None:
@@ -153,12 +153,12 @@ def say_end(leader: int, status: int) -> None:
         os.write(status, json.dumps({"returncode": returncode}).encode() + b"\n")
 
 
-def end_all() -> None:
+def kill_descendants() -> None:
     """SIGKILL for all that descends from us, in whatever group; orphans come to us and are buried here."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + KILL_TIMEOUT_SECONDS
     while time.monotonic() < until:
-        for process, group in descendants():
-            kill(process, group)
+        for process, group in list_descendants():
+            kill_process_group(process, group)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 continue
@@ -167,7 +167,7 @@ def end_all() -> None:
         time.sleep(0.005)
 
 
-def kill(process: int, group: int) -> None:
+def kill_process_group(process: int, group: int) -> None:
     """A whole group at once: none of it can fork faster than that."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(process, signal.SIGKILL)
@@ -175,7 +175,7 @@ def kill(process: int, group: int) -> None:
             os.killpg(group, signal.SIGKILL)
 
 
-def descendants() -> list[tuple[int, int]]:
+def list_descendants() -> list[tuple[int, int]]:
     """Process and group of all that we, or our children, have started."""
     children: dict[int, list[tuple[int, int]]] = {}
     for process in filter(str.isdigit, os.listdir("/proc")):

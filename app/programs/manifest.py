@@ -12,21 +12,21 @@ from jsonschema.exceptions import best_match
 
 from app.jobs.kinds import Dedupe
 
-LONGEST_ARGUMENT = 64 * 1024
+MAX_ARGUMENT_BYTES = 64 * 1024
 """Bytes."""
 
-LONGEST_TIME = 86_400
-MOST_WORDS = 300
+MAX_TIME_LIMIT_SECONDS = 86_400
+MAX_ERROR_LENGTH = 300
 """Characters of what is said of a fault, which quotes the file."""
 
-ARGUMENTS: dict[str, Any] = {
+DEFAULT_PARAMETERS: dict[str, Any] = {
     "type": "object",
-    "properties": {"arguments": {"type": "array", "items": {"type": "string", "maxLength": LONGEST_ARGUMENT}}},
+    "properties": {"arguments": {"type": "array", "items": {"type": "string", "maxLength": MAX_ARGUMENT_BYTES}}},
     "additionalProperties": False,
 }
 """Parameters of a program of which nothing is said."""
 
-OVERVIEW: dict[str, Any] = {
+OVERVIEW_DEFAULTS: dict[str, Any] = {
     "parameters": {
         "type": "object",
         "properties": {
@@ -42,7 +42,7 @@ OVERVIEW: dict[str, Any] = {
 }
 """What the program of /overview is called with, where its NAME.json says nothing of parameters."""
 
-SCHEMA: dict[str, Any] = {
+MANIFEST_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "title": {"type": "string", "minLength": 1, "maxLength": 200},
@@ -55,7 +55,7 @@ SCHEMA: dict[str, Any] = {
         },
         "arguments": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
         "environment": {"type": "object", "additionalProperties": {"type": "string"}},
-        "time-limit": {"type": "integer", "minimum": 1, "maximum": LONGEST_TIME},
+        "time-limit": {"type": "integer", "minimum": 1, "maximum": MAX_TIME_LIMIT_SECONDS},
         "concurrency": {"type": "integer", "minimum": 1, "maximum": 1000},
         "dedupe": {"enum": ["once", "single-flight", "none"]},
         "media-type": {"type": "string", "maxLength": 100},
@@ -66,16 +66,16 @@ SCHEMA: dict[str, Any] = {
 }
 """A JSON Schema (2020-12) of the file."""
 
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
-_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:; ?[\w-]+=[\w.-]+)*", re.ASCII)
+_VARIABLE_RE = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
+_MEDIA_TYPE_RE = re.compile(r"[\w.+-]+/[\w.+-]+(?:; ?[\w-]+=[\w.-]+)*", re.ASCII)
 # What makes an interpreter or the loader run other code than the operator's, and what we set ourselves.
-_OURS = re.compile(
+_RESERVED_VARIABLE_RE = re.compile(
     r"(?:LD_|PYTHON|PERL5|RUBY|MALLOC_|BASH|LC_).*|PATH|HOME|TMPDIR|LANG|LANGUAGE|ENV|IFS|PS4|CDPATH|SHELLOPTS|LOCPATH"
     r"|GCONV_PATH|GLIBC_TUNABLES|HOSTALIASES|NODE_OPTIONS|NODE_PATH|JAVA_TOOL_OPTIONS|JDK_JAVA_OPTIONS|CLASSPATH"
 )
 
 
-class Fault(Exception):
+class ManifestError(Exception):
     """The file says something that cannot be; the message is one line that says what."""
 
 
@@ -98,14 +98,14 @@ class Manifest:
     """Whether `--` comes before the arguments, so that the program takes none of them for an option."""
 
 
-def read(name: str, content: bytes | None, *, is_overview: bool = False) -> Manifest:
+def parse_manifest(name: str, content: bytes | None, *, is_overview: bool = False) -> Manifest:
     """What a file says, or what holds without one (None); raises Fault."""
-    said = {} if content is None else _parsed(content)
+    said = {} if content is None else _parse_json(content)
     if "parameters" not in said:
-        said = {**(OVERVIEW if is_overview else {"parameters": ARGUMENTS}), **said}
+        said = {**(OVERVIEW_DEFAULTS if is_overview else {"parameters": DEFAULT_PARAMETERS}), **said}
     if is_overview:
         said = {"may-start": "anyone", **said}
-    parameters = _with_defaults(said["parameters"])
+    parameters = _add_schema_defaults(said["parameters"])
     properties: dict[str, Any] = parameters["properties"]
     secrets = [name for name, schema in properties.items() if schema.get("writeOnly")]
     made = Manifest(
@@ -113,61 +113,63 @@ def read(name: str, content: bytes | None, *, is_overview: bool = False) -> Mani
         parameters,
         tuple(said.get("arguments", [name for name in properties if name not in secrets])),
         said.get("environment", {}),
-        **_given(said),
+        **_get_optional_fields(said),
     )
-    for fault in (*_faults(made, secrets), *(_faults_of_overview(made, secrets) if is_overview else ())):
-        raise Fault(fault[:MOST_WORDS])
+    for fault in (*_find_errors(made, secrets), *(_find_overview_errors(made, secrets) if is_overview else ())):
+        raise ManifestError(fault[:MAX_ERROR_LENGTH])
     return made
 
 
-def _parsed(content: bytes) -> dict[str, Any]:
+def _parse_json(content: bytes) -> dict[str, Any]:
     try:
         said = orjson.loads(content)
-        error = best_match(Draft202012Validator(SCHEMA).iter_errors(said))
+        error = best_match(Draft202012Validator(MANIFEST_SCHEMA).iter_errors(said))
         if error is None:
             Draft202012Validator.check_schema(said.get("parameters", {}))
     except orjson.JSONDecodeError as broken:
-        raise Fault(f"it is no JSON: {broken}"[:MOST_WORDS]) from None
+        raise ManifestError(f"it is no JSON: {broken}"[:MAX_ERROR_LENGTH]) from None
     except SchemaError as wrong:
-        raise Fault(f"parameters are no JSON Schema: {_place(wrong)}: {wrong.message}"[:MOST_WORDS]) from None
+        raise ManifestError(
+            f"parameters are no JSON Schema: {_format_path(wrong)}: {wrong.message}"[:MAX_ERROR_LENGTH]
+        ) from None
     except RecursionError:
-        raise Fault("it is nested too deep") from None
+        raise ManifestError("it is nested too deep") from None
     if error is not None:
-        raise Fault(f"{_place(error)}: {error.message}"[:MOST_WORDS])
+        raise ManifestError(f"{_format_path(error)}: {error.message}"[:MAX_ERROR_LENGTH])
     parsed: dict[str, Any] = said
     return parsed
 
 
-def _place(error: Any) -> str:
+def _format_path(error: Any) -> str:
     return ".".join(str(part) for part in error.absolute_path) or "all of it"
 
 
-def _with_defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _add_schema_defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {}, "additionalProperties": False, **schema}
 
 
-def _given(said: Mapping[str, Any]) -> dict[str, Any]:
+def _get_optional_fields(said: Mapping[str, Any]) -> dict[str, Any]:
     """What has a default of its own, where the file says it."""
     names = ("concurrency", "dedupe", "media-type", "may-start", "separator")
     given = {name.replace("-", "_"): said[name] for name in names if name in said}
     return given | ({"time_limit": timedelta(seconds=said["time-limit"])} if "time-limit" in said else {})
 
 
-def _faults(made: Manifest, secrets: list[str]) -> Iterator[str]:
+def _find_errors(made: Manifest, secrets: list[str]) -> Iterator[str]:
     """What does not fit together, although each part is well-formed."""
-    yield from _faults_of_schema(made.parameters)
+    yield from _find_schema_errors(made.parameters)
     for name in (*made.arguments, *made.environment.values()):
         if name not in made.parameters["properties"]:
             yield f"there is no parameter {name!r}"
     for variable in made.environment:
-        if not _VARIABLE.fullmatch(variable) or _OURS.fullmatch(variable):
+        if not _VARIABLE_RE.fullmatch(variable) or _RESERVED_VARIABLE_RE.fullmatch(variable):
             yield f"environment: {variable!r} cannot be set"
-    yield from _faults_of_secrets(made, secrets)
-    if not _MEDIA_TYPE.fullmatch(made.media_type):
+    yield from _find_secret_errors(made, secrets)
+    if not _MEDIA_TYPE_RE.fullmatch(made.media_type):
         yield f"media-type: {made.media_type!r} is none"
 
 
-def _faults_of_secrets(made: Manifest, secrets: list[str]) -> Iterator[str]:
+def _find_secret_errors(made: Manifest, secrets: list[str]) -> Iterator[str]:
     for name in secrets:
         if made.parameters["properties"][name].get("type") != "string":
             yield f"parameter {name!r} is a secret, but no string"
@@ -177,9 +179,9 @@ def _faults_of_secrets(made: Manifest, secrets: list[str]) -> Iterator[str]:
         yield "dedupe: secrets are gone when single-flight would run again"
 
 
-def _faults_of_overview(made: Manifest, secrets: list[str]) -> Iterator[str]:
+def _find_overview_errors(made: Manifest, secrets: list[str]) -> Iterator[str]:
     """What keeps /overview from starting it, and from finding the run of one token and no other."""
-    for name in OVERVIEW["parameters"]["properties"]:
+    for name in OVERVIEW_DEFAULTS["parameters"]["properties"]:
         if name not in made.parameters["properties"]:
             yield f"parameters: the program of /overview is given {name!r}"
     if "api_token" not in secrets:
@@ -190,12 +192,12 @@ def _faults_of_overview(made: Manifest, secrets: list[str]) -> Iterator[str]:
         yield "may-start: whoever has a token may start the program of /overview"
 
 
-def _faults_of_schema(parameters: Mapping[str, Any]) -> Iterator[str]:
+def _find_schema_errors(parameters: Mapping[str, Any]) -> Iterator[str]:
     properties = parameters["properties"]
     for name in parameters.get("required", ()):
         if name not in properties:
             yield f"the parameter {name!r} is required, but not declared"
-    for path in _paths(parameters, ()):
+    for path in _iter_paths(parameters, ()):
         if path[-1] in ("$ref", "$dynamicRef"):
             yield f"parameters: there is no {path[-1]} here; write it out"
         # Elsewhere it would be no secret to the rest of us.
@@ -205,14 +207,14 @@ def _faults_of_schema(parameters: Mapping[str, Any]) -> Iterator[str]:
             yield "parameters: only a whole parameter can be writeOnly"
 
 
-def _paths(schema: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _iter_paths(schema: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Where each name of a schema is, but for the names of parameters."""
     if isinstance(schema, Mapping):
         for name, value in schema.items():
             path = (*above, name)
             if above != ("properties",):
                 yield path
-            yield from _paths(value, path)
+            yield from _iter_paths(value, path)
     elif isinstance(schema, list):
         for value in schema:
-            yield from _paths(value, (*above, ""))
+            yield from _iter_paths(value, (*above, ""))

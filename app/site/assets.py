@@ -9,7 +9,7 @@ from pathlib import Path
 from flask import Blueprint, Response
 
 from app.errors import NotFound
-from app.storage import FOREVER
+from app.storage import CACHE_IMMUTABLE
 
 MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
@@ -37,11 +37,11 @@ def register_assets(directory: Path, *names: str) -> None:
 
 def asset_url(name: str) -> str:
     """Return the URL of the asset with this file name."""
-    return f"/static/{_load(name).url_name}"
+    return f"/static/{_load_asset(name).url_name}"
 
 
 @cache
-def _load(name: str) -> Asset:
+def _load_asset(name: str) -> Asset:
     path = _paths[name]
     content = path.read_bytes()
     return Asset(content, f"{path.stem}-{sha256(content).hexdigest()[:16]}{path.suffix}")
@@ -52,10 +52,10 @@ def show_asset(name: str) -> Response:
     """Serve an asset; a URL from another version of the server is 404."""
     named = _URL_NAME.fullmatch(name)
     file_name = named[1] + named[2] if named else ""
-    if file_name not in _paths or _load(file_name).url_name != name:
+    if file_name not in _paths or _load_asset(file_name).url_name != name:
         raise NotFound
-    response = Response(_load(file_name).content, content_type=MEDIA_TYPES[_paths[file_name].suffix])
-    response.headers["Cache-Control"] = FOREVER
+    response = Response(_load_asset(file_name).content, content_type=MEDIA_TYPES[_paths[file_name].suffix])
+    response.headers["Cache-Control"] = CACHE_IMMUTABLE
     return response
 
 

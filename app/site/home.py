@@ -8,14 +8,14 @@ from flask import Blueprint, Response, current_app, render_template, request
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app.jsonapi.base_view import json_response
 from app.jsonapi.negotiation import check_accept
-from app.jsonapi.plan import Item
-from app.jsonapi.query import NOTHING, check_names
-from app.jsonapi.reading import JSONAPI
+from app.jsonapi.query_params import NO_FAMILIES, parse_parameters
+from app.jsonapi.reader import JSONAPI
 from app.jsonapi.resource_type import TYPES
-from app.jsonapi.view import answer
+from app.jsonapi.select_plan import Item
 from app.preconditions import apply_preconditions
-from app.site.responses import HTML, add_page_headers, prefers_html
+from app.site.responses import HTML_MEDIA_TYPE, add_page_headers, prefers_html
 from app.site.upcoming_events import UpcomingEvent, list_upcoming_events
 from app.version import VERSION
 
@@ -43,20 +43,20 @@ def show_home() -> Response:
 def show_entry() -> Response:
     """Get the entry document: links to every collection, and the version of the server."""
     check_accept(request.headers)
-    check_names(request.query_string, NOTHING)
+    parse_parameters(request.query_string, NO_FAMILIES)
     document: Item = {
         "jsonapi": JSONAPI,
         "meta": {"title": TITLE, "version": VERSION},
-        "links": {"self": request.path.rstrip("/") or "/", "describedby": "/openapi.json", **_collections()},
+        "links": {"self": request.path.rstrip("/") or "/", "describedby": "/openapi.json", **_list_collection_urls()},
     }
-    return answer(document)
+    return json_response(document)
 
 
 for _view in (show_home, show_entry):
     _view.permission = "anyone"  # type: ignore[attr-defined]  # read by `manage.py routes`
 
 
-def _collections() -> dict[str, str]:
+def _list_collection_urls() -> dict[str, str]:
     """Return the URLs of all resource types that have a collection, by plural name."""
     routes = {rule.rule for rule in current_app.url_map.iter_rules()}
     return {type_.plural: type_.path for type_ in TYPES.values() if type_.path in routes}
@@ -72,7 +72,7 @@ def _show_page() -> Response:
         health=health,
         events=_read_events(health),
     )
-    response = Response(html, content_type=HTML)
+    response = Response(html, content_type=HTML_MEDIA_TYPE)
     response.headers["Vary"] = "Accept"
     response.headers["Cache-Control"] = "no-cache"  # stored, but revalidated each time
     add_page_headers(response)

@@ -6,7 +6,7 @@ from werkzeug.datastructures import MIMEAccept
 
 from app.errors import MEDIA_TYPE
 
-POLICY = "; ".join(
+CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -18,16 +18,18 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-HTML = "text/html; charset=utf-8"
+HTML_MEDIA_TYPE = "text/html; charset=utf-8"
 
 
 def prefers_html() -> bool:
     """Return whether the Accept header gives HTML a higher weight than JSON; browsers do, `*/*` does not."""
     accept = request.accept_mimetypes
-    return _weight(accept, "text/html") > max(_weight(accept, MEDIA_TYPE), _weight(accept, "application/json"))
+    return _get_weight(accept, "text/html") > max(
+        _get_weight(accept, MEDIA_TYPE), _get_weight(accept, "application/json")
+    )
 
 
-def _weight(accept: MIMEAccept, media_type: str) -> float:
+def _get_weight(accept: MIMEAccept, media_type: str) -> float:
     """Return the weight of a media type: that of the most specific range, parameters ignored (RFC 9110, 12.5.1)."""
     weights: dict[str, float] = {}
     for media_range, weight in accept:
@@ -38,7 +40,7 @@ def _weight(accept: MIMEAccept, media_type: str) -> float:
 
 def add_page_headers(response: Response) -> None:
     """Add the headers that protect a page; those that it has already stay."""
-    response.headers.setdefault("Content-Security-Policy", POLICY)
+    response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     # Not `no-referrer`: forms would hide their origin.
     response.headers.setdefault("Referrer-Policy", "same-origin")
 
@@ -54,5 +56,5 @@ def render_error(response: Response) -> None:
     """Turn a JSON:API error response into a page that says the same; its other headers stay."""
     (error, *_) = orjson.loads(response.get_data())["errors"]
     response.set_data(render_template("error.html", error=error))
-    response.content_type = HTML
+    response.content_type = HTML_MEDIA_TYPE
     add_page_headers(response)

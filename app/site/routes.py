@@ -15,7 +15,7 @@ STATIC = Path(__file__).resolve().parent / "static"
 ASSETS = ("theme.css", "site.css", "icon.svg", "openapi.js", "openapi.css")
 
 
-def install(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Register the routes, and let browsers see errors as pages."""
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True

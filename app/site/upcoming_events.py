@@ -6,20 +6,20 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import select
 
-from app.database import Prepared, transaction
+from app.database import PreparedStatement, open_transaction
 from app.events.models import Event
-from app.events.permissions import visible
-from app.events.resources import EVENT, not_over
-from app.jsonapi.permissions import Access, Scope
-from app.jsonapi.viewer import ANONYMOUS
+from app.events.permissions import is_visible
+from app.events.resources import EVENT, is_upcoming
+from app.jsonapi.current_user import ANONYMOUS_USER
+from app.jsonapi.permissions import AccessContext, VisibilityScope
 
 MAX_EVENTS = 5
 
-_access = Access(ANONYMOUS, Scope(ANONYMOUS.role))
+_access = AccessContext(ANONYMOUS_USER, VisibilityScope(ANONYMOUS_USER.role))
 _events = Event.__table__
-_upcoming = Prepared(
+_upcoming = PreparedStatement(
     select(_events.c.id, _events.c.name, _events.c.starts_at, _events.c.timezone, _events.c.location_name)
-    .where(visible(_access.scope, _events), not_over(_events))
+    .where(is_visible(_access.scope, _events), is_upcoming(_events))
     .order_by(_events.c.starts_at, _events.c.id)
     .limit(MAX_EVENTS)
 )
@@ -37,8 +37,8 @@ class UpcomingEvent(NamedTuple):
 
 def list_upcoming_events() -> list[UpcomingEvent]:
     """Return the next public, published events, in the order in which they start."""
-    with transaction(is_read=True):
-        rows = _upcoming.rows(_access.parameters())
+    with open_transaction(is_read=True):
+        rows = _upcoming.fetch_rows(_access.sql_parameters())
     return [
         UpcomingEvent(f"{EVENT.path}/{id_}", name, starts_at.astimezone(ZoneInfo(timezone)), location)
         for id_, name, starts_at, timezone, location in rows

@@ -5,59 +5,59 @@ from functools import cache, partial
 
 from flask import current_app
 
-from app.jobs.kinds import KINDS, Kind, id_of
+from app.jobs.kinds import KINDS, Kind, resource_id_schema
 from app.jobs.records import JobRow
-from app.processors import asking, callbacks
-from app.processors.modules import TASKS, installed, properties
-from app.processors.starting import DOCUMENT_SET, start
-from app.treatments import launching, mailing
+from app.processors import callbacks, polling
+from app.processors.run_start import DOCUMENT_SET_PARAMETER, start_run
+from app.processors.task_registry import BUILTIN_TASKS, get_parameter_schemas, load_tasks
+from app.treatments import job_creation, notifications
 from app.treatments.tasks import regions, similarity
 
 
-class Tasks:
+class TaskKindProvider:
     """A source of kinds."""
 
-    def find(self, name: str) -> Kind | None:
+    def find_kind(self, name: str) -> Kind | None:
         """The kind that has the name of a task."""
-        return _kind(name) if name in installed() else None
+        return _build_kind(name) if name in load_tasks() else None
 
-    def names(self) -> Iterator[str]:
+    def list_names(self) -> Iterator[str]:
         """Of all tasks."""
-        yield from installed()
+        yield from load_tasks()
 
 
 def _has_processor() -> bool:
     return bool(current_app.config["PROCESSOR_URL"])
 
 
-def _end(job: JobRow) -> None:
-    mailing.tell(job)
-    callbacks.order_clearing(job)
+def _handle_end(job: JobRow) -> None:
+    notifications.enqueue_mail(job)
+    callbacks.schedule_cleanup(job)
 
 
 @cache
-def _kind(name: str) -> Kind:
-    task = installed()[name]
+def _build_kind(name: str) -> Kind:
+    task = load_tasks()[name]
     schema = {
         "type": "object",
-        "properties": {DOCUMENT_SET: id_of("document-set"), **properties(task)},
-        "required": [DOCUMENT_SET],
+        "properties": {DOCUMENT_SET_PARAMETER: resource_id_schema("document-set"), **get_parameter_schemas(task)},
+        "required": [DOCUMENT_SET_PARAMETER],
         "additionalProperties": False,
     }
     return Kind(
         name,
-        partial(start, name, task),
+        partial(start_run, name, task),
         schema,
         title=(task.__doc__ or name).partition("\n")[0],
         runner="external",
-        time_limit=asking.LONGEST,
-        offered=_has_processor,
-        part_of="treatment",
-        ended=_end,
-        asked_to_end=asking.ask_to_cancel,
-        again=launching.again,
+        time_limit=polling.MAX_RUN_DURATION,
+        is_available=_has_processor,
+        created_by="treatment",
+        on_end=_handle_end,
+        on_cancel=polling.request_cancel,
+        on_retry=job_creation.relaunch_treatment,
     )
 
 
-TASKS.update(regions=regions, similarity=similarity)
-KINDS.sources.append(Tasks())
+BUILTIN_TASKS.update(regions=regions, similarity=similarity)
+KINDS.sources.append(TaskKindProvider())

@@ -9,14 +9,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
-from app.changes import Announced
+from app.change_signals import EmitsChangeSignals
 from app.documents.models import DocumentSet
-from app.extensions import Model, off
+from app.extensions import Model, false_column
 from app.jobs.models import Job
 from app.users.models import User
 
 
-class Treatment(Announced, Model):
+class Treatment(EmitsChangeSignals, Model):
     """A task that is done to a document set; it shares its id with its job, and lives as long."""
 
     __tablename__ = "treatments"
@@ -33,7 +33,7 @@ class Treatment(Announced, Model):
     )
     task_type: Mapped[str]
     api_parameters: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    notify_email: Mapped[bool] = off()
+    notify_email: Mapped[bool] = false_column()
     document_set_id: Mapped[int] = mapped_column(ForeignKey("document_sets.id"))
     requested_by_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
     retry_of_id: Mapped[UUID | None] = mapped_column(ForeignKey("treatments.id", ondelete="SET NULL"), index=True)

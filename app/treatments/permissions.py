@@ -4,38 +4,40 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, and_, exists, false, literal, select
 
-from app.jsonapi.permissions import Permissions, Scope, on_creation, signed_in
-from app.jsonapi.viewer import VIEWER_ID, Role, Viewer
+from app.jsonapi.current_user import CURRENT_USER_ID, CurrentUser, Role
+from app.jsonapi.permissions import Permissions, VisibilityScope, any_user, only_on_create
 from app.treatments.models import Treatment
-from app.users.owning import may_act_for
+from app.users.ownership import can_act_for
 
 
-def own(scope: Scope, treatments: FromClause) -> ColumnElement[bool]:
+def is_requested_by_viewer(scope: VisibilityScope, treatments: FromClause) -> ColumnElement[bool]:
     """What the viewer has asked for; every treatment for admins."""
     if scope.role is Role.ADMIN:
-        return scope.live(treatments)
-    is_own = false() if scope.role is Role.ANONYMOUS else treatments.c.requested_by_id == VIEWER_ID
-    return and_(scope.live(treatments), is_own)
+        return scope.live_criterion(treatments)
+    is_own = false() if scope.role is Role.ANONYMOUS else treatments.c.requested_by_id == CURRENT_USER_ID
+    return and_(scope.live_criterion(treatments), is_own)
 
 
-def of_own_treatments(scope: Scope, table: FromClause) -> ColumnElement[bool]:
+def is_visible_with_treatment(scope: VisibilityScope, table: FromClause) -> ColumnElement[bool]:
     """What belongs to a treatment that the viewer sees."""
     treatments = Treatment.__table__.alias()
-    return exists(select(literal(1)).where(treatments.c.id == table.c.treatment_id, own(scope, treatments)))
+    return exists(
+        select(literal(1)).where(treatments.c.id == table.c.treatment_id, is_requested_by_viewer(scope, treatments))
+    )
 
 
-def who_asked(viewer: Viewer, row: Any) -> bool:
+def requester_or_admin(viewer: CurrentUser, row: Any) -> bool:
     """The user who requested it, or an admin; for one that a super admin requested only a super admin."""
-    return may_act_for(viewer, row.requested_by_id)
+    return can_act_for(viewer, row.requested_by_id)
 
 
 PERMISSIONS = Permissions(
-    visible=own,
-    list=signed_in,
-    read=signed_in,
-    create=signed_in,
-    update=who_asked,
-    delete=who_asked,
-    write={"task_type": on_creation, "api_parameters": on_creation},
+    visible=is_requested_by_viewer,
+    list=any_user,
+    read=any_user,
+    create=any_user,
+    update=requester_or_admin,
+    delete=requester_or_admin,
+    write={"task_type": only_on_create, "api_parameters": only_on_create},
 )
-PARTS_PERMISSIONS = Permissions(visible=of_own_treatments, list=signed_in, read=signed_in)
+RESULT_PERMISSIONS = Permissions(visible=is_visible_with_treatment, list=any_user, read=any_user)

@@ -10,26 +10,26 @@ from flask_rest_jsonapi_next import Api
 from app.errors import Conflict, NotFound, Unprocessable
 from app.jobs import lifecycle
 from app.jobs.kinds import KINDS
-from app.jobs.models import ENDED
+from app.jobs.models import TERMINAL_STATES
 from app.jobs.submission import is_offered
-from app.jsonapi.idempotency import answered_once
-from app.jsonapi.permissions import Access, Predicate
-from app.jsonapi.reading import Reader
-from app.jsonapi.relations import route_relations
+from app.jsonapi.current_user import require_current_user
+from app.jsonapi.data_layer import DataLayer
+from app.jsonapi.idempotency import run_idempotent
+from app.jsonapi.permissions import AccessContext, Predicate
+from app.jsonapi.reader import ResourceReader
+from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
-from app.jsonapi.resources import Command, ResourceDetail, ResourceList, located
-from app.jsonapi.viewer import signed_in_viewer
-from app.jsonapi.writing import DataLayer
-from app.processors.starting import DOCUMENT_SET
-from app.treatments import launching
-from app.treatments.launching import API_PARAMETERS
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, created_response
+from app.processors.run_start import DOCUMENT_SET_PARAMETER
+from app.treatments import job_creation
+from app.treatments.job_creation import API_PARAMETERS_POINTER
 from app.treatments.models import Region, Similarity, Treatment
-from app.treatments.permissions import PARTS_PERMISSIONS, PERMISSIONS
+from app.treatments.permissions import PERMISSIONS, RESULT_PERMISSIONS
 from app.treatments.schemas import RegionSchema, SimilaritySchema, TreatmentSchema
-from app.treatments.status import status, tracking_id
+from app.treatments.status import status_column, tracking_id_column
 
-TASK_TYPE = "/data/attributes/task-type"
-SET = "/data/relationships/document-set/data"
+TASK_TYPE_POINTER = "/data/attributes/task-type"
+DOCUMENT_SET_POINTER = "/data/relationships/document-set/data"
 
 TREATMENT = ResourceType(
     schema=TreatmentSchema,
@@ -39,7 +39,7 @@ TREATMENT = ResourceType(
     description="Requests to have an external processor work on a document set.",
     permissions=PERMISSIONS,
     order=("-id",),
-    computed={"status": status, "tracking_id": tracking_id},
+    computed={"status": status_column, "tracking_id": tracking_id_column},
 )
 REGION = ResourceType(
     schema=RegionSchema,
@@ -47,7 +47,7 @@ REGION = ResourceType(
     plural="regions",
     noun="a region",
     description="Regions of images that treatments found.",
-    permissions=PARTS_PERMISSIONS,
+    permissions=RESULT_PERMISSIONS,
 )
 SIMILARITY = ResourceType(
     schema=SimilaritySchema,
@@ -55,41 +55,43 @@ SIMILARITY = ResourceType(
     plural="similarities",
     noun="a similarity",
     description="Pairs of similar documents that treatments found.",
-    permissions=PARTS_PERMISSIONS,
+    permissions=RESULT_PERMISSIONS,
 )
 
 
 class TreatmentData(DataLayer):
     """What is asked for can be done: the task is installed, and there is something in the set."""
 
-    def before_create_object(self, data: dict[str, Any], access: Access) -> None:
+    def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
         _check_task(data["task_type"], data["api_parameters"], data["document_set_id"])
-        launching.check_documents(data["document_set_id"], access, SET)
+        job_creation.check_documents(data["document_set_id"], access, DOCUMENT_SET_POINTER)
         data["requested_by_id"] = access.viewer.id
 
-    def before_delete_object(self, row: Any, access: Access) -> None:
+    def before_delete_object(self, row: Any, access: AccessContext) -> None:
         # Not locked: who stores results of one that lives holds it and waits for this row, and what has ended stays so.
-        job = lifecycle.found(row.id)
-        if job is not None and job.state not in ENDED:
+        job = lifecycle.get_job(row.id)
+        if job is not None and job.state not in TERMINAL_STATES:
             raise Conflict(f"Its job has not ended: it is {job.state}. Cancel it first.", code="job-lives")
-        launching.keep_job(row.id, kept=False)
+        job_creation.set_job_retention(row.id, kept=False)
 
-    def after_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+    def after_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         if "deleted_at" in data:
-            launching.keep_job(row.id, kept=row.deleted_at is None)
+            job_creation.set_job_retention(row.id, kept=row.deleted_at is None)
 
 
-class PartData(DataLayer):
+class TreatmentResultData(DataLayer):
     """What processors have found; nobody else writes it."""
 
 
 def _check_task(task_type: str, parameters: Mapping[str, Any], document_set_id: int) -> None:
     kind = KINDS.get(task_type)
     if kind is None or kind.runner != "external" or not is_offered(kind):
-        raise Unprocessable("This server has no such task.", pointer=TASK_TYPE, code="unknown-kind")
-    if DOCUMENT_SET in parameters:
-        raise Unprocessable("The set is a relationship, not a parameter.", pointer=f"{API_PARAMETERS}/{DOCUMENT_SET}")
-    kind.check({**parameters, DOCUMENT_SET: document_set_id}, API_PARAMETERS)
+        raise Unprocessable("This server has no such task.", pointer=TASK_TYPE_POINTER, code="unknown-kind")
+    if DOCUMENT_SET_PARAMETER in parameters:
+        raise Unprocessable(
+            "The set is a relationship, not a parameter.", pointer=f"{API_PARAMETERS_POINTER}/{DOCUMENT_SET_PARAMETER}"
+        )
+    kind.validate_parameters({**parameters, DOCUMENT_SET_PARAMETER: document_set_id}, API_PARAMETERS_POINTER)
 
 
 class TreatmentList(ResourceList):
@@ -104,44 +106,44 @@ class TreatmentDetail(ResourceDetail):
     data_layer = {"class": TreatmentData, "type": TREATMENT}
 
 
-class RelaunchTreatment(Command):
+class RelaunchTreatment(ActionView):
     """Starts the same once more, as a new treatment."""
 
     data_layer = {"class": TreatmentData, "type": TREATMENT}
     methods = {"POST"}
 
     @classmethod
-    def rules(cls) -> Mapping[str, Predicate]:
+    def predicates_by_method(cls) -> Mapping[str, Predicate]:
         return {"POST": PERMISSIONS.update}
 
     def post(self, id: str) -> Response:
         """201 with the new treatment; 409 for one that has not ended."""
-        reader = self.reader()
-        return answered_once(signed_in_viewer(), lambda: self._again(id, reader))
+        reader = self.make_reader()
+        return run_idempotent(require_current_user(), lambda: self._create_relaunch(id, reader))
 
-    def _again(self, id: str, reader: Reader) -> Response:
-        row = self.row(id, reader.access)
-        reader.access.require(PERMISSIONS.update, row)
-        job = lifecycle.found(row.id)  # not locked, as above
-        if job is not None and job.state not in ENDED:
+    def _create_relaunch(self, id: str, reader: ResourceReader) -> Response:
+        row = self.lock_row(id, reader.access)
+        reader.access.require_permission(PERMISSIONS.update, row)
+        job = lifecycle.get_job(row.id)  # not locked, as above
+        if job is not None and job.state not in TERMINAL_STATES:
             raise Conflict(f"It has not ended: its job is {job.state}.", code="job-lives")
-        document = job and reader.resource(TREATMENT, launching.again(job).id)
+        document = job and reader.get_document(TREATMENT, job_creation.relaunch_treatment(job).id)
         if not document:
             raise NotFound("The treatment has just gone away.")
-        return located(document, HTTPStatus.CREATED)
+        return created_response(document, HTTPStatus.CREATED)
 
 
 class RegionDetail(ResourceDetail):
     """One region."""
 
-    data_layer = {"class": PartData, "type": REGION}
+    data_layer = {"class": TreatmentResultData, "type": REGION}
     methods = {"GET"}
 
 
 class SimilarityDetail(ResourceDetail):
     """One pair."""
 
-    data_layer = {"class": PartData, "type": SIMILARITY}
+    data_layer = {"class": TreatmentResultData, "type": SIMILARITY}
     methods = {"GET"}
 
 
@@ -150,8 +152,8 @@ def route(api: Api) -> None:
     api.route(TreatmentList, "treatment_list", "/treatments")
     api.route(TreatmentDetail, "treatment_detail", "/treatments/<id>")
     api.route(RelaunchTreatment, "treatment_relaunch", "/treatments/<id>/relaunch")
-    route_relations(api, TREATMENT, TreatmentData)
+    register_relationship_routes(api, TREATMENT, TreatmentData)
     api.route(RegionDetail, "region_detail", "/regions/<id>")
-    route_relations(api, REGION, PartData)
+    register_relationship_routes(api, REGION, TreatmentResultData)
     api.route(SimilarityDetail, "similarity_detail", "/similarities/<id>")
-    route_relations(api, SIMILARITY, PartData)
+    register_relationship_routes(api, SIMILARITY, TreatmentResultData)

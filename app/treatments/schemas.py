@@ -2,23 +2,23 @@
 
 from marshmallow_jsonapi import fields as jsonapi_fields
 
-from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import (
-    WRITTEN_BY_THE_SERVER,
-    Choice,
-    Flag,
-    Instant,
+from app.jsonapi.fields import (
+    SERVER_MANAGED,
+    Boolean,
+    DateTime,
+    Enum,
+    JsonObject,
     Number,
-    Object,
     Relationship,
-    Schema,
+    ResourceSchema,
     Text,
 )
+from app.jsonapi.inflection import dasherize
 from app.treatments.status import STATUSES
-from app.treatments.tasks.regions import FARTHEST
+from app.treatments.tasks.regions import MAX_COORDINATE
 
 
-class TreatmentSchema(Schema):
+class TreatmentSchema(ResourceSchema):
     """Attributes and relationships of a treatment."""
 
     class Meta:
@@ -27,12 +27,12 @@ class TreatmentSchema(Schema):
 
     id = jsonapi_fields.Str(dump_only=True)
     task_type = Text(required=True, sorted_as_text=False)
-    api_parameters = Object(load_default=dict)
-    notify_email = Flag()
-    status = Choice(*STATUSES, **WRITTEN_BY_THE_SERVER)
-    tracking_id = Text(sorted_as_text=False, **WRITTEN_BY_THE_SERVER)
-    created_at = Instant(dump_only=True)
-    deleted_at = Instant(dump_only=True)
+    api_parameters = JsonObject(load_default=dict)
+    notify_email = Boolean()
+    status = Enum(*STATUSES, **SERVER_MANAGED)
+    tracking_id = Text(sorted_as_text=False, **SERVER_MANAGED)
+    created_at = DateTime(dump_only=True)
+    deleted_at = DateTime(dump_only=True)
 
     document_set = Relationship("document-set", required=True, fixed=True)
     job = Relationship("job", dump_only=True)
@@ -42,7 +42,7 @@ class TreatmentSchema(Schema):
     similarities = Relationship("similarity", many=True, dump_only=True)
 
 
-class RegionSchema(Schema):
+class RegionSchema(ResourceSchema):
     """Attributes and relationships of a region, in pixels of the image."""
 
     class Meta:
@@ -51,15 +51,15 @@ class RegionSchema(Schema):
 
     document = Text(dump_only=True, sorted_as_text=False)
     source = Text(dump_only=True)
-    x = Number(0, FARTHEST, dump_only=True)
-    y = Number(0, FARTHEST, dump_only=True)
-    width = Number(0, FARTHEST, dump_only=True)
-    height = Number(0, FARTHEST, dump_only=True)
+    x = Number(0, MAX_COORDINATE, dump_only=True)
+    y = Number(0, MAX_COORDINATE, dump_only=True)
+    width = Number(0, MAX_COORDINATE, dump_only=True)
+    height = Number(0, MAX_COORDINATE, dump_only=True)
 
     treatment = Relationship("treatment", dump_only=True)
 
 
-class SimilaritySchema(Schema):
+class SimilaritySchema(ResourceSchema):
     """Attributes and relationships of what was said of two documents."""
 
     class Meta:

@@ -10,12 +10,12 @@ SUCCESS, ERROR, CANCELLED = "SUCCESS", "ERROR", "CANCELLED"
 STATUSES = (PENDING, STARTED, IN_PROGRESS, SUCCESS, ERROR, CANCELLED)
 
 
-def of_now(jobs: FromClause, runs: FromClause) -> ColumnElement[bool]:
+def is_current_run(jobs: FromClause, runs: FromClause) -> ColumnElement[bool]:
     """The run of the present attempt of a job."""
     return and_(runs.c.job_id == jobs.c.id, runs.c.attempt == jobs.c.attempt)
 
 
-def status(treatments: FromClause) -> ColumnElement[str]:
+def status_column(treatments: FromClause) -> ColumnElement[str]:
     """PENDING until the processor has it, STARTED until it says that it has begun."""
     jobs, runs = Job.__table__.alias(), RemoteRun.__table__.alias()
     words = case(
@@ -28,18 +28,18 @@ def status(treatments: FromClause) -> ColumnElement[str]:
     )
     return (
         select(words)
-        .select_from(jobs.outerjoin(runs, of_now(jobs, runs)))
+        .select_from(jobs.outerjoin(runs, is_current_run(jobs, runs)))
         .where(jobs.c.id == treatments.c.id)
         .scalar_subquery()
     )
 
 
-def tracking_id(treatments: FromClause) -> ColumnElement[str]:
+def tracking_id_column(treatments: FromClause) -> ColumnElement[str]:
     """The name that the processor has given to the run of the present attempt."""
     jobs, runs = Job.__table__.alias(), RemoteRun.__table__.alias()
     return (
         select(runs.c.tracking_id)
-        .select_from(jobs.join(runs, of_now(jobs, runs)))
+        .select_from(jobs.join(runs, is_current_run(jobs, runs)))
         .where(jobs.c.id == treatments.c.id)
         .scalar_subquery()
     )

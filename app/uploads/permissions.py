@@ -1,6 +1,8 @@
 """Who may see and delete uploads: whoever sent them, and admins."""
 
-from app.jsonapi.permissions import Permissions, signed_in
-from app.users.owning import live_own, owner
+from app.jsonapi.permissions import Permissions, any_user
+from app.users.ownership import is_live_and_owned, owner_or_admin
 
-PERMISSIONS = Permissions(visible=live_own, list=signed_in, read=signed_in, update=owner, delete=owner)
+PERMISSIONS = Permissions(
+    visible=is_live_and_owned, list=any_user, read=any_user, update=owner_or_admin, delete=owner_or_admin
+)

@@ -6,11 +6,11 @@ from flask_rest_jsonapi_next import Api
 
 from app import stored_files
 from app.errors import Conflict
-from app.jsonapi.permissions import Access
-from app.jsonapi.relations import route_relations
+from app.jsonapi.data_layer import DataLayer
+from app.jsonapi.permissions import AccessContext
+from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.writing import DataLayer
 from app.storage import current_storage
 from app.uploads.models import Upload
 from app.uploads.permissions import PERMISSIONS
@@ -30,14 +30,14 @@ UPLOAD = ResourceType(
 class StoredFileData(DataLayer):
     """Rows that name a file in storage, which is deleted with the row."""
 
-    def before_delete_object(self, row: Any, access: Access) -> None:
-        stored_files.order_deletion([row.stored_as])
+    def before_delete_object(self, row: Any, access: AccessContext) -> None:
+        stored_files.enqueue_deletion([row.stored_as])
 
-    def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+    def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         """409 for a row that is taken out of the trash although its file is deleted."""
         if row.deleted_at is None or "deleted_at" not in data:
             return
-        stored_files.lock(row.stored_as)
+        stored_files.lock_file(row.stored_as)
         if not current_storage().exists(row.stored_as):
             raise Conflict("Its file has been deleted and cannot be restored.", code="file-deleted")
 
@@ -59,4 +59,4 @@ def route(api: Api) -> None:
     """The URLs of uploads."""
     api.route(UploadList, "upload_list", "/uploads")
     api.route(UploadDetail, "upload_detail", "/uploads/<id>")
-    route_relations(api, UPLOAD, StoredFileData)
+    register_relationship_routes(api, UPLOAD, StoredFileData)

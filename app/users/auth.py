@@ -8,18 +8,18 @@ from sqlalchemy import Engine, bindparam, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.actors import set_actor
-from app.database import Prepared, count_for_user
+from app.database import PreparedStatement, set_slot_user
 from app.errors import Unauthenticated
 from app.extensions import db
-from app.jsonapi.viewer import ANONYMOUS, Viewer
-from app.users.models import SignIn, User
-from app.users.tokens import Access, ExpiredToken, InvalidToken, read_access_token
+from app.jsonapi.current_user import ANONYMOUS_USER, CurrentUser
+from app.users.models import LoginSession, User
+from app.users.tokens import AccessClaims, ExpiredToken, InvalidToken, read_access_token
 
-SCHEMES = ("jwt", "bearer")
+AUTH_SCHEMES = ("jwt", "bearer")
 
-_users, _sign_ins = User.__table__, SignIn.__table__
+_users, _sign_ins = User.__table__, LoginSession.__table__
 _is_stale = or_(_users.c.last_accessed_at.is_(None), _users.c.last_accessed_at < func.now() - timedelta(hours=1))
-_known = Prepared(
+_select_user = PreparedStatement(
     select(_users.c.id, _users.c.is_admin, _users.c.is_super_admin, _users.c.is_verified, _is_stale.label("is_stale"))
     .join_from(_users, _sign_ins, _sign_ins.c.user_id == _users.c.id)
     .where(
@@ -35,29 +35,29 @@ _known = Prepared(
 log = structlog.get_logger(__name__)
 
 
-def authenticate() -> Viewer:
+def authenticate_request() -> CurrentUser:
     """The caller of this request, nobody without a token; 401 when the token is no good."""
-    token = _token_in_header()
-    return ANONYMOUS if token is None else viewer_of(_read(token))
+    token = _get_header_token()
+    return ANONYMOUS_USER if token is None else load_user(_read_token(token))
 
 
-def get_identity() -> Viewer:
+def load_user_ignoring_expiry() -> CurrentUser:
     """The caller even when the token has expired; all else that may be wrong with it is a 401 as ever."""
-    token = _token_in_header()
-    return ANONYMOUS if token is None else viewer_of(_read(token, forgive_expiry=True))
+    token = _get_header_token()
+    return ANONYMOUS_USER if token is None else load_user(_read_token(token, forgive_expiry=True))
 
 
-def _token_in_header() -> str | None:
+def _get_header_token() -> str | None:
     header = request.headers.get("Authorization")
     if header is None:
         return None
     scheme, _, token = header.strip().partition(" ")
-    if scheme.lower() not in SCHEMES:
+    if scheme.lower() not in AUTH_SCHEMES:
         raise Unauthenticated("The Authorization header must be: JWT <access token>.", code="token-invalid")
     return token.strip()
 
 
-def _read(token: str, *, forgive_expiry: bool = False) -> Access:
+def _read_token(token: str, *, forgive_expiry: bool = False) -> AccessClaims:
     try:
         return read_access_token(token, forgive_expiry=forgive_expiry)
     except ExpiredToken:
@@ -66,19 +66,19 @@ def _read(token: str, *, forgive_expiry: bool = False) -> Access:
         raise Unauthenticated("The access token is not valid.", code="token-invalid") from None
 
 
-def viewer_of(access: Access) -> Viewer:
+def load_user(access: AccessClaims) -> CurrentUser:
     """Whom this access is given to; 401 when the sign-in has ended, or the user was blocked or deleted."""
     parameters = {"user_id": access.user_id, "sign_in_id": access.sign_in_id}
-    count_for_user(access.user_id)  # the token is ours; the transaction takes its connection now
-    found = _known.rows(parameters)
+    set_slot_user(access.user_id)  # the token is ours; the transaction takes its connection now
+    found = _select_user.fetch_rows(parameters)
     if not found:
         raise Unauthenticated("The session of this token has ended: log in again.", code="token-revoked")
     ((id_, is_admin, is_super_admin, is_verified, is_stale),) = found
     if is_stale:
-        _note_access_later(id_)
+        _touch_last_access_later(id_)
     if is_verified or is_admin:
         set_actor(id_)
-    return Viewer(
+    return CurrentUser(
         id=id_,
         is_admin=is_admin or is_super_admin,
         is_super_admin=is_super_admin,
@@ -88,21 +88,21 @@ def viewer_of(access: Access) -> Viewer:
     )
 
 
-def still_knows(viewer: Viewer) -> bool:
+def is_session_valid(viewer: CurrentUser) -> bool:
     """Whether somebody who was authenticated before has not logged out, nor been blocked or deleted, since."""
-    return bool(_known.rows({"user_id": viewer.id, "sign_in_id": viewer.sign_in_id}))
+    return bool(_select_user.fetch_rows({"user_id": viewer.id, "sign_in_id": viewer.sign_in_id}))
 
 
-def _note_access_later(user_id: int) -> None:
+def _touch_last_access_later(user_id: int) -> None:
     engine = db.engine
 
     @after_this_request
     def when_sent(response: Response) -> Response:
-        response.call_on_close(lambda: note_access(engine, user_id))
+        response.call_on_close(lambda: touch_last_access(engine, user_id))
         return response
 
 
-def note_access(engine: Engine, user_id: int) -> None:
+def touch_last_access(engine: Engine, user_id: int) -> None:
     """Write `last_accessed_at`, at most once an hour; whoever holds the row at the moment is not waited for."""
     free = select(User.id).where(User.id == user_id, _is_stale).with_for_update(skip_locked=True, key_share=True)
     try:

@@ -10,24 +10,24 @@ from typing import Any, get_type_hints
 from flask import Blueprint, Response, jsonify
 
 from app import throttle
-from app.database import transaction
+from app.database import open_transaction
 from app.errors import BadRequest, Unauthenticated
 from app.extensions import db
-from app.jsonapi.permissions import Predicate, anyone, signed_in, words
-from app.jsonapi.viewer import ANONYMOUS, Viewer, signed_in_viewer
-from app.users import accounts, sign_ins
-from app.users.auth import get_identity
-from app.users.forms import MAX_FORM_BYTES, Form, read_form
-from app.users.passwords import LONGEST, SHORTEST, check_length
-from app.users.sign_ins import Tokens
+from app.jsonapi.current_user import ANONYMOUS_USER, CurrentUser, require_current_user
+from app.jsonapi.permissions import Predicate, any_user, anyone, describe_predicate
+from app.users import accounts, login_sessions
+from app.users.auth import load_user_ignoring_expiry
+from app.users.login_sessions import TokenPair
+from app.users.passwords import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, check_length
+from app.users.request_body import MAX_FORM_BYTES, Form, read_form
 
 routes = Blueprint("accounts", __name__)
 
 View = Callable[[], Response]
 
 TEXT = {"type": "string"}
-NEW_PASSWORD = {"type": "string", "minLength": SHORTEST, "maxLength": LONGEST}
-TOKENS = get_type_hints(Tokens)
+NEW_PASSWORD = {"type": "string", "minLength": MIN_PASSWORD_LENGTH, "maxLength": MAX_PASSWORD_LENGTH}
+TOKENS = get_type_hints(TokenPair)
 MESSAGE = {"message": str}
 
 
@@ -35,7 +35,7 @@ REFRESH_LIMIT = "300/minute"
 """Refreshes from one address, which may be that of many users: the tokens cannot be guessed."""
 
 
-def _route(
+def _auth_route(
     method: str,
     *paths: str,
     may: Predicate,
@@ -43,7 +43,7 @@ def _route(
     takes: Mapping[str, Any] | None = None,
     optional: Mapping[str, Any] | None = None,
     action: str | None = None,
-    per_address: str = throttle.PER_ADDRESS,
+    per_address: str = throttle.ADDRESS_LIMIT,
 ) -> Callable[[View], View]:
     """Register a view, with and without a trailing slash; name who may call it, its form and its answer.
 
@@ -56,8 +56,8 @@ def _route(
         return MAX_FORM_BYTES
 
     def register(view: View) -> View:
-        view.largest_body = largest_body  # type: ignore[attr-defined]  # read by app/bodies.py
-        view.permission = words(may)  # type: ignore[attr-defined]  # read by `manage.py routes`
+        view.largest_body = largest_body  # type: ignore[attr-defined]  # read by app/request_bodies.py
+        view.permission = describe_predicate(may)  # type: ignore[attr-defined]  # read by `manage.py routes`
         view.takes, view.optional, view.gives = takes, optional or {}, gives  # type: ignore[attr-defined]  # read by /openapi.json
         for path in paths:
             routes.add_url_rule(path, view_func=view, methods=[method], strict_slashes=False)
@@ -66,7 +66,7 @@ def _route(
     return register
 
 
-@_route(
+@_auth_route(
     "POST",
     "/auth/session",
     "/v1/auth/login",
@@ -79,15 +79,15 @@ def _route(
 def log_in() -> Response:
     """Log in with an e-mail address (also called username) and a password, and return tokens."""
     form = read_form()
-    email, password = form.text("email", "username"), form.text("password")
-    tokens = accounts.log_in(email, password, refresh_token=form.optional_text("refresh_token"))
+    email, password = form.get_text("email", "username"), form.get_text("password")
+    tokens = accounts.log_in(email, password, refresh_token=form.get_optional_text("refresh_token"))
     if tokens is None:
         raise Unauthenticated("Invalid Credentials", code="invalid-credentials")
     db.session.commit()
     return jsonify(asdict(tokens))
 
 
-@_route(
+@_auth_route(
     "POST",
     "/v1/auth/token/refresh",
     may=anyone,
@@ -98,55 +98,55 @@ def log_in() -> Response:
 )
 def refresh() -> Response:
     """Exchange a refresh token for a new pair of tokens."""
-    tokens = sign_ins.rotate(read_form().text("refresh_token"))
+    tokens = login_sessions.rotate_refresh_token(read_form().get_text("refresh_token"))
     db.session.commit()  # also when refused: the sign-in of a stolen token has ended
     if tokens is None:
         raise Unauthenticated("The refresh token is not valid: log in again.", code="token-invalid")
     return jsonify(asdict(tokens))
 
 
-@_route("POST", "/v1/auth/logout", may=signed_in, gives={"success": bool})
+@_auth_route("POST", "/v1/auth/logout", may=any_user, gives={"success": bool})
 def log_out() -> Response:
     """End the session of the caller, also where its access token has expired."""
-    identity = get_identity()
+    identity = load_user_ignoring_expiry()
     if identity.sign_in_id is None:
         raise Unauthenticated("This needs an Authorization header: JWT <access token>.")
-    sign_ins.revoke(identity.sign_in_id)
+    login_sessions.revoke_session(identity.sign_in_id)
     db.session.commit()
     return jsonify(success=True)
 
 
-@_route(
+@_auth_route(
     "POST",
     "/v1/auth/change-password",
-    may=signed_in,
+    may=any_user,
     action=accounts.LOG_IN,
     takes={"old-password": TEXT, "new-password": NEW_PASSWORD},
     gives={"password-changed": bool},
 )
 def change_password() -> Response:
     """Change the password of the caller, and end all other sessions."""
-    with transaction(is_read=True):
-        viewer = signed_in_viewer()
+    with open_transaction(is_read=True):
+        viewer = require_current_user()
     form = read_form()
-    old, new = form.text("old-password"), _new_password(form, "new-password")
+    old, new = form.get_text("old-password"), _get_new_password(form, "new-password")
     if not accounts.change_password(viewer, old, new):
-        raise BadRequest("The old password is wrong.", pointer=form.pointer_to("old-password"), code="wrong-password")
+        raise BadRequest("The old password is wrong.", pointer=form.get_pointer("old-password"), code="wrong-password")
     db.session.commit()
     return jsonify({"password-changed": True})
 
 
-@_route("POST", "/v1/auth/verify-email", may=anyone, action="verify", takes={"token": TEXT}, gives=MESSAGE)
+@_auth_route("POST", "/v1/auth/verify-email", may=anyone, action="verify", takes={"token": TEXT}, gives=MESSAGE)
 def verify_email() -> Response:
     """Verify an e-mail address with the token of a verification mail."""
     form = read_form()
-    if not accounts.verify_email(form.text("token"), _caller_if_any()):
-        raise _bad_mail_token(form)
+    if not accounts.verify_email(form.get_text("token"), _get_optional_caller()):
+        raise _build_mail_token_error(form)
     db.session.commit()
     return jsonify(message="Email Verified")
 
 
-@_route(
+@_auth_route(
     "POST",
     "/v1/auth/resend-verification-email",
     may=anyone,
@@ -158,13 +158,13 @@ def verify_email() -> Response:
 def resend_verification_email() -> Response:
     """Send another verification mail; the answer is the same for an unknown address."""
     form = read_form()
-    token = form.optional_text("refresh_token")
-    accounts.order_verification(form.text("email"), viewer=_caller_if_any(), refresh_token=token)
+    token = form.get_optional_text("refresh_token")
+    accounts.request_verification(form.get_text("email"), viewer=_get_optional_caller(), refresh_token=token)
     db.session.commit()
     return jsonify(message="If this address waits for verification, a mail is on its way.")
 
 
-@_route(
+@_auth_route(
     "POST",
     "/v1/auth/reset-password",
     may=anyone,
@@ -176,13 +176,13 @@ def resend_verification_email() -> Response:
 def order_reset() -> Response:
     """Send a mail with a token that resets the password; the answer is the same for an unknown address."""
     form = read_form()
-    token = form.optional_text("refresh_token")
-    accounts.order_reset(form.text("email"), viewer=_caller_if_any(), refresh_token=token)
+    token = form.get_optional_text("refresh_token")
+    accounts.request_reset(form.get_text("email"), viewer=_get_optional_caller(), refresh_token=token)
     db.session.commit()
     return jsonify(message="If there is an account with this address, a mail is on its way.")
 
 
-@_route(
+@_auth_route(
     "PATCH",
     "/v1/auth/reset-password",
     may=anyone,
@@ -193,43 +193,43 @@ def order_reset() -> Response:
 def reset_password() -> Response:
     """Set a new password with the token of a reset mail, and end all sessions."""
     form = read_form()
-    token, password = form.text("token"), _new_password(form, "password")
+    token, password = form.get_text("token"), _get_new_password(form, "password")
     if not accounts.reset_password(token, password):
-        raise _bad_mail_token(form)
+        raise _build_mail_token_error(form)
     db.session.commit()
     return jsonify(message="Password changed. Log in with it.")
 
 
-@_route(
+@_auth_route(
     "POST", "/v1/users/check_email", may=anyone, action="check-email", takes={"email": TEXT}, gives={"exists": bool}
 )
 def check_email() -> Response:
     """Check whether an account has this e-mail address."""
-    email = read_form().text("email")
-    return jsonify(exists=accounts.is_taken(email))
+    email = read_form().get_text("email")
+    return jsonify(exists=accounts.is_email_taken(email))
 
 
-@_route("GET", "/v1/users/user-details/get-user-id", may=signed_in, gives={"user_id": int})
+@_auth_route("GET", "/v1/users/user-details/get-user-id", may=any_user, gives={"user_id": int})
 def get_user_id() -> Response:
     """Get the id of the caller."""
-    return jsonify(user_id=signed_in_viewer().id)
+    return jsonify(user_id=require_current_user().id)
 
 
-def _caller_if_any() -> Viewer:
+def _get_optional_caller() -> CurrentUser:
     """Return the caller; nobody where the access token is not valid, which need not be sent here."""
     try:
-        return get_identity()
+        return load_user_ignoring_expiry()
     except Unauthenticated:
-        return ANONYMOUS
+        return ANONYMOUS_USER
 
 
-def _new_password(form: Form, name: str) -> str:
+def _get_new_password(form: Form, name: str) -> str:
     try:
-        return check_length(form.text(name))
+        return check_length(form.get_text(name))
     except ValueError as error:
-        raise form.invalid(name, error) from None
+        raise form.build_error(name, error) from None
 
 
-def _bad_mail_token(form: Form) -> BadRequest:
+def _build_mail_token_error(form: Form) -> BadRequest:
     detail = "This token is not valid: it may be too old, or used already."
-    return BadRequest(detail, pointer=form.pointer_to("token"), code="token-invalid")
+    return BadRequest(detail, pointer=form.get_pointer("token"), code="token-invalid")

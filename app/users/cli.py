@@ -15,7 +15,7 @@ from app.users.passwords import hash_password
 users_cli = AppGroup("users", help="People who use the server.")
 
 
-class Refused(click.ClickException):
+class UserCommandError(click.ClickException):
     """What was asked for cannot be done; one line on stderr."""
 
     exit_code = 2
@@ -29,7 +29,7 @@ class Refused(click.ClickException):
 @click.option(
     "--password-stdin", is_flag=True, required=True, expose_value=False, help="The password is the first line."
 )
-def create(*, email: str, admin: bool, super_admin: bool, verified: bool) -> None:
+def create_user(*, email: str, admin: bool, super_admin: bool, verified: bool) -> None:
     """Create a user and print its id."""
     try:
         user = User(
@@ -42,9 +42,9 @@ def create(*, email: str, admin: bool, super_admin: bool, verified: bool) -> Non
         db.session.add(user)
         db.session.commit()
     except UnicodeError:
-        raise Refused("a password is UTF-8 text") from None
+        raise UserCommandError("a password is UTF-8 text") from None
     except ValueError as error:
-        raise Refused(f"{error}") from None
+        raise UserCommandError(f"{error}") from None
     except IntegrityError:
-        raise Refused("there is a user with this e-mail address already") from None
+        raise UserCommandError("there is a user with this e-mail address already") from None
     click.echo(json.dumps({"id": str(user.id)}))

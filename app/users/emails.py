@@ -8,14 +8,14 @@ from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, Valida
 
 from app.texts import NFC_SHRINK_FACTOR
 
-LONGEST = 254
+MAX_EMAIL_LENGTH = 254
 """Characters of an address, from RFC 5321, 4.5.3.1.3."""
 
 # The documented way to allow names that mean something inside a network, and in tests.
 SPECIAL_USE_DOMAIN_NAMES[:] = [name for name in SPECIAL_USE_DOMAIN_NAMES if name not in ("local", "test")]
 
 
-A_LABEL = re.compile("xn--[a-z0-9-]+", re.IGNORECASE)
+A_LABEL_RE = re.compile("xn--[a-z0-9-]+", re.IGNORECASE)
 """The ASCII form of one label of a domain (RFC 5890)."""
 
 FULL_STOPS = str.maketrans(dict.fromkeys("\u3002\uff0e\uff61", "."))
@@ -28,7 +28,7 @@ def normalize_email(text: str) -> str:
     It is trimmed and in NFC, its domain is lower-case and in Unicode rather than in A-labels, its local part is as
     given. Only what every mail server takes is an address: the local part is ASCII (no SMTPUTF8).
     """
-    return _checked(text).normalized
+    return _parse_email(text).normalized
 
 
 def email_key(text: str) -> str:
@@ -41,12 +41,12 @@ def email_key(text: str) -> str:
         return normalize_email(text).lower()
     except ValueError:
         trimmed = text.strip()
-        return unicodedata.normalize("NFC", trimmed).lower() if len(trimmed) <= LONGEST else trimmed
+        return unicodedata.normalize("NFC", trimmed).lower() if len(trimmed) <= MAX_EMAIL_LENGTH else trimmed
 
 
 def normalize_pattern(pattern: str) -> str:
     """Return a LIKE pattern for stored addresses: A-labels, which are stored in Unicode, and dots are respelled."""
-    return A_LABEL.sub(_decode_label, unicodedata.normalize("NFC", pattern).translate(FULL_STOPS))
+    return A_LABEL_RE.sub(_decode_label, unicodedata.normalize("NFC", pattern).translate(FULL_STOPS))
 
 
 def _decode_label(match: re.Match[str]) -> str:
@@ -56,17 +56,17 @@ def _decode_label(match: re.Match[str]) -> str:
         return match[0]
 
 
-def ascii_email(address: str) -> str:
+def to_ascii_email(address: str) -> str:
     """The address as a mail server takes it: an international domain in its ASCII form."""
-    return _checked(address).ascii_email or address
+    return _parse_email(address).ascii_email or address
 
 
-def _checked(text: str) -> ValidatedEmail:
+def _parse_email(text: str) -> ValidatedEmail:
     trimmed = text.strip()
-    if len(trimmed) <= NFC_SHRINK_FACTOR * LONGEST:
+    if len(trimmed) <= NFC_SHRINK_FACTOR * MAX_EMAIL_LENGTH:
         trimmed = unicodedata.normalize("NFC", trimmed)
-    if len(trimmed) > LONGEST:
-        raise ValueError(f"an e-mail address has at most {LONGEST} characters")
+    if len(trimmed) > MAX_EMAIL_LENGTH:
+        raise ValueError(f"an e-mail address has at most {MAX_EMAIL_LENGTH} characters")
     try:
         return validate_email(trimmed, allow_smtputf8=False, check_deliverability=False, strict=True)
     except EmailNotValidError:

@@ -8,14 +8,14 @@ from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
-from app.changes import Announced
-from app.extensions import Model, off
+from app.change_signals import EmitsChangeSignals
+from app.extensions import Model, false_column
 
 if TYPE_CHECKING:
     from app.events.models import Event
 
 
-class User(Announced, Model):
+class User(EmitsChangeSignals, Model):
     """Somebody with an account; `deleted_at` set means trashed."""
 
     __tablename__ = "users"
@@ -53,13 +53,13 @@ class User(Announced, Model):
     thumbnail_image_url: Mapped[str | None]
     small_image_url: Mapped[str | None]
     icon_image_url: Mapped[str | None]
-    is_profile_public: Mapped[bool] = off()
-    is_admin: Mapped[bool] = off()
-    is_super_admin: Mapped[bool] = off()
-    is_verified: Mapped[bool] = off()
-    is_blocked: Mapped[bool] = off()
-    is_sales_admin: Mapped[bool] = off()
-    is_marketer: Mapped[bool] = off()
+    is_profile_public: Mapped[bool] = false_column()
+    is_admin: Mapped[bool] = false_column()
+    is_super_admin: Mapped[bool] = false_column()
+    is_verified: Mapped[bool] = false_column()
+    is_blocked: Mapped[bool] = false_column()
+    is_sales_admin: Mapped[bool] = false_column()
+    is_marketer: Mapped[bool] = false_column()
     email_verified_at: Mapped[datetime | None]
     email_changed_at: Mapped[datetime | None]
     """When the account changed to its address; NULL where it was made with it, or has verified it since."""
@@ -71,7 +71,7 @@ class User(Announced, Model):
     events: Mapped[list["Event"]] = relationship(secondary="event_roles", viewonly=True, lazy="raise")
 
 
-class SignIn(Model):
+class LoginSession(Model):
     """One log-in and all tokens that descend from it; revoked by logout, password change or reuse of a token."""
 
     __tablename__ = "sign_ins"

@@ -17,12 +17,12 @@ from flask import g, has_request_context, request
 from app.slots import SlotPool, caller_holders, take_slot
 from app.texts import NFC_SHRINK_FACTOR
 
-SHORTEST, LONGEST = 8, 128
+MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 8, 128
 
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
 """19 MiB, two passes, one lane: OWASP's recommendation for argon2id."""
 
-LONGEST_WAIT = 3.0
+HASH_SLOT_TIMEOUT_SECONDS = 3.0
 """Seconds a request waits for its turn to hash."""
 
 MAX_WAITING = 64
@@ -50,18 +50,18 @@ _slots = make_hash_slots(len(os.sched_getaffinity(0)))
 
 def check_length(password: str) -> str:
     """Return the password; raise ValueError when it is too short or too long to be one, in its normal form."""
-    _checked(password)
+    _validate_length(password)
     return password
 
 
 def hash_password(password: str) -> str:
     """Return what is stored of a password, in its normal form; raise ValueError when its length is wrong."""
-    return _hash(_checked(password))
+    return _compute_hash(_validate_length(password))
 
 
 def rehash_password(password: str) -> str:
     """Return a new hash of a password that was verified; old ones may have another length in their normal form."""
-    return _hash(_normalize(password))
+    return _compute_hash(_normalize_password(password))
 
 
 def verify_password(password_hash: str | None, password: str) -> bool:
@@ -75,20 +75,25 @@ def find_verified_spelling(password_hash: str | None, password: str, *, is_known
     Normalization Form C (NIST SP 800-63B-4, 3.1.1.2), else as typed: hashes of before were made of that. Tries of known
     devices and of signed-in callers are hashed before those of others.
     """
-    if len(password) > NFC_SHRINK_FACTOR * LONGEST:
+    if len(password) > NFC_SHRINK_FACTOR * MAX_PASSWORD_LENGTH:
         return None
-    spellings = dict.fromkeys((_normalize(password), password))
+    spellings = dict.fromkeys((_normalize_password(password), password))
     return next(
-        (each for each in spellings if len(each) <= LONGEST and _matches(password_hash, each, is_known_device)), None
+        (
+            each
+            for each in spellings
+            if len(each) <= MAX_PASSWORD_LENGTH and _matches_hash(password_hash, each, is_known_device)
+        ),
+        None,
     )
 
 
-def is_normal(password: str) -> bool:
+def is_normalized(password: str) -> bool:
     """Return whether this spelling of a password is its normal form."""
     return unicodedata.is_normalized("NFC", password)
 
 
-def _matches(password_hash: str | None, password: str, is_known_device: bool) -> bool:
+def _matches_hash(password_hash: str | None, password: str, is_known_device: bool) -> bool:
     try:
         with _hash_slot(is_known_device=is_known_device):
             return HASHER.verify(password_hash or _dummy_hash(), password)
@@ -99,19 +104,19 @@ def _matches(password_hash: str | None, password: str, is_known_device: bool) ->
         return False
 
 
-def _hash(password: str) -> str:
+def _compute_hash(password: str) -> str:
     with _hash_slot():
         return HASHER.hash(password)
 
 
-def _checked(password: str) -> str:
-    normalized = _normalize(password) if len(password) <= NFC_SHRINK_FACTOR * LONGEST else password
-    if not SHORTEST <= len(normalized) <= LONGEST:
-        raise ValueError(f"a password has {SHORTEST} to {LONGEST} characters")
+def _validate_length(password: str) -> str:
+    normalized = _normalize_password(password) if len(password) <= NFC_SHRINK_FACTOR * MAX_PASSWORD_LENGTH else password
+    if not MIN_PASSWORD_LENGTH <= len(normalized) <= MAX_PASSWORD_LENGTH:
+        raise ValueError(f"a password has {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters")
     return normalized
 
 
-def _normalize(password: str) -> str:
+def _normalize_password(password: str) -> str:
     return unicodedata.normalize("NFC", password)
 
 
@@ -135,7 +140,7 @@ def _hash_slot(*, is_known_device: bool = False) -> Iterator[None]:
         caller_holders(request.remote_addr, user_id) if has_request_context() else (),
         full="Too many passwords are being checked at this moment.",
         share="Too many passwords of {holder} are being checked at this moment. Send them one after the other.",
-        timeout_seconds=LONGEST_WAIT,
+        timeout_seconds=HASH_SLOT_TIMEOUT_SECONDS,
         is_preferred=is_known_device or bool(user_id),
     )
     try:

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, and_, exists, false, literal, or_, select, true
 
-from app.jsonapi.permissions import Permissions, Scope, admin, anyone, super_admin
+from app.jsonapi.current_user import CURRENT_USER_ID, CurrentUser, Role
+from app.jsonapi.permissions import Permissions, VisibilityScope, admin, anyone, super_admin
 from app.jsonapi.resource_type import TYPES
-from app.jsonapi.viewer import VIEWER_ID, Role, Viewer
 from app.users.schemas import UserSchema
 
 PUBLIC_PROFILE = frozenset(
@@ -30,10 +30,10 @@ PUBLIC_PROFILE = frozenset(
 )
 """What others may read of a user who shows himself."""
 
-PRIVATE = frozenset(UserSchema().fields) - PUBLIC_PROFILE
+PRIVATE_ATTRIBUTES = frozenset(UserSchema().fields) - PUBLIC_PROFILE
 
 
-def event_roles() -> FromClause:
+def alias_event_roles() -> FromClause:
     """The table of who is what in which event, under a name of its own."""
     between = TYPES["user"].relations["events"].secondary
     if between is None:
@@ -41,24 +41,24 @@ def event_roles() -> FromClause:
     return between.alias()
 
 
-def oneself(scope: Scope, users: FromClause) -> ColumnElement[bool]:
+def is_self(scope: VisibilityScope, users: FromClause) -> ColumnElement[bool]:
     """The viewer's own row; every row for admins."""
     if scope.role is Role.ADMIN:
         return true()
-    return false() if scope.role is Role.ANONYMOUS else users.c.id == VIEWER_ID
+    return false() if scope.role is Role.ANONYMOUS else users.c.id == CURRENT_USER_ID
 
 
-def live_oneself(scope: Scope, users: FromClause) -> ColumnElement[bool]:
+def is_live_self(scope: VisibilityScope, users: FromClause) -> ColumnElement[bool]:
     """The rows reached at /v1/users/{id}."""
-    return and_(scope.live(users), oneself(scope, users))
+    return and_(scope.live_criterion(users), is_self(scope, users))
 
 
-def live(scope: Scope, users: FromClause) -> ColumnElement[bool]:
+def is_live(scope: VisibilityScope, users: FromClause) -> ColumnElement[bool]:
     """Every user that is not in the trash: ids in teams are no secret to those who see the event."""
-    return scope.live(users)
+    return scope.live_criterion(users)
 
 
-def shown(scope: Scope, users: FromClause) -> ColumnElement[bool]:
+def is_visible_profile(scope: VisibilityScope, users: FromClause) -> ColumnElement[bool]:
     """Oneself, and public profiles: of members of one's teams, and of owners of an event that the viewer sees.
 
     A private profile is not shown to a team: its owner or an organizer puts users into it without asking them.
@@ -69,56 +69,56 @@ def shown(scope: Scope, users: FromClause) -> ColumnElement[bool]:
         select(literal(1)).where(
             events.c.owner_id == users.c.id,
             events.c.state == "published",
-            event.permissions.criterion(scope, events, related=True),
+            event.permissions.visibility_criterion(scope, events, related=True),
         )
     )
-    known = or_(owns, _in_one_team(users)) if scope.role is Role.USER else owns
-    return and_(scope.live(users), or_(oneself(scope, users), and_(users.c.is_profile_public, known)))
+    known = or_(owns, _shares_team(users)) if scope.role is Role.USER else owns
+    return and_(scope.live_criterion(users), or_(is_self(scope, users), and_(users.c.is_profile_public, known)))
 
 
-def _in_one_team(users: FromClause) -> ColumnElement[bool]:
-    theirs, mine = event_roles(), event_roles()
+def _shares_team(users: FromClause) -> ColumnElement[bool]:
+    theirs, mine = alias_event_roles(), alias_event_roles()
     return exists(
         select(literal(1)).where(
-            theirs.c.user_id == users.c.id, mine.c.event_id == theirs.c.event_id, mine.c.user_id == VIEWER_ID
+            theirs.c.user_id == users.c.id, mine.c.event_id == theirs.c.event_id, mine.c.user_id == CURRENT_USER_ID
         )
     )
 
 
-def user_itself(viewer: Viewer, row: Any) -> bool:
+def self_or_admin(viewer: CurrentUser, row: Any) -> bool:
     """The user, or an admin; for a super admin only a super admin."""
     return viewer.id == row.id or (viewer.is_admin and (viewer.is_super_admin or not row.is_super_admin))
 
 
-def admin_later(viewer: Viewer, row: Any) -> bool:
+def admin_after_create(viewer: CurrentUser, row: Any) -> bool:
     """An admin, for an existing user."""
     return row is not None and viewer.is_admin
 
 
-def super_admin_later(viewer: Viewer, row: Any) -> bool:
+def super_admin_after_create(viewer: CurrentUser, row: Any) -> bool:
     """A super admin, for an existing user."""
     return row is not None and super_admin(viewer, row)
 
 
-def on_update(_viewer: Viewer, row: Any) -> bool:
+def only_on_update(_viewer: CurrentUser, row: Any) -> bool:
     """With an existing user only."""
     return row is not None
 
 
 PERMISSIONS = Permissions(
-    visible=live_oneself,
-    visible_related=shown,
-    linkable=live,
-    private=PRIVATE,
-    sees_private=oneself,
+    visible=is_live_self,
+    visible_related=is_visible_profile,
+    linkable=is_live,
+    private=PRIVATE_ATTRIBUTES,
+    sees_private=is_self,
     list=admin,
     read=anyone,
     create=anyone,
-    update=user_itself,
-    delete=user_itself,
+    update=self_or_admin,
+    delete=self_or_admin,
     write={
-        "current_password": on_update,
-        "is_super_admin": super_admin_later,
-        **dict.fromkeys(("is_admin", "is_verified", "is_blocked", "is_sales_admin", "is_marketer"), admin_later),
+        "current_password": only_on_update,
+        "is_super_admin": super_admin_after_create,
+        **dict.fromkeys(("is_admin", "is_verified", "is_blocked", "is_sales_admin", "is_marketer"), admin_after_create),
     },
 )

@@ -3,16 +3,16 @@
 from flask import g
 
 from app.errors import Forbidden
-from app.jsonapi.viewer import Viewer
+from app.jsonapi.current_user import CurrentUser
 from app.users.tokens import MAX_AUTHENTICATION_AGE_SECONDS
 
 
-def note_confirmed_password() -> None:
+def mark_password_confirmed() -> None:
     """Remember for this request that the caller has sent the own password."""
     g.has_confirmed_password = True
 
 
-def require_password(viewer: Viewer, pointer: str | None = None) -> None:
+def require_password(viewer: CurrentUser, pointer: str | None = None) -> None:
     """403 unless the caller has given the own password in this request or a few minutes ago.
 
     `pointer` is that of a member beside which `current-password` can be sent; without it only a recent log-in helps.

@@ -11,28 +11,28 @@ from flask_rest_jsonapi_next import Api
 from sqlalchemy import ColumnElement, FromClause, Table, delete, exists, false, func, literal, select, true
 
 from app import throttle
-from app.changes import announce
-from app.database import connection
+from app.change_signals import emit_change
+from app.database import get_connection
 from app.errors import Forbidden, Unprocessable
-from app.jsonapi.documents import ResourceDocument
-from app.jsonapi.permissions import Access
-from app.jsonapi.relations import route_relations
+from app.jsonapi.current_user import CurrentUser
+from app.jsonapi.data_layer import DataLayer, SentResource
+from app.jsonapi.document_parser import ResourceDocument
+from app.jsonapi.permissions import AccessContext
+from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import TYPES, Attribute, ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
-from app.jsonapi.viewer import Viewer
-from app.jsonapi.writing import DataLayer, SentResource
 from app.logs import log_success
 from app.signals import SIGNALS_BY_TOPIC
 from app.users import accounts
 from app.users.emails import email_key
+from app.users.login_sessions import remember_address, revoke_all_sessions
 from app.users.models import User
 from app.users.passwords import hash_password
-from app.users.permissions import PERMISSIONS, event_roles
-from app.users.reauthentication import note_confirmed_password, require_password
+from app.users.permissions import PERMISSIONS, alias_event_roles
+from app.users.reauthentication import mark_password_confirmed, require_password
 from app.users.schemas import UserSchema
-from app.users.sign_ins import remember_address, revoke_all
 
-ROLES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marketer")
+ROLE_ATTRIBUTES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marketer")
 """Attributes that say what an account can do; changes are logged."""
 
 MAX_PASSWORDS = 1
@@ -48,9 +48,9 @@ MAX_SIGN_UP_BYTES = 128 * 1024
 """Bytes of a sign-up, which anyone can send."""
 
 
-def _has_role(role: str) -> Callable[[FromClause], ColumnElement[Any]]:
+def _build_role_expression(role: str) -> Callable[[FromClause], ColumnElement[Any]]:
     def expression(users: FromClause) -> ColumnElement[Any]:
-        roles = event_roles()
+        roles = alias_event_roles()
         # Not `exists`, which PostgreSQL answers in a list by reading all teams first.
         has = select(true()).where(roles.c.user_id == users.c.id, roles.c.role == role).limit(1)
         return func.coalesce(has.scalar_subquery(), false())
@@ -66,14 +66,14 @@ USER = ResourceType(
     description="Accounts and profiles.",
     permissions=PERMISSIONS,
     computed={
-        "is_user_owner": _has_role("owner"),
-        "is_user_organizer": _has_role("organizer"),
-        "is_user_coorganizer": _has_role("coorganizer"),
+        "is_user_owner": _build_role_expression("owner"),
+        "is_user_organizer": _build_role_expression("organizer"),
+        "is_user_coorganizer": _build_role_expression("coorganizer"),
     },
     conflicts={"uq_users_email": ("email", "Email already exists")},
 )
-PASSWORD = USER.attributes["password"]
-CURRENT_PASSWORD = USER.attributes["current_password"]
+PASSWORD_ATTRIBUTE = USER.attributes["password"]
+CURRENT_PASSWORD_ATTRIBUTE = USER.attributes["current_password"]
 
 
 class UserData(DataLayer):
@@ -81,69 +81,71 @@ class UserData(DataLayer):
 
     has_slow_work = True
 
-    def before_transaction(self, resources: Sequence[SentResource], viewer: Viewer) -> None:
+    def before_transaction(self, resources: Sequence[SentResource], viewer: CurrentUser) -> None:
         """Check and hash the passwords of the request; refuse a request with several, for each takes its time."""
-        current = _find_sent(CURRENT_PASSWORD, resources)
-        new = _find_sent(PASSWORD, resources)
+        current = _find_attribute_value(CURRENT_PASSWORD_ATTRIBUTE, resources)
+        new = _find_attribute_value(PASSWORD_ATTRIBUTE, resources)
         if current is not None and current[0] is not None and not viewer.is_anonymous:
             _confirm_password(viewer, *current)
         if new is not None:
             if not viewer.is_anonymous:
-                limit = ADMIN_SET_PASSWORD_LIMIT if viewer.is_admin else throttle.PER_ACCOUNT
-                throttle.count("set-password", str(viewer.id), per_account=limit)
-            g.hashed_password = _hash_valid(new[0])
+                limit = ADMIN_SET_PASSWORD_LIMIT if viewer.is_admin else throttle.ACCOUNT_LIMIT
+                throttle.check_rate_limit("set-password", str(viewer.id), per_account=limit)
+            g.hashed_password = _hash_if_valid(new[0])
 
-    def before_create_object(self, data: dict[str, Any], access: Access) -> None:
-        data["password_hash"] = _take_hash(data.pop("password"))
+    def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
+        data["password_hash"] = _pop_hash(data.pop("password"))
 
-    def after_create_object(self, row: Any, access: Access) -> None:
+    def after_create_object(self, row: Any, access: AccessContext) -> None:
         if access.viewer.is_anonymous:
             # Others who have mails sent to this address leave some to the one who signs up with it.
             remember_address(row.id, throttle.client_bucket())
 
-    def answer_access(self, row: Any, access: Access) -> Access:
+    def get_answer_access(self, row: Any, access: AccessContext) -> AccessContext:
         """Whoever signed up sees himself, though he is not signed in yet."""
         if access.viewer.is_admin:
             return access
-        viewer = Viewer(id=row.id)
-        return Access(viewer, replace(access.scope, role=viewer.role))
+        viewer = CurrentUser(id=row.id)
+        return AccessContext(viewer, replace(access.scope, role=viewer.role))
 
-    def update_object(self, row: Any, document: ResourceDocument, access: Access) -> None:
+    def update_object(self, row: Any, document: ResourceDocument, access: AccessContext) -> None:
         document.attributes.pop("current_password", None)  # `before_transaction` has checked it
         if document.attributes.get("email") == row.email:
             del document.attributes["email"]  # sent back as it was read
         super().update_object(row, document, access)
 
-    def before_update_object(self, row: Any, data: dict[str, Any], access: Access) -> None:
+    def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         for name in ("password", "email"):
             if name in data and data[name] != getattr(row, name, None):
                 require_password(access.viewer, pointer=f"/data/attributes/{name}")
-        changed = {name: data[name] for name in ROLES if data.get(name, getattr(row, name)) != getattr(row, name)}
+        changed = {
+            name: data[name] for name in ROLE_ATTRIBUTES if data.get(name, getattr(row, name)) != getattr(row, name)
+        }
         if changed:
             role = USER.attributes[next(iter(changed))]
             require_password(access.viewer, pointer=f"/data/attributes/{role.key}")
             log_success("account role changed", account_id=row.id, by_account_id=access.viewer.id, **changed)
         if "password" in data:
-            data["password_hash"] = _take_hash(data.pop("password"))
+            data["password_hash"] = _pop_hash(data.pop("password"))
             keep = access.viewer.sign_in_id if access.viewer.id == row.id else None
             accounts.revoke_credentials(row.id, except_sign_in_id=keep)
             accounts.notify_password_changed(row.id, row.email, is_verified=row.is_verified)
         if data.get("email", row.email) != row.email:
-            throttle.count("change-email", str(row.id), anywhere=EMAIL_CHANGE_LIMIT)
+            throttle.check_rate_limit("change-email", str(row.id), anywhere=EMAIL_CHANGE_LIMIT)
         if "email" in data and email_key(data["email"]) != email_key(row.email):
             data.setdefault("is_verified", False)
             data["email_changed_at"] = datetime.now(UTC)
             accounts.notify_email_changed(row.id, row.email, is_verified=row.is_verified)
 
-    def before_delete_object(self, row: Any, access: Access) -> None:
+    def before_delete_object(self, row: Any, access: AccessContext) -> None:
         require_password(access.viewer)
         event = TYPES["event"].table
         owned = select(literal(1)).where(event.c.owner_id == row.id, event.c.deleted_at.is_(None))
-        if connection().scalar(select(exists(owned))):
+        if get_connection().scalar(select(exists(owned))):
             detail = "The owner of an event cannot be deleted: hand the event over (pending-owner), or delete it."
             raise Forbidden(detail, code="owns-events")
         _leave_teams(row.id)
-        revoke_all(row.id)
+        revoke_all_sessions(row.id)
         accounts.notify_account_deleted(row.id, row.email, is_verified=row.is_verified)
 
 
@@ -153,27 +155,27 @@ def _leave_teams(user_id: int) -> None:
     if not isinstance(roles, Table):
         raise TypeError("users and events are related through a table")
     left = delete(roles).where(roles.c.user_id == user_id, roles.c.role != "owner")
-    for event_id, role in connection().execute(left.returning(roles.c.event_id, roles.c.role)).all():
-        announce(SIGNALS_BY_TOPIC["event"], verb="updated", id=event_id, event_id=event_id, changed={f"{role}s"})
+    for event_id, role in get_connection().execute(left.returning(roles.c.event_id, roles.c.role)).all():
+        emit_change(SIGNALS_BY_TOPIC["event"], verb="updated", id=event_id, event_id=event_id, changed={f"{role}s"})
 
 
-def _confirm_password(viewer: Viewer, sent: Any, pointer: str) -> None:
+def _confirm_password(viewer: CurrentUser, sent: Any, pointer: str) -> None:
     """Let this request do what needs the password of the caller; 403 when `current-password` is wrong."""
     if not isinstance(sent, str):
         raise Unprocessable("Must be a text.", pointer=pointer)
     if accounts.check_password(viewer, sent) is None:
         raise Forbidden("The current password is wrong.", pointer=pointer, code="wrong-password")
-    note_confirmed_password()
+    mark_password_confirmed()
 
 
-def _find_sent(attribute: Attribute, resources: Sequence[SentResource]) -> tuple[Any, str] | None:
+def _find_attribute_value(attribute: Attribute, resources: Sequence[SentResource]) -> tuple[Any, str] | None:
     """Return the value that resource objects have for an attribute and its JSON pointer; 422 for more than one."""
     sent = [
         (value, f"{each.pointer}/attributes/{spelled}")
         for each in resources
         if isinstance(attributes := each.data.get("attributes"), dict)
         for spelled, value in attributes.items()
-        if USER.attribute(spelled) is attribute
+        if USER.find_attribute(spelled) is attribute
     ]
     if len(sent) > MAX_PASSWORDS:
         detail = f"A request can hold {MAX_PASSWORDS} {attribute.key}: send the others in requests of their own."
@@ -181,16 +183,16 @@ def _find_sent(attribute: Attribute, resources: Sequence[SentResource]) -> tuple
     return sent[0] if sent else None
 
 
-def _hash_valid(sent: Any) -> tuple[str, str] | None:
+def _hash_if_valid(sent: Any) -> tuple[str, str] | None:
     """Return a valid password, as the schema has it, with its hash; of others validation says what is wrong."""
     try:
-        password = PASSWORD.field.deserialize(sent)
+        password = PASSWORD_ATTRIBUTE.field.deserialize(sent)
     except marshmallow.ValidationError:
         return None
     return password, hash_password(password)
 
 
-def _take_hash(password: str) -> str:
+def _pop_hash(password: str) -> str:
     """Return the hash that was made of this password before the transaction."""
     hashed, password_hash = g.pop("hashed_password")
     if hashed != password:
@@ -221,4 +223,4 @@ def route(api: Api) -> None:
     """The URLs of users."""
     api.route(UserList, "user_list", "/users")
     api.route(UserDetail, "user_detail", "/users/<id>")
-    route_relations(api, USER, UserData)
+    register_relationship_routes(api, USER, UserData)

@@ -5,30 +5,39 @@ from typing import Any
 import marshmallow
 from sqlalchemy import ColumnElement, func
 
-from app.jsonapi.naming import dasherize
-from app.jsonapi.schema import LONG, WRITTEN_BY_THE_SERVER, Flag, Instant, Relationship, Schema, Text, Url
+from app.jsonapi.fields import (
+    MAX_HTML_LENGTH,
+    SERVER_MANAGED,
+    Boolean,
+    DateTime,
+    Relationship,
+    ResourceSchema,
+    Text,
+    Url,
+)
+from app.jsonapi.inflection import dasherize
 from app.texts import NFC_SHRINK_FACTOR
 from app.users.emails import email_key, normalize_email, normalize_pattern
-from app.users.passwords import LONGEST, SHORTEST
+from app.users.passwords import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH
 
 
 class Email(Text):
     """An e-mail address in its one spelling; filters find it by any other."""
 
-    def to_stored(self, text: str) -> str:
+    def to_storage_form(self, text: str) -> str:
         try:
             return normalize_email(text)
         except ValueError as error:
             raise ValueError(f"{str(error).capitalize()}.") from None
 
-    def to_compared(self, text: str, *, is_pattern: bool) -> str:
+    def to_comparison_form(self, text: str, *, is_pattern: bool) -> str:
         return normalize_pattern(text) if is_pattern else email_key(text)
 
-    def compared_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    def comparison_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         return func.lower(column)
 
 
-class UserSchema(Schema):
+class UserSchema(ResourceSchema):
     """Attributes and relationships of a user."""
 
     class Meta:
@@ -37,16 +46,18 @@ class UserSchema(Schema):
 
     email = Email(required=True)
     password = Text(
-        LONGEST,
+        MAX_PASSWORD_LENGTH,
         required=True,
         load_only=True,
-        validate=marshmallow.validate.Length(min=SHORTEST, error=f"Shorter than {SHORTEST} characters."),
+        validate=marshmallow.validate.Length(
+            min=MIN_PASSWORD_LENGTH, error=f"Shorter than {MIN_PASSWORD_LENGTH} characters."
+        ),
     )
-    current_password = Text(NFC_SHRINK_FACTOR * LONGEST, load_only=True)
+    current_password = Text(NFC_SHRINK_FACTOR * MAX_PASSWORD_LENGTH, load_only=True)
     first_name = Text()
     last_name = Text()
     public_name = Text()
-    details = Text(LONG)
+    details = Text(MAX_HTML_LENGTH)
     contact = Text()
     company = Text()
     billing_contact_name = Text()
@@ -57,7 +68,7 @@ class UserSchema(Schema):
     billing_address = Text()
     billing_city = Text()
     billing_zip_code = Text()
-    billing_additional_info = Text(LONG)
+    billing_additional_info = Text(MAX_HTML_LENGTH)
     language_prefrence = Text()
     avatar_url = Url()
     facebook_url = Url()
@@ -68,18 +79,18 @@ class UserSchema(Schema):
     thumbnail_image_url = Url()
     small_image_url = Url()
     icon_image_url = Url()
-    is_profile_public = Flag()
-    is_admin = Flag()
-    is_super_admin = Flag()
-    is_verified = Flag()
-    is_blocked = Flag()
-    is_sales_admin = Flag()
-    is_marketer = Flag()
-    is_user_owner = Flag(**WRITTEN_BY_THE_SERVER)
-    is_user_organizer = Flag(**WRITTEN_BY_THE_SERVER)
-    is_user_coorganizer = Flag(**WRITTEN_BY_THE_SERVER)
-    created_at = Instant(dump_only=True)
-    deleted_at = Instant(dump_only=True)
-    last_accessed_at = Instant(**WRITTEN_BY_THE_SERVER)
+    is_profile_public = Boolean()
+    is_admin = Boolean()
+    is_super_admin = Boolean()
+    is_verified = Boolean()
+    is_blocked = Boolean()
+    is_sales_admin = Boolean()
+    is_marketer = Boolean()
+    is_user_owner = Boolean(**SERVER_MANAGED)
+    is_user_organizer = Boolean(**SERVER_MANAGED)
+    is_user_coorganizer = Boolean(**SERVER_MANAGED)
+    created_at = DateTime(dump_only=True)
+    deleted_at = DateTime(dump_only=True)
+    last_accessed_at = DateTime(**SERVER_MANAGED)
 
     events = Relationship("event", many=True, dump_only=True)

@@ -7,21 +7,21 @@ from flask import current_app
 from app import mail
 from app.extensions import db
 from app.mail import MailOrder
-from app.outbox import OutboxEntry, consumer
-from app.processes.nodes import MAILS_QUEUE
+from app.outbox import OutboxEntry, consumer_task
+from app.processes.worker_nodes import MAILS_QUEUE
 from app.users.accounts import (
     MAIL_ACCOUNT_DELETED,
     MAIL_EMAIL_CHANGED,
     MAIL_PASSWORD_CHANGED,
     MAIL_RESET,
     MAIL_VERIFICATION,
-    fingerprint,
+    compute_fingerprint,
 )
-from app.users.emails import ascii_email
+from app.users.emails import to_ascii_email
 from app.users.models import User
 from app.users.tokens import RESET_PASSWORD, VERIFY_EMAIL, new_mail_token
 
-VERIFICATION = """\
+VERIFICATION_BODY = """\
 Somebody signed up with this address, or changed to it. If it was you, verify it with this token:
 
 {token}
@@ -29,7 +29,7 @@ Somebody signed up with this address, or changed to it. If it was you, verify it
 It is good for 24 hours and for one use. If it was not you, do nothing.
 """
 
-RESET = """\
+RESET_BODY = """\
 Somebody asked to reset the password of the account with this address. If it was you, set a new one with this token:
 
 {token}
@@ -59,47 +59,47 @@ If it was you, there is nothing to do. If it was not you, tell the people who ru
 """
 
 
-@consumer(MAIL_VERIFICATION, on=("user.created",), queue=MAILS_QUEUE, merge_by="id")
+@consumer_task(MAIL_VERIFICATION, on=("user.created",), queue=MAILS_QUEUE, merge_by="id")
 def mail_verification(entry: OutboxEntry) -> None:
     """Mail the token that verifies an address, unless it is verified by now."""
-    user = _recipient(entry)
+    user = _get_recipient(entry)
     if user is not None and not user.is_verified:
-        _mail(entry, user, "Verify your e-mail address", VERIFICATION, VERIFY_EMAIL)
+        _mail_token(entry, user, "Verify your e-mail address", VERIFICATION_BODY, VERIFY_EMAIL)
 
 
-@consumer(MAIL_RESET, queue=MAILS_QUEUE)
+@consumer_task(MAIL_RESET, queue=MAILS_QUEUE)
 def mail_reset(entry: OutboxEntry) -> None:
     """Mail the token that resets a password, unless the password or the address has changed since it was asked for."""
-    user = _recipient(entry)
-    if user is not None and fingerprint(RESET_PASSWORD, user) == entry.payload["fingerprint"]:
-        _mail(entry, user, "Reset your password", RESET, RESET_PASSWORD)
+    user = _get_recipient(entry)
+    if user is not None and compute_fingerprint(RESET_PASSWORD, user) == entry.payload["fingerprint"]:
+        _mail_token(entry, user, "Reset your password", RESET_BODY, RESET_PASSWORD)
 
 
-@consumer(MAIL_EMAIL_CHANGED, queue=MAILS_QUEUE)
+@consumer_task(MAIL_EMAIL_CHANGED, queue=MAILS_QUEUE)
 def mail_email_changed(entry: OutboxEntry) -> None:
     """Mail the old address of an account that it has changed."""
-    _notify(entry, "Your e-mail address was changed", EMAIL_NOTICE)
+    _mail_notice(entry, "Your e-mail address was changed", EMAIL_NOTICE)
 
 
-@consumer(MAIL_PASSWORD_CHANGED, queue=MAILS_QUEUE)
+@consumer_task(MAIL_PASSWORD_CHANGED, queue=MAILS_QUEUE)
 def mail_password_changed(entry: OutboxEntry) -> None:
     """Mail the owner of an account that its password has changed."""
-    _notify(entry, "Your password was changed", PASSWORD_NOTICE)
+    _mail_notice(entry, "Your password was changed", PASSWORD_NOTICE)
 
 
-@consumer(MAIL_ACCOUNT_DELETED, queue=MAILS_QUEUE)
+@consumer_task(MAIL_ACCOUNT_DELETED, queue=MAILS_QUEUE)
 def mail_account_deleted(entry: OutboxEntry) -> None:
     """Mail the owner of an account that it was deleted."""
-    _notify(entry, "Your account was deleted", DELETION_NOTICE)
+    _mail_notice(entry, "Your account was deleted", DELETION_NOTICE)
 
 
-def _notify(entry: OutboxEntry, subject: str, body: str) -> None:
+def _mail_notice(entry: OutboxEntry, subject: str, body: str) -> None:
     """Mail the address that is named in the entry, whatever has become of the account since."""
     time = entry.created_at.astimezone(UTC).strftime("%Y-%m-%d at %H:%M UTC")
-    message = mail.compose(
+    message = mail.build_message(
         id=entry.id,
         created_at=entry.created_at,
-        to=ascii_email(entry.payload["to"]),
+        to=to_ascii_email(entry.payload["to"]),
         subject=subject,
         body=body.format(time=time, site=current_app.config["PUBLIC_URL"]),
         resource_type="user",
@@ -108,26 +108,26 @@ def _notify(entry: OutboxEntry, subject: str, body: str) -> None:
     # Entries of earlier versions do not say whether the address was verified.
     is_verified = bool(entry.payload.get("is_verified", False))
     order = MailOrder(entry.payload["id"], is_verified=is_verified, actor=entry.actor)
-    mail.send(message, kind=entry.consumer, order=order)
+    mail.send_message(message, kind=entry.consumer, order=order)
 
 
-def _recipient(entry: OutboxEntry) -> User | None:
+def _get_recipient(entry: OutboxEntry) -> User | None:
     user = db.session.get(User, entry.payload["id"])
     return user if user and user.deleted_at is None and not user.is_blocked else None
 
 
-def _mail(entry: OutboxEntry, user: User, subject: str, body: str, kind: str) -> None:
+def _mail_token(entry: OutboxEntry, user: User, subject: str, body: str, kind: str) -> None:
     token = new_mail_token(
-        kind, user_id=user.id, sent_at=entry.created_at, jti=entry.id, fingerprint=fingerprint(kind, user)
+        kind, user_id=user.id, sent_at=entry.created_at, jti=entry.id, fingerprint=compute_fingerprint(kind, user)
     )
-    message = mail.compose(
+    message = mail.build_message(
         id=entry.id,
         created_at=entry.created_at,
-        to=ascii_email(user.email),
+        to=to_ascii_email(user.email),
         subject=subject,
         body=body.format(token=token),
         resource_type="user",
         resource_id=user.id,
     )
     is_known = bool(entry.payload.get("is_known", True))  # entries of sign-ups and of earlier versions do not say
-    mail.send(message, kind=entry.consumer, order=MailOrder(user.id, is_known, user.is_verified, entry.actor))
+    mail.send_message(message, kind=entry.consumer, order=MailOrder(user.id, is_known, user.is_verified, entry.actor))

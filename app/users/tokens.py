@@ -12,7 +12,7 @@ import jwt
 from flask import current_app
 
 ALGORITHM = "HS256"
-LONGEST = 2048
+MAX_TOKEN_LENGTH = 2048
 """Characters of a token; what is longer is not even decoded."""
 
 CLOCK_LEEWAY_SECONDS = 10
@@ -22,17 +22,17 @@ ACCESS = "at+jwt"
 VERIFY_EMAIL = "verify-email+jwt"
 RESET_PASSWORD = "reset-password+jwt"  # noqa: S105  # the name of a kind of token
 
-ACCESS_LIFE = timedelta(minutes=15)
+ACCESS_TOKEN_LIFETIME = timedelta(minutes=15)
 MAX_AUTHENTICATION_AGE_SECONDS = 300
 """How long after a log-in its access token changes the password or the address, or deletes an account."""
 
-MAIL_LIFE = {VERIFY_EMAIL: timedelta(hours=24), RESET_PASSWORD: timedelta(hours=1)}
+MAIL_TOKEN_LIFETIMES = {VERIFY_EMAIL: timedelta(hours=24), RESET_PASSWORD: timedelta(hours=1)}
 
-COMMON = ["iss", "aud", "sub", "exp", "iat", "jti"]
-REQUIRED = {
-    ACCESS: [*COMMON, "nbf", "sid", "fresh"],
-    VERIFY_EMAIL: [*COMMON, "fingerprint"],
-    RESET_PASSWORD: [*COMMON, "fingerprint"],
+COMMON_CLAIMS = ["iss", "aud", "sub", "exp", "iat", "jti"]
+REQUIRED_CLAIMS = {
+    ACCESS: [*COMMON_CLAIMS, "nbf", "sid", "fresh"],
+    VERIFY_EMAIL: [*COMMON_CLAIMS, "fingerprint"],
+    RESET_PASSWORD: [*COMMON_CLAIMS, "fingerprint"],
 }
 
 
@@ -45,7 +45,7 @@ class ExpiredToken(InvalidToken):
 
 
 @dataclass(frozen=True)
-class Access:
+class AccessClaims:
     """What a valid access token says."""
 
     user_id: int
@@ -61,19 +61,21 @@ class Access:
         return self.is_fresh and time.time() - self.authenticated_at <= MAX_AUTHENTICATION_AGE_SECONDS
 
 
-def new_access_token(access: Access) -> str:
+def new_access_token(access: AccessClaims) -> str:
     """An access token for 15 minutes (RFC 9068)."""
     now = int(time.time())
-    claims = {"iat": now, "nbf": now, "exp": now + int(ACCESS_LIFE.total_seconds()), "jti": uuid4().hex}
+    claims = {"iat": now, "nbf": now, "exp": now + int(ACCESS_TOKEN_LIFETIME.total_seconds()), "jti": uuid4().hex}
     session = {"sid": str(access.sign_in_id), "fresh": access.is_fresh, "auth_time": access.authenticated_at}
-    return _sign(ACCESS, {**claims, "sub": str(access.user_id), **session})
+    return _encode_token(ACCESS, {**claims, "sub": str(access.user_id), **session})
 
 
-def read_access_token(token: str, *, forgive_expiry: bool = False) -> Access:
+def read_access_token(token: str, *, forgive_expiry: bool = False) -> AccessClaims:
     """What the token says; InvalidToken or ExpiredToken otherwise. Signature, issuer and audience always count."""
-    claims = _read(ACCESS, token, forgive_expiry=forgive_expiry)
+    claims = _decode_token(ACCESS, token, forgive_expiry=forgive_expiry)
     try:
-        return Access(user_id_in(claims), UUID(claims["sid"]), claims["fresh"] is True, int(claims.get("auth_time", 0)))
+        return AccessClaims(
+            get_user_id(claims), UUID(claims["sid"]), claims["fresh"] is True, int(claims.get("auth_time", 0))
+        )
     except (ValueError, AttributeError, TypeError):
         raise InvalidToken from None
 
@@ -81,16 +83,16 @@ def read_access_token(token: str, *, forgive_expiry: bool = False) -> Access:
 def new_mail_token(kind: str, *, user_id: int, sent_at: datetime, jti: UUID, fingerprint: str) -> str:
     """A token for a mail; equal arguments make equal tokens, so that a mail sent twice has the same bytes."""
     issued = sent_at.timestamp()
-    life = {"iat": issued, "exp": issued + MAIL_LIFE[kind].total_seconds()}
-    return _sign(kind, {**life, "sub": str(user_id), "jti": str(jti), "fingerprint": fingerprint})
+    life = {"iat": issued, "exp": issued + MAIL_TOKEN_LIFETIMES[kind].total_seconds()}
+    return _encode_token(kind, {**life, "sub": str(user_id), "jti": str(jti), "fingerprint": fingerprint})
 
 
 def read_mail_token(kind: str, token: str) -> dict[str, Any]:
     """The claims of a token of this kind; InvalidToken or ExpiredToken otherwise."""
-    return _read(kind, token)
+    return _decode_token(kind, token)
 
 
-def user_id_in(claims: Mapping[str, Any]) -> int:
+def get_user_id(claims: Mapping[str, Any]) -> int:
     """The id of the user a token is about; ValueError when `sub` is no id."""
     subject = claims["sub"]
     if not subject.isascii() or not subject.isdigit() or len(subject) > 18:
@@ -98,7 +100,7 @@ def user_id_in(claims: Mapping[str, Any]) -> int:
     return int(subject)
 
 
-def _sign(kind: str, claims: dict[str, Any]) -> str:
+def _encode_token(kind: str, claims: dict[str, Any]) -> str:
     key = current_app.config["JWT_KEYS"][0]
     issuer = current_app.config["PUBLIC_URL"]
     return jwt.encode(
@@ -106,19 +108,19 @@ def _sign(kind: str, claims: dict[str, Any]) -> str:
     )
 
 
-def _read(kind: str, token: str, *, forgive_expiry: bool = False) -> dict[str, Any]:
-    if len(token) > LONGEST:
+def _decode_token(kind: str, token: str, *, forgive_expiry: bool = False) -> dict[str, Any]:
+    if len(token) > MAX_TOKEN_LENGTH:
         raise InvalidToken
     issuer = current_app.config["PUBLIC_URL"]
     try:
         decoded = jwt.decode_complete(
             token,
-            _key_for(token),
+            _get_key(token),
             algorithms=[ALGORITHM],
             audience=issuer,
             issuer=issuer,
             leeway=CLOCK_LEEWAY_SECONDS,
-            options={"require": REQUIRED[kind], "strict_aud": True, "verify_exp": False},
+            options={"require": REQUIRED_CLAIMS[kind], "strict_aud": True, "verify_exp": False},
         )
     except jwt.PyJWTError:
         raise InvalidToken from None
@@ -139,13 +141,13 @@ def _is_expired(exp: Any) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _kid(header: str) -> Any:
+def _get_key_id(header: str) -> Any:
     # All tokens of one key have the same header; PyJWT wants to see a whole token to read it.
     return jwt.get_unverified_header(f"{header}.e30.e30").get("kid")
 
 
-def _key_for(token: str) -> bytes:
-    kid = _kid(token.partition(".")[0])
+def _get_key(token: str) -> bytes:
+    kid = _get_key_id(token.partition(".")[0])
     for key in current_app.config["JWT_KEYS"]:
         if key.kid == kid:
             secret: bytes = key.secret

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from alembic import context, op
 from alembic.util import CommandError
 
-from app.jsonapi.schema import is_web_url
-from app.sealing import Lost, decrypt_text, is_sealed_text, place, seal_text
+from app.jsonapi.fields import is_web_url
+from app.encryption import DecryptionError, decrypt_text, is_encrypted_text, build_associated_data, encrypt_text
 
 revision = "0017"
 down_revision = "0016"
@@ -35,9 +35,9 @@ def downgrade() -> None:
 def _sealed(row: Any) -> dict[str, str | None]:
     found = {name: getattr(row, name) for name in DETAILS}
     new: dict[str, str | None] = {
-        name: seal_text(text, place("events", name, row.id))
+        name: encrypt_text(text, build_associated_data("events", name, row.id))
         for name, text in found.items()
-        if text is not None and not is_sealed_text(text)
+        if text is not None and not is_encrypted_text(text)
     }
     if row.public_stream_link is not None and not is_web_url(row.public_stream_link):
         new["public_stream_link"] = None
@@ -47,14 +47,14 @@ def _sealed(row: Any) -> dict[str, str | None]:
 def _opened(row: Any) -> dict[str, str | None]:
     found = {name: getattr(row, name) for name in DETAILS}
     return {
-        name: _open(text, name, row.id) for name, text in found.items() if text is not None and is_sealed_text(text)
+        name: _open(text, name, row.id) for name, text in found.items() if text is not None and is_encrypted_text(text)
     }
 
 
 def _open(text: str, name: str, event_id: int) -> str:
     try:
-        return decrypt_text(text, place("events", name, event_id))
-    except Lost:
+        return decrypt_text(text, build_associated_data("events", name, event_id))
+    except DecryptionError:
         raise CommandError(
             f"{name} of event {event_id} cannot be opened: it was sealed with another SECRET_KEY. Set that one and "
             "run the downgrade again; this event was not changed."

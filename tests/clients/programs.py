@@ -12,19 +12,19 @@ PYTHON = DIRECTORY / ".venv" / "bin" / "python"
 NODE = shutil.which("node")
 
 
-def parameters(pattern: str) -> list[object]:
+def list_program_params(pattern: str) -> list[object]:
     """The programs of this pattern as parameters of a test, skipped where what they need is not there."""
     found = sorted(DIRECTORY.glob(pattern))
-    return [pytest.param(program, marks=needs(program.suffix), id=program.stem) for program in found]
+    return [pytest.param(program, marks=skip_unless_runnable(program.suffix), id=program.stem) for program in found]
 
 
-def needs(suffix: str) -> pytest.MarkDecorator:
+def skip_unless_runnable(suffix: str) -> pytest.MarkDecorator:
     """Skips where programs of this kind cannot run, and says why."""
     missing = _missing_python() if suffix == ".py" else _missing_node()
     return pytest.mark.skipif(bool(missing), reason=missing)
 
 
-def run(program: Path, stdin: str = "", **settings: str) -> str:
+def run_program(program: Path, stdin: str = "", **settings: str) -> str:
     """What a program prints; what it says when it fails is the failure."""
     interpreter = PYTHON if program.suffix == ".py" else NODE
     done = subprocess.run(

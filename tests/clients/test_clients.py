@@ -10,20 +10,22 @@ from app.events.models import Event
 from app.extensions import db
 from app.faqs.models import Faq
 from tests.clients import programs
-from tests.docs import people
+from tests.docs import blueprint_dataset
 
 
 @pytest.fixture(autouse=True)
 def _clean() -> None:
-    """Each client gets a new world before it; `base_url` leaves an empty one behind."""
+    """Each client gets a new dataset before it; `base_url` leaves an empty one behind."""
 
 
-@pytest.mark.usefixtures("documented_kinds")
-@pytest.mark.parametrize("program", programs.parameters("*/with_*"))
+@pytest.mark.usefixtures("declare_example_kinds")
+@pytest.mark.parametrize("program", programs.list_program_params("*/with_*"))
 def test_client(program: Path, app: Flask, base_url: str) -> None:
-    people.replace_world(app)
+    blueprint_dataset.replace_dataset(app)
 
-    programs.run(program, API_ROOT=f"{base_url}/v1", EMAIL="owner@example.org", PASSWORD=people.PASSWORD)
+    programs.run_program(
+        program, API_ROOT=f"{base_url}/v1", EMAIL="owner@example.org", PASSWORD=blueprint_dataset.PASSWORD
+    )
 
     with app.app_context():
         assert db.session.scalar(select(Event.name).where(Event.id == 1)) == "Open Tech Summit 2099"

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import manage
-from app.jsonapi.naming import dasherize
+from app.jsonapi.fields import Boolean, DateTime, Integer, Number, Relationship
+from app.jsonapi.inflection import dasherize
 from app.jsonapi.resource_type import TYPES, ResourceType
-from app.jsonapi.schema import Flag, Instant, Number, Relationship, Whole
-from app.openapi.document import build
-from tests.docs.sources import DIRECTORY, SOURCE
-from tests.samples import required_attributes
+from app.openapi.document import build_document
+from tests.docs.blueprint_sources import DIRECTORY, SOURCE
+from tests.samples import sample_required_attributes
 
 MEDIA_TYPE = "application/vnd.api+json"
-KINDS = {Instant: "time", Flag: "boolean", Whole: "number", Number: "number", Relationship: "relationship"}
+KINDS = {DateTime: "time", Boolean: "boolean", Integer: "number", Number: "number", Relationship: "relationship"}
 LAST_CHAPTERS = "<!-- include(operations.apib) -->"
 """Chapters of resources stand before this one."""
 
@@ -49,7 +49,7 @@ def _list_parameters(type_: ResourceType) -> Iterator[str]:
 
 
 def _list_example(type_: ResourceType, path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
-    body = _body(type_, path, method)
+    body = _build_body(type_, path, method)
     media_type = f" ({MEDIA_TYPE})" if body else ""
     yield from (f"### {operation['summary']} [{method}]", "", operation["description"].splitlines()[-1], "")
     yield from (f"+ Request The owner{media_type}", "", "    + Headers", "", f"            Accept: {MEDIA_TYPE}", "")
@@ -59,23 +59,23 @@ def _list_example(type_: ResourceType, path: str, method: str, operation: dict[s
     yield from (f"+ Response {min(operation['responses'])} ({MEDIA_TYPE})", "", "        {}", "")
 
 
-def _body(type_: ResourceType, path: str, method: str) -> dict[str, Any] | None:
-    relation = type_.relation(path.rpartition("/")[2])
+def _build_body(type_: ResourceType, path: str, method: str) -> dict[str, Any] | None:
+    relation = type_.find_relation(path.rpartition("/")[2])
     if method == "GET" or (method == "DELETE" and relation is None):
         return None
     if relation is not None:
         linkage = {"type": relation.target.name, "id": "1"}
         return {"data": [linkage] if relation.many else linkage}
     if method == "PATCH":
-        return {"data": {"type": type_.name, "id": "1", "attributes": required_attributes(type_)}}
+        return {"data": {"type": type_.name, "id": "1", "attributes": sample_required_attributes(type_)}}
     required = [each for each in type_.relations.values() if each.field.required]
     related = {each.key: {"data": {"type": each.target.name, "id": "1"}} for each in required}
-    return {"data": {"type": type_.name, "attributes": required_attributes(type_), "relationships": related}}
+    return {"data": {"type": type_.name, "attributes": sample_required_attributes(type_), "relationships": related}}
 
 
 def main() -> None:
     """Write the chapter of the type whose plural is the argument, and include it in the blueprint."""
-    paths = build(manage.app)["paths"]  # first of all: it is the app that makes the types known
+    paths = build_document(manage.app)["paths"]  # first of all: it is the app that makes the types known
     types = {type_.plural: type_ for type_ in TYPES.values()}
     if sys.argv[1:] not in [[plural] for plural in types]:
         sys.exit(f"Name one resource: {', '.join(sorted(types))}.")

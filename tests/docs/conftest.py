@@ -12,17 +12,17 @@ import config
 from app.extensions import db
 from app.factory import create_app
 from tests.conftest import Processes
-from tests.docs import overview, people
-from tests.docs.sources import written
-from tests.docs.treatments import FOUND_HERE
-from tests.treatments.doubles import Processor
+from tests.docs import blueprint_dataset, overview
+from tests.docs.blueprint_sources import list_examples
+from tests.docs.treatments import REGION_TREE
+from tests.treatments.fake_processor import FakeProcessor
 
 SETTINGS = {
     "SECRET_KEY": "it is known to all who read this blueprint",  # signatures are the same each time
     "PROCESSOR_POLL_SECONDS": "3600",  # nobody asks for what is shown
 }
 
-RAN = pytest.StashKey[list[str]]()
+RAN_TRANSACTIONS = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,53 +32,53 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Nothing has been tried yet."""
-    config.stash[RAN] = []
+    config.stash[RAN_TRANSACTIONS] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """How many of the documented transactions were tried."""
-    if ran := config.stash.get(RAN, []):
-        line = f"blueprint: {len(ran)} of {len(written())} transactions tried on a live server"
+    if ran := config.stash.get(RAN_TRANSACTIONS, []):
+        line = f"blueprint: {len(ran)} of {len(list_examples())} transactions tried on a live_server server"
         terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)
 def _clean() -> None:
-    """Each example gets a new world before it; `live` leaves an empty one behind."""
+    """Each example gets a new dataset before it; `live_server` leaves an empty one behind."""
 
 
 @pytest.fixture(scope="module")
-def processor() -> Iterator[Processor]:
+def processor() -> Iterator[FakeProcessor]:
     """What is asked of it is done before it has answered; one result is there to be fetched."""
-    with Processor() as processor:
+    with FakeProcessor() as processor:
         processor.before_answer = lambda start: processor.call_back(start, "SUCCESS")
-        processor.host("/results/opening.json", json.dumps(FOUND_HERE).encode())
+        processor.host_file("/results/opening.json", json.dumps(REGION_TREE).encode())
         yield processor
 
 
 @pytest.fixture(scope="module")
 def settings(
-    environment: dict[str, str], processor: Processor, tmp_path_factory: pytest.TempPathFactory
+    environment: dict[str, str], processor: FakeProcessor, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """Of a server with programs and a processor."""
     programs = tmp_path_factory.mktemp("live") / "programs"
-    overview.install(programs)
+    overview.install_programs(programs)
     return {**environment, **SETTINGS, "PROCESSOR_URL": processor.url, "JOB_PROGRAMS_DIR": str(programs)}
 
 
 @pytest.fixture(scope="module")
-def served(app: Flask, settings: Mapping[str, str]) -> Iterator[Flask]:
+def docs_app(app: Flask, settings: Mapping[str, str]) -> Iterator[Flask]:
     """An app like that of the server, on tables that are made."""
-    made = create_app(config.read(settings))
+    made = create_app(config.read_config(settings))
     yield made
-    people.remove_world(app)
+    blueprint_dataset.remove_dataset(app)
     with made.app_context():
         db.engine.dispose()
 
 
 @pytest.fixture(scope="module")
-def live(
-    served: Flask,
+def live_server(
+    docs_app: Flask,
     settings: Mapping[str, str],
     tmp_path_factory: pytest.TempPathFactory,
     wait_until: Callable[..., Any],
@@ -91,7 +91,7 @@ def live(
         wait_until(lambda: _passes_every_check(running.base_url), 90, "the server did not become healthy")
         yield running
     finally:
-        for process in running.started:
+        for process in running.children:
             running.stop(process)
 
 
@@ -105,8 +105,11 @@ def _passes_every_check(base_url: str) -> bool:
 
 
 @pytest.fixture
-def tokens(served: Flask, live: Processes, wait_until: Callable[..., Any]) -> people.Tokens:
-    """The world as the blueprint tells it, and the tokens of its people."""
-    wait_until(lambda: people.is_quiet(served), what="the worker did not finish what the last example ordered")
-    people.replace_world(served)
-    return people.Tokens(served, wait_until)
+def tokens(docs_app: Flask, live_server: Processes, wait_until: Callable[..., Any]) -> blueprint_dataset.TokenProvider:
+    """The dataset as the blueprint tells it, and the tokens of its people."""
+    wait_until(
+        lambda: blueprint_dataset.is_outbox_empty(docs_app),
+        what="the worker did not finish what the last example ordered",
+    )
+    blueprint_dataset.replace_dataset(docs_app)
+    return blueprint_dataset.TokenProvider(docs_app, wait_until)

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.docs.sources import DIRECTORY, flat
+from tests.docs.blueprint_sources import DIRECTORY, read_blueprint
 
 Element = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Transaction:
     answer: Message
 
 
-def parsed() -> Element:
+def parse_blueprint() -> Element:
     """Drafter's parse result; skips where Node or the parser is not installed."""
     node = shutil.which("node")
     if node is None:
@@ -44,27 +44,27 @@ def parsed() -> Element:
     if not (DIRECTORY / "node_modules" / "drafter.js").is_dir():
         pytest.skip("drafter.js is not installed: `make test-docs` does it")
     command = [node, str(DIRECTORY / "parse.js")]
-    done = subprocess.run(command, input=flat(), capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, input=read_blueprint(), capture_output=True, text=True, check=True, timeout=60)
     result: Element = json.loads(done.stdout)
     return result
 
 
-def complaints(result: Element) -> list[str]:
+def list_annotations(result: Element) -> list[str]:
     """Errors and warnings about the sources."""
     return [each["content"] for each in _children(result, "annotation")]
 
 
-def transactions(result: Element) -> Iterator[Transaction]:
+def list_transactions(result: Element) -> Iterator[Transaction]:
     """Every transaction, in the order of the sources."""
     for resource in _descendants(result, "resource"):
         for transition in _children(resource, "transition"):
             template = _text(transition, "href") or _text(resource, "href")
             values = {**_examples(resource), **_examples(transition)}
             for transaction in _children(transition, "httpTransaction"):
-                yield _transaction(transaction, expand(template, values))
+                yield _build_transaction(transaction, expand_uri_template(template, values))
 
 
-def expand(template: str, values: Mapping[str, str]) -> str:
+def expand_uri_template(template: str, values: Mapping[str, str]) -> str:
     """A URI template with example values filled in (RFC 6570: `{a}` and `{?a,b}`); query variables may have none."""
 
     def query(found: re.Match[str]) -> str:
@@ -75,19 +75,19 @@ def expand(template: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\{([^}]*)\}", lambda found: quote(values[found[1]], safe=""), path)
 
 
-def _transaction(element: Element, uri: str) -> Transaction:
+def _build_transaction(element: Element, uri: str) -> Transaction:
     (request,), (response,) = _children(element, "httpRequest"), _children(element, "httpResponse")
     return Transaction(
         title=request.get("meta", {}).get("title", {}).get("content", ""),
         method=_text(request, "method"),
         uri=uri,
-        request=_message(request),
+        request=_build_message(request),
         status=int(_text(response, "statusCode")),
-        answer=_message(response),
+        answer=_build_message(response),
     )
 
 
-def _message(element: Element) -> Message:
+def _build_message(element: Element) -> Message:
     headers = element.get("attributes", {}).get("headers", {}).get("content", [])
     bodies = [each["content"] for each in _children(element, "asset") if "messageBody" in json.dumps(each["meta"])]
     return Message(dict(_member(each) for each in headers), "".join(bodies))

@@ -1,4 +1,4 @@
-"""The hooks of the world that the blueprint's examples are about, and the tokens that their URLs end with."""
+"""The hooks of the dataset that the blueprint's examples are about, and the tokens that their URLs end with."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,7 @@ from sqlalchemy import insert
 
 from app.extensions import db
 from app.hooks.models import Hook
-from app.url_tokens import token_hash
+from app.url_tokens import hash_token
 
 OWNER, ORGANIZER = 2, 3
 IMPORTS, ARCHIVES, DISABLED = (
@@ -21,16 +21,16 @@ def add_hooks(then: datetime) -> None:
     """Three, of which the second takes signed calls only and the last one none."""
     shared = {"name": None, "enabled": True, "signed": False, "created_at": then}
     hooks: list[dict[str, Any]] = [
-        _hook(IMPORTS, "import-images", OWNER, {"event": 1}) | {"name": "The photographer's uploads"},
-        _hook(ARCHIVES, "event-archive", OWNER, {"event": 1}) | {"signed": True},
-        _hook(DISABLED, "import-images", ORGANIZER, {"event": 2}) | {"enabled": False},
+        _build_hook(IMPORTS, "import-images", OWNER, {"event": 1}) | {"name": "The photographer's uploads"},
+        _build_hook(ARCHIVES, "event-archive", OWNER, {"event": 1}) | {"signed": True},
+        _build_hook(DISABLED, "import-images", ORGANIZER, {"event": 2}) | {"enabled": False},
     ]
     db.session.execute(insert(Hook), [shared | hook for hook in hooks])
 
 
-def _hook(token: str, kind: str, owner_id: int, parameters: dict[str, Any]) -> dict[str, Any]:
+def _build_hook(token: str, kind: str, owner_id: int, parameters: dict[str, Any]) -> dict[str, Any]:
     return {
-        "token_hash": token_hash(token),
+        "token_hash": hash_token(token),
         "kind": kind,
         "owner_id": owner_id,
         "parameters": parameters,

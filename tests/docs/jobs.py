@@ -1,4 +1,4 @@
-"""The jobs of the world that the blueprint's examples are about, in the states that people meet."""
+"""The jobs of the dataset that the blueprint's examples are about, in the states that people meet."""
 
 import io
 import zipfile
@@ -11,9 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, insert, select, update
 
-from app.database import connection
+from app.database import get_connection
 from app.jobs import submission
-from app.jobs.models import ENDED, LIVE, RUNNING, Artifact, Job, JobEvent
+from app.jobs.models import ACTIVE_STATES, RUNNING, TERMINAL_STATES, Artifact, Job, JobEvent
 from app.storage import current_storage
 
 OWNER, USER = 2, 5
@@ -30,13 +30,13 @@ ARCHIVES, WAITS, OTHERS = (
 )
 """Their ids; the ids of their events and artifacts differ in the last digit."""
 
-LOST = "Its worker was lost; it starts again."
-LAST = "Its worker was lost, at the last of 3 attempts."
-FAR = datetime(2099, 1, 1, tzinfo=UTC)
+WORKER_LOST_MESSAGE = "Its worker was lost; it starts again."
+LAST_ATTEMPT_LOST_MESSAGE = "Its worker was lost, at the last of 3 attempts."
+DISTANT_FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
 """No worker has what runs, and nobody is to miss it."""
 
 
-def zipped() -> bytes:
+def build_archive() -> bytes:
     """An archive that is the same each time."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
@@ -46,7 +46,7 @@ def zipped() -> bytes:
 
 
 @dataclass(frozen=True)
-class Made:
+class JobRecord:
     """A job and its log: seconds after its beginning, state, fraction and message; the last entry is its present."""
 
     id: str
@@ -62,12 +62,12 @@ class Made:
     error: dict[str, Any] | None = None
     artifact: str | None = None
     media_type: str = "application/zip"
-    content: Callable[[], bytes] = zipped
+    content: Callable[[], bytes] = build_archive
     kept: bool = False
 
 
 JOBS = (
-    Made(
+    JobRecord(
         CRASHED,
         0,
         "event-archive",
@@ -75,16 +75,16 @@ JOBS = (
         (
             (0, "running", None, None),
             (1, "running", 0.0, "reading the event"),
-            (71, "queued", 0.0, LOST),
+            (71, "queued", 0.0, WORKER_LOST_MESSAGE),
             (72, "running", 0.0, None),
-            (142, "queued", 0.0, LOST),
+            (142, "queued", 0.0, WORKER_LOST_MESSAGE),
             (143, "running", 0.0, None),
-            (213, "failed", 0.0, LAST),
+            (213, "failed", 0.0, LAST_ATTEMPT_LOST_MESSAGE),
         ),
         attempt=3,
-        error={"code": "crashed", "detail": LAST},
+        error={"code": "crashed", "detail": LAST_ATTEMPT_LOST_MESSAGE},
     ),
-    Made(
+    JobRecord(
         ARCHIVED,
         4,
         "event-archive",
@@ -105,7 +105,7 @@ JOBS = (
         },
         artifact="a1b2c3d4.zip",
     ),
-    Made(
+    JobRecord(
         IMPORTED,
         10,
         "import-images",
@@ -117,7 +117,7 @@ JOBS = (
         ),
         result={"imported": 3, "known": 0, "refused-count": 0, "refused": [], "left": 0},
     ),
-    Made(
+    JobRecord(
         ARCHIVES,
         30,
         "event-archive",
@@ -128,8 +128,10 @@ JOBS = (
             (0.8, "running", 0.26, "image 2 of 5"),
         ),
     ),
-    Made(WAITS, 31, "resize-image", {"image": "https://example.org/logo.png", "width": 200, "height": 200}, attempt=0),
-    Made(
+    JobRecord(
+        WAITS, 31, "resize-image", {"image": "https://example.org/logo.png", "width": 200, "height": 200}, attempt=0
+    ),
+    JobRecord(
         OTHERS,
         40,
         "resize-image",
@@ -143,21 +145,21 @@ JOBS = (
 LEVELS = {"failed": "error", "queued": "warning"}
 
 
-def add_jobs(then: datetime, jobs: Iterable[Made] = JOBS) -> None:
+def add_jobs(then: datetime, jobs: Iterable[JobRecord] = JOBS) -> None:
     """Submit them as everybody does, so that the same work finds them."""
     for made in jobs:
-        _add(made, then + timedelta(minutes=made.minute))
+        _add_job(made, then + timedelta(minutes=made.minute))
 
 
-def unfinished(known: Iterable[Made]) -> Select[tuple[int]]:
+def count_unfinished_jobs(known: Iterable[JobRecord]) -> Select[tuple[int]]:
     """How many jobs that an example has started still live."""
     ours = [UUID(made.id) for made in known]
-    return select(func.count()).select_from(Job).where(Job.state.in_(LIVE), Job.id.not_in(ours))
+    return select(func.count()).select_from(Job).where(Job.state.in_(ACTIVE_STATES), Job.id.not_in(ours))
 
 
-def _add(made: Made, at: datetime) -> None:
+def _add_job(made: JobRecord, at: datetime) -> None:
     retry_of_id = UUID(made.retry_of) if made.retry_of else None
-    job = submission.submit(
+    job = submission.submit_job(
         made.kind,
         made.parameters,
         trigger=made.trigger,
@@ -166,14 +168,16 @@ def _add(made: Made, at: datetime) -> None:
         job_id=UUID(made.id),
         kept=made.kept,
     ).job
-    connection().execute(update(Job).where(Job.id == job.id).values(created_at=at, **_present(made, at)))
+    get_connection().execute(
+        update(Job).where(Job.id == job.id).values(created_at=at, **_build_current_state(made, at))
+    )
     for seq, entry in enumerate(made.log, start=1):
-        connection().execute(insert(JobEvent).values(_event(made, seq, entry, at)))
+        get_connection().execute(insert(JobEvent).values(_build_event(made, seq, entry, at)))
     if made.artifact:
-        connection().execute(insert(Artifact).values(_artifact(made, at)))
+        get_connection().execute(insert(Artifact).values(_build_artifact(made, at)))
 
 
-def _present(made: Made, at: datetime) -> dict[str, Any]:
+def _build_current_state(made: JobRecord, at: datetime) -> dict[str, Any]:
     """What the log has come to."""
     if not made.log:
         return {}
@@ -186,8 +190,8 @@ def _present(made: Made, at: datetime) -> dict[str, Any]:
         "attempt": made.attempt,
         "started_at": at,
         "heartbeat_at": now,
-        "finished_at": now if state in ENDED else None,
-        "lease_until": FAR if state == RUNNING else None,
+        "finished_at": now if state in TERMINAL_STATES else None,
+        "lease_until": DISTANT_FUTURE if state == RUNNING else None,
         "last_seq": len(made.log),
         "sealed": None,
         "result": made.result,
@@ -195,16 +199,18 @@ def _present(made: Made, at: datetime) -> dict[str, Any]:
     }
 
 
-def _event(made: Made, seq: int, entry: tuple[float, str, float | None, str | None], at: datetime) -> dict[str, Any]:
+def _build_event(
+    made: JobRecord, seq: int, entry: tuple[float, str, float | None, str | None], at: datetime
+) -> dict[str, Any]:
     seconds, state, fraction, message = entry
     told = {"state": state, "fraction": fraction, "message": message, "level": LEVELS.get(state, "info")}
     created_at = at + timedelta(seconds=seconds)
     return {"id": UUID(f"{made.id[:-1]}{seq}"), "job_id": UUID(made.id), "seq": seq, "created_at": created_at, **told}
 
 
-def _artifact(made: Made, at: datetime) -> dict[str, Any]:
+def _build_artifact(made: JobRecord, at: datetime) -> dict[str, Any]:
     storage, suffix = current_storage(), PurePosixPath(made.artifact or "").suffix.removeprefix(".") or "bin"
-    stored = storage.stat(storage.put_by_content(f"jobs/{made.id}", made.content(), suffix, made.media_type))
+    stored = storage.stat(storage.put_content_addressed(f"jobs/{made.id}", made.content(), suffix, made.media_type))
     return {
         "id": UUID(f"{made.id[:-1]}a"),
         "job_id": UUID(made.id),

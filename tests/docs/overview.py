@@ -1,10 +1,10 @@
-"""The programs of the world that the blueprint's examples are about, and what they have made."""
+"""The programs of the dataset that the blueprint's examples are about, and what they have made."""
 
 import stat
 from pathlib import Path
 
-from tests.docs.jobs import OWNER, Made
-from tests.docs.texts import block
+from tests.docs.jobs import OWNER, JobRecord
+from tests.docs.markdown import get_code_block
 from tests.programs.conftest import PYTHON
 
 MADE, SECRET = "019b7e2c-bda0-7d16-8e04-71b5f92c6a80", "019b7e2d-a800-7f63-8b2c-94e05a1d7c60"
@@ -12,7 +12,7 @@ SET = {"server": "https://www.overviewdocs.com", "document_set_id": "1234"}
 API_TOKEN = "abcdef"
 
 JOBS = (
-    Made(
+    JobRecord(
         MADE,
         37,
         "program:process-docset",
@@ -28,7 +28,7 @@ JOBS = (
         media_type="application/json",
         content=lambda: b'{"items": [], "pagination": 0}',
     ),
-    Made(
+    JobRecord(
         SECRET,
         38,
         "program:pseudonyms",
@@ -40,11 +40,11 @@ JOBS = (
 )
 
 
-def install(directory: Path) -> None:
+def install_programs(directory: Path) -> None:
     """Put the programs there that docs/processors.md shows, with this interpreter instead of any."""
     directory.mkdir()
     for name in ("pseudonyms", "process-docset"):
         path = directory / name
-        path.write_text(block(f"programs/{name}").replace("#!/usr/bin/env python3\n", PYTHON))
+        path.write_text(get_code_block(f"programs/{name}").replace("#!/usr/bin/env python3\n", PYTHON))
         path.chmod(stat.S_IRWXU)
-        path.with_name(f"{name}.json").write_text(block(f"programs/{name}.json"))
+        path.with_name(f"{name}.json").write_text(get_code_block(f"programs/{name}.json"))

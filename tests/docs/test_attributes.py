@@ -4,36 +4,36 @@ import re
 
 import pytest
 
-from app.jsonapi.naming import dasherize
+from app.jsonapi.inflection import dasherize
 from app.jsonapi.resource_type import TYPES, ResourceType
-from tests.docs.sources import flat
+from tests.docs.blueprint_sources import read_blueprint
 
 ROW = re.compile(r"^\| `([a-z0-9-]+)` \|.*\| (.+) \|$", re.MULTILINE)
 
 
-UNLISTED = {"user": {"id", "events"}}
+ATTRIBUTES_WITHOUT_ROW = {"user": {"id", "events"}}
 """What is in no table, by type; of the others it is the id."""
 
 
-def table(type_: ResourceType) -> dict[str, str]:
+def find_attribute_table(type_: ResourceType) -> dict[str, str]:
     """The names in the table of the blueprint that names most of the type's, each with its last column."""
     names = {dasherize(name) for name in type_.loader.declared_fields}
-    parts = flat().split("\n| Parameter |")[1:]
+    parts = read_blueprint().split("\n| Parameter |")[1:]
     tables: list[dict[str, str]] = [dict(ROW.findall(part.partition("\n\n")[0])) for part in parts]
     return max(tables, key=lambda rows: len(names & rows.keys()) - len(rows.keys() - names))
 
 
 @pytest.mark.parametrize("type_", TYPES.values(), ids=lambda type_: type_.name)
-def test_a_table_is_complete(type_: ResourceType) -> None:
-    unlisted = UNLISTED.get(type_.name, {"id"})
+def test_attribute_table_lists_every_attribute(type_: ResourceType) -> None:
+    unlisted = ATTRIBUTES_WITHOUT_ROW.get(type_.name, {"id"})
     expected = [dasherize(name) for name in type_.loader.declared_fields if name not in unlisted]
 
-    assert list(table(type_)) == expected
+    assert list(find_attribute_table(type_)) == expected
 
 
 @pytest.mark.parametrize("type_", TYPES.values(), ids=lambda type_: type_.name)
-def test_what_is_read_only_is_called_so(type_: ResourceType) -> None:
-    rows = table(type_)
+def test_attribute_table_marks_read_only_attributes(type_: ResourceType) -> None:
+    rows = find_attribute_table(type_)
     read_only = {dasherize(name) for name, field in type_.loader.declared_fields.items() if field.dump_only}
 
     assert {name for name, required in rows.items() if required == "read-only"} == read_only & rows.keys()

@@ -11,10 +11,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from app.site import documentation
-from tests.docs.sources import DIRECTORY, files
+from tests.docs.blueprint_sources import DIRECTORY, list_files
 
 PAGE = b"<html><style>p {}</style><p>Hello</p><script>say('hello');</script></html>"
-STALE = "docs/api-blueprint/open-event-api.html is not what its sources make: run `make docs` and commit the page"
+STALE_PAGE_MESSAGE = (
+    "docs/api-blueprint/open-event-api.html is not what its sources make: run `make docs` and commit the page"
+)
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path where the page is looked for: nothing is there yet."""
     path = tmp_path / "a directory" / "page.html"
     path.parent.mkdir()
-    monkeypatch.setattr(documentation, "PAGE", path)
+    monkeypatch.setattr(documentation, "PAGE_PATH", path)
     return path
 
 
@@ -40,7 +42,7 @@ def self_contained(script: dict[str, Any]) -> Callable[[str], str]:
 
 
 def test_committed_page_is_what_its_sources_make(script: dict[str, Any]) -> None:
-    assert script["is_current"](documentation.PAGE.read_text()), STALE
+    assert script["is_current"](documentation.PAGE_PATH.read_text()), STALE_PAGE_MESSAGE
 
 
 def test_digest_covers_the_page_and_every_source(script: dict[str, Any]) -> None:
@@ -49,14 +51,14 @@ def test_digest_covers_the_page_and_every_source(script: dict[str, Any]) -> None
     assert script["is_current"](html)
     assert not script["is_current"](html.replace("Hello", "Hullo"))
     assert not script["is_current"]("<html><head></head><body>Hello</body></html>")
-    assert {*files(), DIRECTORY / "page.css", DIRECTORY / "package.json"} < set(script["sources"]())
+    assert {*list_files(), DIRECTORY / "page.css", DIRECTORY / "package.json"} < set(script["sources"]())
 
 
 def test_committed_page_shows_every_group(client: FlaskClient) -> None:
     response = client.get("/docs", headers={"Accept": "text/html"})
 
     assert (response.status_code, response.mimetype) == (200, "text/html")
-    for path in files()[1:]:
+    for path in list_files()[1:]:
         heading = path.read_text().partition("\n")[0].removeprefix("# Group ")
         assert f">{heading} <" in response.text, heading
 
@@ -69,7 +71,7 @@ def test_without_a_page_it_says_how_to_make_one(client: FlaskClient, page: Path)
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/"])
-def test_the_page_is_shown(client: FlaskClient, page: Path, path: str) -> None:
+def test_docs_route_serves_rendered_page(client: FlaskClient, page: Path, path: str) -> None:
     page.write_bytes(PAGE)
 
     response = client.get(path)
@@ -108,7 +110,7 @@ def test_a_page_that_is_known_is_not_sent_again(client: FlaskClient, page: Path)
 
 
 def test_the_page_is_where_the_script_writes_it(script: dict[str, Any]) -> None:
-    assert script["PAGE"] == documentation.PAGE
+    assert script["PAGE"] == documentation.PAGE_PATH
 
 
 def test_fonts_and_icons_of_others_are_cut(self_contained: Callable[[str], str]) -> None:

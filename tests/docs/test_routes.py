@@ -4,10 +4,10 @@ from collections import Counter
 
 from flask import Flask
 
-from app.routes import listed
-from tests.docs.sources import actions, files, flat, unnamed, written
+from app.routes import list_routes
+from tests.docs.blueprint_sources import list_actions, list_examples, list_files, read_blueprint, strip_parameter_names
 
-OTHERS = {
+ROUTES_OUTSIDE_BLUEPRINT = {
     "",
     "/docs",
     "/docs/openapi",
@@ -26,33 +26,37 @@ PAGES = "/jobs"
 
 
 def test_every_route_is_in_the_blueprint_and_the_reverse(app: Flask) -> None:
-    served = {(method, unnamed(route["path"])) for route in listed(app) for method in route["methods"]}
-    documented = {(action.method, action.path) for action in actions()}
+    served = {
+        (method, strip_parameter_names(route["path"])) for route in list_routes(app) for method in route["methods"]
+    }
+    documented = {(action.method, action.path) for action in list_actions()}
 
-    assert {path for _method, path in served} >= OTHERS
-    assert {route for route in served if route[1] not in OTHERS and not route[1].startswith(PAGES)} == documented
+    assert {path for _method, path in served} >= ROUTES_OUTSIDE_BLUEPRINT
+    assert {
+        route for route in served if route[1] not in ROUTES_OUTSIDE_BLUEPRINT and not route[1].startswith(PAGES)
+    } == documented
 
 
 def test_every_action_shows_a_request_and_its_answer() -> None:
-    shown = {example.action for example in written()}
+    shown = {example.action for example in list_examples()}
 
-    assert [action for action in actions() if action not in shown] == []
+    assert [action for action in list_actions() if action not in shown] == []
 
 
 def test_every_example_has_a_title_of_its_own_within_its_action() -> None:
-    counted = Counter(map(str, written()))
+    counted = Counter(map(str, list_examples()))
 
     assert [title for title, number in counted.items() if number > 1 or title.endswith(": ")] == []
 
 
 def test_requests_and_answers_come_in_pairs() -> None:
-    kinds = [line.split()[1] for line in flat().splitlines() if line.startswith(("+ Request", "+ Response"))]
+    kinds = [line.split()[1] for line in read_blueprint().splitlines() if line.startswith(("+ Request", "+ Response"))]
 
     assert kinds == ["Request", "Response"] * (len(kinds) // 2)
 
 
 def test_every_group_has_a_table_of_its_parameters() -> None:
-    groups = flat().split("\n# Group ")[1:]
+    groups = read_blueprint().split("\n# Group ")[1:]
 
-    assert len(groups) == len(files()) - 1  # each file but the root is a group
+    assert len(groups) == len(list_files()) - 1  # each file but the root is a group
     assert all("\n| Parameter | Description | Type | Required |\n" in group for group in groups)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.structure import differences
+from tests.docs.body_comparison import find_differences
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from tests.docs.structure import differences
     ],
 )
 def test_the_same_structure(documented: Any, answered: Any) -> None:
-    assert list(differences(documented, answered)) == []
+    assert list(find_differences(documented, answered)) == []
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_the_same_structure(documented: Any, answered: Any) -> None:
         ({"data": [{"id": "1"}, {"id": "2"}]}, {"data": [{"id": "1"}, {"id": 2}]}, "/data/1/id"),
     ],
 )
-def test_another_structure(documented: Any, answered: Any, pointer: str) -> None:
-    (line,) = differences(documented, answered)
+def test_find_differences_reports_pointer(documented: Any, answered: Any, pointer: str) -> None:
+    (line,) = find_differences(documented, answered)
 
     assert line.startswith(f"{pointer}:")

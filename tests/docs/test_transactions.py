@@ -10,17 +10,17 @@ from uuid import UUID
 import pytest
 
 from tests.conftest import Processes
-from tests.docs import content, drafter
-from tests.docs.conftest import RAN
+from tests.docs import body_parser, drafter
+from tests.docs.blueprint_dataset import TokenProvider
+from tests.docs.blueprint_sources import BlueprintExample, list_examples, read_blueprint
+from tests.docs.blueprint_writer import record_answer
+from tests.docs.body_comparison import find_differences
+from tests.docs.conftest import RAN_TRANSACTIONS
 from tests.docs.drafter import Transaction
-from tests.docs.people import Tokens
-from tests.docs.recording import record
-from tests.docs.sources import Written, flat, written
-from tests.docs.structure import differences
 
 PLACEHOLDER = re.compile(r"<([a-z ]*\btoken\b[a-z ]*)>")
-WRITTEN = written()
-RATHER = {
+EXAMPLES = list_examples()
+REPLACEMENTS = {
     "access_token": "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIyIn0.signature",
     "refresh_token": "43-characters-that-tell-nothing-about-anybody",
 }
@@ -39,48 +39,48 @@ STARTED = datetime.now(UTC)
 @pytest.fixture(scope="session")
 def result() -> drafter.Element:
     """The sources, parsed by drafter."""
-    return drafter.parsed()
+    return drafter.parse_blueprint()
 
 
 @pytest.fixture(scope="session")
 def transactions(result: drafter.Element) -> list[Transaction]:
     """What drafter found."""
-    return list(drafter.transactions(result))
+    return list(drafter.list_transactions(result))
 
 
 def test_drafter_has_no_complaint(result: drafter.Element) -> None:
-    assert drafter.complaints(result) == []
+    assert drafter.list_annotations(result) == []
 
 
 def test_drafter_finds_what_is_written(transactions: list[Transaction]) -> None:
     found = [f"{each.method} {each.title}" for each in transactions]
 
-    assert found == [f"{each.action.method} {each.title}" for each in WRITTEN]
-    assert len(found) == answers_written()
+    assert found == [f"{each.action.method} {each.title}" for each in EXAMPLES]
+    assert len(found) == count_documented_answers()
 
 
-@pytest.mark.parametrize(("number", "example"), list(enumerate(WRITTEN)), ids=[str(each) for each in WRITTEN])
+@pytest.mark.parametrize(("number", "example"), list(enumerate(EXAMPLES)), ids=[str(each) for each in EXAMPLES])
 def test_transaction(
     number: int,
-    example: Written,
+    example: BlueprintExample,
     transactions: list[Transaction],
-    live: Processes,
-    tokens: Tokens,
+    live_server: Processes,
+    tokens: TokenProvider,
     pytestconfig: pytest.Config,
 ) -> None:
     transaction = transactions[number]
-    pytestconfig.stash[RAN].append(str(example))
+    pytestconfig.stash[RAN_TRANSACTIONS].append(str(example))
 
-    answer, body = send(live, transaction, tokens)
+    answer, body = send_transaction(live_server, transaction, tokens)
 
     assert answer.status == transaction.status, body
     media_type = answer.headers["Content-Type"] if body else ""
     assert media_type == transaction.answer.headers.get("Content-Type", "")
     assert {name for name in transaction.answer.headers if name not in answer.headers} == set()
-    promised = content.read(media_type, transaction.answer.body.encode())
-    found = list(differences(promised, content.read(media_type, body)))
+    promised = body_parser.parse_body(media_type, transaction.answer.body.encode())
+    found = list(find_differences(promised, body_parser.parse_body(media_type, body)))
     if found and pytestconfig.getoption("--record", default=False):
-        record(number, documented(media_type, body, live))
+        record_answer(number, to_documented_answer(media_type, body, live_server))
     else:
         assert found == []
 
@@ -89,27 +89,29 @@ def test_every_transaction_was_tried(
     transactions: list[Transaction], request: pytest.FixtureRequest, pytestconfig: pytest.Config
 ) -> None:
     selected = [item for item in request.session.items if item.function is test_transaction]  # type: ignore[attr-defined]  # all are functions here
-    if len(selected) < len(WRITTEN):
+    if len(selected) < len(EXAMPLES):
         pytest.skip(f"only {len(selected)} transactions were asked for")
 
-    assert len(pytestconfig.stash[RAN]) == len(transactions) == answers_written()
+    assert len(pytestconfig.stash[RAN_TRANSACTIONS]) == len(transactions) == count_documented_answers()
 
 
-def answers_written() -> int:
+def count_documented_answers() -> int:
     """How many answers the sources promise, counted without understanding them."""
-    return len(re.findall(r"^\+ Response ", flat(), re.MULTILINE))
+    return len(re.findall(r"^\+ Response ", read_blueprint(), re.MULTILINE))
 
 
-def send(live: Processes, transaction: Transaction, tokens: Tokens) -> tuple[HTTPResponse, bytes]:
+def send_transaction(
+    live_server: Processes, transaction: Transaction, tokens: TokenProvider
+) -> tuple[HTTPResponse, bytes]:
     """The answer of the server, and its body."""
 
     def filled(text: str) -> str:
         whole = PLACEHOLDER.sub(lambda found: tokens[found[1]], text)
-        return whole.replace(PROCESSOR, live.environment["PROCESSOR_URL"])
+        return whole.replace(PROCESSOR, live_server.environment["PROCESSOR_URL"])
 
     headers = {name: filled(value) for name, value in transaction.request.headers.items()}
     body = filled(transaction.request.body).rstrip("\n").encode() or None
-    connection = HTTPConnection(live.base_url.removeprefix("http://"), timeout=10)
+    connection = HTTPConnection(live_server.base_url.removeprefix("http://"), timeout=10)
     try:
         connection.request(transaction.method, transaction.uri, body, headers)
         answer = connection.getresponse()
@@ -118,19 +120,19 @@ def send(live: Processes, transaction: Transaction, tokens: Tokens) -> tuple[HTT
         connection.close()
 
 
-def documented(media_type: str, body: bytes, live: Processes) -> Any:
+def to_documented_answer(media_type: str, body: bytes, live_server: Processes) -> Any:
     """The answer as people read it: from the host they know, without what belongs to this run."""
-    ours = body.decode().replace(live.base_url, SERVER)
-    shown = steady(ours.replace(live.environment["PROCESSOR_URL"], PROCESSOR))
-    if content.is_stream(media_type):
+    ours = body.decode().replace(live_server.base_url, SERVER)
+    shown = mask_volatile_values(ours.replace(live_server.environment["PROCESSOR_URL"], PROCESSOR))
+    if body_parser.is_stream(media_type):
         return shown
     document = json.loads(shown)
     if isinstance(document, list):
         return document
-    return {name: RATHER.get(name, value) for name, value in document.items()}
+    return {name: REPLACEMENTS.get(name, value) for name, value in document.items()}
 
 
-def steady(text: str) -> str:
+def mask_volatile_values(text: str) -> str:
     """Times since this run began, and ids that were made since then (RFC 9562, 5.7), are always the same."""
 
     def is_new(moment: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""The uploads, document sets and treatments of the world that the blueprint's examples are about."""
+"""The uploads, document sets and treatments of the dataset that the blueprint's examples are about."""
 
 import json
 from base64 import b64decode
@@ -10,15 +10,15 @@ from uuid import UUID
 
 from sqlalchemy import insert
 
-from app.database import connection
+from app.database import get_connection
 from app.documents.models import SET_EVENTS, SET_FAQS, SET_UPLOADS, DocumentSet
 from app.extensions import db
 from app.processors.models import JobDocument, RemoteRun, ResultFile
 from app.storage import current_storage
 from app.treatments.models import Region, Similarity, Treatment
 from app.uploads.models import Upload
-from app.url_tokens import token_hash
-from tests.docs.jobs import OWNER, USER, Made
+from app.url_tokens import hash_token
+from tests.docs.jobs import OWNER, USER, JobRecord
 
 FAILED, FOUND = "019b7e29-1420-7a31-9d02-5b8c6e1f4a70", "019b7e29-fe80-7c0d-8b57-e2914d6f0a30"
 COMPARED, GOES_ON = "019b7e2a-e8e0-7e95-a4c6-0d7b82f1c350", "019b7e2b-d340-7b42-9f18-c35a60e7d490"
@@ -32,13 +32,13 @@ PICTURE = b64decode(
 
 REFUSED = "The processor answered 503. It says: too busy"
 SET = {"document-set": 1}
-FOUND_HERE = [
+REGION_TREE = [
     {"source": "event-image-1", "crops": [{"source": "event-image-1", "absolute": place}]}
     for place in [{"x": 120, "y": 80, "width": 640, "height": 480}]
 ]
 
 JOBS = (
-    Made(
+    JobRecord(
         FAILED,
         33,
         "regions",
@@ -48,7 +48,7 @@ JOBS = (
         error={"code": "rejected-by-processor", "detail": REFUSED},
         kept=True,
     ),
-    Made(
+    JobRecord(
         FOUND,
         34,
         "regions",
@@ -65,10 +65,10 @@ JOBS = (
         result={"results": 1, "refused": 0},
         artifact="result-1.json",
         media_type="application/json",
-        content=partial(bytes, json.dumps(FOUND_HERE), "utf-8"),
+        content=partial(bytes, json.dumps(REGION_TREE), "utf-8"),
         kept=True,
     ),
-    Made(
+    JobRecord(
         COMPARED,
         35,
         "similarity",
@@ -78,7 +78,7 @@ JOBS = (
         result={"results": 1, "refused": 0},
         kept=True,
     ),
-    Made(
+    JobRecord(
         GOES_ON,
         36,
         "similarity",
@@ -101,12 +101,12 @@ DOCUMENTS = (
 """What the first set comes to."""
 
 
-def add_sets(then: datetime) -> None:
+def add_document_sets(then: datetime) -> None:
     """Four of each, of which the third belongs to somebody else and the last one is in the trash."""
     for name in ("poster", "draft"):  # the latter is taken out of the trash
-        current_storage().put(_stored(name), PICTURE, "image/png")
-    db.session.execute(insert(Upload), [_upload(*each, then) for each in _UPLOADS])
-    db.session.execute(insert(DocumentSet), [_set(*each, then) for each in _SETS])
+        current_storage().put(_build_file_url(name), PICTURE, "image/png")
+    db.session.execute(insert(Upload), [_build_upload(*each, then) for each in _UPLOADS])
+    db.session.execute(insert(DocumentSet), [_build_document_set(*each, then) for each in _SETS])
     for table, pairs in ((SET_EVENTS, ((1, 1), (3, 1))), (SET_FAQS, ((1, 1), (1, 4))), (SET_UPLOADS, ((1, 1), (3, 3)))):
         near, far = table.c
         db.session.execute(insert(table), [{near.name: set_id, far.name: id_} for set_id, id_ in pairs])
@@ -114,15 +114,15 @@ def add_sets(then: datetime) -> None:
 
 def add_treatments(then: datetime) -> None:
     """One that has failed, its relaunch, one that has compared, and one that the processor is at."""
-    write = connection().execute
-    write(insert(Treatment), [_treatment(made, then) for made in JOBS])
-    write(insert(RemoteRun), [_run(made, number, then) for number, made in enumerate(JOBS, start=40)])
+    write = get_connection().execute
+    write(insert(Treatment), [_build_treatment(made, then) for made in JOBS])
+    write(insert(RemoteRun), [_build_run(made, number, then) for number, made in enumerate(JOBS, start=40)])
     for made in JOBS:
         names = ("uid", "type", "resource_type", "resource_id")
         rows = [dict(zip(names, each, strict=True)) | {"position": at} for at, each in enumerate(DOCUMENTS)]
         write(insert(JobDocument), [{**row, "job_id": UUID(made.id)} for row in rows])
-    write(insert(ResultFile), [_result(then)])
-    place = FOUND_HERE[0]["crops"][0]["absolute"]  # type: ignore[index]  # as it is written above
+    write(insert(ResultFile), [_build_result(then)])
+    place = REGION_TREE[0]["crops"][0]["absolute"]  # type: ignore[index]  # as it is written above
     about = {"treatment_id": UUID(FOUND), "document": "event-image-1", "source": "event-image-1"}
     write(insert(Region), [about | place, about | {"x": 1840, "y": 1210, "width": 95.5, "height": 60}])
     alike = (("event-image-1", "event-image-2", 0.71875), ("event-image-1", "upload-1", 0.4375))
@@ -139,20 +139,26 @@ _SETS = (
 )
 
 
-def _upload(name: str, owner_id: int, is_trashed: bool, then: datetime) -> dict[str, Any]:
-    about = {"stored_as": _stored(name), "media_type": "image/png", "width": 8, "height": 4, "size": len(PICTURE)}
+def _build_upload(name: str, owner_id: int, is_trashed: bool, then: datetime) -> dict[str, Any]:
+    about = {
+        "stored_as": _build_file_url(name),
+        "media_type": "image/png",
+        "width": 8,
+        "height": 4,
+        "size": len(PICTURE),
+    }
     return {**about, "owner_id": owner_id, "created_at": then, "deleted_at": then if is_trashed else None}
 
 
-def _stored(name: str) -> str:
+def _build_file_url(name: str) -> str:
     return f"uploads/{sha256(name.encode()).hexdigest()}.png"
 
 
-def _set(title: str, owner_id: int, is_trashed: bool, then: datetime) -> dict[str, Any]:
+def _build_document_set(title: str, owner_id: int, is_trashed: bool, then: datetime) -> dict[str, Any]:
     return {"title": title, "owner_id": owner_id, "created_at": then, "deleted_at": then if is_trashed else None}
 
 
-def _treatment(made: Made, then: datetime) -> dict[str, Any]:
+def _build_treatment(made: JobRecord, then: datetime) -> dict[str, Any]:
     return {
         "id": UUID(made.id),
         "task_type": made.kind,
@@ -165,14 +171,14 @@ def _treatment(made: Made, then: datetime) -> dict[str, Any]:
     }
 
 
-def _run(made: Made, number: int, then: datetime) -> dict[str, Any]:
+def _build_run(made: JobRecord, number: int, then: datetime) -> dict[str, Any]:
     began = then + timedelta(minutes=made.minute)
     was_taken = made.id != FAILED
     return {
         "job_id": UUID(made.id),
         "attempt": 1,
         "task": made.kind,
-        "token_hash": token_hash(CALLBACK_TOKEN),
+        "token_hash": hash_token(CALLBACK_TOKEN),
         "tracking_id": f"run-{number}" if was_taken else None,
         "created_at": began,
         "begun_at": began + timedelta(seconds=0.5) if was_taken else None,
@@ -181,7 +187,7 @@ def _run(made: Made, number: int, then: datetime) -> dict[str, Any]:
     }
 
 
-def _result(then: datetime) -> dict[str, Any]:
+def _build_result(then: datetime) -> dict[str, Any]:
     url = "https://processor.example.org/results/opening.json"
     about = {"job_id": UUID(FOUND), "attempt": 1, "number": 1, "doc_id": "event-image-1", "url": url}
     return {**about, "id": UUID(f"{FOUND[:-1]}f"), "final": True, "state": "stored", "error": None}

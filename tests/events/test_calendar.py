@@ -23,14 +23,14 @@ from app.events.models import Event
 from app.extensions import db
 from app.outbox import OutboxEntry
 from app.storage import Storage
-from tests.events.calendars import HOST, WRITTEN, make_event
-from tests.world import World
+from tests.dataset import Dataset
+from tests.events.calendars import HOST, WRITTEN_AT, make_event
 
 CONSUMER = "events.write_calendar"
 REWRITE_CONSUMER = "events.rewrite_calendar"
 
 
-def parsed(content: bytes) -> Any:
+def parse_event(content: bytes) -> Any:
     """The event of a file."""
     (component,) = icalendar.Calendar.from_ical(content).walk("VEVENT")
     return component
@@ -41,18 +41,18 @@ def test_a_file_says_what_the_event_says() -> None:
         location_name="Hall 1", latitude=52.5, longitude=13.4, external_event_url="https://events.example.com/x"
     )
 
-    component = parsed(to_icalendar(event, WRITTEN, HOST))
+    component = parse_event(to_icalendar(event, WRITTEN_AT, HOST))
 
     assert component["UID"] == "abcdef12@events.example"
     assert component["SUMMARY"] == "Grüße, Welt; jetzt"
     assert component["LOCATION"] == "Hall 1"
     assert component["GEO"].to_ical() == "52.5;13.4"
     assert component["URL"] == "https://events.example.com/x"
-    assert component["DTSTAMP"].dt == component["LAST-MODIFIED"].dt == WRITTEN
+    assert component["DTSTAMP"].dt == component["LAST-MODIFIED"].dt == WRITTEN_AT
 
 
 def test_times_are_written_in_utc_beside_the_name_of_the_zone() -> None:
-    lines = to_icalendar(make_event(), WRITTEN, HOST).split(b"\r\n")
+    lines = to_icalendar(make_event(), WRITTEN_AT, HOST).split(b"\r\n")
 
     assert {b"DTSTART:20270327T090000Z", b"DTEND:20270328T090000Z", b"X-WR-TIMEZONE:Europe/Berlin"} <= set(lines)
     assert b"BEGIN:VTIMEZONE" not in lines
@@ -84,7 +84,7 @@ def test_end_of_an_event_shorter_than_a_second_is_after_its_start(
         for name, moment in (("starts_at", starts_at), ("ends_at", ends_at))
     }
 
-    component = parsed(to_icalendar(make_event(**moments), WRITTEN, HOST))
+    component = parse_event(to_icalendar(make_event(**moments), WRITTEN_AT, HOST))
 
     assert component["DTSTART"].dt < component["DTEND"].dt
     assert [component[name].to_ical().decode().partition("T")[2] for name in ("DTSTART", "DTEND")] == [*written]
@@ -97,37 +97,37 @@ def test_end_of_an_event_shorter_than_a_second_is_after_its_start(
 def test_text_with_control_characters_has_none_in_the_calendar(attribute: str, property_: str) -> None:
     text = "".join(map(chr, range(0xA0))) + "\u2028b\u2029c\r\nd\re"
 
-    content = to_icalendar(make_event(**{attribute: text}), WRITTEN, HOST).decode()
+    content = to_icalendar(make_event(**{attribute: text}), WRITTEN_AT, HOST).decode()
 
     written = content.replace("\r\n", "").replace("\t", "")
     assert [char for char in written if unicodedata.category(char) in ("Cc", "Zl", "Zp")] == []
     expected = "\t" + "\n" * 7 + "".join(map(chr, range(0x20, 0x7F))) + "\n\nb\nc\nd\ne"
-    assert parsed(content.encode())[property_] == expected
+    assert parse_event(content.encode())[property_] == expected
     assert vobject.readOne(content).vevent.getChildValue(property_.lower()) == expected
 
 
 def test_long_text_is_folded_between_characters() -> None:
-    content = to_icalendar(make_event(name="ü,€😀" * 60), WRITTEN, HOST)
+    content = to_icalendar(make_event(name="ü,€😀" * 60), WRITTEN_AT, HOST)
 
     assert max(len(line) for line in content.split(b"\r\n")) <= 75
     assert all(line.decode() for line in content.split(b"\r\n")[:-1])
-    assert parsed(content)["SUMMARY"] == "ü,€😀" * 60
+    assert parse_event(content)["SUMMARY"] == "ü,€😀" * 60
 
 
 def test_small_coordinate_is_written_without_exponent() -> None:
-    content = to_icalendar(make_event(latitude=0.00001, longitude=-0.000001), WRITTEN, HOST)
+    content = to_icalendar(make_event(latitude=0.00001, longitude=-0.000001), WRITTEN_AT, HOST)
 
     assert b"GEO:0.000010;-0.000001\r\n" in content
 
 
-def test_what_an_event_does_not_have_is_left_out() -> None:
-    component = parsed(to_icalendar(make_event(latitude=1.0, ends_at=None), WRITTEN, HOST))
+def test_missing_attributes_are_omitted() -> None:
+    component = parse_event(to_icalendar(make_event(latitude=1.0, ends_at=None), WRITTEN_AT, HOST))
 
     assert {"DTEND", "GEO", "LOCATION", "URL"}.isdisjoint(component)
 
 
 def test_the_same_entry_makes_the_same_bytes() -> None:
-    assert to_icalendar(make_event(), WRITTEN, HOST) == to_icalendar(make_event(), WRITTEN, HOST)
+    assert to_icalendar(make_event(), WRITTEN_AT, HOST) == to_icalendar(make_event(), WRITTEN_AT, HOST)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def storage(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stor
 
 
 @pytest.fixture
-def work(app: Flask, storage: Storage) -> Callable[..., int]:
+def write_calendars(app: Flask, storage: Storage) -> Callable[..., int]:
     """A function that does what the worker does with open calendar entries; how many there were."""
 
     def run(consumer: str = CONSUMER) -> int:
@@ -148,7 +148,7 @@ def work(app: Flask, storage: Storage) -> Callable[..., int]:
             ids = db.session.scalars(is_open.order_by(OutboxEntry.id)).all()
             db.session.rollback()
             for entry_id in ids:
-                outbox.consume(entry_id)
+                outbox.consume_entry(entry_id)
         return len(ids)
 
     return run
@@ -171,7 +171,7 @@ def path(tmp_path: Path) -> Callable[[], list[Path]]:
     return lambda: [each for each in tmp_path.rglob("*") if each.is_file()]
 
 
-def fetch(app: Flask, client: FlaskClient, url: str | None) -> int:
+def get_status(app: Flask, client: FlaskClient, url: str | None) -> int:
     """The status of an address that was handed out."""
     assert url
     return client.get(url.removeprefix(app.config["PUBLIC_URL"])).status_code
@@ -182,45 +182,45 @@ Url = Callable[[int], str | None]
 Files = Callable[[], list[Path]]
 
 
-def change(world: World, event: str, **attributes: object) -> None:
+def update_event(dataset: Dataset, event: str, **attributes: object) -> None:
     """PATCH by the owner."""
-    response = world.owner.update(f"/v1/events/{world.events[event]}", "event", attributes)
+    response = dataset.owner.update(f"/v1/events/{dataset.events[event]}", "event", attributes)
     assert response.status_code == 200, response.text
 
 
 def test_a_published_event_gets_a_file_that_can_be_fetched(
-    app: Flask, client: FlaskClient, world: World, work: Work, ical_url: Url
+    app: Flask, client: FlaskClient, dataset: Dataset, write_calendars: Work, ical_url: Url
 ) -> None:
-    work()
+    write_calendars()
 
-    url = ical_url(world.events["published"])
+    url = ical_url(dataset.events["published"])
     assert url
     assert url.startswith(f"{app.config['PUBLIC_URL']}/files/calendars/")
-    assert fetch(app, client, url) == 200
-    assert ical_url(world.events["draft"]) is None
-    assert ical_url(world.events["trashed"]) is None
+    assert get_status(app, client, url) == 200
+    assert ical_url(dataset.events["draft"]) is None
+    assert ical_url(dataset.events["trashed"]) is None
 
 
-def test_writing_the_url_wakes_nobody(world: World, work: Work) -> None:
-    assert work() > 0
+def test_writing_the_url_wakes_nobody(dataset: Dataset, write_calendars: Work) -> None:
+    assert write_calendars() > 0
 
-    assert work() == 0
+    assert write_calendars() == 0
 
 
 def test_the_url_stays_while_the_content_changes(
-    app: Flask, client: FlaskClient, world: World, work: Work, ical_url: Url, path: Files
+    app: Flask, client: FlaskClient, dataset: Dataset, write_calendars: Work, ical_url: Url, path: Files
 ) -> None:
-    work()
-    before, files = ical_url(world.events["published"]), len(path())
+    write_calendars()
+    before, files = ical_url(dataset.events["published"]), len(path())
 
-    change(world, "published", name="Another name")
-    work()
+    update_event(dataset, "published", name="Another name")
+    write_calendars()
 
-    assert ical_url(world.events["published"]) == before
+    assert ical_url(dataset.events["published"]) == before
     assert len(path()) == files
     assert before
     content = client.get(before.removeprefix(app.config["PUBLIC_URL"])).data
-    assert parsed(content)["SUMMARY"] == "Another name"
+    assert parse_event(content)["SUMMARY"] == "Another name"
 
 
 @pytest.mark.parametrize(
@@ -236,91 +236,91 @@ def test_the_url_stays_while_the_content_changes(
 def test_times_sent_to_the_api_are_those_of_the_calendar(
     app: Flask,
     client: FlaskClient,
-    world: World,
-    work: Work,
+    dataset: Dataset,
+    write_calendars: Work,
     ical_url: Url,
     starts_at: str,
     ends_at: str,
     written: list[str],
 ) -> None:
-    change(world, "published", **{"starts-at": starts_at, "ends-at": ends_at})
-    work()
+    update_event(dataset, "published", **{"starts-at": starts_at, "ends-at": ends_at})
+    write_calendars()
 
-    url = ical_url(world.events["published"])
+    url = ical_url(dataset.events["published"])
     assert url
-    component = parsed(client.get(url.removeprefix(app.config["PUBLIC_URL"])).data)
+    component = parse_event(client.get(url.removeprefix(app.config["PUBLIC_URL"])).data)
     assert [component[name].to_ical().decode() for name in ("DTSTART", "DTEND")] == written
 
 
 @pytest.mark.parametrize("way", ["unpublished", "deleted"])
-def test_what_is_no_longer_public_has_no_file(
-    app: Flask, client: FlaskClient, world: World, work: Work, ical_url: Url, way: str
+def test_calendar_is_deleted_when_event_is_not_public(
+    app: Flask, client: FlaskClient, dataset: Dataset, write_calendars: Work, ical_url: Url, way: str
 ) -> None:
-    work()
-    event_id = world.events["published"]
+    write_calendars()
+    event_id = dataset.events["published"]
     before = ical_url(event_id)
 
     if way == "unpublished":
-        change(world, "published", state="draft")
+        update_event(dataset, "published", state="draft")
     else:
-        assert world.owner.delete(f"/v1/events/{event_id}").status_code == 200
-    work()
+        assert dataset.owner.delete(f"/v1/events/{event_id}").status_code == 200
+    write_calendars()
 
     assert ical_url(event_id) is None
-    assert fetch(app, client, before) == 404
+    assert get_status(app, client, before) == 404
 
 
 @pytest.mark.parametrize("attributes", [[{"state": "draft"}, {"state": "published"}], [{"privacy": "private"}]])
-def test_who_knew_the_old_url_does_not_know_the_new_one(
+def test_republished_event_gets_new_calendar_url(
     app: Flask,
     client: FlaskClient,
-    world: World,
-    work: Work,
+    dataset: Dataset,
+    write_calendars: Work,
     ical_url: Url,
     attributes: list[dict[str, object]],
 ) -> None:
-    work()
-    event_id = world.events["published"]
+    write_calendars()
+    event_id = dataset.events["published"]
     before = ical_url(event_id)
 
     for each in attributes:
-        change(world, "published", **each)
-    work()
+        update_event(dataset, "published", **each)
+    write_calendars()
 
     after = ical_url(event_id)
     assert after != before
-    assert fetch(app, client, after) == 200
-    assert fetch(app, client, before) == 404
+    assert get_status(app, client, after) == 200
+    assert get_status(app, client, before) == 404
 
 
-def test_an_attribute_that_does_not_show_writes_nothing(world: World, work: Work) -> None:
-    work()
+def test_an_attribute_that_does_not_show_writes_nothing(dataset: Dataset, write_calendars: Work) -> None:
+    write_calendars()
 
-    change(world, "published", description="Longer")
+    update_event(dataset, "published", description="Longer")
 
-    assert work() == 0
+    assert write_calendars() == 0
 
 
 def test_a_try_that_failed_leaves_no_file_when_the_event_is_a_draft_by_then(
-    app: Flask, world: World, work: Work, storage: Storage, path: Files, monkeypatch: pytest.MonkeyPatch
+    app: Flask, dataset: Dataset, write_calendars: Work, storage: Storage, path: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work()
-    change(world, "draft", state="published")
+    write_calendars()
+    update_event(dataset, "draft", state="published")
     monkeypatch.setattr("app.events.tasks._set_url", lambda *_: (_ for _ in ()).throw(RuntimeError("after the file")))
     files = len(path())
     with pytest.raises(RuntimeError):
-        work()
+        write_calendars()
     assert len(path()) == files + 1
     monkeypatch.undo()
     monkeypatch.setitem(app.extensions, "storage", storage)
 
-    change(world, "draft", state="draft")
-    work()
+    update_event(dataset, "draft", state="draft")
+    write_calendars()
 
     assert len(path()) == files
 
 
-def migrate(app: Flask, direction: str) -> None:
+def run_migration(app: Flask, direction: str) -> None:
     """Run one direction of the migration that orders all calendars again."""
     scripts = ScriptDirectory(app.extensions["migrate"].directory)
     run = getattr(scripts.get_revision("0011").module, direction)
@@ -329,28 +329,30 @@ def migrate(app: Flask, direction: str) -> None:
 
 
 def test_upgrade_rewrites_every_calendar_under_its_url(
-    app: Flask, client: FlaskClient, world: World, work: Work, ical_url: Url, storage: Storage
+    app: Flask, client: FlaskClient, dataset: Dataset, write_calendars: Work, ical_url: Url, storage: Storage
 ) -> None:
-    work()
-    urls = {id_: ical_url(id_) for id_ in world.events.values()}
+    write_calendars()
+    urls = {id_: ical_url(id_) for id_ in dataset.events.values()}
     written = [url for url in urls.values() if url]
     for url in written:
-        storage.put(storage.name(url), b"as the version before wrote it", MEDIA_TYPE)
+        storage.put(storage.get_name_from_url(url), b"as the version before wrote it", MEDIA_TYPE)
 
-    migrate(app, "upgrade")
+    run_migration(app, "upgrade")
 
-    assert work(REWRITE_CONSUMER) == len(written) > 1
+    assert write_calendars(REWRITE_CONSUMER) == len(written) > 1
     assert {id_: ical_url(id_) for id_ in urls} == urls
     for url in written:
-        assert parsed(client.get(url.removeprefix(app.config["PUBLIC_URL"])).data)["DTSTART"]
+        assert parse_event(client.get(url.removeprefix(app.config["PUBLIC_URL"])).data)["DTSTART"]
 
 
-def test_upgrade_spreads_the_rewriting_and_begins_with_coming_events(app: Flask, world: World, work: Work) -> None:
-    work()
-    past, coming = world.events["published"], world.events["others"]
-    change(world, "published", **{"starts-at": "2020-01-01T10:00:00Z", "ends-at": "2020-01-01T11:00:00Z"})
+def test_upgrade_spreads_the_rewriting_and_begins_with_coming_events(
+    app: Flask, dataset: Dataset, write_calendars: Work
+) -> None:
+    write_calendars()
+    past, coming = dataset.events["published"], dataset.events["others"]
+    update_event(dataset, "published", **{"starts-at": "2020-01-01T10:00:00Z", "ends-at": "2020-01-01T11:00:00Z"})
 
-    migrate(app, "upgrade")
+    run_migration(app, "upgrade")
 
     entries = select(OutboxEntry.payload["id"].as_integer(), OutboxEntry.due_at).order_by(OutboxEntry.next_at)
     with app.app_context():
@@ -359,10 +361,10 @@ def test_upgrade_spreads_the_rewriting_and_begins_with_coming_events(app: Flask,
     assert {later - sooner for (_, sooner), (_, later) in pairwise(due)} == {timedelta(milliseconds=50)}
 
 
-def test_downgrade_takes_back_what_has_not_been_rewritten(app: Flask, world: World, work: Work) -> None:
-    work()
-    migrate(app, "upgrade")
+def test_downgrade_takes_back_what_has_not_been_rewritten(app: Flask, dataset: Dataset, write_calendars: Work) -> None:
+    write_calendars()
+    run_migration(app, "upgrade")
 
-    migrate(app, "downgrade")
+    run_migration(app, "downgrade")
 
-    assert work(REWRITE_CONSUMER) == 0
+    assert write_calendars(REWRITE_CONSUMER) == 0

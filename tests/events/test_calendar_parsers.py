@@ -7,7 +7,7 @@ import icalendar
 import pytest
 import vobject
 
-from tests.events.calendars import NAME, Case, make_cases
+from tests.events.calendars import NAME, Case, build_cases
 
 pytestmark = pytest.mark.long
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
     """All cases, made once."""
-    return list(make_cases())
+    return list(build_cases())
 
 
 def read_with_vobject(content: bytes) -> tuple[Any, Any, str]:

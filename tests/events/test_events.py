@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from app.events.models import Event, new_identifier
 from app.extensions import db
-from tests.world import Caller, World, data, errors, ids, pointers
+from tests.dataset import ApiClient, Dataset, get_data, get_errors, get_ids, get_pointers
 
 ATTRIBUTES = {
     "name": "Conference",
@@ -17,20 +17,20 @@ ATTRIBUTES = {
 }
 
 
-def test_a_new_event_is_a_draft_of_its_creator(world: World) -> None:
-    answer = world.stranger.create("/v1/events", "event", ATTRIBUTES)
+def test_a_new_event_is_a_draft_of_its_creator(dataset: Dataset) -> None:
+    answer = dataset.stranger.create("/v1/events", "event", ATTRIBUTES)
 
-    made = data(answer)
+    made = get_data(answer)
     assert answer.status_code == 201
-    assert answer.headers["Location"] == world.app.config["PUBLIC_URL"] + made["links"]["self"]
+    assert answer.headers["Location"] == dataset.app.config["PUBLIC_URL"] + made["links"]["self"]
     assert made["attributes"]["state"] == "draft"
     assert made["attributes"]["starts-at"] == "2030-05-01T08:00:00+00:00"
-    assert made["relationships"]["owner"]["data"] == {"type": "user", "id": str(world.stranger.id)}
-    assert data(world.stranger.get(f"/v1/users/{world.stranger.id}"))["attributes"]["is-user-owner"] is True
-    assert world.anonymous.get(made["links"]["self"]).status_code == 404
+    assert made["relationships"]["owner"]["data"] == {"type": "user", "id": str(dataset.stranger.id)}
+    assert get_data(dataset.stranger.get(f"/v1/users/{dataset.stranger.id}"))["attributes"]["is-user-owner"] is True
+    assert dataset.anonymous.get(made["links"]["self"]).status_code == 404
 
 
-def test_all_that_was_sent_comes_back(world: World) -> None:
+def test_create_returns_all_sent_attributes(dataset: Dataset) -> None:
     sent = {
         **ATTRIBUTES,
         "latitude": "12.5",
@@ -41,7 +41,7 @@ def test_all_that_was_sent_comes_back(world: World) -> None:
         "paypal_email": " pay@Example.com ",
     }
 
-    got = data(world.owner.create("/v1/events", "events", sent))["attributes"]
+    got = get_data(dataset.owner.create("/v1/events", "events", sent))["attributes"]
 
     assert (got["latitude"], got["longitude"], got["online"]) == (12.5, -7.0, True)
     assert got["document-links"] == sent["document-links"]
@@ -51,178 +51,184 @@ def test_all_that_was_sent_comes_back(world: World) -> None:
     assert "<b>b</b>" in got["description"]
 
 
-def test_a_patch_touches_only_what_it_names(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
-    before = data(world.owner.get(path))["attributes"]
+def test_a_patch_touches_only_what_it_names(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
+    before = get_data(dataset.owner.get(path))["attributes"]
 
-    after = data(world.owner.update(path, "event", {"location-name": "Hall", "logo-url": None}))["attributes"]
+    after = get_data(dataset.owner.update(path, "event", {"location-name": "Hall", "logo-url": None}))["attributes"]
 
     assert after == {**before, "location-name": "Hall"}
-    assert data(world.owner.update(path, "event", {"location-name": None}))["attributes"] == before
+    assert get_data(dataset.owner.update(path, "event", {"location-name": None}))["attributes"] == before
 
 
-def test_rules_across_attributes_see_what_is_stored(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
+def test_rules_across_attributes_see_what_is_stored(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
 
     for change, pointer in (
         ({"ends-at": "2001-01-01T00:00:00Z"}, "ends-at"),
         ({"starts-at": "2200-01-01T00:00:00Z"}, "ends-at"),
         ({"starts-at": None}, "starts-at"),
     ):
-        answer = world.owner.update(path, "event", change)
-        assert (answer.status_code, pointers(answer)) == (422, {f"/data/attributes/{pointer}"})
+        answer = dataset.owner.update(path, "event", change)
+        assert (answer.status_code, get_pointers(answer)) == (422, {f"/data/attributes/{pointer}"})
 
 
-def test_read_only_attributes_come_back_unchanged_or_not_at_all(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
-    everything = data(world.owner.get(path))
+def test_read_only_attributes_come_back_unchanged_or_not_at_all(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
+    everything = get_data(dataset.owner.get(path))
 
-    again = world.owner.send("PATCH", path, {"data": everything})
-    changed = world.owner.update(path, "event", {"identifier": "abcdef00", "created-at": "2001-01-01T00:00:00Z"})
+    again = dataset.owner.send("PATCH", path, {"data": everything})
+    changed = dataset.owner.update(path, "event", {"identifier": "abcdef00", "created-at": "2001-01-01T00:00:00Z"})
 
     assert again.status_code == 200
-    assert (changed.status_code, pointers(changed)) == (
+    assert (changed.status_code, get_pointers(changed)) == (
         403,
         {"/data/attributes/identifier", "/data/attributes/created-at"},
     )
 
 
-def test_ids_that_differ_are_a_conflict(world: World) -> None:
-    document = {"data": {"type": "event", "id": str(world.events["others"]), "attributes": {"name": "x"}}}
+def test_ids_that_differ_are_a_conflict(dataset: Dataset) -> None:
+    document = {"data": {"type": "event", "id": str(dataset.events["others"]), "attributes": {"name": "x"}}}
 
-    answer = world.owner.send("PATCH", f"/v1/events/{world.events['published']}", document)
+    answer = dataset.owner.send("PATCH", f"/v1/events/{dataset.events['published']}", document)
 
-    assert (answer.status_code, pointers(answer)) == (409, {"/data/id"})
+    assert (answer.status_code, get_pointers(answer)) == (409, {"/data/id"})
 
 
-def test_the_trash_hides_and_an_admin_restores(world: World) -> None:
-    event = world.events["published"]
+def test_the_trash_hides_and_an_admin_restores(dataset: Dataset) -> None:
+    event = dataset.events["published"]
     path = f"/v1/events/{event}"
 
-    assert world.owner.delete(path).get_json() == {
+    assert dataset.owner.delete(path).get_json() == {
         "meta": {"message": "Object successfully deleted"},
         "jsonapi": {"version": "1.1"},
     }
-    assert world.owner.get(path).status_code == 404
-    assert world.owner.get(f"/v1/faqs/{world.faqs['published']}").status_code == 404
-    assert data(world.admin.get(f"{path}?get_trashed=true"))["attributes"]["deleted-at"] is not None
+    assert dataset.owner.get(path).status_code == 404
+    assert dataset.owner.get(f"/v1/faqs/{dataset.faqs['published']}").status_code == 404
+    assert get_data(dataset.admin.get(f"{path}?get_trashed=true"))["attributes"]["deleted-at"] is not None
 
-    restored = world.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None})
+    restored = dataset.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None})
 
-    assert data(restored)["attributes"]["deleted-at"] is None
-    assert world.anonymous.get(f"/v1/faqs/{world.faqs['published']}").status_code == 200
+    assert get_data(restored)["attributes"]["deleted-at"] is None
+    assert dataset.anonymous.get(f"/v1/faqs/{dataset.faqs['published']}").status_code == 200
 
 
-def test_deleted_at_is_not_written_otherwise(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
+def test_deleted_at_is_not_written_otherwise(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
     now = datetime.now(UTC).isoformat()
 
-    assert world.owner.update(path, "event", {"deleted-at": now}).status_code == 403
-    assert world.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": now}).status_code == 403
-    assert world.owner.update(path, "event", {"deleted-at": None}).status_code == 200
+    assert dataset.owner.update(path, "event", {"deleted-at": now}).status_code == 403
+    assert dataset.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": now}).status_code == 403
+    assert dataset.owner.update(path, "event", {"deleted-at": None}).status_code == 200
 
 
-def test_an_organizer_becomes_a_coorganizer(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships"
+def test_an_organizer_becomes_a_coorganizer(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships"
 
-    world.owner.send("POST", f"{path}/coorganizers", {"data": [member(world.organizer)]})
+    dataset.owner.send("POST", f"{path}/coorganizers", {"data": [user_identifier(dataset.organizer)]})
 
-    assert ids(world.owner.get(f"{path}/organizers")) == []
-    assert ids(world.owner.get(f"{path}/coorganizers")) == sorted([world.organizer.id, world.coorganizer.id])
-
-
-def test_a_team_is_replaced_and_thinned_out(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships/organizers"
-
-    world.owner.send("PATCH", path, {"data": [member(world.stranger), member(world.other)]})
-    assert ids(world.owner.get(path)) == [world.stranger.id, world.other.id]
-    world.owner.send("DELETE", path, {"data": [member(world.stranger)]})
-    assert ids(world.owner.get(path)) == [world.other.id]
-    world.owner.send("PATCH", path, {"data": []})
-    assert ids(world.owner.get(path)) == []
+    assert get_ids(dataset.owner.get(f"{path}/organizers")) == []
+    assert get_ids(dataset.owner.get(f"{path}/coorganizers")) == sorted([dataset.organizer.id, dataset.coorganizer.id])
 
 
-def test_a_team_in_a_patch_of_the_event(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
+def test_a_team_is_replaced_and_thinned_out(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships/organizers"
 
-    same = world.coorganizer.update(path, "event", {"name": "x"}, organizers=[world.organizer.id])
-    other = world.coorganizer.update(path, "event", {"name": "x"}, organizers=[world.stranger.id])
-    allowed = world.organizer.update(path, "event", {"name": "y"}, organizers=[world.stranger.id, world.organizer.id])
+    dataset.owner.send("PATCH", path, {"data": [user_identifier(dataset.stranger), user_identifier(dataset.other)]})
+    assert get_ids(dataset.owner.get(path)) == [dataset.stranger.id, dataset.other.id]
+    dataset.owner.send("DELETE", path, {"data": [user_identifier(dataset.stranger)]})
+    assert get_ids(dataset.owner.get(path)) == [dataset.other.id]
+    dataset.owner.send("PATCH", path, {"data": []})
+    assert get_ids(dataset.owner.get(path)) == []
+
+
+def test_a_team_in_a_patch_of_the_event(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
+
+    same = dataset.coorganizer.update(path, "event", {"name": "x"}, organizers=[dataset.organizer.id])
+    other = dataset.coorganizer.update(path, "event", {"name": "x"}, organizers=[dataset.stranger.id])
+    allowed = dataset.organizer.update(
+        path, "event", {"name": "y"}, organizers=[dataset.stranger.id, dataset.organizer.id]
+    )
 
     assert (same.status_code, other.status_code, allowed.status_code) == (200, 403, 200)
-    assert ids(world.owner.get(f"{path}/relationships/organizers")) == sorted([world.stranger.id, world.organizer.id])
+    assert get_ids(dataset.owner.get(f"{path}/relationships/organizers")) == sorted(
+        [dataset.stranger.id, dataset.organizer.id]
+    )
 
 
-def test_a_member_nobody_knows(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships/organizers"
+def test_a_member_nobody_knows(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships/organizers"
 
-    answer = world.owner.send("POST", path, {"data": [{"type": "user", "id": "999999999"}]})
+    answer = dataset.owner.send("POST", path, {"data": [{"type": "user", "id": "999999999"}]})
 
-    assert (answer.status_code, pointers(answer)) == (404, {"/data"})
-
-
-def test_the_owner_is_no_organizer_besides(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships/organizers"
-
-    assert world.owner.send("POST", path, {"data": [member(world.owner)]}).status_code == 409
+    assert (answer.status_code, get_pointers(answer)) == (404, {"/data"})
 
 
-def test_an_event_is_never_without_an_owner(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
+def test_the_owner_is_no_organizer_besides(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships/organizers"
 
-    assert world.owner.send("PATCH", f"{path}/relationships/owner", {"data": None}).status_code in (403, 422)
-    assert world.owner.update(path, "event", {}, owner=None).status_code in (403, 422)
+    assert dataset.owner.send("POST", path, {"data": [user_identifier(dataset.owner)]}).status_code == 409
 
 
-def test_faqs_are_not_moved_from_the_side_of_the_event(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships/faqs"
+def test_an_event_is_never_without_an_owner(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
+
+    assert dataset.owner.send("PATCH", f"{path}/relationships/owner", {"data": None}).status_code in (403, 422)
+    assert dataset.owner.update(path, "event", {}, owner=None).status_code in (403, 422)
+
+
+def test_faqs_are_not_moved_from_the_side_of_the_event(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships/faqs"
 
     for method in ("POST", "PATCH", "DELETE"):
-        answer = world.owner.send(method, path, {"data": [{"type": "faq", "id": str(world.faqs["draft"])}]})
+        answer = dataset.owner.send(method, path, {"data": [{"type": "faq", "id": str(dataset.faqs["draft"])}]})
         assert answer.status_code == 403
 
 
-def test_a_member_may_leave_but_throw_nobody_else_out(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships/coorganizers"
+def test_a_member_may_leave_but_throw_nobody_else_out(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships/coorganizers"
 
-    other = world.coorganizer.send("DELETE", path, {"data": [member(world.coorganizer), member(world.organizer)]})
-    left = world.coorganizer.send("DELETE", path, {"data": [member(world.coorganizer)]})
-    again = world.stranger.send("DELETE", path, {"data": [member(world.stranger)]})
+    other = dataset.coorganizer.send(
+        "DELETE", path, {"data": [user_identifier(dataset.coorganizer), user_identifier(dataset.organizer)]}
+    )
+    left = dataset.coorganizer.send("DELETE", path, {"data": [user_identifier(dataset.coorganizer)]})
+    again = dataset.stranger.send("DELETE", path, {"data": [user_identifier(dataset.stranger)]})
 
     assert (other.status_code, left.status_code, again.status_code) == (403, 200, 403)
-    assert ids(world.owner.get(path)) == []
+    assert get_ids(dataset.owner.get(path)) == []
 
 
-def test_a_member_nobody_knows_in_a_patch_of_the_event(world: World) -> None:
-    answer = world.owner.update(f"/v1/events/{world.events['published']}", "event", {}, organizers=[10**9])
+def test_a_member_nobody_knows_in_a_patch_of_the_event(dataset: Dataset) -> None:
+    answer = dataset.owner.update(f"/v1/events/{dataset.events['published']}", "event", {}, organizers=[10**9])
 
-    assert (answer.status_code, pointers(answer)) == (404, {"/data/relationships/organizers/data"})
+    assert (answer.status_code, get_pointers(answer)) == (404, {"/data/relationships/organizers/data"})
 
 
-def test_an_event_does_not_come_back_to_an_owner_who_is_gone(world: World) -> None:
-    path = f"/v1/events/{world.events['others']}"
-    world.other.delete(path)
-    assert world.other.delete(f"/v1/users/{world.other.id}").status_code == 200
+def test_an_event_does_not_come_back_to_an_owner_who_is_gone(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['others']}"
+    dataset.other.delete(path)
+    assert dataset.other.delete(f"/v1/users/{dataset.other.id}").status_code == 200
 
-    refused = world.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None})
-    restored = world.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None}, owner=world.admin.id)
+    refused = dataset.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None})
+    restored = dataset.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None}, owner=dataset.admin.id)
 
     assert (refused.status_code, restored.status_code) == (409, 200)
 
 
-def test_what_the_server_wrote_meanwhile_may_be_sent_back_as_it_was(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
-    read = data(world.owner.get(path))
+def test_stale_server_managed_attribute_is_accepted_unchanged(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
+    read = get_data(dataset.owner.get(path))
     created = read["attributes"]["created-at"]
     read["attributes"]["created-at"] = created[:23] + "Z"  # as a Date of JavaScript prints it
-    with world.app.app_context():
+    with dataset.app.app_context():
         db.session.execute(
             update(Event).where(Event.id == int(read["id"])).values(ical_url="https://example.com/a.ics")
         )
         db.session.commit()
 
-    assert world.owner.send("PATCH", path, {"data": read}).status_code == 200
-    assert world.owner.update(path, "event", {"ical-url": "https://example.com/b.ics"}).status_code == 403
+    assert dataset.owner.send("PATCH", path, {"data": read}).status_code == 200
+    assert dataset.owner.update(path, "event", {"ical-url": "https://example.com/b.ics"}).status_code == 403
 
 
 def test_identifiers_are_never_all_digits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,47 +238,49 @@ def test_identifiers_are_never_all_digits(monkeypatch: pytest.MonkeyPatch) -> No
     assert new_identifier() == "12ab5678"
 
 
-def test_only_the_verified_create_events_when_that_is_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(world.app.config, "REQUIRE_VERIFIED_EMAIL", True)
-    world.admin.update(f"/v1/users/{world.stranger.id}", "user", {"is-verified": False})
+def test_only_the_verified_create_events_when_that_is_asked_for(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(dataset.app.config, "REQUIRE_VERIFIED_EMAIL", True)
+    dataset.admin.update(f"/v1/users/{dataset.stranger.id}", "user", {"is-verified": False})
 
-    refused = world.stranger.create("/v1/events", "event", ATTRIBUTES)
+    refused = dataset.stranger.create("/v1/events", "event", ATTRIBUTES)
 
-    assert (refused.status_code, errors(refused)[0]["code"]) == (403, "unverified-email")
-    assert world.other.create("/v1/events", "event", ATTRIBUTES).status_code == 201
+    assert (refused.status_code, get_errors(refused)[0]["code"]) == (403, "unverified-email")
+    assert dataset.other.create("/v1/events", "event", ATTRIBUTES).status_code == 201
 
 
-def test_upcoming_leaves_out_what_is_over(world: World) -> None:
+def test_upcoming_leaves_out_what_is_over(dataset: Dataset) -> None:
     past = datetime.now(UTC) - timedelta(days=3)
-    with world.app.app_context():
-        event = db.session.get_one(Event, world.events["others"])
+    with dataset.app.app_context():
+        event = db.session.get_one(Event, dataset.events["others"])
         event.starts_at, event.ends_at = past, past + timedelta(days=1)
         db.session.commit()
 
-    assert ids(world.anonymous.get("/v1/events/upcoming")) == [world.events["published"]]
+    assert get_ids(dataset.anonymous.get("/v1/events/upcoming")) == [dataset.events["published"]]
 
 
-def member(caller: Caller) -> dict[str, str]:
+def user_identifier(caller: ApiClient) -> dict[str, str]:
     """A resource identifier of somebody."""
     return {"type": "user", "id": str(caller.id)}
 
 
-def test_nobody_is_organizer_and_coorganizer_at_once(world: World) -> None:
-    path, stranger = f"/v1/events/{world.events['published']}", world.stranger.id
-    before = ids(world.owner.get(f"{path}/relationships/organizers"))
+def test_nobody_is_organizer_and_coorganizer_at_once(dataset: Dataset) -> None:
+    path, stranger = f"/v1/events/{dataset.events['published']}", dataset.stranger.id
+    before = get_ids(dataset.owner.get(f"{path}/relationships/organizers"))
 
-    answer = world.owner.update(path, "event", {}, organizers=[stranger], coorganizers=[stranger])
+    answer = dataset.owner.update(path, "event", {}, organizers=[stranger], coorganizers=[stranger])
 
-    assert (answer.status_code, pointers(answer)) == (422, {"/data/relationships/coorganizers/data"})
-    assert ids(world.owner.get(f"{path}/relationships/organizers")) == before
+    assert (answer.status_code, get_pointers(answer)) == (422, {"/data/relationships/coorganizers/data"})
+    assert get_ids(dataset.owner.get(f"{path}/relationships/organizers")) == before
 
 
-def test_a_refused_date_is_not_also_missing(world: World) -> None:
-    answer = world.owner.create(
+def test_a_refused_date_is_not_also_missing(dataset: Dataset) -> None:
+    answer = dataset.owner.create(
         "/v1/events",
         "event",
         {"name": "x", "timezone": "UTC", "state": "published", "starts-at": "9999-12-31T00:00:00Z"},
     )
 
-    details = [error["detail"] for error in errors(answer) if error["source"]["pointer"].endswith("starts-at")]
+    details = [error["detail"] for error in get_errors(answer) if error["source"]["pointer"].endswith("starts-at")]
     assert details == ["Must lie in the years 1900 to 9000."]

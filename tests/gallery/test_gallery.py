@@ -4,11 +4,11 @@ import pytest
 from flask import Flask
 
 from app.storage import Storage, current_storage
-from tests.background import follow
-from tests.images.background import files
-from tests.world import ROLES, World, data, errors, ids, linkage, pointers
+from tests.dataset import ROLES, Dataset, build_linkage, get_data, get_errors, get_ids, get_pointers
+from tests.images.job_helpers import list_files
+from tests.worker_process import run_state_hooks
 
-SEEN = {
+VISIBLE_EVENTS = {
     "published": {*ROLES},
     "draft": {*ROLES[2:]},
     "private": {*ROLES[2:]},
@@ -17,16 +17,16 @@ SEEN = {
 """Who sees the images of an event in this state."""
 
 
-def restoring(image: int) -> dict[str, object]:
+def build_restore_document(image: int) -> dict[str, object]:
     """A document that takes an image out of the trash."""
     return {"data": {"type": "event-image", "id": str(image), "attributes": {"deleted-at": None}}}
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("state", SEEN)
-def test_images_are_seen_with_their_event_on_every_way_in(world: World, state: str, role: str) -> None:
-    image, event, caller = world.images[state], world.events[state], world.callers[role]
-    expected = role in SEEN[state]
+@pytest.mark.parametrize("state", VISIBLE_EVENTS)
+def test_images_are_seen_with_their_event_on_every_way_in(dataset: Dataset, state: str, role: str) -> None:
+    image, event, caller = dataset.images[state], dataset.events[state], dataset.callers[role]
+    expected = role in VISIBLE_EVENTS[state]
 
     for path in (
         f"/v1/event-images/{image}",
@@ -36,27 +36,27 @@ def test_images_are_seen_with_their_event_on_every_way_in(world: World, state: s
         f"/v1/events/{event}/relationships/images",
     ):
         assert caller.get(path).status_code == (200 if expected else 404), path
-    assert (image in ids(caller.get("/v1/event-images"))) is expected
-    assert (image in ids(caller.get(f"/v1/event-images?filter[event]={event}"))) is expected
+    assert (image in get_ids(caller.get("/v1/event-images"))) is expected
+    assert (image in get_ids(caller.get(f"/v1/event-images?filter[event]={event}"))) is expected
 
 
-def test_the_images_of_a_private_event_open_by_its_identifier(world: World) -> None:
-    path, image = f"/v1/events/{world.identifiers['private']}", world.images["private"]
+def test_the_images_of_a_private_event_open_by_its_identifier(dataset: Dataset) -> None:
+    path, image = f"/v1/events/{dataset.identifiers['private']}", dataset.images["private"]
 
-    assert ids(world.anonymous.get(f"{path}/images")) == [image]
-    included = world.anonymous.get(f"{path}?include=images").get_json(force=True)["included"]
+    assert get_ids(dataset.anonymous.get(f"{path}/images")) == [image]
+    included = dataset.anonymous.get(f"{path}?include=images").get_json(force=True)["included"]
     assert [(item["type"], item["id"]) for item in included] == [("event-image", str(image))]
-    assert world.anonymous.get(f"/v1/event-images/{image}").status_code == 404
+    assert dataset.anonymous.get(f"/v1/event-images/{image}").status_code == 404
 
 
-def test_an_image_says_what_it_is_and_where_it_can_be_fetched(world: World) -> None:
-    image = data(world.anonymous.get(f"/v1/event-images/{world.images['published']}"))
+def test_an_image_says_what_it_is_and_where_it_can_be_fetched(dataset: Dataset) -> None:
+    image = get_data(dataset.anonymous.get(f"/v1/event-images/{dataset.images['published']}"))
 
     digest = image["attributes"]["sha256"]
     assert image["attributes"].pop("created-at")
     assert image["attributes"] == {
         "name": "published.jpg",
-        "image-url": f"{world.app.config['PUBLIC_URL']}/files/images/{digest}.jpg",
+        "image-url": f"{dataset.app.config['PUBLIC_URL']}/files/images/{digest}.jpg",
         "media-type": "image/jpeg",
         "width": 80,
         "height": 40,
@@ -64,87 +64,91 @@ def test_an_image_says_what_it_is_and_where_it_can_be_fetched(world: World) -> N
         "sha256": digest,
         "deleted-at": None,
     }
-    assert image["relationships"]["event"]["data"] == linkage("event", world.events["published"])
+    assert image["relationships"]["event"]["data"] == build_linkage("event", dataset.events["published"])
 
 
-def test_only_the_address_is_asked_for(world: World) -> None:
-    path = f"/v1/event-images/{world.images['published']}?fields[event-image]=image-url"
+def test_only_the_address_is_asked_for(dataset: Dataset) -> None:
+    path = f"/v1/event-images/{dataset.images['published']}?fields[event-image]=image-url"
 
-    assert list(data(world.anonymous.get(path))["attributes"]) == ["image-url"]
+    assert list(get_data(dataset.anonymous.get(path))["attributes"]) == ["image-url"]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_team_deletes_an_image(world: World, role: str) -> None:
-    path, event = f"/v1/event-images/{world.images['published']}", world.events["published"]
+def test_the_team_deletes_an_image(dataset: Dataset, role: str) -> None:
+    path, event = f"/v1/event-images/{dataset.images['published']}", dataset.events["published"]
     expected = {"anonymous": 401, "stranger": 403}.get(role, 200)
 
-    assert world.callers[role].delete(path).status_code == expected
+    assert dataset.callers[role].delete(path).status_code == expected
 
     left = 404 if expected == 200 else 200
-    assert world.owner.get(path).status_code == left
-    assert len(ids(world.anonymous.get(f"/v1/events/{event}/images"))) == (left == 200)
+    assert dataset.owner.get(path).status_code == left
+    assert len(get_ids(dataset.anonymous.get(f"/v1/events/{event}/images"))) == (left == 200)
 
 
 @pytest.mark.parametrize(("role", "status"), [("owner", 403), ("stranger", 403), ("anonymous", 401), ("admin", 200)])
-def test_admins_take_an_image_out_of_the_trash(world: World, storage: Storage, role: str, status: int) -> None:
-    image = world.images["published"]
+def test_admins_take_an_image_out_of_the_trash(dataset: Dataset, storage: Storage, role: str, status: int) -> None:
+    image = dataset.images["published"]
     path = f"/v1/event-images/{image}"
-    storage.put(storage.name(data(world.owner.get(path))["attributes"]["image-url"]), b"image", "image/jpeg")
-    world.owner.delete(path)
+    storage.put(
+        storage.get_name_from_url(get_data(dataset.owner.get(path))["attributes"]["image-url"]), b"image", "image/jpeg"
+    )
+    dataset.owner.delete(path)
 
-    restored = world.callers[role].send("PATCH", f"{path}?get_trashed=true", restoring(image))
+    restored = dataset.callers[role].send("PATCH", f"{path}?get_trashed=true", build_restore_document(image))
 
     assert restored.status_code == status
-    assert world.owner.get(path).status_code == (200 if status == 200 else 404)
+    assert dataset.owner.get(path).status_code == (200 if status == 200 else 404)
 
 
 def test_the_file_of_a_deleted_image_is_deleted_and_the_image_cannot_be_restored(
-    app: Flask, world: World, storage: Storage
+    app: Flask, dataset: Dataset, storage: Storage
 ) -> None:
-    image = world.images["published"]
+    image = dataset.images["published"]
     path = f"/v1/event-images/{image}"
-    storage.put(storage.name(data(world.owner.get(path))["attributes"]["image-url"]), b"image", "image/jpeg")
+    storage.put(
+        storage.get_name_from_url(get_data(dataset.owner.get(path))["attributes"]["image-url"]), b"image", "image/jpeg"
+    )
 
-    world.owner.delete(path)
-    follow(app)
+    dataset.owner.delete(path)
+    run_state_hooks(app)
 
-    assert files(storage) == []
-    refused = world.admin.send("PATCH", f"{path}?get_trashed=true", restoring(image))
-    assert (refused.status_code, errors(refused)[0]["code"]) == (409, "file-deleted")
+    assert list_files(storage) == []
+    refused = dataset.admin.send("PATCH", f"{path}?get_trashed=true", build_restore_document(image))
+    assert (refused.status_code, get_errors(refused)[0]["code"]) == (409, "file-deleted")
 
 
 @pytest.mark.parametrize("role", ["owner", "admin"])
 @pytest.mark.parametrize("name", ["name", "image-url", "media-type", "width", "height", "size", "sha256", "created-at"])
-def test_an_attribute_is_read_only(world: World, role: str, name: str) -> None:
-    path = f"/v1/event-images/{world.images['published']}"
-    before = data(world.owner.get(path))
+def test_an_attribute_is_read_only(dataset: Dataset, role: str, name: str) -> None:
+    path = f"/v1/event-images/{dataset.images['published']}"
+    before = get_data(dataset.owner.get(path))
 
-    refused = world.callers[role].update(path, "event-image", {name: "2"})
+    refused = dataset.callers[role].update(path, "event-image", {name: "2"})
 
-    assert (refused.status_code, pointers(refused)) == (403, {f"/data/attributes/{name}"})
-    assert data(world.owner.get(path)) == before
+    assert (refused.status_code, get_pointers(refused)) == (403, {f"/data/attributes/{name}"})
+    assert get_data(dataset.owner.get(path)) == before
 
 
-def test_an_image_sent_back_unchanged_is_taken(world: World) -> None:
-    path = f"/v1/event-images/{world.images['published']}"
+def test_an_image_sent_back_unchanged_is_taken(dataset: Dataset) -> None:
+    path = f"/v1/event-images/{dataset.images['published']}"
 
-    sent = world.coorganizer.send("PATCH", path, {"data": data(world.coorganizer.get(path))})
+    sent = dataset.coorganizer.send("PATCH", path, {"data": get_data(dataset.coorganizer.get(path))})
 
     assert sent.status_code == 200
 
 
-def test_what_is_not_an_attribute_is_no_attribute(world: World) -> None:
-    path = f"/v1/event-images/{world.images['published']}"
+def test_internal_columns_are_not_attributes(dataset: Dataset) -> None:
+    path = f"/v1/event-images/{dataset.images['published']}"
 
     for name in ("stored-as", "source-sha256", "source_sha256"):
-        assert name not in world.admin.get(path).text
-        assert world.admin.update(path, "event-image", {name: "x"}).status_code == 422
-        assert world.admin.get(f"/v1/event-images?filter[{name}]=x").status_code == 400
+        assert name not in dataset.admin.get(path).text
+        assert dataset.admin.update(path, "event-image", {name: "x"}).status_code == 422
+        assert dataset.admin.get(f"/v1/event-images?filter[{name}]=x").status_code == 400
 
 
 @pytest.mark.parametrize("role", ["anonymous", "owner", "admin"])
-def test_nobody_posts_an_image(world: World, role: str) -> None:
-    caller, event = world.callers[role], world.events["published"]
+def test_nobody_posts_an_image(dataset: Dataset, role: str) -> None:
+    caller, event = dataset.callers[role], dataset.events["published"]
 
     posted = caller.create("/v1/event-images", "event-image", {"name": "x.jpg"}, event=event)
     added = caller.send(
@@ -157,70 +161,70 @@ def test_nobody_posts_an_image(world: World, role: str) -> None:
     assert posted.status_code == 405
     assert {*posted.headers["Allow"].split(", ")} == {"GET", "HEAD", "OPTIONS"}
     assert added.status_code == (401 if role == "anonymous" else 403)
-    assert len(ids(world.admin.get("/v1/event-images?get_trashed=true"))) == len(world.images)
+    assert len(get_ids(dataset.admin.get("/v1/event-images?get_trashed=true"))) == len(dataset.images)
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
-def test_the_images_of_an_event_are_not_changed_from_its_side(world: World, method: str) -> None:
-    event = world.events["published"]
-    foreign = {"data": [linkage("event-image", world.images["draft"])]}
+def test_the_images_of_an_event_are_not_changed_from_its_side(dataset: Dataset, method: str) -> None:
+    event = dataset.events["published"]
+    foreign = {"data": [build_linkage("event-image", dataset.images["draft"])]}
 
-    related = world.owner.send(method, f"/v1/events/{event}/relationships/images", foreign)
-    patched = world.owner.update(f"/v1/events/{event}", "event", None, images=[world.images["draft"]])
-
-    assert (related.status_code, patched.status_code) == (403, 403)
-    assert pointers(patched) == {"/data/relationships/images"}
-    assert ids(world.owner.get(f"/v1/events/{event}/images")) == [world.images["published"]]
-
-
-def test_an_image_stays_with_its_event(world: World) -> None:
-    path, event = f"/v1/event-images/{world.images['published']}", world.events["draft"]
-    elsewhere = {"data": linkage("event", event)}
-
-    related = world.owner.send("PATCH", f"{path}/relationships/event", elsewhere)
-    patched = world.owner.update(path, "event-image", None, event=event)
+    related = dataset.owner.send(method, f"/v1/events/{event}/relationships/images", foreign)
+    patched = dataset.owner.update(f"/v1/events/{event}", "event", None, images=[dataset.images["draft"]])
 
     assert (related.status_code, patched.status_code) == (403, 403)
-    assert pointers(patched) == {"/data/relationships/event"}
+    assert get_pointers(patched) == {"/data/relationships/images"}
+    assert get_ids(dataset.owner.get(f"/v1/events/{event}/images")) == [dataset.images["published"]]
 
 
-def test_an_event_is_read_with_its_images(world: World) -> None:
-    image = world.images["published"]
+def test_an_image_stays_with_its_event(dataset: Dataset) -> None:
+    path, event = f"/v1/event-images/{dataset.images['published']}", dataset.events["draft"]
+    elsewhere = {"data": build_linkage("event", event)}
 
-    document = world.anonymous.get(f"/v1/events/{world.events['published']}?include=images").get_json(force=True)
+    related = dataset.owner.send("PATCH", f"{path}/relationships/event", elsewhere)
+    patched = dataset.owner.update(path, "event-image", None, event=event)
 
-    assert document["data"]["relationships"]["images"]["data"] == [linkage("event-image", image)]
+    assert (related.status_code, patched.status_code) == (403, 403)
+    assert get_pointers(patched) == {"/data/relationships/event"}
+
+
+def test_an_event_is_read_with_its_images(dataset: Dataset) -> None:
+    image = dataset.images["published"]
+
+    document = dataset.anonymous.get(f"/v1/events/{dataset.events['published']}?include=images").get_json(force=True)
+
+    assert document["data"]["relationships"]["images"]["data"] == [build_linkage("event-image", image)]
     assert [item["id"] for item in document["included"]] == [str(image)]
-    world.owner.delete(f"/v1/event-images/{image}")
-    document = world.anonymous.get(f"/v1/events/{world.events['published']}?include=images").get_json(force=True)
+    dataset.owner.delete(f"/v1/event-images/{image}")
+    document = dataset.anonymous.get(f"/v1/events/{dataset.events['published']}?include=images").get_json(force=True)
     assert document["included"] == []
 
 
-def test_images_are_filtered_and_sorted_by_what_they_show(world: World) -> None:
-    everything = [world.images[name] for name in ("published", "draft", "private", "others")]
+def test_images_are_filtered_and_sorted_by_what_they_show(dataset: Dataset) -> None:
+    everything = [dataset.images[name] for name in ("published", "draft", "private", "others")]
     path = "/v1/event-images"
 
-    assert ids(world.admin.get(path)) == sorted(everything)
-    assert ids(world.admin.get(f"{path}?filter[name]=draft.jpg")) == [world.images["draft"]]
-    assert ids(world.admin.get(f"{path}?filter[width][gt]=80")) == []
-    assert set(ids(world.admin.get(f"{path}?filter[media-type]=image/jpeg"))) == set(everything)
-    by_name = [world.images[name] for name in ("published", "private", "others", "draft")]
-    assert ids(world.admin.get(f"{path}?sort=-name")) == by_name
-    assert ids(world.admin.get(f"{path}?sort=event.name")) == by_name[::-1]
+    assert get_ids(dataset.admin.get(path)) == sorted(everything)
+    assert get_ids(dataset.admin.get(f"{path}?filter[name]=draft.jpg")) == [dataset.images["draft"]]
+    assert get_ids(dataset.admin.get(f"{path}?filter[width][gt]=80")) == []
+    assert set(get_ids(dataset.admin.get(f"{path}?filter[media-type]=image/jpeg"))) == set(everything)
+    by_name = [dataset.images[name] for name in ("published", "private", "others", "draft")]
+    assert get_ids(dataset.admin.get(f"{path}?sort=-name")) == by_name
+    assert get_ids(dataset.admin.get(f"{path}?sort=event.name")) == by_name[::-1]
 
 
 @pytest.mark.parametrize("query", ["sort=image-url", "filter[image-url]=x", "filter[image_url][like]=x%25"])
-def test_an_address_is_nothing_to_search_by(world: World, query: str) -> None:
-    refused = world.admin.get(f"/v1/event-images?{query}")
+def test_an_address_is_nothing_to_search_by(dataset: Dataset, query: str) -> None:
+    refused = dataset.admin.get(f"/v1/event-images?{query}")
 
     assert refused.status_code == 400
-    assert errors(refused)[0]["source"]["parameter"] == query.partition("=")[0]
+    assert get_errors(refused)[0]["source"]["parameter"] == query.partition("=")[0]
 
 
-def test_the_address_is_the_present_one(app: Flask, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_is_the_present_one(app: Flask, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     with app.app_context():
         monkeypatch.setattr(current_storage(), "public_url", "https://elsewhere.example.com")
 
-    image = data(world.anonymous.get(f"/v1/event-images/{world.images['published']}"))
+    image = get_data(dataset.anonymous.get(f"/v1/event-images/{dataset.images['published']}"))
 
     assert image["attributes"]["image-url"].startswith("https://elsewhere.example.com/files/images/")

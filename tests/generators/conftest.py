@@ -6,7 +6,7 @@ import orjson
 import pytest
 from flask import Flask
 
-from app.openapi.document import build
+from app.openapi.document import build_document
 
 
 @pytest.fixture(autouse=True)
@@ -18,5 +18,5 @@ def _clean() -> None:
 def document(app: Flask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where /openapi.json is stored; its server is the one that `base_url` starts."""
     path = tmp_path_factory.mktemp("document") / "openapi.json"
-    path.write_bytes(orjson.dumps(build(app)))
+    path.write_bytes(orjson.dumps(build_document(app)))
     return path

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from tests.docs import people
+from tests.docs import blueprint_dataset
 from tests.generators import tools
 
 
@@ -19,28 +19,32 @@ def generate_with_orval(version: str) -> Callable[[Path, Path], None]:
         (program,) = [*package.glob("orval.js"), *package.glob("orval.mjs")]
         settings = {"INPUT": str(document), "OUTPUT": str(output / "api.ts")}
         config = tools.DIRECTORY / "orval.config.cjs"
-        tools.run("node", program, "--config", config, cwd=output.parent, **settings)
+        tools.run_command("node", program, "--config", config, cwd=output.parent, **settings)
 
     return generate
 
 
 def generate_with_openapi_typescript(document: Path, output: Path) -> None:
     """Generate the types that openapi-fetch reads."""
-    tools.run(tools.bin_of("openapi-typescript"), document, "--output", output / "api.ts", cwd=output.parent)
+    tools.run_command(
+        tools.find_npm_executable("openapi-typescript"), document, "--output", output / "api.ts", cwd=output.parent
+    )
 
 
 def generate_with_hey_api(document: Path, output: Path) -> None:
     """Generate a client with its own copy of the fetch client."""
     plugins = ["--client", "@hey-api/client-fetch"]
-    tools.run(tools.bin_of("openapi-ts"), "--input", document, "--output", output, *plugins, cwd=output.parent)
+    tools.run_command(
+        tools.find_npm_executable("openapi-ts"), "--input", document, "--output", output, *plugins, cwd=output.parent
+    )
 
 
 def generate_with_openapi_generator(generator: str) -> Callable[[Path, Path], None]:
     """Return what generates a client with one of the generators of openapi-generator."""
-    return lambda document, output: tools.openapi_generator(generator, document, output)
+    return lambda document, output: tools.run_openapi_generator(generator, document, output)
 
 
-pytestmark = [pytest.mark.usefixtures("documented_kinds"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.usefixtures("declare_example_kinds"), pytest.mark.timeout(600)]
 
 needs_openapi_generator = [tools.needs_python, tools.needs_java]
 TYPESCRIPT = [
@@ -68,7 +72,7 @@ def test_typescript_client(
     generate(document, output)
     compiled = tools.compile_typescript(tools.PROGRAMS / program, tmp_path)
 
-    use(app, base_url, "node", compiled)
+    run_client(app, base_url, "node", compiled)
 
 
 @tools.needs_python
@@ -76,9 +80,9 @@ def test_openapi_python_client(document: Path, app: Flask, base_url: str, tmp_pa
     output = tmp_path / "client"
     path = f"{tools.VENV / 'bin'}:{os.environ['PATH']}"  # it calls ruff
     arguments = ["--path", document, "--output-path", output, "--meta", "none", "--fail-on-warning"]
-    tools.run(tools.VENV / "bin" / "openapi-python-client", "generate", *arguments, cwd=tmp_path, PATH=path)
+    tools.run_command(tools.VENV / "bin" / "openapi-python-client", "generate", *arguments, cwd=tmp_path, PATH=path)
 
-    use(app, base_url, tools.PYTHON, tools.PROGRAMS / "openapi_python_client.py", PYTHONPATH=str(tmp_path))
+    run_client(app, base_url, tools.PYTHON, tools.PROGRAMS / "openapi_python_client.py", PYTHONPATH=str(tmp_path))
     import_all(tmp_path, "client")
 
 
@@ -86,22 +90,22 @@ def test_openapi_python_client(document: Path, app: Flask, base_url: str, tmp_pa
 @tools.needs_java
 def test_openapi_generator_python(document: Path, app: Flask, base_url: str, tmp_path: Path) -> None:
     output = tmp_path / "client"
-    tools.openapi_generator("python", document, output)
+    tools.run_openapi_generator("python", document, output)
 
-    use(app, base_url, tools.PYTHON, tools.PROGRAMS / "openapi_generator_python.py", PYTHONPATH=str(output))
+    run_client(app, base_url, tools.PYTHON, tools.PROGRAMS / "openapi_generator_python.py", PYTHONPATH=str(output))
     import_all(output, "openapi_client")
 
 
-def use(app: Flask, base_url: str, interpreter: Path | str, program: Path, **settings: str) -> None:
+def run_client(app: Flask, base_url: str, interpreter: Path | str, program: Path, **settings: str) -> None:
     """Run a program that uses a generated client, as the owner of the events of the documentation."""
-    people.replace_world(app)
-    account = {"EMAIL": "owner@example.org", "PASSWORD": people.PASSWORD}
-    tools.run(interpreter, program, cwd=program.parent, SERVER=base_url, **account, **settings)
+    blueprint_dataset.replace_dataset(app)
+    account = {"EMAIL": "owner@example.org", "PASSWORD": blueprint_dataset.PASSWORD}
+    tools.run_command(interpreter, program, cwd=program.parent, SERVER=base_url, **account, **settings)
 
 
 def import_all(directory: Path, package: str) -> None:
     """Import every module of a package: a client is loaded module by module, some of them when they are used."""
-    tools.run(
+    tools.run_command(
         *(tools.PYTHON, "-c"),
         "import importlib, pkgutil, sys\n"
         "package = importlib.import_module(sys.argv[1])\n"

@@ -8,8 +8,8 @@ from tests.generators import tools
 
 @tools.needs_node
 def test_spectral_finds_nothing(document: Path) -> None:
-    output = tools.run(
-        *(tools.bin_of("spectral"), "lint", document, "--ruleset", tools.DIRECTORY / "spectral.yaml"),
+    output = tools.run_command(
+        *(tools.find_npm_executable("spectral"), "lint", document, "--ruleset", tools.DIRECTORY / "spectral.yaml"),
         *("--fail-severity", "hint", "--format", "json", "--quiet"),
         cwd=document.parent,
     )
@@ -19,8 +19,8 @@ def test_spectral_finds_nothing(document: Path) -> None:
 
 @tools.needs_node
 def test_redocly_finds_nothing(document: Path) -> None:
-    output = tools.run(
-        *(tools.bin_of("redocly"), "lint", document, "--config", tools.DIRECTORY / "redocly.yaml"),
+    output = tools.run_command(
+        *(tools.find_npm_executable("redocly"), "lint", document, "--config", tools.DIRECTORY / "redocly.yaml"),
         *("--format", "summary"),
         cwd=document.parent,
     )

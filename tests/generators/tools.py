@@ -30,7 +30,7 @@ needs_node = pytest.mark.skipif(bool(MISSING_NODE or MISSING_MODULES), reason=MI
 needs_java = pytest.mark.skipif(bool(MISSING_JAVA), reason=MISSING_JAVA)
 
 
-def run(*command: str | Path, cwd: Path, **settings: str) -> str:
+def run_command(*command: str | Path, cwd: Path, **settings: str) -> str:
     """Run a command and return its output; its failure is a failure of the test."""
     done = subprocess.run(
         [str(part) for part in command],
@@ -47,17 +47,17 @@ def run(*command: str | Path, cwd: Path, **settings: str) -> str:
     return done.stdout
 
 
-def bin_of(name: str) -> Path:
+def find_npm_executable(name: str) -> Path:
     """Return the executable of an installed npm package."""
     return NODE_MODULES / ".bin" / name
 
 
-def openapi_generator(generator: str, document: Path, output: Path, **properties: str) -> None:
+def run_openapi_generator(generator: str, document: Path, output: Path, **properties: str) -> None:
     """Generate a client without its documentation and tests."""
     (jar,) = VENV.glob("lib/python3*/site-packages/openapi_generator_cli/openapi-generator.jar")
     parts = ",".join(f"{part}=false" for part in ("apiDocs", "modelDocs", "apiTests", "modelTests"))
     arguments = ["-g", generator, "-i", document, "-o", output, "--global-property", parts]
-    run("java", *JVM, "-jar", jar, "generate", *arguments, cwd=output.parent)
+    run_command("java", *JVM, "-jar", jar, "generate", *arguments, cwd=output.parent)
 
 
 def compile_typescript(program: Path, directory: Path) -> Path:
@@ -65,5 +65,5 @@ def compile_typescript(program: Path, directory: Path) -> Path:
     for source in (program, DIRECTORY / "tsconfig.json"):
         shutil.copy(source, directory)
     (directory / "node_modules").symlink_to(NODE_MODULES)
-    run(bin_of("tsc"), cwd=directory)
+    run_command(find_npm_executable("tsc"), cwd=directory)
     return directory / "compiled" / f"{program.stem}.js"

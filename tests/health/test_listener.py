@@ -21,7 +21,7 @@ INTERVAL_SECONDS = 0.1
 def server(app: Flask) -> Iterator[HealthListener]:
     """A listener of the app."""
     made = HealthListener(app, ("127.0.0.1", 0))
-    made.start()
+    made.start_thread()
     yield made
     made.shutdown()
     made.server_close()

@@ -19,8 +19,8 @@ import psycopg
 import pytest
 
 from app import embedded
-from app.processes.orphans import dying_with_parent, kill_group
-from tests.conftest import free_port
+from app.processes.process_tree import kill_group, set_pdeathsig
+from tests.conftest import find_free_port
 
 pytestmark = pytest.mark.faults
 
@@ -31,12 +31,12 @@ class Sentry(ThreadingHTTPServer):
     """Where failures are reported."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Receiver)
+        super().__init__(("127.0.0.1", 0), SentryReceiver)
         self.dsn = f"http://key@127.0.0.1:{self.server_port}/1"
         self.received: list[dict[str, Any]] = []
 
 
-class Receiver(BaseHTTPRequestHandler):
+class SentryReceiver(BaseHTTPRequestHandler):
     """Keeps what is posted."""
 
     server: Sentry
@@ -64,11 +64,11 @@ class Installation:
         threading.Thread(target=self.sentry.serve_forever, daemon=True).start()
         stack.callback(self.sentry.shutdown)
         self.postgres, self.redis = embedded.Postgres(directory), embedded.Redis(directory)
-        self.port = free_port()
+        self.port = find_free_port()
         self.environment = {
             **os.environ,
             **environment,
-            **embedded.urls([self.postgres, self.redis]),
+            **embedded.get_server_urls([self.postgres, self.redis]),
             "PORT": str(self.port),
             "HEALTH_GRACE_SECONDS": "0",
             "SENTRY_DSN": self.sentry.dsn,
@@ -81,9 +81,9 @@ class Installation:
         for command in ("web", "worker", "relay"):
             self.start(command)
 
-    def serve(self, server: embedded.Server) -> None:
+    def serve(self, server: embedded.EmbeddedServer) -> None:
         """Start PostgreSQL or Redis."""
-        self.running[server.name] = self.stack.enter_context(embedded.run(server))
+        self.running[server.name] = self.stack.enter_context(embedded.run_server(server))
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a command of manage.py."""
@@ -95,19 +95,19 @@ class Installation:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=dying_with_parent(),
+                preexec_fn=set_pdeathsig(),
             )
         self.running[command[0]] = process
-        self.stack.callback(self.end, process)
+        self.stack.callback(self.kill_process, process)
         return process
 
-    def end(self, process: subprocess.Popen[bytes]) -> None:
+    def kill_process(self, process: subprocess.Popen[bytes]) -> None:
         """End a process and all its children."""
         process.kill()
         process.wait(10)
         kill_group(process.pid)
 
-    def signal(self, name: str, number: signal.Signals) -> None:
+    def send_signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process and all its children."""
         os.killpg(self.running[name].pid, number)
         if number == signal.SIGKILL:
@@ -123,7 +123,7 @@ class Installation:
         self.slowest = max(self.slowest, monotonic() - started)
         return answer
 
-    def failing(self) -> set[str]:
+    def list_failing_checks(self) -> set[str]:
         """The checks that do not pass."""
         status, document = self.get("/health-check")
         failed = {result["checker"] for result in document["results"] if not result["passed"]}
@@ -135,7 +135,7 @@ class Installation:
     def is_up(self) -> bool:
         """Whether all is well."""
         try:
-            return not self.failing()
+            return not self.list_failing_checks()
         except ConnectionError:
             return False
 
@@ -169,12 +169,12 @@ def installation(running_installation: Installation, wait_until: Callable[..., A
 def test_a_hung_server_is_named_within_a_second(
     installation: Installation, wait_until: Callable[..., Any], name: str, expected: set[str]
 ) -> None:
-    installation.signal(name, signal.SIGSTOP)
+    installation.send_signal(name, signal.SIGSTOP)
     try:
-        wait_until(lambda: installation.failing() == expected, 15)
+        wait_until(lambda: installation.list_failing_checks() == expected, 15)
         assert installation.slowest < 1
     finally:
-        installation.signal(name, signal.SIGCONT)
+        installation.send_signal(name, signal.SIGCONT)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_a_hung_server_is_named_within_a_second(
 def test_a_dead_server_is_named_within_a_second(
     installation: Installation, wait_until: Callable[..., Any], name: str, expected: set[str]
 ) -> None:
-    installation.signal(name, signal.SIGKILL)
+    installation.send_signal(name, signal.SIGKILL)
     try:
-        wait_until(lambda: installation.failing() == expected, 15)
+        wait_until(lambda: installation.list_failing_checks() == expected, 15)
         assert installation.slowest < 1
     finally:
         installation.serve(getattr(installation, name))
@@ -197,15 +197,15 @@ def test_dead_processes_are_named_within_seconds(installation: Installation, wai
     try:
         try:
             for name in ("worker", "relay"):
-                installation.end(installation.running[name])
+                installation.kill_process(installation.running[name])
 
-            wait_until(lambda: "celery" in installation.failing())
+            wait_until(lambda: "celery" in installation.list_failing_checks())
             assert monotonic() - killed_at < 10
         finally:
             installation.start("worker")
-        wait_until(lambda: "outbox" in installation.failing())
+        wait_until(lambda: "outbox" in installation.list_failing_checks())
         assert monotonic() - killed_at < 14
-        wait_until(lambda: installation.failing() == {"outbox"}, 60)
+        wait_until(lambda: installation.list_failing_checks() == {"outbox"}, 60)
     finally:
         installation.start("relay")
     assert installation.slowest < 1
@@ -215,7 +215,7 @@ def test_a_missing_migration_is_named(installation: Installation, wait_until: Ca
     installation.run_sql("ALTER TABLE alembic_version RENAME TO elsewhere")
     installation.run_sql("CREATE TABLE alembic_version AS SELECT * FROM elsewhere LIMIT 0")
     try:
-        wait_until(lambda: installation.failing() == {"migrations"})
+        wait_until(lambda: installation.list_failing_checks() == {"migrations"})
         assert installation.get("/readyz")[0] == 503
         assert installation.slowest < 1
     finally:
@@ -224,9 +224,9 @@ def test_a_missing_migration_is_named(installation: Installation, wait_until: Ca
 
 
 def test_an_answer_tells_no_secrets(installation: Installation, wait_until: Callable[..., Any]) -> None:
-    installation.signal("postgres", signal.SIGKILL)
+    installation.send_signal("postgres", signal.SIGKILL)
     try:
-        wait_until(lambda: "db" in installation.failing())
+        wait_until(lambda: "db" in installation.list_failing_checks())
 
         text = json.dumps(installation.get("/health-check")[1])
 
@@ -244,14 +244,14 @@ def test_a_failed_check_is_reported_to_sentry_once(installation: Installation, w
         ]
 
     installation.sentry.received.clear()
-    installation.signal("redis", signal.SIGSTOP)
+    installation.send_signal("redis", signal.SIGSTOP)
     try:
-        wait_until(lambda: "redis" in installation.failing())
+        wait_until(lambda: "redis" in installation.list_failing_checks())
         wait_until(reports)
         first = installation.get("/health-check")[1]["timestamp"]
         wait_until(lambda: installation.get("/health-check")[1]["timestamp"] > first, 5, "asked again")
     finally:
-        installation.signal("redis", signal.SIGCONT)
+        installation.send_signal("redis", signal.SIGCONT)
     wait_until(installation.is_up, 30)
 
     (report,) = reports()

@@ -16,32 +16,32 @@ from redis import Redis
 from sqlalchemy import Column, Integer, MetaData, Table, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app import bodies, outbox
+from app import outbox, request_bodies
 from app.extensions import db
-from app.health.checks import Checks
-from app.health.heartbeat import BEATS, beat
+from app.health.checks import HealthChecks
+from app.health.heartbeat import HEARTBEATS_KEY, write_heartbeat
 from app.health.probes import Probe, Unhealthy
-from app.health.report import Report
-from app.health.schema import Schema
+from app.health.report import HealthReport
+from app.health.schema_check import SchemaCheck
 from app.outbox import OutboxEntry
-from app.processes.nodes import JOBS_QUEUE, QUEUES, nodes_for
-from app.processors.remote import POLL
-from app.redis_client import connect
-from app.relay import RelayBeat
+from app.processes.worker_nodes import JOBS_QUEUE, QUEUES, list_node_queues
+from app.processors.runs import POLL
+from app.redis_client import create_client
+from app.relay import RelayHeartbeat
 from app.slots import SlotPool
-from tests.background import order
+from tests.worker_process import enqueue_entry
 
 
-def passes() -> str:
+def passing_probe() -> str:
     return "fine"
 
 
-def fails() -> str:
+def failing_probe() -> str:
     raise Unhealthy("not fine")
 
 
 @pytest.fixture
-def hung() -> Iterator[threading.Event]:
+def hang_release() -> Iterator[threading.Event]:
     """Set it, and what hangs goes on."""
     event = threading.Event()
     yield event
@@ -53,14 +53,14 @@ def report(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> 
     """A function that answers /health-check with these probes."""
 
     def ask(*probes: Probe) -> Any:
-        monkeypatch.setitem(app.extensions, "health", Report(probes))
+        monkeypatch.setitem(app.extensions, "health", HealthReport(probes))
         return client.get("/health-check")
 
     return ask
 
 
 def test_the_answer_has_the_shape_monitors_know(report: Callable[..., Any]) -> None:
-    response = report(Probe("health_check_db", passes))
+    response = report(Probe("health_check_db", passing_probe))
 
     document = response.get_json()
     assert response.status_code == 200
@@ -76,7 +76,7 @@ def test_the_answer_has_the_shape_monitors_know(report: Callable[..., Any]) -> N
 
 
 def test_a_failed_check_is_a_503_that_names_it(report: Callable[..., Any]) -> None:
-    response = report(Probe("health_check_db", fails), Probe("health_check_redis", passes))
+    response = report(Probe("health_check_db", failing_probe), Probe("health_check_redis", passing_probe))
 
     assert response.status_code == 503
     assert response.get_json()["status"] == "failure"
@@ -87,7 +87,7 @@ def test_a_failed_check_is_a_503_that_names_it(report: Callable[..., Any]) -> No
 
 
 def test_a_check_in_its_grace_fails_inside_a_200(report: Callable[..., Any]) -> None:
-    probe = Probe("health_check_redis", fails, grace_seconds=30)
+    probe = Probe("health_check_redis", failing_probe, grace_seconds=30)
 
     within = report(probe)
     probe.failing_since = monotonic() - 31
@@ -98,12 +98,12 @@ def test_a_check_in_its_grace_fails_inside_a_200(report: Callable[..., Any]) -> 
 
 
 def test_grace_starts_anew_when_a_check_has_passed(report: Callable[..., Any]) -> None:
-    probe = Probe("health_check_redis", fails, grace_seconds=30)
+    probe = Probe("health_check_redis", failing_probe, grace_seconds=30)
     report(probe)
     probe.failing_since = monotonic() - 31
-    probe.check = passes
+    probe.check = passing_probe
     report(probe)
-    probe.check = fails
+    probe.check = failing_probe
 
     assert report(probe).status_code == 200
 
@@ -118,9 +118,11 @@ def test_an_exception_fails_its_check_and_its_text_stays_inside(report: Callable
     assert "hunter2" not in response.text
 
 
-def test_all_hung_checks_together_cost_less_than_a_second(report: Callable[..., Any], hung: threading.Event) -> None:
+def test_all_hung_checks_together_cost_less_than_a_second(
+    report: Callable[..., Any], hang_release: threading.Event
+) -> None:
     def hangs() -> str:
-        hung.wait(60)
+        hang_release.wait(60)
         return "late"
 
     started = monotonic()
@@ -130,27 +132,29 @@ def test_all_hung_checks_together_cost_less_than_a_second(report: Callable[..., 
     assert not any(each["passed"] for each in response.get_json()["results"])
 
 
-def test_a_check_that_still_hangs_is_not_started_again(hung: threading.Event, wait_until: Callable[..., Any]) -> None:
+def test_a_check_that_still_hangs_is_not_started_again(
+    hang_release: threading.Event, wait_until: Callable[..., Any]
+) -> None:
     started: list[int] = []
 
     def hangs() -> str:
         started.append(1)
-        hung.wait(60)
+        hang_release.wait(60)
         return "late"
 
     probe = Probe("health_check_db", hangs)
     for _ in range(3):
-        probe.start()
+        probe.start_check()
         assert probe() == (False, "no answer in time")
     assert len(started) == 1
 
-    hung.set()
-    probe.start()
+    hang_release.set()
+    probe.start_check()
     wait_until(lambda: probe()[0])
     assert probe.failing_since is None
 
 
-def test_many_askers_at_once_cost_one_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_requests_run_each_probe_once(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     everybody = threading.Barrier(8)
 
@@ -158,7 +162,7 @@ def test_many_askers_at_once_cost_one_question(app: Flask, monkeypatch: pytest.M
         asked.append(1)
         return "fine"
 
-    monkeypatch.setitem(app.extensions, "health", Report([Probe("health_check_db", counts)]))
+    monkeypatch.setitem(app.extensions, "health", HealthReport([Probe("health_check_db", counts)]))
 
     def ask(_number: int) -> int:
         everybody.wait(10)
@@ -179,34 +183,34 @@ def test_probes_answer_with_and_without_a_slash(client: FlaskClient, path: str, 
 
 def test_the_schema_of_the_suite_is_whole(app: Flask) -> None:
     with app.app_context(), db.engine.connect() as connection:
-        assert Schema(app).check(connection).startswith("at ")
+        assert SchemaCheck(app).check_schema(connection).startswith("at ")
 
 
 def test_a_model_without_a_migration_is_found(app: Flask) -> None:
-    schema = Schema(app)
+    schema = SchemaCheck(app)
     schema.tables += (Table("faqs", MetaData(), Column("id", Integer), Column("of_tomorrow", Integer)),)
 
     with app.app_context(), db.engine.connect() as connection, pytest.raises(Unhealthy, match="table faqs"):
-        schema.check(connection)
+        schema.check_schema(connection)
 
 
 def test_tables_are_compared_once_for_each_revision(app: Flask) -> None:
-    schema = Schema(app)
+    schema = SchemaCheck(app)
     with app.app_context(), db.engine.connect() as connection:
-        schema.check(connection)
+        schema.check_schema(connection)
         schema.tables += (Table("of_tomorrow", MetaData(), Column("id", Integer)),)
 
-        schema.check(connection)
+        schema.check_schema(connection)
         connection.execute(text("UPDATE alembic_version SET version_num = 'of_tomorrow'"))
         with pytest.raises(Unhealthy, match="table of_tomorrow"):
-            schema.check(connection)
+            schema.check_schema(connection)
 
 
 def test_a_database_ahead_of_the_code_is_fine(app: Flask) -> None:
     with app.app_context(), db.engine.connect() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'of_tomorrow'"))
 
-        assert Schema(app).check(connection) == "at of_tomorrow"
+        assert SchemaCheck(app).check_schema(connection) == "at of_tomorrow"
 
 
 def test_a_database_without_a_revision_is_behind(app: Flask) -> None:
@@ -214,87 +218,87 @@ def test_a_database_without_a_revision_is_behind(app: Flask) -> None:
         connection.execute(text("DELETE FROM alembic_version"))
 
         with pytest.raises(Unhealthy, match="no revision"):
-            Schema(app).check(connection)
+            SchemaCheck(app).check_schema(connection)
 
 
 @pytest.fixture
 def redis(servers: dict[str, str]) -> Iterator[Redis]:
     """The suite's Redis, in which no worker beats."""
-    with connect(servers["REDIS_URL"], timeout=2) as client:
+    with create_client(servers["REDIS_URL"], timeout=2) as client:
         yield client
 
 
 def test_a_worker_counts_while_its_beat_is_fresh(redis: Redis, app: Flask) -> None:
-    beat(redis, "here/1", QUEUES)
-    beat(redis, "there/2", QUEUES)
-    redis.zincrby(BEATS, -7, "here/1")
+    write_heartbeat(redis, "here/1", QUEUES)
+    write_heartbeat(redis, "there/2", QUEUES)
+    redis.zincrby(HEARTBEATS_KEY, -7, "here/1")
 
-    assert Checks(app).workers() == "1 running"
+    assert HealthChecks(app).check_workers() == "1 running"
 
     redis.flushall()
     with pytest.raises(Unhealthy, match=r"no worker is running$"):
-        Checks(app).workers()
+        HealthChecks(app).check_workers()
 
 
 def test_queue_without_a_node_is_named(redis: Redis, app: Flask) -> None:
-    for node in nodes_for(has_processor=True):
+    for node in list_node_queues(has_processor=True):
         if JOBS_QUEUE not in node:
-            beat(redis, "-".join(node), node)
+            write_heartbeat(redis, "-".join(node), node)
 
     with pytest.raises(Unhealthy, match="no worker is running for the queue jobs"):
-        Checks(app).workers()
+        HealthChecks(app).check_workers()
 
 
 def test_node_that_has_not_polled_is_named_by_its_role(redis: Redis, app: Flask) -> None:
-    for node in nodes_for(has_processor=True):
-        beat(redis, "-".join(node), node, unpolled_seconds=23 if JOBS_QUEUE in node else 3)
+    for node in list_node_queues(has_processor=True):
+        write_heartbeat(redis, "-".join(node), node, unpolled_seconds=23 if JOBS_QUEUE in node else 3)
 
     with pytest.raises(Unhealthy, match=r"^node jobs has not polled its queues for 23 s$"):
-        Checks(app).workers()
+        HealthChecks(app).check_workers()
 
 
 def test_redis_that_takes_no_writes_is_named(redis: Redis, app: Flask) -> None:
     redis.config_set("maxmemory", "1")
     try:
-        for check in (Checks(app).broker, Checks(app).workers):
+        for check in (HealthChecks(app).check_broker, HealthChecks(app).check_workers):
             with pytest.raises(Unhealthy, match=r"^refuses writes: OOM$"):
                 check()
     finally:
         redis.config_set("maxmemory", "0")
-    assert Checks(app).broker() == "answers"
+    assert HealthChecks(app).check_broker() == "answers"
 
 
 @pytest.mark.parametrize(("age", "is_alive"), [(2, True), (11, False)])
 def test_a_relay_counts_while_its_beat_is_fresh(app: Flask, age: int, is_alive: bool) -> None:
-    relay_beats(app, age)
+    set_relay_heartbeat(app, age)
 
     if is_alive:
-        assert Checks(app).outbox() == "moving"
+        assert HealthChecks(app).check_outbox() == "moving"
     else:
         with pytest.raises(Unhealthy, match="no relay"):
-            Checks(app).outbox()
+            HealthChecks(app).check_outbox()
 
 
 def test_work_that_nobody_tries_is_found(app: Flask) -> None:
-    relay_beats(app, 0)
-    order(app, "tests.record")
+    set_relay_heartbeat(app, 0)
+    enqueue_entry(app, "tests.record")
     waited = func.now() - timedelta(seconds=61)
     with app.app_context(), db.session.begin():
         db.session.execute(update(OutboxEntry).values(due_at=waited))
 
     with pytest.raises(Unhealthy, match="waiting"):
-        Checks(app).outbox()
+        HealthChecks(app).check_outbox()
 
     # Tried and failed: it waits on purpose.
     with app.app_context(), db.session.begin():
         db.session.execute(update(OutboxEntry).values(tries=1))
-    assert Checks(app).outbox() == "moving"
+    assert HealthChecks(app).check_outbox() == "moving"
 
 
 def test_a_backlog_of_one_actor_is_no_fault_while_its_work_is_done(app: Flask) -> None:
-    relay_beats(app, 0)
-    ids = [order(app, "tests.record", actor=5) for _ in range(3)]
-    other = order(app, "tests.record", actor=6)
+    set_relay_heartbeat(app, 0)
+    ids = [enqueue_entry(app, "tests.record", actor=5) for _ in range(3)]
+    other = enqueue_entry(app, "tests.record", actor=6)
 
     def change(entry_id: UUID, *, age: int, **values: Any) -> None:
         due_at = func.now() - timedelta(seconds=age)
@@ -305,46 +309,46 @@ def test_a_backlog_of_one_actor_is_no_fault_while_its_work_is_done(app: Flask) -
     change(ids[0], age=120, done_at=func.now())
     change(ids[1], age=110)
     change(ids[2], age=100)
-    assert Checks(app).outbox() == "moving"
+    assert HealthChecks(app).check_outbox() == "moving"
 
     change(other, age=61)
     with pytest.raises(Unhealthy, match="waiting"):  # of the other actor nothing is done
-        Checks(app).outbox()
+        HealthChecks(app).check_outbox()
 
     change(other, age=61, done_at=func.now())
-    assert Checks(app).outbox() == "moving"
+    assert HealthChecks(app).check_outbox() == "moving"
     change(ids[0], age=90, done_at=func.now())
     with pytest.raises(Unhealthy, match="waiting"):  # an entry was passed over
-        Checks(app).outbox()
+        HealthChecks(app).check_outbox()
 
     change(ids[0], age=120, done_at=func.now() - timedelta(seconds=61))
     with pytest.raises(Unhealthy, match="waiting"):  # nothing was done for a minute
-        Checks(app).outbox()
+        HealthChecks(app).check_outbox()
 
 
-def test_what_is_to_be_done_later_or_elsewhere_keeps_nobody_waiting(app: Flask) -> None:
-    relay_beats(app, 0)
+def test_delayed_and_polling_entries_do_not_count_as_backlog(app: Flask) -> None:
+    set_relay_heartbeat(app, 0)
     with app.app_context(), db.session.begin():
-        outbox.order("tests.record", "tests", {}, delay=timedelta(seconds=30))
-        outbox.order(POLL, "tests", {})
+        outbox.enqueue_entry("tests.record", "tests", {}, delay=timedelta(seconds=30))
+        outbox.enqueue_entry(POLL, "tests", {})
         long_ago = {"created_at": func.now() - timedelta(hours=1), "due_at": OutboxEntry.due_at - timedelta(seconds=80)}
         db.session.execute(update(OutboxEntry).values(long_ago))
 
-    assert Checks(app).outbox() == "moving"
+    assert HealthChecks(app).check_outbox() == "moving"
 
     with app.app_context(), db.session.begin():
         of_node = update(OutboxEntry).where(OutboxEntry.consumer == POLL)
         db.session.execute(of_node.values(due_at=func.now() - timedelta(seconds=601)))
     with pytest.raises(Unhealthy, match="other servers"):
-        Checks(app).outbox()
+        HealthChecks(app).check_outbox()
 
 
-def relay_beats(app: Flask, age: int) -> None:
+def set_relay_heartbeat(app: Flask, age: int) -> None:
     """As if a relay had beaten so many seconds ago."""
     then = func.now() - timedelta(seconds=age)
     with app.app_context(), db.session.begin():
         db.session.execute(
-            insert(RelayBeat)
+            insert(RelayHeartbeat)
             .values(id=1, beat_at=then)
             .on_conflict_do_update(index_elements=["id"], set_={"beat_at": then})
         )
@@ -358,8 +362,8 @@ def test_liveness_and_health_fail_while_all_readers_of_bodies_are_taken(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
 ) -> None:
     readers = SlotPool(2, 2)
-    monkeypatch.setattr(bodies, "readers", readers)
-    monkeypatch.setattr(bodies, "MAX_FULL_SECONDS", 0.05)
+    monkeypatch.setattr(request_bodies, "reader_slots", readers)
+    monkeypatch.setattr(request_bodies, "MAX_FULL_SECONDS", 0.05)
     slots = [readers.acquire("192.0.2.1") for _ in range(2)]
 
     wait_until(lambda: client.get("/livez").status_code == 503)

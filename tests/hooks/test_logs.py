@@ -9,11 +9,11 @@ import pytest
 from werkzeug.test import TestResponse
 
 from app import logs
-from app.hooks import receiving
+from app.hooks import trigger_view
 from app.jobs.models import Job
 from tests.conftest import Processes
-from tests.hooks.calls import made, path_of
-from tests.world import World
+from tests.dataset import Dataset
+from tests.hooks.requests import create_hook, get_hook_path
 
 PATHS = {
     "as it is": "/v1/hooks/{token}",
@@ -37,21 +37,21 @@ PATHS = {
 METHODS = ("POST", "GET", "PATCH", "DELETE", "PUT", "OPTIONS", "TRACE")
 
 
-def spelled(path: str, token: str) -> str:
+def insert_token(path: str, token: str) -> str:
     """A path with the token in it."""
     encoded = "".join(f"%{ord(each):02X}" for each in token)
     return path.format(token=token, encoded=encoded, twice=encoded.replace("%", "%25"))
 
 
 @pytest.fixture
-def token(world: World, capsys: pytest.CaptureFixture[str]) -> str:
+def token(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> str:
     """That of a hook; what was logged until now is forgotten."""
-    made_token = path_of(made(world.stranger)).rpartition("/")[2]
+    made_token = get_hook_path(create_hook(dataset.stranger)).rpartition("/")[2]
     capsys.readouterr()
     return made_token
 
 
-def is_in(token: str, lines: str) -> bool:
+def is_token_logged(token: str, lines: str) -> bool:
     """Whether some lines hold a part of the token."""
     parts = (token[:12], token[-12:], "".join(f"%{ord(each):02X}" for each in token[:6]))
     return any(part in lines for part in parts)
@@ -59,23 +59,23 @@ def is_in(token: str, lines: str) -> bool:
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_request_logs_the_token(
-    world: World, token: str, processes: Processes, wait_until: Callable[..., Any], log_format: str
+    dataset: Dataset, token: str, processes: Processes, wait_until: Callable[..., Any], log_format: str
 ) -> None:
     web = processes.start("web", LOG_FORMAT=log_format)
-    wait_until(lambda: answers(processes, "GET", "/livez"), 30, "web does not answer")
+    wait_until(lambda: is_answered(processes, "GET", "/livez"), 30, "web does not answer")
 
     for method in METHODS:
         for path in PATHS.values():
-            assert answers(processes, method, spelled(path, token))
+            assert is_answered(processes, method, insert_token(path, token))
 
     processes.stop(web)
     said = processes.log("web").read_text()
-    assert not is_in(token, said)
+    assert not is_token_logged(token, said)
     assert said.count("hooks/[hidden]") == len(METHODS) * len(PATHS)
-    assert world.rows(Job) == 4
+    assert dataset.count_rows(Job) == 4
 
 
-def answers(processes: Processes, method: str, path: str) -> bool:
+def is_answered(processes: Processes, method: str, path: str) -> bool:
     """Whether anything at all comes back for this path, sent as it stands here."""
     connection = HTTPConnection(processes.base_url.removeprefix("http://"), timeout=10)
     try:
@@ -97,47 +97,49 @@ REFUSED: dict[int, Any] = {
 
 @pytest.mark.parametrize("status", REFUSED)
 def test_a_refused_call_logs_no_token(
-    world: World, token: str, capsys: pytest.CaptureFixture[str], status: int
+    dataset: Dataset, token: str, capsys: pytest.CaptureFixture[str], status: int
 ) -> None:
-    response: TestResponse = world.app.test_client().post(f"/v1/hooks/{token}", **REFUSED[status])
+    response: TestResponse = dataset.app.test_client().post(f"/v1/hooks/{token}", **REFUSED[status])
 
     assert response.status_code == status
     assert token not in response.text
-    assert not is_in(token, capsys.readouterr().out)
+    assert not is_token_logged(token, capsys.readouterr().out)
 
 
 def test_a_fault_of_ours_logs_no_token(
-    world: World, token: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, token: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_down(*_: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(receiving, "_started", break_down)
+    monkeypatch.setattr(trigger_view, "_start_job", break_down)
 
-    response = world.app.test_client().post(f"/v1/hooks/{token}")
+    response = dataset.app.test_client().post(f"/v1/hooks/{token}")
 
     assert response.status_code == 500
     assert token not in response.text
     lines = capsys.readouterr().out
     assert "RuntimeError: a fault" in lines
-    assert not is_in(token, lines)
+    assert not is_token_logged(token, lines)
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/hooks", "/v1/hooks/", "/v1/hooks/5", "/v1/hooks/5/rotate", "/v1/hooks/5/relationships/owner"]
 )
-def test_all_other_paths_are_logged_as_they_are(world: World, capsys: pytest.CaptureFixture[str], path: str) -> None:
-    world.anonymous.get(path)
+def test_all_other_paths_are_logged_as_they_are(
+    dataset: Dataset, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    dataset.anonymous.get(path)
 
     assert re.search(rf"path={re.escape(path)} ", capsys.readouterr().out)
 
 
 def test_sentry_is_told_no_token(token: str) -> None:
     for spelling, path in PATHS.items():
-        url = f"https://hooks.example.org/{spelled(path, token)}"
+        url = f"https://hooks.example.org/{insert_token(path, token)}"
         event = {"request": {"url": url, "method": "POST", "query_string": f"token={token}"}}
 
-        told = logs._tidied(event, {})
+        told = logs._scrub_sentry_event(event, {})
 
-        assert not is_in(token, repr(told)), spelling
+        assert not is_token_logged(token, repr(told)), spelling
         assert told["request"]["url"].startswith("https://hooks.example.org/"), spelling

@@ -19,6 +19,6 @@ def storage(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stor
 
 
 @pytest.fixture
-def inside(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def allow_localhost(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine may be reached."""
     monkeypatch.setitem(app.config, "OUTBOUND_ALLOW", (ip_network("127.0.0.0/8"),))

@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from app.images import pixels
-from app.images.picture import Broken, Picture, TooCostly
-from app.images.pixels import USER_SIZES, Limits, Size, make_variants
-from tests.images.pictures import Image, encode, flag
+from app.images import resizer
+from app.images.image_info import CorruptImage, DecodeLimitExceeded, ImageInfo
+from app.images.resizer import USER_SIZES, DecodeLimits, VariantSpec, make_variants
+from tests.images.sample_images import Image, encode_image, make_flag_image
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENT = Limits(processor_seconds=60, seconds=60)
-ENDLESS = [Size("huge", 4000, 4000, crops=True, format="webp")] * 50
+LONG_LIMITS = DecodeLimits(processor_seconds=60, seconds=60)
+SLOW_SIZES = [VariantSpec("huge", 4000, 4000, crops=True, format="webp")] * 50
 """A minute of work from a small image."""
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _assert_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No file, with or without a name, and no process."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     children = _children(os.getpid())
@@ -37,58 +37,58 @@ def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def test_too_much_memory_is_refused() -> None:
     deep = Image.black(5000, 5000, bands=4).cast("ushort").copy(interpretation="rgb16")
-    content = encode(deep, "png", bitdepth=16, interlace=True)
+    content = encode_image(deep, "png", bitdepth=16, interlace=True)
 
-    with pytest.raises(TooCostly):
-        make_variants(content, USER_SIZES, replace(PATIENT, memory=256 * 2**20))
+    with pytest.raises(DecodeLimitExceeded):
+        make_variants(content, USER_SIZES, replace(LONG_LIMITS, memory=256 * 2**20))
 
 
 def test_too_much_processor_time_is_refused() -> None:
-    with pytest.raises(TooCostly):
-        make_variants(encode(flag(), "png"), ENDLESS, replace(PATIENT, processor_seconds=1))
+    with pytest.raises(DecodeLimitExceeded):
+        make_variants(encode_image(make_flag_image(), "png"), SLOW_SIZES, replace(LONG_LIMITS, processor_seconds=1))
 
 
 def test_too_much_time_is_refused() -> None:
-    with pytest.raises(TooCostly):
-        make_variants(encode(flag(), "png"), ENDLESS, replace(PATIENT, seconds=0.5))
+    with pytest.raises(DecodeLimitExceeded):
+        make_variants(encode_image(make_flag_image(), "png"), SLOW_SIZES, replace(LONG_LIMITS, seconds=0.5))
 
 
 def test_too_much_output_is_refused() -> None:
-    with pytest.raises(TooCostly):
-        make_variants(encode(flag(), "png"), USER_SIZES, replace(PATIENT, output=1000))
+    with pytest.raises(DecodeLimitExceeded):
+        make_variants(encode_image(make_flag_image(), "png"), USER_SIZES, replace(LONG_LIMITS, output=1000))
 
 
 @pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
-def test_a_crash_is_refused(how: signal.Signals, wait_until: Callable[..., Any]) -> None:
+def test_decoder_crash_raises_decode_limit_exceeded(how: signal.Signals, wait_until: Callable[..., Any]) -> None:
     with ThreadPoolExecutor(1) as pool:
-        making = pool.submit(make_variants, encode(flag(), "png"), ENDLESS, PATIENT)
-        os.kill(_decoder_of(os.getpid(), wait_until), how)
+        making = pool.submit(make_variants, encode_image(make_flag_image(), "png"), SLOW_SIZES, LONG_LIMITS)
+        os.kill(_wait_for_decoder(os.getpid(), wait_until), how)
 
-        with pytest.raises(TooCostly):
+        with pytest.raises(DecodeLimitExceeded):
             making.result(timeout=30)
 
 
 def test_being_stopped_with_the_service_is_no_fault_of_the_image(wait_until: Callable[..., Any]) -> None:
     with ThreadPoolExecutor(1) as pool:
-        making = pool.submit(make_variants, encode(flag(), "png"), ENDLESS, PATIENT)
-        os.kill(_decoder_of(os.getpid(), wait_until), signal.SIGTERM)
+        making = pool.submit(make_variants, encode_image(make_flag_image(), "png"), SLOW_SIZES, LONG_LIMITS)
+        os.kill(_wait_for_decoder(os.getpid(), wait_until), signal.SIGTERM)
 
         with pytest.raises(RuntimeError, match="the decoder ended with -15"):
             making.result(timeout=30)
 
 
 def test_a_decoder_that_cannot_start_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixels, "_PROGRAM", (sys.executable, "-c", "import no_such_module"))
+    monkeypatch.setattr(resizer, "_PROGRAM", (sys.executable, "-c", "import no_such_module"))
 
     with pytest.raises(RuntimeError, match="no_such_module"):
-        make_variants(encode(flag(), "png"), USER_SIZES)
+        make_variants(encode_image(make_flag_image(), "png"), USER_SIZES)
 
 
 def test_the_decoder_ends_with_the_worker_that_started_it(wait_until: Callable[..., Any]) -> None:
-    program = "from tests.images.test_decoder import *\nmake_variants(encode(flag(), 'png'), ENDLESS, PATIENT)\n"
+    program = "from tests.images.test_decoder import *\nmake_variants(encode_image(make_flag_image(), 'png'), SLOW_SIZES, LONG_LIMITS)\n"
     worker = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     try:
-        decoder = _decoder_of(worker.pid, wait_until)
+        decoder = _wait_for_decoder(worker.pid, wait_until)
     finally:
         worker.kill()
         worker.wait()
@@ -98,12 +98,12 @@ def test_the_decoder_ends_with_the_worker_that_started_it(wait_until: Callable[.
 
 def test_the_decoder_gets_no_secret(monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]) -> None:
     monkeypatch.setenv("SECRET_KEY", "not for decoders")
-    content = encode(flag(), "png")
+    content = encode_image(make_flag_image(), "png")
 
     with ThreadPoolExecutor(1) as pool:
-        making = pool.submit(make_variants, content, ENDLESS, PATIENT)
-        decoder = _decoder_of(os.getpid(), wait_until)
-        seen = _proc(decoder, "environ") + _proc(decoder, "cmdline")
+        making = pool.submit(make_variants, content, SLOW_SIZES, LONG_LIMITS)
+        decoder = _wait_for_decoder(os.getpid(), wait_until)
+        seen = _read_proc_file(decoder, "environ") + _read_proc_file(decoder, "cmdline")
         files = _open_files(decoder)
         os.kill(decoder, signal.SIGKILL)
         making.exception(timeout=30)
@@ -117,30 +117,30 @@ def test_the_decoder_gets_no_secret(monkeypatch: pytest.MonkeyPatch, wait_until:
 def test_only_the_loader_of_the_inspected_format_reads(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = {
         "svg": b"<svg xmlns='http://www.w3.org/2000/svg' width='80' height='40'/>",
-        "gif": flag().gifsave_buffer(),
-        "jpeg": encode(flag(), "jpeg"),
+        "gif": make_flag_image().gifsave_buffer(),
+        "jpeg": encode_image(make_flag_image(), "jpeg"),
     }[form]
-    taken_for_png = Picture("png", 80, 40, is_progressive=False, frames=1, end=len(content))
-    monkeypatch.setattr(pixels, "inspect", lambda _: taken_for_png)
+    taken_for_png = ImageInfo("png", 80, 40, is_progressive=False, frames=1, end=len(content))
+    monkeypatch.setattr(resizer, "inspect_image", lambda _: taken_for_png)
 
-    with pytest.raises(Broken):
+    with pytest.raises(CorruptImage):
         make_variants(content, USER_SIZES)
 
 
-def test_a_size_that_is_not_the_inspected_one_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = encode(flag(), "jpeg")
-    other = replace(pixels.inspect(content), width=8)
-    monkeypatch.setattr(pixels, "inspect", lambda _: other)
+def test_decoded_size_other_than_inspected_is_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encode_image(make_flag_image(), "jpeg")
+    other = replace(resizer.inspect_image(content), width=8)
+    monkeypatch.setattr(resizer, "inspect_image", lambda _: other)
 
-    with pytest.raises(Broken):
+    with pytest.raises(CorruptImage):
         make_variants(content, USER_SIZES)
 
 
-def _decoder_of(parent: int, wait_until: Callable[..., Any]) -> int:
+def _wait_for_decoder(parent: int, wait_until: Callable[..., Any]) -> int:
     """The decoder that this process has started, once it works within its limits."""
 
     def limited() -> list[int]:
-        return [child for child in _children(parent) if str(PATIENT.memory) in _proc(child, "limits")]
+        return [child for child in _children(parent) if str(LONG_LIMITS.memory) in _read_proc_file(child, "limits")]
 
     found: list[int] = wait_until(limited, what="a decoder at work")
     return found[0]
@@ -148,7 +148,9 @@ def _decoder_of(parent: int, wait_until: Callable[..., Any]) -> int:
 
 def _children(parent: int) -> list[int]:
     threads = Path(f"/proc/{parent}/task").iterdir()
-    return [int(child) for thread in threads for child in _proc(parent, f"task/{thread.name}/children").split()]
+    return [
+        int(child) for thread in threads for child in _read_proc_file(parent, f"task/{thread.name}/children").split()
+    ]
 
 
 def _open_files(process: int) -> list[str]:
@@ -157,10 +159,10 @@ def _open_files(process: int) -> list[str]:
 
 
 def _is_running(process: int) -> bool:
-    return _proc(process, "stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
+    return _read_proc_file(process, "stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
 
 
-def _proc(process: int, name: str) -> str:
+def _read_proc_file(process: int, name: str) -> str:
     """What the kernel says of this process; nothing when it is gone."""
     try:
         return Path(f"/proc/{process}/{name}").read_text()

@@ -17,41 +17,41 @@ from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
 import config
-from app import bodies, database, embedded, errors, storage, throttle
-from app.database import commit, transaction
+from app import database, embedded, errors, request_bodies, storage, throttle
+from app.database import commit, open_transaction
 from app.extensions import db, limiter
 from app.images import resize_api
-from app.jobs import consequences, lifecycle
+from app.jobs import lifecycle, state_hooks
 from app.jobs.records import JobRow
 from app.storage import Storage
 from app.users import auth
-from tests.background import follow
 from tests.conftest import ROOT
-from tests.images import pictures
-from tests.images.background import files, jobs, run, work_files, work_off
-from tests.images.pictures import GPS, ZIP, Image, encode, flag, with_metadata
-from tests.test_openapi import Described, described, description  # noqa: F401  # fixtures
+from tests.dataset import ApiClient, Dataset, get_pointers
+from tests.dataset import get_errors as errors_of
+from tests.images import sample_images
+from tests.images.job_helpers import execute_job, list_files, list_jobs, list_work_files, run_all_jobs
+from tests.images.sample_images import GPS, ZIP, Image, add_metadata, encode_image, make_flag_image
+from tests.test_openapi import StrictDescription, description, strict_description  # noqa: F401  # fixtures
 from tests.test_throttle import own_redis, redis_process  # noqa: F401  # same
-from tests.world import Caller, World, pointers
-from tests.world import errors as errors_of
+from tests.worker_process import run_state_hooks
 
 URL = "/api/v1/resize"
-PHOTO = encode(with_metadata(flag(800, 400)), "jpeg")
-BROKEN = pictures.webp_saying(400, 300)
+PHOTO = encode_image(add_metadata(make_flag_image(800, 400)), "jpeg")
+BROKEN = sample_images.make_webp_claiming_size(400, 300)
 """Nothing is wrong with its header and its end."""
 
 
-def base64_of(content: bytes) -> str:
+def encode_base64(content: bytes) -> str:
     """Without anything around it, as the original server took it."""
     return base64.b64encode(content).decode()
 
 
-def post(caller: Caller, content: bytes = PHOTO, **options: Any) -> TestResponse:
+def post_image(caller: ApiClient, content: bytes = PHOTO, **options: Any) -> TestResponse:
     """An image to be made smaller."""
-    return caller.send("POST", URL, {"imageData": base64_of(content), **options}, Content_Type="application/json")
+    return caller.send("POST", URL, {"imageData": encode_base64(content), **options}, Content_Type="application/json")
 
 
-def token_of(answer: TestResponse) -> str:
+def get_token(answer: TestResponse) -> str:
     """The token of an image that was accepted."""
     assert answer.status_code == HTTPStatus.ACCEPTED, answer.text
     assert answer.get_json().keys() == {"success", "token"}
@@ -59,7 +59,7 @@ def token_of(answer: TestResponse) -> str:
     return str(answer.get_json()["token"])
 
 
-def ask(caller: Caller, token: str) -> Any:
+def get_image_status(caller: ApiClient, token: str) -> Any:
     """What is known of a token."""
     answer = caller.get(f"{URL}/{token}")
     assert (answer.status_code, answer.content_type) == (200, "application/json")
@@ -67,26 +67,28 @@ def ask(caller: Caller, token: str) -> Any:
     return answer.get_json()
 
 
-def made(storage: Storage, caller: Caller, token: str) -> Any:
+def fetch_resized_image(storage: Storage, caller: ApiClient, token: str) -> Any:
     """The smaller image."""
-    answer = ask(caller, token)
+    answer = get_image_status(caller, token)
     assert answer.keys() == {"status", "resized_image_url"}
     assert answer["status"] == "SUCCESS"
-    return Image.new_from_buffer(storage.read(storage.name(answer["resized_image_url"])), "")
+    return Image.new_from_buffer(storage.read_file(storage.get_name_from_url(answer["resized_image_url"])), "")
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_an_image_is_accepted_made_smaller_and_fetched(app: Flask, world: World, storage: Storage, slash: str) -> None:
-    document = {"imageData": base64_of(PHOTO)}
-    accepted = world.stranger.send("POST", URL + slash, document, Content_Type="application/json")
-    token = token_of(accepted)
+def test_an_image_is_accepted_made_smaller_and_fetched(
+    app: Flask, dataset: Dataset, storage: Storage, slash: str
+) -> None:
+    document = {"imageData": encode_base64(PHOTO)}
+    accepted = dataset.stranger.send("POST", URL + slash, document, Content_Type="application/json")
+    token = get_token(accepted)
     assert accepted.headers["Location"] == f"{app.config['PUBLIC_URL']}{URL}/{token}"
     assert accepted.headers["Retry-After"] == "1"
-    assert ask(world.stranger, token + slash) == {"status": "PENDING", "resized_image_url": None}
+    assert get_image_status(dataset.stranger, token + slash) == {"status": "PENDING", "resized_image_url": None}
 
-    run(app, UUID(token))
+    execute_job(app, UUID(token))
 
-    url = ask(world.stranger, token + slash)["resized_image_url"]
+    url = get_image_status(dataset.stranger, token + slash)["resized_image_url"]
     assert url.startswith(f"{app.config['PUBLIC_URL']}/files/images/")
     served = app.test_client().get(url.removeprefix(app.config["PUBLIC_URL"]))
     image = Image.new_from_buffer(served.data, "")
@@ -94,42 +96,42 @@ def test_an_image_is_accepted_made_smaller_and_fetched(app: Flask, world: World,
     assert GPS.encode() not in served.data
 
 
-def test_while_it_is_made_the_status_is_started(app: Flask, world: World, storage: Storage) -> None:
-    token = token_of(post(world.stranger))
+def test_status_of_running_job_is_started(app: Flask, dataset: Dataset, storage: Storage) -> None:
+    token = get_token(post_image(dataset.stranger))
 
-    with app.app_context(), transaction(is_read=False):
-        lifecycle.claim(UUID(token), "tests", timedelta(seconds=60))
+    with app.app_context(), open_transaction(is_read=False):
+        lifecycle.claim_job(UUID(token), "tests", timedelta(seconds=60))
         commit()
 
-    assert ask(world.stranger, token) == {"status": "STARTED", "resized_image_url": None}
+    assert get_image_status(dataset.stranger, token) == {"status": "STARTED", "resized_image_url": None}
 
 
 @pytest.mark.parametrize(
     ("content", "options", "size", "form"),
     [
         (PHOTO, {}, (100, 50), "jpeg"),
-        (encode(flag(400, 800), "png"), {}, (50, 100), "png"),
-        (encode(flag(), "webp", keep="none"), {}, (80, 40), "webp"),
+        (encode_image(make_flag_image(400, 800), "png"), {}, (50, 100), "png"),
+        (encode_image(make_flag_image(), "webp", keep="none"), {}, (80, 40), "webp"),
         (PHOTO, {"width": None, "height": None, "format": None}, (100, 50), "jpeg"),
         (PHOTO, {"width": 200}, (200, 100), "jpeg"),
         (PHOTO, {"height": 200, "format": "webp"}, (400, 200), "webp"),
         (PHOTO, {"width": 2000, "height": 2000, "format": "png"}, (800, 400), "png"),
-        (encode(flag(8000, 8), "png"), {"height": 8}, (2000, 2), "png"),
+        (encode_image(make_flag_image(8000, 8), "png"), {"height": 8}, (2000, 2), "png"),
     ],
 )
-def test_it_fits_is_not_distorted_and_never_grows(
+def test_resized_image_fits_keeps_ratio_and_is_not_enlarged(
     app: Flask,
-    world: World,
+    dataset: Dataset,
     storage: Storage,
     content: bytes,
     options: dict[str, Any],
     size: tuple[int, int],
     form: str,
 ) -> None:
-    token = token_of(post(world.stranger, content, **options))
-    work_off(app)
+    token = get_token(post_image(dataset.stranger, content, **options))
+    run_all_jobs(app)
 
-    image = made(storage, world.stranger, token)
+    image = fetch_resized_image(storage, dataset.stranger, token)
 
     assert (image.width, image.height) == size
     assert image.get("vips-loader").startswith(form)
@@ -137,116 +139,116 @@ def test_it_fits_is_not_distorted_and_never_grows(
 
 @pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,", "data:;base64,"])
 def test_base64_is_taken_as_the_command_of_that_name_writes_it(
-    app: Flask, world: World, storage: Storage, prefix: str
+    app: Flask, dataset: Dataset, storage: Storage, prefix: str
 ) -> None:
     written = subprocess.run(["base64"], input=PHOTO, capture_output=True, check=True).stdout.decode()
     assert "\n" in written.strip()
 
-    answer = world.stranger.send("POST", URL, {"imageData": prefix + written}, Content_Type="application/json")
+    answer = dataset.stranger.send("POST", URL, {"imageData": prefix + written}, Content_Type="application/json")
 
-    work_off(app)
-    assert made(storage, world.stranger, token_of(answer)).width == 100
+    run_all_jobs(app)
+    assert fetch_resized_image(storage, dataset.stranger, get_token(answer)).width == 100
 
 
 # Where the bytes are
 
 
-def test_the_image_lies_in_private_storage_and_not_in_the_job(app: Flask, world: World, storage: Storage) -> None:
-    token = token_of(post(world.stranger, PHOTO + ZIP, width=50))
+def test_the_image_lies_in_private_storage_and_not_in_the_job(app: Flask, dataset: Dataset, storage: Storage) -> None:
+    token = get_token(post_image(dataset.stranger, PHOTO + ZIP, width=50))
 
     name = f"jobs/{token}/input.jpg"
-    assert files(storage) == [name]
-    assert storage.read(name) == PHOTO, "and nothing of what followed it"
-    (job,) = jobs(app)
+    assert list_files(storage) == [name]
+    assert storage.read_file(name) == PHOTO, "and nothing of what followed it"
+    (job,) = list_jobs(app)
     assert (str(job.id), job.parameters) == (token, {"image": name, "width": 50})
-    assert (job.trigger, job.owner_id) == ("api", world.stranger.id)
+    assert (job.trigger, job.owner_id) == ("api", dataset.stranger.id)
     assert app.test_client().get(f"/files/{name}").status_code == 404
 
 
-def test_two_of_the_same_image_are_two_jobs(world: World, storage: Storage) -> None:
-    assert token_of(post(world.stranger)) != token_of(post(world.stranger))
+def test_two_of_the_same_image_are_two_jobs(dataset: Dataset, storage: Storage) -> None:
+    assert get_token(post_image(dataset.stranger)) != get_token(post_image(dataset.stranger))
 
 
 @pytest.mark.parametrize("content", [PHOTO, BROKEN])
 def test_the_image_is_deleted_when_its_job_has_ended(
-    app: Flask, world: World, storage: Storage, content: bytes
+    app: Flask, dataset: Dataset, storage: Storage, content: bytes
 ) -> None:
-    token = token_of(post(world.stranger, content))
+    token = get_token(post_image(dataset.stranger, content))
 
-    work_off(app)
+    run_all_jobs(app)
 
-    assert [name for name in files(storage) if name.startswith("jobs/")] == []
-    retried = world.stranger.send("POST", f"/v1/jobs/{token}/retry")
+    assert [name for name in list_files(storage) if name.startswith("jobs/")] == []
+    retried = dataset.stranger.send("POST", f"/v1/jobs/{token}/retry")
     (error,) = retried.get_json(force=True)["errors"]
     assert (retried.status_code, error["code"]) == (409, "input-not-kept")
     assert error["detail"] == "The image that was sent is not kept: send it again."
 
 
 def test_the_image_of_a_canceled_job_is_deleted_and_that_of_an_interrupted_one_is_kept(
-    app: Flask, world: World, storage: Storage
+    app: Flask, dataset: Dataset, storage: Storage
 ) -> None:
-    canceled, interrupted = token_of(post(world.stranger)), token_of(post(world.stranger))
-    with app.app_context(), transaction(is_read=False):
-        job = lifecycle.claim(UUID(interrupted), "tests", timedelta(seconds=60))
+    canceled, interrupted = get_token(post_image(dataset.stranger)), get_token(post_image(dataset.stranger))
+    with app.app_context(), open_transaction(is_read=False):
+        job = lifecycle.claim_job(UUID(interrupted), "tests", timedelta(seconds=60))
         assert job is not None
-        consequences.follow(cast(JobRow, lifecycle.interrupt(job)))
+        state_hooks.on_state_change(cast(JobRow, lifecycle.interrupt_attempt(job)))
         commit()
-    world.stranger.send("POST", f"/v1/jobs/{canceled}/cancel")
+    dataset.stranger.send("POST", f"/v1/jobs/{canceled}/cancel")
 
-    follow(app)
+    run_state_hooks(app)
 
-    assert files(storage) == [f"jobs/{interrupted}/input.jpg"]
-    work_off(app)
-    assert made(storage, world.stranger, interrupted).width == 100
+    assert list_files(storage) == [f"jobs/{interrupted}/input.jpg"]
+    run_all_jobs(app)
+    assert fetch_resized_image(storage, dataset.stranger, interrupted).width == 100
 
 
 @pytest.mark.parametrize("thief", ["other", "admin"])
-def test_nobody_reads_the_image_of_another_by_its_name(app: Flask, world: World, storage: Storage, thief: str) -> None:
-    token = token_of(post(world.stranger))
+def test_nobody_reads_the_image_of_another_by_its_name(
+    app: Flask, dataset: Dataset, storage: Storage, thief: str
+) -> None:
+    token = get_token(post_image(dataset.stranger))
     parameters = {"image": f"jobs/{token}/input.jpg"}
-    stolen = world.callers[thief].create("/v1/jobs", "job", {"kind": "resize-image", "parameters": parameters})
+    stolen = dataset.callers[thief].create("/v1/jobs", "job", {"kind": "resize-image", "parameters": parameters})
 
-    work_off(app)
+    run_all_jobs(app)
 
-    job = next(job for job in jobs(app) if str(job.id) == stolen.get_json(force=True)["data"]["id"])
+    job = next(job for job in list_jobs(app) if str(job.id) == stolen.get_json(force=True)["data"]["id"])
     assert job.error is not None
     assert job.error["code"] == "image-not-found"
 
 
-def test_what_the_database_does_not_take_does_not_stay_in_storage(
-    world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_is_deleted_when_submit_fails(dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OperationalError("", None, Exception())
 
-    monkeypatch.setattr(resize_api.submission, "submit", fail)
+    monkeypatch.setattr(resize_api.submission, "submit_job", fail)
 
-    assert post(world.stranger).status_code == 503
-    assert files(storage) == []
+    assert post_image(dataset.stranger).status_code == 503
+    assert list_files(storage) == []
 
 
 # What goes wrong
 
 
 def test_an_image_that_cannot_be_decoded_is_a_failure_with_its_reason(
-    app: Flask, world: World, storage: Storage
+    app: Flask, dataset: Dataset, storage: Storage
 ) -> None:
-    token = token_of(post(world.stranger, BROKEN))
+    token = get_token(post_image(dataset.stranger, BROKEN))
 
-    work_off(app)
+    run_all_jobs(app)
 
     detail = "The image is damaged: it cannot be decoded."
     expected = {"status": "FAILURE", "resized_image_url": None, "error": {"code": "broken-image", "detail": detail}}
-    assert ask(world.stranger, token) == expected
-    assert work_files(app) == []
-    assert files(storage) == []
+    assert get_image_status(dataset.stranger, token) == expected
+    assert list_work_files(app) == []
+    assert list_files(storage) == []
 
 
-def test_a_canceled_one_is_a_failure_too(world: World, storage: Storage) -> None:
-    token = token_of(post(world.stranger))
-    world.stranger.send("POST", f"/v1/jobs/{token}/cancel")
+def test_a_canceled_one_is_a_failure_too(dataset: Dataset, storage: Storage) -> None:
+    token = get_token(post_image(dataset.stranger))
+    dataset.stranger.send("POST", f"/v1/jobs/{token}/cancel")
 
-    answer = ask(world.stranger, token)
+    answer = get_image_status(dataset.stranger, token)
 
     assert (answer["status"], answer["error"]["code"]) == ("FAILURE", "canceled")
 
@@ -257,22 +259,22 @@ def test_a_canceled_one_is_a_failure_too(world: World, storage: Storage) -> None
         (b"", 422, "broken-image"),
         (PHOTO[:-2], 422, "broken-image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported-image"),
-        (pictures.png(50_000, 50_000), 413, "image-too-large"),
-        (pictures.jpeg_of_scans(5_000, 5_000, 2_000), 413, "image-too-large"),
+        (sample_images.make_png(50_000, 50_000), 413, "image-too-large"),
+        (sample_images.make_progressive_jpeg(5_000, 5_000, 2_000), 413, "image-too-large"),
         (PHOTO + bytes(20 * 2**20), 413, "image-too-large"),
         (bytes(25_000_000), 413, "content-too-large"),
     ],
     ids=["empty", "cut", "svg", "bomb", "thousands of scans", "over 20 MiB", "25 MB"],
 )
 def test_an_image_that_is_not_taken_is_refused_before_the_202(
-    app: Flask, world: World, storage: Storage, content: bytes, status: int, code: str
+    app: Flask, dataset: Dataset, storage: Storage, content: bytes, status: int, code: str
 ) -> None:
-    answer = post(world.stranger, content)
+    answer = post_image(dataset.stranger, content)
 
     (error,) = errors_of(answer)
     assert (answer.status_code, error["code"]) == (status, code)
-    assert jobs(app) == []
-    assert files(storage) == []
+    assert list_jobs(app) == []
+    assert list_files(storage) == []
 
 
 @pytest.mark.parametrize(
@@ -283,25 +285,25 @@ def test_an_image_that_is_not_taken_is_refused_before_the_202(
         ({"imageData": 1}, "/imageData"),
         ({"imageData": "***"}, "/imageData"),
         ({"imagedata": "AAAA"}, "/imageData"),
-        ({"imageData": base64_of(PHOTO), "width": 0}, "/width"),
-        ({"imageData": base64_of(PHOTO), "width": 2001}, "/width"),
-        ({"imageData": base64_of(PHOTO), "width": "100"}, "/width"),
-        ({"imageData": base64_of(PHOTO), "width": True}, "/width"),
-        ({"imageData": base64_of(PHOTO), "height": 1.5}, "/height"),
-        ({"imageData": base64_of(PHOTO), "height": 10**30}, "/height"),
-        ({"imageData": base64_of(PHOTO), "format": "gif"}, "/format"),
-        ({"imageData": base64_of(PHOTO), "format": ["png"]}, "/format"),
-        ({"imageData": base64_of(PHOTO), "format": "x" * 70_000}, ""),
+        ({"imageData": encode_base64(PHOTO), "width": 0}, "/width"),
+        ({"imageData": encode_base64(PHOTO), "width": 2001}, "/width"),
+        ({"imageData": encode_base64(PHOTO), "width": "100"}, "/width"),
+        ({"imageData": encode_base64(PHOTO), "width": True}, "/width"),
+        ({"imageData": encode_base64(PHOTO), "height": 1.5}, "/height"),
+        ({"imageData": encode_base64(PHOTO), "height": 10**30}, "/height"),
+        ({"imageData": encode_base64(PHOTO), "format": "gif"}, "/format"),
+        ({"imageData": encode_base64(PHOTO), "format": ["png"]}, "/format"),
+        ({"imageData": encode_base64(PHOTO), "format": "x" * 70_000}, ""),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_place(
-    app: Flask, world: World, storage: Storage, document: Any, expected: str
+    app: Flask, dataset: Dataset, storage: Storage, document: Any, expected: str
 ) -> None:
-    answer = world.stranger.send("POST", URL, document, Content_Type="application/json")
+    answer = dataset.stranger.send("POST", URL, document, Content_Type="application/json")
 
-    assert (answer.status_code, pointers(answer)) == (422, {expected})
-    assert jobs(app) == []
-    assert files(storage) == []
+    assert (answer.status_code, get_pointers(answer)) == (422, {expected})
+    assert list_jobs(app) == []
+    assert list_files(storage) == []
 
 
 @pytest.mark.parametrize(
@@ -315,8 +317,8 @@ def test_what_cannot_be_meant_is_refused_with_its_place(
         (PHOTO, "image/jpeg", 415),
     ],
 )
-def test_what_is_no_json_object_is_refused(world: World, body: bytes, content_type: str, status: int) -> None:
-    assert world.stranger.send("POST", URL, body, Content_Type=content_type).status_code == status
+def test_body_other_than_json_object_is_refused(dataset: Dataset, body: bytes, content_type: str, status: int) -> None:
+    assert dataset.stranger.send("POST", URL, body, Content_Type=content_type).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -332,17 +334,17 @@ def test_what_is_no_json_object_is_refused(world: World, body: bytes, content_ty
         "../../readyz",
     ],
 )
-def test_a_token_that_is_none_is_404(world: World, token: str) -> None:
-    assert world.admin.get(f"{URL}/{token or 'x'}").status_code == 404
+def test_a_token_that_is_none_is_404(dataset: Dataset, token: str) -> None:
+    assert dataset.admin.get(f"{URL}/{token or 'x'}").status_code == 404
 
 
-def test_the_token_of_another_kind_of_job_is_none(world: World) -> None:
-    slept = world.stranger.create("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0}})
-    event = {"event": world.events["published"]}
-    resized = world.owner.create("/v1/jobs", "job", {"kind": "resize-image", "parameters": event})
+def test_the_token_of_another_kind_of_job_is_none(dataset: Dataset) -> None:
+    slept = dataset.stranger.create("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0}})
+    event = {"event": dataset.events["published"]}
+    resized = dataset.owner.create("/v1/jobs", "job", {"kind": "resize-image", "parameters": event})
 
     for answer in (slept, resized):
-        assert world.admin.get(f"{URL}/{answer.get_json(force=True)['data']['id']}").status_code == 404
+        assert dataset.admin.get(f"{URL}/{answer.get_json(force=True)['data']['id']}").status_code == 404
 
 
 # Who may
@@ -358,44 +360,44 @@ def test_the_token_of_another_kind_of_job_is_none(world: World) -> None:
     ],
 )
 def test_who_sends_and_who_asks(
-    world: World,
+    dataset: Dataset,
     storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
     public: str,
     sender: str,
     expected: dict[str, int] | None,
 ) -> None:
-    monkeypatch.setitem(world.app.config, "RESIZE_PUBLIC", public == "1")
+    monkeypatch.setitem(dataset.app.config, "RESIZE_PUBLIC", public == "1")
 
-    answer = post(world.callers[sender])
+    answer = post_image(dataset.callers[sender])
 
     if expected is None:
         assert answer.status_code == 401
-        assert files(storage) == []
+        assert list_files(storage) == []
         return
-    path = f"{URL}/{token_of(answer)}"
-    assert {name: world.callers[name].get(path).status_code for name in expected} == expected
+    path = f"{URL}/{get_token(answer)}"
+    assert {name: dataset.callers[name].get(path).status_code for name in expected} == expected
 
 
 def test_a_token_from_when_it_was_public_still_needs_somebody(
-    world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as public:
-        public.setitem(world.app.config, "RESIZE_PUBLIC", True)
-        path = f"{URL}/{token_of(post(world.anonymous))}"
+        public.setitem(dataset.app.config, "RESIZE_PUBLIC", True)
+        path = f"{URL}/{get_token(post_image(dataset.anonymous))}"
 
-    assert (world.anonymous.get(path).status_code, world.stranger.get(path).status_code) == (401, 200)
+    assert (dataset.anonymous.get(path).status_code, dataset.stranger.get(path).status_code) == (401, 200)
 
 
-def test_a_bad_access_token_is_401_even_where_it_is_public(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(world.app.config, "RESIZE_PUBLIC", True)
+def test_a_bad_access_token_is_401_even_where_it_is_public(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(dataset.app.config, "RESIZE_PUBLIC", True)
 
-    assert post(Caller(world.anonymous.client, "nonsense")).status_code == 401
+    assert post_image(ApiClient(dataset.anonymous.client, "nonsense")).status_code == 401
 
 
 @pytest.fixture
-def counted(
-    world: World,
+def client_with_limits(
+    dataset: Dataset,
     environment: dict[str, str],
     own_redis: embedded.Redis,  # noqa: F811  # the fixture
     redis_process: subprocess.Popen[bytes],  # noqa: F811  # same
@@ -407,29 +409,29 @@ def counted(
     app = Flask("counted")
     url = (tmp_path / "files").as_uri()
     app.config.update(
-        config.read({**environment, "REDIS_URL": own_redis.url, "STORAGE_URL": url, "RATELIMIT_ENABLED": "1"}),
+        config.read_config({**environment, "REDIS_URL": own_redis.url, "STORAGE_URL": url, "RATELIMIT_ENABLED": "1"}),
         RESIZE_PUBLIC=True,
     )
-    for package in (bodies, database, throttle, storage):
-        package.install(app)
-    app.extensions["authenticate"] = auth.authenticate
+    for package in (request_bodies, database, throttle, storage):
+        package.init_app(app)
+    app.extensions["authenticate"] = auth.authenticate_request
     app.register_blueprint(resize_api.routes)
-    errors.register(app)
+    errors.register_error_handlers(app)
     yield app.test_client()
     with app.app_context():
         db.engine.dispose()
 
 
-def test_whoever_is_unknown_sends_twenty_a_minute(counted: FlaskClient, world: World) -> None:
+def test_anonymous_requests_are_limited_to_twenty_a_minute(client_with_limits: FlaskClient, dataset: Dataset) -> None:
     def send(**headers: str) -> TestResponse:
-        return counted.post(URL, json={"imageData": base64_of(PHOTO)}, headers=headers)
+        return client_with_limits.post(URL, json={"imageData": encode_base64(PHOTO)}, headers=headers)
 
     statuses = [send().status_code for _ in range(21)]
 
     assert statuses == [202] * 20 + [429]
     assert 0 < int(send().headers["Retry-After"]) <= 60
-    assert counted.get(f"{URL}/{uuid4()}").status_code == 404, "asking is not counted"
-    assert send(Authorization=f"JWT {world.stranger.token}").status_code == 202
+    assert client_with_limits.get(f"{URL}/{uuid4()}").status_code == 404, "asking is not client_with_limits"
+    assert send(Authorization=f"JWT {dataset.stranger.token}").status_code == 202
 
 
 # As it is described
@@ -437,23 +439,33 @@ def test_whoever_is_unknown_sends_twenty_a_minute(counted: FlaskClient, world: W
 
 def test_answers_are_as_openapi_describes_them(
     app: Flask,
-    world: World,
+    dataset: Dataset,
     storage: Storage,
-    described: Described,  # noqa: F811  # the fixture
+    strict_description: StrictDescription,  # noqa: F811  # the fixture
 ) -> None:
-    good, bad = (token_of(post(world.stranger, content)) for content in (PHOTO, BROKEN))
-    upload = {"data": base64_of(PHOTO)}
+    good, bad = (get_token(post_image(dataset.stranger, content)) for content in (PHOTO, BROKEN))
+    upload = {"data": encode_base64(PHOTO)}
     answers = [
-        world.stranger.send("POST", "/v1/upload/image", document, Content_Type=media_type)
+        dataset.stranger.send("POST", "/v1/upload/image", document, Content_Type=media_type)
         for document, media_type in ((upload, "application/json"), ({}, "application/json"), (upload, "text/plain"))
     ]
-    answers += [world.anonymous.send("POST", "/v1/upload/image", upload), post(world.stranger), post(world.anonymous)]
-    answers += [post(world.stranger, b"<svg/>"), post(world.stranger, width=0), post(world.stranger, bytes(2**25))]
-    answers += [world.stranger.get(f"{URL}/{token}") for token in (good, str(uuid4()))]
-    work_off(app)
-    answers += [world.stranger.get(f"{URL}/{token}") for token in (good, bad)]
+    answers += [
+        dataset.anonymous.send("POST", "/v1/upload/image", upload),
+        post_image(dataset.stranger),
+        post_image(dataset.anonymous),
+    ]
+    answers += [
+        post_image(dataset.stranger, b"<svg/>"),
+        post_image(dataset.stranger, width=0),
+        post_image(dataset.stranger, bytes(2**25)),
+    ]
+    answers += [dataset.stranger.get(f"{URL}/{token}") for token in (good, str(uuid4()))]
+    run_all_jobs(app)
+    answers += [dataset.stranger.get(f"{URL}/{token}") for token in (good, bad)]
 
-    assert [(answer.request.path, faults) for answer in answers if (faults := described.faults(answer))] == []
+    assert [
+        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+    ] == []
     assert {answer.status_code for answer in answers} == {200, 202, 401, 404, 413, 415, 422}
 
 
@@ -468,34 +480,34 @@ def test_every_answer_to_a_shortcoming_of_the_original_is_there() -> None:
     assert [name for name in names if f"def {name}(" not in tests] == []
 
 
-def test_the_same_request_with_the_same_key_gets_the_same_token(world: World, storage: Storage) -> None:
-    body = {"imageData": base64_of(PHOTO), "width": 100}
+def test_the_same_request_with_the_same_key_gets_the_same_token(dataset: Dataset, storage: Storage) -> None:
+    body = {"imageData": encode_base64(PHOTO), "width": 100}
     sent = {"Content_Type": "application/json", "Idempotency_Key": "one"}
 
-    first = world.stranger.send("POST", URL, body, **sent)
-    before = files(storage)
-    again = world.stranger.send("POST", URL, body, **sent)
+    first = dataset.stranger.send("POST", URL, body, **sent)
+    before = list_files(storage)
+    again = dataset.stranger.send("POST", URL, body, **sent)
 
-    assert token_of(first) == token_of(again)
+    assert get_token(first) == get_token(again)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first.headers
     for header in ("Location", "Retry-After", "Cache-Control"):
         assert first.headers[header] == again.headers[header]
-    assert files(storage) == before
-    assert len(jobs(world.app)) == 1
+    assert list_files(storage) == before
+    assert len(list_jobs(dataset.app)) == 1
 
-    other = world.stranger.send("POST", URL, {**body, "width": 90}, **sent)
+    other = dataset.stranger.send("POST", URL, {**body, "width": 90}, **sent)
     assert (other.status_code, errors_of(other)[0]["source"]) == (422, {"header": "Idempotency-Key"})
-    assert files(storage) == before
-    assert token_of(world.owner.send("POST", URL, body, **sent)) != token_of(first)
+    assert list_files(storage) == before
+    assert get_token(dataset.owner.send("POST", URL, body, **sent)) != get_token(first)
 
 
-def test_a_key_of_nobody_is_refused(world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(world.app.config, "RESIZE_PUBLIC", True)
-    body = {"imageData": base64_of(PHOTO)}
-    before = files(storage)
+def test_a_key_of_nobody_is_refused(dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(dataset.app.config, "RESIZE_PUBLIC", True)
+    body = {"imageData": encode_base64(PHOTO)}
+    before = list_files(storage)
 
-    answer = world.anonymous.send("POST", URL, body, Content_Type="application/json", Idempotency_Key="one")
+    answer = dataset.anonymous.send("POST", URL, body, Content_Type="application/json", Idempotency_Key="one")
 
     assert (answer.status_code, errors_of(answer)[0]["source"]) == (400, {"header": "Idempotency-Key"})
-    assert files(storage) == before
+    assert list_files(storage) == before

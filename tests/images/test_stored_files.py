@@ -14,26 +14,26 @@ from flask import Flask
 from sqlalchemy import update
 
 from app import stored_files
-from app.database import commit, connection, transaction
+from app.database import commit, get_connection, open_transaction
 from app.events.models import Event
+from app.jsonapi.fields import Url
 from app.jsonapi.resource_type import TYPES
-from app.jsonapi.schema import Url
 from app.storage import Storage
-from tests.background import process
-from tests.images.background import files, jobs, work_off
-from tests.images.pictures import encode, flag
-from tests.images.test_resize_api import URL, post, token_of
-from tests.images.test_uploads import as_form
-from tests.world import World, data
+from tests.dataset import Dataset, get_data
+from tests.images.job_helpers import list_files, list_jobs, run_all_jobs
+from tests.images.sample_images import encode_image, make_flag_image
+from tests.images.test_resize_api import URL, get_token, post_image
+from tests.images.test_uploads import send_as_form
+from tests.worker_process import run_process
 
-PHOTO = encode(flag(800, 400), "jpeg")
+PHOTO = encode_image(make_flag_image(800, 400), "jpeg")
 
 
 @pytest.fixture(autouse=True)
-def _due(app: Flask, storage: Storage) -> None:
+def _make_sweep_due(app: Flask, storage: Storage) -> None:
     """The relay has run for a while on a storage that was empty then; the sweep of a day is due."""
     app.extensions.pop("next_orphan_sweep", None)
-    sweep(app)
+    run_sweep(app)
     make_due(app)
 
 
@@ -42,13 +42,13 @@ def make_due(app: Flask) -> None:
     app.extensions["next_orphan_sweep"] = 0.0
 
 
-def put(storage: Storage, name: str) -> str:
+def put_orphan(storage: Storage, name: str) -> str:
     """A file without a row."""
     storage.put(name, b"nobody's", "image/jpeg")
     return name
 
 
-def grow_old(storage: Storage) -> None:
+def age_files(storage: Storage) -> None:
     """All files were written two days ago."""
     directory = Path(storage.storage_url.removeprefix("file://"))
     for path in directory.rglob("*"):
@@ -56,7 +56,7 @@ def grow_old(storage: Storage) -> None:
             os.utime(path, (time() - 2 * 24 * 3600,) * 2)
 
 
-def sweep(app: Flask) -> None:
+def run_sweep(app: Flask) -> None:
     """What the relay does once a day."""
     with app.app_context():
         stored_files.sweep_orphans(timedelta(0))
@@ -72,29 +72,29 @@ ORPHANS = [
 
 def test_old_files_without_a_row_are_deleted_once_a_day(app: Flask, storage: Storage) -> None:
     for name in ORPHANS:
-        put(storage, name)
-    kept = put(storage, "inbox/aaaaaaaa/photo.jpg")
-    sweep(app)
-    assert files(storage) == sorted([*ORPHANS, kept]), "their rows may be about to be written"
-    grow_old(storage)
-    sweep(app)
-    assert files(storage) == sorted([*ORPHANS, kept]), "once a day"
+        put_orphan(storage, name)
+    kept = put_orphan(storage, "inbox/aaaaaaaa/photo.jpg")
+    run_sweep(app)
+    assert list_files(storage) == sorted([*ORPHANS, kept]), "their rows may be about to be written"
+    age_files(storage)
+    run_sweep(app)
+    assert list_files(storage) == sorted([*ORPHANS, kept]), "once a day"
     make_due(app)
 
-    sweep(app)
+    run_sweep(app)
 
-    assert files(storage) == [kept]
+    assert list_files(storage) == [kept]
 
 
 def test_the_sweep_does_not_run_within_the_first_minutes_after_the_start(app: Flask, storage: Storage) -> None:
-    put(storage, ORPHANS[0])
-    grow_old(storage)
+    put_orphan(storage, ORPHANS[0])
+    age_files(storage)
     app.extensions.pop("next_orphan_sweep")
 
-    sweep(app)
-    sweep(app)
+    run_sweep(app)
+    run_sweep(app)
 
-    assert files(storage) == [ORPHANS[0]]
+    assert list_files(storage) == [ORPHANS[0]]
     assert stored_files.START_DELAY_SECONDS >= 300
 
 
@@ -110,40 +110,40 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_no_file_of_a_storage_that_belongs_to_another_database_is_deleted(
     app: Flask, storage: Storage, warnings: list[dict[str, Any]], marker: bytes | None
 ) -> None:
-    own = storage.read(stored_files.MARKER)
-    put(storage, ORPHANS[0])
-    grow_old(storage)
+    own = storage.read_file(stored_files.MARKER)
+    put_orphan(storage, ORPHANS[0])
+    age_files(storage)
     if marker is None:
         storage.delete(stored_files.MARKER)
     else:
         storage.put(stored_files.MARKER, marker, "text/plain")
 
-    sweep(app)
-    sweep(app)
+    run_sweep(app)
+    run_sweep(app)
 
-    assert files(storage) == [ORPHANS[0]]
+    assert list_files(storage) == [ORPHANS[0]]
     assert storage.exists(stored_files.MARKER) == (marker is not None), "no storage with files is claimed"
     assert [(fields["marker"], fields["expected"]) for fields in warnings] == [(stored_files.MARKER, own.decode())]
 
     storage.put(stored_files.MARKER, own + b"\n", "text/plain")
     make_due(app)
-    sweep(app)
-    assert files(storage) == [], "the operator has written the id there"
+    run_sweep(app)
+    assert list_files(storage) == [], "the operator has written the id there"
 
 
 def test_another_database_has_another_id(app: Flask, environment: dict[str, str]) -> None:
     name = f"other_{uuid4().hex}"
     with app.app_context():
-        own = stored_files.database_id()
+        own = stored_files.get_database_id()
     with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}")
         try:
             url = environment["DATABASE_URL"].replace("/postgres?", f"/{name}?")
             with psycopg.connect(url) as other:
-                assert other.execute(stored_files._database_id.text).fetchall() != [(own,)]
+                assert other.execute(stored_files._select_database_id.text).fetchall() != [(own,)]
             with psycopg.connect(environment["DATABASE_URL"]) as same:
                 same.execute("SET ROLE pg_signal_backend")  # a user without any rights here
-                assert same.execute(stored_files._database_id.text).fetchall() == [(own,)]
+                assert same.execute(stored_files._select_database_id.text).fetchall() == [(own,)]
         finally:
             server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -157,15 +157,15 @@ def test_more_than_a_fifth_of_all_files_is_not_deleted_at_once(
     used: int,
     is_refused: bool,
 ) -> None:
-    names = {put(storage, f"uploads/{number:064x}.jpg") for number in range(used)}
+    names = {put_orphan(storage, f"uploads/{number:064x}.jpg") for number in range(used)}
     monkeypatch.setattr(stored_files, "FINDERS", [names.intersection])
     for number in range(101):
-        put(storage, f"images/{number:064x}.jpg")
-    grow_old(storage)
+        put_orphan(storage, f"images/{number:064x}.jpg")
+    age_files(storage)
 
-    sweep(app)
+    run_sweep(app)
 
-    assert len(files(storage)) == used + (101 if is_refused else 0)
+    assert len(list_files(storage)) == used + (101 if is_refused else 0)
     assert [(fields["orphans"], fields["files"]) for fields in warnings] == ([(101, used + 101)] if is_refused else [])
 
 
@@ -180,21 +180,21 @@ URLS = [
 ]
 
 
-def test_every_attribute_with_a_url_names_a_file(app: Flask, world: World, storage: Storage) -> None:
+def test_every_attribute_with_a_url_names_a_file(app: Flask, dataset: Dataset, storage: Storage) -> None:
     events = TYPES["event"].attributes.values()
     attributes = [each.key for each in events if isinstance(each.field, Url) and not each.field.dump_only]
     assert {"logo-url", "original-image-url", "public-stream-link", "ticket-url"} <= set(attributes)
-    path = f"/v1/events/{world.events['published']}"
+    path = f"/v1/events/{dataset.events['published']}"
     cases = [(attribute, url) for attribute in attributes for url in URLS[:1]]
     cases += [("logo-url", url) for url in URLS]
     for attribute, url in cases:
-        answer = world.owner.update(path, "event", {attribute: url.format(ORPHANS[1])})
+        answer = dataset.owner.update(path, "event", {attribute: url.format(ORPHANS[1])})
         assert answer.status_code == 200, answer.text
-        with app.app_context(), transaction(is_read=True):
-            assert stored_files._used([ORPHANS[1], ORPHANS[0]]) == {ORPHANS[1]}, (attribute, url)
-        world.owner.update(path, "event", {attribute: None})
-        with app.app_context(), transaction(is_read=True):
-            assert stored_files._used([ORPHANS[1], ORPHANS[0]]) == set()
+        with app.app_context(), open_transaction(is_read=True):
+            assert stored_files._find_used([ORPHANS[1], ORPHANS[0]]) == {ORPHANS[1]}, (attribute, url)
+        dataset.owner.update(path, "event", {attribute: None})
+        with app.app_context(), open_transaction(is_read=True):
+            assert stored_files._find_used([ORPHANS[1], ORPHANS[0]]) == set()
 
 
 def test_every_column_with_a_url_is_an_attribute_that_names_files() -> None:
@@ -205,117 +205,123 @@ def test_every_column_with_a_url_is_an_attribute_that_names_files() -> None:
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_document_links_name_files(app: Flask, world: World, storage: Storage, url: str) -> None:
-    path = f"/v1/events/{world.events['published']}"
+def test_document_links_name_files(app: Flask, dataset: Dataset, storage: Storage, url: str) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
     links = [{"name": "a", "link": "https://example.com"}, {"name": "b", "link": url.format(ORPHANS[0])}]
 
-    assert world.owner.update(path, "event", {"document-links": links}).status_code == 200
+    assert dataset.owner.update(path, "event", {"document-links": links}).status_code == 200
 
-    with app.app_context(), transaction(is_read=True):
-        assert stored_files._used(ORPHANS[:2]) == {ORPHANS[0]}
+    with app.app_context(), open_transaction(is_read=True):
+        assert stored_files._find_used(ORPHANS[:2]) == {ORPHANS[0]}
 
 
 @pytest.mark.parametrize("attribute", ["document-links", "logo-url"])
 def test_the_file_of_a_deleted_upload_stays_while_an_event_names_it(
-    app: Flask, world: World, storage: Storage, attribute: str
+    app: Flask, dataset: Dataset, storage: Storage, attribute: str
 ) -> None:
-    upload = as_form(world.owner, PHOTO).get_json()
+    upload = send_as_form(dataset.owner, PHOTO).get_json()
     url = f"{upload['url']}?v=1"
     value = [{"name": "Plan", "link": url}] if attribute == "document-links" else url
-    path = f"/v1/events/{world.events['published']}"
-    assert world.owner.update(path, "event", {attribute: value}).status_code == 200
+    path = f"/v1/events/{dataset.events['published']}"
+    assert dataset.owner.update(path, "event", {attribute: value}).status_code == 200
 
-    assert world.owner.delete(f"/v1/uploads/{upload['id']}").status_code in (200, 204)
-    work_off(app)
+    assert dataset.owner.delete(f"/v1/uploads/{upload['id']}").status_code in (200, 204)
+    run_all_jobs(app)
 
-    assert storage.exists(storage.name(upload["url"]))
+    assert storage.exists(storage.get_name_from_url(upload["url"]))
 
 
 @pytest.mark.parametrize("public_url", ["http://h/files", "http://h/a/files/b"])
 def test_files_are_in_use_where_public_url_has_a_segment_files(
-    app: Flask, world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch, public_url: str
+    app: Flask, dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch, public_url: str
 ) -> None:
     monkeypatch.setattr(storage, "public_url", public_url)
-    path = f"/v1/events/{world.events['published']}"
-    upload = as_form(world.owner, PHOTO).get_json()
+    path = f"/v1/events/{dataset.events['published']}"
+    upload = send_as_form(dataset.owner, PHOTO).get_json()
     assert upload["url"].startswith(f"{public_url}/files/uploads/")
-    world.owner.update(path, "event", {"original-image-url": upload["url"], "name": "Renamed"})
-    token_of(post(world.stranger, PHOTO))
-    work_off(app)
-    calendar = storage.url(put(storage, ORPHANS[3]))
-    with app.app_context(), transaction(is_read=False):
-        connection().execute(update(Event).where(Event.id == world.events["published"]).values(ical_url=calendar))
+    dataset.owner.update(path, "event", {"original-image-url": upload["url"], "name": "Renamed"})
+    get_token(post_image(dataset.stranger, PHOTO))
+    run_all_jobs(app)
+    calendar = storage.get_url(put_orphan(storage, ORPHANS[3]))
+    with app.app_context(), open_transaction(is_read=False):
+        get_connection().execute(update(Event).where(Event.id == dataset.events["published"]).values(ical_url=calendar))
         commit()
-    grow_old(storage)
-    before = files(storage)
+    age_files(storage)
+    before = list_files(storage)
     assert {name.partition("/")[0] for name in before} == {"calendars", "images", "uploads"}
 
-    sweep(app)
+    run_sweep(app)
 
-    assert files(storage) == before
-    assert storage.public_name(upload["url"]) == storage.name(upload["url"])
+    assert list_files(storage) == before
+    assert storage.get_public_name(upload["url"]) == storage.get_name_from_url(upload["url"])
 
 
-def test_no_file_that_a_row_names_is_deleted(app: Flask, world: World, storage: Storage) -> None:
-    upload = as_form(world.stranger, PHOTO).get_json()
-    path = f"/v1/events/{world.events['published']}"
-    world.owner.update(path, "event", {"original-image-url": upload["url"]})
-    resized = token_of(post(world.stranger, PHOTO))
-    work_off(app)
-    made = storage.name(world.stranger.get(f"{URL}/{resized}").get_json()["resized_image_url"])
-    resizing = token_of(post(world.stranger, PHOTO))
-    image = data(world.owner.get(f"/v1/event-images/{world.images['published']}"))["attributes"]["image-url"]
-    put(storage, storage.name(image))
-    world.stranger.delete(f"/v1/uploads/{upload['id']}")
-    grow_old(storage)
-    before = files(storage)
+def test_no_file_that_a_row_names_is_deleted(app: Flask, dataset: Dataset, storage: Storage) -> None:
+    upload = send_as_form(dataset.stranger, PHOTO).get_json()
+    path = f"/v1/events/{dataset.events['published']}"
+    dataset.owner.update(path, "event", {"original-image-url": upload["url"]})
+    resized = get_token(post_image(dataset.stranger, PHOTO))
+    run_all_jobs(app)
+    made = storage.get_name_from_url(dataset.stranger.get(f"{URL}/{resized}").get_json()["resized_image_url"])
+    resizing = get_token(post_image(dataset.stranger, PHOTO))
+    image = get_data(dataset.owner.get(f"/v1/event-images/{dataset.images['published']}"))["attributes"]["image-url"]
+    put_orphan(storage, storage.get_name_from_url(image))
+    dataset.stranger.delete(f"/v1/uploads/{upload['id']}")
+    age_files(storage)
+    before = list_files(storage)
     assert f"jobs/{resizing}/input.jpg" in before
 
-    sweep(app)
+    run_sweep(app)
 
-    assert files(storage) == before
+    assert list_files(storage) == before
     assert made in before
-    shown = data(world.owner.get(path))["attributes"]
-    assert {storage.name(url) for name, url in shown.items() if name.endswith("image-url") and url} <= set(before)
+    shown = get_data(dataset.owner.get(path))["attributes"]
+    assert {storage.get_name_from_url(url) for name, url in shown.items() if name.endswith("image-url") and url} <= set(
+        before
+    )
 
 
 def test_a_file_of_a_picture_that_was_replaced_is_deleted_by_the_sweep(
-    app: Flask, world: World, storage: Storage
+    app: Flask, dataset: Dataset, storage: Storage
 ) -> None:
-    path = f"/v1/events/{world.events['published']}"
-    for color in (PHOTO, encode(flag(640, 480), "jpeg")):
-        world.owner.update(path, "event", {"original-image-url": as_form(world.owner, color).get_json()["url"]})
-        work_off(app)
-    assert {job.state for job in jobs(app)} == {"succeeded"}
-    grow_old(storage)
-    before = len(files(storage))
+    path = f"/v1/events/{dataset.events['published']}"
+    for color in (PHOTO, encode_image(make_flag_image(640, 480), "jpeg")):
+        dataset.owner.update(
+            path, "event", {"original-image-url": send_as_form(dataset.owner, color).get_json()["url"]}
+        )
+        run_all_jobs(app)
+    assert {job.state for job in list_jobs(app)} == {"succeeded"}
+    age_files(storage)
+    before = len(list_files(storage))
 
-    sweep(app)
+    run_sweep(app)
 
-    assert before - len(files(storage)) == 3, "its variants; its original is still an upload"
+    assert before - len(list_files(storage)) == 3, "its variants; its original is still an upload"
 
 
 def test_content_that_is_stored_again_is_no_orphan(app: Flask, storage: Storage) -> None:
-    name = storage.put_by_content("images", b"content", "jpg", "image/jpeg")
-    grow_old(storage)
+    name = storage.put_content_addressed("images", b"content", "jpg", "image/jpeg")
+    age_files(storage)
 
-    assert storage.put_by_content("images", b"content", "jpg", "image/jpeg") == name
+    assert storage.put_content_addressed("images", b"content", "jpg", "image/jpeg") == name
 
-    sweep(app)
-    assert files(storage) == [name]
+    run_sweep(app)
+    assert list_files(storage) == [name]
 
 
-def test_all_names_that_are_named_are_found_whatever_public_url_was(app: Flask, world: World, storage: Storage) -> None:
-    name = put(storage, ORPHANS[1])
-    path = f"/v1/events/{world.events['published']}"
-    world.owner.update(path, "event", {"original-image-url": f"https://old.example.com/files/{name}"})
-    grow_old(storage)
+def test_all_names_that_are_named_are_found_whatever_public_url_was(
+    app: Flask, dataset: Dataset, storage: Storage
+) -> None:
+    name = put_orphan(storage, ORPHANS[1])
+    path = f"/v1/events/{dataset.events['published']}"
+    dataset.owner.update(path, "event", {"original-image-url": f"https://old.example.com/files/{name}"})
+    age_files(storage)
 
-    sweep(app)
+    run_sweep(app)
 
-    assert files(storage) == [name]
-    with app.app_context(), transaction(is_read=True):
-        assert stored_files._used([name, ORPHANS[0]]) == {name}
+    assert list_files(storage) == [name]
+    with app.app_context(), open_transaction(is_read=True):
+        assert stored_files._find_used([name, ORPHANS[0]]) == {name}
 
 
 @pytest.mark.faults
@@ -324,7 +330,7 @@ def test_a_relay_that_starts_claims_an_empty_storage(
 ) -> None:
     url = (tmp_path / "new").as_uri()
     with app.app_context():
-        own = stored_files.database_id()
-    with process({**environment, "STORAGE_URL": url, "VAR_DIR": str(tmp_path)}, tmp_path / "relay", "relay", "60"):
+        own = stored_files.get_database_id()
+    with run_process({**environment, "STORAGE_URL": url, "VAR_DIR": str(tmp_path)}, tmp_path / "relay", "relay", "60"):
         marker = tmp_path / "new" / stored_files.MARKER
         wait_until(lambda: marker.exists() and marker.read_text() == own, 60)

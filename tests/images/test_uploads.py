@@ -15,44 +15,44 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.images import uploads
+from app.images import upload_view
 from app.storage import Storage
 from tests.conftest import Processes
-from tests.images import pictures
-from tests.images.background import files
-from tests.images.pictures import GPS, ZIP, Image, encode, flag, plain, with_metadata
-from tests.test_flow import attempt_get
-from tests.world import Caller, World, errors
+from tests.dataset import ApiClient, Dataset, get_errors
+from tests.images import sample_images
+from tests.images.job_helpers import list_files
+from tests.images.sample_images import GPS, ZIP, Image, add_metadata, encode_image, make_flag_image, make_plain_image
+from tests.test_end_to_end import attempt_get
 
 pytestmark = pytest.mark.long
 
 JSON = "application/json"
 FORM = "multipart/form-data; boundary=x"
 URL = "/v1/upload/image"
-SMALL = encode(flag(), "png")
+SMALL = encode_image(make_flag_image(), "png")
 
-Send = Callable[[Caller, bytes], TestResponse]
+Send = Callable[[ApiClient, bytes], TestResponse]
 
 
-def as_data_url(caller: Caller, content: bytes) -> TestResponse:
+def send_as_data_url(caller: ApiClient, content: bytes) -> TestResponse:
     """As a browser makes it."""
-    return post(caller, {"data": f"data:image/png;base64,{base64.b64encode(content).decode()}"})
+    return post_json(caller, {"data": f"data:image/png;base64,{base64.b64encode(content).decode()}"})
 
 
-def as_form(caller: Caller, content: bytes) -> TestResponse:
+def send_as_form(caller: ApiClient, content: bytes) -> TestResponse:
     """As a file of a form."""
     return post_form(caller, file=content)
 
 
-def post(caller: Caller, document: Any, content_type: str = JSON) -> TestResponse:
+def post_json(caller: ApiClient, document: Any, content_type: str = JSON) -> TestResponse:
     """JSON."""
     return caller.send("POST", URL, document, Content_Type=content_type)
 
 
-def post_form(caller: Caller, **sent: bytes | str) -> TestResponse:
+def post_form(caller: ApiClient, **sent: bytes | str) -> TestResponse:
     """A form: bytes are files, text is text."""
     body = b"".join(_part(name, value) for name, value in sent.items()) + b"--x--\r\n"
-    return post(caller, body, FORM)
+    return post_json(caller, body, FORM)
 
 
 def _part(name: str, value: bytes | str) -> bytes:
@@ -61,30 +61,30 @@ def _part(name: str, value: bytes | str) -> bytes:
     return head.encode() + b"\r\n\r\n" + (value if isinstance(value, bytes) else value.encode()) + b"\r\n"
 
 
-ways = pytest.mark.parametrize("send", [as_data_url, as_form])
+parametrize_send = pytest.mark.parametrize("send", [send_as_data_url, send_as_form])
 
 
-def image_at(app: Flask, storage: Storage, response: TestResponse) -> Any:
+def open_image(app: Flask, storage: Storage, response: TestResponse) -> Any:
     """The image behind the URL of an answer."""
     assert response.status_code == 200, response.text
     assert response.json is not None
-    return Image.new_from_buffer(storage.read(storage.name(response.json["url"])), "")
+    return Image.new_from_buffer(storage.read_file(storage.get_name_from_url(response.json["url"])), "")
 
 
-@ways
+@parametrize_send
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
 def test_an_image_gets_an_address_and_keeps_its_format(
-    app: Flask, world: World, storage: Storage, send: Send, form: str
+    app: Flask, dataset: Dataset, storage: Storage, send: Send, form: str
 ) -> None:
-    answer = send(world.stranger, encode(flag(), form))
+    answer = send(dataset.stranger, encode_image(make_flag_image(), form))
 
-    image = image_at(app, storage, answer)
+    image = open_image(app, storage, answer)
     assert (image.width, image.height) == (80, 40)
     assert image.get("vips-loader").startswith(form)
     assert answer.content_type == JSON
     served = app.test_client().get(answer.get_json()["url"].removeprefix(app.config["PUBLIC_URL"]))
     suffix = "jpg" if form == "jpeg" else form
-    assert files(storage) == [f"uploads/{sha256(served.data).hexdigest()}.{suffix}"]
+    assert list_files(storage) == [f"uploads/{sha256(served.data).hexdigest()}.{suffix}"]
     assert served.content_type == f"image/{form}"
     assert served.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert served.headers["X-Content-Type-Options"] == "nosniff"
@@ -93,11 +93,11 @@ def test_an_image_gets_an_address_and_keeps_its_format(
 @pytest.mark.parametrize("path", [URL, f"{URL}/"])
 @pytest.mark.parametrize("content_type", [JSON, "application/vnd.api+json", "application/json; charset=utf-8"])
 def test_json_comes_under_either_name_with_and_without_a_slash(
-    world: World, storage: Storage, path: str, content_type: str
+    dataset: Dataset, storage: Storage, path: str, content_type: str
 ) -> None:
     document = {"data": base64.b64encode(SMALL).decode()}
 
-    assert world.stranger.send("POST", path, document, Content_Type=content_type).status_code == 200
+    assert dataset.stranger.send("POST", path, document, Content_Type=content_type).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -115,58 +115,58 @@ def test_json_comes_under_either_name_with_and_without_a_slash(
     ids=lambda pair: pair[0],
 )
 def test_base64_is_taken_as_programs_write_it(
-    app: Flask, world: World, storage: Storage, written: tuple[str, Callable[[str], str]]
+    app: Flask, dataset: Dataset, storage: Storage, written: tuple[str, Callable[[str], str]]
 ) -> None:
     content = SMALL + b"\0" * (-len(SMALL) % 3 + 1)  # so that there is padding
 
-    answer = post(world.stranger, {"data": written[1](base64.b64encode(content).decode())})
+    answer = post_json(dataset.stranger, {"data": written[1](base64.b64encode(content).decode())})
 
-    assert image_at(app, storage, answer).width == 80
+    assert open_image(app, storage, answer).width == 80
 
 
 @pytest.mark.parametrize("fields", [{"file": SMALL}, {"image": SMALL}, {"picture": SMALL, "title": "words"}])
 def test_a_form_may_name_its_file_as_it_likes(
-    app: Flask, world: World, storage: Storage, fields: dict[str, bytes | str]
+    app: Flask, dataset: Dataset, storage: Storage, fields: dict[str, bytes | str]
 ) -> None:
-    assert image_at(app, storage, post_form(world.stranger, **fields)).width == 80
+    assert open_image(app, storage, post_form(dataset.stranger, **fields)).width == 80
 
 
-@ways
+@parametrize_send
 def test_an_image_is_upright_and_says_nothing_of_where_it_was_taken(
-    app: Flask, world: World, storage: Storage, send: Send
+    app: Flask, dataset: Dataset, storage: Storage, send: Send
 ) -> None:
-    content = encode(with_metadata(flag(800, 400).rot270(), 6), "jpeg") + ZIP
+    content = encode_image(add_metadata(make_flag_image(800, 400).rot270(), 6), "jpeg") + ZIP
 
-    image = image_at(app, storage, send(world.stranger, content))
+    image = open_image(app, storage, send(dataset.stranger, content))
 
     assert (image.width, image.height) == (800, 400)
     assert image(20, 20)[2] > 250, "blue above on the left"
-    (name,) = files(storage)
-    assert not [word for word in (GPS.encode(), b"GPS", b"Exif", b"PK\x03\x04") if word in storage.read(name)]
+    (name,) = list_files(storage)
+    assert not [word for word in (GPS.encode(), b"GPS", b"Exif", b"PK\x03\x04") if word in storage.read_file(name)]
 
 
 def test_a_large_image_is_made_smaller_and_what_is_transparent_stays_so(
-    app: Flask, world: World, storage: Storage
+    app: Flask, dataset: Dataset, storage: Storage
 ) -> None:
-    clear = plain(8_192, 2_048).bandjoin(Image.black(8_192, 2_048)).copy(interpretation="srgb")
+    clear = make_plain_image(8_192, 2_048).bandjoin(Image.black(8_192, 2_048)).copy(interpretation="srgb")
 
-    image = image_at(app, storage, as_form(world.stranger, encode(clear, "png")))
+    image = open_image(app, storage, send_as_form(dataset.stranger, encode_image(clear, "png")))
 
     assert (image.width, image.height) == (4_096, 1_024)
     assert image(5, 5)[3] == 0
 
 
-def test_the_same_image_has_the_same_address(world: World, storage: Storage) -> None:
-    first, again = as_data_url(world.stranger, SMALL), as_form(world.owner, SMALL + ZIP)
+def test_the_same_image_has_the_same_address(dataset: Dataset, storage: Storage) -> None:
+    first, again = send_as_data_url(dataset.stranger, SMALL), send_as_form(dataset.owner, SMALL + ZIP)
 
     assert first.get_json()["url"] == again.get_json()["url"]
-    assert len(files(storage)) == 1
+    assert len(list_files(storage)) == 1
 
 
-def test_an_address_can_be_set_as_a_picture(world: World, storage: Storage) -> None:
-    url = as_data_url(world.stranger, SMALL).get_json()["url"]
+def test_an_address_can_be_set_as_a_picture(dataset: Dataset, storage: Storage) -> None:
+    url = send_as_data_url(dataset.stranger, SMALL).get_json()["url"]
 
-    answer = world.stranger.update(f"/v1/users/{world.stranger.id}", "user", {"avatar-url": url})
+    answer = dataset.stranger.update(f"/v1/users/{dataset.stranger.id}", "user", {"avatar-url": url})
 
     assert answer.status_code == 200
 
@@ -174,31 +174,31 @@ def test_an_address_can_be_set_as_a_picture(world: World, storage: Storage) -> N
 # What is refused
 
 
-@ways
-def test_nobody_unknown_sends_images(world: World, storage: Storage, send: Send) -> None:
-    answer = send(world.anonymous, SMALL)
+@parametrize_send
+def test_nobody_unknown_sends_images(dataset: Dataset, storage: Storage, send: Send) -> None:
+    answer = send(dataset.anonymous, SMALL)
 
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"]
-    assert files(storage) == []
+    assert list_files(storage) == []
 
 
-@ways
+@parametrize_send
 @pytest.mark.parametrize(
     ("content", "status", "code"),
     [
         (b"", 422, "broken-image"),
         (SMALL[:-1], 422, "broken-image"),
         (SMALL[:5], 422, "broken-image"),
-        (pictures.webp_saying(400, 300), 422, "broken-image"),
-        (pictures.png(3_000, 9_000), 422, "broken-image"),
+        (sample_images.make_webp_claiming_size(400, 300), 422, "broken-image"),
+        (sample_images.make_png(3_000, 9_000), 422, "broken-image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported-image"),
-        (pictures.animated("gif"), 415, "unsupported-image"),
+        (sample_images.make_animation("gif"), 415, "unsupported-image"),
         (ZIP + SMALL, 415, "unsupported-image"),
-        (pictures.png(50_000, 50_000), 413, "image-too-large"),
-        (pictures.jpeg_saying(40_000, 25_000), 413, "image-too-large"),
-        (pictures.jpeg_of_scans(5_000, 5_000, 2_000), 413, "image-too-large"),
-        (pictures.animated("webp"), 413, "image-too-large"),
+        (sample_images.make_png(50_000, 50_000), 413, "image-too-large"),
+        (sample_images.make_jpeg_claiming_size(40_000, 25_000), 413, "image-too-large"),
+        (sample_images.make_progressive_jpeg(5_000, 5_000, 2_000), 413, "image-too-large"),
+        (sample_images.make_animation("webp"), 413, "image-too-large"),
         (SMALL + bytes(20 * 2**20), 413, "image-too-large"),
         (bytes(25_000_000), 413, None),
     ],
@@ -219,18 +219,18 @@ def test_nobody_unknown_sends_images(world: World, storage: Storage, send: Send)
         "25 MB",
     ],
 )
-def test_what_is_no_image_for_us_is_told_and_leaves_nothing(
-    world: World, storage: Storage, send: Send, content: bytes, status: int, code: str | None
+def test_unsupported_upload_is_refused_and_leaves_no_file(
+    dataset: Dataset, storage: Storage, send: Send, content: bytes, status: int, code: str | None
 ) -> None:
-    answer = send(world.stranger, content)
+    answer = send(dataset.stranger, content)
 
-    (error,) = errors(answer)
+    (error,) = get_errors(answer)
     assert answer.status_code == status
     assert error["detail"].endswith(".")
     if code is not None:
         assert error["code"] == code
-        assert error.get("source") == (None if send is as_form else {"pointer": "/data"})
-    assert files(storage) == []
+        assert error.get("source") == (None if send is send_as_form else {"pointer": "/data"})
+    assert list_files(storage) == []
 
 
 @pytest.mark.parametrize(
@@ -249,93 +249,97 @@ def test_what_is_no_image_for_us_is_told_and_leaves_nothing(
         ({"data": "https://example.com/a.png"}, "/data"),
     ],
 )
-def test_what_is_no_base64_is_told(world: World, storage: Storage, document: Any, pointer: str) -> None:
-    answer = post(world.stranger, document)
+def test_invalid_base64_is_422(dataset: Dataset, storage: Storage, document: Any, pointer: str) -> None:
+    answer = post_json(dataset.stranger, document)
 
     assert answer.status_code == 422
-    assert [error["source"] for error in errors(answer)] == [{"pointer": pointer}]
-    assert files(storage) == []
+    assert [error["source"] for error in get_errors(answer)] == [{"pointer": pointer}]
+    assert list_files(storage) == []
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b'"a"', b"\xff", b'{"data": "\\ud800"}', b"[" * 5_000, b'{"data": NaN}']
 )
-def test_what_is_no_json_object_is_told(world: World, body: bytes) -> None:
-    assert post(world.stranger, body).status_code == 400
+def test_body_other_than_json_object_is_400(dataset: Dataset, body: bytes) -> None:
+    assert post_json(dataset.stranger, body).status_code == 400
 
 
-def test_a_body_of_a_million_values_is_not_even_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.images.sent.orjson.loads", lambda _body: pytest.fail("it was read"))
+def test_a_body_of_a_million_values_is_not_even_read(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.images.request_images.orjson.loads", lambda _body: pytest.fail("it was read"))
 
     for body in (b'{"data": [' + b"[]," * 9_000_000 + b"0]}", b'{"a":' * 2_000 + b"0" + b"}" * 2_000):
-        answer = post(world.stranger, body)
-        assert (answer.status_code, errors(answer)[0]["code"]) == (400, "too-large")
+        answer = post_json(dataset.stranger, body)
+        assert (answer.status_code, get_errors(answer)[0]["code"]) == (400, "too-large")
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "text/plain", "application/x-www-form-urlencoded"])
-def test_another_media_type_is_told(world: World, content_type: str) -> None:
-    answer = post(world.stranger, SMALL, content_type)
+def test_another_media_type_is_told(dataset: Dataset, content_type: str) -> None:
+    answer = post_json(dataset.stranger, SMALL, content_type)
 
     assert answer.status_code == 415
-    assert errors(answer)[0]["source"] == {"header": "Content-Type"}
+    assert get_errors(answer)[0]["source"] == {"header": "Content-Type"}
 
 
 @pytest.mark.parametrize("fields", [{}, {"file": "words"}, {"one": SMALL, "two": SMALL}])
-def test_a_form_without_the_one_file_is_told(world: World, storage: Storage, fields: dict[str, bytes | str]) -> None:
-    assert post_form(world.stranger, **fields).status_code == 422
-    assert files(storage) == []
+def test_a_form_without_the_one_file_is_told(
+    dataset: Dataset, storage: Storage, fields: dict[str, bytes | str]
+) -> None:
+    assert post_form(dataset.stranger, **fields).status_code == 422
+    assert list_files(storage) == []
 
 
 @pytest.mark.parametrize("body", [b"", b"--x", b"--x\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n"])
 @pytest.mark.parametrize("boundary", ["; boundary=x", ""])
-def test_a_form_that_is_none_is_told(world: World, storage: Storage, body: bytes, boundary: str) -> None:
-    answer = post(world.stranger, body, f"multipart/form-data{boundary}")
+def test_a_form_that_is_none_is_told(dataset: Dataset, storage: Storage, body: bytes, boundary: str) -> None:
+    answer = post_json(dataset.stranger, body, f"multipart/form-data{boundary}")
 
     assert answer.status_code in (400, 422)
-    assert files(storage) == []
+    assert list_files(storage) == []
 
 
-def test_a_smaller_limit_holds(world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(world.app.config, "MAX_UPLOAD_MB", 1)
+def test_upload_over_configured_limit_is_413(
+    dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(dataset.app.config, "MAX_UPLOAD_MB", 1)
 
-    for send in (as_data_url, as_form):
-        assert send(world.stranger, SMALL + bytes(2**20)).status_code == 413
-        assert send(world.stranger, SMALL + bytes(2**20 - len(SMALL))).status_code == 200
+    for send in (send_as_data_url, send_as_form):
+        assert send(dataset.stranger, SMALL + bytes(2**20)).status_code == 413
+        assert send(dataset.stranger, SMALL + bytes(2**20 - len(SMALL))).status_code == 200
 
 
 def test_one_client_has_one_of_the_images_that_are_decoded_at_once(
-    world: World, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(upload_view, "DECODER_SLOT_TIMEOUT_SECONDS", 0.05)
     working, go_on = threading.Semaphore(0), threading.Event()
-    real = uploads.make_variants
+    real = upload_view.make_variants
 
     def make(*arguments: Any) -> Any:
         working.release()
         go_on.wait(20)
         return real(*arguments)
 
-    def send(caller: Caller, address: str) -> TestResponse:
-        return at_address(caller, address, lambda: as_data_url(caller, SMALL))
+    def send(caller: ApiClient, address: str) -> TestResponse:
+        return send_from_address(caller, address, lambda: send_as_data_url(caller, SMALL))
 
-    monkeypatch.setattr(uploads, "make_variants", make)
+    monkeypatch.setattr(upload_view, "make_variants", make)
     with ThreadPoolExecutor(2) as pool:
-        busy = [pool.submit(send, world.stranger, "192.0.2.1")]
+        busy = [pool.submit(send, dataset.stranger, "192.0.2.1")]
         assert working.acquire(timeout=20)
-        same_user = send(world.stranger, "192.0.2.2")
-        same_address = send(world.owner, "192.0.2.1")
-        busy.append(pool.submit(send, world.owner, "192.0.2.3"))
+        same_user = send(dataset.stranger, "192.0.2.2")
+        same_address = send(dataset.owner, "192.0.2.1")
+        busy.append(pool.submit(send, dataset.owner, "192.0.2.3"))
         assert working.acquire(timeout=20), "others have the second one"
-        full = send(world.admin, "192.0.2.4")
+        full = send(dataset.admin, "192.0.2.4")
         go_on.set()
 
         for refused, status in ((same_user, 429), (same_address, 429), (full, 503)):
             assert (refused.status_code, refused.headers["Retry-After"]) == (status, "5")
         assert [future.result().status_code for future in busy] == [200, 200]
-    assert send(world.stranger, "192.0.2.1").status_code == 200
+    assert send(dataset.stranger, "192.0.2.1").status_code == 200
 
 
-def at_address(caller: Caller, address: str, send: Callable[[], TestResponse]) -> TestResponse:
+def send_from_address(caller: ApiClient, address: str, send: Callable[[], TestResponse]) -> TestResponse:
     """Send a request from a client address."""
     caller.client.environ_base["REMOTE_ADDR"] = address
     return send()
@@ -345,7 +349,7 @@ def at_address(caller: Caller, address: str, send: Callable[[], TestResponse]) -
 
 
 @pytest.fixture
-def web(world: World, processes: Processes, wait_until: Callable[..., Any]) -> str:
+def web(dataset: Dataset, processes: Processes, wait_until: Callable[..., Any]) -> str:
     """One."""
     processes.start("web")
     wait_until(lambda: attempt_get(f"{processes.base_url}/livez") == 200, 30)
@@ -363,18 +367,18 @@ def post_over_http(base_url: str, content: bytes, token: str | None) -> int:
         connection.close()
 
 
-def test_whoever_sends_much_hears_why_it_is_refused(world: World, web: str) -> None:
+def test_large_upload_is_read_before_413_or_401(dataset: Dataset, web: str) -> None:
     for size, status in ((15_000_000, 200), (25_000_000, 413), (40_000_000, 413)):
-        assert post_over_http(web, SMALL + bytes(size), world.stranger.token) == status
+        assert post_over_http(web, SMALL + bytes(size), dataset.stranger.token) == status
         assert post_over_http(web, SMALL + bytes(size), "not a token") == 401
 
 
 def test_many_at_once_are_taken_or_told_to_come_back_and_leave_no_memory_behind(
-    world: World, web: str, processes: Processes
+    dataset: Dataset, web: str, processes: Processes
 ) -> None:
-    content, token = SMALL + bytes(15_000_000), world.stranger.token
+    content, token = SMALL + bytes(15_000_000), dataset.stranger.token
     assert post_over_http(web, SMALL, token) == 200
-    before = megabytes(processes)
+    before = get_memory_megabytes(processes)
 
     with ThreadPoolExecutor(12) as pool:
         statuses = list(pool.map(lambda _: post_over_http(web, content, token), range(24)))
@@ -383,37 +387,37 @@ def test_many_at_once_are_taken_or_told_to_come_back_and_leave_no_memory_behind(
     assert set(statuses) <= {200, 429, 503}
     assert statuses.count(200) >= 4
     assert post_over_http(web, SMALL, token) == 200
-    assert megabytes(processes) - before < 150
+    assert get_memory_megabytes(processes) - before < 150
 
 
-def megabytes(processes: Processes) -> float:
+def get_memory_megabytes(processes: Processes) -> float:
     """What the web processes hold."""
-    web = psutil.Process(processes.started[0].pid)
+    web = psutil.Process(processes.children[0].pid)
     return sum(process.memory_info().rss for process in (web, *web.children())) / 2**20
 
 
-def test_the_same_upload_with_the_same_key_gets_the_same_answer(world: World) -> None:
-    body = {"data": base64.b64encode(encode(flag(80, 40), "png")).decode()}
+def test_the_same_upload_with_the_same_key_gets_the_same_answer(dataset: Dataset) -> None:
+    body = {"data": base64.b64encode(encode_image(make_flag_image(80, 40), "png")).decode()}
     sent = {"Content_Type": "application/json", "Idempotency_Key": "one"}
 
-    first = world.stranger.send("POST", "/v1/upload/image", body, **sent)
-    again = world.stranger.send("POST", "/v1/upload/image", body, **sent)
-    other = {"data": base64.b64encode(encode(flag(40, 80), "png")).decode()}
-    refused = world.stranger.send("POST", "/v1/upload/image", other, **sent)
+    first = dataset.stranger.send("POST", "/v1/upload/image", body, **sent)
+    again = dataset.stranger.send("POST", "/v1/upload/image", body, **sent)
+    other = {"data": base64.b64encode(encode_image(make_flag_image(40, 80), "png")).decode()}
+    refused = dataset.stranger.send("POST", "/v1/upload/image", other, **sent)
 
     assert (first.status_code, first.data) == (again.status_code, again.data)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert refused.status_code == 422
 
 
-def test_the_same_form_with_another_boundary_is_the_same_request(world: World) -> None:
+def test_the_same_form_with_another_boundary_is_the_same_request(dataset: Dataset) -> None:
     def send(image: bytes, boundary: str) -> TestResponse:
         body = (_part("file", image) + b"--x--\r\n").replace(b"--x", f"--{boundary}".encode())
         form = f"multipart/form-data; boundary={boundary}"
-        return world.stranger.send("POST", "/v1/upload/image", body, Content_Type=form, Idempotency_Key="one")
+        return dataset.stranger.send("POST", "/v1/upload/image", body, Content_Type=form, Idempotency_Key="one")
 
-    image = encode(flag(80, 40), "png")
-    first, again, refused = send(image, "x"), send(image, "y"), send(encode(flag(40, 80), "png"), "z")
+    image = encode_image(make_flag_image(80, 40), "png")
+    first, again, refused = send(image, "x"), send(image, "y"), send(encode_image(make_flag_image(40, 80), "png"), "z")
 
     assert (first.status_code, first.data) == (200, again.data)
     assert again.headers["Idempotent-Replayed"] == "true"

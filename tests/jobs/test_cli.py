@@ -24,96 +24,96 @@ from flask import Flask
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from app.database import commit, notified, transaction
-from app.jobs import lifecycle, running, submission
+from app.database import commit, open_transaction, poll_notifications
+from app.jobs import executor, lifecycle, submission
 from app.jobs.cli import jobs_cli
 from app.jobs.records import JobRow
-from app.processes.nodes import JOBS_QUEUE
-from app.processes.orphans import dying_with_parent
+from app.processes.process_tree import set_pdeathsig
+from app.processes.worker_nodes import JOBS_QUEUE
 from tests.conftest import Processes
+from tests.dataset import Dataset
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
-from tests.jobs.written import read
-from tests.world import World
+from tests.jobs.db_helpers import get_job
 
 pytestmark = pytest.mark.faults
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NOBODY = "01900000-0000-7000-8000-000000000000"
+UNKNOWN_JOB_ID = "01900000-0000-7000-8000-000000000000"
 
 WaitUntil = Callable[..., Any]
 
 
-def run(app: Flask, *arguments: str, given: str | bytes | None = None) -> Result:
+def invoke_cli(app: Flask, *arguments: str, given: str | bytes | None = None) -> Result:
     """What a command prints and how it exits."""
     return app.test_cli_runner().invoke(jobs_cli, list(arguments), input=given)
 
 
-def printed(app: Flask, *arguments: str) -> Any:
+def get_json_output(app: Flask, *arguments: str) -> Any:
     """What a command says to programs."""
-    result = run(app, *arguments, "--json")
+    result = invoke_cli(app, *arguments, "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 
-def submit(app: Flask, kind: str = "sleep", **parameters: Any) -> UUID:
+def enqueue_job(app: Flask, kind: str = "sleep", **parameters: Any) -> UUID:
     """Commit a job; one that sleeps no time where nothing else is said."""
     given = parameters or {"seconds": 0, "steps": 1}
-    with app.app_context(), transaction(is_read=False):
-        job = submission.submit(kind, given, trigger="cli", owner_id=None).job
+    with app.app_context(), open_transaction(is_read=False):
+        job = submission.submit_job(kind, given, trigger="cli", owner_id=None).job
         commit()
     return job.id
 
 
-def work(app: Flask, job_id: UUID) -> None:
+def execute_job(app: Flask, job_id: UUID) -> None:
     """What a worker does."""
     with app.app_context():
-        running.run(job_id, "tests")
+        executor.run_job(job_id, "tests")
 
 
-def begin(app: Flask, job_id: UUID) -> JobRow:
+def start_attempt(app: Flask, job_id: UUID) -> JobRow:
     """The first thing that a worker does."""
-    with app.app_context(), transaction(is_read=False):
-        job = lifecycle.claim(job_id, "tests", timedelta(seconds=60))
+    with app.app_context(), open_transaction(is_read=False):
+        job = lifecycle.claim_job(job_id, "tests", timedelta(seconds=60))
         commit()
     assert job is not None
     return job
 
 
-def tell(app: Flask, write: Callable[..., JobRow | None], *arguments: Any) -> None:
+def commit_progress(app: Flask, write: Callable[..., JobRow | None], *arguments: Any) -> None:
     """Commit what an attempt has to say."""
-    with app.app_context(), transaction(is_read=False):
+    with app.app_context(), open_transaction(is_read=False):
         assert write(*arguments) is not None
         commit()
 
 
 def test_kinds_names_what_can_run_and_its_parameters(app: Flask) -> None:
-    result = run(app, "kinds")
+    result = invoke_cli(app, "kinds")
 
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("sleep ")]
     assert line.endswith("  seconds=number [steps=integer]")
     assert "  Sleep, and say how far it is after each step.  " in line
-    (kind,) = [kind for kind in printed(app, "kinds") if kind["name"] == "sleep"]
+    (kind,) = [kind for kind in get_json_output(app, "kinds") if kind["name"] == "sleep"]
     assert kind["title"] == "Sleep, and say how far it is after each step."
     assert kind["parameters"]["required"] == ["seconds"]
 
 
 def test_submit_prints_the_id(app: Flask) -> None:
-    result = run(app, "submit", "sleep", "--param", "seconds=2")
+    result = invoke_cli(app, "submit", "sleep", "--param", "seconds=2")
 
-    job = read(app, UUID(result.stdout.strip()))
+    job = get_job(app, UUID(result.stdout.strip()))
     assert (result.exit_code, result.stderr) == (0, "")
     assert (job.kind, job.parameters, job.state) == ("sleep", {"seconds": 2}, "queued")
     assert (job.trigger, job.owner_id, job.event_id) == ("cli", None, None)
 
 
-def test_submit_says_to_programs_what_the_api_says(world: World) -> None:
-    job = printed(world.app, "submit", "sleep", "--param", "seconds=2", "--owner", " Stranger@example.com")
+def test_submit_says_to_programs_what_the_api_says(dataset: Dataset) -> None:
+    job = get_json_output(dataset.app, "submit", "sleep", "--param", "seconds=2", "--owner", " Stranger@example.com")
 
-    document = world.stranger.get(f"/v1/jobs/{job['id']}").get_json(force=True)["data"]
+    document = dataset.stranger.get(f"/v1/jobs/{job['id']}").get_json(force=True)["data"]
     assert job == {
         "id": document["id"],
         **document["attributes"],
-        "owner": str(world.stranger.id),
+        "owner": str(dataset.stranger.id),
         "event": None,
         "retry-of": None,
     }
@@ -121,7 +121,7 @@ def test_submit_says_to_programs_what_the_api_says(world: World) -> None:
 
 
 def test_submit_joins_what_does_the_same(app: Flask) -> None:
-    first, again = (run(app, "submit", "sleep-once", "--param", "seconds=0").stdout for _ in range(2))
+    first, again = (invoke_cli(app, "submit", "sleep-once", "--param", "seconds=0").stdout for _ in range(2))
 
     assert first == again
 
@@ -144,18 +144,18 @@ def test_submit_joins_what_does_the_same(app: Flask) -> None:
 def test_parameters_are_read_by_the_schema(
     app: Flask, kind: str, arguments: list[str], expected: dict[str, Any]
 ) -> None:
-    result = run(app, "submit", kind, *arguments, given='{"seconds": 7}')
+    result = invoke_cli(app, "submit", kind, *arguments, given='{"seconds": 7}')
 
     assert result.exit_code == 0, result.stderr
-    assert read(app, UUID(result.stdout.strip())).parameters == expected
+    assert get_job(app, UUID(result.stdout.strip())).parameters == expected
 
 
 def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
     (tmp_path / "parameters.json").write_text('{"seconds": 3}')
 
-    result = run(app, "submit", "sleep", "--params", f"@{tmp_path}/parameters.json")
+    result = invoke_cli(app, "submit", "sleep", "--params", f"@{tmp_path}/parameters.json")
 
-    assert read(app, UUID(result.stdout.strip())).parameters == {"seconds": 3}
+    assert get_job(app, UUID(result.stdout.strip())).parameters == {"seconds": 3}
 
 
 @pytest.mark.parametrize(
@@ -190,42 +190,42 @@ def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
         (["list", "--kind", "\udcff"], "--kind: this is not UTF-8"),
         (["list", "--limit", "0"], "'--limit': 0 is not in the range"),
         (["show", "abc"], "ID: there is no job 'abc'"),
-        (["show", NOBODY], f"ID: there is no job '{NOBODY}'"),
-        (["watch", NOBODY[:8]], f"ID: there is no job '{NOBODY[:8]}'"),
-        (["watch", NOBODY], f"ID: there is no job '{NOBODY}'"),
+        (["show", UNKNOWN_JOB_ID], f"ID: there is no job '{UNKNOWN_JOB_ID}'"),
+        (["watch", UNKNOWN_JOB_ID[:8]], f"ID: there is no job '{UNKNOWN_JOB_ID[:8]}'"),
+        (["watch", UNKNOWN_JOB_ID], f"ID: there is no job '{UNKNOWN_JOB_ID}'"),
         (["cancel", "\udcff"], "ID: there is no job '\\udcff'"),
-        (["retry", NOBODY.upper()], f"ID: there is no job '{NOBODY}'"),
+        (["retry", UNKNOWN_JOB_ID.upper()], f"ID: there is no job '{UNKNOWN_JOB_ID}'"),
         (["no-such-command"], "No such command 'no-such-command'."),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line_and_exit_status_2(app: Flask, arguments: list[str], complaint: str) -> None:
-    result = run(app, *arguments)
+    result = invoke_cli(app, *arguments)
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("Error: ")
     assert complaint in result.stderr
     assert result.stderr.count("\n") == 1
     assert len(result.stderr) < 400
-    assert printed(app, "list") == []
+    assert get_json_output(app, "list") == []
 
 
-def test_a_job_about_an_event_needs_the_event(world: World) -> None:
-    live = printed(world.app, "submit", "event-archive", "--param", f"event={world.events['draft']}")
-    trashed = run(world.app, "submit", "event-archive", "--param", f"event={world.events['trashed']}")
+def test_a_job_about_an_event_needs_the_event(dataset: Dataset) -> None:
+    live = get_json_output(dataset.app, "submit", "event-archive", "--param", f"event={dataset.events['draft']}")
+    trashed = invoke_cli(dataset.app, "submit", "event-archive", "--param", f"event={dataset.events['trashed']}")
 
-    assert live["event"] == str(world.events["draft"])
+    assert live["event"] == str(dataset.events["draft"])
     assert (trashed.exit_code, trashed.stdout) == (2, "")
-    assert trashed.stderr == f"Error: event: there is no event {world.events['trashed']}, or it is in the trash\n"
+    assert trashed.stderr == f"Error: event: there is no event {dataset.events['trashed']}, or it is in the trash\n"
 
 
 def test_list_has_the_newest_first(app: Flask) -> None:
-    first, second = submit(app), submit(app)
-    other = submit(app, "tests-fail", breaks=False)
-    work(app, first)
+    first, second = enqueue_job(app), enqueue_job(app)
+    other = enqueue_job(app, "tests-fail", breaks=False)
+    execute_job(app, first)
 
     def ids(*arguments: str) -> list[UUID]:
-        return [UUID(job["id"]) for job in printed(app, "list", *arguments)]
+        return [UUID(job["id"]) for job in get_json_output(app, "list", *arguments)]
 
     assert ids() == [other, second, first]
     assert ids("--state", "queued") == [other, second]
@@ -235,10 +235,10 @@ def test_list_has_the_newest_first(app: Flask) -> None:
 
 
 def test_list_is_aligned_for_people(app: Flask) -> None:
-    first, second = submit(app), submit(app, "sleep-once", seconds=0, steps=1)
-    work(app, first)
+    first, second = enqueue_job(app), enqueue_job(app, "sleep-once", seconds=0, steps=1)
+    execute_job(app, first)
 
-    titles, *lines = run(app, "list").stdout.splitlines()
+    titles, *lines = invoke_cli(app, "list").stdout.splitlines()
 
     assert titles.split() == ["ID", "KIND", "STATE", "DONE", "BY", "CREATED", "MESSAGE"]
     assert [line[: titles.index("DONE")].split() for line in lines] == [
@@ -249,28 +249,28 @@ def test_list_is_aligned_for_people(app: Flask) -> None:
 
 
 def test_a_table_on_a_narrow_terminal_keeps_the_ids(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.jobs.terminal.is_terminal", lambda: True)
+    monkeypatch.setattr("app.jobs.cli_output.is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "60")
-    job_id = submit(app)
+    job_id = enqueue_job(app)
 
-    lines = run(app, "list").stdout.splitlines()
+    lines = invoke_cli(app, "list").stdout.splitlines()
 
     assert lines[1].startswith(f"{job_id} sleep queued ")
     assert {len(line) for line in lines} == {60}
 
 
 def test_show_has_all_that_belongs_to_a_job(app: Flask) -> None:
-    job_id = submit(app, "tests-make", file="x")
-    work(app, job_id)
+    job_id = enqueue_job(app, "tests-make", file="x")
+    execute_job(app, job_id)
 
-    job = printed(app, "show", str(job_id))
+    job = get_json_output(app, "show", str(job_id))
 
     assert (job["id"], job["state"], job["parameters"]) == (str(job_id), "succeeded", {"file": "x"})
     ((attempt,), (artifact,)) = job["attempts"], job["artifacts"]
     assert (attempt["number"], attempt["worker"], attempt["outcome"]) == (1, "tests", "succeeded")
     assert (artifact["name"], artifact["media-type"], artifact["partial"]) == ("made.json", "application/json", False)
     assert [event["seq"] for event in job["events"]] == list(range(1, len(job["events"]) + 1))
-    text = run(app, "show", str(job_id)).stdout
+    text = invoke_cli(app, "show", str(job_id)).stdout
     for shown in (
         f"id              {job_id}\n",
         "attempts: 1\n",
@@ -281,13 +281,13 @@ def test_show_has_all_that_belongs_to_a_job(app: Flask) -> None:
         assert shown in text
 
 
-def test_what_a_job_says_stays_on_its_line_and_moves_no_cursor(app: Flask) -> None:
-    job = begin(app, submit(app))
-    tell(app, lifecycle.report, job, 0.5, "a\x1b[2Jb\nc [red]d[/red]\u202e")
-    tell(app, lifecycle.fail, job, "no-output", "é\x07\r!")
+def test_job_message_control_characters_are_removed(app: Flask) -> None:
+    job = start_attempt(app, enqueue_job(app))
+    commit_progress(app, lifecycle.record_progress, job, 0.5, "a\x1b[2Jb\nc [red]d[/red]\u202e")
+    commit_progress(app, lifecycle.finish_failed, job, "no-output", "é\x07\r!")
 
     listed, shown, watched = (
-        run(app, *command) for command in (["list"], ["show", str(job.id)], ["watch", str(job.id)])
+        invoke_cli(app, *command) for command in (["list"], ["show", str(job.id)], ["watch", str(job.id)])
     )
 
     assert listed.stdout.endswith("  é !\n")
@@ -297,21 +297,21 @@ def test_what_a_job_says_stays_on_its_line_and_moves_no_cursor(app: Flask) -> No
 
 
 def test_cancel_says_what_has_become_of_the_job(app: Flask) -> None:
-    waits, runs = submit(app), begin(app, submit(app)).id
+    waits, runs = enqueue_job(app), start_attempt(app, enqueue_job(app)).id
 
-    assert run(app, "cancel", str(waits)).stdout == f"{waits} canceled\n"
-    assert run(app, "cancel", str(runs)).stdout == f"{runs} canceling\n"
-    assert printed(app, "cancel", str(runs))["state"] == "canceling"
-    again = run(app, "cancel", str(waits))
+    assert invoke_cli(app, "cancel", str(waits)).stdout == f"{waits} canceled\n"
+    assert invoke_cli(app, "cancel", str(runs)).stdout == f"{runs} canceling\n"
+    assert get_json_output(app, "cancel", str(runs))["state"] == "canceling"
+    again = invoke_cli(app, "cancel", str(waits))
     assert (again.exit_code, again.stdout, again.stderr) == (2, "", "Error: the job has ended: it is canceled\n")
 
 
-def test_retry_starts_the_same_again_for_the_same_owner(world: World) -> None:
-    old = printed(world.app, "submit", "sleep", "--param", "seconds=0", "--owner", "stranger@example.com")
+def test_retry_starts_the_same_again_for_the_same_owner(dataset: Dataset) -> None:
+    old = get_json_output(dataset.app, "submit", "sleep", "--param", "seconds=0", "--owner", "stranger@example.com")
 
-    lives = run(world.app, "retry", old["id"])
-    run(world.app, "cancel", old["id"])
-    job = printed(world.app, "retry", old["id"])
+    lives = invoke_cli(dataset.app, "retry", old["id"])
+    invoke_cli(dataset.app, "cancel", old["id"])
+    job = get_json_output(dataset.app, "retry", old["id"])
 
     assert (lives.exit_code, lives.stderr) == (2, "Error: the job has not ended: it is queued\n")
     assert (job["state"], job["trigger"], job["retry-of"]) == ("queued", "retry", old["id"])
@@ -327,19 +327,19 @@ def test_retry_starts_the_same_again_for_the_same_owner(world: World) -> None:
     ],
 )
 def test_the_exit_status_of_watch_tells_how_it_ended(app: Flask, kind: str, status: int, last: str) -> None:
-    job_id = submit(app, kind or "sleep", seconds=0)
+    job_id = enqueue_job(app, kind or "sleep", seconds=0)
     if kind:
-        work(app, job_id)
+        execute_job(app, job_id)
     else:
-        run(app, "cancel", str(job_id))
+        invoke_cli(app, "cancel", str(job_id))
 
-    result = run(app, "watch", str(job_id))
+    result = invoke_cli(app, "watch", str(job_id))
 
     assert (result.exit_code, result.stdout, result.stderr) == (status, f"{last}\n", "")
 
 
 @contextmanager
-def meanwhile(act: Callable[[], None]) -> Iterator[None]:
+def run_in_background(act: Callable[[], None]) -> Iterator[None]:
     """Something happens while a command runs."""
     failures: list[BaseException] = []
 
@@ -365,28 +365,28 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def waiting(connection: Connection, seconds: float) -> list[str]:
         begun.set()
-        return notified(connection, seconds)
+        return poll_notifications(connection, seconds)
 
     def wait() -> None:
         assert begun.wait(15)
 
-    monkeypatch.setattr("app.jobs.following.notified", waiting)
+    monkeypatch.setattr("app.jobs.cli_watch.notified", waiting)
     return wait
 
 
-def test_programs_watch_what_a_stream_has(world: World, waits: Callable[[], None]) -> None:
-    job = begin(world.app, submit(world.app))
+def test_programs_watch_what_a_stream_has(dataset: Dataset, waits: Callable[[], None]) -> None:
+    job = start_attempt(dataset.app, enqueue_job(dataset.app))
 
     def go_on() -> None:
         waits()
-        tell(world.app, lifecycle.report, job, 0.25, "a quarter")
-        tell(world.app, lifecycle.succeed, job, {})
+        commit_progress(dataset.app, lifecycle.record_progress, job, 0.25, "a quarter")
+        commit_progress(dataset.app, lifecycle.finish_succeeded, job, {})
 
-    with meanwhile(go_on):
-        result = run(world.app, "watch", str(job.id), "--json")
+    with run_in_background(go_on):
+        result = invoke_cli(dataset.app, "watch", str(job.id), "--json")
 
     headers = {"Accept": "application/x-ndjson", "Last-Event-ID": "0"}
-    streamed = world.admin.send("GET", f"/v1/jobs/{job.id}/progress", **headers).get_data(as_text=True)
+    streamed = dataset.admin.send("GET", f"/v1/jobs/{job.id}/progress", **headers).get_data(as_text=True)
     elements = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0
     assert elements == [json.loads(line) for line in streamed.splitlines()]
@@ -394,7 +394,7 @@ def test_programs_watch_what_a_stream_has(world: World, waits: Callable[[], None
 
 
 @contextmanager
-def database_away(app: Flask) -> Iterator[None]:
+def disconnect_database(app: Flask) -> Iterator[None]:
     """Every connection is cut, and nobody gets a new one."""
     url = app.config["DATABASE_URL"].replace("+psycopg", "").replace("/postgres?", "/template1?")
     with psycopg.connect(url, autocommit=True) as connection:
@@ -409,18 +409,18 @@ def database_away(app: Flask) -> Iterator[None]:
 def test_watch_waits_for_a_database_that_restarts(
     app: Flask, waits: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = begin(app, submit(app))
+    job = start_attempt(app, enqueue_job(app))
     asked = threading.Event()
-    monkeypatch.setattr("app.jobs.following.sleep", lambda _seconds: asked.set())
+    monkeypatch.setattr("app.jobs.cli_watch.sleep", lambda _seconds: asked.set())
 
     def restart() -> None:
         waits()
-        with database_away(app):
+        with disconnect_database(app):
             assert asked.wait(15)
-        tell(app, lifecycle.succeed, job, {})
+        commit_progress(app, lifecycle.finish_succeeded, job, {})
 
-    with meanwhile(restart):
-        result = run(app, "watch", str(job.id))
+    with run_in_background(restart):
+        result = invoke_cli(app, "watch", str(job.id))
 
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "1.00 succeeded")
     assert result.stderr == "the database does not answer; it is waited for\n"
@@ -429,24 +429,24 @@ def test_watch_waits_for_a_database_that_restarts(
 def test_watch_gives_a_database_up_that_stays_away(
     app: Flask, waits: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = begin(app, submit(app))
-    monkeypatch.setattr("app.jobs.following.PATIENCE", 0.5)
+    job = start_attempt(app, enqueue_job(app))
+    monkeypatch.setattr("app.jobs.cli_watch.DATABASE_TIMEOUT_SECONDS", 0.5)
     given_up = threading.Event()
 
     def stay_away() -> None:
         waits()
-        with database_away(app):
+        with disconnect_database(app):
             assert given_up.wait(30)
 
-    with meanwhile(stay_away):
-        result = run(app, "watch", str(job.id))
+    with run_in_background(stay_away):
+        result = invoke_cli(app, "watch", str(job.id))
         given_up.set()
 
     assert isinstance(result.exception, OperationalError)  # which manage.py makes one line and exit status 1
 
 
 @contextmanager
-def command(
+def start_command(
     environment: dict[str, str], *arguments: str, output: int = subprocess.PIPE, **settings: str
 ) -> Iterator[subprocess.Popen[str]]:
     """`manage.py jobs`, as people start it; killed at the end of the block."""
@@ -457,7 +457,7 @@ def command(
         stdout=output,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=dying_with_parent(),
+        preexec_fn=set_pdeathsig(),
     ) as process:
         try:
             yield process
@@ -465,7 +465,7 @@ def command(
             process.kill()
 
 
-def lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
+def read_lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
     """What a command has printed when it prints this."""
     lines: list[str] = []
     assert process.stdout is not None
@@ -480,15 +480,15 @@ def test_the_exit_status_of_submit_tells_how_it_ended(
     missing = ["submit", "resize-image", "--param", "image=uploads/none.png", "--watch", "--json"]
     long = ["submit", "sleep", "--param", "seconds=600", "--watch"]
     short = ["submit", "sleep", "--param", "seconds=0.1", "--watch"]
-    with command(environment, *missing) as failing, command(environment, *long) as ending:
+    with start_command(environment, *missing) as failing, start_command(environment, *long) as ending:
         processes.start("relay")
         processes.start("worker", JOBS_QUEUE)
 
-        good = run(app, *short)
+        good = invoke_cli(app, *short)
         assert ending.stdout is not None
         job_id = next(ending.stdout).strip()
-        wait_until(lambda: read(app, UUID(job_id)).state == "running", 60)
-        run(app, "cancel", job_id)
+        wait_until(lambda: get_job(app, UUID(job_id)).state == "running", 60)
+        invoke_cli(app, "cancel", job_id)
         bad, canceled = (process.communicate(timeout=60) for process in (failing, ending))
 
     assert (good.exit_code, failing.returncode, ending.returncode) == (0, 1, 3)
@@ -499,29 +499,29 @@ def test_the_exit_status_of_submit_tells_how_it_ended(
 
 
 def test_whoever_stops_watching_leaves_the_job_running(environment: dict[str, str], app: Flask) -> None:
-    with command(environment, "submit", "sleep", "--param", "seconds=600", "--watch") as watching:
-        job_id, *_ = lines_until(watching, "0.00 queued, 0 ahead")
+    with start_command(environment, "submit", "sleep", "--param", "seconds=600", "--watch") as watching:
+        job_id, *_ = read_lines_until(watching, "0.00 queued, 0 ahead")
         assert watching.stderr is not None
         assert next(watching.stderr) == "no worker has taken it up yet\n"
-        job = begin(app, UUID(job_id))
-        tell(app, lifecycle.report, job, 0.3, "a third")
-        lines_until(watching, "0.30 a third")
+        job = start_attempt(app, UUID(job_id))
+        commit_progress(app, lifecycle.record_progress, job, 0.3, "a third")
+        read_lines_until(watching, "0.30 a third")
 
         watching.send_signal(signal.SIGINT)
         _, said = watching.communicate(timeout=30)
 
     assert watching.returncode == 130
     assert said == f"0.30 a third; the job goes on, and `manage.py jobs watch {job_id}` follows it again\n"
-    assert read(app, job.id).state == "running"
+    assert get_job(app, job.id).state == "running"
 
 
 def test_a_reader_that_goes_away_is_no_error_to_speak_of(environment: dict[str, str], app: Flask) -> None:
-    job = begin(app, submit(app))
-    with command(environment, "watch", str(job.id)) as watching:
-        lines_until(watching, "0.00 running")
+    job = start_attempt(app, enqueue_job(app))
+    with start_command(environment, "watch", str(job.id)) as watching:
+        read_lines_until(watching, "0.00 running")
         assert watching.stdout is not None
         watching.stdout.close()
-        tell(app, lifecycle.succeed, job, {})
+        commit_progress(app, lifecycle.finish_succeeded, job, {})
 
         assert watching.wait(30) == 1
         assert watching.stderr is not None
@@ -529,7 +529,7 @@ def test_a_reader_that_goes_away_is_no_error_to_speak_of(environment: dict[str, 
 
 
 def test_a_terminal_gets_a_bar(environment: dict[str, str], app: Flask, wait_until: WaitUntil) -> None:
-    job = begin(app, submit(app))
+    job = start_attempt(app, enqueue_job(app))
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     seen: list[str] = []
@@ -539,13 +539,13 @@ def test_a_terminal_gets_a_bar(environment: dict[str, str], app: Flask, wait_unt
             while part := os.read(master, 65_536):
                 seen.append(part.decode(errors="replace"))
 
-    with command(environment, "watch", str(job.id), output=slave, TERM="xterm") as watching:
+    with start_command(environment, "watch", str(job.id), output=slave, TERM="xterm") as watching:
         os.close(slave)
-        with meanwhile(look):
+        with run_in_background(look):
             wait_until(lambda: "running" in "".join(seen), 60)
-            tell(app, lifecycle.report, job, 0.5, "half of it")
+            commit_progress(app, lifecycle.record_progress, job, 0.5, "half of it")
             wait_until(lambda: "half of it" in "".join(seen))
-            tell(app, lifecycle.succeed, job, {})
+            commit_progress(app, lifecycle.finish_succeeded, job, {})
             assert watching.wait(30) == 0
     os.close(master)
 

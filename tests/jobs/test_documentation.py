@@ -8,17 +8,17 @@ from uuid import UUID
 
 import pytest
 
-from app.jobs import running
-from app.jobs.context import Running
+from app.jobs import executor
+from app.jobs.context import JobContext
 from app.jobs.kinds import KINDS, Kind
-from app.jobs.models import STATES
+from app.jobs.models import ALL_STATES
 from tests.conftest import ROOT
-from tests.world import World, data
+from tests.dataset import Dataset, get_data
 
 DOCUMENT = (ROOT / "docs" / "jobs.md").read_text()
 
 
-def rows(title: str) -> list[list[str]]:
+def get_table_rows(title: str) -> list[list[str]]:
     """The rows of the tables below a title."""
     section = DOCUMENT.partition(f"\n### {title}\n")[2].partition("\n#")[0]
     return [
@@ -26,7 +26,7 @@ def rows(title: str) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize(("number", "constant"), [row[1:] for row in rows("Limits")])
+@pytest.mark.parametrize(("number", "constant"), [row[1:] for row in get_table_rows("Limits")])
 def test_limits_are_those_of_the_code(number: str, constant: str) -> None:
     module, _, name = constant.strip("`").rpartition(".")
 
@@ -34,28 +34,37 @@ def test_limits_are_those_of_the_code(number: str, constant: str) -> None:
 
 
 def test_every_state_is_named() -> None:
-    named = [name for row in rows("States") for name in re.findall(r"`(\w+)`", row[0])]
+    named = [name for row in get_table_rows("States") for name in re.findall(r"`(\w+)`", row[0])]
 
-    assert named == list(STATES)
+    assert named == list(ALL_STATES)
 
 
 def test_every_kind_is_named() -> None:
-    named = {name for row in rows("Starting") for name in re.findall(r"`([\w-]+)`", row[0])}
+    named = {name for row in get_table_rows("Starting") for name in re.findall(r"`([\w-]+)`", row[0])}
 
     assert named == {name for name in KINDS.declared if not name.startswith("tests-")}
 
 
-def test_what_running_offers_is_there(world: World) -> None:
-    job = data(world.stranger.create("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0}}))
-    named = [name for row in rows("Writing a kind") for name in re.findall(r"`(\w+)\b", row[0])]
+def test_documented_job_context_members_exist(dataset: Dataset) -> None:
+    job = get_data(dataset.stranger.create("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0}}))
+    named = [name for row in get_table_rows("Writing a kind") for name in re.findall(r"`(\w+)\b", row[0])]
 
-    assert named == ["parameters", "job", "work_dir", "progress", "wait", "check", "charge_output", "publish"]
-    assert all(hasattr(Running(job, ROOT), name) for name in ("job", "work_dir"))
-    assert all(hasattr(Running, name) for name in named if name not in ("job", "work_dir"))
+    assert named == [
+        "parameters",
+        "job",
+        "work_dir",
+        "report_progress",
+        "wait",
+        "raise_if_ending",
+        "charge_output",
+        "publish_file",
+    ]
+    assert all(hasattr(JobContext(job, ROOT), name) for name in ("job", "work_dir"))
+    assert all(hasattr(JobContext, name) for name in named if name not in ("job", "work_dir"))
 
 
 @pytest.fixture
-def documented() -> Iterator[Kind]:
+def example_kind() -> Iterator[Kind]:
     """The kind in the text, as long as the test takes."""
     (source,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     exec(compile(source, "docs/jobs.md", "exec"), {})  # noqa: S102  # what stands there is ours
@@ -70,14 +79,16 @@ def documented() -> Iterator[Kind]:
         ([], "failed", {"code": "no-words", "detail": "There are no words to choose from."}),
     ],
 )
-def test_the_kind_runs(world: World, documented: Kind, words: list[str], state: str, outcome: Any) -> None:
-    job = data(world.stranger.create("/v1/jobs", "job", {"kind": documented.name, "parameters": {"words": words}}))
+def test_documented_kind_runs(dataset: Dataset, example_kind: Kind, words: list[str], state: str, outcome: Any) -> None:
+    job = get_data(
+        dataset.stranger.create("/v1/jobs", "job", {"kind": example_kind.name, "parameters": {"words": words}})
+    )
 
-    with world.app.app_context():
-        running.run(UUID(job["id"]), "tests")
+    with dataset.app.app_context():
+        executor.run_job(UUID(job["id"]), "tests")
 
-    attributes = data(world.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]
+    attributes = get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]
     assert attributes["state"] == state
     assert (attributes["result"] or attributes["error"]) == outcome
-    made = [each["attributes"]["name"] for each in data(world.stranger.get(f"/v1/jobs/{job['id']}/artifacts"))]
+    made = [each["attributes"]["name"] for each in get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}/artifacts"))]
     assert made == (["longest.json"] if state == "succeeded" else [])

@@ -12,220 +12,226 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select, text, update
 
-from app.database import commit, connection, transaction
-from app.errors import MOST_ERRORS, Errors, Unprocessable
-from app.jobs import consequences, lifecycle, running, submission, sweep
-from app.jobs.context import Running
+from app.database import commit, get_connection, open_transaction
+from app.errors import MAX_ERRORS, ApiErrorGroup, Unprocessable
+from app.jobs import executor, lifecycle, maintenance, state_hooks, submission
+from app.jobs.context import JobContext
 from app.jobs.kinds import KINDS
 from app.jobs.models import Artifact, Job, JobEvent
 from app.jobs.records import JobRow
 from app.storage import current_storage
-from tests.background import entries, follow
+from tests.dataset import Dataset
 from tests.jobs import kinds  # noqa: F401  # declares them
-from tests.jobs.written import read, written
-from tests.world import World
+from tests.jobs.db_helpers import get_job, list_job_rows
+from tests.worker_process import list_entries, run_state_hooks
 
 
 @pytest.fixture
-def here(app: Flask) -> Iterator[Flask]:
+def app_context(app: Flask) -> Iterator[Flask]:
     """The context of the app."""
     with app.app_context():
         yield app
 
 
-def submitted(kind: str, parameters: dict[str, Any] | None = None, owner_id: int | None = None) -> submission.Submitted:
+def enqueue_job(
+    kind: str, parameters: dict[str, Any] | None = None, owner_id: int | None = None
+) -> submission.SubmitResult:
     """Commit a job."""
-    with transaction(is_read=False):
-        made = submission.submit(kind, parameters or {}, trigger="api", owner_id=owner_id)
+    with open_transaction(is_read=False):
+        made = submission.submit_job(kind, parameters or {}, trigger="api", owner_id=owner_id)
         commit()
     return made
 
 
-def claimed_by_a_worker(*jobs: JobRow) -> list[JobRow]:
+def submit_and_claim(*jobs: JobRow) -> list[JobRow]:
     """The same, running."""
-    with transaction(is_read=False):
-        claimed = [lifecycle.claim(job.id, "tests", running._lease()) for job in jobs]
+    with open_transaction(is_read=False):
+        claimed = [lifecycle.claim_job(job.id, "tests", executor._get_lease()) for job in jobs]
         commit()
     return [job for job in claimed if job is not None]
 
 
-def asked_for_again(kind: str) -> JobRow:
+def submit_twice(kind: str) -> JobRow:
     """A job that runs, and was asked for once more meanwhile."""
-    queued = submitted(kind, {"seconds": 0}).job
-    assert submitted(kind, {"seconds": 0}).job.id == queued.id
-    (job,) = claimed_by_a_worker(queued)
-    assert not submitted(kind, {"seconds": 0}).is_new
+    queued = enqueue_job(kind, {"seconds": 0}).job
+    assert enqueue_job(kind, {"seconds": 0}).job.id == queued.id
+    (job,) = submit_and_claim(queued)
+    assert not enqueue_job(kind, {"seconds": 0}).is_new
     return job
 
 
-def states() -> list[str]:
+def list_states() -> list[str]:
     """Of all jobs, the oldest first."""
-    with transaction(is_read=True):
-        return [row.state for row in connection().execute(select(Job.__table__).order_by(Job.id))]
+    with open_transaction(is_read=True):
+        return [row.state for row in get_connection().execute(select(Job.__table__).order_by(Job.id))]
 
 
-def woken(app: Flask) -> list[str]:
+def list_wakeups(app: Flask) -> list[str]:
     """The jobs that workers were told of."""
-    return [entry.payload["id"] for entry in entries(app) if entry.consumer == submission.START]
+    return [entry.payload["id"] for entry in list_entries(app) if entry.consumer == submission.RUN_CONSUMER]
 
 
-def expire_all() -> None:
+def expire_leases() -> None:
     """As if nobody had heard of the workers for long."""
-    with transaction(is_read=False):
-        connection().execute(update(Job).values(lease_until=func.now() - timedelta(seconds=1)))
+    with open_transaction(is_read=False):
+        get_connection().execute(update(Job).values(lease_until=func.now() - timedelta(seconds=1)))
         commit()
 
 
-def run(job_id: UUID) -> None:
+def execute_job(job_id: UUID) -> None:
     """What a worker does."""
-    running.run(job_id, "tests")
+    executor.run_job(job_id, "tests")
 
 
-def test_a_job_that_cannot_be_done_says_why_and_leaves_nothing_lying(here: Flask) -> None:
-    job_id = submitted("tests-fail").job.id
-    killed = Path(here.config["VAR_DIR"]) / "work" / f"{job_id}-0"
+def test_a_job_that_cannot_be_done_says_why_and_leaves_nothing_lying(app_context: Flask) -> None:
+    job_id = enqueue_job("tests-fail").job.id
+    killed = Path(app_context.config["VAR_DIR"]) / "work" / f"{job_id}-0"
     killed.mkdir(parents=True)
 
-    run(job_id)
+    execute_job(job_id)
 
     assert os.listdir(killed.parent) == []
-    job = read(here, job_id)
+    job = get_job(app_context, job_id)
     assert (job.state, job.error) == ("failed", {"code": "no-output", "detail": "There is nothing to make."})
 
 
-def test_a_job_that_breaks_tells_its_owner_nothing_of_the_inside(here: Flask) -> None:
-    job_id = submitted("tests-fail", {"breaks": True}).job.id
+def test_a_job_that_breaks_tells_its_owner_nothing_of_the_inside(app_context: Flask) -> None:
+    job_id = enqueue_job("tests-fail", {"breaks": True}).job.id
 
-    run(job_id)
+    execute_job(job_id)
 
-    job = read(here, job_id)
+    job = get_job(app_context, job_id)
     assert (job.error or {})["code"] == "failed"
     assert "not for everybody" not in str(job)
 
 
-def test_what_the_database_can_never_take_is_no_outage(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    def store(running: Running) -> None:
-        with transaction(is_read=False):
-            connection().execute(text("CREATE TEMP TABLE names (name text UNIQUE) ON COMMIT DROP"))
+def test_data_error_fails_job_without_retry(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def store(running: JobContext) -> None:
+        with open_transaction(is_read=False):
+            get_connection().execute(text("CREATE TEMP TABLE names (name text UNIQUE) ON COMMIT DROP"))
             long = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(3_000))
-            connection().execute(text("INSERT INTO names VALUES (:name)"), {"name": long})
+            get_connection().execute(text("INSERT INTO names VALUES (:name)"), {"name": long})
 
     monkeypatch.setitem(KINDS.declared, "tests-large", replace(KINDS["sleep"], name="tests-large", run=store))
-    job_id = submitted("tests-large", {"seconds": 0}).job.id
+    job_id = enqueue_job("tests-large", {"seconds": 0}).job.id
 
-    run(job_id)
+    execute_job(job_id)
 
-    job = read(here, job_id)
+    job = get_job(app_context, job_id)
     assert (job.state, (job.error or {})["code"], job.attempt) == ("failed", "failed", 1)
 
 
-def test_a_file_is_replaced_by_the_next_of_its_name(here: Flask) -> None:
-    job_id = submitted("tests-make").job.id
+def test_a_file_is_replaced_by_the_next_of_its_name(app_context: Flask) -> None:
+    job_id = enqueue_job("tests-make").job.id
 
-    run(job_id)
+    execute_job(job_id)
 
-    (made,) = written(here, Artifact, job_id)
+    (made,) = list_job_rows(app_context, Artifact, job_id)
     assert (made.name, made.size, made.partial) == ("made.json", 2, False)
-    assert current_storage().read(made.stored_as) == b"[]"
+    assert current_storage().read_file(made.stored_as) == b"[]"
 
 
-def test_whoever_is_woken_how_often_runs_a_job_once(here: Flask) -> None:
-    job_id = submitted("sleep", {"seconds": 0}).job.id
+def test_repeated_wakeup_runs_job_once(app_context: Flask) -> None:
+    job_id = enqueue_job("sleep", {"seconds": 0}).job.id
 
-    run(job_id)
-    run(job_id)
+    execute_job(job_id)
+    execute_job(job_id)
 
-    assert read(here, job_id).attempt == 1
+    assert get_job(app_context, job_id).attempt == 1
 
 
-def test_the_same_work_is_done_once_for_one_owner(here: Flask, world: World) -> None:
-    first = submitted("sleep-once", {"seconds": 0, "steps": 2})
+def test_the_same_work_is_done_once_for_one_owner(app_context: Flask, dataset: Dataset) -> None:
+    first = enqueue_job("sleep-once", {"seconds": 0, "steps": 2})
 
-    assert submitted("sleep-once", {"steps": 2, "seconds": 0}).job.id == first.job.id
-    run(first.job.id)
-    again = submitted("sleep-once", {"seconds": 0, "steps": 2})
+    assert enqueue_job("sleep-once", {"steps": 2, "seconds": 0}).job.id == first.job.id
+    execute_job(first.job.id)
+    again = enqueue_job("sleep-once", {"seconds": 0, "steps": 2})
     assert (again.job.id, again.is_new) == (first.job.id, False)
-    assert submitted("sleep-once", {"seconds": 0}).is_new
-    assert submitted("sleep-once", {"seconds": 0, "steps": 2}, world.owner.id).is_new
-    assert len([entry for entry in entries(here) if entry.consumer == submission.START]) == 3
+    assert enqueue_job("sleep-once", {"seconds": 0}).is_new
+    assert enqueue_job("sleep-once", {"seconds": 0, "steps": 2}, dataset.owner.id).is_new
+    assert len([entry for entry in list_entries(app_context) if entry.consumer == submission.RUN_CONSUMER]) == 3
 
 
-def test_what_is_asked_for_while_it_runs_is_run_once_more(here: Flask) -> None:
-    claimed = asked_for_again("sleep-single-flight")
+def test_single_flight_resubmitted_while_running_runs_again(app_context: Flask) -> None:
+    claimed = submit_twice("sleep-single-flight")
 
-    running._end(claimed, lambda: lifecycle.succeed(claimed, None))
-    follow(here)
+    executor._write_outcome(claimed, lambda: lifecycle.finish_succeeded(claimed, None))
+    run_state_hooks(app_context)
 
-    assert states() == ["succeeded", "queued"]
+    assert list_states() == ["succeeded", "queued"]
 
 
-def test_what_cannot_be_submitted_once_more_ends_all_the_same(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rerun_with_invalid_parameters_is_dropped(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = replace(KINDS["sleep-single-flight"], name="tests-changed")
     monkeypatch.setitem(KINDS.declared, kind.name, kind)
-    claimed = asked_for_again(kind.name)
+    claimed = submit_twice(kind.name)
     monkeypatch.setitem(KINDS.declared, kind.name, replace(kind, parameters={"type": "object", "required": ["new"]}))
 
-    running._end(claimed, lambda: lifecycle.succeed(claimed, None))
-    follow(here)
+    executor._write_outcome(claimed, lambda: lifecycle.finish_succeeded(claimed, None))
+    run_state_hooks(app_context)
 
-    assert states() == ["succeeded"]
-    assert [entry.done_at is not None for entry in entries(here) if entry.consumer == consequences.AGAIN] == [True]
+    assert list_states() == ["succeeded"]
+    assert [
+        entry.done_at is not None for entry in list_entries(app_context) if entry.consumer == state_hooks.RERUN_CONSUMER
+    ] == [True]
 
 
-def test_what_is_of_no_kind_for_a_moment_is_submitted_later(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rerun_of_undeclared_kind_is_submitted_later(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = replace(KINDS["sleep-single-flight"], name="tests-changed")
     monkeypatch.setitem(KINDS.declared, kind.name, kind)
-    claimed = asked_for_again(kind.name)
-    running._end(claimed, lambda: lifecycle.succeed(claimed, None))
+    claimed = submit_twice(kind.name)
+    executor._write_outcome(claimed, lambda: lifecycle.finish_succeeded(claimed, None))
 
     monkeypatch.delitem(KINDS.declared, kind.name)
     with pytest.raises(KeyError):
-        follow(here)
+        run_state_hooks(app_context)
     monkeypatch.setitem(KINDS.declared, kind.name, kind)
-    follow(here)
+    run_state_hooks(app_context)
 
-    assert states() == ["succeeded", "queued"]
+    assert list_states() == ["succeeded", "queued"]
 
 
-def test_a_job_that_cannot_be_given_up_keeps_no_other_from_it(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_cannot_be_given_up_keeps_no_other_from_it(
+    app_context: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_job: JobRow) -> None:
         raise RuntimeError("as always")
 
     monkeypatch.setitem(
-        KINDS.declared, "tests-broken", replace(KINDS["sleep"], name="tests-broken", max_attempts=1, ended=refuse)
+        KINDS.declared, "tests-broken", replace(KINDS["sleep"], name="tests-broken", max_attempts=1, on_end=refuse)
     )
-    broken, whole = submitted("tests-broken", {"seconds": 0}).job, submitted("sleep", {"seconds": 0}).job
-    claimed_by_a_worker(broken, whole)
-    expire_all()
+    broken, whole = enqueue_job("tests-broken", {"seconds": 0}).job, enqueue_job("sleep", {"seconds": 0}).job
+    submit_and_claim(broken, whole)
+    expire_leases()
 
-    sweep.sweep()
+    maintenance.run_maintenance()
 
-    assert [read(here, job.id).state for job in (broken, whole)] == ["running", "queued"]
+    assert [get_job(app_context, job.id).state for job in (broken, whole)] == ["running", "queued"]
 
 
-def test_the_end_of_two_at_once_wakes_two(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_two_at_once_wakes_two(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KINDS.declared, "tests-two", replace(KINDS["sleep"], name="tests-two", concurrency=2))
-    jobs = [submitted("tests-two", {"seconds": 0}).job for _ in range(5)]
-    for job in claimed_by_a_worker(*jobs[:2]):
-        running._end(job, lambda job=job: lifecycle.succeed(job, None))  # type: ignore[misc]  # bound at once
-    before = len(woken(here))
+    jobs = [enqueue_job("tests-two", {"seconds": 0}).job for _ in range(5)]
+    for job in submit_and_claim(*jobs[:2]):
+        executor._write_outcome(job, lambda job=job: lifecycle.finish_succeeded(job, None))  # type: ignore[misc]  # bound at once
+    before = len(list_wakeups(app_context))
 
-    follow(here)
+    run_state_hooks(app_context)
 
-    assert set(woken(here)[before:]) == {str(job.id) for job in jobs[2:4]}
+    assert set(list_wakeups(app_context)[before:]) == {str(job.id) for job in jobs[2:4]}
 
 
-def test_a_queued_job_is_canceled_at_once_and_never_begun(here: Flask) -> None:
-    job_id = submitted("sleep", {"seconds": 0}).job.id
-    with transaction(is_read=False):
-        asked = lifecycle.cancel(job_id)
-        assert lifecycle.cancel(job_id) is None
+def test_a_queued_job_is_canceled_at_once_and_never_begun(app_context: Flask) -> None:
+    job_id = enqueue_job("sleep", {"seconds": 0}).job.id
+    with open_transaction(is_read=False):
+        asked = lifecycle.cancel_job(job_id)
+        assert lifecycle.cancel_job(job_id) is None
         commit()
 
-    run(job_id)
+    execute_job(job_id)
 
     assert asked is not None
-    assert (asked.state, read(here, job_id).attempt) == ("canceled", 0)
+    assert (asked.state, get_job(app_context, job_id).attempt) == ("canceled", 0)
 
 
 @pytest.mark.parametrize(
@@ -238,60 +244,60 @@ def test_a_queued_job_is_canceled_at_once_and_never_begun(here: Flask) -> None:
         ("sleep", {"seconds": 1, "x": "x" * 70_000}, {"/data/attributes/parameters"}),
     ],
 )
-def test_what_cannot_run_is_refused_with_its_place(
-    here: Flask, kind: str, parameters: dict[str, Any], expected: set[str]
+def test_submit_invalid_job_raises_with_pointers(
+    app_context: Flask, kind: str, parameters: dict[str, Any], expected: set[str]
 ) -> None:
-    with pytest.raises((Unprocessable, Errors)) as caught, transaction(is_read=False):
-        submission.submit(kind, parameters, trigger="api", owner_id=None)
+    with pytest.raises((Unprocessable, ApiErrorGroup)) as caught, open_transaction(is_read=False):
+        submission.submit_job(kind, parameters, trigger="api", owner_id=None)
 
     refused = getattr(caught.value, "errors", [caught.value])
     assert {error.source["pointer"] for error in refused} == expected
-    assert entries(here) == []
+    assert list_entries(app_context) == []
 
 
-def test_one_fault_that_comes_often_hides_no_other(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_fault_that_comes_often_hides_no_other(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"x{n}" for n in range(20)]
     schema = {"type": "object", "required": names, "properties": {"y": {"type": "string"}}}
     monkeypatch.setitem(KINDS.declared, "tests-many", replace(KINDS["sleep"], name="tests-many", parameters=schema))
 
-    with pytest.raises(Errors) as caught, transaction(is_read=False):
-        submission.submit("tests-many", {"y": 1}, trigger="api", owner_id=None)
+    with pytest.raises(ApiErrorGroup) as caught, open_transaction(is_read=False):
+        submission.submit_job("tests-many", {"y": 1}, trigger="api", owner_id=None)
 
     places = {(error.source or {})["pointer"].rpartition("/")[2] for error in caught.value.errors}
     assert places == {*names, "y"}
 
 
-def test_of_many_faults_a_hundred_are_told(here: Flask) -> None:
-    with pytest.raises(Errors) as caught, transaction(is_read=False):
-        submission.submit("sleep", {f"x{n}": 1 for n in range(5000)}, trigger="api", owner_id=None)
+def test_submit_reports_at_most_max_errors(app_context: Flask) -> None:
+    with pytest.raises(ApiErrorGroup) as caught, open_transaction(is_read=False):
+        submission.submit_job("sleep", {f"x{n}": 1 for n in range(5000)}, trigger="api", owner_id=None)
 
-    assert len(caught.value.errors) == MOST_ERRORS
+    assert len(caught.value.errors) == MAX_ERRORS
 
 
-def test_a_wake_up_that_was_lost_is_repeated(here: Flask) -> None:
-    job_id = submitted("sleep", {"seconds": 0}).job.id
-    with transaction(is_read=False):
-        connection().execute(text("UPDATE jobs SET queued_at = now() - interval '2 minutes'"))
+def test_a_wake_up_that_was_lost_is_repeated(app_context: Flask) -> None:
+    job_id = enqueue_job("sleep", {"seconds": 0}).job.id
+    with open_transaction(is_read=False):
+        get_connection().execute(text("UPDATE jobs SET queued_at = now() - interval '2 minutes'"))
         commit()
 
-    sweep.sweep()
+    maintenance.run_maintenance()
 
-    assert woken(here) == [str(job_id)] * 2
+    assert list_wakeups(app_context) == [str(job_id)] * 2
 
 
-def test_old_jobs_go_with_all_that_belongs_to_them(here: Flask) -> None:
-    job_id = submitted("sleep", {"seconds": 0}).job.id
-    run(job_id)
-    young = submitted("sleep", {"seconds": 0}).job.id
-    run(young)
-    with transaction(is_read=False):
-        connection().execute(
+def test_old_jobs_go_with_all_that_belongs_to_them(app_context: Flask) -> None:
+    job_id = enqueue_job("sleep", {"seconds": 0}).job.id
+    execute_job(job_id)
+    young = enqueue_job("sleep", {"seconds": 0}).job.id
+    execute_job(young)
+    with open_transaction(is_read=False):
+        get_connection().execute(
             text("UPDATE jobs SET finished_at = now() - interval '31 days' WHERE id = :id"), {"id": job_id}
         )
         commit()
 
-    assert sweep.prune(running.timedelta(days=30)) == 1
+    assert maintenance.prune_jobs(executor.timedelta(days=30)) == 1
 
-    with transaction(is_read=True):
-        assert connection().scalar(select(func.count()).select_from(Job)) == 1
-        assert connection().scalar(select(func.count()).select_from(JobEvent).where(JobEvent.job_id == job_id)) == 0
+    with open_transaction(is_read=True):
+        assert get_connection().scalar(select(func.count()).select_from(Job)) == 1
+        assert get_connection().scalar(select(func.count()).select_from(JobEvent).where(JobEvent.job_id == job_id)) == 0

@@ -16,11 +16,11 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app.database import commit, transaction
+from app.database import commit, open_transaction
 from app.jobs import lifecycle, submission
 from app.jobs.records import JobRow
 from tests.conftest import Processes
-from tests.world import World
+from tests.dataset import Dataset
 
 pytestmark = pytest.mark.faults
 
@@ -28,7 +28,7 @@ LEASE = timedelta(minutes=5)
 
 
 @pytest.fixture
-def web(world: World, processes: Processes, wait_until: Callable[..., Any]) -> str:
+def web(dataset: Dataset, processes: Processes, wait_until: Callable[..., Any]) -> str:
     """A web process that serves."""
     processes.start("web")
     wait_until(lambda: _is_alive(processes.base_url), 30)
@@ -42,31 +42,31 @@ def _is_alive(url: str) -> bool:
         return False
 
 
-def running_job(world: World) -> JobRow:
+def create_running_job(dataset: Dataset) -> JobRow:
     """A job of the stranger's that a worker has begun."""
-    with world.app.app_context(), transaction(is_read=False):
-        job = submission.submit("sleep", {"seconds": 1}, trigger="api", owner_id=world.stranger.id).job
-        claimed = lifecycle.claim(job.id, "tests", LEASE)
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        job = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=dataset.stranger.id).job
+        claimed = lifecycle.claim_job(job.id, "tests", LEASE)
         commit()
     assert claimed is not None
     return claimed
 
 
-def report(app: Flask, job: JobRow, fraction: float) -> None:
+def commit_progress(app: Flask, job: JobRow, fraction: float) -> None:
     """One event more."""
-    with app.app_context(), transaction(is_read=False):
-        lifecycle.report(job, fraction, f"at {fraction}")
+    with app.app_context(), open_transaction(is_read=False):
+        lifecycle.record_progress(job, fraction, f"at {fraction}")
         commit()
 
 
-def finish(app: Flask, job: JobRow) -> None:
+def finish_job(app: Flask, job: JobRow) -> None:
     """The last event."""
-    with app.app_context(), transaction(is_read=False):
-        lifecycle.succeed(job, None)
+    with app.app_context(), open_transaction(is_read=False):
+        lifecycle.finish_succeeded(job, None)
         commit()
 
 
-class Watching:
+class StreamClient:
     """A client of a stream, as a browser's EventSource is one."""
 
     def __init__(self, url: str, job_id: UUID, token: str | None, source: str = "127.0.0.1") -> None:
@@ -75,7 +75,7 @@ class Watching:
         self.headers = {"Accept": "text/event-stream", "Authorization": f"JWT {token}"}
         self.seen: list[dict[str, Any]] = []
 
-    def follow(self, at_most: int = 10**9) -> None:
+    def read_elements(self, at_most: int = 10**9) -> None:
         """Take elements until the stream ends, or so many have come, and then hang up."""
         headers = {**self.headers, "Last-Event-ID": str(self.seen[-1]["seq"] if self.seen else 0)}
         transport = httpx.HTTPTransport(local_address=self.source)
@@ -94,7 +94,7 @@ class Watching:
                     return
 
     @property
-    def seqs(self) -> list[int]:
+    def list_seqs(self) -> list[int]:
         """What it was told, in order."""
         return [each["seq"] for each in self.seen]
 
@@ -107,24 +107,24 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_a_stream_cut_50_times_has_no_gap_and_no_repeat(
-    figure: Callable[[str], None], world: World, web: str, threads: ThreadPoolExecutor
+    figure: Callable[[str], None], dataset: Dataset, web: str, threads: ThreadPoolExecutor
 ) -> None:
-    job = running_job(world)
-    watching = Watching(web, job.id, world.stranger.token)
+    job = create_running_job(dataset)
+    watching = StreamClient(web, job.id, dataset.stranger.token)
     cuts = 0
 
     def write() -> None:
         for number in range(200):
-            report(world.app, job, number / 200)
-        finish(world.app, job)
+            commit_progress(dataset.app, job, number / 200)
+        finish_job(dataset.app, job)
 
     written = threads.submit(write)
     while not watching.seen or watching.seen[-1]["state"] != "succeeded":
-        watching.follow(at_most=4)
+        watching.read_elements(at_most=4)
         cuts += 1
     written.result()
 
-    assert watching.seqs == list(range(1, 203))  # begun, 200 reports, ended
+    assert watching.list_seqs == list(range(1, 203))  # begun, 200 reports, ended
     assert cuts >= 50
     figure(f"P9: {cuts} connections, {len(watching.seen)} events, no gap, no repeat")
 
@@ -140,53 +140,53 @@ def count_listeners(servers: dict[str, str]) -> int:
 
 def test_160_watchers_of_20_jobs_miss_nothing_with_one_listener(
     figure: Callable[[str], None],
-    world: World,
+    dataset: Dataset,
     web: str,
     servers: dict[str, str],
     threads: ThreadPoolExecutor,
     wait_until: Callable[..., Any],
 ) -> None:
-    jobs = [running_job(world) for _ in range(20)]
+    jobs = [create_running_job(dataset) for _ in range(20)]
     # One user and one address have a third of all streams.
-    callers = [(world.stranger, "127.0.0.1"), (world.admin, "127.0.0.2"), (world.super_admin, "127.0.0.3")]
+    callers = [(dataset.stranger, "127.0.0.1"), (dataset.admin, "127.0.0.2"), (dataset.super_admin, "127.0.0.3")]
     watchers = [
-        Watching(web, job.id, caller.token, source)
+        StreamClient(web, job.id, caller.token, source)
         for job in jobs
         for caller, source in (callers[number % len(callers)] for number in range(8))
     ]
     listeners = count_listeners(servers)  # this process may have one too
     begun = monotonic()
-    followed = [threads.submit(watcher.follow) for watcher in watchers]
+    followed = [threads.submit(watcher.read_elements) for watcher in watchers]
     wait_until(lambda: all(watcher.seen for watcher in watchers), 60)
     watched = monotonic()
     listeners = count_listeners(servers) - listeners
 
     for number in range(1, 21):
         for job in jobs:
-            report(world.app, job, number / 20)
+            commit_progress(dataset.app, job, number / 20)
     for job in jobs:
-        finish(world.app, job)
+        finish_job(dataset.app, job)
     for each in followed:
         each.result(60)
 
-    assert {tuple(watcher.seqs) for watcher in watchers} == {tuple(range(1, 23))}
+    assert {tuple(watcher.list_seqs) for watcher in watchers} == {tuple(range(1, 23))}
     assert listeners == 1
     figure(f"160 watchers: connected in {watched - begun:.1f} s, 3520 events told in {monotonic() - watched:.1f} s")
 
 
 def test_streams_end_when_the_server_stops(
     figure: Callable[[str], None],
-    world: World,
+    dataset: Dataset,
     web: str,
     processes: Processes,
     threads: ThreadPoolExecutor,
     wait_until: Callable[..., Any],
 ) -> None:
-    job = running_job(world)
-    watchers = [Watching(web, job.id, world.stranger.token) for _ in range(5)]
-    followed = [threads.submit(watcher.follow) for watcher in watchers]
+    job = create_running_job(dataset)
+    watchers = [StreamClient(web, job.id, dataset.stranger.token) for _ in range(5)]
+    followed = [threads.submit(watcher.read_elements) for watcher in watchers]
     wait_until(lambda: all(watcher.seen for watcher in watchers))
-    (process,) = processes.started
+    (process,) = processes.children
 
     begun = monotonic()
     status = processes.stop(process)
@@ -199,25 +199,29 @@ def test_streams_end_when_the_server_stops(
     figure(f"5 streams, SIGTERM to exit: {took:.1f} s")
 
 
-def test_who_hangs_up_is_not_waited_for(
-    figure: Callable[[str], None], world: World, web: str, threads: ThreadPoolExecutor, wait_until: Callable[..., Any]
+def test_disconnected_client_frees_stream_slot(
+    figure: Callable[[str], None],
+    dataset: Dataset,
+    web: str,
+    threads: ThreadPoolExecutor,
+    wait_until: Callable[..., Any],
 ) -> None:
     """More than may watch at once, one after the other: each place is given back."""
-    job = running_job(world)
+    job = create_running_job(dataset)
     count = 300
 
     def hang_up(_number: int) -> None:
-        watching = Watching(web, job.id, world.stranger.token)
-        watching.follow(at_most=1)
+        watching = StreamClient(web, job.id, dataset.stranger.token)
+        watching.read_elements(at_most=1)
 
     begun = monotonic()
     for number in range(count):
-        wait_until(lambda number=number: _tried(hang_up, number), 60)
+        wait_until(lambda number=number: _retry(hang_up, number), 60)
 
     figure(f"{count} watchers that hung up: {monotonic() - begun:.1f} s")
 
 
-def _tried(act: Callable[[int], None], number: int) -> bool:
+def _retry(act: Callable[[int], None], number: int) -> bool:
     try:
         act(number)
     except AssertionError:
@@ -226,13 +230,13 @@ def _tried(act: Callable[[int], None], number: int) -> bool:
 
 
 def test_a_stream_ends_when_its_watcher_logs_out(
-    world: World, web: str, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
+    dataset: Dataset, web: str, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
 ) -> None:
-    job = running_job(world)
+    job = create_running_job(dataset)
     told: list[int] = []
-    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.2)
-    client = world.app.test_client()
-    headers = {"Accept": "text/event-stream", "Authorization": f"JWT {world.stranger.token}"}
+    monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.2)
+    client = dataset.app.test_client()
+    headers = {"Accept": "text/event-stream", "Authorization": f"JWT {dataset.stranger.token}"}
     response = client.get(f"/v1/jobs/{job.id}/progress", headers=headers)
     reading = threading.Thread(target=lambda: told.extend(len(part) for part in response.iter_encoded()))
     reading.start()
@@ -246,29 +250,31 @@ def test_a_stream_ends_when_its_watcher_logs_out(
 
 
 def test_an_idle_stream_says_that_it_lives_and_holds_no_connection(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = running_job(world)
-    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.1)
-    response = world.stranger.get(f"/v1/jobs/{job.id}/progress", Accept="text/event-stream")
+    job = create_running_job(dataset)
+    monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.1)
+    response = dataset.stranger.get(f"/v1/jobs/{job.id}/progress", Accept="text/event-stream")
 
     parts = response.iter_encoded()
     begun, *silences = [next(parts) for _ in range(3)]
 
     assert begun.startswith(b"id: 1\ndata: ")
     assert silences == [b":\n\n"] * 2
-    with world.app.app_context():
+    with dataset.app.app_context():
         from app.extensions import db  # noqa: PLC0415
 
         assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool
     response.close()
 
 
-def _read_until_silent(world: World, monkeypatch: pytest.MonkeyPatch, accept: str) -> tuple[JobRow, Iterator[bytes]]:
+def _read_until_silent(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> tuple[JobRow, Iterator[bytes]]:
     """A job, and its stream from behind the third sign of life on; what came before is its first part."""
-    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.1)
-    job = running_job(world)
-    parts = world.stranger.get(f"/v1/jobs/{job.id}/progress", Accept=accept).iter_encoded()
+    monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.1)
+    job = create_running_job(dataset)
+    parts = dataset.stranger.get(f"/v1/jobs/{job.id}/progress", Accept=accept).iter_encoded()
 
     def all_parts() -> Iterator[bytes]:
         begun, silent = b"", 0
@@ -281,31 +287,31 @@ def _read_until_silent(world: World, monkeypatch: pytest.MonkeyPatch, accept: st
     return job, all_parts()
 
 
-def finish_after_silence(world: World, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
+def finish_after_silence(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
     """The stream of a job that is silent, reports, is silent and ends."""
-    job, parts = _read_until_silent(world, monkeypatch, accept)
+    job, parts = _read_until_silent(dataset, monkeypatch, accept)
     begun = next(parts)
-    report(world.app, job, 0.5)
+    commit_progress(dataset.app, job, 0.5)
     told = b""
     while b"at 0.5" not in told or not told.endswith(b"  "):
         told += next(parts)
-    finish(world.app, job)
+    finish_job(dataset.app, job)
     return (begun + told + b"".join(parts)).decode()
 
 
-def end_early(world: World, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
+def end_stream_by_logout(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
     """The stream of a job that is silent, until the caller logs out."""
-    _job, parts = _read_until_silent(world, monkeypatch, accept)
+    _job, parts = _read_until_silent(dataset, monkeypatch, accept)
     begun = next(parts)
-    assert world.stranger.send("POST", "/v1/auth/logout").status_code == 200
+    assert dataset.stranger.send("POST", "/v1/auth/logout").status_code == 200
     return (begun + b"".join(parts)).decode()
 
 
-@pytest.mark.parametrize("ending", [finish_after_silence, end_early])
+@pytest.mark.parametrize("ending", [finish_after_silence, end_stream_by_logout])
 def test_every_line_of_a_silent_stream_is_an_element(
-    world: World, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., str]
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., str]
 ) -> None:
-    text = ending(world, monkeypatch, "application/x-ndjson")
+    text = ending(dataset, monkeypatch, "application/x-ndjson")
 
     assert "   {" in text, "it said that it lives"
     assert text.endswith("}\n")
@@ -315,42 +321,42 @@ def test_every_line_of_a_silent_stream_is_an_element(
     assert elements[-1]["state"] == ("succeeded" if ending is finish_after_silence else "running")
 
 
-@pytest.mark.parametrize("ending", [finish_after_silence, end_early])
+@pytest.mark.parametrize("ending", [finish_after_silence, end_stream_by_logout])
 def test_a_silent_array_is_one_document_without_empty_lines(
-    world: World, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., str]
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., str]
 ) -> None:
-    text = ending(world, monkeypatch, "application/json")
+    text = ending(dataset, monkeypatch, "application/json")
 
     assert [each["seq"] for each in json.loads(text)] == ([1, 2, 3] if ending is finish_after_silence else [1])
     assert all(line.strip() for line in text.splitlines())
 
 
 def test_an_ended_stream_whose_caller_knows_all_and_logs_out_ends_with_its_state(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.1)
-    job = running_job(world)
+    monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.1)
+    job = create_running_job(dataset)
     path = f"/v1/jobs/{job.id}/progress"
-    parts = world.stranger.get(path, Accept="application/x-ndjson", Last_Event_ID="1").iter_encoded()
+    parts = dataset.stranger.get(path, Accept="application/x-ndjson", Last_Event_ID="1").iter_encoded()
     assert next(parts) == b" "
-    world.stranger.send("POST", "/v1/auth/logout")
+    dataset.stranger.send("POST", "/v1/auth/logout")
 
     rest = b"".join(parts).decode()
 
     assert json.loads(rest) == {"seq": 1, "fraction": None, "message": None, "state": "running", "level": "info"}
 
 
-def test_a_client_that_reads_nothing_does_not_stop_the_others(world: World, web: str) -> None:
-    job = running_job(world)
+def test_a_client_that_reads_nothing_does_not_stop_the_others(dataset: Dataset, web: str) -> None:
+    job = create_running_job(dataset)
     host, port = web.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as deaf:
         deaf.sendall(
             f"GET /v1/jobs/{job.id}/progress HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
-            f"Authorization: JWT {world.stranger.token}\r\n\r\n".encode()
+            f"Authorization: JWT {dataset.stranger.token}\r\n\r\n".encode()
         )
-        watching = Watching(web, job.id, world.stranger.token)
-        watching.follow(at_most=1)
-        finish(world.app, job)
-        watching.follow()
+        watching = StreamClient(web, job.id, dataset.stranger.token)
+        watching.read_elements(at_most=1)
+        finish_job(dataset.app, job)
+        watching.read_elements()
 
     assert watching.seen[-1]["state"] == "succeeded"

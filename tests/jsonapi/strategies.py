@@ -11,14 +11,14 @@ from urllib.parse import quote
 import marshmallow
 from hypothesis import strategies as st
 
+from app.jsonapi.atomic_operations import EXTENSION
 from app.jsonapi.cursors import PROFILE
+from app.jsonapi.fields import Boolean, DateTime, Enum, Integer, JsonObject, Number, Text, TimeZone, Url
 from app.jsonapi.filters import OPERATORS
-from app.jsonapi.operations import EXTENSION
-from app.jsonapi.query import LIST, PAGED_LINKAGE
+from app.jsonapi.query_params import LINKAGE_LIST_FAMILIES, LIST_FAMILIES
 from app.jsonapi.resource_type import TYPES, Attribute, Relation, ResourceType
-from app.jsonapi.schema import Choice, Flag, Instant, Number, Object, Text, Url, Whole, Zone
 from app.users.schemas import Email
-from tests.world import JSONAPI, World
+from tests.dataset import JSONAPI, Dataset
 
 Strategy = st.SearchStrategy[Any]
 
@@ -26,7 +26,7 @@ ODD_TEXT = ["", " ", "null", "-1", "0", "1.5", "9" * 30, "__class__", "'\"--", "
 ODD_TEXT += ["x" * 300, "é", "\u202e", "password", "password-hash", "email", "{}", "true", "2030-01-01T00:00:00Z"]
 ODD_NUMBERS = [-1, 0, 2**31, 2**63, 10**400, 1e308, float("nan"), float("inf")]
 
-FAMILIES = LIST | PAGED_LINKAGE
+FAMILIES = LIST_FAMILIES | LINKAGE_LIST_FAMILIES
 odd_text = st.sampled_from(ODD_TEXT) | st.text(max_size=20)
 odd_scalar = st.none() | st.booleans() | st.sampled_from(ODD_NUMBERS) | st.integers() | odd_text
 odd_json = st.recursive(
@@ -48,17 +48,17 @@ class Request:
     body: str | None = None
 
 
-def mostly(usual: Strategy, odd: Strategy = odd_json) -> Strategy:
+def usually(usual: Strategy, odd: Strategy = odd_json) -> Strategy:
     """The usual, but once in 25 times the odd."""
     return st.integers(0, 24).flatmap(lambda number: odd if number == 24 else usual)
 
 
-def often(usual: Strategy, nothing: Any) -> Strategy:
+def optionally(usual: Strategy, nothing: Any) -> Strategy:
     """The usual every second time, else nothing."""
     return st.booleans().flatmap(lambda yes: usual if yes else st.just(nothing))
 
 
-def spelled(name: str) -> Strategy:
+def spellings(name: str) -> Strategy:
     """A name with dashes or underscores."""
     return st.sampled_from([name, name.replace("-", "_")])
 
@@ -66,7 +66,7 @@ def spelled(name: str) -> Strategy:
 # Values
 
 
-def value_of(declared: marshmallow.fields.Field[Any]) -> Strategy:
+def field_values(declared: marshmallow.fields.Field[Any]) -> Strategy:
     """What a field takes."""
     if declared.name == "kind":
         return st.sampled_from(["sleep", "sleep-once", "sleep-single-flight"])
@@ -77,35 +77,35 @@ def value_of(declared: marshmallow.fields.Field[Any]) -> Strategy:
 
 
 VALUES: dict[type[Any], Callable[[Any], Strategy]] = {
-    Choice: lambda declared: st.sampled_from(declared.words),
-    Zone: lambda _: st.sampled_from(["UTC", "Europe/Berlin"]),
+    Enum: lambda declared: st.sampled_from(declared.words),
+    TimeZone: lambda _: st.sampled_from(["UTC", "Europe/Berlin"]),
     Url: lambda _: st.sampled_from(["https://example.com/a", "http://example.com:8080/?b"]),
     Email: lambda _: st.integers(0, 99).map(lambda number: f"someone{number}@example.org"),
     Text: lambda declared: st.text(min_size=1, max_size=min(declared.limit, 30)),
-    Flag: lambda _: st.sampled_from([True, False, "true", "false"]),
-    Whole: lambda _: st.integers(-(2**31) + 1, 2**31 - 1),
+    Boolean: lambda _: st.sampled_from([True, False, "true", "false"]),
+    Integer: lambda _: st.integers(-(2**31) + 1, 2**31 - 1),
     Number: lambda declared: st.floats(declared.low, declared.high),
-    Object: lambda _: st.sampled_from([{"seconds": 0}, {"seconds": 0.5, "steps": 2}]),
-    Instant: lambda _: st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat()),
+    JsonObject: lambda _: st.sampled_from([{"seconds": 0}, {"seconds": 0.5, "steps": 2}]),
+    DateTime: lambda _: st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat()),
 }
 
 
-class Wire:
-    """Strategies for the types, routes and rows of one world."""
+class RequestStrategies:
+    """Strategies for the types, routes and rows of one dataset."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.types = list(TYPES.values())
         self.ids: dict[str, list[Any]] = {
-            **{name: [id_] for name, id_ in world.background().items()},
-            "event": [*world.events.values()],
-            **{name: [*ids.values()] for name, ids in world.belongings.items()},
-            "user": [caller.id for caller in world.callers.values() if caller.id],
+            **{name: [id_] for name, id_ in dataset.get_background_ids().items()},
+            "event": [*dataset.events.values()],
+            **{name: [*ids.values()] for name, ids in dataset.belongings.items()},
+            "user": [caller.id for caller in dataset.callers.values() if caller.id],
         }
-        self.identifiers = [*world.identifiers.values()]
-        self.roles = st.sampled_from(sorted(world.callers)) | st.sampled_from(["owner", "admin"])
-        rules = [rule for rule in world.app.url_map.iter_rules() if rule.rule.startswith(("/v1/", "/auth/"))]
+        self.identifiers = [*dataset.identifiers.values()]
+        self.roles = st.sampled_from(sorted(dataset.callers)) | st.sampled_from(["owner", "admin"])
+        rules = [rule for rule in dataset.app.url_map.iter_rules() if rule.rule.startswith(("/v1/", "/auth/"))]
         self.routes = sorted((rule.rule, sorted(rule.methods or ())) for rule in rules)
-        views = {rule.rule: getattr(world.app.view_functions[rule.endpoint], "view_class", None) for rule in rules}
+        views = {rule.rule: getattr(dataset.app.view_functions[rule.endpoint], "view_class", None) for rule in rules}
         self.families = {rule: getattr(view, "families", {}).get("GET", FAMILIES) for rule, view in views.items()}
 
     # Documents
@@ -115,15 +115,15 @@ class Wire:
         return st.composite(self._document)(type_, id_)
 
     def _document(self, draw: Any, type_: ResourceType, id_: Any) -> Any:
-        resource: dict[str, Any] = {"type": draw(mostly(st.sampled_from(sorted(type_.spellings))))}
+        resource: dict[str, Any] = {"type": draw(usually(st.sampled_from(sorted(type_.aliases))))}
         if id_ is not None:
-            resource["id"] = draw(mostly(st.sampled_from([str(id_), id_])))
-        if draw(mostly(st.just(True), st.just(False))):
-            resource["attributes"] = draw(mostly(self.attributes(type_, complete=id_ is None)))
-        resource["relationships"] = draw(mostly(self.relationships(type_, complete=id_ is None)))
-        if draw(mostly(st.just(False), st.just(True))):
+            resource["id"] = draw(usually(st.sampled_from([str(id_), id_])))
+        if draw(usually(st.just(True), st.just(False))):
+            resource["attributes"] = draw(usually(self.attributes(type_, complete=id_ is None)))
+        resource["relationships"] = draw(usually(self.relationships(type_, complete=id_ is None)))
+        if draw(usually(st.just(False), st.just(True))):
             resource[draw(odd_text | st.sampled_from(["lid", "id", "links", "meta", "@at"]))] = draw(odd_json)
-        return draw(mostly(st.just({"data": resource})))
+        return draw(usually(st.just({"data": resource})))
 
     def attributes(self, type_: ResourceType, *, complete: bool) -> Strategy:
         """Attributes of a type; `complete` ones hold all that are required."""
@@ -135,13 +135,18 @@ class Wire:
         required = [each for each in type_.relations.values() if complete and each.field.required]
         writable = [each for each in type_.relations.values() if not each.field.dump_only]
         anyone = st.sampled_from([*type_.relations.values()])
-        one = mostly(st.sampled_from(writable), anyone) if writable else anyone
+        one = usually(st.sampled_from(writable), anyone) if writable else anyone
         some = (
-            often(st.lists(one, max_size=1 if complete else 2), []) if writable else mostly(st.just([]), st.lists(one))
+            optionally(st.lists(one, max_size=1 if complete else 2), [])
+            if writable
+            else usually(st.just([]), st.lists(one))
         )
         return some.flatmap(
             lambda chosen: st.fixed_dictionaries(
-                {each.key: mostly(st.fixed_dictionaries({"data": self.linkage(each)})) for each in (*required, *chosen)}
+                {
+                    each.key: usually(st.fixed_dictionaries({"data": self.linkage(each)}))
+                    for each in (*required, *chosen)
+                }
             )
         )
 
@@ -151,12 +156,12 @@ class Wire:
         ids = st.sampled_from(self.ids[target.name])
         identifier = st.fixed_dictionaries(
             {
-                "type": mostly(st.sampled_from(sorted(target.spellings))),
-                "id": mostly(ids | ids.map(str), odd_scalar),
+                "type": usually(st.sampled_from(sorted(target.aliases))),
+                "id": usually(ids | ids.map(str), odd_scalar),
             }
         )
         usual = st.lists(identifier, max_size=3) if relation.many else st.none() | identifier
-        return mostly(usual)
+        return usually(usual)
 
     # Query strings
 
@@ -166,86 +171,90 @@ class Wire:
 
     def _parameter(self, type_: ResourceType, families: Iterable[str]) -> Strategy:
         made = {
-            "include": self._joined("include", self._path(type_, 3)),
-            "sort": self._joined("sort", st.tuples(st.sampled_from(["", "-"]), self._sort_key(type_)).map("".join)),
+            "include": self._join_parameter("include", self._path(type_, 3)),
+            "sort": self._join_parameter(
+                "sort", st.tuples(st.sampled_from(["", "-"]), self._sort_key(type_)).map("".join)
+            ),
             "fields": st.sampled_from(self.types).flatmap(
-                lambda named: self._joined(f"fields[{named.name}]", mostly(_field_name(named), odd_text))
+                lambda named: self._join_parameter(f"fields[{named.name}]", usually(_field_name(named), odd_text))
             ),
             "filter": self._filter_parameter(type_)
             | st.builds(_parameter, st.just("filter"), st.lists(self._term(type_), max_size=3).map(json.dumps)),
             "page": st.builds(
                 _parameter,
                 st.sampled_from(["page[size]", "page[number]"]),
-                mostly(st.integers(1, 100).map(str), odd_text),
+                usually(st.integers(1, 100).map(str), odd_text),
             ),
-            "get_trashed": mostly(st.sampled_from(["get_trashed=true", "get_trashed=false"]), st.just("get_trashed=1")),
+            "get_trashed": usually(
+                st.sampled_from(["get_trashed=true", "get_trashed=false"]), st.just("get_trashed=1")
+            ),
         }
         usual = st.one_of([made[family] for family in sorted(families)])
         odd = st.builds(_parameter, odd_text | st.sampled_from(["filter", "page", "fields[x]", "sort[]"]), odd_text)
         raw = st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=15)
         cursor = st.builds(_parameter, st.sampled_from(["page[after]", "page[before]"]), self._cursor())
-        return mostly(usual, st.one_of(odd, raw, cursor, *made.values()))
+        return usually(usual, st.one_of(odd, raw, cursor, *made.values()))
 
-    def _joined(self, name: str, values: Strategy) -> Strategy:
+    def _join_parameter(self, name: str, values: Strategy) -> Strategy:
         return st.lists(values, min_size=1, max_size=3).map(lambda parts: _parameter(name, ",".join(parts)))
 
     def _path(self, type_: ResourceType, depth: int) -> Strategy:
         def longer(relation: Relation) -> Strategy:
-            name = spelled(relation.key)
+            name = spellings(relation.key)
             if depth == 1:
                 return name
             rest = self._path(relation.target, depth - 1)
             return name | st.tuples(name, rest).map(".".join)
 
-        return mostly(st.sampled_from([*type_.relations.values()]).flatmap(longer), odd_text)
+        return usually(st.sampled_from([*type_.relations.values()]).flatmap(longer), odd_text)
 
     def _sort_key(self, type_: ResourceType) -> Strategy:
         keys = ["id", *(each.key for each in type_.attributes.values() if not each.field.load_only)]
         hops = [(each.key, each.target) for each in type_.relations.values()]
         hop = st.sampled_from(hops).flatmap(lambda way: _field_name(way[1]).map(lambda name: f"{way[0]}.{name}"))
-        return mostly(st.sampled_from(keys).flatmap(spelled), hop | _field_name(type_) | odd_text)
+        return usually(st.sampled_from(keys).flatmap(spellings), hop | _field_name(type_) | odd_text)
 
     def _filter_parameter(self, type_: ResourceType) -> Strategy:
         def filtered(attribute: Attribute) -> Strategy:
-            operator = mostly(st.sampled_from(_operators(attribute)), st.sampled_from(sorted(OPERATORS)) | odd_text)
+            operator = usually(st.sampled_from(_operators(attribute)), st.sampled_from(sorted(OPERATORS)) | odd_text)
             name = st.builds(
                 lambda spelling, op: f"filter[{spelling}]" + (f"[{op}]" if op else ""),
-                spelled(attribute.key),
-                often(operator, ""),
+                spellings(attribute.key),
+                optionally(operator, ""),
             )
-            return st.builds(_parameter, name, mostly(value_of(attribute.field).map(str), odd_text))
+            return st.builds(_parameter, name, usually(field_values(attribute.field).map(str), odd_text))
 
         return _comparable(type_).flatmap(filtered)
 
     def _term(self, type_: ResourceType, depth: int = 2) -> Strategy:
         def compared(attribute: Attribute) -> Strategy:
-            value = value_of(attribute.field)
-            operator = mostly(st.sampled_from(_operators(attribute)), st.sampled_from([*OPERATORS, "has", "any"]))
+            value = field_values(attribute.field)
+            operator = usually(st.sampled_from(_operators(attribute)), st.sampled_from([*OPERATORS, "has", "any"]))
             return operator.flatmap(
                 lambda op: st.fixed_dictionaries(
                     {
-                        "name": spelled(attribute.key),
+                        "name": spellings(attribute.key),
                         "op": st.just(op),
-                        "val": mostly(st.lists(value, max_size=2) if op == "in" else value),
+                        "val": usually(st.lists(value, max_size=2) if op == "in" else value),
                     }
                 )
             )
 
         compare = _comparable(type_).flatmap(compared)
         if depth == 0:
-            return mostly(compare)
+            return usually(compare)
         inner = self._term(type_, depth - 1)
         joined = st.dictionaries(st.sampled_from(["and", "or"]), st.lists(inner, max_size=2), min_size=1, max_size=1)
         related = st.sampled_from([*type_.relations.values()]).flatmap(
             lambda relation: st.fixed_dictionaries(
                 {
-                    "name": spelled(relation.key),
+                    "name": spellings(relation.key),
                     "op": st.just("any" if relation.many else "has"),
                     "val": self._term(relation.target, depth - 1),
                 }
             )
         )
-        return mostly(compare | compare | joined | st.fixed_dictionaries({"not": inner}) | related)
+        return usually(compare | compare | joined | st.fixed_dictionaries({"not": inner}) | related)
 
     def _cursor(self) -> Strategy:
         made = st.lists(odd_scalar, max_size=3).map(lambda keys: urlsafe_b64encode(json.dumps(keys).encode()).decode())
@@ -255,21 +264,21 @@ class Wire:
 
     def operations(self) -> Strategy:
         """A document of the atomic extension."""
-        some = st.lists(mostly(self._operation()), min_size=1, max_size=4)
-        return mostly(st.fixed_dictionaries({"atomic:operations": some}))
+        some = st.lists(usually(self._operation()), min_size=1, max_size=4)
+        return usually(st.fixed_dictionaries({"atomic:operations": some}))
 
     def _operation(self) -> Strategy:
         return st.sampled_from(self.types).flatmap(lambda type_: st.composite(self._operation_on)(type_))
 
     def _operation_on(self, draw: Any, type_: ResourceType) -> dict[str, Any]:
-        op = draw(mostly(st.sampled_from(["add", "update", "remove"])))
-        id_ = draw(mostly(st.sampled_from(self.ids[type_.name]), odd_scalar))
-        relation = draw(often(st.sampled_from([*type_.relations.values()]), None))
-        reference = {"type": type_.name, **draw(mostly(st.just({"id": str(id_)}), st.just({"lid": "a"})))}
+        op = draw(usually(st.sampled_from(["add", "update", "remove"])))
+        id_ = draw(usually(st.sampled_from(self.ids[type_.name]), odd_scalar))
+        relation = draw(optionally(st.sampled_from([*type_.relations.values()]), None))
+        reference = {"type": type_.name, **draw(usually(st.just({"id": str(id_)}), st.just({"lid": "a"})))}
         made: dict[str, Any] = {"op": op}
         if relation is not None:
             made["ref"] = {**reference, "relationship": relation.key}
-            made["data"] = draw(mostly(self.linkage(relation)))
+            made["data"] = draw(usually(self.linkage(relation)))
         elif op == "add":
             made["data"] = draw(self.document(type_).map(_with_lid))
         else:
@@ -281,35 +290,37 @@ class Wire:
 
     def reading(self) -> Strategy:
         """GET of any resource route with a query string about what it answers."""
-        routes = [route for route in self.routes if "GET" in route[1] and _named(route[0])]
+        routes = [route for route in self.routes if "GET" in route[1] and _parse_rule(route[0])]
         return st.sampled_from(routes).flatmap(lambda route: self._reading(route[0]))
 
     def _reading(self, rule: str) -> Strategy:
-        type_, relation = _named(rule) or (self.types[0], None)
+        type_, relation = _parse_rule(rule) or (self.types[0], None)
         query = self.query(relation.target if relation is not None else type_, self.families[rule])
         return st.builds(Request, self.roles, st.just("GET"), self.path(rule), query)
 
     def writing(self) -> Strategy:
         """A document to any resource route that takes one."""
         writable = ("POST", "PATCH", "DELETE")
-        routes = [(rule, method) for rule, methods in self.routes if _named(rule) for method in methods]
+        routes = [(rule, method) for rule, methods in self.routes if _parse_rule(rule) for method in methods]
         every = [each for each in routes if each[1] in writable]
         open_ones = [each for each in every if not _is_read_only(each[0])]
-        return mostly(st.sampled_from(open_ones), st.sampled_from(every)).flatmap(self._writing)
+        return usually(st.sampled_from(open_ones), st.sampled_from(every)).flatmap(self._writing)
 
     def _writing(self, route: tuple[str, str]) -> Strategy:
         rule, method = route
-        type_, relation = _named(rule) or (self.types[0], None)
+        type_, relation = _parse_rule(rule) or (self.types[0], None)
 
         def sent(path: str) -> Strategy:
             id_ = path.split("/")[3] if "<id>" in rule else None
             document = (
                 self.document(type_, int(id_) if id_ and id_.isdigit() else id_)
                 if relation is None
-                else mostly(st.fixed_dictionaries({"data": self.linkage(relation)}))
+                else usually(st.fixed_dictionaries({"data": self.linkage(relation)}))
             )
-            included = self._joined("include", self._path(type_, 2))
-            query = often(included, "") if relation is None and method != "DELETE" else mostly(st.just(""), included)
+            included = self._join_parameter("include", self._path(type_, 2))
+            query = (
+                optionally(included, "") if relation is None and method != "DELETE" else usually(st.just(""), included)
+            )
             body = st.none() if method == "DELETE" and relation is None else document.map(json.dumps)
             return st.builds(Request, self.roles, st.just(method), st.just(path), query, self.conditions(method), body)
 
@@ -328,7 +339,7 @@ class Wire:
         route = st.sampled_from(fitting) | st.tuples(
             st.sampled_from(fitting).map(lambda each: each[0]), st.sampled_from(methods)
         )
-        query = often(st.sampled_from(self.types).flatmap(self.query), "")
+        query = optionally(st.sampled_from(self.types).flatmap(self.query), "")
         accounts = st.dictionaries(st.sampled_from(["email", "password", "token", "data"]), odd_json, max_size=3)
         documents = st.sampled_from(self.types).flatmap(self.document)
         body = st.none() | st.one_of(accounts, documents, odd_json).map(json.dumps) | odd_text
@@ -340,7 +351,7 @@ class Wire:
         """The path of a route, its names filled in."""
         type_ = next((each for each in self.types if rule.startswith(f"{each.path}/")), self.types[0])
         names: list[Any] = [*self.ids[type_.name], *(self.identifiers if type_.name == "event" else ())]
-        name = mostly(st.sampled_from(names).map(str), odd_text.filter(bool))
+        name = usually(st.sampled_from(names).map(str), odd_text.filter(bool))
         return name.map(lambda text: rule.replace("<id>", quote(text, safe="", errors="surrogatepass")))
 
     def conditions(self, method: str) -> Strategy:
@@ -373,14 +384,14 @@ def headers() -> Strategy:
         "Host": st.sampled_from(["evil.example", "a b", "[", ""]),
         "X-Forwarded-For": st.just("1.2.3.4"),
     }
-    return st.fixed_dictionaries({}, optional={name: mostly(usual, visible_text) for name, usual in named.items()})
+    return st.fixed_dictionaries({}, optional={name: usually(usual, visible_text) for name, usual in named.items()})
 
 
-def _named(rule: str) -> tuple[ResourceType, Relation | None] | None:
+def _parse_rule(rule: str) -> tuple[ResourceType, Relation | None] | None:
     """The type whose resources a route is about, and the relationship that it names."""
     for type_ in TYPES.values():
         if rule == type_.path or rule.startswith((f"{type_.path}/<id>", f"{type_.path}/upcoming")):
-            return type_, type_.relation(rule.rpartition("/")[2]) if "<id>/" in rule else None
+            return type_, type_.find_relation(rule.rpartition("/")[2]) if "<id>/" in rule else None
     return None
 
 
@@ -399,15 +410,15 @@ def _name(parameter: str) -> str:
 
 def _comparable(type_: ResourceType) -> Strategy:
     """Attributes that can be filtered, for somebody at least; now and then another one."""
-    kinds = (Text, Flag, Whole, Number, Instant)
+    kinds = (Text, Boolean, Integer, Number, DateTime)
     usual = [each for each in type_.attributes.values() if each.is_readable and isinstance(each.field, kinds)]
-    return mostly(st.sampled_from(usual), st.sampled_from([*type_.attributes.values()]))
+    return usually(st.sampled_from(usual), st.sampled_from([*type_.attributes.values()]))
 
 
 def _operators(attribute: Attribute) -> list[str]:
     """The operators that suit an attribute and a single value."""
     unfit = {"is-null"} if isinstance(attribute.field, Text) else {"is-null", "like", "ilike"}
-    unfit |= {"gt", "ge", "lt", "le"} if isinstance(attribute.field, Flag) else set()
+    unfit |= {"gt", "ge", "lt", "le"} if isinstance(attribute.field, Boolean) else set()
     return sorted(OPERATORS.keys() - unfit)
 
 
@@ -423,14 +434,14 @@ def _field_name(type_: ResourceType) -> Strategy:
 
 def _is_read_only(rule: str) -> bool:
     """Whether a relationship is only ever changed from the other side."""
-    named = _named(rule)
+    named = _parse_rule(rule)
     return named is not None and named[1] is not None and named[1].field.dump_only
 
 
 def _attributes(draw: Any, required: Iterable[Attribute], known: list[Attribute]) -> dict[str, Any]:
     writable = [each for each in known if not each.field.dump_only] or known
-    chosen = [*required, *draw(st.lists(mostly(st.sampled_from(writable), st.sampled_from(known)), max_size=2))]
-    made = {draw(spelled(each.key)): draw(mostly(value_of(each.field))) for each in chosen}
-    if draw(mostly(st.just(False), st.just(True))):
+    chosen = [*required, *draw(st.lists(usually(st.sampled_from(writable), st.sampled_from(known)), max_size=2))]
+    made = {draw(spellings(each.key)): draw(usually(field_values(each.field))) for each in chosen}
+    if draw(usually(st.just(False), st.just(True))):
         made[draw(odd_text | st.just("@at"))] = draw(odd_json)
     return made

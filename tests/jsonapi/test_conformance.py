@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.world import Caller, World
+from tests.dataset import ApiClient, Dataset
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "json-api.md").read_text()
-MUSTS = re.findall(
+REQUIREMENTS = re.findall(
     r"\S+",
     """
     request-content-type request-accept response-ignore-parameters response-content-type
@@ -55,22 +55,22 @@ MUSTS = re.findall(
 """Ids of the statements with MUST in the specification's own list (normative-statements-1.1.json)."""
 
 
-def section(title: str) -> str:
+def get_section(title: str) -> str:
     """The text below a heading, up to the next one."""
     return re.split(r"\n#+ ", DOCUMENT.split(f"# {title}\n", 1)[1], maxsplit=1)[0]
 
 
-def rows(text: str) -> list[list[str]]:
+def get_table_rows(text: str) -> list[list[str]]:
     """The cells of the rows of a table, without its head."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 TITLES = re.findall(r"^### (.*: (?:MUST|SHOULD))$", DOCUMENT, re.MULTILINE)
-CONFORMANCE = [row for title in TITLES for row in rows(section(title))]
+CONFORMANCE = [row for title in TITLES for row in get_table_rows(get_section(title))]
 
 
-def names_of_tests(below: Path) -> set[str]:
+def list_test_names(below: Path) -> set[str]:
     """The names of all test functions in a directory."""
     trees = (ast.parse(path.read_text()) for path in below.rglob("test_*.py"))
     functions = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
@@ -78,13 +78,13 @@ def names_of_tests(below: Path) -> set[str]:
 
 
 def test_every_must_is_in_the_table() -> None:
-    listed = [statement for statement, _tested in rows(section("JSON:API 1.1: MUST"))]
+    listed = [statement for statement, _tested in get_table_rows(get_section("JSON:API 1.1: MUST"))]
 
-    assert [statement for statement in listed if statement in MUSTS] == MUSTS
+    assert [statement for statement in listed if statement in REQUIREMENTS] == REQUIREMENTS
 
 
 def test_every_statement_is_tested_or_has_a_reason() -> None:
-    known = names_of_tests(ROOT / "tests")
+    known = list_test_names(ROOT / "tests")
     for statement, tested in CONFORMANCE:
         named = set(re.findall(r"`(test_\w+)`", tested))
         assert named <= known, statement
@@ -94,10 +94,10 @@ def test_every_statement_is_tested_or_has_a_reason() -> None:
 def test_every_test_of_conformance_is_named() -> None:
     named = {name for _statement, tested in CONFORMANCE for name in re.findall(r"`(test_\w+)`", tested)}
 
-    assert names_of_tests(ROOT / "tests" / "jsonapi" / "conformance") - named == {"test_the_samples_are_of_every_kind"}
+    assert list_test_names(ROOT / "tests" / "jsonapi" / "conformance") - named == {"test_the_samples_are_of_every_kind"}
 
 
-LIMITS = {constant.strip("`"): number for _what, number, constant in rows(section("Limits"))}
+LIMITS = {constant.strip("`"): number for _what, number, constant in get_table_rows(get_section("Limits"))}
 
 
 @pytest.mark.parametrize("constant", LIMITS)
@@ -117,16 +117,16 @@ def test_every_limit_of_the_layer_is_listed() -> None:
         for name in named.findall(path.read_text())
     }
 
-    assert found - LIMITS.keys() == {"app.jsonapi.resource_type.BIGGEST_ID"}
+    assert found - LIMITS.keys() == {"app.jsonapi.resource_type.MAX_ID"}
 
 
-def examples() -> list[str]:
+def list_curl_examples() -> list[str]:
     """Every curl command of the document."""
     blocks = re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL)
     return [command for block in blocks for command in re.findall(r"^curl .*?(?=^curl |^\n|^#|\Z)", block, re.M | re.S)]
 
 
-def run(command: str, caller: Caller) -> int:
+def run_curl_command(command: str, caller: ApiClient) -> int:
     """The status of what curl would send; `caller` has no token of his own."""
     words = iter(shlex.split(command.replace("\\\n", ""), comments=True)[1:])
     method, path, query, body, headers = "GET", "", "", None, {}
@@ -149,16 +149,16 @@ def run(command: str, caller: Caller) -> int:
     return caller.send(method, path + query, body, **headers).status_code
 
 
-@pytest.mark.parametrize("command", examples())
-def test_examples_run(world: World, command: str) -> None:
+@pytest.mark.parametrize("command", list_curl_examples())
+def test_examples_run(dataset: Dataset, command: str) -> None:
     expected = re.search(r"# (\d{3})\s*$", command)
-    ids = {"$EVENT": world.events, "$FAQ": world.faqs, "$TYPE": world.types}
+    ids = {"$EVENT": dataset.events, "$FAQ": dataset.faqs, "$TYPE": dataset.types}
     values = {variable: str(named["published"]) for variable, named in ids.items()}
-    values |= {"$USER": str(world.stranger.id), "$API": "", "$AUTH": f"Authorization: JWT {world.owner.token}"}
+    values |= {"$USER": str(dataset.stranger.id), "$API": "", "$AUTH": f"Authorization: JWT {dataset.owner.token}"}
     values["$JSONAPI"] = "Content-Type: application/vnd.api+json"
     for variable, value in values.items():
         command = command.replace(variable, value)
 
-    status = run(command, world.anonymous)
+    status = run_curl_command(command, dataset.anonymous)
 
     assert status == int(expected[1]) if expected else status in (200, 201)

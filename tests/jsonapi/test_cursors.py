@@ -10,57 +10,57 @@ from sqlalchemy import update
 from app.events.models import Event
 from app.extensions import db
 from app.jsonapi.cursors import PROFILE
-from tests.world import JSONAPI, World, data
+from tests.dataset import JSONAPI, Dataset, get_data
 
 WITH_CURSORS = f'{JSONAPI}; profile="{PROFILE}"'
 
 
-def walk(world: World, path: str) -> list[str]:
+def follow_next_links(dataset: Dataset, path: str) -> list[str]:
     """The ids on all pages, one after the other by their `next` links."""
     found: list[str] = []
     link: str | None = path
     while link is not None:
         assert len(found) < 50, "the walk has no end"
-        answer = world.owner.get(link, Accept=WITH_CURSORS)
-        found += [item["id"] for item in data(answer)]
+        answer = dataset.owner.get(link, Accept=WITH_CURSORS)
+        found += [item["id"] for item in get_data(answer)]
         link = (answer.json or {})["links"]["next"]
     return found
 
 
-def cursor(value: Any) -> str:
+def encode_value(value: Any) -> str:
     """A cursor with this value in it."""
     return base64.urlsafe_b64encode(orjson.dumps(value)).rstrip(b"=").decode()
 
 
-def store(world: World, **values: dict[str, Any]) -> None:
+def store_values(dataset: Dataset, **values: dict[str, Any]) -> None:
     """Write values past the API."""
-    with world.app.app_context(), db.session.begin():
+    with dataset.app.app_context(), db.session.begin():
         for name, columns in values.items():
-            db.session.execute(update(Event).where(Event.id == world.events[name]).values(columns))
+            db.session.execute(update(Event).where(Event.id == dataset.events[name]).values(columns))
 
 
 @pytest.mark.parametrize("sort", ["online", "-online", "online,-id", "-is-featured,online,name", "-online,-latitude"])
-def test_an_order_by_flags_leads_through_all_rows(world: World, sort: str) -> None:
-    store(world, draft={"online": True}, private={"online": True, "latitude": 1.5})
-    expected = [item["id"] for item in data(world.owner.get(f"/v1/events?sort={sort}"))]
+def test_an_order_by_flags_leads_through_all_rows(dataset: Dataset, sort: str) -> None:
+    store_values(dataset, draft={"online": True}, private={"online": True, "latitude": 1.5})
+    expected = [item["id"] for item in get_data(dataset.owner.get(f"/v1/events?sort={sort}"))]
 
-    assert walk(world, f"/v1/events?sort={sort}&page[size]=1") == expected
+    assert follow_next_links(dataset, f"/v1/events?sort={sort}&page[size]=1") == expected
 
 
-def test_a_text_that_the_api_would_clean_is_compared_as_it_is_stored(world: World) -> None:
+def test_a_text_that_the_api_would_clean_is_compared_as_it_is_stored(dataset: Dataset) -> None:
     texts = ["<li><li>0</li></li>", "<script>1</script>", "\u00a0padded "]
     for name, text in zip(("draft", "private", "published"), texts, strict=True):
-        store(world, **{name: {"description": text, "location_name": text}})
+        store_values(dataset, **{name: {"description": text, "location_name": text}})
     for sort in ("description", "-location-name"):
-        expected = [item["id"] for item in data(world.owner.get(f"/v1/events?sort={sort}"))]
-        assert walk(world, f"/v1/events?sort={sort}&page[size]=1") == expected
+        expected = [item["id"] for item in get_data(dataset.owner.get(f"/v1/events?sort={sort}"))]
+        assert follow_next_links(dataset, f"/v1/events?sort={sort}&page[size]=1") == expected
 
 
-def test_a_row_with_a_long_text_is_named_by_its_id(world: World) -> None:
-    store(world, draft={"refund_policy": "ä" * 15_000}, private={"refund_policy": "ä" * 15_000 + "b"})
-    expected = [item["id"] for item in data(world.owner.get("/v1/events?sort=refund-policy"))]
+def test_a_row_with_a_long_text_is_named_by_its_id(dataset: Dataset) -> None:
+    store_values(dataset, draft={"refund_policy": "ä" * 15_000}, private={"refund_policy": "ä" * 15_000 + "b"})
+    expected = [item["id"] for item in get_data(dataset.owner.get("/v1/events?sort=refund-policy"))]
 
-    assert walk(world, "/v1/events?sort=refund-policy&page[size]=1") == expected
+    assert follow_next_links(dataset, "/v1/events?sort=refund-policy&page[size]=1") == expected
 
 
 @pytest.mark.parametrize(
@@ -81,22 +81,22 @@ def test_a_row_with_a_long_text_is_named_by_its_id(world: World) -> None:
         ("latitude", {}),
     ],
 )
-def test_a_cursor_that_somebody_made_up_is_refused_or_harmless(world: World, sort: str, value: Any) -> None:
+def test_a_cursor_that_somebody_made_up_is_refused_or_harmless(dataset: Dataset, sort: str, value: Any) -> None:
     for way in ("after", "before"):
-        answer = world.owner.get(f"/v1/events?sort={sort}&page[{way}]={cursor(value)}")
+        answer = dataset.owner.get(f"/v1/events?sort={sort}&page[{way}]={encode_value(value)}")
         assert answer.status_code == 400 or (sort, value) == ("name", "1")
 
 
-def test_a_cursor_by_id_does_not_tell_of_rows_that_are_hidden(world: World) -> None:
-    seen = world.anonymous.get(f"/v1/events?sort=name&page[after]={cursor(world.events['draft'])}")
-    unknown = world.anonymous.get(f"/v1/events?sort=name&page[after]={cursor(10**9)}")
+def test_a_cursor_by_id_does_not_tell_of_rows_that_are_hidden(dataset: Dataset) -> None:
+    seen = dataset.anonymous.get(f"/v1/events?sort=name&page[after]={encode_value(dataset.events['draft'])}")
+    unknown = dataset.anonymous.get(f"/v1/events?sort=name&page[after]={encode_value(10**9)}")
 
     assert seen.status_code == unknown.status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/v1/events/%00abcdefg", "/v1/events/abc%00efgh/faqs", "/v1/events/ABCDEFGH"])
-def test_a_name_that_no_event_can_have_is_not_found(world: World, path: str) -> None:
-    assert world.anonymous.get(path).status_code == 404
+def test_a_name_that_no_event_can_have_is_not_found(dataset: Dataset, path: str) -> None:
+    assert dataset.anonymous.get(path).status_code == 404
 
 
 UNKNOWN = "https://example.com/unknown"
@@ -119,8 +119,8 @@ SPELLINGS = [
         'text/html, {type}; profile="{uri} {unknown}", */*;q=0.1',
     ],
 )
-def test_cursor_profile_each_spelling_is_recognised(world: World, uri: str, accept: str) -> None:
-    answer = world.owner.get("/v1/events", Accept=accept.format(type=JSONAPI, uri=uri, unknown=UNKNOWN))
+def test_cursor_profile_each_spelling_is_recognised(dataset: Dataset, uri: str, accept: str) -> None:
+    answer = dataset.owner.get("/v1/events", Accept=accept.format(type=JSONAPI, uri=uri, unknown=UNKNOWN))
 
     assert answer.content_type == f'{JSONAPI}; profile="{uri}"'
     assert all(item["meta"]["page"]["cursor"] for item in answer.get_json(force=True)["data"])
@@ -128,20 +128,20 @@ def test_cursor_profile_each_spelling_is_recognised(world: World, uri: str, acce
 
 
 @pytest.mark.parametrize("uri", SPELLINGS)
-def test_cursor_profile_each_spelling_is_taken_on_a_body(world: World, uri: str) -> None:
-    answer = world.owner.send("POST", "/v1/events", NEW, Content_Type=f'{JSONAPI}; profile="{uri}"')
+def test_cursor_profile_each_spelling_is_taken_on_a_body(dataset: Dataset, uri: str) -> None:
+    answer = dataset.owner.send("POST", "/v1/events", NEW, Content_Type=f'{JSONAPI}; profile="{uri}"')
 
     assert (answer.status_code, answer.content_type) == (201, JSONAPI)
 
 
 @pytest.mark.parametrize("uri", [f"{SPELLINGS[0]}/", SPELLINGS[0].upper(), f"{SPELLINGS[1]}-2", "cursor-pagination"])
-def test_cursor_profile_another_uri_is_ignored(world: World, uri: str) -> None:
-    answer = world.owner.get("/v1/events", Accept=f'{JSONAPI}; profile="{uri}"')
+def test_cursor_profile_another_uri_is_ignored(dataset: Dataset, uri: str) -> None:
+    answer = dataset.owner.get("/v1/events", Accept=f'{JSONAPI}; profile="{uri}"')
 
     assert (answer.status_code, answer.content_type) == (200, JSONAPI)
 
 
-def test_cursor_profile_two_spellings_name_the_first(world: World) -> None:
-    answer = world.owner.get("/v1/events", Accept=f'{JSONAPI}; profile="{SPELLINGS[3]} {SPELLINGS[0]}"')
+def test_cursor_profile_two_spellings_name_the_first(dataset: Dataset) -> None:
+    answer = dataset.owner.get("/v1/events", Accept=f'{JSONAPI}; profile="{SPELLINGS[3]} {SPELLINGS[0]}"')
 
     assert answer.content_type == f'{JSONAPI}; profile="{SPELLINGS[3]}"'

@@ -21,18 +21,18 @@ from app.events.models import Event
 from app.extensions import db
 from app.faqs.models import Faq, FaqType
 from app.users.models import User
-from tests.jsonapi.strategies import Request, Strategy, Wire
-from tests.jsonapi.validator import faults
-from tests.world import JSONAPI, World
+from tests.dataset import JSONAPI, Dataset
+from tests.jsonapi.strategies import Request, RequestStrategies, Strategy
+from tests.jsonapi.validator import find_faults
 
 pytestmark = pytest.mark.long
 
-FEW = 200
-CASES = int(os.environ.get("GENERATED_CASES", FEW))
-SLOW = 2.0
+DEFAULT_CASE_COUNT = 200
+CASE_COUNT = int(os.environ.get("GENERATED_CASES", DEFAULT_CASE_COUNT))
+MAX_REQUEST_SECONDS = 2.0
 GENERATED = settings(
-    max_examples=CASES,
-    derandomize=CASES == FEW,
+    max_examples=CASE_COUNT,
+    derandomize=CASE_COUNT == DEFAULT_CASE_COUNT,
     database=None,
     deadline=None,  # SLOW is ours
     print_blob=True,
@@ -43,7 +43,7 @@ TEAM = {"owner", "organizer", "coorganizer", *ADMINS}
 
 
 @dataclass
-class Tally:
+class StatusTally:
     """How many requests had which status, and how long the slowest took."""
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -56,10 +56,10 @@ class Tally:
 
 
 @dataclass
-class Planted:
-    """A world in which every hidden value can be recognised, put back after each write."""
+class SeededDataset:
+    """A dataset in which every hidden value can be recognised, put back after each write."""
 
-    world: World
+    dataset: Dataset
     secrets: dict[str, set[str]]
     """Every hidden value, and the roles that may see it."""
     kept: psycopg.Connection[Any]
@@ -73,32 +73,32 @@ class Planted:
         self.kept.execute(sql.SQL("; ").join([*emptied, *filled]))
         self.kept.commit()
 
-    def hidden_from(self, request: Request) -> set[str]:
+    def list_secrets_for(self, request: Request) -> set[str]:
         """What must not occur in the answer to this request."""
         sent = f"{request.path}?{request.query} {request.body}"
         return {
             secret
             for secret, roles in self.secrets.items()
-            if request.role not in roles and secret not in sent and not self._opened(secret, request)
+            if request.role not in roles and secret not in sent and not self._is_revealed(secret, request)
         }
 
-    def _opened(self, secret: str, request: Request) -> bool:
+    def _is_revealed(self, secret: str, request: Request) -> bool:
         """A private event, and what belongs to it, opens to whoever names it by its identifier; trash to admins."""
         if "private" in secret:
-            return self.world.identifiers["private"] in request.path + (request.body or "")
+            return self.dataset.identifiers["private"] in request.path + (request.body or "")
         return "trashed" in secret and request.role in ADMINS and "get_trashed" in request.query
 
 
 @pytest.fixture
-def planted(world: World, servers: dict[str, str]) -> Iterator[Planted]:
-    """The world with recognisable values where somebody must not look."""
-    secrets: dict[str, set[str]] = {world.identifiers["private"]: TEAM, world.identifiers["draft"]: TEAM}
-    world.background()
+def seed_dataset(dataset: Dataset, servers: dict[str, str]) -> Iterator[SeededDataset]:
+    """The dataset with recognisable values where somebody must not look."""
+    secrets: dict[str, set[str]] = {dataset.identifiers["private"]: TEAM, dataset.identifiers["draft"]: TEAM}
+    dataset.get_background_ids()
     for role in ("owner", "stranger"):
-        world.document_set(role, [world.upload(role, "kept"), world.upload("other", role)])
+        dataset.create_document_set(role, [dataset.create_upload(role, "kept"), dataset.create_upload("other", role)])
         secrets[f"All that {role} chose"] = {role, *ADMINS}
-    with world.app.app_context():
-        for name, caller in world.callers.items():
+    with dataset.app.app_context():
+        for name, caller in dataset.callers.items():
             if caller.id:
                 values = {"password_hash": f"hash of {name} q7x", "contact": f"contact of {name} q7x"}
                 values["email"] = f"q7x.{name}@example.com"
@@ -106,7 +106,7 @@ def planted(world: World, servers: dict[str, str]) -> Iterator[Planted]:
                 secrets |= {values["password_hash"]: set(), values["contact"]: {name, *ADMINS}}
                 secrets[values["email"]] = {name, *ADMINS}
         for state, roles in {"draft": TEAM, "private": TEAM, "trashed": set[str]()}.items():
-            rows = ((Event, "name", world.events), (FaqType, "name", world.types), (Faq, "question", world.faqs))
+            rows = ((Event, "name", dataset.events), (FaqType, "name", dataset.types), (Faq, "question", dataset.faqs))
             for model, column, ids in rows:
                 secret = f"{state} {model.__name__} q7x"
                 db.session.execute(update(model).where(model.id == ids[state]).values({column: secret}))
@@ -117,32 +117,32 @@ def planted(world: World, servers: dict[str, str]) -> Iterator[Planted]:
             names = sql.Identifier(f"kept_{table.name}"), sql.Identifier(table.name)
             kept.execute(sql.SQL("CREATE TEMP TABLE {} AS TABLE {}").format(*names))
         kept.commit()
-        yield Planted(world, secrets, kept)
+        yield SeededDataset(dataset, secrets, kept)
 
 
-def send(planted: Planted, request: Request) -> tuple[TestResponse, float]:
-    """The answer, and how many seconds it took; the world is as it was before."""
+def send_request(seed_dataset: SeededDataset, request: Request) -> tuple[TestResponse, float]:
+    """The answer, and how many seconds it took; the dataset is as it was before."""
     body = None if request.body is None else request.body.encode(errors="surrogatepass")
     started = monotonic()
-    answer = planted.world.callers[request.role].send(
+    answer = seed_dataset.dataset.callers[request.role].send(
         request.method, f"{request.path}?{request.query}", body, **request.headers
     )
     took = monotonic() - started
     if request.method not in ("GET", "HEAD", "OPTIONS"):
-        planted.restore()
+        seed_dataset.restore()
     return answer, took
 
 
-def judge(planted: Planted, request: Request, tally: Tally) -> None:
+def check_request(seed_dataset: SeededDataset, request: Request, tally: StatusTally) -> None:
     """Send it; every promise about the answer holds. The client checks documents by itself."""
-    answer, took = send(planted, request)
-    if took > SLOW:  # the machine may have been busy: what is slow is slow twice
-        answer, took = send(planted, request)
+    answer, took = send_request(seed_dataset, request)
+    if took > MAX_REQUEST_SECONDS:  # the machine may have been busy: what is slow is slow twice
+        answer, took = send_request(seed_dataset, request)
     tally.add(answer.status_code, took)
     assert answer.status_code < 500, answer.text
-    assert took < SLOW
+    assert took < MAX_REQUEST_SECONDS
     said = answer.text + str(answer.headers)
-    assert not {secret for secret in planted.hidden_from(request) if secret in said}, answer.text
+    assert not {secret for secret in seed_dataset.list_secrets_for(request) if secret in said}, answer.text
     assert not answer.data or answer.mimetype == JSONAPI or is_plain(request), answer.mimetype
     check_results(answer)
 
@@ -160,30 +160,32 @@ def check_results(answer: TestResponse) -> None:
         answer.get_json(force=True).get("atomic:results", []) if answer.data and answer.mimetype == JSONAPI else []
     )
     for result in results:
-        assert not [*faults({**result, "meta": {}, "jsonapi": {"version": "1.1"}}, 200, sparse=False)], result
+        assert not [*find_faults({**result, "meta": {}, "jsonapi": {"version": "1.1"}}, 200, sparse=False)], result
 
 
-def run(planted: Planted, requests: Strategy) -> Tally:
+def run_requests(seed_dataset: SeededDataset, requests: Strategy) -> StatusTally:
     """Send generated requests."""
-    tally = Tally()
+    tally = StatusTally()
 
     @GENERATED
     @given(requests)
     def case(request: Request) -> None:
-        judge(planted, request, tally)
+        check_request(seed_dataset, request, tally)
 
     case()
     return tally
 
 
-@pytest.mark.timeout(max(120, CASES))
+@pytest.mark.timeout(max(120, CASE_COUNT))
 @pytest.mark.parametrize(
     ("kind", "successes"), [("reading", 0.3), ("writing", 0.1), ("operating", 0.05), ("anything", 0.05)]
 )
-def test_generated_requests(planted: Planted, kind: str, successes: float, record_testsuite_property: Any) -> None:
-    requests = getattr(Wire(planted.world), kind)()
+def test_generated_requests(
+    seed_dataset: SeededDataset, kind: str, successes: float, record_testsuite_property: Any
+) -> None:
+    requests = getattr(RequestStrategies(seed_dataset.dataset), kind)()
 
-    tally = run(planted, requests)
+    tally = run_requests(seed_dataset, requests)
 
     record_testsuite_property(kind, f"{dict(sorted(tally.statuses.items()))}, slowest {tally.slowest:.3f} s")
-    assert tally.statuses[200] + tally.statuses[201] > successes * CASES, tally
+    assert tally.statuses[200] + tally.statuses[201] > successes * CASE_COUNT, tally

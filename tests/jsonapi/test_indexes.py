@@ -13,39 +13,39 @@ from flask import Flask
 from psycopg import sql
 from sqlalchemy import Column, Table, Text, Uuid
 
-from app.database import transaction
-from app.documents.expansion import MOST_DOCUMENTS, TooMany, expanded
+from app.database import open_transaction
+from app.documents.resolver import MAX_DOCUMENTS, TooManyDocuments, resolve_documents
 from app.extensions import db
 from app.factory import make_blueprint
+from app.jsonapi.base_view import View
+from app.jsonapi.current_user import CurrentUser
 from app.jsonapi.cursors import PROFILE
-from app.jsonapi.permissions import Access, Scope, anyone
-from app.jsonapi.relations import RelatedList, RelationshipMany, RelationView
+from app.jsonapi.permissions import AccessContext, VisibilityScope, anyone
+from app.jsonapi.relationship_views import RelatedList, RelationshipMany, RelationView
 from app.jsonapi.resource_type import TYPES
 from app.jsonapi.resources import ResourceList
-from app.jsonapi.view import View
-from app.jsonapi.viewer import Viewer
-from app.users import sign_ins
-from tests.world import JSONAPI, Caller, data
+from app.users import login_sessions
+from tests.dataset import JSONAPI, ApiClient, get_data
 
 pytestmark = pytest.mark.long
 
-ROWS = 100_000
-BUSY = ROWS // 2
+ROW_COUNT = 100_000
+BUSY_ID = ROW_COUNT // 2
 """The user with 100 events, the event with a team of 200, and the FAQ type; the last two have 1,000 FAQs.
 
 And the document set with 100 events, FAQs and uploads each, of that user, who has 1,000 of both.
 """
 
-BUSY_JOB = str(UUID(md5(str(BUSY).encode(), usedforsecurity=False).hexdigest()))
+BUSY_JOB = str(UUID(md5(str(BUSY_ID).encode(), usedforsecurity=False).hexdigest()))
 """The job with 1,000 events and artifacts, of the busy user, who has 1,000 jobs.
 
 And the treatment with 1,000 regions and similarities, of the same one and the busy document set.
 """
 
-CHILDREN = 1_000
+CHILD_COUNT = 1_000
 """What the busy ones have. A plan that a connection keeps is made for the usual parent, who has 20: it may sort all."""
 
-COUNTED = 20_000
+MAX_COUNTED_ROWS = 20_000
 """Rows that a count may read, and blocks that it may touch: it stops at 10,001 that the caller sees."""
 
 FILL = """
@@ -84,7 +84,7 @@ FILL = """
            'image/jpeg', 800, 600, 100000, md5(n::text), md5(n::text), CASE n % 10 WHEN 7 THEN now() END
     FROM generate_series(1, {rows}) n;
 
-    INSERT INTO sign_ins (id, user_id) SELECT md5(n::text)::uuid, n FROM generate_series(1, {rows}) n;
+    INSERT INTO login_sessions (id, user_id) SELECT md5(n::text)::uuid, n FROM generate_series(1, {rows}) n;
     INSERT INTO refresh_tokens (token_hash, sign_in_id, expires_at)
     SELECT sha256(n::text::bytea), md5(n::text)::uuid, now() + interval '30 days' FROM generate_series(1, {rows}) n;
     INSERT INTO idempotency_keys (owner_id, key, fingerprint)
@@ -157,21 +157,21 @@ def build_fill_statement(table: Table) -> str:
         or not (column.nullable or column.server_default)
     }
     names, made = ", ".join(values), ", ".join(values.values())
-    return f"INSERT INTO {table.name} ({names}) SELECT {made} FROM generate_series(1, {ROWS}) n"  # noqa: S608  # names of our own
+    return f"INSERT INTO {table.name} ({names}) SELECT {made} FROM generate_series(1, {ROW_COUNT}) n"  # noqa: S608  # names of our own
 
 
 def _fill_expression(column: Column[Any]) -> str:
     if column.name == "deleted_at":
         return "CASE n % 10 WHEN 7 THEN now() END"
-    number = f"CASE n % 100 WHEN 0 THEN {BUSY} ELSE n % 5000 END" if column.foreign_keys else "n"
+    number = f"CASE n % 100 WHEN 0 THEN {BUSY_ID} ELSE n % 5000 END" if column.foreign_keys else "n"
     if isinstance(column.type, Uuid):
         return f"md5(({number})::text)::uuid"
     return "'Text ' || n" if isinstance(column.type, Text) else number
 
 
-CALLERS = {"anonymous": 0, "organizer": BUSY + 20, "owner": BUSY, "admin": 1}
+CALLERS = {"anonymous": 0, "organizer": BUSY_ID + 20, "owner": BUSY_ID, "admin": 1}
 
-UNPROVEN = {
+ROUTES_WITHOUT_PROOF = {
     "/v1/job-artifacts/<id>/file": "a file, found as its artifact is",
     "/v1/job-kinds": "no database",
     "/v1/job-kinds/<id>": "no database",
@@ -189,23 +189,23 @@ def _find_views() -> dict[str, type[View]]:
         for rule in bare.url_map.iter_rules()
         if "GET" in (rule.methods or ())
     }
-    return {rule: view.view_class for rule, view in views.items() if rule not in UNPROVEN}
+    return {rule: view.view_class for rule, view in views.items() if rule not in ROUTES_WITHOUT_PROOF}
 
 
 VIEWS = _find_views()
 
 OTHER_MIDDLES = {
     "/v1/events/upcoming": 95_000,
-    "/v1/events/<id>/organizers": BUSY + 20,
-    "/v1/events/<id>/relationships/organizers": BUSY + 20,
-    "/v1/events/<id>/coorganizers": BUSY + 10,
-    "/v1/events/<id>/relationships/coorganizers": BUSY + 10,
+    "/v1/events/<id>/organizers": BUSY_ID + 20,
+    "/v1/events/<id>/relationships/organizers": BUSY_ID + 20,
+    "/v1/events/<id>/coorganizers": BUSY_ID + 10,
+    "/v1/events/<id>/relationships/coorganizers": BUSY_ID + 10,
 }
 
 
 def _middle_id(rule: str, view: type[View]) -> int | str:
     shown = view.relation.target if issubclass(view, RelationView) else view._data_layer.type
-    return OTHER_MIDDLES.get(rule) or (BUSY_JOB if shown.has_uuids else BUSY)
+    return OTHER_MIDDLES.get(rule) or (BUSY_JOB if shown.has_uuids else BUSY_ID)
 
 
 LISTS = {
@@ -215,12 +215,12 @@ LISTS = {
 }
 """Every list, and the id of a row in its middle."""
 
-ONE = (*(rule for rule in VIEWS if rule not in LISTS), "/v1/users/user-details/get-user-id")
+SINGLE_RESOURCE_PATHS = (*(rule for rule in VIEWS if rule not in LISTS), "/v1/users/user-details/get-user-id")
 
 
-def having(relation: str) -> str:
+def build_related_filter(relation: str) -> str:
     """A filter by the id of a related resource."""
-    return f'filter=[{{"name":"{relation}","op":"has","val":{{"name":"id","op":"eq","val":{BUSY}}}}}]'
+    return f'filter=[{{"name":"{relation}","op":"has","val":{{"name":"id","op":"eq","val":{BUSY_ID}}}}}]'
 
 
 QUERIES = (
@@ -241,17 +241,17 @@ QUERIES = (
     "/v1/jobs?filter[state]=failed",
     "/v1/jobs?filter[state]=queued",
     "/v1/jobs?filter[kind]=sleep-once",
-    f"/v1/jobs?filter[event]={BUSY}",
-    f"/v1/jobs?filter[owner]={BUSY}",
+    f"/v1/jobs?filter[event]={BUSY_ID}",
+    f"/v1/jobs?filter[owner]={BUSY_ID}",
     "/v1/jobs?include=owner,event,retry-of",
     "/v1/jobs?include=events,artifacts&page[size]=1&filter[state]=queued",
-    f"/v1/events?{having('owner')}",
-    f"/v1/events?filter[pending-owner]={BUSY}",
+    f"/v1/events?{build_related_filter('owner')}",
+    f"/v1/events?filter[pending-owner]={BUSY_ID}",
     "/v1/events?include=pending-owner",
-    f"/v1/faqs?{having('event')}",
-    f"/v1/faqs?{having('faq-type')}",
-    f"/v1/faq-types?{having('event')}",
-    f"/v1/event-images?{having('event')}",
+    f"/v1/faqs?{build_related_filter('event')}",
+    f"/v1/faqs?{build_related_filter('faq-type')}",
+    f"/v1/faq-types?{build_related_filter('event')}",
+    f"/v1/event-images?{build_related_filter('event')}",
     "/v1/events?get_trashed=true",
     "/v1/events/<id>/faqs?get_trashed=true",
     "/v1/faqs?get_trashed=true",
@@ -259,13 +259,13 @@ QUERIES = (
     "/v1/event-images?get_trashed=true",
     "/v1/hooks?get_trashed=true",
     "/v1/hooks?include=owner,event",
-    f"/v1/hooks?filter[event]={BUSY}",
+    f"/v1/hooks?filter[event]={BUSY_ID}",
     "/v1/users?get_trashed=true",
     "/v1/uploads?get_trashed=true",
     "/v1/uploads?include=owner",
-    f"/v1/uploads?filter[owner]={BUSY}",
+    f"/v1/uploads?filter[owner]={BUSY_ID}",
     "/v1/document-sets?get_trashed=true",
-    f"/v1/document-sets?filter[owner]={BUSY}",
+    f"/v1/document-sets?filter[owner]={BUSY_ID}",
     "/v1/document-sets?include=owner,events&page[size]=5",
     "/v1/document-sets/<id>?include=faqs,uploads",
     "/v1/document-sets/<id>?include=events",
@@ -273,21 +273,21 @@ QUERIES = (
     "/v1/treatments?include=document-set,job,requested-by,retry-of",
     "/v1/treatments/<id>?include=regions",
     "/v1/treatments/<id>?include=similarities",
-    f"/v1/treatments?filter[document-set]={BUSY}",
+    f"/v1/treatments?filter[document-set]={BUSY_ID}",
 )
 
 
-OWNED = tuple(type_.path for type_ in TYPES.values() if type_.permissions.list is not anyone)
+OWNER_LIST_PATHS = tuple(type_.path for type_ in TYPES.values() if type_.permissions.list is not anyone)
 """What is its owner's, and the admins'."""
 
 
-def asked_by(*paths: str) -> list[Any]:
+def list_path_callers(*paths: str) -> list[Any]:
     """Each path with each caller who gets an answer there."""
-    return [_case(path, caller) for path in paths for caller in _callers(path)]
+    return [_case_id(path, caller) for path in paths for caller in _list_callers(path)]
 
 
-def _callers(path: str) -> tuple[str, ...]:
-    is_owned = path.startswith(OWNED)
+def _list_callers(path: str) -> tuple[str, ...]:
+    is_owned = path.startswith(OWNER_LIST_PATHS)
     if path == "/v1/users" or "get_trashed" in path or (is_owned and "?filter" in path):
         return ("admin",)  # whoever filters his own jobs may read all of his
     if "filter[pending-owner]" in path:
@@ -295,12 +295,12 @@ def _callers(path: str) -> tuple[str, ...]:
     return ("owner", "admin") if is_owned else tuple(CALLERS)
 
 
-def named(path: str) -> int | str:
+def get_busy_id(path: str) -> int | str:
     """The id of the busy one that a path means."""
-    return BUSY_JOB if path.startswith(("/v1/job", "/v1/treatments")) else BUSY
+    return BUSY_JOB if path.startswith(("/v1/job", "/v1/treatments")) else BUSY_ID
 
 
-def _case(path: str, caller: str) -> Any:
+def _case_id(path: str, caller: str) -> Any:
     return pytest.param(path, caller, id=f"{path}-{caller}")
 
 
@@ -320,7 +320,7 @@ class Statement:
         return [sql.Literal(value) for value in self.values or ()]
 
 
-class Explained:
+class QueryPlan:
     """What EXPLAIN ANALYZE says of one run."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
@@ -328,12 +328,12 @@ class Explained:
         self.steps = [*_steps(plan, 0)]
 
     @property
-    def most(self) -> float:
+    def max_rows(self) -> float:
         """Rows that the busiest step read or made."""
-        return max(map(_read, self.steps))
+        return max(map(_count_rows, self.steps))
 
     def __str__(self) -> str:
-        return "\n".join(map(_line, self.steps))
+        return "\n".join(map(_format_step, self.steps))
 
 
 def _steps(plan: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
@@ -342,19 +342,18 @@ def _steps(plan: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
         yield from _steps(below, depth + 1)
 
 
-def _read(step: dict[str, Any]) -> float:
+def _count_rows(step: dict[str, Any]) -> float:
     removed: float = sum(rows for name, rows in step.items() if name.startswith("Rows Removed by"))
     return float((step["Actual Rows"] + removed) * step["Actual Loops"])
 
 
-def _line(step: dict[str, Any]) -> str:
+def _format_step(step: dict[str, Any]) -> str:
     shown = ("Node Type", "Relation Name", "Index Name", "Index Cond", "Filter", "Sort Key")
-    return (
-        f"{'  ' * step['depth']}{_read(step):.0f} rows: {' '.join(str(step[name]) for name in shown if name in step)}"
-    )
+    facts = " ".join(str(step[name]) for name in shown if name in step)
+    return f"{'  ' * step['depth']}{_count_rows(step):.0f} rows: {facts}"
 
 
-class Database:
+class StatementExplainer:
     """Explains statements on a connection of the app's own."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -362,12 +361,12 @@ class Database:
 
     def check(self, statement: Statement, rows: int, blocks: int, *, after: str = "") -> None:
         """Fail when a step reads more rows than this, or all of them touch more blocks of 8 KiB."""
-        for more, explained in zip((0, CHILDREN), self.explain(statement, after), strict=True):
-            problem = f"{explained.most:.0f} rows, {explained.blocks} blocks\n{statement.text}\n\n{explained}"
-            assert explained.most <= rows + more, problem
+        for more, explained in zip((0, CHILD_COUNT), self.explain(statement, after), strict=True):
+            problem = f"{explained.max_rows:.0f} rows, {explained.blocks} blocks\n{statement.text}\n\n{explained}"
+            assert explained.max_rows <= rows + more, problem
             assert explained.blocks <= blocks + more, problem
 
-    def explain(self, statement: Statement, after: str) -> tuple[Explained, Explained]:
+    def explain(self, statement: Statement, after: str) -> tuple[QueryPlan, QueryPlan]:
         """The plan that is made for these values, and the one that a connection keeps when it has seen five."""
         with self.connection.transaction(force_rollback=True):
             self._run(f"DEALLOCATE ALL; {after}")
@@ -376,14 +375,14 @@ class Database:
             call = sql.SQL("EXECUTE {}").format(sql.Identifier(name))
             if literals := statement.literals():
                 call += sql.SQL("({})").format(sql.SQL(", ").join(literals))
-            made = self._explained(call)
+            made = self._run_explain(call)
             for _ in range(5):
                 self._run(sql.SQL("EXPLAIN ") + call)
-            return made, self._explained(call)
+            return made, self._run_explain(call)
 
-    def _explained(self, call: sql.Composed) -> Explained:
+    def _run_explain(self, call: sql.Composed) -> QueryPlan:
         (((found,),),) = self._run(sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + call)
-        return Explained(found["Plan"])
+        return QueryPlan(found["Plan"])
 
     def _run(self, query: Any) -> list[Any]:
         cursor = self.connection.execute(query, prepare=False)
@@ -392,16 +391,16 @@ class Database:
 
 @pytest.fixture(autouse=True)
 def _clean() -> None:
-    """Nothing after each test: they only read, and `filled` empties the tables after the last one."""
+    """Nothing after each test: they only read, and `full_database` empties the tables after the last one."""
 
 
 @pytest.fixture(scope="module")
-def filled(app: Flask, servers: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
+def full_database(app: Flask, servers: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
     """A connection to the suite's database, now with 100,000 rows in each table."""
     tables = sql.SQL(", ").join(sql.Identifier(name) for name in db.metadata.tables)
     with psycopg.connect(servers["DATABASE_URL"], autocommit=True, options="-c lock_timeout=10s") as connection:
         connection.execute("SET session_replication_role = replica")  # no check of each foreign key: two seconds less
-        connection.execute(FILL.format(rows=ROWS, busy=BUSY))
+        connection.execute(FILL.format(rows=ROW_COUNT, busy=BUSY_ID))
         for type_ in TYPES.values():
             if f"INTO {type_.table.name} " not in FILL:
                 connection.execute(build_fill_statement(type_.table))
@@ -412,22 +411,24 @@ def filled(app: Flask, servers: dict[str, str]) -> Iterator[psycopg.Connection[A
 
 
 @pytest.fixture(scope="module")
-def database(app: Flask, filled: psycopg.Connection[Any]) -> Iterator[Database]:
+def database(app: Flask, full_database: psycopg.Connection[Any]) -> Iterator[StatementExplainer]:
     """The database as the app's connections see it, with their settings."""
     with app.app_context():
         pooled = db.engine.raw_connection()
     assert isinstance(pooled.driver_connection, psycopg.Connection)
-    yield Database(pooled.driver_connection)
+    yield StatementExplainer(pooled.driver_connection)
     pooled.invalidate()
 
 
 @pytest.fixture(scope="module")
-def callers(app: Flask, filled: psycopg.Connection[Any]) -> dict[str, Caller]:
+def callers(app: Flask, full_database: psycopg.Connection[Any]) -> dict[str, ApiClient]:
     """Nobody, one of the busy event's team, its owner, and an admin."""
     with app.app_context():
-        tokens = {name: sign_ins.start(id_).access_token if id_ else None for name, id_ in CALLERS.items()}
+        tokens = {
+            name: login_sessions.create_session(id_).access_token if id_ else None for name, id_ in CALLERS.items()
+        }
         db.session.commit()
-    return {name: Caller(app.test_client(), token) for name, token in tokens.items()}
+    return {name: ApiClient(app.test_client(), token) for name, token in tokens.items()}
 
 
 @pytest.fixture
@@ -449,49 +450,49 @@ Prove = Callable[[str, str], None]
 
 
 @pytest.fixture
-def prove(statements: list[Statement], database: Database, callers: dict[str, Caller]) -> Prove:
+def check_statements(statements: list[Statement], database: StatementExplainer, callers: dict[str, ApiClient]) -> Prove:
     """Ask for a path as a caller, and check every statement that it takes."""
 
-    def prove(path: str, caller: str) -> None:
+    def check_statements(path: str, caller: str) -> None:
         statements.clear()
-        answer = callers[caller].get(path.replace("<id>", str(named(path))))
+        answer = callers[caller].get(path.replace("<id>", str(get_busy_id(path))))
         asked = [*statements]
         assert answer.status_code == 200, answer.text
         assert asked
-        shown = resources(answer.get_json(force=True))
+        shown = count_resources(answer.get_json(force=True))
         for statement in asked:
             is_count = statement.text.startswith("SELECT count(")
-            rows, blocks = (COUNTED, COUNTED) if is_count else (100 + 10 * shown, 400 + 20 * shown)
+            rows, blocks = (MAX_COUNTED_ROWS, MAX_COUNTED_ROWS) if is_count else (100 + 10 * shown, 400 + 20 * shown)
             database.check(statement, rows, blocks)
 
-    return prove
+    return check_statements
 
 
-def resources(document: dict[str, Any]) -> int:
+def count_resources(document: dict[str, Any]) -> int:
     """How many resources a document shows."""
     primary = document.get("data", {})
     return (len(primary) if isinstance(primary, list) else 1) + len(document.get("included", ()))
 
 
-@pytest.mark.parametrize(("path", "caller"), asked_by(*LISTS, *ONE, *QUERIES))
-def test_an_answer_reads_little_more_than_it_shows(prove: Prove, path: str, caller: str) -> None:
-    prove(path, caller)
+@pytest.mark.parametrize(("path", "caller"), list_path_callers(*LISTS, *SINGLE_RESOURCE_PATHS, *QUERIES))
+def test_an_answer_reads_little_more_than_it_shows(check_statements: Prove, path: str, caller: str) -> None:
+    check_statements(path, caller)
 
 
-@pytest.mark.parametrize(("path", "caller"), asked_by(*LISTS))
+@pytest.mark.parametrize(("path", "caller"), list_path_callers(*LISTS))
 def test_a_page_in_the_middle_reads_no_more_than_the_first(
-    prove: Prove, callers: dict[str, Caller], path: str, caller: str
+    check_statements: Prove, callers: dict[str, ApiClient], path: str, caller: str
 ) -> None:
     # The same rows in the same order.
-    items = path.replace("/relationships", "").replace("<id>", str(named(path)))
+    items = path.replace("/relationships", "").replace("<id>", str(get_busy_id(path)))
     profile = f'{JSONAPI}; profile="{PROFILE}"'
-    (item,) = data(callers[caller].get(f"{items}?filter[id]={LISTS[path]}", Accept=profile))
+    (item,) = get_data(callers[caller].get(f"{items}?filter[id]={LISTS[path]}", Accept=profile))
 
     for direction in ("after", "before"):
-        prove(f"{path}?page[{direction}]={item['meta']['page']['cursor']}", caller)
+        check_statements(f"{path}?page[{direction}]={item['meta']['page']['cursor']}", caller)
 
 
-SORTED = (
+SORT_PATHS = (
     "/v1/events?sort=-name",
     *(
         f"{type_.path}?sort={attribute.key}"
@@ -502,45 +503,51 @@ SORTED = (
 )
 
 
-def sorted_by() -> list[Any]:
+def list_sort_callers() -> list[Any]:
     """Each path with each caller who sees many rows there."""
     return [
-        _case(path, caller)
-        for path in SORTED
-        for caller in (["admin"] if path.startswith(OWNED) else ["anonymous", "admin"])
+        _case_id(path, caller)
+        for path in SORT_PATHS
+        for caller in (["admin"] if path.startswith(OWNER_LIST_PATHS) else ["anonymous", "admin"])
     ]
 
 
-@pytest.mark.parametrize(("path", "caller"), sorted_by())
-def test_texts_are_sorted_by_an_index(prove: Prove, callers: dict[str, Caller], path: str, caller: str) -> None:
+@pytest.mark.parametrize(("path", "caller"), list_sort_callers())
+def test_texts_are_sorted_by_an_index(
+    check_statements: Prove, callers: dict[str, ApiClient], path: str, caller: str
+) -> None:
     profile = f'{JSONAPI}; profile="{PROFILE}"'
-    (item,) = data(callers[caller].get(f"{path}&filter[id]={BUSY}", Accept=profile))
+    (item,) = get_data(callers[caller].get(f"{path}&filter[id]={BUSY_ID}", Accept=profile))
 
-    prove(path, caller)
-    prove(f"{path}&page[after]={item['meta']['page']['cursor']}", caller)
+    check_statements(path, caller)
+    check_statements(f"{path}&page[after]={item['meta']['page']['cursor']}", caller)
 
 
 @pytest.mark.parametrize("caller", ["owner", "admin"])
 def test_the_documents_of_a_set_are_not_read_far_beyond_the_limit(
-    app: Flask, statements: list[Statement], database: Database, caller: str
+    app: Flask, statements: list[Statement], database: StatementExplainer, caller: str
 ) -> None:
-    viewer = Viewer(CALLERS[caller], is_admin=caller == "admin")
-    with app.app_context(), transaction(is_read=True), pytest.raises(TooMany):
-        expanded(BUSY, Access(viewer, Scope(viewer.role)))
+    viewer = CurrentUser(CALLERS[caller], is_admin=caller == "admin")
+    with app.app_context(), open_transaction(is_read=True), pytest.raises(TooManyDocuments):
+        resolve_documents(BUSY_ID, AccessContext(viewer, VisibilityScope(viewer.role)))
 
     assert len(statements) == 5
     for statement in [*statements]:
-        database.check(statement, 2 * MOST_DOCUMENTS, 10 * MOST_DOCUMENTS)
+        database.check(statement, 2 * MAX_DOCUMENTS, 10 * MAX_DOCUMENTS)
 
 
 def test_every_get_below_v1_is_proven(app: Flask) -> None:
     rules = {rule.rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())}
 
-    assert {rule for rule in rules if rule.startswith("/v1/")} == {*LISTS, *ONE, *UNPROVEN}
+    assert {rule for rule in rules if rule.startswith("/v1/")} == {
+        *LISTS,
+        *SINGLE_RESOURCE_PATHS,
+        *ROUTES_WITHOUT_PROOF,
+    }
 
 
 def test_a_missing_index_is_noticed(
-    statements: list[Statement], database: Database, callers: dict[str, Caller]
+    statements: list[Statement], database: StatementExplainer, callers: dict[str, ApiClient]
 ) -> None:
     assert callers["anonymous"].get("/v1/faqs").status_code == 200
     page = next(each for each in [*statements] if "ORDER BY" in each.text)
@@ -556,8 +563,8 @@ FOREIGN_KEYS = [
 
 
 @pytest.mark.parametrize(("table", "column"), FOREIGN_KEYS)
-def test_a_foreign_key_leads_an_index(filled: psycopg.Connection[Any], table: str, column: str) -> None:
-    whole_indexes = filled.execute(
+def test_a_foreign_key_leads_an_index(full_database: psycopg.Connection[Any], table: str, column: str) -> None:
+    whole_indexes = full_database.execute(
         "SELECT 1 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]"
         " WHERE indrelid = %s::regclass AND attname = %s AND indisvalid AND indpred IS NULL",
         (table, column),
@@ -568,16 +575,16 @@ def test_a_foreign_key_leads_an_index(filled: psycopg.Connection[Any], table: st
 
 @pytest.mark.parametrize(("table", "column"), FOREIGN_KEYS)
 def test_rows_are_found_by_their_foreign_key(
-    database: Database, filled: psycopg.Connection[Any], table: str, column: str
+    database: StatementExplainer, full_database: psycopg.Connection[Any], table: str, column: str
 ) -> None:
     names = {"table": sql.Identifier(table), "column": sql.Identifier(column)}
     query = sql.SQL("SELECT count(*), percentile_disc(0.3) WITHIN GROUP (ORDER BY {column}) FROM {table}")
-    ((rows, value),) = filled.execute(query.format(**names)).fetchall()
-    assert rows >= ROWS, "FILL must fill this table too"
+    ((rows, value),) = full_database.execute(query.format(**names)).fetchall()
+    assert rows >= ROW_COUNT, "FILL must fill this table too"
     found = sql.SQL("SELECT * FROM {table} WHERE {column} = $1").format(**names).as_string()
 
     made, _ = database.explain(Statement(psycopg.RawCursor, found, [value]), after="")
 
     assert any("Index Name" in step for step in made.steps), str(made)
-    assert made.most <= 100, str(made)
+    assert made.max_rows <= 100, str(made)
     assert made.blocks <= 100, str(made)

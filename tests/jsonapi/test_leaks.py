@@ -10,14 +10,14 @@ from sqlalchemy import update
 from app.events.models import Event
 from app.extensions import db
 from app.users.models import User
-from tests.world import World, ids
+from tests.dataset import Dataset, get_ids
 
 pytestmark = pytest.mark.long
 
 
-def ways_in(world: World) -> Iterator[str]:
+def list_hidden_paths(dataset: Dataset) -> Iterator[str]:
     """URLs of every kind that could touch a hidden row."""
-    events = [world.events[name] for name in ("draft", "private", "trashed", "published")]
+    events = [dataset.events[name] for name in ("draft", "private", "trashed", "published")]
     includes = "owner,organizers,coorganizers,faqs.faq-type,faq-types,images.event"
     yield from ("/v1/users", "/v1/users?sort=email", "/v1/faq-types?include=event", "/v1/events/upcoming")
     for kind in ("events", "faqs", "faq-types", "event-images", "hooks", "document-sets"):
@@ -55,16 +55,16 @@ def ways_in(world: World) -> Iterator[str]:
         ):
             yield f"/v1/events/{event}{rest}"
     for name in ("draft", "private", "trashed", "published"):
-        yield f"/v1/faqs/{world.faqs[name]}/event"
-        yield f"/v1/faqs/{world.faqs[name]}?include=event.owner"
-        yield f"/v1/faq-types/{world.types[name]}/event"
-        yield f"/v1/event-images/{world.images[name]}?include=event"
-    yield f"/v1/users/{world.owner.id}"
-    yield f"/v1/users/{world.owner.id}/events?sort=name"
-    yield from ways_into_sets(world)
+        yield f"/v1/faqs/{dataset.faqs[name]}/event"
+        yield f"/v1/faqs/{dataset.faqs[name]}?include=event.owner"
+        yield f"/v1/faq-types/{dataset.types[name]}/event"
+        yield f"/v1/event-images/{dataset.images[name]}?include=event"
+    yield f"/v1/users/{dataset.owner.id}"
+    yield f"/v1/users/{dataset.owner.id}/events?sort=name"
+    yield from list_document_set_paths(dataset)
 
 
-def ways_into_sets(world: World) -> Iterator[str]:
+def list_document_set_paths(dataset: Dataset) -> Iterator[str]:
     """The same by way of document sets, which hold what their owners could see once."""
     named = {"name": "name", "op": "like", "val": "secret%"}
     for condition in (
@@ -72,7 +72,7 @@ def ways_into_sets(world: World) -> Iterator[str]:
         {"not": {"name": "faqs", "op": "any", "val": {"name": "event", "op": "has", "val": named}}},
     ):
         yield f"/v1/document-sets?filter={quote(json.dumps([condition]))}"
-    for set_id in ids(world.admin.get("/v1/document-sets")):
+    for set_id in get_ids(dataset.admin.get("/v1/document-sets")):
         yield f"/v1/document-sets/{set_id}?include=owner,events.images,faqs.event"
         for rest in ("events?sort=name", "faqs?sort=event.name", "relationships/events", "relationships/faqs"):
             yield f"/v1/document-sets/{set_id}/{rest}"
@@ -86,42 +86,50 @@ HIDDEN_FROM = {
 
 
 @pytest.mark.parametrize("state", HIDDEN_FROM)
-def test_the_name_of_a_hidden_event(world: World, state: str) -> None:
+def test_the_name_of_a_hidden_event(dataset: Dataset, state: str) -> None:
     for role in HIDDEN_FROM[state][1:]:  # who could see it once
-        world.document_set(role)
+        dataset.create_document_set(role)
 
     def answers() -> dict[tuple[str, str], tuple[int, str]]:
-        return {(role, path): comparable(world, role, path) for role in HIDDEN_FROM[state] for path in ways_in(world)}
+        return {
+            (role, path): normalize_response(dataset, role, path)
+            for role in HIDDEN_FROM[state]
+            for path in list_hidden_paths(dataset)
+        }
 
     before = answers()
-    with world.app.app_context():
-        db.session.execute(update(Event).where(Event.id == world.events[state]).values(name="secret name"))
+    with dataset.app.app_context():
+        db.session.execute(update(Event).where(Event.id == dataset.events[state]).values(name="secret name"))
         db.session.commit()
 
     assert answers() == before
-    assert "secret name" in world.admin.get(f"/v1/events/{world.events[state]}?get_trashed=true").text
+    assert "secret name" in dataset.admin.get(f"/v1/events/{dataset.events[state]}?get_trashed=true").text
 
 
 @pytest.mark.parametrize("column", ["email", "password_hash", "contact", "details"])
-def test_what_a_user_keeps_to_himself(world: World, column: str) -> None:
+def test_private_user_values_do_not_change_answers(dataset: Dataset, column: str) -> None:
     roles = ("anonymous", "stranger", "other")
     for role in roles[1:]:
-        world.document_set(role)
+        dataset.create_document_set(role)
 
     def answers() -> dict[tuple[str, str], tuple[int, str]]:
-        return {(role, path): comparable(world, role, path) for role in roles for path in ways_in(world)}
+        return {
+            (role, path): normalize_response(dataset, role, path)
+            for role in roles
+            for path in list_hidden_paths(dataset)
+        }
 
     before = answers()
-    with world.app.app_context():
-        db.session.execute(update(User).where(User.id == world.owner.id).values({column: "secret value"}))
+    with dataset.app.app_context():
+        db.session.execute(update(User).where(User.id == dataset.owner.id).values({column: "secret value"}))
         db.session.commit()
 
     assert answers() == before
 
 
-def comparable(world: World, role: str, path: str) -> tuple[int, str]:
+def normalize_response(dataset: Dataset, role: str, path: str) -> tuple[int, str]:
     """An answer without the unique ids of its errors."""
-    answer = world.callers[role].get(path)
+    answer = dataset.callers[role].get(path)
     document = answer.get_json(force=True)
     for error in document.get("errors", []):
         del error["id"]

@@ -4,25 +4,25 @@ from typing import Any
 
 import pytest
 
-from tests.world import World, data, errors, resource
+from tests.dataset import Dataset, build_resource, get_data, get_errors
 
 
 @pytest.mark.parametrize("member", ["links", "meta"])
-def test_links_and_meta_that_come_back_among_the_attributes_are_ignored(world: World, member: str) -> None:
-    path = f"/v1/events/{world.events['published']}"
-    sent = {"name": "Renamed", member: data(world.owner.get(path))["links"]}
+def test_links_and_meta_that_come_back_among_the_attributes_are_ignored(dataset: Dataset, member: str) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
+    sent = {"name": "Renamed", member: get_data(dataset.owner.get(path))["links"]}
 
-    changed = data(world.owner.update(path, "event", sent))
+    changed = get_data(dataset.owner.update(path, "event", sent))
 
     assert changed["attributes"]["name"] == "Renamed"
 
 
-def test_a_resource_with_its_linkage_comes_back_whole(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}"
-    read = data(world.owner.get(f"{path}?include=owner,organizers,coorganizers,faqs,faq-types"))
+def test_a_resource_with_its_linkage_comes_back_whole(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}"
+    read = get_data(dataset.owner.get(f"{path}?include=owner,organizers,coorganizers,faqs,faq-types"))
     read["attributes"]["name"] = "Renamed"
 
-    changed = data(world.owner.send("PATCH", path, {"data": read, "included": [read]}))
+    changed = get_data(dataset.owner.send("PATCH", path, {"data": read, "included": [read]}))
 
     assert changed["attributes"]["name"] == "Renamed"
 
@@ -38,14 +38,14 @@ def test_a_resource_with_its_linkage_comes_back_whole(world: World) -> None:
     ids=["invalid", "unknown", "missing", "unfitting"],
 )
 def test_each_error_of_a_field_names_it_for_a_form(
-    world: World, attributes: dict[str, Any], related: dict[str, str], field: str
+    dataset: Dataset, attributes: dict[str, Any], related: dict[str, str], field: str
 ) -> None:
-    rows = {"event": world.events, "faq_type": world.types}
+    rows = {"event": dataset.events, "faq_type": dataset.types}
     linked = {name: rows[name][key] for name, key in related.items()}
     sent = {"question": "Who?", "answer": "We", **attributes}
 
-    answer = world.owner.send("POST", "/v1/faqs", {"data": resource("faq", None, sent, linked)})
+    answer = dataset.owner.send("POST", "/v1/faqs", {"data": build_resource("faq", None, sent, linked)})
 
     assert answer.status_code == 422
-    (error,) = errors(answer)
+    (error,) = get_errors(answer)
     assert error["meta"] == {"attribute": field, "message": error["detail"]}

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from tests.conftest import Processes
+from tests.dataset import JSONAPI, Dataset, build_resource
 from tests.jsonapi.test_operations import CONTENT_TYPE
-from tests.jsonapi.test_sizes import EMOJI, insert_events, insert_faqs
+from tests.jsonapi.test_size_limits import EMOJI, insert_events, insert_faqs
 from tests.web_server import is_up
-from tests.world import JSONAPI, World, resource
 
 MAX_GROWTH_MB = 150
 """What Python and the arenas of new threads keep; the answers of the attack have ten times as much."""
@@ -31,15 +31,15 @@ def memory_mb(pid: int) -> int:
 
 @pytest.mark.faults
 def test_memory_of_large_answers_is_given_back(
-    world: World, processes: Processes, wait_until: Callable[..., Any], figure: Callable[[str], None]
+    dataset: Dataset, processes: Processes, wait_until: Callable[..., Any], figure: Callable[[str], None]
 ) -> None:
-    events = insert_events(world, 50)
-    insert_faqs(world, 900, EMOJI)
+    events = insert_events(dataset, 50)
+    insert_faqs(dataset, 900, EMOJI)
     web = processes.start("web")
     wait_until(lambda: is_up(processes.base_url), 30, "the server did not come up")
-    token = {"Authorization": f"JWT {world.owner.token}"}
-    updates = [{"op": "update", "data": resource("event", str(id_), {"online": True}, {})} for id_ in events * 2]
-    new_type = {"data": resource("faq-type", None, {"name": "New"}, {"event": world.events["published"]})}
+    token = {"Authorization": f"JWT {dataset.owner.token}"}
+    updates = [{"op": "update", "data": build_resource("event", str(id_), {"online": True}, {})} for id_ in events * 2]
+    new_type = {"data": build_resource("faq-type", None, {"name": "New"}, {"event": dataset.events["published"]})}
     requests: list[tuple[str, str, Any, str]] = [
         ("GET", "/v1/events?page[size]=100", None, JSONAPI),
         ("GET", "/v1/events?page[size]=100&include=faqs,owner&sort=-name", None, JSONAPI),

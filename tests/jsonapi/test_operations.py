@@ -6,18 +6,18 @@ import pytest
 from werkzeug.test import TestResponse
 
 from app.faqs.models import Faq, FaqType
-from tests.world import Caller, World, data, errors
+from tests.dataset import ApiClient, Dataset, get_data, get_errors
 
 EXTENSION = "https://jsonapi.org/ext/atomic"
 CONTENT_TYPE = f'application/vnd.api+json; ext="{EXTENSION}"'
 
 
-def send(caller: Caller, *operations: Any) -> TestResponse:
+def send_operations(caller: ApiClient, *operations: Any) -> TestResponse:
     """Several operations in one request."""
     return caller.send("POST", "/v1/operations", {"atomic:operations": operations}, Content_Type=CONTENT_TYPE)
 
 
-def add(type_: str, attributes: Any, lid: str | None = None, **related: Any) -> dict[str, Any]:
+def build_add(type_: str, attributes: Any, lid: str | None = None, **related: Any) -> dict[str, Any]:
     """An operation that creates; related values are identifiers."""
     made = {"type": type_, "attributes": attributes}
     if lid is not None:
@@ -26,14 +26,16 @@ def add(type_: str, attributes: Any, lid: str | None = None, **related: Any) -> 
     return {"op": "add", "data": made}
 
 
-def test_an_event_with_its_types_and_faqs_at_once(world: World) -> None:
+def test_an_event_with_its_types_and_faqs_at_once(dataset: Dataset) -> None:
     event = {"type": "event", "lid": "e"}
 
-    answer = send(
-        world.stranger,
-        add("event", {"name": "Camp", "timezone": "UTC"}, "e"),
-        add("faq-type", {"name": "Venue"}, "t", event=event),
-        add("faqs", {"question": "a", "answer": "b"}, "f", event=event, faq_type={"type": "faq-type", "lid": "t"}),
+    answer = send_operations(
+        dataset.stranger,
+        build_add("event", {"name": "Camp", "timezone": "UTC"}, "e"),
+        build_add("faq-type", {"name": "Venue"}, "t", event=event),
+        build_add(
+            "faqs", {"question": "a", "answer": "b"}, "f", event=event, faq_type={"type": "faq-type", "lid": "t"}
+        ),
         {"op": "update", "data": {"type": "faq", "lid": "f", "attributes": {"position": 3}}},
         {"op": "update", "ref": {"type": "faq", "lid": "f", "relationship": "faq-type"}, "data": None},
         {
@@ -51,45 +53,48 @@ def test_an_event_with_its_types_and_faqs_at_once(world: World) -> None:
         "event", "faq-type", "faq", "faq", None, None, None,
     ]  # fmt: skip
     assert results[3]["data"]["attributes"]["position"] == 3
-    assert data(world.stranger.get(f"/v1/events/{results[0]['data']['id']}/faqs"))[0]["id"] == results[2]["data"]["id"]
+    assert (
+        get_data(dataset.stranger.get(f"/v1/events/{results[0]['data']['id']}/faqs"))[0]["id"]
+        == results[2]["data"]["id"]
+    )
 
 
-def test_one_that_fails_undoes_all_before_it(world: World) -> None:
-    before = world.rows(Faq), world.rows(FaqType)
-    event = {"type": "event", "id": str(world.events["published"])}
+def test_one_that_fails_undoes_all_before_it(dataset: Dataset) -> None:
+    before = dataset.count_rows(Faq), dataset.count_rows(FaqType)
+    event = {"type": "event", "id": str(dataset.events["published"])}
 
-    answer = send(
-        world.owner,
-        add("faq-type", {"name": "Venue"}, event=event),
-        add("faq", {"question": "", "answer": "b"}, event=event),
+    answer = send_operations(
+        dataset.owner,
+        build_add("faq-type", {"name": "Venue"}, event=event),
+        build_add("faq", {"question": "", "answer": "b"}, event=event),
     )
 
     assert answer.status_code == 422
-    assert errors(answer)[0]["source"] == {"pointer": "/atomic:operations/1/data/attributes/question"}
-    assert (world.rows(Faq), world.rows(FaqType)) == before
+    assert get_errors(answer)[0]["source"] == {"pointer": "/atomic:operations/1/data/attributes/question"}
+    assert (dataset.count_rows(Faq), dataset.count_rows(FaqType)) == before
 
 
-def test_every_operation_asks_for_its_rights(world: World) -> None:
-    event = str(world.events["published"])
+def test_every_operation_asks_for_its_rights(dataset: Dataset) -> None:
+    event = str(dataset.events["published"])
 
-    forbidden = send(world.stranger, {"op": "remove", "ref": {"type": "event", "id": event}})
-    hidden = send(world.stranger, {"op": "remove", "href": f"/v1/events/{world.events['draft']}"})
-    anonymous = send(world.anonymous, {"op": "remove", "ref": {"type": "event", "id": event}})
+    forbidden = send_operations(dataset.stranger, {"op": "remove", "ref": {"type": "event", "id": event}})
+    hidden = send_operations(dataset.stranger, {"op": "remove", "href": f"/v1/events/{dataset.events['draft']}"})
+    anonymous = send_operations(dataset.anonymous, {"op": "remove", "ref": {"type": "event", "id": event}})
 
     assert (forbidden.status_code, hidden.status_code, anonymous.status_code) == (403, 404, 401)
 
 
-def test_a_href_leads_to_resources_and_relationships(world: World) -> None:
-    faq = f"/v1/faqs/{world.faqs['published']}"
+def test_a_href_leads_to_resources_and_relationships(dataset: Dataset) -> None:
+    faq = f"/v1/faqs/{dataset.faqs['published']}"
 
-    answer = send(
-        world.owner,
+    answer = send_operations(
+        dataset.owner,
         {"op": "update", "href": f"{faq}/relationships/faq-type", "data": None},
         {"op": "remove", "href": faq},
     )
 
     assert answer.status_code == 200, answer.text
-    assert world.owner.get(faq).status_code == 404
+    assert dataset.owner.get(faq).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -115,47 +120,51 @@ def test_a_href_leads_to_resources_and_relationships(world: World) -> None:
         ({"op": "remove", "ref": {"type": "faq", "id": "1", "relationship": "event"}, "data": None}, 400),
     ],
 )
-def test_an_operation_that_means_nothing(world: World, operation: Any, status: int) -> None:
-    answer = send(world.owner, operation)
+def test_an_operation_that_means_nothing(dataset: Dataset, operation: Any, status: int) -> None:
+    answer = send_operations(dataset.owner, operation)
 
     assert answer.status_code == status, answer.text
-    assert errors(answer)[0]["source"]["pointer"].startswith("/atomic:operations/0")
+    assert get_errors(answer)[0]["source"]["pointer"].startswith("/atomic:operations/0")
 
 
 @pytest.mark.parametrize("document", [[], {}, {"atomic:operations": []}, {"atomic:operations": {}}, {"data": []}])
-def test_a_document_without_operations(world: World, document: Any) -> None:
-    assert world.owner.send("POST", "/v1/operations", document, Content_Type=CONTENT_TYPE).status_code == 400
+def test_a_document_without_operations(dataset: Dataset, document: Any) -> None:
+    assert dataset.owner.send("POST", "/v1/operations", document, Content_Type=CONTENT_TYPE).status_code == 400
 
 
-def test_more_than_fit_into_one_request(world: World) -> None:
+def test_more_than_fit_into_one_request(dataset: Dataset) -> None:
     remove = {"op": "remove", "href": "/v1/faqs/1"}
 
-    assert send(world.owner, *[remove] * 101).status_code == 422
+    assert send_operations(dataset.owner, *[remove] * 101).status_code == 422
 
 
-def test_the_extension_is_named_in_the_media_type(world: World) -> None:
-    operations = {"atomic:operations": [{"op": "remove", "href": f"/v1/faqs/{world.faqs['published']}"}]}
+def test_the_extension_is_named_in_the_media_type(dataset: Dataset) -> None:
+    operations = {"atomic:operations": [{"op": "remove", "href": f"/v1/faqs/{dataset.faqs['published']}"}]}
 
-    assert world.owner.send("POST", "/v1/operations", operations).status_code == 400
-    assert world.owner.get(f"/v1/faqs/{world.faqs['published']}").status_code == 200
+    assert dataset.owner.send("POST", "/v1/operations", operations).status_code == 400
+    assert dataset.owner.get(f"/v1/faqs/{dataset.faqs['published']}").status_code == 200
 
 
-def test_operations_are_repeated_safely(world: World) -> None:
-    before = world.rows(FaqType)
-    operations = [add("faq-type", {"name": "Venue"}, event={"type": "event", "id": str(world.events["published"])})]
+def test_operations_are_repeated_safely(dataset: Dataset) -> None:
+    before = dataset.count_rows(FaqType)
+    operations = [
+        build_add("faq-type", {"name": "Venue"}, event={"type": "event", "id": str(dataset.events["published"])})
+    ]
     document = {"atomic:operations": operations}
 
     for _ in range(2):
-        answer = world.owner.send("POST", "/v1/operations", document, Content_Type=CONTENT_TYPE, Idempotency_Key="key")
+        answer = dataset.owner.send(
+            "POST", "/v1/operations", document, Content_Type=CONTENT_TYPE, Idempotency_Key="key"
+        )
         assert answer.status_code == 200
 
-    assert world.rows(FaqType) == before + 1
+    assert dataset.count_rows(FaqType) == before + 1
 
 
 @pytest.mark.parametrize("place", ["href", "ref"])
-def test_nothing_is_added_where_something_is(world: World, place: str) -> None:
-    event = world.events["published"]
+def test_nothing_is_added_where_something_is(dataset: Dataset, place: str) -> None:
+    event = dataset.events["published"]
     where: Any = f"/v1/events/{event}" if place == "href" else {"type": "event", "id": str(event)}
     operation = {"op": "add", place: where, "data": {"type": "event", "attributes": {"name": "x", "timezone": "UTC"}}}
 
-    assert send(world.owner, operation).status_code == 400
+    assert send_operations(dataset.owner, operation).status_code == 400

@@ -4,7 +4,7 @@ import pytest
 
 from app.events.permissions import list_types_of_events
 from app.jsonapi.resource_type import TYPES
-from tests.world import ROLES, World, ids
+from tests.dataset import ROLES, Dataset, get_ids
 
 READ = {
     "published": dict.fromkeys(ROLES, 200),
@@ -24,9 +24,9 @@ WRITE = {
 
 
 @pytest.mark.parametrize("state", READ)
-def test_reading_an_event_and_what_belongs_to_it(world: World, state: str) -> None:
-    event, faq_type, faq = world.events[state], world.types[state], world.faqs[state]
-    image = world.images[state]
+def test_reading_an_event_and_what_belongs_to_it(dataset: Dataset, state: str) -> None:
+    event, faq_type, faq = dataset.events[state], dataset.types[state], dataset.faqs[state]
+    image = dataset.images[state]
     paths = [
         f"/v1/events/{event}",
         f"/v1/events/{event}/owner",
@@ -50,21 +50,21 @@ def test_reading_an_event_and_what_belongs_to_it(world: World, state: str) -> No
         f"/v1/event-images/{image}",
         f"/v1/event-images/{image}/event",
         f"/v1/event-images/{image}/relationships/event",
-        *(f"{TYPES[name].path}/{ids[state]}" for name, ids in world.belongings.items()),
+        *(f"{TYPES[name].path}/{ids[state]}" for name, ids in dataset.belongings.items()),
     ]
     for role in ROLES:
         for path in paths:
             expected = READ[state][role]
             if path.endswith(f"{event}/owner") and expected == 200 and role in ROLES[:4]:
                 expected = 404  # the owner's profile is not public
-            assert world.callers[role].get(path).status_code == expected, (role, path)
+            assert dataset.callers[role].get(path).status_code == expected, (role, path)
 
 
 @pytest.mark.parametrize("state", WRITE)
 @pytest.mark.parametrize("role", ROLES)
-def test_changing_and_deleting(world: World, state: str, role: str) -> None:
-    caller, expected = world.callers[role], WRITE[state][role]
-    event, faq_type, faq = world.events[state], world.types[state], world.faqs[state]
+def test_changing_and_deleting(dataset: Dataset, state: str, role: str) -> None:
+    caller, expected = dataset.callers[role], WRITE[state][role]
+    event, faq_type, faq = dataset.events[state], dataset.types[state], dataset.faqs[state]
 
     assert caller.update(f"/v1/faqs/{faq}", "faq", {"question": "New?"}).status_code == expected
     assert caller.update(f"/v1/faq-types/{faq_type}", "faq-type", {"name": "New"}).status_code == expected
@@ -85,8 +85,8 @@ CREATE = {
 
 @pytest.mark.parametrize("state", CREATE)
 @pytest.mark.parametrize("role", ROLES)
-def test_creating_below_an_event(world: World, state: str, role: str) -> None:
-    caller, expected, event = world.callers[role], CREATE[state][role], world.events[state]
+def test_creating_below_an_event(dataset: Dataset, state: str, role: str) -> None:
+    caller, expected, event = dataset.callers[role], CREATE[state][role], dataset.events[state]
 
     made = caller.create("/v1/faqs", "faq", {"question": "Where?", "answer": "Here"}, event=event)
     type_made = caller.create("/v1/faq-types", "faq-type", {"name": "Venue"}, event=event)
@@ -95,8 +95,8 @@ def test_creating_below_an_event(world: World, state: str, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_creating_an_event(world: World, role: str) -> None:
-    made = world.callers[role].create("/v1/events", "event", {"name": "Mine", "timezone": "UTC"})
+def test_creating_an_event(dataset: Dataset, role: str) -> None:
+    made = dataset.callers[role].create("/v1/events", "event", {"name": "Mine", "timezone": "UTC"})
 
     assert made.status_code == (401 if role == "anonymous" else 201)
 
@@ -106,13 +106,13 @@ VISIBLE = {"anonymous": {"published", "others"}, "stranger": {"published", "othe
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("type_", ["event", *(type_.name for type_ in list_types_of_events())])
-def test_lists_and_their_counts_hold_what_the_role_sees(world: World, role: str, type_: str) -> None:
-    known = {"event": world.events, **world.belongings}[type_]
+def test_lists_and_their_counts_hold_what_the_role_sees(dataset: Dataset, role: str, type_: str) -> None:
+    known = {"event": dataset.events, **dataset.belongings}[type_]
     visible = VISIBLE.get(role, {"published", "draft", "private", "others"})
 
-    answer = world.callers[role].get(TYPES[type_].path)
+    answer = dataset.callers[role].get(TYPES[type_].path)
 
-    assert set(ids(answer)) == {known[name] for name in visible}
+    assert set(get_ids(answer)) == {known[name] for name in visible}
     assert answer.get_json(force=True)["meta"]["count"] == len(visible)
 
 
@@ -126,9 +126,9 @@ USERS = {
 
 
 @pytest.mark.parametrize("role", USERS)
-def test_users(world: World, role: str) -> None:
-    caller, expected = world.callers[role], USERS[role]
-    other = f"/v1/users/{world.other.id}"
+def test_users_access_by_role(dataset: Dataset, role: str) -> None:
+    caller, expected = dataset.callers[role], USERS[role]
+    other = f"/v1/users/{dataset.other.id}"
 
     assert caller.get("/v1/users").status_code == expected["list"]
     assert caller.get(other).status_code == expected["other"]
@@ -146,56 +146,56 @@ TEAM = {"anonymous": 401, "stranger": 403, "coorganizer": 403} | dict.fromkeys(R
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("relation", ["organizers", "coorganizers"])
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
-def test_changing_a_team(world: World, role: str, relation: str, method: str) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships/{relation}"
-    member = {"data": [{"type": "user", "id": str(world.stranger.id)}]}
+def test_changing_a_team(dataset: Dataset, role: str, relation: str, method: str) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships/{relation}"
+    member = {"data": [{"type": "user", "id": str(dataset.stranger.id)}]}
 
-    assert world.callers[role].send(method, path, member).status_code == TEAM[role]
+    assert dataset.callers[role].send(method, path, member).status_code == TEAM[role]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_offering_an_event(world: World, role: str) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships/pending-owner"
-    heir = {"data": {"type": "user", "id": str(world.stranger.id)}}
+def test_offering_an_event(dataset: Dataset, role: str) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships/pending-owner"
+    heir = {"data": {"type": "user", "id": str(dataset.stranger.id)}}
     expected = {"anonymous": 401, "owner": 200, "admin": 200, "super_admin": 200}.get(role, 403)
 
-    assert world.callers[role].send("PATCH", path, heir).status_code == expected
+    assert dataset.callers[role].send("PATCH", path, heir).status_code == expected
 
 
-def test_a_private_event_opens_by_its_identifier_alone(world: World) -> None:
-    identifier = world.identifiers["private"]
+def test_a_private_event_opens_by_its_identifier_alone(dataset: Dataset) -> None:
+    identifier = dataset.identifiers["private"]
 
-    answer = world.anonymous.get(f"/v1/events/{identifier}?include=faqs,faq-types,images")
+    answer = dataset.anonymous.get(f"/v1/events/{identifier}?include=faqs,faq-types,images")
 
     document = answer.get_json(force=True)
     assert answer.status_code == 200
     assert document["data"]["links"]["self"] == f"/v1/events/{identifier}"
     assert {(item["type"], int(item["id"])) for item in document["included"]} == {
-        ("faq", world.faqs["private"]),
-        ("faq-type", world.types["private"]),
-        ("event-image", world.images["private"]),
+        ("faq", dataset.faqs["private"]),
+        ("faq-type", dataset.types["private"]),
+        ("event-image", dataset.images["private"]),
     }
-    assert ids(world.anonymous.get(f"/v1/events/{identifier}/faqs")) == [world.faqs["private"]]
-    assert world.anonymous.get(f"/v1/events/{world.identifiers['draft']}").status_code == 404
+    assert get_ids(dataset.anonymous.get(f"/v1/events/{identifier}/faqs")) == [dataset.faqs["private"]]
+    assert dataset.anonymous.get(f"/v1/events/{dataset.identifiers['draft']}").status_code == 404
 
 
-def test_the_public_profile_of_an_owner(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}/owner"
-    world.owner.update(f"/v1/users/{world.owner.id}", "user", {"is-profile-public": True})
+def test_the_public_profile_of_an_owner(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}/owner"
+    dataset.owner.update(f"/v1/users/{dataset.owner.id}", "user", {"is-profile-public": True})
 
-    profile = world.anonymous.get(path).get_json(force=True)["data"]
+    profile = dataset.anonymous.get(path).get_json(force=True)["data"]
 
     assert profile["attributes"]["public-name"] == "owner in public"
     assert not {"email", "contact", "is-admin", "created-at"} & profile["attributes"].keys()
     assert "relationships" not in profile
-    assert world.anonymous.get(f"/v1/users/{world.owner.id}").status_code == 404
+    assert dataset.anonymous.get(f"/v1/users/{dataset.owner.id}").status_code == 404
 
 
-def test_members_of_a_team_see_public_profiles_and_themselves_whole(world: World) -> None:
-    world.owner.update(f"/v1/users/{world.owner.id}", "user", {"is-profile-public": True})
-    answer = world.coorganizer.get(f"/v1/events/{world.events['draft']}?include=owner,organizers,coorganizers")
+def test_members_of_a_team_see_public_profiles_and_themselves_whole(dataset: Dataset) -> None:
+    dataset.owner.update(f"/v1/users/{dataset.owner.id}", "user", {"is-profile-public": True})
+    answer = dataset.coorganizer.get(f"/v1/events/{dataset.events['draft']}?include=owner,organizers,coorganizers")
 
     included = {int(item["id"]): item["attributes"] for item in answer.get_json(force=True)["included"]}
-    assert set(included) == {world.owner.id, world.coorganizer.id}
-    assert "email" not in included[world.owner.id]
-    assert included[world.coorganizer.id]["email"] == "coorganizer@example.com"
+    assert set(included) == {dataset.owner.id, dataset.coorganizer.id}
+    assert "email" not in included[dataset.owner.id]
+    assert included[dataset.coorganizer.id]["email"] == "coorganizer@example.com"

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from psycopg.errors import NumericValueOutOfRange, QueryCanceled
 from sqlalchemy.exc import DataError, OperationalError
 
-from app.jsonapi.query import LONGEST_QUERY, MOST_PARAMETERS
+from app.jsonapi.query_params import MAX_PARAMETERS, MAX_QUERY_BYTES
+from tests.dataset import Dataset, build_resource, get_errors
 from tests.jsonapi.strategies import ODD_TEXT
-from tests.world import World, errors, resource
 
 NAMES = [
     *("include", "sort", "fields", "fields[event]", "fields[faq]", "fields[nothing]", "fields[event][x]"),
@@ -26,29 +26,29 @@ VALUES = [*(text for text in ODD_TEXT if text != "\ud800"), DEEP, "[" * 60, '[{"
 RAW = ["%", "%zz", "%ff", "%ed%a0%80", "%00", "a%00b", "\u00e9".encode().decode("latin-1")]
 
 
-def pair(name: str, value: str) -> str:
+def encode_parameter(name: str, value: str) -> str:
     """A parameter, percent-encoded."""
     return f"{quote(name, safe='[]')}={quote(value, safe='')}"
 
 
-encoded = st.builds(pair, st.sampled_from(NAMES), st.sampled_from(VALUES) | st.text(max_size=10))
+encoded = st.builds(encode_parameter, st.sampled_from(NAMES), st.sampled_from(VALUES) | st.text(max_size=10))
 raw = st.builds("{}={}".format, st.sampled_from(["include", "page[after]", "filter[name]", "x"]), st.sampled_from(RAW))
 broken_name = st.sampled_from(["%zz=1", "%ff", "filter[%ff]=1", "%00=1", "=1", "=", "&&a"])
 queries = st.lists(encoded | raw | broken_name, min_size=1, max_size=3).map("&".join)
 
 
-def sent_names(query: str) -> set[str]:
+def list_parameter_names(query: str) -> set[str]:
     """The names of a query string, as far as they can be decoded."""
     pairs = [part for part in query.split("&") if part]
     return {unquote_plus(part.partition("=")[0].encode("latin-1").decode(errors="replace")) for part in pairs}
 
 
-def requests_of(world: World) -> list[tuple[str, str, Any]]:
+def build_requests(dataset: Dataset) -> list[tuple[str, str, Any]]:
     """A valid request to a route of every sort."""
-    event, faq = world.events["published"], world.faqs["published"]
-    job = world.background()["job"]
-    linkage = {"data": [{"type": "user", "id": str(world.organizer.id)}]}
-    new = {"data": resource("faq", None, {"question": "a", "answer": "b"}, {"event": event})}
+    event, faq = dataset.events["published"], dataset.faqs["published"]
+    job = dataset.get_background_ids()["job"]
+    linkage = {"data": [{"type": "user", "id": str(dataset.organizer.id)}]}
+    new = {"data": build_resource("faq", None, {"question": "a", "answer": "b"}, {"event": event})}
     return [
         *(("GET", path, None) for path in ("/v1/events", f"/v1/events/{event}/faqs", f"/v1/events/{event}")),
         *(("GET", f"/v1/faqs/{faq}{rest}", None) for rest in ("/event", "/relationships/event")),
@@ -56,11 +56,11 @@ def requests_of(world: World) -> list[tuple[str, str, Any]]:
         ("GET", f"/v1/jobs/{job}/progress", None),
         ("GET", f"/v1/jobs/{job}/artifacts", None),
         ("POST", "/v1/faqs", new),
-        ("PATCH", f"/v1/faqs/{faq}", {"data": resource("faq", str(faq), {"answer": "c"}, {})}),
+        ("PATCH", f"/v1/faqs/{faq}", {"data": build_resource("faq", str(faq), {"answer": "c"}, {})}),
         ("PATCH", f"/v1/events/{event}/relationships/organizers", linkage),
         ("POST", f"/v1/events/{event}/relationships/organizers", linkage),
         ("DELETE", f"/v1/events/{event}/relationships/organizers", {"data": []}),
-        ("DELETE", f"/v1/faq-types/{world.types['published']}", None),
+        ("DELETE", f"/v1/faq-types/{dataset.types['published']}", None),
         ("POST", f"/v1/jobs/{job}/cancel", None),
         ("POST", "/v1/operations", {"atomic:operations": []}),
     ]
@@ -78,18 +78,18 @@ def requests_of(world: World) -> list[tuple[str, str, Any]]:
 @example(query="page[after]=%00", number=0, role="owner")
 @example(query=f"filter={DEEP}", number=0, role="owner")
 @example(query="filter=%00", number=0, role="owner")
-def test_refused_query_names_a_parameter_that_was_sent(world: World, query: str, number: int, role: str) -> None:
-    method, path, document = requests_of(world)[number]
+def test_refused_query_names_a_parameter_that_was_sent(dataset: Dataset, query: str, number: int, role: str) -> None:
+    method, path, document = build_requests(dataset)[number]
 
-    answer = world.callers[role].send(method, f"{path}?{query}", document)
+    answer = dataset.callers[role].send(method, f"{path}?{query}", document)
 
     if answer.status_code == 400:
-        for error in errors(answer):
+        for error in get_errors(answer):
             about = error.get("source") or {}
             if path == "/v1/operations" and about.keys() == {"header"}:
                 continue  # the media type is asked for after the query
             assert about.keys() == {"parameter"}, (method, path, query, error)
-            assert about["parameter"] in sent_names(query), (method, path, query, error)
+            assert about["parameter"] in list_parameter_names(query), (method, path, query, error)
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
@@ -104,55 +104,57 @@ def test_refused_query_names_a_parameter_that_was_sent(world: World, query: str,
         ("filter[name]=%zz", "filter[name]"),
         ("include=owner&include=owner", "include"),
         ("fields[nothing]=x", "fields[nothing]"),
-        (f"include={'x' * LONGEST_QUERY}&sort=name", "include"),
-        ("&".join(f"p{number}=1" for number in range(MOST_PARAMETERS + 1)), f"p{MOST_PARAMETERS}"),
+        (f"include={'x' * MAX_QUERY_BYTES}&sort=name", "include"),
+        ("&".join(f"p{number}=1" for number in range(MAX_PARAMETERS + 1)), f"p{MAX_PARAMETERS}"),
     ],
 )
 def test_refused_query_of_one_resource_names_the_parameter(
-    world: World, method: str, query: str, parameter: str
+    dataset: Dataset, method: str, query: str, parameter: str
 ) -> None:
-    path = f"/v1/faqs/{world.faqs['published']}"
-    document = {"data": resource("faq", path.rpartition("/")[2], {"answer": "c"}, {})} if method == "PATCH" else None
+    path = f"/v1/faqs/{dataset.faqs['published']}"
+    document = (
+        {"data": build_resource("faq", path.rpartition("/")[2], {"answer": "c"}, {})} if method == "PATCH" else None
+    )
 
-    answer = world.owner.send(method, f"{path}?{query}", document)
+    answer = dataset.owner.send(method, f"{path}?{query}", document)
 
     assert answer.status_code == 400
-    assert [error["source"] for error in errors(answer)] == [{"parameter": parameter}]
+    assert [error["source"] for error in get_errors(answer)] == [{"parameter": parameter}]
 
 
 @pytest.mark.parametrize("size", ["10", "0", "abc", ""])
 @pytest.mark.parametrize("name", ["page[size]", "page[number]", "page[after]", "page[before]"])
-def test_page_parameters_of_one_resource_are_ignored(world: World, name: str, size: str) -> None:
-    faq, event = world.faqs["published"], world.events["published"]
+def test_page_parameters_of_one_resource_are_ignored(dataset: Dataset, name: str, size: str) -> None:
+    faq, event = dataset.faqs["published"], dataset.events["published"]
     query = f"{name}={size}"
 
     for path in (f"/v1/faqs/{faq}", f"/v1/events/{event}", f"/v1/faqs/{faq}/faq-type", f"/v1/events/{event}/owner"):
-        asked, plain = world.owner.get(f"{path}?{query}"), world.owner.get(path)
+        asked, plain = dataset.owner.get(f"{path}?{query}"), dataset.owner.get(path)
         assert (asked.status_code, asked.json["data"]) == (200, plain.json["data"])  # type: ignore[index]  # a document
-    assert world.owner.get(f"/v1/faqs/{faq}/relationships/faq-type?{query}").status_code == 200
-    assert world.owner.update(f"/v1/faqs/{faq}?{query}", "faq", {"answer": "c"}).status_code == 200
-    made = world.owner.create(f"/v1/faqs?{query}&include=event", "faq", {"question": "a", "answer": "b"}, event=event)
+    assert dataset.owner.get(f"/v1/faqs/{faq}/relationships/faq-type?{query}").status_code == 200
+    assert dataset.owner.update(f"/v1/faqs/{faq}?{query}", "faq", {"answer": "c"}).status_code == 200
+    made = dataset.owner.create(f"/v1/faqs?{query}&include=event", "faq", {"question": "a", "answer": "b"}, event=event)
     assert made.status_code == 201
 
 
 @pytest.mark.parametrize("path", ["/v1/events?page[size]=abc", "/v1/events?page[nothing]=1", "/v1/events?page=1"])
-def test_page_parameters_of_a_list_are_checked(world: World, path: str) -> None:
-    assert world.owner.get(path).status_code == 400
+def test_page_parameters_of_a_list_are_checked(dataset: Dataset, path: str) -> None:
+    assert dataset.owner.get(path).status_code == 400
 
 
 @pytest.mark.parametrize("name", ["page[nothing]", "page", "page[size][x]"])
-def test_unknown_page_parameter_of_one_resource_is_refused(world: World, name: str) -> None:
-    answer = world.owner.get(f"/v1/events/{world.events['published']}?{name}=1")
+def test_unknown_page_parameter_of_one_resource_is_refused(dataset: Dataset, name: str) -> None:
+    answer = dataset.owner.get(f"/v1/events/{dataset.events['published']}?{name}=1")
 
-    assert (answer.status_code, errors(answer)[0]["source"]) == (400, {"parameter": name})
+    assert (answer.status_code, get_errors(answer)[0]["source"]) == (400, {"parameter": name})
 
 
-def test_page_parameters_of_written_linkage_are_refused(world: World) -> None:
-    path = f"/v1/events/{world.events['published']}/relationships/organizers?page[size]=1"
+def test_page_parameters_of_written_linkage_are_refused(dataset: Dataset) -> None:
+    path = f"/v1/events/{dataset.events['published']}/relationships/organizers?page[size]=1"
 
-    answer = world.owner.send("PATCH", path, {"data": []})
+    answer = dataset.owner.send("PATCH", path, {"data": []})
 
-    assert (answer.status_code, errors(answer)[0]["source"]) == (400, {"parameter": "page[size]"})
+    assert (answer.status_code, get_errors(answer)[0]["source"]) == (400, {"parameter": "page[size]"})
 
 
 @pytest.mark.parametrize("refusal", [QueryCanceled("takes too long"), NumericValueOutOfRange("is too large")])
@@ -166,10 +168,10 @@ def test_page_parameters_of_written_linkage_are_refused(world: World) -> None:
     ],
 )
 def test_query_that_the_database_refuses_names_the_likeliest_parameter(
-    world: World, refusal: psycopg.Error, method: str, query: str, source: Any
+    dataset: Dataset, refusal: psycopg.Error, method: str, query: str, source: Any
 ) -> None:
     kind = OperationalError if isinstance(refusal, QueryCanceled) else DataError
-    with world.app.test_request_context(f"/v1/events?{query}", method=method):
-        answer = world.app.make_response(world.app.handle_user_exception(kind("SELECT", {}, refusal)))
+    with dataset.app.test_request_context(f"/v1/events?{query}", method=method):
+        answer = dataset.app.make_response(dataset.app.handle_user_exception(kind("SELECT", {}, refusal)))
 
     assert (answer.status_code, json.loads(answer.data)["errors"][0].get("source")) == (400, source)

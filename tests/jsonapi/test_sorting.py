@@ -8,7 +8,7 @@ from sqlalchemy import insert
 
 from app.extensions import db
 from app.faqs.models import Faq
-from tests.world import World, data
+from tests.dataset import Dataset, get_data
 
 ORDER = (
     "", " ", "_under", "-dash", "\u2014dash", ",comma", "!bang", "¡Hola!", "'tis", "(a)", "#hash", "+plus",
@@ -21,8 +21,8 @@ ORDER = (
 """As the root collation of ICU 78 sorts them, so that nobody needs ICU to run this test."""
 
 
-def test_text_sort_key_sorts_like_the_root_collation(world: World) -> None:
-    with world.app.app_context():
+def test_text_sort_key_sorts_like_the_root_collation(dataset: Dataset) -> None:
+    with dataset.app.app_context():
         statement = db.text(
             'SELECT array_agg(t ORDER BY text_sort_key(t) COLLATE "C") FROM unnest(CAST(:texts AS text[])) AS t'
         )
@@ -35,8 +35,8 @@ def test_text_sort_key_sorts_like_the_root_collation(world: World) -> None:
 @pytest.mark.parametrize(
     "text", ["\U0001f389" * 20_000, "\ufdfa" * 300, "\u0131" * 300, "\u00df" * 300, "\u0390" * 300, "\u4e2d" * 300]
 )
-def test_text_sort_key_fits_into_an_index(world: World, text: str) -> None:
-    with world.app.app_context():
+def test_text_sort_key_fits_into_an_index(dataset: Dataset, text: str) -> None:
+    with dataset.app.app_context():
         size = db.session.scalar(db.text("SELECT octet_length(text_sort_key(CAST(:text AS text)))"), {"text": text})
         db.session.rollback()
 
@@ -60,7 +60,7 @@ NAMES = (
     "9",
     "10",
 )
-SORTED = (
+SORTED_TEXTS = (
     *(
         "10",
         "9",
@@ -80,23 +80,23 @@ SORTED = (
 
 
 @pytest.fixture
-def events(world: World) -> list[int]:
+def events(dataset: Dataset) -> list[int]:
     """Events of the stranger's with these names, by id."""
-    made = [world.stranger.create("/v1/events", "event", {"name": name, "timezone": "UTC"}) for name in NAMES]
-    return [int(data(answer)["id"]) for answer in made]
+    made = [dataset.stranger.create("/v1/events", "event", {"name": name, "timezone": "UTC"}) for name in NAMES]
+    return [int(get_data(answer)["id"]) for answer in made]
 
 
-def names(items: Iterable[Any]) -> tuple[str, ...]:
+def list_names(items: Iterable[Any]) -> tuple[str, ...]:
     """The names of resources."""
     return tuple(item["attributes"]["name"] for item in items)
 
 
-def walk(world: World, path: str, *, backwards: bool = False) -> list[Any]:
+def follow_cursors(dataset: Dataset, path: str, *, backwards: bool = False) -> list[Any]:
     """All resources of a list, page by page by cursors."""
     direction = "prev" if backwards else "next"
     found: list[Any] = []
     while path:
-        document = world.stranger.get(path, Accept=PROFILE).get_json(force=True)
+        document = dataset.stranger.get(path, Accept=PROFILE).get_json(force=True)
         found = [*document["data"], *found] if backwards else [*found, *document["data"]]
         path = document["links"][direction]
     return found
@@ -105,19 +105,24 @@ def walk(world: World, path: str, *, backwards: bool = False) -> list[Any]:
 PROFILE = 'application/vnd.api+json; profile="https://jsonapi.org/profiles/ethanresnick/cursor-pagination"'
 
 
-def own(world: World) -> str:
+def build_own_filter(dataset: Dataset) -> str:
     """The filter for the stranger's events."""
-    return f"filter[owner]={world.stranger.id}"
+    return f"filter[owner]={dataset.stranger.id}"
 
 
-def test_sort_by_name_is_the_order_people_expect(world: World, events: list[int]) -> None:
-    assert names(data(world.stranger.get(f"/v1/events?{own(world)}&sort=name"))) == SORTED
-    assert names(data(world.stranger.get(f"/v1/events?{own(world)}&sort=-name"))) == SORTED[::-1]
+def test_sort_by_name_is_the_order_people_expect(dataset: Dataset, events: list[int]) -> None:
+    assert (
+        list_names(get_data(dataset.stranger.get(f"/v1/events?{build_own_filter(dataset)}&sort=name"))) == SORTED_TEXTS
+    )
+    assert (
+        list_names(get_data(dataset.stranger.get(f"/v1/events?{build_own_filter(dataset)}&sort=-name")))
+        == SORTED_TEXTS[::-1]
+    )
 
 
-def test_sort_by_name_equal_names_come_by_id(world: World, events: list[int]) -> None:
+def test_sort_by_name_equal_names_come_by_id(dataset: Dataset, events: list[int]) -> None:
     for sort in ("name", "-name"):
-        found = data(world.stranger.get(f"/v1/events?{own(world)}&sort={sort}"))
+        found = get_data(dataset.stranger.get(f"/v1/events?{build_own_filter(dataset)}&sort={sort}"))
         for name in ("Apfel", "Zebra"):
             same = [int(item["id"]) for item in found if item["attributes"]["name"] == name]
             assert same == sorted(same)
@@ -129,48 +134,55 @@ def test_sort_by_name_equal_names_come_by_id(world: World, events: list[int]) ->
 )
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_sort_by_name_cursors_walk_the_same_order_both_ways(
-    world: World, events: list[int], sort: str, size: int
+    dataset: Dataset, events: list[int], sort: str, size: int
 ) -> None:
-    whole = data(world.stranger.get(f"/v1/events?{own(world)}&sort={sort}"))
+    whole = get_data(dataset.stranger.get(f"/v1/events?{build_own_filter(dataset)}&sort={sort}"))
     ids = [item["id"] for item in whole]
     assert sorted(map(int, ids)) == events
 
-    forwards = walk(world, f"/v1/events?{own(world)}&sort={sort}&page[size]={size}")
+    forwards = follow_cursors(dataset, f"/v1/events?{build_own_filter(dataset)}&sort={sort}&page[size]={size}")
     assert [item["id"] for item in forwards] == ids
 
     last = forwards[-1]["meta"]["page"]["cursor"]
-    back = walk(world, f"/v1/events?{own(world)}&sort={sort}&page[size]={size}&page[before]={last}", backwards=True)
+    back = follow_cursors(
+        dataset,
+        f"/v1/events?{build_own_filter(dataset)}&sort={sort}&page[size]={size}&page[before]={last}",
+        backwards=True,
+    )
     assert [item["id"] for item in back] == ids[:-1]
 
 
-def test_sort_by_name_of_what_is_linked_follows_the_same_order(world: World, events: list[int]) -> None:
-    with world.app.app_context():
+def test_sort_by_name_of_what_is_linked_follows_the_same_order(dataset: Dataset, events: list[int]) -> None:
+    with dataset.app.app_context():
         rows = [{"question": "?", "answer": "!", "event_id": id_} for id_ in events]
         db.session.execute(insert(Faq).values(rows))
         db.session.commit()
 
-    found = data(
-        world.stranger.get(f"/v1/faqs?filter[event]={','.join(map(str, events))}&sort=event.name&include=event")
+    found = get_data(
+        dataset.stranger.get(f"/v1/faqs?filter[event]={','.join(map(str, events))}&sort=event.name&include=event")
     )
 
     by_id = dict(zip(map(str, events), NAMES, strict=True))
-    assert tuple(by_id[item["relationships"]["event"]["data"]["id"]] for item in found) == SORTED
+    assert tuple(by_id[item["relationships"]["event"]["data"]["id"]] for item in found) == SORTED_TEXTS
     ids = [item["id"] for item in found]
     path = f"/v1/faqs?filter[event]={','.join(map(str, events))}&sort=event.name&page[size]=4"
-    assert [item["id"] for item in walk(world, path)] == ids
+    assert [item["id"] for item in follow_cursors(dataset, path)] == ids
 
 
-def test_sort_by_text_empty_values_come_last(world: World, events: list[int]) -> None:
-    world.stranger.update(f"/v1/events/{events[3]}", "event", {"location-name": "\u00c4rea"})
-    world.stranger.update(f"/v1/events/{events[5]}", "event", {"location-name": "area 2"})
+def test_sort_by_text_empty_values_come_last(dataset: Dataset, events: list[int]) -> None:
+    dataset.stranger.update(f"/v1/events/{events[3]}", "event", {"location-name": "\u00c4rea"})
+    dataset.stranger.update(f"/v1/events/{events[5]}", "event", {"location-name": "area 2"})
 
-    found = [int(item["id"]) for item in data(world.stranger.get(f"/v1/events?{own(world)}&sort=location-name"))]
+    found = [
+        int(item["id"])
+        for item in get_data(dataset.stranger.get(f"/v1/events?{build_own_filter(dataset)}&sort=location-name"))
+    ]
 
     assert found[:2] == [events[3], events[5]]
     assert found[2:] == sorted(set(events) - set(found[:2]))
 
 
-def test_sort_by_words_of_programs_is_by_their_bytes(world: World) -> None:
-    states = [item["attributes"]["state"] for item in data(world.admin.get("/v1/events?sort=state"))]
+def test_sort_by_words_of_programs_is_by_their_bytes(dataset: Dataset) -> None:
+    states = [item["attributes"]["state"] for item in get_data(dataset.admin.get("/v1/events?sort=state"))]
 
     assert states == sorted(states)

@@ -24,13 +24,13 @@ class CheckedClient(FlaskClient):
         response: TestResponse = super().open(*arguments, **options)
         if response.mimetype == "application/vnd.api+json" and response.data:
             query = response.request.query_string.decode("ascii", "replace")
-            problems = [*faults(response.get_json(force=True), response.status_code, "fields" in query)]
-            problems += header_faults(response)
+            problems = [*find_faults(response.get_json(force=True), response.status_code, "fields" in query)]
+            problems += check_headers(response)
             assert not problems, (response.request.path, problems)
         return response
 
 
-def header_faults(response: TestResponse) -> Iterator[str]:
+def check_headers(response: TestResponse) -> Iterator[str]:
     """What is wrong with the headers ("Server Responsibilities", "201 Created")."""
     if set(response.mimetype_params) - {"ext", "profile"}:
         yield "the media type has a parameter that is neither ext nor profile"
@@ -40,7 +40,7 @@ def header_faults(response: TestResponse) -> Iterator[str]:
         yield "Location is not the self link"
 
 
-def faults(document: Any, status: int, sparse: bool) -> Iterator[str]:
+def find_faults(document: Any, status: int, sparse: bool) -> Iterator[str]:
     """What is wrong with a document; `sparse` ones may include what no printed relationship links."""
     if not isinstance(document, dict):
         yield "the document is no object"
@@ -54,16 +54,16 @@ def faults(document: Any, status: int, sparse: bool) -> Iterator[str]:
         yield "both data and errors"
     if "included" in members and "data" not in members:
         yield "included without data"
-    yield from links_faults(document.get("links"), "/links")
+    yield from check_links(document.get("links"), "/links")
     if document.get("jsonapi", {}).get("version") != "1.1":
         yield "the jsonapi object does not say 1.1"
     if "errors" in document:
-        yield from errors_faults(document["errors"], status)
+        yield from check_errors(document["errors"], status)
     else:
-        yield from data_faults(document, sparse)
+        yield from check_data(document, sparse)
 
 
-def data_faults(document: dict[str, Any], sparse: bool) -> Iterator[str]:
+def check_data(document: dict[str, Any], sparse: bool) -> Iterator[str]:
     """Primary data, included resources, and how they hang together."""
     data, included = document.get("data"), document.get("included", [])
     if not isinstance(data, dict | list | None):
@@ -71,28 +71,28 @@ def data_faults(document: dict[str, Any], sparse: bool) -> Iterator[str]:
         return
     primary = [] if data is None else data if isinstance(data, list) else [data]
     for index, item in enumerate([*primary, *included]):
-        yield from resource_faults(item, f"#{index}")
+        yield from check_resource(item, f"#{index}")
     keys = [(item["type"], item["id"]) for item in (*primary, *included)]
     if len(keys) != len(set(keys)):
         yield "a resource is there twice"
-    if not sparse and (unlinked := {*keys[len(primary) :]} - reachable(primary, included)):
+    if not sparse and (unlinked := {*keys[len(primary) :]} - find_reachable(primary, included)):
         yield f"included without full linkage: {unlinked}"
 
 
-def reachable(primary: list[dict[str, Any]], included: list[dict[str, Any]]) -> set[tuple[str, str]]:
+def find_reachable(primary: list[dict[str, Any]], included: list[dict[str, Any]]) -> set[tuple[str, str]]:
     """The included resources that a chain of linkage from the primary data leads to ("Compound Documents")."""
     reached: set[tuple[str, str]] = set()
     known = {(item["type"], item["id"]): item for item in included}
     found = [*primary]
     while found:
-        for key in linked(found.pop()):
+        for key in list_linkage(found.pop()):
             if key in known and key not in reached:
                 reached.add(key)
                 found.append(known[key])
     return reached
 
 
-def linked(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def list_linkage(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What the relationships of a resource name."""
     for relationship in item.get("relationships", {}).values():
         data = relationship.get("data")
@@ -100,7 +100,7 @@ def linked(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield identifier["type"], identifier["id"]
 
 
-def resource_faults(item: Any, at: str) -> Iterator[str]:
+def check_resource(item: Any, at: str) -> Iterator[str]:
     """A resource object, or an identifier in its place."""
     if not isinstance(item, dict) or not all(isinstance(item.get(name), str) and item[name] for name in ("type", "id")):
         yield f"{at}: type and id are not texts"
@@ -114,18 +114,18 @@ def resource_faults(item: Any, at: str) -> Iterator[str]:
         if not NAME.fullmatch(name):
             yield f"{at}: {name!r} is no member name"
     for name, relationship in relationships.items():
-        yield from relationship_faults(relationship, f"{at}/{name}")
-    yield from links_faults(item.get("links"), at)
+        yield from check_relationship(relationship, f"{at}/{name}")
+    yield from check_links(item.get("links"), at)
 
 
-def relationship_faults(relationship: Any, at: str) -> Iterator[str]:
+def check_relationship(relationship: Any, at: str) -> Iterator[str]:
     """A relationship object."""
     if not isinstance(relationship, dict) or not relationship.keys() & {"links", "data", "meta"}:
         yield f"{at}: none of links, data, meta"
         return
     if set(relationship) - {"links", "data", "meta"}:
         yield f"{at}: unknown members"
-    yield from links_faults(relationship.get("links"), at)
+    yield from check_links(relationship.get("links"), at)
     if "links" in relationship and not relationship["links"].keys() & {"self", "related"}:
         yield f"{at}: links without self and related"
     data = relationship.get("data")
@@ -134,7 +134,7 @@ def relationship_faults(relationship: Any, at: str) -> Iterator[str]:
             yield f"{at}: {identifier} is no resource identifier"
 
 
-def links_faults(links: Any, at: str) -> Iterator[str]:
+def check_links(links: Any, at: str) -> Iterator[str]:
     """A links object."""
     if links is None:
         return
@@ -146,7 +146,7 @@ def links_faults(links: Any, at: str) -> Iterator[str]:
             yield f"{at}: link {name} is no text"
 
 
-def errors_faults(errors: Any, status: int) -> Iterator[str]:
+def check_errors(errors: Any, status: int) -> Iterator[str]:
     """A list of error objects."""
     if not isinstance(errors, list) or not errors:
         yield "errors is no list of errors"

@@ -14,20 +14,20 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.database import commit, transaction
+from app.database import commit, open_transaction
 from app.jobs import lifecycle, submission
 from app.overview import progress
-from tests.background import process
 from tests.conftest import wait_until
-from tests.programs.conftest import PYTHON, Programs
-from tests.world import World, data
+from tests.dataset import Dataset, get_data
+from tests.programs.conftest import PYTHON, ProgramDirectory
+from tests.worker_process import run_process
 
 pytestmark = pytest.mark.faults
 
 SERVER = "https://overview.example.com"
 FIELDS = ["n_ahead_in_queue", "fraction", "message", "returncode", "error"]
 
-SLOW = f"""{PYTHON}
+SLOW_PROGRAM = f"""{PYTHON}
 import os, pathlib, sys, time
 server, document_set_id, output = sys.argv[1:]
 print("0.25\\treading", flush=True)
@@ -37,19 +37,19 @@ about = document_set_id.rpartition("?")[2], len(os.environ["API_TOKEN"])
 pathlib.Path(output).write_text('{{"set": "%s", "length": %d}}' % about)
 """
 """Goes on until the file is there that the id of the set begins with."""
-QUICK = 'printf \'["%s", "%s"]\' "$2" "$(printf %s "$API_TOKEN" | wc -c)" > "$3"'
+QUICK_PROGRAM = 'printf \'["%s", "%s"]\' "$2" "$(printf %s "$API_TOKEN" | wc -c)" > "$3"'
 
 
-def basic(token: str) -> dict[str, str]:
+def basic_auth_header(token: str) -> dict[str, str]:
     """The header that names a token."""
     return {"Authorization": f"Basic {b64encode(f'{token}:x-api-token'.encode()).decode()}"}
 
 
-class Plugin:
+class OverviewPlugin:
     """A server with programs, its relay and a worker with one slot."""
 
     def __init__(self, environment: dict[str, str], directory: Path, stack: ExitStack) -> None:
-        self.programs = Programs(directory / "programs")
+        self.programs = ProgramDirectory(directory / "programs")
         self.environment = {
             **environment,
             "JOB_PROGRAMS_DIR": str(self.programs.directory),
@@ -58,7 +58,7 @@ class Plugin:
         self.url = f"http://127.0.0.1:{environment['PORT']}/overview"
         self.log = directory / "output"
         for name in (("web",), ("relay", "2"), ("worker",)):
-            stack.enter_context(process(self.environment, self.log, *name))
+            stack.enter_context(run_process(self.environment, self.log, *name))
         wait_until(self._answers, 30)
 
     def _answers(self) -> bool:
@@ -75,21 +75,21 @@ class Plugin:
         return answer.json()
 
     @contextmanager
-    def watching(self, form: dict[str, str], **headers: str) -> Iterator[Iterator[dict[str, Any]]]:
+    def open_stream(self, form: dict[str, str], **headers: str) -> Iterator[Iterator[dict[str, Any]]]:
         """The elements as they come."""
         url = f"{self.url}/generate"
         with (
             httpx.Client(trust_env=False, timeout=60) as client,
             client.stream("POST", url, data=form, headers=headers) as answer,
         ):
-            yield elements(answer.iter_text())
+            yield iterate_elements(answer.iter_text())
 
-    def search(self, token: str, **asked: str) -> httpx.Response:
+    def search_files(self, token: str, **asked: str) -> httpx.Response:
         """What was made."""
-        return httpx.get(f"{self.url}/search", params=asked, headers=basic(token), trust_env=False)
+        return httpx.get(f"{self.url}/search", params=asked, headers=basic_auth_header(token), trust_env=False)
 
 
-def elements(parts: Iterator[str]) -> Iterator[dict[str, Any]]:
+def iterate_elements(parts: Iterator[str]) -> Iterator[dict[str, Any]]:
     """The objects of an array that is being sent."""
     decoder, text = json.JSONDecoder(), ""
     for part in parts:
@@ -104,10 +104,12 @@ def elements(parts: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def plugin(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugin]:
+def plugin(
+    app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OverviewPlugin]:
     """Its processes live as long as the tests of this module."""
     with ExitStack() as stack:
-        yield Plugin(environment, tmp_path_factory.mktemp("plugin"), stack)
+        yield OverviewPlugin(environment, tmp_path_factory.mktemp("plugin"), stack)
 
 
 ClientWith = Callable[..., FlaskClient]
@@ -125,77 +127,77 @@ def client(client_with: ClientWith) -> FlaskClient:
     return client_with()
 
 
-def test_a_run_says_how_far_it_is_and_what_it_made_is_found(app: Flask, plugin: Plugin, tmp_path: Path) -> None:
-    plugin.programs.add("process-docset", SLOW)
+def test_a_run_says_how_far_it_is_and_what_it_made_is_found(app: Flask, plugin: OverviewPlugin, tmp_path: Path) -> None:
+    plugin.programs.add_program("process-docset", SLOW_PROGRAM)
     done = tmp_path / "done"
     asked = {"server": SERVER, "documentSetId": f"{done}?1234"}
 
-    with plugin.watching(asked, **basic("secret-one")) as watched:
+    with plugin.open_stream(asked, **basic_auth_header("secret-one")) as watched:
         while (element := next(watched))["fraction"] < 0.25:
             assert list(element) == FIELDS
         assert list(element.values()) == [0, 0.25, "reading", None, None]
-        assert plugin.search("secret-one", **asked).status_code == 404
+        assert plugin.search_files("secret-one", **asked).status_code == 404
         done.touch()
         *_, last = watched
 
     assert last == {"n_ahead_in_queue": 0, "fraction": 1.0, "message": None, "returncode": 0, "error": None}
-    found = plugin.search("secret-one", **asked)
+    found = plugin.search_files("secret-one", **asked)
     assert (found.status_code, found.json()) == (200, {"set": "1234", "length": 10})
-    assert plugin.generate(asked, **basic("secret-one")) == []
-    assert plugin.search("secret-two", **asked).status_code == 404
+    assert plugin.generate(asked, **basic_auth_header("secret-one")) == []
+    assert plugin.search_files("secret-two", **asked).status_code == 404
     assert plugin.generate({**asked, "apiToken": "secret-two"})[-1]["returncode"] == 0
 
 
-def test_a_client_that_went_away_finds_the_present_state(app: Flask, plugin: Plugin, tmp_path: Path) -> None:
-    plugin.programs.add("process-docset", SLOW)
+def test_a_client_that_went_away_finds_the_present_state(app: Flask, plugin: OverviewPlugin, tmp_path: Path) -> None:
+    plugin.programs.add_program("process-docset", SLOW_PROGRAM)
     done = tmp_path / "done"
     form = {"server": SERVER, "document_set_id": str(done), "api_token": "t"}
 
-    with plugin.watching(form) as watched:
+    with plugin.open_stream(form) as watched:
         while next(watched)["fraction"] < 0.25:
             continue
-    with plugin.watching(form) as watched:
+    with plugin.open_stream(form) as watched:
         assert next(watched)["message"] == "reading"
         done.touch()
         assert [each["returncode"] for each in watched][-1] == 0
 
 
-def test_whoever_waits_is_told_how_many_are_before_him(app: Flask, plugin: Plugin, tmp_path: Path) -> None:
-    plugin.programs.add("process-docset", SLOW)
+def test_whoever_waits_is_told_how_many_are_before_him(app: Flask, plugin: OverviewPlugin, tmp_path: Path) -> None:
+    plugin.programs.add_program("process-docset", SLOW_PROGRAM)
     done = tmp_path / "done"
     first, second = ({"server": SERVER, "documentSetId": f"{done}?{number}", "apiToken": "t"} for number in "12")
 
-    with plugin.watching(first) as watched:
+    with plugin.open_stream(first) as watched:
         while next(watched)["fraction"] < 0.25:
             continue
-        with plugin.watching(second) as waiting:
+        with plugin.open_stream(second) as waiting:
             assert next(waiting)["n_ahead_in_queue"] == 1
             done.touch()
             assert [each["returncode"] for each in waiting][-1] == 0
 
 
-def test_a_program_that_fails_says_why(app: Flask, plugin: Plugin) -> None:
-    plugin.programs.add("process-docset", 'echo "no such set: $API_TOKEN" >&2; exit 3')
+def test_a_program_that_fails_says_why(app: Flask, plugin: OverviewPlugin) -> None:
+    plugin.programs.add_program("process-docset", 'echo "no such set: $API_TOKEN" >&2; exit 3')
 
     *_, last = plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "very-secret"})
 
     assert (last["returncode"], last["error"]) == (3, "no such set: [hidden]\n")
-    plugin.programs.add("process-docset", QUICK)
+    plugin.programs.add_program("process-docset", QUICK_PROGRAM)
     assert plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "very-secret"})[-1]["returncode"] == 0
 
 
-def test_a_server_is_the_same_with_and_without_a_slash_at_its_end(app: Flask, plugin: Plugin) -> None:
-    plugin.programs.add("process-docset", """printf '["%s"]' "$1" > "$3" """)
+def test_a_server_is_the_same_with_and_without_a_slash_at_its_end(app: Flask, plugin: OverviewPlugin) -> None:
+    plugin.programs.add_program("process-docset", """printf '["%s"]' "$1" > "$3" """)
     asked = {"server": SERVER, "documentSetId": "1"}
     with_slash = {**asked, "server": f"{SERVER}/"}
 
-    assert plugin.generate(with_slash, **basic("t"))[-1]["returncode"] == 0
+    assert plugin.generate(with_slash, **basic_auth_header("t"))[-1]["returncode"] == 0
 
-    assert plugin.generate(asked, **basic("t")) == []
-    assert [plugin.search("t", **each).json() for each in (asked, with_slash)] == [[SERVER], [SERVER]]
+    assert plugin.generate(asked, **basic_auth_header("t")) == []
+    assert [plugin.search_files("t", **each).json() for each in (asked, with_slash)] == [[SERVER], [SERVER]]
 
 
-def test_a_program_that_is_not_there_is_an_error_of_the_run(app: Flask, plugin: Plugin) -> None:
+def test_a_program_that_is_not_there_is_an_error_of_the_run(app: Flask, plugin: OverviewPlugin) -> None:
     (plugin.programs.directory / "process-docset").unlink(missing_ok=True)
 
     *_, last = plugin.generate({"server": SERVER, "documentSetId": "1", "apiToken": "t"})
@@ -205,13 +207,13 @@ def test_a_program_that_is_not_there_is_an_error_of_the_run(app: Flask, plugin: 
 
 
 def test_the_token_is_in_no_command_line_log_or_answer(
-    app: Flask, plugin: Plugin, world: World, tmp_path: Path
+    app: Flask, plugin: OverviewPlugin, dataset: Dataset, tmp_path: Path
 ) -> None:
-    plugin.programs.add("process-docset", SLOW)
+    plugin.programs.add_program("process-docset", SLOW_PROGRAM)
     done = tmp_path / "done"
     token = "only-for-the-environment"
 
-    with plugin.watching({"server": SERVER, "documentSetId": str(done)}, **basic(token)) as watched:
+    with plugin.open_stream({"server": SERVER, "documentSetId": str(done)}, **basic_auth_header(token)) as watched:
         while next(watched)["fraction"] < 0.25:
             continue
         lines = [" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
@@ -220,9 +222,9 @@ def test_the_token_is_in_no_command_line_log_or_answer(
         done.touch()
         assert [each["returncode"] for each in watched][-1] == 0
 
-    (job,) = data(world.admin.get("/v1/jobs"))
+    (job,) = get_data(dataset.admin.get("/v1/jobs"))
     assert job["attributes"]["parameters"] == {"server": SERVER, "document_set_id": str(done)}
-    assert data(world.stranger.get("/v1/jobs")) == []
+    assert get_data(dataset.stranger.get("/v1/jobs")) == []
     assert token not in plugin.log.read_text()
     assert b64encode(token.encode())[:12].decode() not in plugin.log.read_text()
 
@@ -230,23 +232,23 @@ def test_the_token_is_in_no_command_line_log_or_answer(
 @pytest.mark.parametrize(
     ("form", "headers"),
     [
-        ({}, basic("t")),
-        ({"server": SERVER}, basic("t")),
-        ({"server": SERVER, "documentSetId": ""}, basic("t")),
-        ({"server": SERVER, "documentSetId": "1\n2"}, basic("t")),
-        ({"server": SERVER, "documentSetId": "1" * 501}, basic("t")),
-        ({"server": "ftp://x", "documentSetId": "1"}, basic("t")),
-        ({"server": "https://[", "documentSetId": "1"}, basic("t")),
-        ({"server": "http://a\u2100b", "documentSetId": "1"}, basic("t")),
+        ({}, basic_auth_header("t")),
+        ({"server": SERVER}, basic_auth_header("t")),
+        ({"server": SERVER, "documentSetId": ""}, basic_auth_header("t")),
+        ({"server": SERVER, "documentSetId": "1\n2"}, basic_auth_header("t")),
+        ({"server": SERVER, "documentSetId": "1" * 501}, basic_auth_header("t")),
+        ({"server": "ftp://x", "documentSetId": "1"}, basic_auth_header("t")),
+        ({"server": "https://[", "documentSetId": "1"}, basic_auth_header("t")),
+        ({"server": "http://a\u2100b", "documentSetId": "1"}, basic_auth_header("t")),
         ({"server": SERVER, "documentSetId": "1"}, {}),
         ({"server": SERVER, "documentSetId": "1"}, {"Authorization": "Bearer x"}),
         ({"server": SERVER, "documentSetId": "1"}, {"Authorization": "Basic !"}),
         ({"server": SERVER, "documentSetId": "1"}, {"Authorization": "Basic eHg="}),
-        ({"server": SERVER, "documentSetId": "1"}, basic("../../etc")),
+        ({"server": SERVER, "documentSetId": "1"}, basic_auth_header("../../etc")),
         ({"server": SERVER, "documentSetId": "1", "apiToken": "a b"}, {}),
     ],
 )
-def test_what_is_not_as_expected_is_said(client: FlaskClient, form: dict[str, str], headers: dict[str, str]) -> None:
+def test_invalid_request_is_400_with_reason(client: FlaskClient, form: dict[str, str], headers: dict[str, str]) -> None:
     answer = client.post("/overview/generate", data=form, headers=headers)
 
     assert answer.status_code == 400
@@ -279,7 +281,7 @@ def test_only_servers_that_are_listed_are_asked_for(client_with: ClientWith) -> 
     form = {"documentSetId": "1", "apiToken": "t"}
 
     assert client.post("/overview/generate", data={**form, "server": "https://evil.example.com"}).status_code == 400
-    listed = client.get(f"/overview/search?server={SERVER}&documentSetId=1", headers=basic("t"))
+    listed = client.get(f"/overview/search?server={SERVER}&documentSetId=1", headers=basic_auth_header("t"))
     assert listed.status_code == 404
     assert (
         f"frame-ancestors {SERVER} https://other.example.com"
@@ -292,7 +294,7 @@ def test_without_a_list_any_server_is_asked_for_but_in_production(client: FlaskC
 
     def answered() -> tuple[int, str]:
         policy = client.get("/overview/show").headers["Content-Security-Policy"]
-        return client.get(url, headers=basic("t")).status_code, policy.rpartition(" ")[2]
+        return client.get(url, headers=basic_auth_header("t")).status_code, policy.rpartition(" ")[2]
 
     in_development = answered()
     client.application.config["APP_ENV"] = "production"
@@ -301,7 +303,7 @@ def test_without_a_list_any_server_is_asked_for_but_in_production(client: FlaskC
 
 
 def test_a_program_for_admins_alone_is_not_there_for_those_with_a_token(
-    client: FlaskClient, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: FlaskClient, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "process-docset.json").write_text('{"may-start": "admins"}')
     capsys.readouterr()
@@ -309,7 +311,7 @@ def test_a_program_for_admins_alone_is_not_there_for_those_with_a_token(
     answer = client.post("/overview/generate", data={"server": SERVER, "documentSetId": "1", "apiToken": "t"})
 
     assert answer.status_code == 503
-    assert data(world.admin.get("/v1/jobs")) == []
+    assert get_data(dataset.admin.get("/v1/jobs")) == []
     assert "may-start: whoever has a token" in capsys.readouterr().out
 
 
@@ -353,21 +355,21 @@ def test_the_metadata_may_be_read_from_elsewhere(client: FlaskClient) -> None:
     assert answer.get_json()["title"] == "Run the program process-docset"
 
 
-def test_silence_is_white_space_within_the_array(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "KEEP_ALIVE", 0.1)
-    with world.app.app_context(), transaction(is_read=False):
-        job = submission.submit("sleep", {"seconds": 1}, trigger="api", owner_id=None).job
-        claimed = lifecycle.claim(job.id, "tests", timedelta(minutes=5))
+def test_silence_is_white_space_within_the_array(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "KEEP_ALIVE_INTERVAL_SECONDS", 0.1)
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        job = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=None).job
+        claimed = lifecycle.claim_job(job.id, "tests", timedelta(minutes=5))
         commit()
     assert claimed is not None
 
-    with world.app.test_request_context():
+    with dataset.app.test_request_context():
         parts = progress.ProgressStream(claimed)
         text = b""
         while not text.endswith(b"  "):
             text += next(parts)
-        with transaction(is_read=False):
-            lifecycle.succeed(claimed, None)
+        with open_transaction(is_read=False):
+            lifecycle.finish_succeeded(claimed, None)
             commit()
         text += b"".join(parts)
         parts.close()

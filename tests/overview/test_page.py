@@ -9,8 +9,8 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Page, Route, expect
 
-from tests.overview.test_overview import SERVER, SLOW, Plugin, plugin
-from tests.pages.window import launched, needs_chromium
+from tests.overview.test_overview import SERVER, SLOW_PROGRAM, OverviewPlugin, plugin
+from tests.pages.chromium_helpers import launch_browser, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.faults]
 
@@ -22,23 +22,23 @@ def page() -> Iterator[Page]:
     """A window; whatever it complains of is an error."""
     complaints: list[str] = []
     with ExitStack() as stack:
-        window = stack.enter_context(launched()).new_page(viewport={"width": 700, "height": 360})
+        window = stack.enter_context(launch_browser()).new_page(viewport={"width": 700, "height": 360})
         window.on("pageerror", lambda error: complaints.append(str(error)))
         window.on("console", lambda said: complaints.append(said.text) if "Security" in said.text else None)
         yield window
     assert complaints == []
 
 
-def show(plugin: Plugin, document_set_id: str) -> str:
+def show_plugin(plugin: OverviewPlugin, document_set_id: str) -> str:
     """The address that Overview makes."""
     return f"{plugin.url}/show?server={SERVER}&documentSetId={document_set_id}&apiToken=t0k3n"
 
 
-def test_it_shows_how_far_it_is_and_what_was_made(app: Flask, plugin: Plugin, page: Page, tmp_path: Path) -> None:
-    plugin.programs.add("process-docset", SLOW)
+def test_show_page_displays_progress_and_files(app: Flask, plugin: OverviewPlugin, page: Page, tmp_path: Path) -> None:
+    plugin.programs.add_program("process-docset", SLOW_PROGRAM)
     done = tmp_path / "done"
 
-    page.goto(show(plugin, f"{done}?<b>7</b>".replace("?", "%3F")))
+    page.goto(show_plugin(plugin, f"{done}?<b>7</b>".replace("?", "%3F")))
     expect(page.locator("#message")).to_have_text("reading", timeout=20_000)
     assert page.locator("#bar").evaluate("bar => bar.value") == 0.25
     page.screenshot(path=tmp_path / "running.png")
@@ -49,31 +49,31 @@ def test_it_shows_how_far_it_is_and_what_was_made(app: Flask, plugin: Plugin, pa
     expect(page.locator("#made b")).to_have_count(0)
 
 
-def test_it_says_what_went_wrong_and_tries_again(app: Flask, plugin: Plugin, page: Page) -> None:
-    plugin.programs.add("process-docset", 'echo "<i>no such set</i>" >&2; exit 3')
+def test_show_page_displays_error_and_retries(app: Flask, plugin: OverviewPlugin, page: Page) -> None:
+    plugin.programs.add_program("process-docset", 'echo "<i>no such set</i>" >&2; exit 3')
 
-    page.goto(show(plugin, "8"))
+    page.goto(show_plugin(plugin, "8"))
 
     expect(page.locator("#message")).to_have_text("<i>no such set</i>", timeout=20_000)
-    plugin.programs.add("process-docset", "printf [] > $3")
+    plugin.programs.add_program("process-docset", "printf [] > $3")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#title")).to_have_text("Ready", timeout=20_000)
     expect(page.locator("#made")).to_have_text("[]")
 
 
-def test_it_says_what_is_missing_in_its_address(app: Flask, plugin: Plugin, page: Page) -> None:
+def test_show_page_without_parameters_displays_error(app: Flask, plugin: OverviewPlugin, page: Page) -> None:
     page.goto(f"{plugin.url}/show")
 
     expect(page.locator("#message")).to_contain_text("Expected form data", timeout=20_000)
 
 
-def test_it_says_what_is_wrong_with_a_token_of_other_letters(app: Flask, plugin: Plugin, page: Page) -> None:
-    page.goto(show(plugin, "9").replace("t0k3n", "%E2%82%AC"))
+def test_show_page_with_non_ascii_token_displays_error(app: Flask, plugin: OverviewPlugin, page: Page) -> None:
+    page.goto(show_plugin(plugin, "9").replace("t0k3n", "%E2%82%AC"))
 
     expect(page.locator("#message")).to_contain_text("api_token", timeout=20_000)
 
 
-def test_it_says_when_the_server_does_not_come_back(app: Flask, plugin: Plugin, page: Page) -> None:
+def test_show_page_displays_lost_connection(app: Flask, plugin: OverviewPlugin, page: Page) -> None:
     cut_off = b'[{"n_ahead_in_queue":0,"fraction":0.5,"message":"reading","returncode":null,"error":null}]'
     answers = [cut_off]
 
@@ -84,6 +84,6 @@ def test_it_says_when_the_server_does_not_come_back(app: Flask, plugin: Plugin, 
             route.abort()
 
     page.route("**/overview/generate", answer)
-    page.goto(show(plugin, "10"))
+    page.goto(show_plugin(plugin, "10"))
 
     expect(page.locator("#message")).to_have_text("The server does not answer.", timeout=20_000)

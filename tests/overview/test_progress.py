@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from app.database import commit, transaction
+from app.database import commit, open_transaction
 from app.jobs import lifecycle
 from app.overview import progress
 
@@ -20,17 +20,19 @@ def test_generate_job_ends_before_first_read_sends_its_end(
     app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", tmp_path)
-    found = progress.elements_after
+    found = progress.list_events_after
 
     def found_once_it_has_ended(job_id: UUID, seq: int) -> Any:
-        with app.app_context(), transaction(is_read=False):
-            job = lifecycle.claim(job_id, "tests", timedelta(seconds=30))
+        with app.app_context(), open_transaction(is_read=False):
+            job = lifecycle.claim_job(job_id, "tests", timedelta(seconds=30))
             if job is not None:
-                lifecycle.fail(job, "exit-status", "The program ended with status 3.", returncode=3, stderr="why\n")
+                lifecycle.finish_failed(
+                    job, "exit-status", "The program ended with status 3.", returncode=3, stderr="why\n"
+                )
             commit()
         return found(job_id, seq)
 
-    monkeypatch.setattr(progress, "elements_after", found_once_it_has_ended)
+    monkeypatch.setattr(progress, "list_events_after", found_once_it_has_ended)
 
     answer = app.test_client().post(
         "/overview/generate", data={"server": SERVER, "documentSetId": "1", "apiToken": "t"}

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 from app.extensions import db
 from app.users.models import User
 from app.users.passwords import hash_password
-from tests.world import World
+from tests.dataset import Dataset
 
 PASSWORD = "correct horse battery"
 
@@ -23,9 +23,9 @@ def _hash() -> str:
     return hash_password(PASSWORD)
 
 
-def give_passwords(world: World) -> None:
-    """Let everybody in this world sign in."""
-    with world.app.app_context():
+def give_passwords(dataset: Dataset) -> None:
+    """Let everybody in this dataset sign in."""
+    with dataset.app.app_context():
         db.session.query(User).update({User.password_hash: _hash()})
         db.session.commit()
 
@@ -47,14 +47,14 @@ class Browser:
 
     def token(self, path: str = "/jobs") -> str:
         """The token in the forms of a page."""
-        return field(self.get(path), "token")
+        return get_hidden_field(self.get(path), "token")
 
     def sign_in(self, name: str, password: str = PASSWORD, **fields: str) -> TestResponse:
         """Send the form for signing in."""
         given = {"email": f"{name}@example.com", "password": password, "token": self.token("/jobs/sign-in")}
         return self.post("/jobs/sign-in", {**given, **fields})
 
-    def press(self, path: str, **fields: str) -> TestResponse:
+    def submit_form(self, path: str, **fields: str) -> TestResponse:
         """Send one of the small forms of a page."""
         return self.post(path, {"token": self.token(), **fields})
 
@@ -63,32 +63,32 @@ class Browser:
         found = self.client.get_cookie("jobs-sign-in", path="/jobs")
         return found.value if found else None
 
-    def take(self, cookie: str) -> None:
+    def set_cookie(self, cookie: str) -> None:
         """Have a cookie of that name."""
         self.client.set_cookie("jobs-sign-in", cookie, path="/jobs")
 
 
-def signed_in(world: World, name: str) -> Browser:
+def sign_in_as(dataset: Dataset, name: str) -> Browser:
     """A browser in which this person is signed in."""
-    browser = Browser(world.app)
+    browser = Browser(dataset.app)
     assert browser.sign_in(name).status_code == 303
     return browser
 
 
-def field(response: TestResponse, name: str) -> str:
+def get_hidden_field(response: TestResponse, name: str) -> str:
     """The value of a hidden field."""
     found = re.search(rf'name="{name}" value="([^"]*)"', response.text)
     assert found, response.text
     return unescape(found[1])
 
 
-def rows(response: TestResponse) -> list[tuple[str, str]]:
+def list_job_rows(response: TestResponse) -> list[tuple[str, str]]:
     """The jobs of a list: the id and the state of each."""
     found: list[Any] = re.findall(r'data-id="([^"]+)" data-state="([^"]+)"', response.text)
     return [(id_, state) for id_, state in found]
 
 
-class Tags(HTMLParser):
+class TagCollector(HTMLParser):
     """Every tag of a page with its attributes, as a browser reads it."""
 
     def __init__(self, page: str) -> None:
@@ -100,6 +100,6 @@ class Tags(HTMLParser):
         """One of them."""
         self.found.append((tag, dict(attrs)))
 
-    def values(self, name: str) -> list[str]:
+    def attribute_values(self, name: str) -> list[str]:
         """What this attribute says, wherever it is."""
         return [attributes[name] or "" for _, attributes in self.found if name in attributes]

@@ -5,27 +5,27 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser as Chromium
 
+from tests.dataset import Dataset
 from tests.images.conftest import storage  # noqa: F401  # a fixture
-from tests.pages.browser import Browser, give_passwords, signed_in
-from tests.pages.window import launched
-from tests.world import World
+from tests.pages.browser import Browser, give_passwords, sign_in_as
+from tests.pages.chromium_helpers import launch_browser
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Chromium]:
     """One for all of them; each has a window of its own."""
-    with launched() as browser:
+    with launch_browser() as browser:
         yield browser
 
 
 @pytest.fixture
-def people(world: World) -> World:
-    """A world in which everybody has a password."""
-    give_passwords(world)
-    return world
+def people(dataset: Dataset) -> Dataset:
+    """A dataset in which everybody has a password."""
+    give_passwords(dataset)
+    return dataset
 
 
 @pytest.fixture
-def browser(people: World) -> Browser:
+def browser(people: Dataset) -> Browser:
     """The stranger's browser, signed in."""
-    return signed_in(people, "stranger")
+    return sign_in_as(people, "stranger")

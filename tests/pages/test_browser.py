@@ -10,14 +10,22 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect
 
-from app.database import commit, transaction
+from app.database import commit, open_transaction
 from app.jobs import lifecycle, submission
 from app.jobs.records import JobRow
-from app.processes.nodes import JOBS_QUEUE
+from app.processes.worker_nodes import JOBS_QUEUE
 from tests.conftest import Processes
+from tests.dataset import Dataset
 from tests.pages.browser import PASSWORD, give_passwords
-from tests.pages.window import MARKUP, Visited, is_alive, needs_chromium, quiet, tab_to, type_in
-from tests.world import World
+from tests.pages.chromium_helpers import (
+    MARKUP,
+    VisitedServer,
+    is_alive,
+    needs_chromium,
+    open_context,
+    sign_in_by_keyboard,
+    tab_to,
+)
 
 pytestmark = [needs_chromium, pytest.mark.faults]
 
@@ -25,34 +33,34 @@ LEASE = timedelta(minutes=5)
 
 
 @dataclass(kw_only=True)
-class Site(Visited):
+class Site(VisitedServer):
     """A web process, a worker and a relay, and people who may sign in."""
 
-    world: World
+    dataset: Dataset
     processes: Processes
 
-    def submit(self, **parameters: Any) -> JobRow:
+    def enqueue_job(self, **parameters: Any) -> JobRow:
         """A job of the stranger's, from elsewhere."""
-        with self.world.app.app_context(), transaction(is_read=False):
-            owner_id = self.world.stranger.id
-            job = submission.submit("sleep", parameters, trigger="api", owner_id=owner_id).job
+        with self.dataset.app.app_context(), open_transaction(is_read=False):
+            owner_id = self.dataset.stranger.id
+            job = submission.submit_job("sleep", parameters, trigger="api", owner_id=owner_id).job
             commit()
         return job
 
-    def begin(self) -> JobRow:
+    def start_attempt(self) -> JobRow:
         """A job that no worker is at, whatever the relay says: it has begun before it was committed."""
-        with self.world.app.app_context(), transaction(is_read=False):
-            owner_id = self.world.stranger.id
-            job = submission.submit("sleep", {"seconds": 1}, trigger="api", owner_id=owner_id).job
-            claimed = lifecycle.claim(job.id, "tests", LEASE)
+        with self.dataset.app.app_context(), open_transaction(is_read=False):
+            owner_id = self.dataset.stranger.id
+            job = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=owner_id).job
+            claimed = lifecycle.claim_job(job.id, "tests", LEASE)
             commit()
         assert claimed is not None
         return claimed
 
-    def report(self, job: JobRow, message: str) -> None:
+    def commit_progress(self, job: JobRow, message: str) -> None:
         """What its worker says."""
-        with self.world.app.app_context(), transaction(is_read=False):
-            lifecycle.report(job, None, message)
+        with self.dataset.app.app_context(), open_transaction(is_read=False):
+            lifecycle.record_progress(job, None, message)
             commit()
 
 
@@ -64,46 +72,46 @@ def started(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.Te
     processes.start("relay")
     processes.start("worker", JOBS_QUEUE)
     yield processes
-    for process in processes.started:
+    for process in processes.children:
         process.send_signal(signal.SIGTERM)
-    for process in processes.started:
+    for process in processes.children:
         processes.stop(process)
 
 
 @pytest.fixture
-def site(world: World, started: Processes, chromium: Browser, wait_until: Callable[..., Any]) -> Site:
+def site_stack(dataset: Dataset, started: Processes, chromium: Browser, wait_until: Callable[..., Any]) -> Site:
     """All of them, and somebody who may sign in."""
-    give_passwords(world)
+    give_passwords(dataset)
     wait_until(lambda: is_alive(started.base_url), 60)
-    return Site(base_url=started.base_url, world=world, processes=started)
+    return Site(base_url=started.base_url, dataset=dataset, processes=started)
 
 
-def sign_in(page: Page, site: Site) -> None:
+def sign_in(page: Page, site_stack: Site) -> None:
     """With the keyboard."""
-    type_in(page)
-    page.wait_for_url(site.url)
+    sign_in_by_keyboard(page)
+    page.wait_for_url(site_stack.url)
 
 
-def fraction(page: Page) -> float:
+def get_fraction(page: Page) -> float:
     """How far the bar is."""
     return float(page.locator("progress").first.evaluate("bar => bar.value"))
 
 
 def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(
-    chromium: Browser, site: Site, wait_until: Callable[..., Any]
+    chromium: Browser, site_stack: Site, wait_until: Callable[..., Any]
 ) -> None:
-    page = site.visit(quiet(chromium))
-    sign_in(page, site)
+    page = site_stack.open_page(open_context(chromium))
+    sign_in(page, site_stack)
 
     tab_to(page, "Start")
     page.keyboard.press("Enter")
     id_ = str(page.locator(".job").get_attribute("data-id"))
     page.evaluate("window.stayed = true")
     expect(page.locator(".job[data-state=running] .message")).to_contain_text("step", timeout=60_000)
-    wait_until(lambda: fraction(page) > 0)
-    seen = fraction(page)
-    wait_until(lambda: fraction(page) > seen)
-    another = site.submit(seconds=0)
+    wait_until(lambda: get_fraction(page) > 0)
+    seen = get_fraction(page)
+    wait_until(lambda: get_fraction(page) > seen)
+    another = site_stack.enqueue_job(seconds=0)
     expect(page.locator(f'[data-states~=succeeded] .job[data-id="{another.id}"]')).to_be_visible()
     expect(page.locator("#said")).to_have_text(f"sleep {str(another.id)[-6:]}: Succeeded")
     assert page.evaluate("window.stayed")  # all this without loading it again
@@ -113,7 +121,7 @@ def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(
     expect(page.locator(".job[data-state=canceled]")).to_be_visible()
     tab_to(page, f"Try again sleep {id_[-6:]}")
     page.keyboard.press("Enter")
-    page.wait_for_url(f"{site.url}/*")
+    page.wait_for_url(f"{site_stack.url}/*")
     page.evaluate("window.stayed = true")
     expect(page.locator("#job[data-state=running]")).to_be_visible()
     expect(page.locator("[data-list=lines] li").nth(3)).to_be_visible()
@@ -125,53 +133,55 @@ def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(
     expect(page.locator("#job[data-state=canceled]")).to_be_visible()
     tab_to(page, "Sign out")
     page.keyboard.press("Enter")
-    page.wait_for_url(f"{site.url}/sign-in")
-    assert site.complaints == []
+    page.wait_for_url(f"{site_stack.url}/sign-in")
+    assert site_stack.complaints == []
 
 
 def test_a_page_goes_on_when_the_server_comes_back(
-    chromium: Browser, site: Site, wait_until: Callable[..., Any]
+    chromium: Browser, site_stack: Site, wait_until: Callable[..., Any]
 ) -> None:
-    job = site.submit(seconds=5, steps=10)
-    page = site.visit(quiet(chromium))
-    sign_in(page, site)
+    job = site_stack.enqueue_job(seconds=5, steps=10)
+    page = site_stack.open_page(open_context(chromium))
+    sign_in(page, site_stack)
     expect(page.locator(".job[data-state=running]")).to_be_visible()
     page.evaluate("window.stayed = true")
-    web, *_ = site.processes.started
+    web, *_ = site_stack.processes.children
 
-    site.processes.stop(web)
+    site_stack.processes.stop(web)
     expect(page.locator("#lost")).to_be_visible()
-    site.processes.start("web")
-    wait_until(lambda: is_alive(site.base_url), 60)
+    site_stack.processes.start("web")
+    wait_until(lambda: is_alive(site_stack.base_url), 60)
 
     expect(page.locator("#lost")).to_be_hidden()
     expect(page.locator(f'[data-states~=succeeded] .job[data-id="{job.id}"]')).to_be_visible()
     assert page.evaluate("window.stayed")
-    assert {complaint.rpartition(": ")[2] for complaint in site.complaints} <= {"net::ERR_CONNECTION_REFUSED"}
+    assert {complaint.rpartition(": ")[2] for complaint in site_stack.complaints} <= {"net::ERR_CONNECTION_REFUSED"}
 
 
-def test_what_comes_over_the_stream_is_text(chromium: Browser, site: Site) -> None:
-    job = site.begin()
-    page = site.visit(quiet(chromium))
-    sign_in(page, site)
+def test_streamed_message_is_escaped(chromium: Browser, site_stack: Site) -> None:
+    job = site_stack.start_attempt()
+    page = site_stack.open_page(open_context(chromium))
+    sign_in(page, site_stack)
     expect(page.locator(".job[data-state=running]")).to_be_visible()
 
-    site.report(job, MARKUP)
+    site_stack.commit_progress(job, MARKUP)
     expect(page.locator(".job .message")).to_have_text(MARKUP)
-    page.goto(f"{site.url}/{job.id}")
-    site.report(job, f"{MARKUP} again")
+    page.goto(f"{site_stack.url}/{job.id}")
+    site_stack.commit_progress(job, f"{MARKUP} again")
     expect(page.locator(".log .text").first).to_have_text(f"{MARKUP} again")
 
     assert page.locator("img, main script").count() == 0
-    assert site.complaints == []
+    assert site_stack.complaints == []
 
 
-def test_without_a_script_everything_works_but_slower(chromium: Browser, site: Site) -> None:
-    page = site.visit(quiet(chromium, java_script_enabled=False, viewport={"width": 360, "height": 700}))
+def test_without_a_script_everything_works_but_slower(chromium: Browser, site_stack: Site) -> None:
+    page = site_stack.open_page(
+        open_context(chromium, java_script_enabled=False, viewport={"width": 360, "height": 700})
+    )
     page.fill("[name=email]", "stranger@example.com")
     page.fill("[name=password]", PASSWORD)
     page.click("main button")
-    page.wait_for_url(site.url)
+    page.wait_for_url(site_stack.url)
 
     page.click(".watch button")
     page.wait_for_selector(".job[data-state=running] progress[value]", timeout=60_000)
@@ -179,4 +189,4 @@ def test_without_a_script_everything_works_but_slower(chromium: Browser, site: S
 
     expect(page.locator(".job:is([data-state=canceling], [data-state=canceled])")).to_be_visible()
     assert page.locator("html").evaluate("page => page.scrollWidth") <= 360
-    assert site.complaints == []
+    assert site_stack.complaints == []

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from app.database import commit, transaction
+from app.database import commit, open_transaction
 from app.jobs import lifecycle, submission
 from tests.conftest import Processes
-from tests.images.pictures import encode, flag
+from tests.dataset import Dataset
+from tests.images.sample_images import encode_image, make_flag_image
 from tests.jobs.test_streams import LEASE
 from tests.pages.browser import PASSWORD, give_passwords
-from tests.pages.window import is_alive, needs_chromium, quiet
-from tests.world import World
+from tests.pages.chromium_helpers import is_alive, needs_chromium, open_context
 
 pytestmark = [needs_chromium, pytest.mark.faults]
 
@@ -91,13 +91,13 @@ def serve_pages() -> Iterator[str]:
         server.server_close()
 
 
-def finished_job(world: World) -> str:
+def create_succeeded_job(dataset: Dataset) -> str:
     """Return the id of a job of the owner that has succeeded."""
-    with world.app.app_context(), transaction(is_read=False):
-        job = submission.submit("sleep", {"seconds": 1}, trigger="api", owner_id=world.owner.id).job
-        claimed = lifecycle.claim(job.id, "tests", LEASE)
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        job = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=dataset.owner.id).job
+        claimed = lifecycle.claim_job(job.id, "tests", LEASE)
         assert claimed is not None
-        lifecycle.succeed(claimed, None)
+        lifecycle.finish_succeeded(claimed, None)
         commit()
     return str(job.id)
 
@@ -110,27 +110,27 @@ def origins() -> Iterator[tuple[str, str]]:
 
 
 def test_page_of_an_allowed_origin_uses_the_api_and_another_cannot(
-    world: World,
+    dataset: Dataset,
     processes: Processes,
     chromium: Browser,
     origins: tuple[str, str],
     wait_until: Callable[..., Any],
 ) -> None:
     allowed, disallowed = origins
-    give_passwords(world)
-    event = str(world.events["published"])
+    give_passwords(dataset)
+    event = str(dataset.events["published"])
     session = {
         "api": processes.base_url,
         "email": "owner@example.com",
         "password": PASSWORD,
         "event": event,
-        "job": finished_job(world),
-        "picture": b64encode(encode(flag(), "png")).decode(),
+        "job": create_succeeded_job(dataset),
+        "picture": b64encode(encode_image(make_flag_image(), "png")).decode(),
     }
     processes.start("web", CORS_ORIGINS=allowed)
     wait_until(lambda: is_alive(processes.base_url), 60)
 
-    with quiet(chromium) as context:
+    with open_context(chromium) as context:
         page = context.new_page()
         page.goto(allowed)
         found = page.evaluate(SESSION, session)

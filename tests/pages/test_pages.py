@@ -15,73 +15,73 @@ from werkzeug.test import TestResponse
 
 import config
 from app import database, embedded, errors, response_headers, throttle
-from app.database import commit, transaction
+from app.database import commit, open_transaction
 from app.extensions import db, limiter
-from app.jobs import lifecycle, running, submission
+from app.jobs import executor, lifecycle, submission
 from app.jobs.models import Job
 from app.jobs.records import JobRow
-from app.pages import cookies, reading, streams
+from app.pages import cookies, job_queries, sse
 from app.pages import routes as pages
 from app.site import routes as site
 from app.slots import SlotPool
 from app.users import auth_routes
 from app.users.models import User
+from tests.dataset import Dataset
 from tests.jobs import kinds as _kinds  # noqa: F401  # declares them
-from tests.jobs.written import read
-from tests.pages.browser import PASSWORD, Browser, Tags, field, rows, signed_in
-from tests.world import World
+from tests.jobs.db_helpers import get_job
+from tests.pages.browser import PASSWORD, Browser, TagCollector, get_hidden_field, list_job_rows, sign_in_as
 
 pytestmark = pytest.mark.long
 
-NOBODY = "01900000-0000-7000-8000-000000000000"
+UNKNOWN_JOB_ID = "01900000-0000-7000-8000-000000000000"
 LEASE = timedelta(minutes=5)
 MARKUP = """<script>alert(1)</script><img src=x onerror=alert(1)>'"&</textarea></template>javascript:alert(1)"""
 
 
-def submit(world: World, kind: str = "sleep", owner: str | None = "stranger", **parameters: Any) -> JobRow:
+def enqueue_job(dataset: Dataset, kind: str = "sleep", owner: str | None = "stranger", **parameters: Any) -> JobRow:
     """A job that waits."""
-    owner_id = None if owner is None else world.callers[owner].id
-    with world.app.app_context(), transaction(is_read=False):
-        job = submission.submit(kind, parameters or {"seconds": 0}, trigger="api", owner_id=owner_id).job
+    owner_id = None if owner is None else dataset.callers[owner].id
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        job = submission.submit_job(kind, parameters or {"seconds": 0}, trigger="api", owner_id=owner_id).job
         commit()
     return job
 
 
-def begin(world: World, job: JobRow) -> JobRow:
+def start_attempt(dataset: Dataset, job: JobRow) -> JobRow:
     """What a worker does first."""
-    with world.app.app_context(), transaction(is_read=False):
-        claimed = lifecycle.claim(job.id, "tests", LEASE)
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        claimed = lifecycle.claim_job(job.id, "tests", LEASE)
         commit()
     assert claimed is not None
     return claimed
 
 
-def report(world: World, job: JobRow, fraction: float | None, message: str) -> None:
+def commit_progress(dataset: Dataset, job: JobRow, fraction: float | None, message: str) -> None:
     """What a worker says."""
-    with world.app.app_context(), transaction(is_read=False):
-        lifecycle.report(job, fraction, message)
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        lifecycle.record_progress(job, fraction, message)
         commit()
 
 
-def run(world: World, job: JobRow) -> None:
+def execute_job(dataset: Dataset, job: JobRow) -> None:
     """What a worker does."""
-    with world.app.app_context():
-        running.run(job.id, "tests")
+    with dataset.app.app_context():
+        executor.run_job(job.id, "tests")
 
 
-def change_user(world: World, name: str, **columns: Any) -> None:
+def change_user(dataset: Dataset, name: str, **columns: Any) -> None:
     """What an admin may do to an account."""
-    with world.app.app_context():
-        db.session.query(User).filter(User.id == world.callers[name].id).update(columns)
+    with dataset.app.app_context():
+        db.session.query(User).filter(User.id == dataset.callers[name].id).update(columns)
         db.session.commit()
 
 
 # Signing in
 
 
-def test_whoever_is_not_signed_in_is_led_to_the_form_and_back(people: World) -> None:
+def test_whoever_is_not_signed_in_is_led_to_the_form_and_back(people: Dataset) -> None:
     browser = Browser(people.app)
-    asked = f"/jobs/{NOBODY}?x=1"
+    asked = f"/jobs/{UNKNOWN_JOB_ID}?x=1"
 
     led = browser.get(asked)
     form = browser.get(led.headers["Location"])
@@ -89,7 +89,7 @@ def test_whoever_is_not_signed_in_is_led_to_the_form_and_back(people: World) -> 
     assert (led.status_code, form.status_code) == (303, 200)
     assert 'name="email"' in form.text
     assert 'name="password"' in form.text
-    entered = browser.sign_in("stranger", next=field(form, "next"))
+    entered = browser.sign_in("stranger", next=get_hidden_field(form, "next"))
     assert (entered.status_code, entered.headers["Location"]) == (303, asked)
     assert browser.get("/jobs").status_code == 200
 
@@ -116,13 +116,13 @@ def test_whoever_is_signed_in_needs_no_form(browser: Browser) -> None:
         "",
     ],
 )
-def test_signing_in_leads_nowhere_else(people: World, asked: str) -> None:
+def test_signing_in_leads_nowhere_else(people: Dataset, asked: str) -> None:
     response = Browser(people.app).sign_in("stranger", next=asked)
 
     assert (response.status_code, response.headers["Location"]) == (303, "/jobs")
 
 
-def test_the_cookie_is_for_the_browser_alone(people: World) -> None:
+def test_the_cookie_is_for_the_browser_alone(people: Dataset) -> None:
     sent = Browser(people.app).sign_in("stranger").headers.getlist("Set-Cookie")
 
     (cookie,) = [each for each in sent if each.startswith("jobs-sign-in=")]
@@ -132,7 +132,7 @@ def test_the_cookie_is_for_the_browser_alone(people: World) -> None:
     assert "Domain" not in cookie
 
 
-def test_over_https_the_cookie_is_of_this_host_alone(people: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_over_https_the_cookie_is_of_this_host_alone(people: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(people.app.config, "PUBLIC_URL", "https://events.example")
     browser = Browser(people.app)
     browser.client.environ_base["wsgi.url_scheme"] = "https"
@@ -145,7 +145,7 @@ def test_over_https_the_cookie_is_of_this_host_alone(people: World, monkeypatch:
 
 
 @pytest.mark.parametrize(("name", "password"), [("stranger", "wrong password"), ("nobody", PASSWORD), ("", "")])
-def test_a_wrong_password_says_nothing_of_the_account(people: World, name: str, password: str) -> None:
+def test_a_wrong_password_says_nothing_of_the_account(people: Dataset, name: str, password: str) -> None:
     browser = Browser(people.app)
 
     response = browser.sign_in(name, password)
@@ -156,15 +156,15 @@ def test_a_wrong_password_says_nothing_of_the_account(people: World, name: str, 
     assert password == "" or password not in response.text
 
 
-def test_the_address_that_was_typed_is_printed_as_text(people: World) -> None:
+def test_the_address_that_was_typed_is_printed_as_text(people: Dataset) -> None:
     response = Browser(people.app).sign_in("stranger", email=MARKUP)
 
     assert "<script>alert" not in response.text
-    assert field(response, "token")
+    assert get_hidden_field(response, "token")
     assert html.escape(MARKUP, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in response.text
 
 
-def test_nul_is_400_as_a_page(people: World) -> None:
+def test_nul_is_400_as_a_page(people: Dataset) -> None:
     response = Browser(people.app).sign_in("stranger", email="a\0b@example.com")
 
     assert (response.status_code, response.mimetype) == (400, "text/html")
@@ -181,7 +181,7 @@ def test_nul_is_400_as_a_page(people: World) -> None:
         ({}, {"Sec_Fetch_Site": "same-site"}),
     ],
 )
-def test_nobody_is_signed_in_from_elsewhere(people: World, fields: dict[str, str], headers: dict[str, str]) -> None:
+def test_cross_site_sign_in_is_403(people: Dataset, fields: dict[str, str], headers: dict[str, str]) -> None:
     browser = Browser(people.app)
     given = {"email": "stranger@example.com", "password": PASSWORD, "token": browser.token("/jobs/sign-in")}
 
@@ -191,7 +191,7 @@ def test_nobody_is_signed_in_from_elsewhere(people: World, fields: dict[str, str
     assert browser.cookie() is None
 
 
-def test_nobody_is_signed_in_with_the_form_of_another_browser(people: World) -> None:
+def test_nobody_is_signed_in_with_the_form_of_another_browser(people: Dataset) -> None:
     given = {"email": "stranger@example.com", "password": PASSWORD}
     token = Browser(people.app).token("/jobs/sign-in")
 
@@ -204,7 +204,7 @@ def test_nobody_is_signed_in_with_the_form_of_another_browser(people: World) -> 
 
 
 @pytest.mark.parametrize("origin", ["public", "here"])
-def test_a_form_of_this_server_is_taken(people: World, origin: str) -> None:
+def test_a_form_of_this_server_is_taken(people: Dataset, origin: str) -> None:
     browser = Browser(people.app)
     given = {"email": "stranger@example.com", "password": PASSWORD, "token": browser.token("/jobs/sign-in")}
     url = people.app.config["PUBLIC_URL"] if origin == "public" else "http://localhost"
@@ -218,23 +218,23 @@ def test_a_form_of_this_server_is_taken(people: World, origin: str) -> None:
 def test_signing_out_ends_the_sign_in_for_good(browser: Browser) -> None:
     cookie = browser.cookie()
 
-    response = browser.press("/jobs/sign-out")
+    response = browser.submit_form("/jobs/sign-out")
 
     assert (response.status_code, response.headers["Location"]) == (303, "/jobs/sign-in")
     assert browser.cookie() is None
-    browser.take(str(cookie))
+    browser.set_cookie(str(cookie))
     assert browser.get("/jobs").status_code == 303
 
 
 @pytest.mark.parametrize("columns", [{"is_blocked": True}, {"deleted_at": "2026-01-01T00:00:00Z"}])
-def test_who_is_blocked_or_deleted_is_out_at_once(people: World, browser: Browser, columns: dict[str, Any]) -> None:
+def test_who_is_blocked_or_deleted_is_out_at_once(people: Dataset, browser: Browser, columns: dict[str, Any]) -> None:
     change_user(people, "stranger", **columns)
 
     assert browser.get("/jobs").status_code == 303
     assert browser.get("/jobs/stream").status_code == 401
 
 
-def test_a_new_password_ends_what_was_signed_in(people: World, browser: Browser) -> None:
+def test_a_new_password_ends_what_was_signed_in(people: Dataset, browser: Browser) -> None:
     body = {"old-password": PASSWORD, "new-password": "another horse battery"}
     headers = {"Authorization": f"JWT {people.stranger.token}"}
     people.stranger.client.post("/v1/auth/change-password", json=body, headers=headers)
@@ -246,14 +246,14 @@ def test_a_new_password_ends_what_was_signed_in(people: World, browser: Browser)
 def test_sign_in_of_a_process_whose_clock_is_ahead(
     browser: Browser, monkeypatch: pytest.MonkeyPatch, seconds: int, status: int
 ) -> None:
-    moment = cookies.now() + timedelta(seconds=seconds)
-    monkeypatch.setattr(cookies, "now", lambda: moment)
+    moment = cookies.get_current_time() + timedelta(seconds=seconds)
+    monkeypatch.setattr(cookies, "get_current_time", lambda: moment)
 
     assert browser.get("/jobs").status_code == status
 
 
 def test_a_sign_in_lasts_twelve_hours(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cookies, "LIFE", timedelta(seconds=-1))
+    monkeypatch.setattr(cookies, "SESSION_LIFETIME", timedelta(seconds=-1))
 
     assert browser.get("/jobs").status_code == 303
 
@@ -262,15 +262,15 @@ def test_a_sign_in_lasts_twelve_hours(browser: Browser, monkeypatch: pytest.Monk
     "change", [lambda cookie: cookie[:-1], lambda cookie: cookie + "x", lambda _: "", lambda _: "ä"]
 )
 def test_a_changed_cookie_is_none(browser: Browser, change: Callable[[str], str]) -> None:
-    browser.take(change(str(browser.cookie())))
+    browser.set_cookie(change(str(browser.cookie())))
 
     assert browser.get("/jobs").status_code == 303
 
 
-def test_a_token_of_the_api_is_no_cookie_and_the_reverse(people: World, browser: Browser) -> None:
+def test_a_token_of_the_api_is_no_cookie_and_the_reverse(people: Dataset, browser: Browser) -> None:
     cookie = str(browser.cookie())
     as_cookie = Browser(people.app)
-    as_cookie.take(str(people.stranger.token))
+    as_cookie.set_cookie(str(people.stranger.token))
 
     assert as_cookie.get("/jobs").status_code == 303
     assert Browser(people.app).get("/jobs", Authorization=f"JWT {people.stranger.token}").status_code == 303
@@ -278,7 +278,7 @@ def test_a_token_of_the_api_is_no_cookie_and_the_reverse(people: World, browser:
         assert people.anonymous.get("/v1/jobs", Authorization=f"{scheme} {cookie}").status_code == 401
 
 
-def test_the_api_never_looks_at_cookies(people: World, browser: Browser) -> None:
+def test_the_api_never_looks_at_cookies(people: Dataset, browser: Browser) -> None:
     client = people.app.test_client()
     client.set_cookie("jobs-sign-in", str(browser.cookie()), path="/")
 
@@ -310,56 +310,56 @@ COMMANDS = (
         ({"token": "right"}, {"Sec_Fetch_Site": "cross-site"}),
     ],
 )
-def test_what_no_form_of_ours_sent_does_nothing(
-    people: World, browser: Browser, path: str, fields: dict[str, str], headers: dict[str, str]
+def test_post_without_valid_csrf_token_is_403(
+    people: Dataset, browser: Browser, path: str, fields: dict[str, str], headers: dict[str, str]
 ) -> None:
-    job = submit(people)
-    tokens = {"right": browser.token(), "of another": signed_in(people, "owner").token()}
+    job = enqueue_job(people)
+    tokens = {"right": browser.token(), "of another": sign_in_as(people, "owner").token()}
     sent = {name: tokens.get(value, value) for name, value in fields.items()}
 
     response = browser.post(path.format(job.id), {**sent, "seconds": "1"}, **headers)
 
     assert (response.status_code, response.mimetype) == (403, "text/html")
-    assert people.rows(Job) == 1
-    assert read(people.app, job.id).state == "queued"
+    assert people.count_rows(Job) == 1
+    assert get_job(people.app, job.id).state == "queued"
     assert browser.get("/jobs").status_code == 200
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_who_is_not_signed_in_commands_nothing(people: World, path: str) -> None:
-    job = submit(people)
+def test_anonymous_post_redirects_to_sign_in(people: Dataset, path: str) -> None:
+    job = enqueue_job(people)
 
     response = Browser(people.app).post(path.format(job.id), {"token": "x"})
 
     assert (response.status_code, response.headers["Location"]) == (303, "/jobs/sign-in")
-    assert read(people.app, job.id).state == "queued"
+    assert get_job(people.app, job.id).state == "queued"
 
 
-def test_a_job_is_canceled_and_one_is_back_where_the_button_was(people: World, browser: Browser) -> None:
-    job = submit(people)
+def test_a_job_is_canceled_and_one_is_back_where_the_button_was(people: Dataset, browser: Browser) -> None:
+    job = enqueue_job(people)
 
-    response = browser.press(f"/jobs/{job.id}/cancel", next="/jobs?kind=sleep")
+    response = browser.submit_form(f"/jobs/{job.id}/cancel", next="/jobs?kind=sleep")
 
     assert (response.status_code, response.headers["Location"]) == (303, "/jobs?kind=sleep")
-    assert read(people.app, job.id).state == "canceled"
+    assert get_job(people.app, job.id).state == "canceled"
 
 
-def test_what_has_ended_is_not_canceled(people: World, browser: Browser) -> None:
-    job = submit(people)
-    run(people, job)
+def test_cancel_ended_job_is_409(people: Dataset, browser: Browser) -> None:
+    job = enqueue_job(people)
+    execute_job(people, job)
 
-    response = browser.press(f"/jobs/{job.id}/cancel")
+    response = browser.submit_form(f"/jobs/{job.id}/cancel")
 
     assert (response.status_code, response.mimetype) == (409, "text/html")
     assert "it is succeeded" in response.text
 
 
-def test_trying_again_leads_to_the_new_job(people: World, browser: Browser) -> None:
-    job = submit(people, "tests-fail", breaks=False)
-    early = browser.press(f"/jobs/{job.id}/retry")
-    run(people, job)
+def test_trying_again_leads_to_the_new_job(people: Dataset, browser: Browser) -> None:
+    job = enqueue_job(people, "tests-fail", breaks=False)
+    early = browser.submit_form(f"/jobs/{job.id}/retry")
+    execute_job(people, job)
 
-    response = browser.press(f"/jobs/{job.id}/retry")
+    response = browser.submit_form(f"/jobs/{job.id}/retry")
 
     assert (early.status_code, response.status_code) == (409, 303)
     page = browser.get(response.headers["Location"])
@@ -367,46 +367,46 @@ def test_trying_again_leads_to_the_new_job(people: World, browser: Browser) -> N
     assert "by trying again" in page.text
 
 
-def test_a_job_to_look_at_is_started_here(people: World, browser: Browser) -> None:
-    response = browser.press("/jobs", seconds="7")
+def test_a_job_to_look_at_is_started_here(people: Dataset, browser: Browser) -> None:
+    response = browser.submit_form("/jobs", seconds="7")
 
     assert response.status_code == 303
-    ((id_, state),) = rows(browser.get("/jobs"))
-    job = read(people.app, UUID(id_))
+    ((id_, state),) = list_job_rows(browser.get("/jobs"))
+    job = get_job(people.app, UUID(id_))
     assert (state, job.parameters, job.trigger) == ("queued", {"seconds": 7, "steps": 14}, "page")
     assert job.owner_id == people.stranger.id
 
 
 @pytest.mark.parametrize(("seconds", "status"), [("", 400), ("x", 400), ("-1", 422), ("1e9", 400), ("9" * 5000, 400)])
-def test_no_nonsense_is_started(people: World, browser: Browser, seconds: str, status: int) -> None:
-    response = browser.press("/jobs", seconds=seconds)
+def test_no_nonsense_is_started(people: Dataset, browser: Browser, seconds: str, status: int) -> None:
+    response = browser.submit_form("/jobs", seconds=seconds)
 
     assert (response.status_code, response.mimetype) == (status, "text/html")
-    assert people.rows(Job) == 0
+    assert people.count_rows(Job) == 0
 
 
-def test_in_production_there_is_nothing_to_look_at(
-    people: World, browser: Browser, monkeypatch: pytest.MonkeyPatch
+def test_demo_job_is_not_available_in_production(
+    people: Dataset, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(people.app.config, "APP_ENV", "production")
 
     assert "Watch something happen" not in browser.get("/jobs").text
-    assert browser.press("/jobs", seconds="1").status_code == 422
-    assert people.rows(Job) == 0
+    assert browser.submit_form("/jobs", seconds="1").status_code == 422
+    assert people.count_rows(Job) == 0
 
 
 # What is shown
 
 
-def test_the_list_has_what_runs_what_waits_and_what_has_ended(people: World, browser: Browser) -> None:
-    done, busy, first, second = (submit(people) for _ in range(4))
-    run(people, done)
-    report(people, begin(people, busy), 0.25, "a quarter")
-    submit(people, owner="owner")
+def test_the_list_has_what_runs_what_waits_and_what_has_ended(people: Dataset, browser: Browser) -> None:
+    done, busy, first, second = (enqueue_job(people) for _ in range(4))
+    execute_job(people, done)
+    commit_progress(people, start_attempt(people, busy), 0.25, "a quarter")
+    enqueue_job(people, owner="owner")
 
     page = browser.get("/jobs")
 
-    assert rows(page) == [
+    assert list_job_rows(page) == [
         (str(busy.id), "running"),
         (str(second.id), "queued"),
         (str(first.id), "queued"),
@@ -418,36 +418,36 @@ def test_the_list_has_what_runs_what_waits_and_what_has_ended(people: World, bro
         assert words in text
 
 
-def test_admins_see_all_and_whose_it_is(people: World, browser: Browser) -> None:
-    mine, nobodys = submit(people), submit(people, owner=None)
+def test_admins_see_all_and_whose_it_is(people: Dataset, browser: Browser) -> None:
+    mine, nobodys = enqueue_job(people), enqueue_job(people, owner=None)
 
-    page = signed_in(people, "admin").get("/jobs")
+    page = sign_in_as(people, "admin").get("/jobs")
 
-    assert {id_ for id_, _ in rows(page)} == {str(mine.id), str(nobodys.id)}
+    assert {id_ for id_, _ in list_job_rows(page)} == {str(mine.id), str(nobodys.id)}
     assert "stranger@example.com" in page.text
     assert "the server" in page.text
     assert "admin@example.com" not in browser.get("/jobs").text
 
 
-def test_a_job_names_its_event(people: World) -> None:
-    job = submit(people, "event-archive", owner="owner", event=people.events["published"])
-    hidden = submit(people, "event-archive", owner="stranger", event=people.events["draft"])
+def test_a_job_names_its_event(people: Dataset) -> None:
+    job = enqueue_job(people, "event-archive", owner="owner", event=people.events["published"])
+    hidden = enqueue_job(people, "event-archive", owner="stranger", event=people.events["draft"])
 
-    page = signed_in(people, "owner").get(f"/jobs/{job.id}")
-    others = signed_in(people, "stranger").get(f"/jobs/{hidden.id}")
+    page = sign_in_as(people, "owner").get(f"/jobs/{job.id}")
+    others = sign_in_as(people, "stranger").get(f"/jobs/{hidden.id}")
 
     assert "published event" in page.text
     assert f'href="/v1/events/{people.events["published"]}"' in page.text
     assert "draft event" not in others.text
 
 
-def test_the_list_is_narrowed_by_kind_and_state(people: World, browser: Browser) -> None:
-    failed, done, waiting = submit(people, "tests-fail", x=1), submit(people), submit(people)
-    run(people, failed)
-    run(people, done)
+def test_the_list_is_narrowed_by_kind_and_state(people: Dataset, browser: Browser) -> None:
+    failed, done, waiting = enqueue_job(people, "tests-fail", x=1), enqueue_job(people), enqueue_job(people)
+    execute_job(people, failed)
+    execute_job(people, done)
 
     def listed(query: str) -> list[str]:
-        return [id_ for id_, _ in rows(browser.get(f"/jobs?{query}"))]
+        return [id_ for id_, _ in list_job_rows(browser.get(f"/jobs?{query}"))]
 
     assert listed("kind=tests-fail") == [str(failed.id)]
     assert listed("state=queued") == [str(waiting.id)]
@@ -464,27 +464,27 @@ def test_a_filter_that_cannot_be_is_400(browser: Browser, query: str) -> None:
     assert (response.status_code, response.mimetype) == (400, "text/html")
 
 
-def test_what_has_ended_comes_twenty_at_a_time(people: World, browser: Browser) -> None:
-    jobs = [submit(people) for _ in range(23)]
+def test_ended_jobs_are_listed_in_pages_of_twenty(people: Dataset, browser: Browser) -> None:
+    jobs = [enqueue_job(people) for _ in range(23)]
     with people.app.app_context():
         db.session.query(Job).update({"state": "canceled"})
         db.session.commit()
-    live = submit(people)
+    live = enqueue_job(people)
 
     first = browser.get("/jobs")
     (older,) = re.findall(r'href="(/jobs\?older=[^"]+)"', first.text)
     second = browser.get(older)
 
     newest_first = [str(job.id) for job in reversed(jobs)]
-    assert [id_ for id_, _ in rows(first)] == [str(live.id), *newest_first[:20]]
-    assert [id_ for id_, _ in rows(second)] == newest_first[20:]
+    assert [id_ for id_, _ in list_job_rows(first)] == [str(live.id), *newest_first[:20]]
+    assert [id_ for id_, _ in list_job_rows(second)] == newest_first[20:]
     assert 'href="/jobs?older=' not in second.text
     assert "The newest jobs" in second.text
 
 
-def test_the_page_of_a_job_tells_everything(people: World, browser: Browser) -> None:
-    job = submit(people, "tests-make", secret="none")
-    run(people, job)
+def test_the_page_of_a_job_tells_everything(people: Dataset, browser: Browser) -> None:
+    job = enqueue_job(people, "tests-make", secret="none")
+    execute_job(people, job)
 
     page = browser.get(f"/jobs/{job.id}").text
 
@@ -502,9 +502,9 @@ def test_the_page_of_a_job_tells_everything(people: World, browser: Browser) -> 
     assert ">tests<" in page  # the worker
 
 
-def test_the_page_of_a_failure_says_why(people: World, browser: Browser) -> None:
-    job = submit(people, "tests-fail", x=1)
-    run(people, job)
+def test_the_page_of_a_failure_says_why(people: Dataset, browser: Browser) -> None:
+    job = enqueue_job(people, "tests-fail", x=1)
+    execute_job(people, job)
 
     page = browser.get(f"/jobs/{job.id}").text
 
@@ -513,9 +513,9 @@ def test_the_page_of_a_failure_says_why(people: World, browser: Browser) -> None
     assert "Try again" in page
 
 
-def test_an_artifact_is_fetched_with_the_cookie(people: World, browser: Browser) -> None:
-    job, other = submit(people, "tests-make", x=1), submit(people)
-    run(people, job)
+def test_an_artifact_is_fetched_with_the_cookie(people: Dataset, browser: Browser) -> None:
+    job, other = enqueue_job(people, "tests-make", x=1), enqueue_job(people)
+    execute_job(people, job)
     (path,) = re.findall(r'href="(/jobs/[^"]+/artifacts/[^"]+)"', browser.get(f"/jobs/{job.id}").text)
 
     fetched = browser.get(path)
@@ -525,35 +525,37 @@ def test_an_artifact_is_fetched_with_the_cookie(people: World, browser: Browser)
     assert "sandbox" in fetched.headers["Content-Security-Policy"]
     assert fetched.headers["Cache-Control"] == "private, no-cache"
     assert browser.get(path.replace(str(job.id), str(other.id))).status_code == 404
-    assert signed_in(people, "owner").get(path).status_code == 404
+    assert sign_in_as(people, "owner").get(path).status_code == 404
     assert "sign-in?next=" in Browser(people.app).get(path).headers["Location"]
 
 
-def test_others_jobs_are_not_there(people: World) -> None:
-    job = submit(people)
-    browser = signed_in(people, "owner")
+def test_others_jobs_are_not_there(people: Dataset) -> None:
+    job = enqueue_job(people)
+    browser = sign_in_as(people, "owner")
 
-    for below in ("", "/stream", f"/artifacts/{NOBODY}"):
+    for below in ("", "/stream", f"/artifacts/{UNKNOWN_JOB_ID}"):
         assert browser.get(f"/jobs/{job.id}{below}").status_code == 404
     for command in ("cancel", "retry"):
-        assert browser.press(f"/jobs/{job.id}/{command}").status_code == 404
-    assert read(people.app, job.id).state == "queued"
-    assert rows(browser.get("/jobs")) == []
+        assert browser.submit_form(f"/jobs/{job.id}/{command}").status_code == 404
+    assert get_job(people.app, job.id).state == "queued"
+    assert list_job_rows(browser.get("/jobs")) == []
 
 
-@pytest.mark.parametrize("id_", [NOBODY, "1", "abc", "0" * 400, "%00", "%ff", "..%2f..%2fdocs", "stream/x", "sign-out"])
-def test_an_unknown_page_is_404_for_people(people: World, id_: str) -> None:
-    response = signed_in(people, "admin").get(f"/jobs/{id_}")
+@pytest.mark.parametrize(
+    "id_", [UNKNOWN_JOB_ID, "1", "abc", "0" * 400, "%00", "%ff", "..%2f..%2fdocs", "stream/x", "sign-out"]
+)
+def test_an_unknown_page_is_404_for_people(people: Dataset, id_: str) -> None:
+    response = sign_in_as(people, "admin").get(f"/jobs/{id_}")
 
     assert (response.status_code, response.mimetype) == (404, "text/html")
 
 
-def test_what_people_and_workers_write_is_text(people: World, browser: Browser) -> None:
-    job = submit(people, "tests-linger", **{MARKUP: MARKUP, "file": "/dev/null", "until": "/"})
-    claimed = begin(people, job)
-    report(people, claimed, None, MARKUP)
-    with people.app.app_context(), transaction(is_read=False):
-        lifecycle.fail(claimed, MARKUP, MARKUP, more=MARKUP)
+def test_user_and_worker_text_is_escaped(people: Dataset, browser: Browser) -> None:
+    job = enqueue_job(people, "tests-linger", **{MARKUP: MARKUP, "file": "/dev/null", "until": "/"})
+    claimed = start_attempt(people, job)
+    commit_progress(people, claimed, None, MARKUP)
+    with people.app.app_context(), open_transaction(is_read=False):
+        lifecycle.finish_failed(claimed, MARKUP, MARKUP, more=MARKUP)
         commit()
     change_user(people, "stranger", email=f"{MARKUP}@example.com")
 
@@ -561,20 +563,20 @@ def test_what_people_and_workers_write_is_text(people: World, browser: Browser) 
 
     for page in pages:
         assert "alert(1)" in page
-        tags = Tags(page)
+        tags = TagCollector(page)
         assert [tag for tag, _ in tags.found].count("script") == 1
         assert not {"img", "textarea"} & {tag for tag, _ in tags.found}
         assert not [name for _, attributes in tags.found for name in attributes if name.startswith("on")]
-        links = [*tags.values("href"), *tags.values("src"), *tags.values("action")]
+        links = [*tags.attribute_values("href"), *tags.attribute_values("src"), *tags.attribute_values("action")]
         assert not [link for link in links if link and not link.startswith(("/", "#"))]
 
 
-def test_without_a_script_the_page_comes_again_while_something_lives(people: World, browser: Browser) -> None:
+def test_without_a_script_the_page_comes_again_while_something_lives(people: Dataset, browser: Browser) -> None:
     refresh = '<noscript><meta http-equiv="refresh" content="5"></noscript>'
     empty = browser.get("/jobs").text
-    job = submit(people)
+    job = enqueue_job(people)
     live = [browser.get(path).text for path in ("/jobs", f"/jobs/{job.id}")]
-    run(people, job)
+    execute_job(people, job)
     ended = [browser.get(path).text for path in ("/jobs", f"/jobs/{job.id}")]
 
     assert refresh not in empty
@@ -596,15 +598,15 @@ def assert_protected(response: TestResponse) -> None:
     assert response.headers["Cache-Control"] == "no-store"
 
 
-def test_every_page_and_error_is_protected(people: World, browser: Browser) -> None:
-    job = submit(people)
+def test_every_page_and_error_is_protected(people: Dataset, browser: Browser) -> None:
+    job = enqueue_job(people)
     pages = [
         browser.get(path) for path in ("/jobs", "/jobs/", f"/jobs/{job.id}", "/jobs/x", "/jobs/x/y/z", "/jobs?state=x")
     ]
     nobody = Browser(people.app)
     pages += [nobody.get("/jobs"), nobody.get("/jobs/sign-in"), nobody.get("/jobs/stream"), nobody.sign_in("x")]
     pages += [browser.client.put("/jobs"), browser.client.delete(f"/jobs/{job.id}"), browser.client.head("/jobs")]
-    pages += [browser.post("/jobs", {"x": "y" * 2**21}), browser.press(f"/jobs/{job.id}/retry")]
+    pages += [browser.post("/jobs", {"x": "y" * 2**21}), browser.submit_form(f"/jobs/{job.id}/retry")]
 
     for page in pages:
         assert page.mimetype == "text/html", page.request.path
@@ -629,12 +631,12 @@ def test_every_page_and_error_is_protected(people: World, browser: Browser) -> N
     assert pages[10].headers["Allow"]
 
 
-def test_what_fails_inside_is_a_page_without_a_word_of_it(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_page_hides_exception(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("not for people")
 
-    monkeypatch.setattr(reading, "job", fail)
-    response = browser.get(f"/jobs/{NOBODY}")
+    monkeypatch.setattr(job_queries, "get_job", fail)
+    response = browser.get(f"/jobs/{UNKNOWN_JOB_ID}")
 
     assert (response.status_code, response.mimetype) == (500, "text/html")
     assert "not for people" not in response.text
@@ -651,13 +653,13 @@ def test_too_many_who_watch_are_told_on_a_page(browser: Browser, monkeypatch: py
     assert_protected(response)
 
 
-def test_errors_elsewhere_stay_json_for_clients_that_do_not_ask_for_html(people: World) -> None:
+def test_errors_elsewhere_stay_json_for_clients_that_do_not_ask_for_html(people: Dataset) -> None:
     assert people.anonymous.get("/v1/nothing").mimetype == "application/vnd.api+json"
     assert people.anonymous.get("/jobsnothing").mimetype == "application/vnd.api+json"
     assert "Referrer-Policy" not in people.anonymous.get("/v1/events").headers
 
 
-def test_assets_are_kept_for_good(people: World, browser: Browser) -> None:
+def test_assets_are_kept_for_good(people: Dataset, browser: Browser) -> None:
     urls = re.findall(r'(?:href|src)="(/static/[^"]+)"', browser.get("/jobs").text)
 
     for url in urls:
@@ -674,7 +676,7 @@ def test_assets_are_kept_for_good(people: World, browser: Browser) -> None:
 # Streams
 
 
-class Listening:
+class EventStreamReader:
     """The events of a stream, one at a time; closed at the end of the test."""
 
     def __init__(self, browser: Browser, path: str, **headers: str) -> None:
@@ -682,7 +684,7 @@ class Listening:
         self.response = browser.client.get(path, headers=sent, buffered=False)
         self.parts: Iterator[bytes] = iter(self.response.response)
 
-    def next(self) -> tuple[str, Any]:
+    def read_event(self) -> tuple[str, Any]:
         """The id and the data of the next event that has data."""
         for part in self.parts:
             lines = dict(line.split(": ", 1) for line in part.decode().splitlines() if ": " in line)
@@ -690,18 +692,18 @@ class Listening:
                 return lines["id"], orjson.loads(lines["data"])
         pytest.fail("the stream has ended")
 
-    def rest(self) -> bytes:
+    def read_to_end(self) -> bytes:
         """All that comes before it ends."""
         return b"".join(self.parts)
 
 
 @pytest.fixture
-def listen() -> Iterator[Callable[..., Listening]]:
+def listen() -> Iterator[Callable[..., EventStreamReader]]:
     """A function that opens a stream."""
-    opened: list[Listening] = []
+    opened: list[EventStreamReader] = []
 
-    def open_stream(*arguments: Any, **headers: str) -> Listening:
-        opened.append(Listening(*arguments, **headers))
+    def open_stream(*arguments: Any, **headers: str) -> EventStreamReader:
+        opened.append(EventStreamReader(*arguments, **headers))
         return opened[-1]
 
     yield open_stream
@@ -709,7 +711,7 @@ def listen() -> Iterator[Callable[..., Listening]]:
         each.response.close()
 
 
-def after(page: TestResponse) -> str:
+def get_stream_start(page: TestResponse) -> str:
     """Where the stream of a page begins."""
     (stream,) = re.findall(r'data-stream="([^"]+)"', page.text)
     (begin_at,) = re.findall(r'data-after="([^"]+)"', page.text)
@@ -718,185 +720,189 @@ def after(page: TestResponse) -> str:
 
 
 def test_the_list_is_told_of_jobs_as_they_come_and_go(
-    people: World, browser: Browser, listen: Callable[..., Listening]
+    people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
-    told = listen(browser, after(browser.get("/jobs")))
+    told = listen(browser, get_stream_start(browser.get("/jobs")))
     assert told.response.headers["X-Accel-Buffering"] == "no"
     assert told.response.mimetype == "text/event-stream"
 
-    job = submit(people)
-    submit(people, owner="owner")
-    (seen,) = told.next()[1]["jobs"]
+    job = enqueue_job(people)
+    enqueue_job(people, owner="owner")
+    (seen,) = told.read_event()[1]["jobs"]
     assert (seen["id"], seen["state_words"], seen["place"]) == (str(job.id), "Waiting", "next in the queue")
-    claimed = begin(people, job)
-    report(people, claimed, 0.5, MARKUP)
-    (seen,) = told.next()[1]["jobs"]
+    claimed = start_attempt(people, job)
+    commit_progress(people, claimed, 0.5, MARKUP)
+    (seen,) = told.read_event()[1]["jobs"]
     assert (seen["state"], seen["fraction"], seen["message"]) == ("running", 0.5, MARKUP)
 
 
 def test_the_list_is_told_of_places_that_other_jobs_change(
-    people: World, browser: Browser, listen: Callable[..., Listening]
+    people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
-    others = submit(people, owner="owner")
-    mine = submit(people)
-    told = listen(browser, after(browser.get("/jobs")))
-    assert told.next()[1]["jobs"][0]["place"] == "1 before it"
+    others = enqueue_job(people, owner="owner")
+    mine = enqueue_job(people)
+    told = listen(browser, get_stream_start(browser.get("/jobs")))
+    assert told.read_event()[1]["jobs"][0]["place"] == "1 before it"
 
-    with people.app.app_context(), transaction(is_read=False):
-        lifecycle.cancel(others.id)
+    with people.app.app_context(), open_transaction(is_read=False):
+        lifecycle.cancel_job(others.id)
         commit()
 
-    (seen,) = told.next()[1]["jobs"]
+    (seen,) = told.read_event()[1]["jobs"]
     assert (seen["id"], seen["place"]) == (str(mine.id), "next in the queue")
 
 
-def test_the_list_goes_on_where_it_was_cut(people: World, browser: Browser, listen: Callable[..., Listening]) -> None:
-    first = listen(browser, after(browser.get("/jobs")))
-    job = submit(people)
-    known, _ = first.next()
+def test_the_list_goes_on_where_it_was_cut(
+    people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
+) -> None:
+    first = listen(browser, get_stream_start(browser.get("/jobs")))
+    job = enqueue_job(people)
+    known, _ = first.read_event()
     first.response.close()
-    run(people, job)
+    execute_job(people, job)
 
     again = listen(browser, "/jobs/stream", Last_Event_ID=known)
 
-    assert [seen["state"] for seen in again.next()[1]["jobs"]] == ["succeeded"]
+    assert [seen["state"] for seen in again.read_event()[1]["jobs"]] == ["succeeded"]
 
 
 def test_the_list_of_one_kind_is_told_of_that_kind(
-    people: World, browser: Browser, listen: Callable[..., Listening]
+    people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
-    told = listen(browser, after(browser.get("/jobs?kind=sleep-once&state=queued")))
+    told = listen(browser, get_stream_start(browser.get("/jobs?kind=sleep-once&state=queued")))
 
-    submit(people)
-    job = submit(people, "sleep-once", seconds=0)
+    enqueue_job(people)
+    job = enqueue_job(people, "sleep-once", seconds=0)
 
-    assert [seen["id"] for seen in told.next()[1]["jobs"]] == [str(job.id)]
+    assert [seen["id"] for seen in told.read_event()[1]["jobs"]] == [str(job.id)]
 
 
-def test_who_was_away_for_long_is_told_to_reload(browser: Browser, listen: Callable[..., Listening]) -> None:
-    assert listen(browser, "/jobs/stream?after=1").rest() == b"event: reload\ndata:\n\n"
+def test_outdated_list_stream_sends_reload(browser: Browser, listen: Callable[..., EventStreamReader]) -> None:
+    assert listen(browser, "/jobs/stream?after=1").read_to_end() == b"event: reload\ndata:\n\n"
 
 
 @pytest.mark.parametrize("known", ["-1", "abc", "9" * 400, "1e3", "%00"])
-def test_an_event_that_never_was_is_400(people: World, browser: Browser, known: str) -> None:
-    job = submit(people)
+def test_an_event_that_never_was_is_400(people: Dataset, browser: Browser, known: str) -> None:
+    job = enqueue_job(people)
 
     for path in ("/jobs/stream", f"/jobs/{job.id}/stream"):
         assert browser.get(f"{path}?after={known}").status_code == 400
 
 
 @pytest.mark.parametrize("known", ["-1", "abc", "9" * 400, "", "%00"])
-def test_last_event_id_as_a_parameter_that_never_was_is_400(people: World, browser: Browser, known: str) -> None:
-    job = submit(people)
+def test_last_event_id_as_a_parameter_that_never_was_is_400(people: Dataset, browser: Browser, known: str) -> None:
+    job = enqueue_job(people)
 
     for path in ("/jobs/stream", f"/jobs/{job.id}/stream"):
         assert browser.get(f"{path}?lastEventId={known}").status_code == 400
 
 
 def test_last_event_id_as_a_parameter_is_as_the_header(
-    people: World, browser: Browser, listen: Callable[..., Listening]
+    people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
-    job = submit(people)
-    claimed = begin(people, job)
-    report(people, claimed, 0.5, MARKUP)
+    job = enqueue_job(people)
+    claimed = start_attempt(people, job)
+    commit_progress(people, claimed, 0.5, MARKUP)
     path = f"/jobs/{job.id}/stream"
 
     by_parameter = listen(browser, f"{path}?after=2&lastEventId=1")
-    assert [line["text"] for line in by_parameter.next()[1]["lines"]] == [MARKUP]
-    with people.app.app_context(), transaction(is_read=False):
-        lifecycle.succeed(claimed, None)
+    assert [line["text"] for line in by_parameter.read_event()[1]["lines"]] == [MARKUP]
+    with people.app.app_context(), open_transaction(is_read=False):
+        lifecycle.finish_succeeded(claimed, None)
         commit()
 
     assert browser.get(f"{path}?lastEventId=3").status_code == 204
     assert browser.get(f"{path}?lastEventId=1", Last_Event_ID="3").status_code == 204
-    assert listen(browser, "/jobs/stream?lastEventId=1").rest() == b"event: reload\ndata:\n\n"
+    assert listen(browser, "/jobs/stream?lastEventId=1").read_to_end() == b"event: reload\ndata:\n\n"
 
 
 def test_a_job_is_told_line_by_line_until_it_has_ended(
-    people: World, browser: Browser, listen: Callable[..., Listening]
+    people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
-    job = submit(people)
-    told = listen(browser, after(browser.get(f"/jobs/{job.id}")))
-    assert told.next()[1]["job"]["place"] == "next in the queue"
+    job = enqueue_job(people)
+    told = listen(browser, get_stream_start(browser.get(f"/jobs/{job.id}")))
+    assert told.read_event()[1]["job"]["place"] == "next in the queue"
 
-    claimed = begin(people, job)
-    report(people, claimed, 0.5, MARKUP)
-    seq, news = told.next()
+    claimed = start_attempt(people, job)
+    commit_progress(people, claimed, 0.5, MARKUP)
+    seq, news = told.read_event()
 
     assert (seq, news["job"]["percent"], news["lines"][-1]["text"]) == ("2", "50 %", MARKUP)
     assert [each["worker"] for each in news["attempts"]] == ["tests"]
     known = listen(browser, f"/jobs/{job.id}/stream", Last_Event_ID="1")
-    assert [line["text"] for line in known.next()[1]["lines"]] == [MARKUP]
-    with people.app.app_context(), transaction(is_read=False):
-        lifecycle.succeed(claimed, {"made": 1})
+    assert [line["text"] for line in known.read_event()[1]["lines"]] == [MARKUP]
+    with people.app.app_context(), open_transaction(is_read=False):
+        lifecycle.finish_succeeded(claimed, {"made": 1})
         commit()
-    _, last = told.next()
+    _, last = told.read_event()
     assert (last["is_over"], last["job"]["state"], last["job"]["result"]) == (True, "succeeded", '{\n  "made": 1\n}')
-    assert told.rest() == b""
+    assert told.read_to_end() == b""
     assert browser.get(f"/jobs/{job.id}/stream", Last_Event_ID="3").status_code == 204
 
 
 def test_a_long_log_comes_whole(
-    people: World, browser: Browser, listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+    people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "PAUSE", 0)
-    claimed = begin(people, submit(people))
-    for number in range(reading.MOST_LINES + 5):
-        report(people, claimed, None, str(number))
+    monkeypatch.setattr(sse, "MIN_EVENT_INTERVAL_SECONDS", 0)
+    claimed = start_attempt(people, enqueue_job(people))
+    for number in range(job_queries.MAX_LOG_LINES + 5):
+        commit_progress(people, claimed, None, str(number))
 
     told = listen(browser, f"/jobs/{claimed.id}/stream?after=1")
-    lines = [line["text"] for _ in range(2) for line in told.next()[1]["lines"]]
+    lines = [line["text"] for _ in range(2) for line in told.read_event()[1]["lines"]]
 
-    assert lines == [str(number) for number in range(reading.MOST_LINES + 5)]
+    assert lines == [str(number) for number in range(job_queries.MAX_LOG_LINES + 5)]
     page = browser.get(f"/jobs/{claimed.id}").text
-    assert page.count('<li data-level="info">') == reading.MOST_LINES
+    assert page.count('<li data-level="info">') == job_queries.MAX_LOG_LINES
     assert "6 older lines" in page
 
 
 def test_a_stream_ends_with_the_sign_in(
-    people: World, browser: Browser, listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+    people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.jobs.progress.KEEP_ALIVE", 0.2)
-    monkeypatch.setattr(streams._Live, "patience", 0.2)
+    monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr(sse._EventStream, "wait_seconds", 0.2)
     told = listen(browser, "/jobs/stream")
-    submit(people)
-    told.next()
+    enqueue_job(people)
+    told.read_event()
 
     change_user(people, "stranger", is_blocked=True)
 
-    assert b"data:" not in told.rest()
+    assert b"data:" not in told.read_to_end()
 
 
 # How often
 
 
 @pytest.fixture
-def counting(
-    people: World, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def app_with_limits(
+    people: Dataset, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Flask]:
     """The pages and the accounts with limits on, and a Redis to count in; the suite's own app has them off."""
     monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
     server = embedded.Redis(tmp_path)
-    counting = Flask("counting")
-    counting.config.update(config.read({**environment, "REDIS_URL": server.url, "RATELIMIT_ENABLED": "1"}))
-    database.install(counting)
-    response_headers.install(counting)
-    throttle.install(counting)
-    counting.register_blueprint(auth_routes.routes)
-    site.install(counting)
-    pages.install(counting)
-    errors.register(counting)
-    with embedded.run(server):
-        embedded.wait_until(server.answers, "redis does not answer")
-        yield counting
-    with counting.app_context():
+    app_with_limits = Flask("counting")
+    app_with_limits.config.update(
+        config.read_config({**environment, "REDIS_URL": server.url, "RATELIMIT_ENABLED": "1"})
+    )
+    database.init_app(app_with_limits)
+    response_headers.init_app(app_with_limits)
+    throttle.init_app(app_with_limits)
+    app_with_limits.register_blueprint(auth_routes.routes)
+    site.init_app(app_with_limits)
+    pages.init_app(app_with_limits)
+    errors.register_error_handlers(app_with_limits)
+    with embedded.run_server(server):
+        embedded.wait_until(server.is_ready, "redis does not answer")
+        yield app_with_limits
+    with app_with_limits.app_context():
         db.engine.dispose()
 
 
-def test_signing_in_is_counted_together_with_the_api(counting: Flask) -> None:
+def test_signing_in_is_counted_together_with_the_api(app_with_limits: Flask) -> None:
     body = {"email": "stranger@example.com", "password": "x" * 200}  # too long to be hashed: quick
-    answers = [counting.test_client().post("/v1/auth/login", json=body).status_code for _ in range(3)]
-    browser = Browser(counting)
+    answers = [app_with_limits.test_client().post("/v1/auth/login", json=body).status_code for _ in range(3)]
+    browser = Browser(app_with_limits)
 
     answers += [browser.sign_in("stranger", "x" * 200).status_code for _ in range(2)]
     refused = browser.sign_in("stranger")

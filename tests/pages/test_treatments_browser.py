@@ -11,34 +11,42 @@ from flask import Flask
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from sqlalchemy import insert, update
 
-from app.database import commit, connection, transaction
-from app.documents.expansion import Document
+from app.database import commit, get_connection, open_transaction
 from app.documents.models import DocumentSet
+from app.documents.resolver import Document
 from app.jobs import artifacts, lifecycle
 from app.jobs.records import JobRow
-from app.jsonapi.documents import read_new_resource
-from app.jsonapi.permissions import Access, Scope
-from app.jsonapi.viewer import Role, Viewer
-from app.jsonapi.writing import LAYERS
-from app.processors import remote
+from app.jsonapi.current_user import CurrentUser, Role
+from app.jsonapi.data_layer import DATA_LAYERS
+from app.jsonapi.document_parser import parse_create
+from app.jsonapi.permissions import AccessContext, VisibilityScope
+from app.processors import runs
 from app.treatments.models import Region
 from app.treatments.resources import TREATMENT
-from tests.images.pictures import Image, encode
+from tests.dataset import Dataset
+from tests.images.sample_images import Image, encode_image
 from tests.pages.browser import PASSWORD, give_passwords
+from tests.pages.chromium_helpers import (
+    MARKUP,
+    WIDTH,
+    VisitedServer,
+    needs_chromium,
+    open_context,
+    sign_in_by_keyboard,
+    tab_to,
+)
 from tests.pages.test_pages import LEASE
-from tests.pages.window import MARKUP, WIDTH, Visited, needs_chromium, quiet, tab_to, type_in
-from tests.treatments.office import Office
-from tests.treatments.test_processor import listening
-from tests.world import World
+from tests.treatments.processor_stack import ProcessorStack
+from tests.treatments.test_processor import run_processor
 
 pytestmark = [needs_chromium, pytest.mark.faults, pytest.mark.long]
 
 BOXES = {"one": [(200, 100, 100, 80), (10, 20, 50, 40)], "two": [(30, 200, 60, 30)]}
 """Largest first."""
 WIDTH_OF_PICTURES, HEIGHT_OF_PICTURES = 400, 300
-A_MINUTE = 60_000
+MINUTE_MS = 60_000
 
-FAINT = """() => {
+FIND_LOW_CONTRAST = """() => {
   const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = (colour) => parts(colour).slice(0, 3).map((value) => value / 255)
     .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
@@ -62,64 +70,66 @@ FAINT = """() => {
 """What has less contrast than 4.5:1 (WCAG 2.2, 1.4.3)."""
 
 
-def picture(name: str) -> FilePayload:
+def make_picture(name: str) -> FilePayload:
     """White rectangles on black."""
     image = Image.black(WIDTH_OF_PICTURES, HEIGHT_OF_PICTURES)
     for box in BOXES[name]:
         image = image.draw_rect(255, *box, fill=True)
-    return {"name": f"{name}.png", "mimeType": "image/png", "buffer": encode(image, "png")}
+    return {"name": f"{name}.png", "mimeType": "image/png", "buffer": encode_image(image, "png")}
 
 
 @pytest.fixture(scope="module")
-def office(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+def office(
+    app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessorStack]:
     """Web, relay and worker beside the reference processor, for all tests of this module."""
     with ExitStack() as stack:
-        _, url = stack.enter_context(listening(tmp_path_factory.mktemp("processor")))
-        yield Office(environment, tmp_path_factory.mktemp("office"), stack, PROCESSOR_URL=url)
+        _, url = stack.enter_context(run_processor(tmp_path_factory.mktemp("processor")))
+        yield ProcessorStack(environment, tmp_path_factory.mktemp("office"), stack, PROCESSOR_URL=url)
 
 
 @dataclass(kw_only=True)
-class Site(Visited):
+class Site(VisitedServer):
     """The pages of an office, and a treatment that nobody works on."""
 
-    office: Office
-    world: World
+    office: ProcessorStack
+    dataset: Dataset
 
-    def treat(self, title: str = "Mine") -> JobRow:
+    def create_treatment(self, title: str = "Mine") -> JobRow:
         """A treatment of the stranger's of one upload, which its processor has begun before it was committed."""
-        upload = self.world.upload("stranger")
-        self.world.document_set("stranger", [upload])
-        with self.office.app.app_context(), transaction(is_read=False):
-            access = Access(Viewer(self.world.stranger.id), Scope(Role.USER))
-            set_id = connection().scalar(update(DocumentSet).values(title=title).returning(DocumentSet.id))
+        upload = self.dataset.create_upload("stranger")
+        self.dataset.create_document_set("stranger", [upload])
+        with self.office.app.app_context(), open_transaction(is_read=False):
+            access = AccessContext(CurrentUser(self.dataset.stranger.id), VisibilityScope(Role.USER))
+            set_id = get_connection().scalar(update(DocumentSet).values(title=title).returning(DocumentSet.id))
             linked = {"document-set": {"data": {"type": "document-set", "id": str(set_id)}}}
             asked = {"type": "treatment", "attributes": {"task-type": "regions"}, "relationships": linked}
-            row = LAYERS["treatment"].create_object(read_new_resource({"data": asked}, TREATMENT), access)
-            job = lifecycle.claim(row.id, "tests", LEASE)
+            row = DATA_LAYERS["treatment"].create_object(parse_create({"data": asked}, TREATMENT), access)
+            job = lifecycle.claim_job(row.id, "tests", LEASE)
             assert job is not None
-            remote.begin(job, "regions", "a token", [Document("picture", "image", "upload", upload)])
-            remote.track(job, "run-1")
-            waiting = lifecycle.wait(job)
+            runs.create_run(job, "regions", "a token", [Document("picture", "image", "upload", upload)])
+            runs.set_tracking_id(job, "run-1")
+            waiting = lifecycle.start_waiting(job)
             commit()
         assert waiting is not None
         return waiting
 
-    def find(self, job: JobRow, file: str, *sources: str) -> None:
+    def store_regions(self, job: JobRow, file: str, *sources: str) -> None:
         """What the processor has found, and the file it stood in; of this nobody is told."""
-        with self.office.app.app_context(), transaction(is_read=False):
+        with self.office.app.app_context(), open_transaction(is_read=False):
             about = {"treatment_id": job.id, "document": "picture", "width": 10, "height": 10}
             rows = [{**about, "source": source, "x": 5 * number, "y": 0} for number, source in enumerate(sources)]
-            connection().execute(insert(Region), rows)
-            artifacts.show(job, artifacts.store(job, file, b"[]", "application/json", partial=True))
+            get_connection().execute(insert(Region), rows)
+            artifacts.attach_file(job, artifacts.store_file(job, file, b"[]", "application/json", partial=True))
             commit()
 
 
 @pytest.fixture
-def site(office: Office, world: World) -> Iterator[Site]:
+def site(office: ProcessorStack, dataset: Dataset) -> Iterator[Site]:
     """The pages, and people who may sign in."""
-    give_passwords(world)
-    yield Site(base_url=str(office.app.config["PUBLIC_URL"]), office=office, world=world)
-    office.rest()
+    give_passwords(dataset)
+    yield Site(base_url=str(office.app.config["PUBLIC_URL"]), office=office, dataset=dataset)
+    office.end_all_jobs()
 
 
 def sign_in(page: Page, name: str = "stranger") -> None:
@@ -130,16 +140,16 @@ def sign_in(page: Page, name: str = "stranger") -> None:
     page.wait_for_selector(".account")
 
 
-def make_set(page: Page, site: Site, title: str, *names: str) -> None:
+def create_document_set(page: Page, site: Site, title: str, *names: str) -> None:
     """From the list of jobs to the form of treatments, with a set of these pictures chosen."""
     page.goto(f"{site.url}/document-sets/new")
     page.fill("[name=title]", title)
-    page.set_input_files("[name=file]", [picture(name) for name in names])
+    page.set_input_files("[name=file]", [make_picture(name) for name in names])
     page.click("button:has-text('Make the set')")
     page.wait_for_url("**/jobs/treatments/new?document-set=*")
 
 
-def drawn(figure: Locator) -> list[tuple[int, ...]]:
+def get_rectangles(figure: Locator) -> list[tuple[int, ...]]:
     """Where the rectangles are on the image as it is shown, in pixels of the image."""
     shown = figure.locator("img").bounding_box()
     assert shown is not None
@@ -164,47 +174,47 @@ def assert_near(found: list[tuple[int, ...]], meant: list[tuple[int, ...]]) -> N
 
 
 def test_two_pictures_become_regions_while_one_looks_on(chromium: Browser, site: Site) -> None:
-    page = site.visit(quiet(chromium))
+    page = site.open_page(open_context(chromium))
     sign_in(page)
     page.click("text=Document sets")
     page.click("text=New document set")
-    make_set(page, site, "Two pictures", "one", "two")
+    create_document_set(page, site, "Two pictures", "one", "two")
     page.click("a:has-text('regions')")
     expect(page.locator("#document-set option:checked")).to_have_text("Two pictures (2)")
     expect(page.locator("[name=model]")).to_have_value("illustration_extraction")
 
     page.click("button:has-text('Start the treatment')")
     page.evaluate("window.stayed = true")
-    expect(page.locator("#job[data-state=succeeded]")).to_be_visible(timeout=A_MINUTE)
+    expect(page.locator("#job[data-state=succeeded]")).to_be_visible(timeout=MINUTE_MS)
 
     expect(page.locator("#regions .count")).to_have_text("3 regions in 2 images")
-    assert_near(drawn(page.locator("figure").nth(0)), BOXES["one"])
-    assert_near(drawn(page.locator("figure").nth(1)), BOXES["two"])
+    assert_near(get_rectangles(page.locator("figure").nth(0)), BOXES["one"])
+    assert_near(get_rectangles(page.locator("figure").nth(1)), BOXES["two"])
     expect(page.locator("[data-text=remote_status]")).to_have_text("SUCCESS")
     assert page.evaluate("window.stayed")
     assert site.complaints == []
 
 
 def test_the_same_works_without_a_script_on_a_telephone(chromium: Browser, site: Site) -> None:
-    page = site.visit(quiet(chromium, java_script_enabled=False, viewport={"width": 360, "height": 700}))
+    page = site.open_page(open_context(chromium, java_script_enabled=False, viewport={"width": 360, "height": 700}))
     sign_in(page)
-    make_set(page, site, "Two pictures", "one", "two")
+    create_document_set(page, site, "Two pictures", "one", "two")
     page.click("a:has-text('regions')")
 
     page.click("button:has-text('Start the treatment')")
-    expect(page.locator("#job[data-state=succeeded]")).to_be_visible(timeout=A_MINUTE)  # it comes again by itself
+    expect(page.locator("#job[data-state=succeeded]")).to_be_visible(timeout=MINUTE_MS)  # it comes again by itself
 
-    assert_near(drawn(page.locator("figure").nth(0)), BOXES["one"])
+    assert_near(get_rectangles(page.locator("figure").nth(0)), BOXES["one"])
     page.click("figure >> nth=0 >> summary")
     expect(page.locator("figure").nth(0).locator("li")).to_have_count(2)
     assert page.locator("html").evaluate(WIDTH) <= 360
     assert site.complaints == []
 
 
-def test_the_keyboard_alone_will_do(chromium: Browser, site: Site) -> None:
-    site.world.upload("stranger")
-    page = site.visit(quiet(chromium), "/document-sets/new?title=Prefilled")
-    type_in(page)
+def test_treatment_can_be_started_by_keyboard(chromium: Browser, site: Site) -> None:
+    site.dataset.create_upload("stranger")
+    page = site.open_page(open_context(chromium), "/document-sets/new?title=Prefilled")
+    sign_in_by_keyboard(page)
     page.wait_for_url("**/document-sets/new?title=Prefilled")
     tab_to(page, "", "INPUT")
     page.keyboard.type("Typed by hand")
@@ -221,7 +231,7 @@ def test_the_keyboard_alone_will_do(chromium: Browser, site: Site) -> None:
 
     tab_to(page, "Start the treatment")
     page.keyboard.press("Enter")
-    expect(page.locator("#job:is([data-state=succeeded], [data-state=failed])")).to_be_visible(timeout=A_MINUTE)
+    expect(page.locator("#job:is([data-state=succeeded], [data-state=failed])")).to_be_visible(timeout=MINUTE_MS)
     tab_to(page, "Start one like it", "A")
     page.keyboard.press("Enter")
 
@@ -230,8 +240,8 @@ def test_the_keyboard_alone_will_do(chromium: Browser, site: Site) -> None:
     assert {each for each in site.complaints if "404" not in each} == set()  # the upload has no file
 
 
-def test_what_is_wrong_in_the_form_is_said_and_reached(chromium: Browser, site: Site) -> None:
-    page = site.visit(quiet(chromium), "/treatments/new?task-type=regions&document-set=999999&model=mine")
+def test_form_errors_are_linked_to_fields(chromium: Browser, site: Site) -> None:
+    page = site.open_page(open_context(chromium), "/treatments/new?task-type=regions&document-set=999999&model=mine")
     sign_in(page)
     expect(page.locator("#document-set")).to_have_attribute("aria-invalid", "true")
 
@@ -249,7 +259,7 @@ def test_what_is_wrong_in_the_form_is_said_and_reached(chromium: Browser, site: 
 
 
 def test_too_much_at_once_is_said_before_it_is_sent(chromium: Browser, site: Site) -> None:
-    page = site.visit(quiet(chromium), "/document-sets/new?title=Large")
+    page = site.open_page(open_context(chromium), "/document-sets/new?title=Large")
     sign_in(page)
     large = {"mimeType": "image/png", "buffer": bytes(11 * 2**20)}
 
@@ -261,8 +271,8 @@ def test_too_much_at_once_is_said_before_it_is_sent(chromium: Browser, site: Sit
 
 
 def test_another_task_keeps_what_was_chosen(chromium: Browser, site: Site) -> None:
-    set_id = site.world.document_set("stranger")
-    page = site.visit(quiet(chromium), "/treatments/new?task-type=regions")
+    set_id = site.dataset.create_document_set("stranger")
+    page = site.open_page(open_context(chromium), "/treatments/new?task-type=regions")
     sign_in(page)
     page.select_option("#document-set", str(set_id))
     page.check("#notify-email")
@@ -274,22 +284,22 @@ def test_another_task_keeps_what_was_chosen(chromium: Browser, site: Site) -> No
     expect(page.locator("#notify-email")).to_be_checked()
 
 
-def test_what_is_found_appears_and_what_was_open_stays(chromium: Browser, site: Site) -> None:
-    job = site.treat()
-    page = site.visit(quiet(chromium), f"/{job.id}")
+def test_new_results_appear_without_closing_open_details(chromium: Browser, site: Site) -> None:
+    job = site.create_treatment()
+    page = site.open_page(open_context(chromium), f"/{job.id}")
     sign_in(page)
     page.evaluate("window.stayed = true")
     expect(page.locator("[data-text=remote_status]")).to_have_text("STARTED")
 
-    site.find(job, "result-1.json", "a", "a")
+    site.store_regions(job, "result-1.json", "a", "a")
     expect(page.locator("figure")).to_have_count(1)
     expect(page.locator(".files li")).to_contain_text("not finished yet")
     page.locator("summary").focus()
     page.keyboard.press("Enter")
-    site.find(job, "result-2.json", "b")
+    site.store_regions(job, "result-2.json", "b")
     expect(page.locator("figure")).to_have_count(2)
     same_file = page.locator("figure[data-key='picture a']")
-    site.find(job, "result-3.json", "a", "a", "a")
+    site.store_regions(job, "result-3.json", "a", "a", "a")
 
     expect(same_file.locator("rect")).to_have_count(5)
     expect(same_file.locator("li")).to_have_count(5)
@@ -299,13 +309,13 @@ def test_what_is_found_appears_and_what_was_open_stays(chromium: Browser, site: 
     assert {each for each in site.complaints if "404" not in each} == set()  # the upload has no file
 
 
-def test_what_is_found_is_text(chromium: Browser, site: Site) -> None:
-    job = site.treat(MARKUP)
-    page = site.visit(quiet(chromium), f"/{job.id}")
+def test_result_text_is_escaped(chromium: Browser, site: Site) -> None:
+    job = site.create_treatment(MARKUP)
+    page = site.open_page(open_context(chromium), f"/{job.id}")
     sign_in(page)
     expect(page.locator("#processor")).to_be_visible()
 
-    site.find(job, "result-1.json", MARKUP)
+    site.store_regions(job, "result-1.json", MARKUP)
 
     expect(page.locator(".source")).to_have_text(MARKUP)
     expect(page.locator("dd", has_text="alert(1)")).to_have_text(MARKUP)
@@ -322,9 +332,11 @@ def test_the_pages_fit_a_telephone_and_can_be_read(
     chromium: Browser, site: Site, scheme: Literal["light", "dark"]
 ) -> None:
     long = "".join("word" for _ in range(12))
-    job = site.treat(long)
-    site.find(job, "result-1.json", long * 10)
-    page = site.visit(quiet(chromium, viewport={"width": 360, "height": 700}, color_scheme=scheme), f"/{job.id}")
+    job = site.create_treatment(long)
+    site.store_regions(job, "result-1.json", long * 10)
+    page = site.open_page(
+        open_context(chromium, viewport={"width": 360, "height": 700}, color_scheme=scheme), f"/{job.id}"
+    )
     sign_in(page)
 
     for path in (
@@ -336,6 +348,6 @@ def test_the_pages_fit_a_telephone_and_can_be_read(
     ):
         page.goto(f"{site.url}{path}")
         assert page.locator("html").evaluate(WIDTH) <= 360, path
-        faint = page.evaluate(FAINT)
+        faint = page.evaluate(FIND_LOW_CONTRAST)
         assert faint == [], path
     assert {each for each in site.complaints if "404" not in each} == set()  # the upload has no file

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from flask import Flask
 
-from app.jobs import running
-from tests.world import Caller, World, data
+from app.jobs import executor
+from tests.dataset import ApiClient, Dataset, get_data
 
 PYTHON = f"""#!/bin/sh
 '''exec' "{sys.executable}" -I "$0" "$@"
@@ -22,79 +22,79 @@ PYTHON = f"""#!/bin/sh
 """How a program in Python begins, wherever that lies: a `#!` takes no spaces. The shell reads a line, Python a text."""
 
 
-class Programs:
+class ProgramDirectory:
     """JOB_PROGRAMS_DIR."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir()
 
-    def add(self, name: str, script: str, **said: Any) -> str:
+    def add_program(self, name: str, script: str, **said: Any) -> str:
         """Put a program there, with what is said of it; the name of its kind."""
         if said:
-            self.say(name, orjson.dumps({key.replace("_", "-"): value for key, value in said.items()}))
+            self.write_manifest(name, orjson.dumps({key.replace("_", "-"): value for key, value in said.items()}))
         new = self.directory / f".{name}"  # never half written where a worker looks
         new.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
         new.chmod(stat.S_IRWXU)
         new.replace(self.directory / name)
         return f"program:{name}"
 
-    def say(self, name: str, content: bytes) -> None:
+    def write_manifest(self, name: str, content: bytes) -> None:
         """Write the NAME.json."""
         (self.directory / f"{name}.json").write_bytes(content)
 
 
 @pytest.fixture
-def programs(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+def programs(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProgramDirectory:
     """The directory of the app in this process."""
-    made = Programs(tmp_path / "programs")
+    made = ProgramDirectory(tmp_path / "programs")
     monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", made.directory)
     return made
 
 
-def start(caller: Caller, kind: str, **parameters: Any) -> Any:
+def enqueue_job(caller: ApiClient, kind: str, **parameters: Any) -> Any:
     """Submit a job; its resource."""
-    return data(caller.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters}))
+    return get_data(caller.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters}))
 
 
-def ran(world: World, kind: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+def execute_job(dataset: Dataset, kind: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
     """Run a job in this process, and see what the API tells of it, and that it has left nothing lying."""
-    job = start(world.admin, kind, **(parameters or {}))
-    with world.app.app_context():
-        running.run(UUID(job["id"]), "tests")
-    told: dict[str, Any] = data(world.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]
+    job = enqueue_job(dataset.admin, kind, **(parameters or {}))
+    with dataset.app.app_context():
+        executor.run_job(UUID(job["id"]), "tests")
+    told: dict[str, Any] = get_data(dataset.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]
     assert told["finished-at"] is not None
-    assert not list((Path(world.app.config["VAR_DIR"]) / "work").glob(f"{job['id']}-*"))
+    assert not list((Path(dataset.app.config["VAR_DIR"]) / "work").glob(f"{job['id']}-*"))
     return {**told, "id": job["id"]}
 
 
-Done = Callable[..., dict[str, Any]]
+RunProgram = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def done(world: World, programs: Programs) -> Done:
+def run_program(dataset: Dataset, programs: ProgramDirectory) -> RunProgram:
     """Put a program there, and run a job of it."""
 
     def do(script: str, given: dict[str, Any] | None = None, /, **said: Any) -> dict[str, Any]:
-        return ran(world, programs.add("tried", script, **said), given)
+        return execute_job(dataset, programs.add_program("tried", script, **said), given)
 
     return do
 
 
-def output(world: World, job_id: str) -> bytes:
+def read_output(dataset: Dataset, job_id: str) -> bytes:
     """What a job has made."""
-    (artifact,) = data(world.admin.get(f"/v1/jobs/{job_id}/artifacts"))
+    (artifact,) = get_data(dataset.admin.get(f"/v1/jobs/{job_id}/artifacts"))
     assert artifact["attributes"]["name"] == "output"
     _, path, rest = artifact["attributes"]["url"].partition("/v1/")
-    return world.admin.get(path + rest).data
+    return dataset.admin.get(path + rest).data
 
 
-def events(world: World, job_id: str, level: str | None = None) -> list[dict[str, Any]]:
+def list_events(dataset: Dataset, job_id: str, level: str | None = None) -> list[dict[str, Any]]:
     """What a job has said."""
-    listed = data(world.admin.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
+    listed = get_data(dataset.admin.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
     return [each["attributes"] for each in listed if level in (None, each["attributes"]["level"])]
 
 
-def marked(mark: str) -> list[int]:
+def find_marked_processes(mark: str) -> list[int]:
     """Processes with this in their command line."""
     return [each.pid for each in psutil.process_iter(["cmdline"]) if mark in " ".join(each.info["cmdline"] or [])]

@@ -4,8 +4,8 @@ import json
 
 from flask import Flask
 
-from tests.jobs.test_cli import run
-from tests.programs.conftest import Programs
+from tests.jobs.test_cli import invoke_cli
+from tests.programs.conftest import ProgramDirectory
 
 SECRET = {
     "type": "object",
@@ -14,14 +14,16 @@ SECRET = {
 }
 
 
-def test_a_secret_is_taken_from_a_document_and_not_from_the_command_line(app: Flask, programs: Programs) -> None:
-    kind = programs.add("tried", "true", parameters=SECRET, environment={"TOKEN": "token"})
+def test_a_secret_is_taken_from_a_document_and_not_from_the_command_line(
+    app: Flask, programs: ProgramDirectory
+) -> None:
+    kind = programs.add_program("tried", "true", parameters=SECRET, environment={"TOKEN": "token"})
 
-    refused = run(app, "submit", kind, "--param", "token=s3cr3t")
-    taken = run(app, "submit", kind, "--params", "-", "--json", given=json.dumps({"token": "s3cr3t"}))
+    refused = invoke_cli(app, "submit", kind, "--param", "token=s3cr3t")
+    taken = invoke_cli(app, "submit", kind, "--params", "-", "--json", given=json.dumps({"token": "s3cr3t"}))
 
     assert refused.exit_code == 2
     assert "s3cr3t" not in refused.output + refused.stderr
     assert json.loads(taken.stdout)["parameters"] == {}
-    again = run(app, "retry", json.loads(taken.stdout)["id"])
+    again = invoke_cli(app, "retry", json.loads(taken.stdout)["id"])
     assert again.exit_code == 2

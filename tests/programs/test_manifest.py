@@ -7,20 +7,20 @@ import orjson
 import pytest
 
 from app.programs import manifest
-from app.programs.manifest import Fault, Manifest
+from app.programs.manifest import Manifest, ManifestError
 
-TOKEN = {"type": "object", "properties": {"token": {"type": "string", "writeOnly": True}}}
-NAMED = {"type": "object", "properties": {"name": {"type": "string"}, "sizes": {"type": "array"}}}
+TOKEN_SCHEMA = {"type": "object", "properties": {"token": {"type": "string", "writeOnly": True}}}
+NAME_SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "sizes": {"type": "array"}}}
 
 
-def read(said: Any, *, is_overview: bool = False) -> Manifest:
+def read_manifest(said: Any, *, is_overview: bool = False) -> Manifest:
     """What a file with this content says."""
     content = said if isinstance(said, bytes) else orjson.dumps(said)
-    return manifest.read("tried", content, is_overview=is_overview)
+    return manifest.parse_manifest("tried", content, is_overview=is_overview)
 
 
-def test_without_a_file_there_is_one_list_of_arguments() -> None:
-    found = manifest.read("tried", None)
+def test_program_without_manifest_takes_argument_list() -> None:
+    found = manifest.parse_manifest("tried", None)
 
     assert found.arguments == ("arguments",)
     assert list(found.parameters["properties"]) == ["arguments"]
@@ -28,11 +28,11 @@ def test_without_a_file_there_is_one_list_of_arguments() -> None:
     assert (found.media_type, found.may_start) == ("application/octet-stream", "admins")
 
 
-def test_all_that_can_be_said() -> None:
-    found = read(
+def test_manifest_with_every_property() -> None:
+    found = read_manifest(
         {
             "title": "Count words",
-            "parameters": {**NAMED, "properties": {**NAMED["properties"], **TOKEN["properties"]}},
+            "parameters": {**NAME_SCHEMA, "properties": {**NAME_SCHEMA["properties"], **TOKEN_SCHEMA["properties"]}},
             "arguments": ["sizes", "name"],
             "environment": {"API_TOKEN": "token"},
             "time-limit": 30,
@@ -50,25 +50,28 @@ def test_all_that_can_be_said() -> None:
 
 
 def test_parameters_that_are_not_declared_are_not_taken_unless_it_says_so() -> None:
-    assert read({"parameters": NAMED}).parameters["additionalProperties"] is False
-    assert read({"parameters": {**NAMED, "additionalProperties": True}}).parameters["additionalProperties"] is True
+    assert read_manifest({"parameters": NAME_SCHEMA}).parameters["additionalProperties"] is False
+    assert (
+        read_manifest({"parameters": {**NAME_SCHEMA, "additionalProperties": True}}).parameters["additionalProperties"]
+        is True
+    )
 
 
 def test_arguments_are_the_declared_parameters_in_order_without_secrets() -> None:
-    both = {"type": "object", "properties": {**TOKEN["properties"], **NAMED["properties"]}}
+    both = {"type": "object", "properties": {**TOKEN_SCHEMA["properties"], **NAME_SCHEMA["properties"]}}
 
-    assert read({"parameters": both, "environment": {"TOKEN": "token"}}).arguments == ("name", "sizes")
+    assert read_manifest({"parameters": both, "environment": {"TOKEN": "token"}}).arguments == ("name", "sizes")
 
 
 def test_a_secret_in_the_arguments_is_the_operators_wish() -> None:
-    assert read({"parameters": TOKEN, "arguments": ["token"]}).arguments == ("token",)
+    assert read_manifest({"parameters": TOKEN_SCHEMA, "arguments": ["token"]}).arguments == ("token",)
 
 
 def test_the_program_of_overview_has_parameters_of_its_own_unless_it_says_others() -> None:
-    default = manifest.read("tried", None, is_overview=True)
-    with_token = read({"arguments": ["server", "document_set_id", "api_token"]}, is_overview=True)
-    declared = manifest.OVERVIEW["parameters"]
-    own = read({**manifest.OVERVIEW, "parameters": {**declared, "title": "Named"}}, is_overview=True)
+    default = manifest.parse_manifest("tried", None, is_overview=True)
+    with_token = read_manifest({"arguments": ["server", "document_set_id", "api_token"]}, is_overview=True)
+    declared = manifest.OVERVIEW_DEFAULTS["parameters"]
+    own = read_manifest({**manifest.OVERVIEW_DEFAULTS, "parameters": {**declared, "title": "Named"}}, is_overview=True)
 
     assert default.arguments == ("server", "document_set_id")
     assert default.environment == {"API_TOKEN": "api_token"}
@@ -79,21 +82,21 @@ def test_the_program_of_overview_has_parameters_of_its_own_unless_it_says_others
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"parameters": NAMED}, "is given 'server'"),
+        ({"parameters": NAME_SCHEMA}, "is given 'server'"),
         (
-            {"parameters": {"properties": {**manifest.OVERVIEW["parameters"]["properties"], "api_token": {}}}},
+            {"parameters": {"properties": {**manifest.OVERVIEW_DEFAULTS["parameters"]["properties"], "api_token": {}}}},
             "writeOnly",
         ),
         ({"dedupe": "none"}, "runs once"),
         ({"may-start": "admins"}, "may-start: whoever has a token may"),
     ],
 )
-def test_what_the_program_of_overview_cannot_be_is_a_fault(said: Any, words: str) -> None:
-    with pytest.raises(manifest.Fault, match=words):
-        read(said, is_overview=True)
+def test_invalid_overview_manifest_raises(said: Any, words: str) -> None:
+    with pytest.raises(manifest.ManifestError, match=words):
+        read_manifest(said, is_overview=True)
 
 
-def _nested(levels: int) -> bytes:
+def _nest_arrays(levels: int) -> bytes:
     return b'{"parameters": ' + b'{"not": ' * levels + b"{}" + b"}" * levels + b"}"
 
 
@@ -104,7 +107,7 @@ def _nested(levels: int) -> bytes:
         (b"{", "no JSON"),
         (b"\xff\xfe", "no JSON"),
         (b'{"time-limit": NaN}', "no JSON"),
-        (_nested(300), "nested too deep"),
+        (_nest_arrays(300), "nested too deep"),
         (b"[" * 100_000, "no JSON"),
         ([], "all of it: [] is not of type 'object'"),
         ({"titel": "x"}, "'titel' was unexpected"),
@@ -118,15 +121,15 @@ def _nested(levels: int) -> bytes:
         ({"parameters": {"properties": {"a": {"$ref": "http://127.0.0.1/a"}}}}, "no $ref"),
         ({"parameters": {"properties": {"a": {"items": {"writeOnly": True}}}}}, "whole parameter"),
         ({"parameters": {"patternProperties": {"a": {"writeOnly": True}}}}, "whole parameter"),
-        ({"parameters": NAMED, "arguments": ["nme"]}, "no parameter 'nme'"),
-        ({"parameters": NAMED, "arguments": ["name", "name"]}, "arguments"),
-        ({"parameters": NAMED, "environment": {"NAME": "nme"}}, "no parameter 'nme'"),
+        ({"parameters": NAME_SCHEMA, "arguments": ["nme"]}, "no parameter 'nme'"),
+        ({"parameters": NAME_SCHEMA, "arguments": ["name", "name"]}, "arguments"),
+        ({"parameters": NAME_SCHEMA, "environment": {"NAME": "nme"}}, "no parameter 'nme'"),
         *(
-            ({"parameters": NAMED, "environment": {name: "name"}}, "cannot be set")
+            ({"parameters": NAME_SCHEMA, "environment": {name: "name"}}, "cannot be set")
             for name in ("PATH", "HOME", "TMPDIR", "LD_PRELOAD", "PYTHONPATH", "BASH_ENV", "name", "A-B", "A\n", "")
         ),
-        ({"parameters": TOKEN}, "neither in environment nor in arguments"),
-        ({"parameters": TOKEN, "environment": {"T": "token"}, "dedupe": "single-flight"}, "dedupe"),
+        ({"parameters": TOKEN_SCHEMA}, "neither in environment nor in arguments"),
+        ({"parameters": TOKEN_SCHEMA, "environment": {"T": "token"}, "dedupe": "single-flight"}, "dedupe"),
         (
             {"parameters": {"properties": {"a": {"type": "integer", "writeOnly": True}}}, "arguments": ["a"]},
             "is a secret, but no string",
@@ -141,9 +144,9 @@ def _nested(levels: int) -> bytes:
         ({"may-start": "me"}, "may-start"),
     ],
 )
-def test_a_fault_is_said_in_a_line(said: Any, words: str) -> None:
-    with pytest.raises(Fault) as caught:
-        read(said)
+def test_manifest_error_is_one_short_line(said: Any, words: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(said)
 
     assert words in str(caught.value)
-    assert len(str(caught.value)) <= manifest.MOST_WORDS
+    assert len(str(caught.value)) <= manifest.MAX_ERROR_LENGTH

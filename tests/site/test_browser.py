@@ -11,9 +11,9 @@ from flask import Flask
 from playwright.sync_api import Browser, Page, Response, expect
 
 from tests.conftest import Processes
+from tests.dataset import JSONAPI, Dataset
 from tests.pages.browser import PASSWORD, give_passwords
-from tests.pages.window import REPORTS_VIOLATIONS, WIDTH, is_alive, launched, needs_chromium
-from tests.world import JSONAPI, World
+from tests.pages.chromium_helpers import REPORTS_VIOLATIONS, WIDTH, is_alive, launch_browser, needs_chromium
 
 # Swagger UI resolves a large document: seconds on a machine that has nothing else to do.
 pytestmark = [needs_chromium, pytest.mark.timeout(300), pytest.mark.faults, pytest.mark.long]
@@ -24,7 +24,7 @@ READY_MS = 90_000
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One browser for all tests."""
-    with launched() as browser:
+    with launch_browser() as browser:
         yield browser
 
 
@@ -34,20 +34,20 @@ def web(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPa
     processes = Processes(environment, tmp_path_factory.mktemp("web"))
     processes.start("web")
     yield processes
-    for process in processes.started:
+    for process in processes.children:
         process.send_signal(signal.SIGTERM)
         processes.stop(process)
 
 
 @pytest.fixture
-def base_url(world: World, web: Processes, wait_until: Callable[..., Any]) -> str:
+def base_url(dataset: Dataset, web: Processes, wait_until: Callable[..., Any]) -> str:
     """The URL of the web process, which answers; everybody has a password."""
-    give_passwords(world)
+    give_passwords(dataset)
     wait_until(lambda: is_alive(web.base_url), 60)
     return web.base_url
 
 
-class Visit:
+class PageVisit:
     """A page, what the browser complains of, and the requests that it sends to other hosts."""
 
     def __init__(self, chromium: Browser, base_url: str, **options: Any) -> None:
@@ -55,23 +55,23 @@ class Visit:
         self.page.set_default_timeout(READY_MS)
         self.complaints: list[str] = []
         self.page.add_init_script(REPORTS_VIOLATIONS)
-        self.page.on("console", lambda message: self._complain(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self._complain(str(error)))
+        self.page.on("console", lambda message: self._add_complaint(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self._add_complaint(str(error)))
         self.allowed = (base_url, "data:")
         self.page.on("request", lambda request: self._check_host(request.url))
 
     def _check_host(self, url: str) -> None:
         if not url.startswith(self.allowed):
-            self._complain(f"a request to {url}")
+            self._add_complaint(f"a request to {url}")
 
-    def _complain(self, text: str) -> None:
+    def _add_complaint(self, text: str) -> None:
         self.complaints.append(text)
 
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_and_load_nothing_from_elsewhere(chromium: Browser, base_url: str, width: int, scheme: str) -> None:
-    visit = Visit(chromium, base_url, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    visit = PageVisit(chromium, base_url, viewport={"width": width, "height": 800}, color_scheme=scheme)
 
     for path in ("/", "/docs", "/docs/openapi"):
         visit.page.goto(f"{base_url}{path}")
@@ -91,7 +91,7 @@ def test_pages_fit_and_load_nothing_from_elsewhere(chromium: Browser, base_url: 
 
 
 def test_collection_opened_in_a_browser_is_shown_as_json(chromium: Browser, base_url: str) -> None:
-    visit = Visit(chromium, base_url)
+    visit = PageVisit(chromium, base_url)
 
     visit.page.goto(base_url)
     visit.page.get_by_role("link", name="All coming events").click()
@@ -103,7 +103,7 @@ def test_viewer_lists_the_operations_by_tag(chromium: Browser, base_url: str) ->
     document = httpx.get(f"{base_url}/openapi.json").json()
     operations = [each for item in document["paths"].values() for name, each in item.items() if name != "parameters"]
     counted = Counter(tag for operation in operations for tag in operation["tags"])
-    visit = Visit(chromium, base_url)
+    visit = PageVisit(chromium, base_url)
 
     visit.page.goto(f"{base_url}/docs/openapi")
     tags = visit.page.locator("h3.opblock-tag")
@@ -122,7 +122,7 @@ def test_viewer_executes_a_request_with_the_token(chromium: Browser, base_url: s
     credentials = {"email": "stranger@example.com", "password": PASSWORD}
     token = httpx.post(f"{base_url}/v1/auth/login", json=credentials).json()["access_token"]
     by_another_name = base_url.replace("127.0.0.1", "localhost")  # not that of PUBLIC_URL
-    visit = Visit(chromium, by_another_name)
+    visit = PageVisit(chromium, by_another_name)
     page = visit.page
 
     page.goto(f"{by_another_name}/docs/openapi")

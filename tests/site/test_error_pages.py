@@ -8,14 +8,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.errors import ApiError, TooManyRequests, Unavailable
-from tests.pages.browser import Tags
+from tests.dataset import JSONAPI, Dataset
+from tests.dataset import get_errors as errors_of
+from tests.pages.browser import TagCollector
 from tests.site.test_home import BROWSER
-from tests.world import JSONAPI, World
-from tests.world import errors as errors_of
 
 MARKUP = "<script>"
 
-REFUSED = (
+ERROR_REQUESTS = (
     ("GET", "/nowhere", {}, 404),
     ("GET", "/v1/nowhere", {}, 404),
     ("GET", "/v1/events/999999", {}, 404),
@@ -30,7 +30,7 @@ REFUSED = (
 )
 
 
-@pytest.mark.parametrize(("method", "path", "headers", "status"), REFUSED)
+@pytest.mark.parametrize(("method", "path", "headers", "status"), ERROR_REQUESTS)
 def test_error_browser_gets_a_page(
     client: FlaskClient, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
@@ -38,7 +38,7 @@ def test_error_browser_gets_a_page(
 
     assert (response.status_code, response.content_type) == (status, "text/html; charset=utf-8")
     assert f'<p class="status">{status}</p>' in response.text
-    assert "/" in Tags(response.text).values("href")
+    assert "/" in TagCollector(response.text).attribute_values("href")
     assert {"default-src 'none'", "script-src 'self'"} <= set(response.headers["Content-Security-Policy"].split("; "))
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Cache-Control"] == "no-store"
@@ -64,9 +64,9 @@ def test_error_program_gets_jsonapi(client: FlaskClient, accept: str) -> None:
     assert (response.status_code, response.content_type) == (404, JSONAPI)
 
 
-def test_success_below_v1_stays_jsonapi_in_a_browser(world: World) -> None:
-    for path in ("/v1/events", "/v1/events/upcoming", f"/v1/events/{world.events['published']}", "/v1"):
-        response = world.anonymous.get(path, Accept=BROWSER)
+def test_success_below_v1_stays_jsonapi_in_a_browser(dataset: Dataset) -> None:
+    for path in ("/v1/events", "/v1/events/upcoming", f"/v1/events/{dataset.events['published']}", "/v1"):
+        response = dataset.anonymous.get(path, Accept=BROWSER)
         assert (response.status_code, response.content_type) == (200, JSONAPI)
 
 

@@ -16,9 +16,9 @@ from sqlalchemy import update
 from app.events.models import Event
 from app.extensions import db
 from app.jsonapi.resource_type import TYPES
-from tests.pages.browser import Tags
-from tests.world import JSONAPI, SOON, World
-from tests.world import errors as errors_of
+from tests.dataset import JSONAPI, NEXT_MONTH, Dataset
+from tests.dataset import get_errors as errors_of
+from tests.pages.browser import TagCollector
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -26,9 +26,9 @@ VERSION = tomllib.loads(PROJECT.read_text())["project"]["version"]
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>'\"&"
 
 
-def change_event(world: World, state: str, **values: Any) -> None:
-    with world.app.app_context():
-        db.session.execute(update(Event).where(Event.id == world.events[state]).values(values))
+def change_event(dataset: Dataset, state: str, **values: Any) -> None:
+    with dataset.app.app_context():
+        db.session.execute(update(Event).where(Event.id == dataset.events[state]).values(values))
         db.session.commit()
 
 
@@ -51,40 +51,51 @@ def test_home_browser_gets_a_page(client: FlaskClient) -> None:
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_home_every_link_of_the_page_leads_somewhere(world: World) -> None:
-    client = world.app.test_client()
+def test_home_every_link_of_the_page_leads_somewhere(dataset: Dataset) -> None:
+    client = dataset.app.test_client()
     page = client.get("/", headers={"Accept": BROWSER}).text
-    links = {link for link in Tags(page).values("href") if not link.startswith(("https://jsonapi.org/", "#"))}
+    links = {
+        link
+        for link in TagCollector(page).attribute_values("href")
+        if not link.startswith(("https://jsonapi.org/", "#"))
+    }
 
     assert {"/v1", "/v1/events/upcoming", "/docs", "/docs/openapi", "/openapi.json", "/jobs", "/health-check"} <= links
     for link in links:
         assert client.get(link, headers={"Accept": BROWSER}).status_code in (200, 303, 503), link
 
 
-def test_home_lists_coming_public_events_as_text_in_their_zone(world: World) -> None:
-    change_event(world, "published", name=MARKUP, timezone="Asia/Tokyo", starts_at=SOON, ends_at=SOON + timedelta(1))
+def test_home_lists_coming_public_events_as_text_in_their_zone(dataset: Dataset) -> None:
+    change_event(
+        dataset,
+        "published",
+        name=MARKUP,
+        timezone="Asia/Tokyo",
+        starts_at=NEXT_MONTH,
+        ends_at=NEXT_MONTH + timedelta(1),
+    )
 
-    page = world.app.test_client().get("/", headers={"Accept": BROWSER}).text
+    page = dataset.app.test_client().get("/", headers={"Accept": BROWSER}).text
 
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>alert" not in page
-    assert "onerror" not in [name for _, attributes in Tags(page).found for name in attributes]
-    assert f"/v1/events/{world.events['published']}" in Tags(page).values("href")
-    assert f'datetime="{SOON.astimezone(ZoneInfo("Asia/Tokyo")).isoformat()}"' in page
+    assert "onerror" not in [name for _, attributes in TagCollector(page).found for name in attributes]
+    assert f"/v1/events/{dataset.events['published']}" in TagCollector(page).attribute_values("href")
+    assert f'datetime="{NEXT_MONTH.astimezone(ZoneInfo("Asia/Tokyo")).isoformat()}"' in page
     for hidden in ("draft", "private", "trashed"):
-        assert f"/v1/events/{world.events[hidden]}" not in Tags(page).values("href")
+        assert f"/v1/events/{dataset.events[hidden]}" not in TagCollector(page).attribute_values("href")
 
 
 def test_home_without_events_says_so(client: FlaskClient) -> None:
     assert "No public event is coming up." in client.get("/", headers={"Accept": BROWSER}).text
 
 
-def test_home_event_that_is_over_is_not_listed(world: World) -> None:
-    change_event(world, "published", starts_at=SOON - timedelta(60), ends_at=SOON - timedelta(59))
+def test_home_event_that_is_over_is_not_listed(dataset: Dataset) -> None:
+    change_event(dataset, "published", starts_at=NEXT_MONTH - timedelta(60), ends_at=NEXT_MONTH - timedelta(59))
 
-    page = world.app.test_client().get("/", headers={"Accept": BROWSER}).text
+    page = dataset.app.test_client().get("/", headers={"Accept": BROWSER}).text
 
-    assert f"/v1/events/{world.events['published']}" not in Tags(page).values("href")
+    assert f"/v1/events/{dataset.events['published']}" not in TagCollector(page).attribute_values("href")
 
 
 def test_home_without_database_is_shown(without_database: FlaskClient) -> None:
@@ -156,11 +167,11 @@ def test_home_accept_that_prefers_html_gets_the_page(client: FlaskClient, accept
     assert client.get("/", headers={"Accept": accept}).mimetype == "text/html"
 
 
-def test_entry_document_every_collection_answers(world: World) -> None:
-    links = world.anonymous.get("/v1").get_json(force=True)["links"]
+def test_entry_document_every_collection_answers(dataset: Dataset) -> None:
+    links = dataset.anonymous.get("/v1").get_json(force=True)["links"]
 
     for name, link in links.items():
-        assert world.owner.get(link).status_code == (403 if name == "users" else 200), name
+        assert dataset.owner.get(link).status_code == (403 if name == "users" else 200), name
 
 
 def test_entry_document_unacceptable_parameters_is_406(client: FlaskClient) -> None:

@@ -77,4 +77,4 @@ def test_security_txt_without_contact_is_404(client: FlaskClient) -> None:
 )
 def test_security_contact_that_is_no_mailto_or_https_uri_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(config.ConfigError, match=r"^SECURITY_CONTACT must be a mailto: or https: URI"):
-        config.read({"VAR_DIR": str(tmp_path), "SECURITY_CONTACT": value})
+        config.read_config({"VAR_DIR": str(tmp_path), "SECURITY_CONTACT": value})

@@ -6,27 +6,31 @@ from contextlib import ExitStack
 import pytest
 from flask import Flask
 
-from tests.treatments.doubles import Processor
-from tests.treatments.office import Desk, Office
-from tests.world import World
+from tests.dataset import Dataset
+from tests.treatments.fake_processor import FakeProcessor
+from tests.treatments.processor_stack import ProcessorStack, TreatmentClient
 
 
 @pytest.fixture(scope="module")
-def office(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+def processor_stack(
+    app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessorStack]:
     """Its processes live as long as the tests of a module."""
     with ExitStack() as stack:
-        yield Office(environment, tmp_path_factory.mktemp("office"), stack)
+        yield ProcessorStack(environment, tmp_path_factory.mktemp("office"), stack)
 
 
 @pytest.fixture
-def processor(office: Office) -> Processor:
+def processor(processor_stack: ProcessorStack) -> FakeProcessor:
     """The double, which behaves until it is told otherwise."""
-    office.processor.forget()
-    return office.processor
+    processor_stack.processor.reset_script()
+    return processor_stack.processor
 
 
 @pytest.fixture
-def desk(office: Office, world: World, processor: Processor) -> Iterator[Desk]:
+def treatment_client(
+    processor_stack: ProcessorStack, dataset: Dataset, processor: FakeProcessor
+) -> Iterator[TreatmentClient]:
     """The owner of an event, with a set of its documents."""
-    yield Desk(office, world)
-    office.rest()
+    yield TreatmentClient(processor_stack, dataset)
+    processor_stack.end_all_jobs()

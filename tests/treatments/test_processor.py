@@ -17,20 +17,20 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from app.processes.orphans import dying_with_parent
+from app.processes.process_tree import set_pdeathsig
 from tests.conftest import ROOT, wait_until
-from tests.images.pictures import Image, encode, flag, photo, png, with_metadata
-from tests.treatments.doubles import signature
+from tests.images.sample_images import Image, add_metadata, encode_image, make_flag_image, make_photo, make_png
+from tests.treatments.fake_processor import sign_message
 
 pytestmark = pytest.mark.long
 
 SECRET = f"whsec_{b64encode(b'thirty-two bytes of a secret key').decode()}"
-ENDED = {"SUCCESS", "ERROR", "CANCELLED"}
+TERMINAL_STATES = {"SUCCESS", "ERROR", "CANCELLED"}
 BOXES = [(200, 100, 100, 80), (10, 20, 50, 40), (20, 200, 60, 30)]
 """Largest first."""
 
 
-class Message(NamedTuple):
+class CallbackMessage(NamedTuple):
     """A callback as it came."""
 
     path: str
@@ -38,11 +38,11 @@ class Message(NamedTuple):
     content: bytes
 
     @property
-    def said(self) -> Any:
+    def json_body(self) -> Any:
         return json.loads(self.content)
 
 
-class Server(ThreadingHTTPServer):
+class CallbackServer(ThreadingHTTPServer):
     """Hosts images, and takes callbacks; both as it is told."""
 
     daemon_threads = True
@@ -52,7 +52,7 @@ class Server(ThreadingHTTPServer):
         self.images: dict[str, bytes] = {}
         self.statuses: list[int] = []
         """The answers to the first callbacks; those after them are 200."""
-        self.messages: list[Message] = []
+        self.messages: list[CallbackMessage] = []
         self.held = Event()
         """Images whose path begins with /held come once this is set."""
 
@@ -66,16 +66,16 @@ class Server(ThreadingHTTPServer):
         self.images[path] = content
         return {"type": "image", "src": f"{self.url}{path}", "uid": uid}
 
-    def said(self, path: str = "/callback") -> list[Any]:
+    def list_messages(self, path: str = "/callback") -> list[Any]:
         """All that was said at this path."""
-        return [message.said for message in self.messages if message.path.startswith(path)]
+        return [message.json_body for message in self.messages if message.path.startswith(path)]
 
-    def events(self, path: str = "/callback") -> list[str]:
-        return [said["event"] for said in self.said(path)]
+    def list_event_names(self, path: str = "/callback") -> list[str]:
+        return [said["event"] for said in self.list_messages(path)]
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: CallbackServer
 
     def do_GET(self) -> None:
         if self.path.startswith("/held"):
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.messages.append(Message(self.path, headers, content))
+        self.server.messages.append(CallbackMessage(self.path, headers, content))
         self._answer(self.server.statuses.pop(0) if self.server.statuses else 200, b"{}")
 
     def _answer(self, status: int, content: bytes) -> None:
@@ -106,42 +106,44 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[CallbackServer]:
     """What the processor speaks to."""
-    with Server() as server:
+    with CallbackServer() as server:
         Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.held.set()
         server.shutdown()
 
 
-class Running(NamedTuple):
+class ReferenceProcessor(NamedTuple):
     """A processor that has said where it listens."""
 
     process: subprocess.Popen[str]
     client: httpx.Client
-    server: Server
+    server: CallbackServer
 
-    def start(self, task: str, *documents: dict[str, str], **members: Any) -> str:
+    def start_run(self, task: str, *documents: dict[str, str], **members: Any) -> str:
         """The tracking id of a run of these documents."""
-        answer = self.client.post(f"/{task}/start", json=self.body(*documents, **members))
+        answer = self.client.post(f"/{task}/start", json=self.build_start_body(*documents, **members))
         assert answer.status_code == 202, answer.text
         tracking_id: str = answer.json()["tracking_id"]
         return tracking_id
 
-    def body(self, *documents: dict[str, str], **members: Any) -> dict[str, Any]:
+    def build_start_body(self, *documents: dict[str, str], **members: Any) -> dict[str, Any]:
         """A start request."""
         notify = {"notify_url": f"{self.server.url}/callback?token=t", "notify_secret": SECRET}
         return {"experiment_id": "an-id", "documents": documents, **notify, "model": "", **members}
 
-    def ended(self, task: str, tracking_id: str) -> Any:
+    def wait_for_end(self, task: str, tracking_id: str) -> Any:
         """The status once the run has ended and its end was called back."""
         url = f"/{task}/{tracking_id}/status"
-        wait_until(lambda: self.client.get(url).json()["status"] in ENDED, what="the end")
-        wait_until(lambda: any(said["event"] in ENDED and said["completed"] for said in self.server.said()))
+        wait_until(lambda: self.client.get(url).json()["status"] in TERMINAL_STATES, what="the end")
+        wait_until(
+            lambda: any(said["event"] in TERMINAL_STATES and said["completed"] for said in self.server.list_messages())
+        )
         return self.client.get(url).json()
 
-    def results(self, status: Any) -> dict[str, Any]:
+    def fetch_results(self, status: Any) -> dict[str, Any]:
         """Each result file by document."""
         return {
             result["doc_id"]: self.client.get(result["result_url"]).json() for result in status["output"]["results_url"]
@@ -149,7 +151,7 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def listening(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def run_processor(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A processor on a free port that keeps its results here, and its URL."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "examples/processor/server.py"), "--port", "0"],
@@ -158,7 +160,7 @@ def listening(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        preexec_fn=dying_with_parent(),
+        preexec_fn=set_pdeathsig(),
     )
     with process:
         word, url = process.stdout.readline().split()
@@ -168,28 +170,30 @@ def listening(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def module_processor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """One processor for all tests that leave it as it was."""
-    with listening(tmp_path_factory.mktemp("processor")) as started:
+    with run_processor(tmp_path_factory.mktemp("processor")) as started:
         yield started
 
 
 @pytest.fixture
-def running(shared: tuple[subprocess.Popen[str], str], server: Server) -> Iterator[Running]:
+def reference_processor(
+    module_processor: tuple[subprocess.Popen[str], str], server: CallbackServer
+) -> Iterator[ReferenceProcessor]:
     """The shared processor, as this test speaks to it."""
-    process, url = shared
+    process, url = module_processor
     with httpx.Client(base_url=url, trust_env=False) as client:
-        yield Running(process, client, server)
+        yield ReferenceProcessor(process, client, server)
 
 
 @pytest.fixture
-def fresh(server: Server, tmp_path: Path) -> Iterator[Running]:
+def own_processor(server: CallbackServer, tmp_path: Path) -> Iterator[ReferenceProcessor]:
     """A processor of this test's own; its results are in `tmp_path`."""
-    with listening(tmp_path) as (process, url), httpx.Client(base_url=url, trust_env=False) as client:
-        yield Running(process, client, server)
+    with run_processor(tmp_path) as (process, url), httpx.Client(base_url=url, trust_env=False) as client:
+        yield ReferenceProcessor(process, client, server)
 
 
-def rectangles() -> Image:
+def draw_rectangles() -> Image:
     """Three white ones on black."""
     image = Image.black(400, 300)
     for box in BOXES:
@@ -197,19 +201,23 @@ def rectangles() -> Image:
     return image
 
 
-def boxes(content: Any) -> list[tuple[int, ...]]:
+def list_boxes(content: Any) -> list[tuple[int, ...]]:
     """The regions in a result file of one image."""
     return [tuple(crop["absolute"][name] for name in ("x", "y", "width", "height")) for crop in content[0]["crops"]]
 
 
-def test_regions_are_where_the_image_is_bright(running: Running, server: Server) -> None:
-    documents = [server.document(f"image-{form}", encode(rectangles(), form)) for form in ("png", "jpeg", "webp")]
+def test_regions_are_where_the_image_is_bright(reference_processor: ReferenceProcessor, server: CallbackServer) -> None:
+    documents = [
+        server.document(f"image-{form}", encode_image(draw_rectangles(), form)) for form in ("png", "jpeg", "webp")
+    ]
 
-    status = running.ended("regions", running.start("regions", *documents, algorithm="any"))
+    status = reference_processor.wait_for_end(
+        "regions", reference_processor.start_run("regions", *documents, algorithm="any")
+    )
 
     assert (status["status"], status["fraction"], status["error"]) == ("SUCCESS", 1.0, [])
-    found = running.results(status)
-    assert {uid: boxes(content) for uid, content in found.items()} == {
+    found = reference_processor.fetch_results(status)
+    assert {uid: list_boxes(content) for uid, content in found.items()} == {
         "image-png": BOXES,
         "image-jpeg": BOXES,
         "image-webp": BOXES,
@@ -218,45 +226,59 @@ def test_regions_are_where_the_image_is_bright(running: Running, server: Server)
     assert {crop["source"] for crop in found["image-png"][0]["crops"]} == {"image-png"}
 
 
-def test_regions_are_those_of_the_upright_image(running: Running, server: Server) -> None:
-    lying = with_metadata(rectangles().rot270(), orientation=6)
+def test_regions_are_those_of_the_upright_image(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    lying = add_metadata(draw_rectangles().rot270(), orientation=6)
 
-    status = running.ended("regions", running.start("regions", server.document("one", encode(lying, "jpeg"))))
+    status = reference_processor.wait_for_end(
+        "regions", reference_processor.start_run("regions", server.document("one", encode_image(lying, "jpeg")))
+    )
 
-    assert boxes(running.results(status)["one"]) == BOXES
+    assert list_boxes(reference_processor.fetch_results(status)["one"]) == BOXES
 
 
-def test_a_large_image_is_searched_from_further_away(running: Running, server: Server) -> None:
+def test_a_large_image_is_searched_from_further_away(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
     large = Image.black(5000, 3000).draw_rect(255, 1000, 600, 2000, 1200, fill=True)
-    content = encode(large.draw_rect(255, 4000, 2990, 3, 3, fill=True), "png")
+    content = encode_image(large.draw_rect(255, 4000, 2990, 3, 3, fill=True), "png")
 
-    status = running.ended("regions", running.start("regions", server.document("one", content)))
+    status = reference_processor.wait_for_end(
+        "regions", reference_processor.start_run("regions", server.document("one", content))
+    )
 
-    assert boxes(running.results(status)["one"]) == [(1000, 600, 2000, 1200)]
+    assert list_boxes(reference_processor.fetch_results(status)["one"]) == [(1000, 600, 2000, 1200)]
 
 
 @pytest.mark.parametrize("kind", ["noise", "one colour"])
-def test_an_image_without_areas_has_few_regions_or_none(running: Running, server: Server, kind: str) -> None:
+def test_an_image_without_areas_has_few_regions_or_none(
+    reference_processor: ReferenceProcessor, server: CallbackServer, kind: str
+) -> None:
     noise = Image.gaussnoise(2000, 2000, mean=128, sigma=40).cast("uchar")
     image = noise if kind == "noise" else Image.black(2000, 2000)
 
-    status = running.ended("regions", running.start("regions", server.document("one", encode(image, "png"))))
+    status = reference_processor.wait_for_end(
+        "regions", reference_processor.start_run("regions", server.document("one", encode_image(image, "png")))
+    )
 
     assert status["status"] == "SUCCESS"
-    assert len(boxes(running.results(status)["one"])) <= (100 if kind == "noise" else 0)
+    assert len(list_boxes(reference_processor.fetch_results(status)["one"])) <= (100 if kind == "noise" else 0)
 
 
-def test_equal_images_are_more_alike_than_others(running: Running, server: Server) -> None:
+def test_equal_images_are_more_alike_than_others(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
     documents = [
-        server.document("a", encode(flag(), "png")),
-        server.document("b", encode(photo(300, 200), "png")),
-        server.document("c", encode(flag(), "png")),
-        server.document("d", encode(flag(160, 80), "jpeg")),
+        server.document("a", encode_image(make_flag_image(), "png")),
+        server.document("b", encode_image(make_photo(300, 200), "png")),
+        server.document("c", encode_image(make_flag_image(), "png")),
+        server.document("d", encode_image(make_flag_image(160, 80), "jpeg")),
     ]
 
-    status = running.ended("similarity", running.start("similarity", *documents))
+    status = reference_processor.wait_for_end("similarity", reference_processor.start_run("similarity", *documents))
 
-    pairs = running.results(status)["all"]
+    pairs = reference_processor.fetch_results(status)["all"]
     scores = {pair["a"] + pair["b"]: pair["score"] for pair in pairs}
     assert pairs[0] == {"a": "a", "b": "c", "score": 1.0}
     assert scores.keys() == {"ab", "ac", "ad", "bc", "bd", "cd"}
@@ -264,164 +286,205 @@ def test_equal_images_are_more_alike_than_others(running: Running, server: Serve
     assert all(0 <= scores[pair] < 0.9 for pair in ("ab", "bc", "bd"))
 
 
-def test_each_image_is_called_back_when_it_is_done_and_all_of_them_at_the_end(running: Running, server: Server) -> None:
-    documents = [server.document(uid, encode(flag(), "png")) for uid in ("one", "two")]
+def test_each_image_is_called_back_when_it_is_done_and_all_of_them_at_the_end(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    documents = [server.document(uid, encode_image(make_flag_image(), "png")) for uid in ("one", "two")]
 
-    tracking_id = running.start("regions", *documents)
-    running.ended("regions", tracking_id)
+    tracking_id = reference_processor.start_run("regions", *documents)
+    reference_processor.wait_for_end("regions", tracking_id)
 
-    first, one, two, last = server.said()
+    first, one, two, last = server.list_messages()
     assert [first["event"], one["event"], two["event"], last["event"]] == ["STARTED", "PROGRESS", "PROGRESS", "SUCCESS"]
-    assert {(said["experiment_id"], said["tracking_id"]) for said in server.said()} == {("an-id", tracking_id)}
+    assert {(said["experiment_id"], said["tracking_id"]) for said in server.list_messages()} == {("an-id", tracking_id)}
     assert [one["fraction"], two["fraction"], last["fraction"]] == [0.5, 1.0, 1.0]
     assert [result["doc_id"] for result in one["output"]["results_url"]] == ["one"]
     assert last["output"]["results_url"] == one["output"]["results_url"] + two["output"]["results_url"]
     assert last["completed"] is True
 
 
-def test_callbacks_are_signed(running: Running, server: Server) -> None:
-    running.ended("regions", running.start("regions", server.document("one", encode(flag(), "png"))))
+def test_callbacks_are_signed(reference_processor: ReferenceProcessor, server: CallbackServer) -> None:
+    reference_processor.wait_for_end(
+        "regions",
+        reference_processor.start_run("regions", server.document("one", encode_image(make_flag_image(), "png"))),
+    )
 
     for message in server.messages:
         id_, sent_at = message.headers["webhook-id"], message.headers["webhook-timestamp"]
         assert message.path == "/callback?token=t"
         assert (
             message.headers["webhook-signature"]
-            == signature(SECRET, id_, sent_at, message.content)["webhook-signature"]
+            == sign_message(SECRET, id_, sent_at, message.content)["webhook-signature"]
         )
         assert abs(int(sent_at) - time.time()) < 60
     assert len({message.headers["webhook-id"] for message in server.messages}) == len(server.messages)
 
 
-def test_without_a_secret_callbacks_are_not_signed(running: Running, server: Server) -> None:
-    documents = server.document("one", encode(flag(), "png"))
+def test_without_a_secret_callbacks_are_not_signed(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    documents = server.document("one", encode_image(make_flag_image(), "png"))
 
-    running.ended("regions", running.start("regions", documents, notify_secret=None))
+    reference_processor.wait_for_end("regions", reference_processor.start_run("regions", documents, notify_secret=None))
 
-    assert server.events() == ["STARTED", "PROGRESS", "SUCCESS"]
+    assert server.list_event_names() == ["STARTED", "PROGRESS", "SUCCESS"]
     assert not [name for message in server.messages for name in message.headers if name.startswith("webhook-")]
 
 
-def test_a_callback_that_is_not_taken_comes_again_with_id_and_bytes(running: Running, server: Server) -> None:
+def test_a_callback_that_is_not_taken_comes_again_with_id_and_bytes(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
     server.statuses = [500, 302]
 
-    running.ended("regions", running.start("regions", server.document("one", encode(flag(), "png"))))
+    reference_processor.wait_for_end(
+        "regions",
+        reference_processor.start_run("regions", server.document("one", encode_image(make_flag_image(), "png"))),
+    )
 
-    assert server.events() == ["STARTED", "STARTED", "STARTED", "PROGRESS", "SUCCESS"]
+    assert server.list_event_names() == ["STARTED", "STARTED", "STARTED", "PROGRESS", "SUCCESS"]
     assert len({(message.headers["webhook-id"], message.content) for message in server.messages[:3]}) == 1
 
 
 @pytest.mark.parametrize("status", [401, 404, 410, 422])
-def test_a_callback_that_is_refused_does_not_come_again(running: Running, server: Server, status: int) -> None:
+def test_a_callback_that_is_refused_does_not_come_again(
+    reference_processor: ReferenceProcessor, server: CallbackServer, status: int
+) -> None:
     server.statuses = [status]
 
-    running.ended("regions", running.start("regions", server.document("one", encode(flag(), "png"))))
+    reference_processor.wait_for_end(
+        "regions",
+        reference_processor.start_run("regions", server.document("one", encode_image(make_flag_image(), "png"))),
+    )
 
-    assert server.events() == ["STARTED", "PROGRESS", "SUCCESS"]
+    assert server.list_event_names() == ["STARTED", "PROGRESS", "SUCCESS"]
 
 
-def broken() -> dict[str, bytes]:
+def list_unreadable_images() -> dict[str, bytes]:
     """What cannot be read, by what is said of it."""
     return {
         "It is not a JPEG, PNG or WebP image.": b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
-        "It cannot be decoded.": encode(photo(300, 200), "png")[:5000],
-        "It has more than 50 million pixels.": png(10_000, 10_000),
+        "It cannot be decoded.": encode_image(make_photo(300, 200), "png")[:5000],
+        "It has more than 50 million pixels.": make_png(10_000, 10_000),
         "It is larger than 20 MiB.": bytes(21 * 2**20),
     }
 
 
-def test_a_broken_image_does_not_keep_the_others_from_it(running: Running, server: Server) -> None:
-    contents = broken()
+def test_a_broken_image_does_not_keep_the_others_from_it(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    contents = list_unreadable_images()
     documents = [server.document(f"bad-{number}", content) for number, content in enumerate(contents.values())]
-    documents.insert(2, server.document("good", encode(rectangles(), "png")))
+    documents.insert(2, server.document("good", encode_image(draw_rectangles(), "png")))
     documents.append({"type": "image", "src": f"{server.url}/gone?signature=s3cret", "uid": "gone"})
 
-    status = running.ended("regions", running.start("regions", *documents))
+    status = reference_processor.wait_for_end("regions", reference_processor.start_run("regions", *documents))
 
     errors = [f"bad-{number}: {words}" for number, words in enumerate(contents)]
     errors.append("gone: It could not be fetched: the answer was 404.")
     assert status["status"] == "SUCCESS"
-    assert {uid: boxes(content) for uid, content in running.results(status).items()} == {"good": BOXES}
+    assert {uid: list_boxes(content) for uid, content in reference_processor.fetch_results(status).items()} == {
+        "good": BOXES
+    }
     assert status["error"] == status["output"]["error"] == errors
-    warnings = [said for said in server.said() if said["event"] == "ERROR"]
+    warnings = [said for said in server.list_messages() if said["event"] == "ERROR"]
     assert [(said["completed"], said["message"]) for said in warnings] == [(False, words) for words in errors]
-    assert server.events()[-1] == "SUCCESS"
+    assert server.list_event_names()[-1] == "SUCCESS"
 
 
 @pytest.mark.parametrize("task", ["regions", "similarity"])
-def test_without_an_image_there_is_nothing_to_do(running: Running, server: Server, task: str) -> None:
+def test_without_an_image_there_is_nothing_to_do(
+    reference_processor: ReferenceProcessor, server: CallbackServer, task: str
+) -> None:
     documents = [{"type": "event", "src": f"{server.url}/event", "uid": "event-5"}]
 
-    status = running.ended(task, running.start(task, *documents))
+    status = reference_processor.wait_for_end(task, reference_processor.start_run(task, *documents))
 
     assert (status["status"], status["error"]) == ("ERROR", ["There is no image among the documents."])
-    assert server.events() == ["STARTED", "ERROR"]
+    assert server.list_event_names() == ["STARTED", "ERROR"]
 
 
-def test_other_documents_are_skipped(running: Running, server: Server) -> None:
+def test_non_image_documents_are_skipped(reference_processor: ReferenceProcessor, server: CallbackServer) -> None:
     event = {"type": "event", "src": f"{server.url}/event", "uid": "event-5"}
 
-    status = running.ended("regions", running.start("regions", event, server.document("one", encode(flag(), "png"))))
+    status = reference_processor.wait_for_end(
+        "regions",
+        reference_processor.start_run("regions", event, server.document("one", encode_image(make_flag_image(), "png"))),
+    )
 
-    assert (status["status"], status["error"], list(running.results(status))) == ("SUCCESS", [], ["one"])
+    assert (status["status"], status["error"], list(reference_processor.fetch_results(status))) == (
+        "SUCCESS",
+        [],
+        ["one"],
+    )
 
 
-def test_cancelling_stops_the_work_and_is_called_back_once(running: Running, server: Server) -> None:
-    documents = [server.document("one", encode(flag(), "png")), server.document("two", encode(flag(), "png"), "held/")]
-    tracking_id = running.start("regions", *documents)
-    wait_until(lambda: "PROGRESS" in server.events())
+def test_cancelling_stops_the_work_and_is_called_back_once(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    documents = [
+        server.document("one", encode_image(make_flag_image(), "png")),
+        server.document("two", encode_image(make_flag_image(), "png"), "held/"),
+    ]
+    tracking_id = reference_processor.start_run("regions", *documents)
+    wait_until(lambda: "PROGRESS" in server.list_event_names())
 
-    answers = [running.client.post(f"/regions/{tracking_id}/cancel") for _ in range(2)]
-    status = running.ended("regions", tracking_id)
+    answers = [reference_processor.client.post(f"/regions/{tracking_id}/cancel") for _ in range(2)]
+    status = reference_processor.wait_for_end("regions", tracking_id)
     server.held.set()
 
     assert [answer.json() for answer in answers] == [{"status": "CANCELLED"}] * 2
     assert (status["status"], status["fraction"]) == ("CANCELLED", 0.5)
-    assert list(running.results(status)) == ["one"]
-    another = running.start("regions", documents[0], notify_url=f"{server.url}/another")
-    wait_until(lambda: "SUCCESS" in server.events("/another"))
+    assert list(reference_processor.fetch_results(status)) == ["one"]
+    another = reference_processor.start_run("regions", documents[0], notify_url=f"{server.url}/another")
+    wait_until(lambda: "SUCCESS" in server.list_event_names("/another"))
     assert another != tracking_id
-    assert server.events() == ["STARTED", "PROGRESS", "CANCELLED"]
+    assert server.list_event_names() == ["STARTED", "PROGRESS", "CANCELLED"]
 
 
-def test_a_run_that_waits_can_be_cancelled_and_never_begins(running: Running, server: Server) -> None:
-    held = [server.document(f"held-{number}", encode(flag(), "png"), "held/") for number in range(2)]
+def test_a_run_that_waits_can_be_cancelled_and_never_begins(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    held = [server.document(f"held-{number}", encode_image(make_flag_image(), "png"), "held/") for number in range(2)]
     for document in held:
-        running.start("regions", document, notify_url=f"{server.url}/busy")
-    wait_until(lambda: server.events("/busy") == ["STARTED", "STARTED"])
-    waiting = running.start("regions", server.document("one", encode(flag(), "png")))
-    before = running.client.get(f"/regions/{waiting}/status").json()
+        reference_processor.start_run("regions", document, notify_url=f"{server.url}/busy")
+    wait_until(lambda: server.list_event_names("/busy") == ["STARTED", "STARTED"])
+    waiting = reference_processor.start_run("regions", server.document("one", encode_image(make_flag_image(), "png")))
+    before = reference_processor.client.get(f"/regions/{waiting}/status").json()
 
-    running.client.post(f"/regions/{waiting}/cancel")
+    reference_processor.client.post(f"/regions/{waiting}/cancel")
 
-    running.ended("regions", waiting)
+    reference_processor.wait_for_end("regions", waiting)
     assert before["status"] == "PENDING"
-    assert server.events() == ["CANCELLED"]
+    assert server.list_event_names() == ["CANCELLED"]
 
 
-def test_what_has_ended_cannot_be_cancelled(running: Running, server: Server) -> None:
-    tracking_id = running.start("regions", server.document("one", encode(flag(), "png")))
-    running.ended("regions", tracking_id)
+def test_cancel_ended_run_returns_final_status(reference_processor: ReferenceProcessor, server: CallbackServer) -> None:
+    tracking_id = reference_processor.start_run(
+        "regions", server.document("one", encode_image(make_flag_image(), "png"))
+    )
+    reference_processor.wait_for_end("regions", tracking_id)
 
-    answer = running.client.post(f"/regions/{tracking_id}/cancel")
+    answer = reference_processor.client.post(f"/regions/{tracking_id}/cancel")
 
     assert (answer.status_code, answer.json()) == (200, {"status": "SUCCESS"})
 
 
-def test_too_many_runs_are_refused_and_old_ones_make_room(fresh: Running, server: Server) -> None:
-    held = server.document("one", encode(flag(), "png"), "held/")
-    oldest = fresh.start("regions", server.document("two", encode(flag(), "png")))
-    fresh.ended("regions", oldest)
+def test_too_many_runs_are_refused_and_old_ones_make_room(
+    own_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    held = server.document("one", encode_image(make_flag_image(), "png"), "held/")
+    oldest = own_processor.start_run("regions", server.document("two", encode_image(make_flag_image(), "png")))
+    own_processor.wait_for_end("regions", oldest)
     result = f"/regions/{oldest}/results/0.json"
-    assert fresh.client.get(result).status_code == 200
+    assert own_processor.client.get(result).status_code == 200
 
     for _ in range(50):
-        fresh.start("regions", held, notify_url=f"{server.url}/busy")
-    refused = fresh.client.post("/regions/start", json=fresh.body(held))
+        own_processor.start_run("regions", held, notify_url=f"{server.url}/busy")
+    refused = own_processor.client.post("/regions/start", json=own_processor.build_start_body(held))
 
     assert (refused.status_code, refused.json()) == (503, {"error": "Too many runs are waiting."})
-    assert fresh.client.get(f"/regions/{oldest}/status").status_code == 404
-    assert fresh.client.get(result).status_code == 404
+    assert own_processor.client.get(f"/regions/{oldest}/status").status_code == 404
+    assert own_processor.client.get(result).status_code == 404
 
 
 DOCUMENT = {"type": "image", "src": "http://127.0.0.1:9/", "uid": "one"}
@@ -448,8 +511,12 @@ DOCUMENT = {"type": "image", "src": "http://127.0.0.1:9/", "uid": "one"}
         ({"notify_secret": "whsec_?"}, "notify_secret: what follows whsec_ is not base64."),
     ],
 )
-def test_a_start_that_makes_no_sense_is_400(running: Running, change: dict[str, Any], words: str) -> None:
-    answer = running.client.post("/regions/start", json={**running.body(DOCUMENT), **change})
+def test_a_start_that_makes_no_sense_is_400(
+    reference_processor: ReferenceProcessor, change: dict[str, Any], words: str
+) -> None:
+    answer = reference_processor.client.post(
+        "/regions/start", json={**reference_processor.build_start_body(DOCUMENT), **change}
+    )
 
     assert (answer.status_code, answer.json()) == (400, {"error": words})
 
@@ -459,20 +526,26 @@ def test_a_start_that_makes_no_sense_is_400(running: Running, change: dict[str, 
     [(b"", 400), (b"{", 400), (b"[]", 400), (b"[" * 100_000, 400), (b"\xff", 400), (b" " * (4 * 2**20 + 1), 413)],
     ids=["empty", "unfinished", "a list", "deep", "not text", "5 MiB"],
 )
-def test_a_body_that_is_no_request_is_refused(running: Running, content: bytes, status: int) -> None:
-    answer = running.client.post("/regions/start", content=content)
+def test_a_body_that_is_no_request_is_refused(
+    reference_processor: ReferenceProcessor, content: bytes, status: int
+) -> None:
+    answer = reference_processor.client.post("/regions/start", content=content)
 
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
 
 
-def test_unknown_tasks_runs_and_results_are_404(running: Running, server: Server) -> None:
-    tracking_id = running.start("regions", server.document("one", encode(flag(), "png")))
-    running.ended("regions", tracking_id)
-    ask: Callable[[str], httpx.Response] = running.client.get
+def test_unknown_tasks_runs_and_results_are_404(
+    reference_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    tracking_id = reference_processor.start_run(
+        "regions", server.document("one", encode_image(make_flag_image(), "png"))
+    )
+    reference_processor.wait_for_end("regions", tracking_id)
+    ask: Callable[[str], httpx.Response] = reference_processor.client.get
 
     answers = [
-        running.client.post("/vectorization/start", json=running.body(DOCUMENT)),
-        running.client.post("/regions/unknown/cancel"),
+        reference_processor.client.post("/vectorization/start", json=reference_processor.build_start_body(DOCUMENT)),
+        reference_processor.client.post("/regions/unknown/cancel"),
         ask("/regions/unknown/status"),
         ask(f"/similarity/{tracking_id}/status"),
         ask(f"/regions/{tracking_id}/results/7.json"),
@@ -482,40 +555,42 @@ def test_unknown_tasks_runs_and_results_are_404(running: Running, server: Server
     assert [(answer.status_code, list(answer.json())) for answer in answers] == [(404, ["error"])] * 6
 
 
-def test_a_repeated_start_is_another_run(running: Running, server: Server) -> None:
-    document = server.document("one", encode(flag(), "png"))
+def test_a_repeated_start_is_another_run(reference_processor: ReferenceProcessor, server: CallbackServer) -> None:
+    document = server.document("one", encode_image(make_flag_image(), "png"))
 
-    first = running.start("regions", document)
-    second = running.start("regions", document, notify_url=f"{server.url}/second")
+    first = reference_processor.start_run("regions", document)
+    second = reference_processor.start_run("regions", document, notify_url=f"{server.url}/second")
 
-    wait_until(lambda: server.events()[-1:] == server.events("/second")[-1:] == ["SUCCESS"])
-    assert {said["tracking_id"] for said in server.said()} == {first}
-    assert {said["tracking_id"] for said in server.said("/second")} == {second}
+    wait_until(lambda: server.list_event_names()[-1:] == server.list_event_names("/second")[-1:] == ["SUCCESS"])
+    assert {said["tracking_id"] for said in server.list_messages()} == {first}
+    assert {said["tracking_id"] for said in server.list_messages("/second")} == {second}
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_at_once_and_leaves_nothing(
-    fresh: Running, server: Server, tmp_path: Path, how: signal.Signals
+    own_processor: ReferenceProcessor, server: CallbackServer, tmp_path: Path, how: signal.Signals
 ) -> None:
-    fresh.start("regions", server.document("one", encode(flag(), "png"), "held/"))
-    wait_until(lambda: server.events() == ["STARTED"])
+    own_processor.start_run("regions", server.document("one", encode_image(make_flag_image(), "png"), "held/"))
+    wait_until(lambda: server.list_event_names() == ["STARTED"])
     began = time.monotonic()
 
-    fresh.process.send_signal(how)
+    own_processor.process.send_signal(how)
 
-    assert fresh.process.wait(10) == 0
+    assert own_processor.process.wait(10) == 0
     assert time.monotonic() - began < 2
-    assert server.events() == ["STARTED", "ERROR"]
-    assert server.said()[-1]["message"] == "The processor was stopped."
+    assert server.list_event_names() == ["STARTED", "ERROR"]
+    assert server.list_messages()[-1]["message"] == "The processor was stopped."
     assert list(tmp_path.glob("processor-*")) == []
 
 
-def test_a_server_that_is_gone_does_not_keep_it_from_stopping(fresh: Running, server: Server) -> None:
-    document = server.document("one", encode(flag(), "png"), "held/")
-    fresh.start("regions", document, notify_url="http://127.0.0.1:9/")
+def test_a_server_that_is_gone_does_not_keep_it_from_stopping(
+    own_processor: ReferenceProcessor, server: CallbackServer
+) -> None:
+    document = server.document("one", encode_image(make_flag_image(), "png"), "held/")
+    own_processor.start_run("regions", document, notify_url="http://127.0.0.1:9/")
     began = time.monotonic()
 
-    fresh.process.terminate()
+    own_processor.process.terminate()
 
-    assert fresh.process.wait(10) == 0
+    assert own_processor.process.wait(10) == 0
     assert time.monotonic() - began < 2

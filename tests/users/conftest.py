@@ -42,7 +42,7 @@ def user_id(make_user: Callable[..., int]) -> int:
 
 
 @pytest.fixture
-def sql(app: Flask) -> Sql:
+def run_sql(app: Flask) -> Sql:
     """A function that runs a statement in a transaction of its own and gives its rows."""
 
     def run(statement: str, **parameters: object) -> list[tuple[object, ...]]:
@@ -70,13 +70,15 @@ def is_signed_in(client: FlaskClient) -> Callable[[dict[str, str]], bool]:
     """Whether an access token works."""
 
     def ask(tokens: dict[str, str]) -> bool:
-        return client.get("/v1/users/user-details/get-user-id", headers=bearer(tokens)).status_code == 200
+        return client.get("/v1/users/user-details/get-user-id", headers=bearer_header(tokens)).status_code == 200
 
     return ask
 
 
 @pytest.fixture
-def deliver(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[EmailMessage]]]:
+def deliver_mails(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], list[EmailMessage]]]:
     """A function that does what the worker does with all open orders, and gives the mails this made."""
     monkeypatch.setitem(app.config, "VAR_DIR", tmp_path)
 
@@ -85,26 +87,26 @@ def deliver(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             ids = db.session.scalars(select(outbox.OutboxEntry.id).where(outbox.OutboxEntry.done_at.is_(None))).all()
             db.session.rollback()
             for entry_id in ids:
-                outbox.consume(entry_id)
+                outbox.consume_entry(entry_id)
         files = [tmp_path / "mail" / f"{entry_id}@localhost.eml" for entry_id in ids]
-        return [parsed(file.read_bytes()) for file in files if file.exists()]
+        return [parse_mail(file.read_bytes()) for file in files if file.exists()]
 
     return run
 
 
-def parsed(content: bytes) -> EmailMessage:
+def parse_mail(content: bytes) -> EmailMessage:
     """A mail as its reader sees it."""
     mail = message_from_bytes(content, policy=policy.default)
     assert isinstance(mail, EmailMessage)
     return mail
 
 
-def bearer(tokens: dict[str, str]) -> dict[str, str]:
+def bearer_header(tokens: dict[str, str]) -> dict[str, str]:
     """The header a client sends."""
     return {"Authorization": f"JWT {tokens['access_token']}"}
 
 
-def token_in(mail: EmailMessage) -> str:
+def get_mailed_token(mail: EmailMessage) -> str:
     """The token of a mail: a line of its own."""
     (token,) = [line for line in mail.get_content().splitlines() if line.startswith("ey")]
     return str(token)

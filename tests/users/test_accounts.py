@@ -11,15 +11,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.users import tokens
-from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer, token_in
+from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer_header, get_mailed_token
 
-NEW = "another good one"
+NEW_PASSWORD = "another good one"
 
 Deliver = Callable[[], list[EmailMessage]]
 LogIn = Callable[..., dict[str, str]]
 
 
-def code_of(response: object) -> tuple[int, str, str]:
+def get_refusal(response: object) -> tuple[int, str, str]:
     """Status, code and pointer of a refusal."""
     (error,) = response.get_json(force=True)["errors"]  # type: ignore[attr-defined]  # a test response
     return response.status_code, error["code"], error.get("source", {}).get("pointer", "")  # type: ignore[attr-defined]  # same
@@ -29,85 +29,87 @@ def code_of(response: object) -> tuple[int, str, str]:
 
 
 def test_a_new_user_gets_a_mail_whose_token_verifies_once(
-    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+    client: FlaskClient, user_id: int, deliver_mails: Deliver, run_sql: Sql
 ) -> None:
-    (mail,) = deliver()
-    body = {"data": {"token": token_in(mail)}}
+    (mail,) = deliver_mails()
+    body = {"data": {"token": get_mailed_token(mail)}}
 
     first = client.post("/v1/auth/verify-email", json=body)
     second = client.post("/v1/auth/verify-email", json=body)
 
     assert (mail["To"], mail["X-Resource-Type"], mail["X-Resource-Id"]) == (EMAIL, "user", str(user_id))
     assert first.status_code == 200
-    assert sql("SELECT is_verified FROM users") == [(True,)]
-    assert code_of(second) == (400, "token-invalid", "/data/token")
+    assert run_sql("SELECT is_verified FROM users") == [(True,)]
+    assert get_refusal(second) == (400, "token-invalid", "/data/token")
 
 
-def test_an_order_carried_out_twice_makes_the_same_bytes(app: Flask, user_id: int, deliver: Deliver, sql: Sql) -> None:
-    (first,) = deliver()
-    sql("UPDATE outbox_entries SET done_at = NULL")
+def test_an_order_carried_out_twice_makes_the_same_bytes(
+    app: Flask, user_id: int, deliver_mails: Deliver, run_sql: Sql
+) -> None:
+    (first,) = deliver_mails()
+    run_sql("UPDATE outbox_entries SET done_at = NULL")
 
-    (second,) = deliver()
+    (second,) = deliver_mails()
 
     assert first.as_bytes() == second.as_bytes()
     assert first["Message-ID"] == second["Message-ID"]
 
 
-def test_an_international_domain_is_mailed_in_ascii(make_user: Callable[..., int], deliver: Deliver) -> None:
+def test_an_international_domain_is_mailed_in_ascii(make_user: Callable[..., int], deliver_mails: Deliver) -> None:
     make_user("ada@bücher.example.com")
 
-    assert [mail["To"] for mail in deliver()] == ["ada@xn--bcher-kva.example.com"]
+    assert [mail["To"] for mail in deliver_mails()] == ["ada@xn--bcher-kva.example.com"]
 
 
 def test_verified_deleted_and_blocked_users_get_no_mail(
-    make_user: Callable[..., int], deliver: Deliver, sql: Sql
+    make_user: Callable[..., int], deliver_mails: Deliver, run_sql: Sql
 ) -> None:
     make_user("v@example.com", is_verified=True)
     make_user("b@example.com", is_blocked=True)
     make_user("d@example.com")
-    sql("UPDATE users SET deleted_at = now() WHERE email = 'd@example.com'")
+    run_sql("UPDATE users SET deleted_at = now() WHERE email = 'd@example.com'")
 
-    assert deliver() == []
+    assert deliver_mails() == []
 
 
 def test_a_token_is_good_for_the_address_it_went_to_only(
-    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+    client: FlaskClient, user_id: int, deliver_mails: Deliver, run_sql: Sql
 ) -> None:
-    (mail,) = deliver()
-    sql("UPDATE users SET email = 'new@example.com'")
+    (mail,) = deliver_mails()
+    run_sql("UPDATE users SET email = 'new@example.com'")
 
-    assert client.post("/v1/auth/verify-email", json={"token": token_in(mail)}).status_code == 400
-    assert sql("SELECT is_verified FROM users") == [(False,)]
+    assert client.post("/v1/auth/verify-email", json={"token": get_mailed_token(mail)}).status_code == 400
+    assert run_sql("SELECT is_verified FROM users") == [(False,)]
 
 
 def test_a_used_token_does_not_verify_again_when_the_address_was_unverified(
-    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+    client: FlaskClient, user_id: int, deliver_mails: Deliver, run_sql: Sql
 ) -> None:
-    token = token_in(deliver()[0])
+    token = get_mailed_token(deliver_mails()[0])
     client.post("/v1/auth/verify-email", json={"token": token})
-    sql("UPDATE users SET is_verified = false")
+    run_sql("UPDATE users SET is_verified = false")
 
     assert client.post("/v1/auth/verify-email", json={"token": token}).status_code == 400
 
 
 def test_a_token_sent_after_an_earlier_verification_verifies(
-    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+    client: FlaskClient, user_id: int, deliver_mails: Deliver, run_sql: Sql
 ) -> None:
-    client.post("/v1/auth/verify-email", json={"token": token_in(deliver()[0])})
-    sql("UPDATE users SET is_verified = false")
+    client.post("/v1/auth/verify-email", json={"token": get_mailed_token(deliver_mails()[0])})
+    run_sql("UPDATE users SET is_verified = false")
 
     client.post("/v1/auth/resend-verification-email", json={"data": {"email": EMAIL}})
-    (mail,) = deliver()
+    (mail,) = deliver_mails()
 
-    assert client.post("/v1/auth/verify-email", json={"token": token_in(mail)}).status_code == 200
+    assert client.post("/v1/auth/verify-email", json={"token": get_mailed_token(mail)}).status_code == 200
 
 
 def test_resend_answers_alike_and_mails_only_who_waits(
-    client: FlaskClient, make_user: Callable[..., int], deliver: Deliver
+    client: FlaskClient, make_user: Callable[..., int], deliver_mails: Deliver
 ) -> None:
     make_user()
     make_user("verified@example.com", is_verified=True)
-    assert len(deliver()) == 1
+    assert len(deliver_mails()) == 1
 
     answers = [
         client.post("/v1/auth/resend-verification-email", json={"data": {"email": email}})
@@ -115,16 +117,16 @@ def test_resend_answers_alike_and_mails_only_who_waits(
     ]
 
     assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
-    assert [mail["To"] for mail in deliver()] == [EMAIL]
+    assert [mail["To"] for mail in deliver_mails()] == [EMAIL]
 
 
 def test_a_verification_token_is_too_old_after_24_hours(
-    client: FlaskClient, user_id: int, deliver: Deliver, sql: Sql
+    client: FlaskClient, user_id: int, deliver_mails: Deliver, run_sql: Sql
 ) -> None:
-    sql("UPDATE outbox_entries SET created_at = now() - interval '24 hours'")
-    (mail,) = deliver()
+    run_sql("UPDATE outbox_entries SET created_at = now() - interval '24 hours'")
+    (mail,) = deliver_mails()
 
-    assert code_of(client.post("/v1/auth/verify-email", json={"data": {"token": token_in(mail)}})) == (
+    assert get_refusal(client.post("/v1/auth/verify-email", json={"data": {"token": get_mailed_token(mail)}})) == (
         400,
         "token-invalid",
         "/data/token",
@@ -133,27 +135,29 @@ def test_a_verification_token_is_too_old_after_24_hours(
 
 @pytest.mark.parametrize("path", ["/v1/auth/verify-email", "/v1/auth/reset-password"])
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "x" * 10_000, "ö"])
-def test_what_is_no_mail_token_is_answered_400(client: FlaskClient, path: str, token: str) -> None:
+def test_invalid_mail_token_is_400(client: FlaskClient, path: str, token: str) -> None:
     method = "PATCH" if path.endswith("password") else "POST"
 
-    response = client.open(path, method=method, json={"data": {"token": token, "password": NEW}})
+    response = client.open(path, method=method, json={"data": {"token": token, "password": NEW_PASSWORD}})
 
-    assert code_of(response) == (400, "token-invalid", "/data/token")
+    assert get_refusal(response) == (400, "token-invalid", "/data/token")
 
 
 def test_tokens_of_one_kind_do_not_serve_for_another(
-    client: FlaskClient, user_id: int, log_in: LogIn, deliver: Deliver
+    client: FlaskClient, user_id: int, log_in: LogIn, deliver_mails: Deliver
 ) -> None:
-    (mail,) = deliver()
-    verification = token_in(mail)
+    (mail,) = deliver_mails()
+    verification = get_mailed_token(mail)
     client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
-    reset = token_in(deliver()[0])
+    reset = get_mailed_token(deliver_mails()[0])
     access = log_in()["access_token"]
 
     for wrong in (reset, access):
         assert client.post("/v1/auth/verify-email", json={"token": wrong}).status_code == 400
     for wrong in (verification, access):
-        assert client.patch("/v1/auth/reset-password", json={"token": wrong, "password": NEW}).status_code == 400
+        assert (
+            client.patch("/v1/auth/reset-password", json={"token": wrong, "password": NEW_PASSWORD}).status_code == 400
+        )
     for wrong in (verification, reset):
         assert client.post("/v1/auth/logout", headers={"Authorization": f"JWT {wrong}"}).status_code == 401
 
@@ -161,7 +165,7 @@ def test_tokens_of_one_kind_do_not_serve_for_another(
 def make_hook(client: FlaskClient, session: dict[str, str]) -> dict[str, Any]:
     """A signed-in user makes a hook; the resource."""
     attributes = {"kind": "sleep", "parameters": {"seconds": 0}}
-    headers = {**bearer(session), "Content-Type": "application/vnd.api+json"}
+    headers = {**bearer_header(session), "Content-Type": "application/vnd.api+json"}
     made = client.post("/v1/hooks", json={"data": {"type": "hook", "attributes": attributes}}, headers=headers)
     assert made.status_code == 201, made.text
     hook: dict[str, Any] = made.get_json()["data"]
@@ -179,10 +183,10 @@ def test_the_first_verification_ends_sessions_and_hooks_made_before(
     user_id: int,
     log_in: LogIn,
     is_signed_in: Callable[[dict[str, str]], bool],
-    deliver: Deliver,
-    sql: Sql,
+    deliver_mails: Deliver,
+    run_sql: Sql,
 ) -> None:
-    token = token_in(deliver()[0])
+    token = get_mailed_token(deliver_mails()[0])
     session = log_in()
     hook = make_hook(client, session)
     assert call_hook(client, hook) == 202
@@ -192,7 +196,7 @@ def test_the_first_verification_ends_sessions_and_hooks_made_before(
     assert call_hook(client, hook) == 404
     assert not is_signed_in(session)
     assert client.post("/v1/auth/token/refresh", json=session).status_code == 401
-    assert sql("SELECT enabled, token_hash FROM hooks") == [(False, None)]
+    assert run_sql("SELECT enabled, token_hash FROM hooks") == [(False, None)]
 
 
 def test_the_first_verification_keeps_the_session_that_asks_for_it(
@@ -200,22 +204,22 @@ def test_the_first_verification_keeps_the_session_that_asks_for_it(
     user_id: int,
     log_in: LogIn,
     is_signed_in: Callable[[dict[str, str]], bool],
-    deliver: Deliver,
+    deliver_mails: Deliver,
     make_user: Callable[..., int],
 ) -> None:
     mine, other = log_in(), log_in()
-    body = {"token": token_in(deliver()[0])}
+    body = {"token": get_mailed_token(deliver_mails()[0])}
 
-    assert client.post("/v1/auth/verify-email", json=body, headers=bearer(mine)).status_code == 200
+    assert client.post("/v1/auth/verify-email", json=body, headers=bearer_header(mine)).status_code == 200
 
     assert (is_signed_in(mine), is_signed_in(other)) == (True, False)
 
 
 @pytest.mark.parametrize("header", ["JWT nonsense", "Basic eDp5"])
 def test_a_verification_asks_for_no_access_token(
-    client: FlaskClient, user_id: int, deliver: Deliver, header: str
+    client: FlaskClient, user_id: int, deliver_mails: Deliver, header: str
 ) -> None:
-    body = {"token": token_in(deliver()[0])}
+    body = {"token": get_mailed_token(deliver_mails()[0])}
 
     assert client.post("/v1/auth/verify-email", json=body, headers={"Authorization": header}).status_code == 200
 
@@ -225,16 +229,18 @@ def test_a_later_verification_ends_nothing(
     user_id: int,
     log_in: LogIn,
     is_signed_in: Callable[[dict[str, str]], bool],
-    deliver: Deliver,
-    sql: Sql,
+    deliver_mails: Deliver,
+    run_sql: Sql,
 ) -> None:
-    client.post("/v1/auth/verify-email", json={"token": token_in(deliver()[0])})
+    client.post("/v1/auth/verify-email", json={"token": get_mailed_token(deliver_mails()[0])})
     session = log_in()
     hook = make_hook(client, session)
-    sql("UPDATE users SET is_verified = false")
+    run_sql("UPDATE users SET is_verified = false")
     client.post("/v1/auth/resend-verification-email", json={"data": {"email": EMAIL}})
 
-    assert client.post("/v1/auth/verify-email", json={"token": token_in(deliver()[-1])}).status_code == 200
+    assert (
+        client.post("/v1/auth/verify-email", json={"token": get_mailed_token(deliver_mails()[-1])}).status_code == 200
+    )
 
     assert is_signed_in(session)
     assert call_hook(client, hook) == 202
@@ -244,20 +250,20 @@ def test_a_later_verification_ends_nothing(
 
 
 def test_a_reset_ends_the_hooks_made_before(
-    client: FlaskClient, make_user: Callable[..., int], log_in: LogIn, deliver: Deliver, sql: Sql
+    client: FlaskClient, make_user: Callable[..., int], log_in: LogIn, deliver_mails: Deliver, run_sql: Sql
 ) -> None:
     make_user(is_verified=True)
     make_user("other@example.com", is_verified=True)
     hook = make_hook(client, log_in())
     others = make_hook(client, log_in("other@example.com"))
     client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
-    body = {"data": {"token": token_in(deliver()[-1]), "password": NEW}}
+    body = {"data": {"token": get_mailed_token(deliver_mails()[-1]), "password": NEW_PASSWORD}}
 
     assert client.patch("/v1/auth/reset-password", json=body).status_code == 200
 
     assert call_hook(client, hook) == 404
     assert call_hook(client, others) == 202
-    assert sql("SELECT enabled, token_hash IS NULL FROM hooks ORDER BY id") == [(False, True), (True, False)]
+    assert run_sql("SELECT enabled, token_hash IS NULL FROM hooks ORDER BY id") == [(False, True), (True, False)]
 
 
 def test_a_reset_sets_the_password_once_and_ends_all_sessions(
@@ -265,29 +271,29 @@ def test_a_reset_sets_the_password_once_and_ends_all_sessions(
     make_user: Callable[..., int],
     log_in: LogIn,
     is_signed_in: Callable[[dict[str, str]], bool],
-    deliver: Deliver,
+    deliver_mails: Deliver,
 ) -> None:
     make_user(is_verified=True)
     session = log_in()
     client.post("/v1/auth/reset-password", json={"data": {"email": "ada@EXAMPLE.com"}})
-    (mail,) = deliver()
-    body = {"data": {"token": token_in(mail), "password": NEW}}
+    (mail,) = deliver_mails()
+    body = {"data": {"token": get_mailed_token(mail), "password": NEW_PASSWORD}}
 
     assert client.patch("/v1/auth/reset-password", json=body).status_code == 200
 
     assert not is_signed_in(session)
     assert client.post("/v1/auth/token/refresh", json=session).status_code == 401
-    log_in(password=NEW)
+    log_in(password=NEW_PASSWORD)
     assert client.post("/v1/auth/login", json={"email": EMAIL, "password": PASSWORD}).status_code == 401
-    assert code_of(client.patch("/v1/auth/reset-password", json=body)) == (400, "token-invalid", "/data/token")
+    assert get_refusal(client.patch("/v1/auth/reset-password", json=body)) == (400, "token-invalid", "/data/token")
 
 
 def test_one_reset_token_used_at_once_sets_one_password(
-    app: Flask, client: FlaskClient, make_user: Callable[..., int], deliver: Deliver
+    app: Flask, client: FlaskClient, make_user: Callable[..., int], deliver_mails: Deliver
 ) -> None:
     make_user(is_verified=True)
     client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
-    token = token_in(deliver()[0])
+    token = get_mailed_token(deliver_mails()[0])
 
     def reset(number: int) -> int:
         body = {"data": {"token": token, "password": f"password {number}"}}
@@ -300,7 +306,7 @@ def test_one_reset_token_used_at_once_sets_one_password(
 
 
 def test_a_reset_answers_alike_for_unknown_addresses(
-    client: FlaskClient, make_user: Callable[..., int], deliver: Deliver
+    client: FlaskClient, make_user: Callable[..., int], deliver_mails: Deliver
 ) -> None:
     make_user(is_verified=True)
     make_user("blocked@example.com", is_verified=True, is_blocked=True)
@@ -311,36 +317,46 @@ def test_a_reset_answers_alike_for_unknown_addresses(
     ]
 
     assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
-    assert [mail["To"] for mail in deliver()] == [EMAIL]
+    assert [mail["To"] for mail in deliver_mails()] == [EMAIL]
 
 
 def test_a_reset_mail_is_not_sent_again_once_the_password_has_changed(
-    client: FlaskClient, make_user: Callable[..., int], deliver: Deliver, sql: Sql, tmp_path: Path
+    client: FlaskClient, make_user: Callable[..., int], deliver_mails: Deliver, run_sql: Sql, tmp_path: Path
 ) -> None:
     make_user(is_verified=True)
     client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
-    (mail,) = deliver()
-    assert client.patch("/v1/auth/reset-password", json={"token": token_in(mail), "password": NEW}).status_code == 200
-    sql("UPDATE outbox_entries SET done_at = NULL WHERE consumer = 'users.mail_reset'")
+    (mail,) = deliver_mails()
+    assert (
+        client.patch(
+            "/v1/auth/reset-password", json={"token": get_mailed_token(mail), "password": NEW_PASSWORD}
+        ).status_code
+        == 200
+    )
+    run_sql("UPDATE outbox_entries SET done_at = NULL WHERE consumer = 'users.mail_reset'")
 
     (sent,) = (tmp_path / "mail").iterdir()
     sent.unlink()
 
-    assert [mail["Subject"] for mail in deliver()] == ["Your password was changed"]
-    assert client.patch("/v1/auth/reset-password", json={"token": token_in(mail), "password": NEW}).status_code == 400
+    assert [mail["Subject"] for mail in deliver_mails()] == ["Your password was changed"]
+    assert (
+        client.patch(
+            "/v1/auth/reset-password", json={"token": get_mailed_token(mail), "password": NEW_PASSWORD}
+        ).status_code
+        == 400
+    )
 
 
 def test_a_reset_token_is_too_old_after_an_hour(
-    client: FlaskClient, make_user: Callable[..., int], deliver: Deliver, sql: Sql
+    client: FlaskClient, make_user: Callable[..., int], deliver_mails: Deliver, run_sql: Sql
 ) -> None:
     make_user(is_verified=True)
     client.post("/v1/auth/reset-password", json={"data": {"email": EMAIL}})
-    sql("UPDATE outbox_entries SET created_at = now() - interval '1 hour'")
+    run_sql("UPDATE outbox_entries SET created_at = now() - interval '1 hour'")
 
-    token = token_in(deliver()[0])
+    token = get_mailed_token(deliver_mails()[0])
 
-    assert client.patch("/v1/auth/reset-password", json={"token": token, "password": NEW}).status_code == 400
-    assert tokens.MAIL_LIFE[tokens.RESET_PASSWORD].total_seconds() == 3600
+    assert client.patch("/v1/auth/reset-password", json={"token": token, "password": NEW_PASSWORD}).status_code == 400
+    assert tokens.MAIL_TOKEN_LIFETIMES[tokens.RESET_PASSWORD].total_seconds() == 3600
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 129, ""])
@@ -348,12 +364,14 @@ def test_an_unfit_new_password_is_refused_with_its_pointer(
     client: FlaskClient, user_id: int, log_in: LogIn, password: str
 ) -> None:
     changed = client.post(
-        "/v1/auth/change-password", json={"old_password": PASSWORD, "new_password": password}, headers=bearer(log_in())
+        "/v1/auth/change-password",
+        json={"old_password": PASSWORD, "new_password": password},
+        headers=bearer_header(log_in()),
     )
     reset = client.patch("/v1/auth/reset-password", json={"data": {"token": "x", "password": password}})
 
-    assert code_of(changed) == (422, "invalid-value", "/new_password")
-    assert code_of(reset) == (422, "invalid-value", "/data/password")
+    assert get_refusal(changed) == (422, "invalid-value", "/new_password")
+    assert get_refusal(reset) == (422, "invalid-value", "/data/password")
 
 
 # --- change
@@ -370,28 +388,28 @@ def test_a_changed_password_keeps_this_session_and_ends_the_others(
     names: tuple[str, str],
 ) -> None:
     here, there = log_in(), log_in()
-    body = wrap(dict(zip(names, (PASSWORD, NEW), strict=True)))
+    body = wrap(dict(zip(names, (PASSWORD, NEW_PASSWORD), strict=True)))
 
-    assert client.post("/v1/auth/change-password", json=body, headers=bearer(here)).status_code == 200
+    assert client.post("/v1/auth/change-password", json=body, headers=bearer_header(here)).status_code == 200
 
     assert is_signed_in(here)
     assert not is_signed_in(there)
     assert client.post("/v1/auth/token/refresh", json=here).status_code == 200
     assert client.post("/v1/auth/token/refresh", json=there).status_code == 401
-    log_in(password=NEW)
+    log_in(password=NEW_PASSWORD)
 
 
 def test_a_wrong_old_password_changes_nothing(client: FlaskClient, user_id: int, log_in: LogIn) -> None:
-    body = {"old-password": "wrong password", "new-password": NEW}
+    body = {"old-password": "wrong password", "new-password": NEW_PASSWORD}
 
-    response = client.post("/v1/auth/change-password", json=body, headers=bearer(log_in()))
+    response = client.post("/v1/auth/change-password", json=body, headers=bearer_header(log_in()))
 
-    assert code_of(response) == (400, "wrong-password", "/old-password")
+    assert get_refusal(response) == (400, "wrong-password", "/old-password")
     log_in()
 
 
 def test_changing_a_password_needs_a_token(client: FlaskClient) -> None:
-    body = {"old-password": PASSWORD, "new-password": NEW}
+    body = {"old-password": PASSWORD, "new-password": NEW_PASSWORD}
 
     assert client.post("/v1/auth/change-password", json=body).status_code == 401
 
@@ -407,8 +425,8 @@ def test_a_log_in_during_a_password_change_does_not_survive_it(
 
     with ThreadPoolExecutor(4) as threads:
         pending = [threads.submit(log_in_with_the_old_one, number) for number in range(6)]
-        body = {"old-password": PASSWORD, "new-password": NEW}
-        assert client.post("/v1/auth/change-password", json=body, headers=bearer(mine)).status_code == 200
+        body = {"old-password": PASSWORD, "new-password": NEW_PASSWORD}
+        assert client.post("/v1/auth/change-password", json=body, headers=bearer_header(mine)).status_code == 200
         sessions = [session for future in pending if (session := future.result())]
 
     assert not any(is_signed_in(session) for session in sessions)
@@ -417,18 +435,18 @@ def test_a_log_in_during_a_password_change_does_not_survive_it(
 # --- small questions
 
 
-def test_check_email_tells_whether_an_address_is_taken(client: FlaskClient, user_id: int, sql: Sql) -> None:
+def test_check_email_tells_whether_an_address_is_taken(client: FlaskClient, user_id: int, run_sql: Sql) -> None:
     def exists(email: str) -> object:
         return client.post("/v1/users/check_email", json={"email": email}).get_json()
 
     assert exists(" ADA@example.com") == {"exists": True}
     assert exists("nobody@example.com") == {"exists": False}
-    sql("UPDATE users SET deleted_at = now()")
+    run_sql("UPDATE users SET deleted_at = now()")
     assert exists(EMAIL) == {"exists": False}
 
 
 def test_get_user_id(client: FlaskClient, user_id: int, log_in: LogIn) -> None:
-    response = client.get("/v1/users/user-details/get-user-id/", headers=bearer(log_in()))
+    response = client.get("/v1/users/user-details/get-user-id/", headers=bearer_header(log_in()))
 
     assert response.get_json() == {"user_id": user_id}
     assert response.content_type == "application/json"

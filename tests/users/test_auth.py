@@ -17,31 +17,31 @@ from sqlalchemy import create_engine, text
 
 from app.extensions import db
 from app.users import tokens
-from app.users.auth import get_identity, note_access
-from tests.conftest import Processes, free_port
-from tests.test_flow import attempt_get
-from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer
+from app.users.auth import load_user_ignoring_expiry, touch_last_access
+from tests.conftest import Processes, find_free_port
+from tests.test_end_to_end import attempt_get
+from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer_header
 
 pytestmark = pytest.mark.long
 
-URL = "/v1/users/user-details/get-user-id"
+USER_ID_URL = "/v1/users/user-details/get-user-id"
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]
 
 
 @pytest.fixture
-def access(log_in: Callable[..., dict[str, str]], user_id: int) -> str:
+def access_token(log_in: Callable[..., dict[str, str]], user_id: int) -> str:
     """A good access token."""
     return log_in()["access_token"]
 
 
 @pytest.fixture
-def forge(app: Flask, access: str) -> Callable[..., str]:
+def forge_token(app: Flask, access_token: str) -> Callable[..., str]:
     """A function that signs the good token again with one thing changed."""
 
     def sign(claims: dict[str, Any] | None = None, header: dict[str, Any] | None = None, **how: Any) -> str:
-        payload = jwt.decode(access, options={"verify_signature": False}) | (claims or {})
-        headers = jwt.get_unverified_header(access) | (header or {})
+        payload = jwt.decode(access_token, options={"verify_signature": False}) | (claims or {})
+        headers = jwt.get_unverified_header(access_token) | (header or {})
         return jwt.encode(
             {name: value for name, value in payload.items() if value is not None},
             how.get("key", app.config["JWT_KEYS"][0].secret),
@@ -52,9 +52,9 @@ def forge(app: Flask, access: str) -> Callable[..., str]:
     return sign
 
 
-def get(client: FlaskClient, header: str | None) -> tuple[int, str]:
+def get_user_id(client: FlaskClient, header: str | None) -> tuple[int, str]:
     """Status and error code."""
-    response = client.get(URL, headers={"Authorization": header} if header is not None else {})
+    response = client.get(USER_ID_URL, headers={"Authorization": header} if header is not None else {})
     if response.status_code == 401:
         assert response.content_type == "application/vnd.api+json"
         assert "JWT" in response.headers["WWW-Authenticate"]
@@ -63,21 +63,25 @@ def get(client: FlaskClient, header: str | None) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("scheme", ["JWT", "Bearer", "jwt", "bearer"])
-def test_a_good_token_is_somebody_with_either_scheme(client: FlaskClient, access: str, scheme: str) -> None:
-    assert get(client, f"{scheme} {access}") == (200, "")
+def test_a_good_token_is_somebody_with_either_scheme(client: FlaskClient, access_token: str, scheme: str) -> None:
+    assert get_user_id(client, f"{scheme} {access_token}") == (200, "")
 
 
-def test_the_forged_token_is_good_before_anything_is_changed(client: FlaskClient, forge: Callable[..., str]) -> None:
-    assert get(client, f"JWT {forge()}") == (200, "")
+def test_the_forged_token_is_good_before_anything_is_changed(
+    client: FlaskClient, forge_token: Callable[..., str]
+) -> None:
+    assert get_user_id(client, f"JWT {forge_token()}") == (200, "")
 
 
 def test_without_a_header_a_route_for_signed_in_people_answers_401(client: FlaskClient) -> None:
-    assert get(client, None) == (401, "unauthenticated")
+    assert get_user_id(client, None) == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize("name", ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "fresh"])
-def test_a_token_without_a_required_claim_is_invalid(client: FlaskClient, forge: Callable[..., str], name: str) -> None:
-    assert get(client, f"JWT {forge({name: None})}") == (401, "token-invalid")
+def test_a_token_without_a_required_claim_is_invalid(
+    client: FlaskClient, forge_token: Callable[..., str], name: str
+) -> None:
+    assert get_user_id(client, f"JWT {forge_token({name: None})}") == (401, "token-invalid")
 
 
 @pytest.mark.parametrize(
@@ -103,31 +107,33 @@ def test_a_token_without_a_required_claim_is_invalid(client: FlaskClient, forge:
     ],
 )
 def test_a_token_with_a_wrong_claim_is_refused(
-    client: FlaskClient, forge: Callable[..., str], claims: dict[str, Any], code: str
+    client: FlaskClient, forge_token: Callable[..., str], claims: dict[str, Any], code: str
 ) -> None:
-    assert get(client, f"JWT {forge(claims)}") == (401, code)
+    assert get_user_id(client, f"JWT {forge_token(claims)}") == (401, code)
 
 
 @pytest.mark.parametrize(("claim", "code"), [("iat", "token-invalid"), ("nbf", "token-invalid")])
 def test_clock_leeway_takes_a_token_from_a_little_ahead(
-    client: FlaskClient, forge: Callable[..., str], claim: str, code: str
+    client: FlaskClient, forge_token: Callable[..., str], claim: str, code: str
 ) -> None:
     now = time.time()
 
-    assert get(client, f"JWT {forge({claim: now + tokens.CLOCK_LEEWAY_SECONDS - 1})}")[0] == 200
-    assert get(client, f"JWT {forge({claim: now + tokens.CLOCK_LEEWAY_SECONDS + 10})}") == (401, code)
+    assert get_user_id(client, f"JWT {forge_token({claim: now + tokens.CLOCK_LEEWAY_SECONDS - 1})}")[0] == 200
+    assert get_user_id(client, f"JWT {forge_token({claim: now + tokens.CLOCK_LEEWAY_SECONDS + 10})}") == (401, code)
 
 
-def test_clock_leeway_is_none_for_a_token_that_has_just_expired(client: FlaskClient, forge: Callable[..., str]) -> None:
+def test_clock_leeway_is_none_for_a_token_that_has_just_expired(
+    client: FlaskClient, forge_token: Callable[..., str]
+) -> None:
     now = int(time.time())
 
-    assert get(client, f"JWT {forge({'exp': now})}") == (401, "token-expired")
-    assert get(client, f"JWT {forge({'exp': now + 60})}")[0] == 200
+    assert get_user_id(client, f"JWT {forge_token({'exp': now})}") == (401, "token-expired")
+    assert get_user_id(client, f"JWT {forge_token({'exp': now + 60})}")[0] == 200
     for no_time in ("soon", [1], None, float("inf")):
-        assert get(client, f"JWT {forge({'exp': no_time})}") == (401, "token-invalid")
+        assert get_user_id(client, f"JWT {forge_token({'exp': no_time})}") == (401, "token-invalid")
 
 
-AHEAD = """
+CLOCK_AHEAD_SCRIPT = """
 import time
 real_time = time.time
 time.time = lambda: real_time() + {seconds}
@@ -141,8 +147,8 @@ def test_token_of_a_process_whose_clock_is_ahead_is_taken_by_another(
     tmp_path: Path,
     wait_until: Callable[..., Any],
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(AHEAD.format(seconds=5))
-    ahead = str(free_port())
+    (tmp_path / "sitecustomize.py").write_text(CLOCK_AHEAD_SCRIPT.format(seconds=5))
+    ahead = str(find_free_port())
     processes.start("web", PUBLIC_URL=processes.base_url)
     processes.start("web", PUBLIC_URL=processes.base_url, PORT=ahead, PYTHONPATH=str(tmp_path))
     urls = [processes.base_url, f"http://127.0.0.1:{ahead}"]
@@ -153,7 +159,7 @@ def test_token_of_a_process_whose_clock_is_ahead_is_taken_by_another(
 
     assert jwt.decode(token, options={"verify_signature": False})["iat"] > time.time() + 2, "its clock is ahead"
     for url in urls:
-        assert httpx.get(url + URL, headers={"Authorization": f"JWT {token}"}, timeout=30).status_code == 200
+        assert httpx.get(url + USER_ID_URL, headers={"Authorization": f"JWT {token}"}, timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -161,25 +167,25 @@ def test_token_of_a_process_whose_clock_is_ahead_is_taken_by_another(
     [{"kid": "nobody"}, {"kid": ""}, {"typ": "JWT"}, {"typ": tokens.VERIFY_EMAIL}, {"typ": tokens.RESET_PASSWORD}],
 )
 def test_a_token_with_a_wrong_header_is_refused(
-    client: FlaskClient, forge: Callable[..., str], header: dict[str, Any]
+    client: FlaskClient, forge_token: Callable[..., str], header: dict[str, Any]
 ) -> None:
-    assert get(client, f"JWT {forge(header=header)}") == (401, "token-invalid")
+    assert get_user_id(client, f"JWT {forge_token(header=header)}") == (401, "token-invalid")
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")  # the forger's key is what it is
-def test_a_token_of_another_key_or_algorithm_is_refused(client: FlaskClient, forge: Callable[..., str]) -> None:
-    assert get(client, f"JWT {forge(key=bytes(32))}") == (401, "token-invalid")
-    assert get(client, f"JWT {forge(algorithm='HS512')}") == (401, "token-invalid")
-    assert get(client, f"JWT {forge(key=None, algorithm='none')}") == (401, "token-invalid")
+def test_a_token_of_another_key_or_algorithm_is_refused(client: FlaskClient, forge_token: Callable[..., str]) -> None:
+    assert get_user_id(client, f"JWT {forge_token(key=bytes(32))}") == (401, "token-invalid")
+    assert get_user_id(client, f"JWT {forge_token(algorithm='HS512')}") == (401, "token-invalid")
+    assert get_user_id(client, f"JWT {forge_token(key=None, algorithm='none')}") == (401, "token-invalid")
 
 
-def test_a_changed_payload_is_refused(client: FlaskClient, access: str) -> None:
-    header, _, signature = access.split(".")
-    claims = jwt.decode(access, options={"verify_signature": False}) | {"sub": "2"}
+def test_a_changed_payload_is_refused(client: FlaskClient, access_token: str) -> None:
+    header, _, signature = access_token.split(".")
+    claims = jwt.decode(access_token, options={"verify_signature": False}) | {"sub": "2"}
 
     changed = f"{header}.{_base64(claims)}.{signature}"
 
-    assert get(client, f"JWT {changed}") == (401, "token-invalid")
+    assert get_user_id(client, f"JWT {changed}") == (401, "token-invalid")
 
 
 @pytest.mark.parametrize(
@@ -190,48 +196,52 @@ def test_a_changed_payload_is_refused(client: FlaskClient, access: str) -> None:
      base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"\\ud800"}').decode() + ".e30.e30",
      base64.urlsafe_b64encode(b"\xff\xfe").decode() + ".e30.e30"],
 )  # fmt: skip
-def test_what_is_no_token_is_invalid(client: FlaskClient, token: str) -> None:
-    assert get(client, f"JWT {token}") == (401, "token-invalid")
+def test_malformed_access_token_is_401(client: FlaskClient, token: str) -> None:
+    assert get_user_id(client, f"JWT {token}") == (401, "token-invalid")
 
 
 @pytest.mark.parametrize("header", ["", "Basic YWRhOnB3", "Token abc", "Digest x", "JWTx"])
 def test_another_scheme_is_refused(client: FlaskClient, header: str) -> None:
-    assert get(client, header) == (401, "token-invalid")
+    assert get_user_id(client, header) == (401, "token-invalid")
 
 
 @pytest.mark.parametrize("column", ["is_blocked = true", "deleted_at = now()"])
 def test_the_token_of_a_blocked_or_deleted_user_is_refused(
-    client: FlaskClient, access: str, sql: Sql, column: str
+    client: FlaskClient, access_token: str, run_sql: Sql, column: str
 ) -> None:
-    sql(f"UPDATE users SET {column}")  # noqa: S608  # the words stand above
+    run_sql(f"UPDATE users SET {column}")  # noqa: S608  # the words stand above
 
-    assert get(client, f"JWT {access}") == (401, "token-revoked")
-
-
-def test_the_token_is_refused_after_logout(client: FlaskClient, access: str) -> None:
-    assert client.post("/v1/auth/logout", headers={"Authorization": f"JWT {access}"}).status_code == 200
-
-    assert get(client, f"JWT {access}") == (401, "token-revoked")
+    assert get_user_id(client, f"JWT {access_token}") == (401, "token-revoked")
 
 
-def test_the_other_token_is_refused_after_a_password_change(
-    client: FlaskClient, access: str, log_in: Callable[..., dict[str, str]]
+def test_the_token_is_refused_after_logout(client: FlaskClient, access_token: str) -> None:
+    assert client.post("/v1/auth/logout", headers={"Authorization": f"JWT {access_token}"}).status_code == 200
+
+    assert get_user_id(client, f"JWT {access_token}") == (401, "token-revoked")
+
+
+def test_password_change_revokes_other_access_tokens(
+    client: FlaskClient, access_token: str, log_in: Callable[..., dict[str, str]]
 ) -> None:
     mine = log_in()
 
     changed = client.post(
         "/v1/auth/change-password",
         json={"old-password": PASSWORD, "new-password": "another good one"},
-        headers=bearer(mine),
+        headers=bearer_header(mine),
     )
 
     assert changed.status_code == 200
-    assert get(client, f"JWT {access}") == (401, "token-revoked")
-    assert get(client, f"JWT {mine['access_token']}") == (200, "")
+    assert get_user_id(client, f"JWT {access_token}") == (401, "token-revoked")
+    assert get_user_id(client, f"JWT {mine['access_token']}") == (200, "")
 
 
 def test_an_old_key_still_verifies_and_the_first_one_signs(
-    app: Flask, client: FlaskClient, access: str, log_in: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    app: Flask,
+    client: FlaskClient,
+    access_token: str,
+    log_in: Callable[..., dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old = app.config["JWT_KEYS"][0]
     new = type(old)("new", b"n" * 32)
@@ -239,13 +249,13 @@ def test_an_old_key_still_verifies_and_the_first_one_signs(
 
     fresh = log_in()["access_token"]
 
-    assert get(client, f"JWT {access}") == (200, "")
-    assert get(client, f"JWT {fresh}") == (200, "")
+    assert get_user_id(client, f"JWT {access_token}") == (200, "")
+    assert get_user_id(client, f"JWT {fresh}") == (200, "")
     assert jwt.get_unverified_header(fresh) == {"alg": "HS256", "kid": "new", "typ": "at+jwt"}
 
 
-def test_an_access_token_lives_15_minutes_and_names_its_sign_in(access: str) -> None:
-    claims = jwt.decode(access, options={"verify_signature": False})
+def test_an_access_token_lives_15_minutes_and_names_its_sign_in(access_token: str) -> None:
+    claims = jwt.decode(access_token, options={"verify_signature": False})
 
     assert claims["exp"] - claims["iat"] == 900
     assert claims["sub"].isdigit()
@@ -253,54 +263,62 @@ def test_an_access_token_lives_15_minutes_and_names_its_sign_in(access: str) -> 
     assert abs(claims["iat"] - time.time()) < 60
 
 
-def test_get_identity_forgives_the_time_and_nothing_else(app: Flask, user_id: int, forge: Callable[..., str]) -> None:
+def test_get_identity_forgives_the_time_and_nothing_else(
+    app: Flask, user_id: int, forge_token: Callable[..., str]
+) -> None:
     expired = {"exp": 1_700_000_000}
 
-    with app.test_request_context(headers={"Authorization": f"JWT {forge(expired)}"}):
-        assert get_identity().id == user_id
-    for wrong in (forge(expired, key=bytes(32)), forge(expired | {"aud": "x"}), forge(expired | {"iss": "x"})):
+    with app.test_request_context(headers={"Authorization": f"JWT {forge_token(expired)}"}):
+        assert load_user_ignoring_expiry().id == user_id
+    for wrong in (
+        forge_token(expired, key=bytes(32)),
+        forge_token(expired | {"aud": "x"}),
+        forge_token(expired | {"iss": "x"}),
+    ):
         with (
             app.test_request_context(headers={"Authorization": f"JWT {wrong}"}),
             pytest.raises(Exception, match="not valid"),
         ):
-            get_identity()
+            load_user_ignoring_expiry()
 
 
-def test_an_expired_token_can_still_log_out(client: FlaskClient, forge: Callable[..., str], access: str) -> None:
-    expired = forge({"exp": 1_700_000_000})
+def test_an_expired_token_can_still_log_out(
+    client: FlaskClient, forge_token: Callable[..., str], access_token: str
+) -> None:
+    expired = forge_token({"exp": 1_700_000_000})
 
-    assert get(client, f"JWT {expired}") == (401, "token-expired")
+    assert get_user_id(client, f"JWT {expired}") == (401, "token-expired")
     assert client.post("/v1/auth/logout", headers={"Authorization": f"JWT {expired}"}).status_code == 200
-    assert get(client, f"JWT {access}") == (401, "token-revoked")
+    assert get_user_id(client, f"JWT {access_token}") == (401, "token-revoked")
 
 
-def test_the_last_access_is_written_once_an_hour(client: FlaskClient, access: str, sql: Sql) -> None:
+def test_the_last_access_is_written_once_an_hour(client: FlaskClient, access_token: str, run_sql: Sql) -> None:
     def visit() -> object:
-        with client.get(URL, headers={"Authorization": f"JWT {access}"}) as response:
+        with client.get(USER_ID_URL, headers={"Authorization": f"JWT {access_token}"}) as response:
             assert response.status_code == 200
-        return sql("SELECT last_accessed_at FROM users")[0][0]
+        return run_sql("SELECT last_accessed_at FROM users")[0][0]
 
     first = visit()
     assert first is not None
     assert visit() == first
-    sql("UPDATE users SET last_accessed_at = now() - interval '61 minutes'")
+    run_sql("UPDATE users SET last_accessed_at = now() - interval '61 minutes'")
     assert visit() != first
-    assert sql("SELECT last_accessed_at > now() - interval '1 minute' FROM users") == [(True,)]
+    assert run_sql("SELECT last_accessed_at > now() - interval '1 minute' FROM users") == [(True,)]
 
 
-def test_noting_the_access_waits_for_nobody(app: Flask, user_id: int, sql: Sql) -> None:
+def test_noting_the_access_waits_for_nobody(app: Flask, user_id: int, run_sql: Sql) -> None:
     with app.app_context(), db.engine.connect() as other:
         other.execute(text("SELECT 1 FROM users FOR UPDATE"))
-        note_access(db.engine, user_id)
+        touch_last_access(db.engine, user_id)
         other.rollback()
 
-    assert sql("SELECT last_accessed_at FROM users") == [(None,)]
+    assert run_sql("SELECT last_accessed_at FROM users") == [(None,)]
 
 
 def test_noting_the_access_is_never_an_error(app: Flask, user_id: int) -> None:
     nowhere = create_engine("postgresql+psycopg://nobody@/nowhere?host=/nonexistent")
 
-    note_access(nowhere, user_id)
+    touch_last_access(nowhere, user_id)
 
 
 def _base64(value: object) -> str:

@@ -33,7 +33,7 @@ def test_an_address_is_trimmed_and_its_domain_folded(text: str, address: str) ->
      "ada\uff20example.com",
      "a" * 65 + "@example.com", "a@" + "b" * 300 + ".com", "x" * 1_000_000, "ada\x00@example.com"],
 )  # fmt: skip
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_normalize_email_refuses_invalid_address(text: str) -> None:
     with pytest.raises(ValueError, match="e-mail address"):
         normalize_email(text)
 

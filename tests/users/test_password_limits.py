@@ -14,21 +14,21 @@ import pytest
 from flask import Flask
 from redis import Redis
 
-from app.throttle import NETWORK_FACTOR, PER_ACCOUNT_ANYWHERE
+from app.throttle import GLOBAL_ACCOUNT_LIMIT, NETWORK_FACTOR
 from app.users.accounts import MAX_WRONG_PASSWORDS
-from app.users.forms import MAX_FORM_BYTES
+from app.users.request_body import MAX_FORM_BYTES
 from tests.conftest import Processes
-from tests.users.conftest import PASSWORD, token_in
+from tests.dataset import JSONAPI
+from tests.users.conftest import PASSWORD, get_mailed_token
 from tests.web_server import is_up
-from tests.world import JSONAPI
 
 ATOMIC = 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
 LOG_IN = "/v1/auth/login"
-NEW = "another good one"
-WORST_SECONDS = 3
+NEW_PASSWORD = "another good one"
+MAX_LOG_IN_SECONDS = 3
 """What the slowest request of others may take while an attack lasts, on a machine that runs other tests besides."""
 
-numbers = count(1)
+address_numbers = count(1)
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,14 @@ def redis_client(environment: dict[str, str]) -> Iterator[Redis]:
 @pytest.fixture
 def email(make_user: Callable[..., int]) -> str:
     """The address of an account that no other test has."""
-    address = f"ada{next(numbers)}@example.com"
+    address = f"ada{next(address_numbers)}@example.com"
     make_user(address)
     return address
 
 
 def new_address() -> str:
     """Return an IPv4 address that no request has come from yet."""
-    number = next(numbers)
+    number = next(address_numbers)
     return f"127.1.{number // 250}.{number % 250}"
 
 
@@ -79,34 +79,34 @@ def log_in(http: httpx.Client, email: str, password: str, address: str, **member
     )
 
 
-def statuses(answers: Iterator[httpx.Response]) -> list[int]:
+def list_statuses(answers: Iterator[httpx.Response]) -> list[int]:
     return [answer.status_code for answer in answers]
 
 
 def set_passwords(user_id: int, number: int) -> dict[str, Any]:
     """Return operations that set the own password so many times."""
-    data = {"type": "user", "id": str(user_id), "attributes": {"password": NEW}}
+    data = {"type": "user", "id": str(user_id), "attributes": {"password": NEW_PASSWORD}}
     return {"atomic:operations": [{"op": "update", "data": data}] * number}
 
 
 def test_log_in_wrong_tries_from_one_address_do_not_lock_the_owner_out(http: httpx.Client, email: str) -> None:
     attacker = new_address()
 
-    assert statuses(log_in(http, email, "wrong one", attacker) for _ in range(6)) == [401] * 5 + [429]
+    assert list_statuses(log_in(http, email, "wrong one", attacker) for _ in range(6)) == [401] * 5 + [429]
 
     assert log_in(http, email, PASSWORD, attacker).status_code == 429
     assert log_in(http, email, PASSWORD, new_address()).status_code == 200
 
 
 def test_log_in_many_addresses_together_have_a_limit(http: httpx.Client, email: str) -> None:
-    a_minute = int(PER_ACCOUNT_ANYWHERE.partition("/")[0])
+    a_minute = int(GLOBAL_ACCOUNT_LIMIT.partition("/")[0])
 
-    tried = statuses(log_in(http, email, "wrong one", new_address()) for _ in range(a_minute + 1))
+    tried = list_statuses(log_in(http, email, "wrong one", new_address()) for _ in range(a_minute + 1))
 
     assert tried == [401] * a_minute + [429]
 
 
-def exhaust(http: httpx.Client, email: str) -> None:
+def exhaust_account_limit(http: httpx.Client, email: str) -> None:
     """Try wrong passwords from new addresses until a new address is refused."""
     for _ in range(100):
         if log_in(http, email, "wrong one", new_address()).status_code == 429:
@@ -115,10 +115,10 @@ def exhaust(http: httpx.Client, email: str) -> None:
 
 
 def test_log_in_from_a_known_address_passes_while_others_are_refused(http: httpx.Client, email: str) -> None:
-    home, neighbour = f"2001:db8:2:{next(numbers):x}::1", f"2001:db8:3:{next(numbers):x}::1"
+    home, neighbour = f"2001:db8:2:{next(address_numbers):x}::1", f"2001:db8:3:{next(address_numbers):x}::1"
     assert log_in(http, email, PASSWORD, home).status_code == 200
 
-    exhaust(http, email)
+    exhaust_account_limit(http, email)
 
     assert log_in(http, email, PASSWORD, home.removesuffix("1") + "2").status_code == 200
     assert log_in(http, email, PASSWORD, neighbour).status_code == 429
@@ -131,7 +131,7 @@ def test_log_in_with_the_refresh_token_of_an_earlier_session_passes(
     tokens = log_in(http, email, PASSWORD, new_address()).json()
     others = log_in(http, "other@example.com", PASSWORD, new_address()).json()
     http.post("/v1/auth/logout", headers={"Authorization": f"JWT {tokens['access_token']}"})
-    exhaust(http, email)
+    exhaust_account_limit(http, email)
 
     def attempt(password: str, refresh_token: str) -> int:
         return log_in(http, email, password, new_address(), refresh_token=refresh_token).status_code
@@ -143,20 +143,20 @@ def test_log_in_with_the_refresh_token_of_an_earlier_session_passes(
 
 
 def test_log_in_after_a_reset_by_mail_passes_at_its_address(
-    http: httpx.Client, email: str, deliver: Callable[[], list[EmailMessage]]
+    http: httpx.Client, email: str, deliver_mails: Callable[[], list[EmailMessage]]
 ) -> None:
-    exhaust(http, email)
+    exhaust_account_limit(http, email)
     home = new_address()
     assert log_in(http, email, PASSWORD, home).status_code == 429
     headers = {"X-Forwarded-For": home}
 
     assert http.post("/v1/auth/reset-password", json={"email": email}, headers=headers).status_code == 200
-    (mail,) = [each for each in deliver() if each["Subject"] == "Reset your password"]
-    body = {"token": token_in(mail), "password": NEW}
+    (mail,) = [each for each in deliver_mails() if each["Subject"] == "Reset your password"]
+    body = {"token": get_mailed_token(mail), "password": NEW_PASSWORD}
     assert http.patch("/v1/auth/reset-password", json=body, headers=headers).status_code == 200
 
-    assert log_in(http, email, NEW, home).status_code == 200
-    assert log_in(http, email, NEW, new_address()).status_code == 429
+    assert log_in(http, email, NEW_PASSWORD, home).status_code == 200
+    assert log_in(http, email, NEW_PASSWORD, new_address()).status_code == 429
 
 
 def test_sign_in_page_in_a_browser_that_was_signed_in_before_passes(http: httpx.Client, email: str) -> None:
@@ -167,7 +167,7 @@ def test_sign_in_page_in_a_browser_that_was_signed_in_before_passes(http: httpx.
         return http.post("/jobs/sign-in", data=form, headers={"X-Forwarded-For": new_address()}).status_code
 
     assert sign_in(PASSWORD) == 303
-    exhaust(http, email)
+    exhaust_account_limit(http, email)
     http.cookies.delete("jobs-sign-in")
 
     assert sign_in("wrong one") == 401
@@ -177,18 +177,18 @@ def test_sign_in_page_in_a_browser_that_was_signed_in_before_passes(http: httpx.
 
 
 def test_log_in_ipv6_counts_by_network(http: httpx.Client, email: str) -> None:
-    same = [f"2001:db8:0:{next(numbers):x}::"] * 6
-    tried = statuses(log_in(http, email, "wrong one", f"{network}{n:x}") for n, network in enumerate(same, 1))
+    same = [f"2001:db8:0:{next(address_numbers):x}::"] * 6
+    tried = list_statuses(log_in(http, email, "wrong one", f"{network}{n:x}") for n, network in enumerate(same, 1))
 
     assert tried == [401] * 5 + [429]
-    assert log_in(http, email, PASSWORD, f"2001:db8:1:{next(numbers):x}::1").status_code == 200
+    assert log_in(http, email, PASSWORD, f"2001:db8:1:{next(address_numbers):x}::1").status_code == 200
 
 
 def test_log_in_ipv4_in_ipv6_is_the_same_address(http: httpx.Client, email: str) -> None:
     address = new_address()
     spelled = [address, f"::ffff:{address}"] * 3
 
-    assert statuses(log_in(http, email, "wrong one", each) for each in spelled) == [401] * 5 + [429]
+    assert list_statuses(log_in(http, email, "wrong one", each) for each in spelled) == [401] * 5 + [429]
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_log_in_no_spelling_has_tries_of_its_own_for_an_account(
     http: httpx.Client, make_user: Callable[..., int], spelled: str
 ) -> None:
     """Each spelling is either the account, and counts as it, or no account at all."""
-    number, address = next(numbers), new_address()
+    number, address = next(address_numbers), new_address()
     email = f"victim{number}@example.com"
     make_user(email)
     opens = log_in(http, spelled.format(n=number), PASSWORD, new_address()).status_code == 200
 
-    statuses(log_in(http, spelled.format(n=number), "wrong one", address) for _ in range(5))
+    list_statuses(log_in(http, spelled.format(n=number), "wrong one", address) for _ in range(5))
 
     assert log_in(http, email, PASSWORD, address).status_code == (429 if opens else 200)
 
@@ -213,7 +213,7 @@ def test_log_in_no_spelling_has_tries_of_its_own_for_an_account(
 def change_password(http: httpx.Client, token: str, address: str) -> httpx.Response:
     """Try to change a password, with a wrong old one."""
     headers = {"Authorization": f"JWT {token}", "X-Forwarded-For": address}
-    body = {"old-password": "wrong one", "new-password": NEW}
+    body = {"old-password": "wrong one", "new-password": NEW_PASSWORD}
     return http.post("/v1/auth/change-password", json=body, headers=headers)
 
 
@@ -233,8 +233,8 @@ def test_change_password_of_many_sessions_together_has_a_limit_that_log_ins_of_o
     http: httpx.Client, email: str
 ) -> None:
     tokens = [log_in(http, email, PASSWORD, new_address()).json()["access_token"] for _ in range(8)]
-    exhaust(http, email)
-    a_minute = int(PER_ACCOUNT_ANYWHERE.partition("/")[0])
+    exhaust_account_limit(http, email)
+    a_minute = int(GLOBAL_ACCOUNT_LIMIT.partition("/")[0])
 
     tried = [change_password(http, tokens[n // 4], new_address()).status_code for n in range(a_minute + 1)]
 
@@ -244,14 +244,14 @@ def test_change_password_of_many_sessions_together_has_a_limit_that_log_ins_of_o
 def test_session_ends_after_ten_wrong_passwords(
     http: httpx.Client, web: Processes, make_user: Callable[..., int], redis_client: Redis
 ) -> None:
-    email = f"ada{next(numbers)}@example.com"
+    email = f"ada{next(address_numbers)}@example.com"
     user_id = make_user(email)
     tokens = log_in(http, email, PASSWORD, new_address()).json()
     others = log_in(http, email, PASSWORD, new_address()).json()
     tried = []
     for _ in range(MAX_WRONG_PASSWORDS):
         tried.append(change_password(http, tokens["access_token"], new_address()))
-        pass_a_minute(redis_client)
+        expire_minute_counts(redis_client)
 
     assert [answer.status_code for answer in tried] == [400] * (MAX_WRONG_PASSWORDS - 1) + [401]
     (error,) = tried[-1].json()["errors"]
@@ -264,39 +264,39 @@ def test_session_ends_after_ten_wrong_passwords(
     assert f"account_id={user_id}" in line
 
 
-def pass_a_minute(redis_client: Redis) -> None:
+def expire_minute_counts(redis_client: Redis) -> None:
     """Let the counts of this minute end, and no others."""
     for key in redis_client.scan_iter("*/1/minute"):
         redis_client.delete(key)
 
 
 def test_devices_of_before_a_reset_are_unknown_afterwards(
-    http: httpx.Client, email: str, deliver: Callable[[], list[EmailMessage]]
+    http: httpx.Client, email: str, deliver_mails: Callable[[], list[EmailMessage]]
 ) -> None:
     attacker, home = new_address(), new_address()
     tokens = log_in(http, email, PASSWORD, attacker).json()
     http.post("/v1/auth/reset-password", json={"email": email}, headers={"X-Forwarded-For": home})
-    (mail,) = [each for each in deliver() if each["Subject"] == "Reset your password"]
-    body = {"token": token_in(mail), "password": NEW}
+    (mail,) = [each for each in deliver_mails() if each["Subject"] == "Reset your password"]
+    body = {"token": get_mailed_token(mail), "password": NEW_PASSWORD}
     assert http.patch("/v1/auth/reset-password", json=body, headers={"X-Forwarded-For": home}).status_code == 200
-    exhaust(http, email)
+    exhaust_account_limit(http, email)
 
     assert log_in(http, email, "wrong one", attacker).status_code == 429
     by_token = log_in(http, email, "wrong one", new_address(), refresh_token=tokens["refresh_token"])
     assert by_token.status_code == 429
-    assert log_in(http, email, NEW, home).status_code == 200
+    assert log_in(http, email, NEW_PASSWORD, home).status_code == 200
 
 
 def test_log_in_networks_of_one_ipv6_site_have_four_times_the_limit_of_one(http: httpx.Client) -> None:
-    site = f"2001:db8:{next(numbers):x}"
+    site = f"2001:db8:{next(address_numbers):x}"
 
-    tried = statuses(
+    tried = list_statuses(
         log_in(http, f"nobody{n}@example.com", "x" * 2000, f"{site}:{n % 50:x}::1")
         for n in range(20 * NETWORK_FACTOR + 1)
     )
 
     assert tried == [401] * (20 * NETWORK_FACTOR) + [429]
-    assert log_in(http, "nobody@example.com", "x" * 2000, f"2001:db8:{next(numbers):x}::1").status_code == 401
+    assert log_in(http, "nobody@example.com", "x" * 2000, f"2001:db8:{next(address_numbers):x}::1").status_code == 401
 
 
 @pytest.mark.parametrize("form", ["{}:{port}", "{}:0{port}"])
@@ -304,21 +304,21 @@ def test_forwarded_address_with_a_port_is_counted_without_it(http: httpx.Client,
     address = new_address()
 
     spelled = [form.format(address, port=4000 + n) for n in range(5)]
-    assert statuses(log_in(http, email, "wrong one", each) for each in [*spelled, address]) == [401] * 5 + [429]
+    assert list_statuses(log_in(http, email, "wrong one", each) for each in [*spelled, address]) == [401] * 5 + [429]
 
 
 def test_forwarded_ipv6_address_with_a_port_is_counted_without_it(http: httpx.Client, email: str) -> None:
-    network = f"2001:db8:f:{next(numbers):x}:"
+    network = f"2001:db8:f:{next(address_numbers):x}:"
     spelled = [f"[{network}:{n}]:{4000 + n}" for n in range(1, 5)]
     spelled += [f"[{network}:1]", f"{network}:1"]
 
-    assert statuses(log_in(http, email, "wrong one", each) for each in spelled) == [401] * 5 + [429]
+    assert list_statuses(log_in(http, email, "wrong one", each) for each in spelled) == [401] * 5 + [429]
 
 
 def test_forwarded_addresses_that_are_none_count_as_one(http: httpx.Client, email: str) -> None:
     spelled = ["unknown", "_hidden", "1.2.3.4.5", "[::1", "1.2.3.4:x", "1.2.3.4:1:2"]
 
-    assert statuses(log_in(http, email, "wrong one", each) for each in spelled) == [401] * 5 + [429]
+    assert list_statuses(log_in(http, email, "wrong one", each) for each in spelled) == [401] * 5 + [429]
 
 
 def test_form_of_a_megabyte_is_refused_and_counted_before_it_is_read(http: httpx.Client) -> None:
@@ -346,7 +346,7 @@ def test_operations_45_passwords_of_ten_accounts_delay_no_others(
 ) -> None:
     attackers = []
     for _ in range(10):
-        address = f"eve{next(numbers)}@example.com"
+        address = f"eve{next(address_numbers)}@example.com"
         user_id = make_user(address)
         token = log_in(http, address, PASSWORD, new_address()).json()["access_token"]
         attackers.append((user_id, token))
@@ -372,14 +372,14 @@ def test_operations_45_passwords_of_ten_accounts_delay_no_others(
         assert (answer.status_code, error["code"]) == (422, "too-many-passwords")
         assert error["source"]["pointer"] == "/atomic:operations/1/data/attributes/password"
     assert {status for status, _ in served} == {200}
-    assert max(seconds for _, seconds in served) < WORST_SECONDS
+    assert max(seconds for _, seconds in served) < MAX_LOG_IN_SECONDS
 
 
 @pytest.mark.parametrize(("is_admin", "most"), [(False, 5), (True, 20)])
 def test_set_password_is_counted_per_account(
     http: httpx.Client, make_user: Callable[..., int], is_admin: bool, most: int
 ) -> None:
-    email = f"eve{next(numbers)}@example.com"
+    email = f"eve{next(address_numbers)}@example.com"
     user_id = make_user(email, is_admin=is_admin)
     token = log_in(http, email, PASSWORD, new_address()).json()["access_token"]
 
@@ -393,7 +393,7 @@ def test_set_password_is_counted_per_account(
 
 
 def test_change_email_every_spelling_is_counted(http: httpx.Client, make_user: Callable[..., int]) -> None:
-    email = f"eve{next(numbers)}@example.com"
+    email = f"eve{next(address_numbers)}@example.com"
     user_id = make_user(email)
     token = log_in(http, email, PASSWORD, new_address()).json()["access_token"]
     headers = {"Authorization": f"JWT {token}", "X-Forwarded-For": new_address(), "Content-Type": JSONAPI}
@@ -407,23 +407,23 @@ def test_change_email_every_spelling_is_counted(http: httpx.Client, make_user: C
     assert [change(each) for each in spelled] == [200] * 5 + [429]
 
 
-def test_identifiers_of_events_are_not_found_by_trying(http: httpx.Client, app: Flask, world: Any) -> None:
+def test_identifiers_of_events_are_not_found_by_trying(http: httpx.Client, app: Flask, dataset: Any) -> None:
     headers = {"X-Forwarded-For": new_address()}
-    private = f"/v1/events/{world.identifiers['private']}"
+    private = f"/v1/events/{dataset.identifiers['private']}"
     assert http.get(private, headers=headers).status_code == 200
 
-    guessed = statuses(http.get(f"/v1/events/{0xA0000000 + n:08x}", headers=headers) for n in range(60))
+    guessed = list_statuses(http.get(f"/v1/events/{0xA0000000 + n:08x}", headers=headers) for n in range(60))
 
     assert guessed == [404] * 60
     assert http.get(private, headers=headers).status_code == 429, "or the guess that hits would show"
-    assert http.get(f"/v1/events/{world.events['published']}", headers=headers).status_code == 200
+    assert http.get(f"/v1/events/{dataset.events['published']}", headers=headers).status_code == 200
     assert http.get(private, headers={"X-Forwarded-For": new_address()}).status_code == 200
 
 
 def test_log_of_the_process_names_the_account_and_never_the_password(
     http: httpx.Client, web: Processes, make_user: Callable[..., int]
 ) -> None:
-    email, address = f"eve{next(numbers)}@example.com", new_address()
+    email, address = f"eve{next(address_numbers)}@example.com", new_address()
     user_id = make_user(email)
 
     log_in(http, email, "a secret guess", address)

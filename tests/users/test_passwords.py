@@ -11,11 +11,11 @@ from flask.testing import FlaskClient
 
 from app.errors import Unavailable
 from app.extensions import db
-from app.slots import NoFreeSlotError, _Queue, _Waiter, address_holders
+from app.slots import NoFreeSlotError, _QueueKey, _Waiter, address_holders
 from app.users import passwords
 from app.users.passwords import hash_password, make_hash_slots, needs_rehash, verify_password
-from tests.users.conftest import EMAIL, PASSWORD, Sql, token_in
-from tests.world import JSONAPI, Caller, pointers
+from tests.dataset import JSONAPI, ApiClient, get_pointers
+from tests.users.conftest import EMAIL, PASSWORD, Sql, get_mailed_token
 
 
 def test_a_hash_is_argon2id_with_19_mib_and_verifies_its_password_only() -> None:
@@ -46,7 +46,7 @@ def test_a_password_that_is_too_long_is_never_hashed_to_verify_it(monkeypatch: p
     assert not verify_password(password_hash, "x" * 129)
 
 
-def test_nobody_has_a_password() -> None:
+def test_verify_password_without_hash_is_false() -> None:
     assert not verify_password(None, "")
     assert not verify_password(None, "password")
 
@@ -63,7 +63,7 @@ def test_only_hashes_with_other_parameters_are_made_again() -> None:
 
 def test_hash_that_waits_too_long_for_a_slot_is_refused_with_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "_slots", make_hash_slots(1))
-    monkeypatch.setattr(passwords, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(passwords, "HASH_SLOT_TIMEOUT_SECONDS", 0.01)
 
     with passwords._hash_slot(), pytest.raises(Unavailable) as refused:
         hash_password("password")
@@ -76,7 +76,7 @@ def test_hash_beyond_those_that_may_wait_is_refused_at_once(monkeypatch: pytest.
     slots = make_hash_slots(1)
     monkeypatch.setattr(passwords, "_slots", slots)
     monkeypatch.setattr(slots, "max_waiting", 0)
-    queue = _Queue((), is_preferred=True)
+    queue = _QueueKey((), is_preferred=True)
     monkeypatch.setattr(slots, "_queues", {queue: [_Waiter(queue)]})
 
     with passwords._hash_slot(), pytest.raises(Unavailable) as refused:
@@ -100,7 +100,7 @@ def test_hash_slots_of_one_client_leave_some_for_others(cores: int, of_one_addre
 
 
 @pytest.fixture
-def held(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def connections_per_hash(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many database connections were held at each hash that was made or checked."""
     numbers: list[int] = []
 
@@ -117,21 +117,24 @@ def held(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_hash_holds_no_connection_wherever_it_is_made(
-    client: FlaskClient, make_user: Callable[..., int], deliver: Callable[[], list[EmailMessage]], held: list[int]
+    client: FlaskClient,
+    make_user: Callable[..., int],
+    deliver_mails: Callable[[], list[EmailMessage]],
+    connections_per_hash: list[int],
 ) -> None:
     admin_id = make_user("admin@example.com", is_admin=True)
     user_id = make_user()
     tokens = client.post("/v1/auth/login", json={"email": "admin@example.com", "password": PASSWORD}).get_json()
-    admin = Caller(client, tokens["access_token"], admin_id)
-    own = Caller(
+    admin = ApiClient(client, tokens["access_token"], admin_id)
+    own = ApiClient(
         client, client.post("/v1/auth/login", json={"email": EMAIL, "password": PASSWORD}).json["access_token"]
     )
     client.post("/v1/auth/reset-password", json={"email": EMAIL})
-    reset = next(token_in(mail) for mail in deliver() if mail["Subject"] == "Reset your password")
+    reset = next(get_mailed_token(mail) for mail in deliver_mails() if mail["Subject"] == "Reset your password")
     atomic = 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
     update = {"type": "user", "id": str(user_id), "attributes": {"password": "of operations"}}
     operations = {"atomic:operations": [{"op": "update", "data": update}]}
-    held.clear()
+    connections_per_hash.clear()
 
     requests = (
         lambda: client.post("/v1/auth/login", json={"email": EMAIL, "password": "wrong password"}),
@@ -144,14 +147,14 @@ def test_hash_holds_no_connection_wherever_it_is_made(
         ),
         lambda: client.patch("/v1/auth/reset-password", json={"token": reset, "password": "by reset"}),
         lambda: admin.create("/v1/users", "user", {"email": "new@example.com", "password": PASSWORD}),
-        lambda: Caller(client).create("/v1/users", "user", {"email": "newer@example.com", "password": PASSWORD}),
+        lambda: ApiClient(client).create("/v1/users", "user", {"email": "newer@example.com", "password": PASSWORD}),
         lambda: admin.update(f"/v1/users/{user_id}", "user", {"password": "by an admin"}),
         lambda: admin.send("POST", "/v1/operations", operations, Content_Type=atomic, Accept=atomic),
     )
     answers = [send().status_code for send in requests]
 
     assert answers == [401, 401, 400, 200, 201, 201, 200, 200]
-    assert held == [0] * len(requests)
+    assert connections_per_hash == [0] * len(requests)
 
 
 @pytest.mark.parametrize(
@@ -159,38 +162,44 @@ def test_hash_holds_no_connection_wherever_it_is_made(
     [("PATCH", "/v1/users/{id}", 401), ("POST", "/v1/operations", 401)],
 )
 def test_hash_is_not_made_for_a_caller_without_a_token(
-    client: FlaskClient, user_id: int, held: list[int], method: str, path: str, status: int
+    client: FlaskClient, user_id: int, connections_per_hash: list[int], method: str, path: str, status: int
 ) -> None:
     data = {"type": "user", "id": str(user_id), "attributes": {"password": "of operations"}}
     document = {"data": data, "atomic:operations": [{"op": "update", "data": data}]}
     media_type = JSONAPI if method == "PATCH" else 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
 
-    answer = Caller(client).send(method, path.format(id=user_id), document, Content_Type=media_type)
+    answer = ApiClient(client).send(method, path.format(id=user_id), document, Content_Type=media_type)
 
     assert answer.status_code == status
-    assert held == []
+    assert connections_per_hash == []
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 129, "", None, 7, ["x"]])
-def test_hash_is_not_made_of_a_password_that_is_refused(client: FlaskClient, held: list[int], password: object) -> None:
-    refused = Caller(client).create("/v1/users", "user", {"email": "new@example.com", "password": password})
+def test_hash_is_not_made_of_a_password_that_is_refused(
+    client: FlaskClient, connections_per_hash: list[int], password: object
+) -> None:
+    refused = ApiClient(client).create("/v1/users", "user", {"email": "new@example.com", "password": password})
 
-    assert (refused.status_code, pointers(refused)) == (422, {"/data/attributes/password"})
-    assert held == []
+    assert (refused.status_code, get_pointers(refused)) == (422, {"/data/attributes/password"})
+    assert connections_per_hash == []
 
 
 def test_hash_of_a_session_that_ends_meanwhile_is_not_stored(
-    client: FlaskClient, user_id: int, log_in: Callable[..., dict[str, str]], sql: Sql, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient,
+    user_id: int,
+    log_in: Callable[..., dict[str, str]],
+    run_sql: Sql,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own = Caller(client, log_in()["access_token"], user_id)
-    before = sql("SELECT password_hash FROM users")
+    own = ApiClient(client, log_in()["access_token"], user_id)
+    before = run_sql("SELECT password_hash FROM users")
     real_hash = PasswordHasher.hash
 
     def end_session(self: PasswordHasher, password: str) -> str:
-        sql("UPDATE sign_ins SET revoked_at = now()")
+        run_sql("UPDATE sign_ins SET revoked_at = now()")
         return real_hash(self, password)
 
     monkeypatch.setattr(PasswordHasher, "hash", end_session)
 
     assert own.update(f"/v1/users/{user_id}", "user", {"password": "another one"}).status_code == 401
-    assert sql("SELECT password_hash FROM users") == before
+    assert run_sql("SELECT password_hash FROM users") == before

@@ -12,18 +12,18 @@ from app.hooks.models import Hook
 from app.jobs.models import Job
 from app.treatments.models import Treatment
 from app.uploads.models import Upload
-from tests.world import World, data, errors
+from tests.dataset import Dataset, get_data, get_errors
 
 
 @pytest.fixture
-def owned(world: World) -> dict[str, str]:
-    """What the world has of everything that belongs to one user: now to the super admin."""
-    ids = world.background()
-    with world.app.app_context():
+def super_admin_resources(dataset: Dataset) -> dict[str, str]:
+    """What the dataset has of everything that belongs to one user: now to the super admin."""
+    ids = dataset.get_background_ids()
+    with dataset.app.app_context():
         for model, name in ((Job, "job"), (Hook, "hook"), (Upload, "upload"), (DocumentSet, "document-set")):
             key: Any = UUID(ids[name]) if name == "job" else int(ids[name])
-            db.session.execute(update(model).where(model.id == key).values(owner_id=world.super_admin.id))
-        db.session.execute(update(Treatment).values(requested_by_id=world.super_admin.id))
+            db.session.execute(update(model).where(model.id == key).values(owner_id=dataset.super_admin.id))
+        db.session.execute(update(Treatment).values(requested_by_id=dataset.super_admin.id))
         db.session.commit()
     return ids
 
@@ -46,49 +46,51 @@ REQUESTS = [
 
 @pytest.mark.parametrize(("method", "path", "sent"), REQUESTS, ids=[f"{method} {path}" for method, path, _ in REQUESTS])
 def test_an_admin_changes_nothing_of_a_super_admin(
-    world: World, owned: dict[str, str], method: str, path: str, sent: Any
+    dataset: Dataset, super_admin_resources: dict[str, str], method: str, path: str, sent: Any
 ) -> None:
-    document = None if sent is None else {"data": {**sent, "id": sent["id"].format(**owned)} if sent else sent}
+    document = (
+        None if sent is None else {"data": {**sent, "id": sent["id"].format(**super_admin_resources)} if sent else sent}
+    )
 
-    refused = world.admin.send(method, path.format(**owned), document)
-    permitted = world.super_admin.send(method, path.format(**owned), document)
+    refused = dataset.admin.send(method, path.format(**super_admin_resources), document)
+    permitted = dataset.super_admin.send(method, path.format(**super_admin_resources), document)
 
-    assert (refused.status_code, errors(refused)[0]["code"]) == (403, "forbidden")
+    assert (refused.status_code, get_errors(refused)[0]["code"]) == (403, "forbidden")
     assert "whsec_" not in refused.text
     assert permitted.status_code != 403
 
 
-def test_an_admin_still_acts_for_everybody_else(world: World) -> None:
-    ids = world.background()
+def test_an_admin_still_acts_for_everybody_else(dataset: Dataset) -> None:
+    ids = dataset.get_background_ids()
 
     for path in ("/v1/hooks/{hook}/rotate", "/v1/jobs/{job}/retry"):
-        assert world.admin.send("POST", path.format(**ids)).status_code in (200, 202)
+        assert dataset.admin.send("POST", path.format(**ids)).status_code in (200, 202)
     for path in ("/v1/hooks/{hook}", "/v1/uploads/{upload}", "/v1/document-sets/{document-set}"):
-        assert world.admin.delete(path.format(**ids)).status_code == 200
+        assert dataset.admin.delete(path.format(**ids)).status_code == 200
 
 
-def test_an_admin_changes_no_event_of_a_super_admin(world: World) -> None:
-    event = data(
-        world.super_admin.create("/v1/events", "event", {"name": "x", "timezone": "UTC", "bank-details": "DE"})
+def test_an_admin_changes_no_event_of_a_super_admin(dataset: Dataset) -> None:
+    event = get_data(
+        dataset.super_admin.create("/v1/events", "event", {"name": "x", "timezone": "UTC", "bank-details": "DE"})
     )
     path = f"/v1/events/{event['id']}"
-    admin = {"type": "user", "id": str(world.admin.id)}
+    admin = {"type": "user", "id": str(dataset.admin.id)}
 
     refused = [
-        world.admin.send("PATCH", f"{path}/relationships/owner", {"data": admin}),
-        world.admin.send("PATCH", f"{path}/relationships/pending-owner", {"data": admin}),
-        world.admin.send("POST", f"{path}/relationships/organizers", {"data": [admin]}),
-        world.admin.update(path, "event", {}, owner=world.admin.id),
-        world.admin.update(path, "event", {"name": "y"}),
-        world.admin.update(path, "event", {"bank-details": "mine"}),
-        world.admin.delete(path),
+        dataset.admin.send("PATCH", f"{path}/relationships/owner", {"data": admin}),
+        dataset.admin.send("PATCH", f"{path}/relationships/pending-owner", {"data": admin}),
+        dataset.admin.send("POST", f"{path}/relationships/organizers", {"data": [admin]}),
+        dataset.admin.update(path, "event", {}, owner=dataset.admin.id),
+        dataset.admin.update(path, "event", {"name": "y"}),
+        dataset.admin.update(path, "event", {"bank-details": "mine"}),
+        dataset.admin.delete(path),
     ]
 
-    assert [(each.status_code, errors(each)[0]["code"]) for each in refused] == [(403, "forbidden")] * len(refused)
-    assert data(world.admin.get(path))["attributes"]["name"] == "x"
-    world.super_admin.send("POST", f"{path}/relationships/organizers", {"data": [admin]})
-    assert world.admin.update(path, "event", {"name": "y"}).status_code == 200  # as a member of the team
-    assert world.admin.update(path, "event", {"bank-details": "mine"}).status_code == 403
-    assert world.super_admin.delete(path).status_code == 200
-    others = f"/v1/events/{world.events['published']}"
-    assert world.admin.update(others, "event", {"name": "y"}).status_code == 200
+    assert [(each.status_code, get_errors(each)[0]["code"]) for each in refused] == [(403, "forbidden")] * len(refused)
+    assert get_data(dataset.admin.get(path))["attributes"]["name"] == "x"
+    dataset.super_admin.send("POST", f"{path}/relationships/organizers", {"data": [admin]})
+    assert dataset.admin.update(path, "event", {"name": "y"}).status_code == 200  # as a member of the team
+    assert dataset.admin.update(path, "event", {"bank-details": "mine"}).status_code == 403
+    assert dataset.super_admin.delete(path).status_code == 200
+    others = f"/v1/events/{dataset.events['published']}"
+    assert dataset.admin.update(others, "event", {"name": "y"}).status_code == 200

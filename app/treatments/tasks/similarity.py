@@ -7,9 +7,9 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import ARRAY, Double, Text, Uuid, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database import Prepared, unnested
+from app.database import PreparedStatement, unnest_param
 from app.jobs.records import JobRow
-from app.processors.modules import Document, Payload, Unfit
+from app.processors.task_registry import InvalidResult, Payload, RequestDocument
 from app.treatments.models import Similarity
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
@@ -17,13 +17,13 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "algorithm": {"type": "string", "title": "Algorithm", "maxLength": 100, "default": "default"},
 }
 
-MOST_PAIRS = 20_000
+MAX_PAIRS = 20_000
 """In one file."""
-LONGEST_NAME = 300
+MAX_NAME_LENGTH = 300
 """Characters: two of four bytes each fit into an index."""
 
-_NAME = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
-_FILE = Draft202012Validator(
+_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH}
+_RESULT_VALIDATOR = Draft202012Validator(
     {
         "type": "array",
         "items": {
@@ -37,31 +37,31 @@ _FILE = Draft202012Validator(
 _VALUES = {
     "treatment_id": bindparam("treatment_id", type_=Uuid),
     "document": bindparam("document", type_=Text),
-    **{name: unnested(name, Text) for name in ("a", "b")},
+    **{name: unnest_param(name, Text) for name in ("a", "b")},
     "score": func.unnest(bindparam("score", type_=ARRAY(Double))),
 }
-_pairs = insert(Similarity).from_select([*_VALUES], select(*_VALUES.values()), include_defaults=False)
-_store = Prepared(
-    _pairs.on_conflict_do_update(
+_insert_pairs = insert(Similarity).from_select([*_VALUES], select(*_VALUES.values()), include_defaults=False)
+_upsert_pairs = PreparedStatement(
+    _insert_pairs.on_conflict_do_update(
         index_elements=["treatment_id", "a", "b"],
-        set_={name: _pairs.excluded[name] for name in ("document", "score")},
+        set_={name: _insert_pairs.excluded[name] for name in ("document", "score")},
     )
 )
 
 
-def prepare_request(documents: Sequence[Document], job: JobRow) -> Mapping[str, Any]:
+def prepare_request(documents: Sequence[RequestDocument], job: JobRow) -> Mapping[str, Any]:
     """All documents: which of them are images the processor sees."""
     return {"documents": documents}
 
 
 def process_results(payload: Payload, completed: bool) -> None:
     """Store each pair, in place of what was said of the same two before."""
-    if isinstance(payload.content, list) and len(payload.content) > MOST_PAIRS:
-        raise Unfit(f"It has more than {MOST_PAIRS} pairs.")
-    fault = next(_FILE.iter_errors(payload.content), None)
+    if isinstance(payload.content, list) and len(payload.content) > MAX_PAIRS:
+        raise InvalidResult(f"It has more than {MAX_PAIRS} pairs.")
+    fault = next(_RESULT_VALIDATOR.iter_errors(payload.content), None)
     if fault is not None:
-        raise Unfit(f"{fault.json_path}: {fault.message}")
+        raise InvalidResult(f"{fault.json_path}: {fault.message}")
     pairs = {tuple(sorted((item["a"], item["b"]))): item["score"] for item in payload.content}
     rows = [(a, b, float(score)) for (a, b), score in sorted(pairs.items())]
     columns = {name: [row[index] for row in rows] for index, name in enumerate(("a", "b", "score"))}
-    _store.run({"treatment_id": payload.job.id, "document": payload.doc_id, **columns})
+    _upsert_pairs.run({"treatment_id": payload.job.id, "document": payload.doc_id, **columns})

@@ -27,7 +27,7 @@ def sign_in() -> dict[str, str]:
     return {"Authorization": f"JWT {token}"}
 
 
-def refusal(session: Session) -> DocumentError:
+def create_blank_faq(session: Session) -> DocumentError:
     """What comes of a blank question."""
     try:
         session.create_and_commit("faqs", question=" ", answer="x", event="1")
@@ -62,6 +62,6 @@ with Session(ROOT, schema=SCHEMA, request_kwargs={"headers": sign_in(), "timeout
     parking.delete()
     parking.commit()
 
-    refused = refusal(session)
+    refused = create_blank_faq(session)
     assert refused.errors["status_code"] == 422
     assert refused.response.json()["errors"][0]["source"] == {"pointer": "/data/attributes/question"}

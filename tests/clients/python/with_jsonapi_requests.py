@@ -10,7 +10,7 @@ from jsonapi_requests.request_factory import ApiClientError
 ROOT = os.environ["API_ROOT"]
 
 
-class SignedIn(requests.auth.AuthBase):
+class BearerAuth(requests.auth.AuthBase):
     """Everything is sent with an access token."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class SignedIn(requests.auth.AuthBase):
         return request
 
 
-api = OrmApi.config({"API_ROOT": ROOT, "AUTH": SignedIn(), "TIMEOUT": 10})
+api = OrmApi.config({"API_ROOT": ROOT, "AUTH": BearerAuth(), "TIMEOUT": 10})
 
 
 class Event(ApiModel):
@@ -57,7 +57,7 @@ class Faq(ApiModel):
     faq_type = RelationField("faq-type")
 
 
-def refusal(faq: Faq) -> ApiClientError:
+def save_invalid_faq(faq: Faq) -> ApiClientError:
     """What comes of saving a FAQ that is not valid."""
     try:
         faq.save()
@@ -92,6 +92,6 @@ event.faqs[1].delete()
 
 blank = Faq()
 blank.question, blank.answer, blank.event = " ", "x", event
-refused = refusal(blank)
+refused = save_invalid_faq(blank)
 assert refused.status_code == 422
 assert json.loads(refused.content)["errors"][0]["source"] == {"pointer": "/data/attributes/question"}

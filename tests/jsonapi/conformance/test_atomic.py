@@ -8,156 +8,167 @@ from typing import Any
 import pytest
 
 from app.faqs.models import Faq
-from app.jsonapi.operations import EXTENSION
-from tests.jsonapi.conformance.crawl import data_of
-from tests.jsonapi.test_operations import add, send
-from tests.world import World, errors, linkage
+from app.jsonapi.atomic_operations import EXTENSION
+from tests.dataset import Dataset, build_linkage, get_errors
+from tests.jsonapi.conformance.crawl import get_data_at
+from tests.jsonapi.test_operations import build_add, send_operations
 
 
-def reference(type_: str, id_: int, relationship: str | None = None) -> dict[str, str]:
+def build_ref(type_: str, id_: int, relationship: str | None = None) -> dict[str, str]:
     """A ref."""
     named = {} if relationship is None else {"relationship": relationship}
     return {"type": type_, "id": str(id_), **named}
 
 
-def results(answer: Any) -> list[dict[str, Any]]:
+def get_results(answer: Any) -> list[dict[str, Any]]:
     """The results of operations that succeeded."""
     assert answer.status_code == 200, answer.text
     listed: list[dict[str, Any]] = answer.get_json(force=True)["atomic:results"]
     return listed
 
 
-def event(world: World) -> dict[str, str]:
+def event_linkage(dataset: Dataset) -> dict[str, str]:
     """Linkage to an event of the owner."""
-    return {"type": "event", "id": str(world.events["draft"])}
+    return {"type": "event", "id": str(dataset.events["draft"])}
 
 
-def test_document_has_no_data_or_included(world: World) -> None:
-    answer = send(world.owner, {"op": "remove", "ref": reference("faq", world.faqs["draft"])})
+def test_document_has_no_data_or_included(dataset: Dataset) -> None:
+    answer = send_operations(dataset.owner, {"op": "remove", "ref": build_ref("faq", dataset.faqs["draft"])})
 
     assert answer.get_json(force=True).keys() == {"atomic:results", "jsonapi"}
 
 
-def test_document_has_results_or_errors(world: World) -> None:
-    answer = send(world.owner, {"op": "remove", "ref": reference("faq", 999999999)})
+def test_document_has_results_or_errors(dataset: Dataset) -> None:
+    answer = send_operations(dataset.owner, {"op": "remove", "ref": build_ref("faq", 999999999)})
 
     assert answer.get_json(force=True).keys() == {"errors", "jsonapi"}
 
 
 @pytest.mark.parametrize("op", [None, 5, "replace", "ADD", ["add"]])
-def test_operation_has_an_op(world: World, op: Any) -> None:
-    operation = {"op": op, "ref": reference("faq", world.faqs["draft"])}
+def test_operation_has_an_op(dataset: Dataset, op: Any) -> None:
+    operation = {"op": op, "ref": build_ref("faq", dataset.faqs["draft"])}
 
-    assert send(world.owner, operation).status_code == 400
-
-
-def test_operation_has_ref_or_href(world: World) -> None:
-    ref = reference("faq", world.faqs["draft"])
-
-    assert send(world.owner, {"op": "remove", "ref": ref, "href": f"/v1/faqs/{ref['id']}"}).status_code == 400
+    assert send_operations(dataset.owner, operation).status_code == 400
 
 
-def test_only_post(world: World) -> None:
+def test_operation_has_ref_or_href(dataset: Dataset) -> None:
+    ref = build_ref("faq", dataset.faqs["draft"])
+
+    assert (
+        send_operations(dataset.owner, {"op": "remove", "ref": ref, "href": f"/v1/faqs/{ref['id']}"}).status_code == 400
+    )
+
+
+def test_only_post(dataset: Dataset) -> None:
     for method in ("GET", "PATCH", "PUT", "DELETE"):
-        answer = world.owner.send(method, "/v1/operations")
+        answer = dataset.owner.send(method, "/v1/operations")
         assert answer.status_code == 405
         assert "POST" in answer.headers["Allow"]
 
 
-def test_operations_run_in_order(world: World) -> None:
-    path = f"/v1/faqs/{world.faqs['draft']}"
+def test_operations_run_in_order(dataset: Dataset) -> None:
+    path = f"/v1/faqs/{dataset.faqs['draft']}"
     names = ("one", "two", "three")
-    resource = reference("faq", world.faqs["draft"])
+    resource = build_ref("faq", dataset.faqs["draft"])
     operations = [{"op": "update", "data": {**resource, "attributes": {"question": name}}} for name in names]
 
-    listed = results(send(world.owner, *operations))
+    listed = get_results(send_operations(dataset.owner, *operations))
 
     assert [result["data"]["attributes"]["question"] for result in listed] == [*names]
-    assert data_of(world.owner, path)["attributes"]["question"] == "three"
+    assert get_data_at(dataset.owner, path)["attributes"]["question"] == "three"
 
 
-def test_a_failure_undoes_everything(world: World) -> None:
-    before = world.rows(Faq)
+def test_a_failure_undoes_everything(dataset: Dataset) -> None:
+    before = dataset.count_rows(Faq)
 
-    answer = send(
-        world.owner,
-        add("faq", {"question": "a", "answer": "b"}, event=event(world)),
-        {"op": "remove", "ref": reference("faq", world.faqs["draft"])},
-        {"op": "remove", "ref": reference("faq", 999999999)},
+    answer = send_operations(
+        dataset.owner,
+        build_add("faq", {"question": "a", "answer": "b"}, event=event_linkage(dataset)),
+        {"op": "remove", "ref": build_ref("faq", dataset.faqs["draft"])},
+        {"op": "remove", "ref": build_ref("faq", 999999999)},
     )
 
     assert answer.status_code == 404
-    assert world.rows(Faq) == before
-    assert world.owner.get(f"/v1/faqs/{world.faqs['draft']}").status_code == 200
+    assert dataset.count_rows(Faq) == before
+    assert dataset.owner.get(f"/v1/faqs/{dataset.faqs['draft']}").status_code == 200
 
 
-def test_results_match_the_operations(world: World) -> None:
-    listed = results(
-        send(
-            world.owner,
-            add("faq", {"question": "a", "answer": "b"}, event=event(world)),
-            {"op": "remove", "ref": reference("faq", world.faqs["draft"])},
-            add("faq-type", {"name": "Food"}, event=event(world)),
+def test_results_match_the_operations(dataset: Dataset) -> None:
+    listed = get_results(
+        send_operations(
+            dataset.owner,
+            build_add("faq", {"question": "a", "answer": "b"}, event=event_linkage(dataset)),
+            {"op": "remove", "ref": build_ref("faq", dataset.faqs["draft"])},
+            build_add("faq-type", {"name": "Food"}, event=event_linkage(dataset)),
         )
     )
 
     assert [result.get("data", {}).get("type") for result in listed] == ["faq", None, "faq-type"]
 
 
-def test_errors_are_those_of_the_base(world: World) -> None:
-    answer = send(
-        world.owner,
-        add("faq", {"question": "a", "answer": "b"}, event=event(world)),
-        add("faq", {"question": "", "answer": ""}, event=event(world)),
+def test_errors_are_those_of_the_base(dataset: Dataset) -> None:
+    answer = send_operations(
+        dataset.owner,
+        build_add("faq", {"question": "a", "answer": "b"}, event=event_linkage(dataset)),
+        build_add("faq", {"question": "", "answer": ""}, event=event_linkage(dataset)),
     )
 
     assert answer.status_code == 422
-    assert {error["source"]["pointer"] for error in errors(answer)} == {
+    assert {error["source"]["pointer"] for error in get_errors(answer)} == {
         f"/atomic:operations/1/data/attributes/{name}" for name in ("question", "answer")
     }
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"attributes": {"name": "Camp"}}])
-def test_adding_takes_a_resource_with_a_type(world: World, data: Any) -> None:
-    assert send(world.owner, {"op": "add", "data": data}).status_code == 422
+def test_adding_takes_a_resource_with_a_type(dataset: Dataset, data: Any) -> None:
+    assert send_operations(dataset.owner, {"op": "add", "data": data}).status_code == 422
 
 
-def test_adding_returns_the_resource(world: World) -> None:
-    (result,) = results(send(world.owner, add("faq", {"question": "a", "answer": "b"}, event=event(world))))
+def test_adding_returns_the_resource(dataset: Dataset) -> None:
+    (result,) = get_results(
+        send_operations(dataset.owner, build_add("faq", {"question": "a", "answer": "b"}, event=event_linkage(dataset)))
+    )
 
-    assert result["data"] == data_of(world.owner, result["data"]["links"]["self"])
+    assert result["data"] == get_data_at(dataset.owner, result["data"]["links"]["self"])
 
 
-def test_updating_targets_by_ref(world: World) -> None:
-    ref = reference("faq", world.faqs["draft"])
+def test_updating_targets_by_ref(dataset: Dataset) -> None:
+    ref = build_ref("faq", dataset.faqs["draft"])
 
-    (result,) = results(
-        send(world.owner, {"op": "update", "ref": ref, "data": {**ref, "attributes": {"answer": "<x>Yes</x>"}}})
+    (result,) = get_results(
+        send_operations(
+            dataset.owner, {"op": "update", "ref": ref, "data": {**ref, "attributes": {"answer": "<x>Yes</x>"}}}
+        )
     )
 
     assert result["data"]["attributes"]["answer"] == "Yes"  # the server changed more than was asked: it says so
 
 
-def test_updating_something_else_is_refused(world: World) -> None:
-    ref = reference("faq", world.faqs["draft"])
-    other = reference("faq", world.faqs["others"])
+def test_updating_something_else_is_refused(dataset: Dataset) -> None:
+    ref = build_ref("faq", dataset.faqs["draft"])
+    other = build_ref("faq", dataset.faqs["others"])
 
-    assert send(world.owner, {"op": "update", "ref": ref, "data": {**other, "attributes": {}}}).status_code == 409
+    assert (
+        send_operations(dataset.owner, {"op": "update", "ref": ref, "data": {**other, "attributes": {}}}).status_code
+        == 409
+    )
 
 
-def test_removing_targets_by_ref(world: World) -> None:
-    (result,) = results(send(world.owner, {"op": "remove", "ref": reference("faq", world.faqs["draft"])}))
+def test_removing_targets_by_ref(dataset: Dataset) -> None:
+    (result,) = get_results(
+        send_operations(dataset.owner, {"op": "remove", "ref": build_ref("faq", dataset.faqs["draft"])})
+    )
 
     assert result == {}
-    assert world.owner.get(f"/v1/faqs/{world.faqs['draft']}").status_code == 404
+    assert dataset.owner.get(f"/v1/faqs/{dataset.faqs['draft']}").status_code == 404
 
 
-def test_to_one_relationships_are_updated(world: World) -> None:
-    ref = reference("faq", world.faqs["draft"], "faq-type")
+def test_to_one_relationships_are_updated(dataset: Dataset) -> None:
+    ref = build_ref("faq", dataset.faqs["draft"], "faq-type")
 
-    assert results(send(world.owner, {"op": "update", "ref": ref, "data": None})) == [{}]
-    assert data_of(world.owner, f"/v1/faqs/{world.faqs['draft']}/relationships/faq-type") is None
-    assert send(world.owner, {"op": "add", "ref": ref, "data": None}).status_code == 400
+    assert get_results(send_operations(dataset.owner, {"op": "update", "ref": ref, "data": None})) == [{}]
+    assert get_data_at(dataset.owner, f"/v1/faqs/{dataset.faqs['draft']}/relationships/faq-type") is None
+    assert send_operations(dataset.owner, {"op": "add", "ref": ref, "data": None}).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -169,34 +180,34 @@ def test_to_one_relationships_are_updated(world: World) -> None:
     ],
 )
 def test_to_many_relationships_are_added_replaced_and_removed(
-    world: World, op: str, sent: list[str], left: set[str]
+    dataset: Dataset, op: str, sent: list[str], left: set[str]
 ) -> None:
-    ref = reference("event", world.events["draft"], "organizers")
-    data = linkage("user", [world.callers[name].id for name in sent])
+    ref = build_ref("event", dataset.events["draft"], "organizers")
+    data = build_linkage("user", [dataset.callers[name].id for name in sent])
 
-    assert results(send(world.owner, {"op": op, "ref": ref, "data": data})) == [{}]
-    listed = data_of(world.owner, f"/v1/events/{world.events['draft']}/relationships/organizers")
-    assert {item["id"] for item in listed} == {str(world.callers[name].id) for name in left}
+    assert get_results(send_operations(dataset.owner, {"op": op, "ref": ref, "data": data})) == [{}]
+    listed = get_data_at(dataset.owner, f"/v1/events/{dataset.events['draft']}/relationships/organizers")
+    assert {item["id"] for item in listed} == {str(dataset.callers[name].id) for name in left}
 
 
-def test_a_lid_is_text_and_names_one_resource(world: World) -> None:
-    made = add("faq", {"question": "a", "answer": "b"}, "a", event=event(world))
+def test_a_lid_is_text_and_names_one_resource(dataset: Dataset) -> None:
+    made = build_add("faq", {"question": "a", "answer": "b"}, "a", event=event_linkage(dataset))
 
     for operations in ([{**made, "data": {**made["data"], "lid": 5}}], [made, made]):
-        answer = send(world.owner, *operations)
+        answer = send_operations(dataset.owner, *operations)
         at = len(operations) - 1
         assert answer.status_code == 422
-        assert errors(answer)[0]["source"] == {"pointer": f"/atomic:operations/{at}/data/lid"}
+        assert get_errors(answer)[0]["source"] == {"pointer": f"/atomic:operations/{at}/data/lid"}
 
 
-def test_a_lid_is_understood_wherever_an_id_is(world: World) -> None:
+def test_a_lid_is_understood_wherever_an_id_is(dataset: Dataset) -> None:
     updated = {"type": "faq", "lid": "f", "relationships": {"faq-type": {"data": {"type": "faq-type", "lid": "t"}}}}
 
-    *_, made, result = results(
-        send(
-            world.owner,
-            add("faq", {"question": "a", "answer": "b"}, "f", event=event(world)),
-            add("faq-type", {"name": "Food"}, "t", event=event(world)),
+    *_, made, result = get_results(
+        send_operations(
+            dataset.owner,
+            build_add("faq", {"question": "a", "answer": "b"}, "f", event=event_linkage(dataset)),
+            build_add("faq-type", {"name": "Food"}, "t", event=event_linkage(dataset)),
             {"op": "update", "data": updated},
         )
     )
@@ -204,15 +215,15 @@ def test_a_lid_is_understood_wherever_an_id_is(world: World) -> None:
     assert result["data"]["relationships"]["faq-type"]["data"]["id"] == made["data"]["id"]
 
 
-def test_at_members_are_no_lids(world: World) -> None:
-    made = add("faq", {"question": "a", "answer": "b"}, event=event(world))
+def test_at_members_are_no_lids(dataset: Dataset) -> None:
+    made = build_add("faq", {"question": "a", "answer": "b"}, event=event_linkage(dataset))
     made["data"] |= {"@at": {"type": "event", "lid": "nothing"}}
 
-    assert send(world.owner, {**made, "@op": "remove"}).status_code == 200
+    assert send_operations(dataset.owner, {**made, "@op": "remove"}).status_code == 200
 
 
-def test_the_applied_extension_is_named(world: World) -> None:
-    answer = send(world.owner, {"op": "remove", "ref": reference("faq", world.faqs["draft"])})
+def test_the_applied_extension_is_named(dataset: Dataset) -> None:
+    answer = send_operations(dataset.owner, {"op": "remove", "ref": build_ref("faq", dataset.faqs["draft"])})
 
     assert f'ext="{EXTENSION}"' in answer.content_type
     assert answer.get_json(force=True)["jsonapi"]["ext"] == [EXTENSION]

@@ -1,0 +1,109 @@
+"""What the relay does for jobs every few seconds: lost workers are given up, lost wake-ups repeated."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from flask import current_app
+from redis import RedisError
+from sqlalchemy import ARRAY, BigInteger, Select, Text, all_, and_, bindparam, delete, func, select, text
+
+from app.database import PreparedStatement, commit, get_connection, open_transaction
+from app.errors import is_outage
+from app.jobs import lifecycle, shares, state_hooks, submission
+from app.jobs.kinds import KINDS
+from app.jobs.models import QUEUED, Job
+from app.jobs.records import JobRow
+from app.processes.worker_nodes import JOBS_QUEUE
+from app.redis_client import create_client
+from app.storage import current_storage
+
+REQUEUE_AFTER = timedelta(seconds=15)
+"""A job that nobody has taken up for this long may have been lost on the way."""
+
+BATCH_SIZE = 100
+
+_jobs = Job.__table__
+_has_capacity = and_(
+    _jobs.c.kind != all_(bindparam("full", type_=ARRAY(Text))),
+    shares.pool_column(_jobs.c.share) != all_(bindparam("full_pools", type_=ARRAY(BigInteger))),
+)
+_select_overdue = PreparedStatement(
+    select(*_jobs.c)
+    .where(_jobs.c.state == QUEUED, _jobs.c.queued_at < func.now() - REQUEUE_AFTER, _has_capacity)
+    .order_by(_jobs.c.queued_at, _jobs.c.id)
+    .limit(BATCH_SIZE)
+    .with_for_update(skip_locked=True)
+)
+_count_queued = PreparedStatement(select(func.count()).select_from(Job).where(_jobs.c.state == QUEUED, _has_capacity))
+
+log = structlog.get_logger(__name__)
+
+
+def run_maintenance() -> None:
+    """Give up attempts whose lease has run out, and wake the workers for queued jobs that they do not know of."""
+    with open_transaction(is_read=True):
+        expired = lifecycle.list_expired()
+    for job_id in expired:
+        _reclaim_job(job_id)
+    with open_transaction(is_read=False):
+        full: dict[str, list[Any]] = {"full": _list_full_kinds(), "full_pools": shares.list_full_pools()}
+        if _has_lost_wakeups(full):
+            for row in _select_overdue.fetch_rows(full):
+                submission.enqueue_job(JobRow(*row))
+        commit()
+
+
+def _reclaim_job(job_id: UUID) -> None:
+    """End an attempt whose worker was lost, each in a transaction of its own: none holds up the others."""
+    try:
+        with open_transaction(is_read=False):
+            job = lifecycle.lock_expired(job_id)
+            moved = None if job is None else lifecycle.expire_attempt(job)
+            if moved is not None:
+                log.warning("job lost its worker", job_id=str(job_id), attempt=moved.attempt, state=moved.state)
+                state_hooks.on_state_change(moved)
+            commit()
+    except Exception as error:  # what its kind does at the end may fail in any way
+        if is_outage(error):
+            raise
+        log.exception("job cannot be given up", job_id=str(job_id))
+
+
+def _list_full_kinds() -> list[str]:
+    """Kinds of which as many are at work as may be: the end of one wakes the next."""
+    limited = [kind for kind in KINDS.values() if kind.concurrency is not None]
+    return [kind.name for kind in limited if lifecycle.count_active(kind.name) >= (kind.concurrency or 0)]
+
+
+def _has_lost_wakeups(full: Mapping[str, list[Any]]) -> bool:
+    """Whether Redis holds fewer than there are queued jobs; those that wait for a slot are not woken twice."""
+    ((queued,),) = _count_queued.fetch_rows(full)
+    try:
+        return bool(queued) and int(create_client(current_app.config["REDIS_URL"], timeout=2).llen(JOBS_QUEUE)) < queued
+    except RedisError as error:
+        log.warning("nobody knows whether jobs are overlooked", error=type(error).__name__)
+        return False
+
+
+def prune_jobs(older_than: timedelta) -> int:
+    """Delete a batch of jobs that ended longer ago than this, with their events and files; how many."""
+    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than, _jobs.c.kept.is_(False))
+    with open_transaction(is_read=True):
+        ids = get_connection().scalars(old.limit(BATCH_SIZE)).all()
+    return sum(_delete_job(old, job_id) for job_id in ids)
+
+
+def _delete_job(old: Select[tuple[UUID]], job_id: UUID) -> bool:
+    """One of them by itself: a treatment may take along a million rows."""
+    with open_transaction(is_read=False):
+        get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
+        if get_connection().scalar(old.where(_jobs.c.id == job_id).with_for_update(skip_locked=True)) is None:
+            return False
+        # The files first: what dies in between leaves rows, which come again.
+        current_storage().delete_folder(f"jobs/{job_id}")
+        get_connection().execute(delete(Job).where(_jobs.c.id == job_id))
+        commit()
+    return True

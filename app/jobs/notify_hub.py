@@ -1,0 +1,191 @@
+"""Watching: whoever waits for news of jobs, and the one connection of this process on which PostgreSQL sends them."""
+
+import select
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from uuid import UUID
+
+import structlog
+from flask import Flask, current_app
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.database import create_listen_engine, listen_to_channel, poll_notifications
+from app.jobs.lifecycle import NOTIFY_CHANNEL
+from app.slots import NoFreeSlotError, Slot, SlotPool, take_slot
+
+MAX_SUBSCRIBERS = 240
+"""In one process: each holds a thread (`app/web.py` has more)."""
+
+MAX_SUBSCRIBERS_PER_HOLDER = 80
+"""Of these, how many one user and one client address may have."""
+
+PROBE_TIMEOUT_SECONDS = 1.0
+"""How long a new stream waits for the slot of one whose client has gone away."""
+
+PROBE_INTERVAL_SECONDS = 0.5
+
+CONNECTION_CHECK_INTERVAL_SECONDS = 15.0
+"""Seconds after which the listener asks whether PostgreSQL is still there."""
+
+MAX_BACKOFF_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Subscriber:
+    """Somebody who waits for news of one job, or of all of them."""
+
+    def __init__(self, hub: "Hub", job_id: UUID | None, holders: tuple[str, ...]) -> None:
+        self.hub = hub
+        self.job_id = job_id
+        self.holders = holders
+        self._news = threading.Event()
+        self._lock = threading.Lock()
+        self._changed_ids: set[UUID | None] = set()
+        self._is_probed = False
+
+    def wait_for_change(self, seconds: float) -> bool:
+        """Whether there is, or soon comes, news since the last time; also when the server stops."""
+        is_news = self._news.wait(seconds)
+        self._news.clear()
+        with self._lock:
+            is_probed, self._is_probed = self._is_probed, False
+        return is_news and not is_probed
+
+    def request_probe(self) -> None:
+        """Let the stream send something, which fails where the client has gone away."""
+        with self._lock:
+            self._is_probed = True
+        self._news.set()
+
+    def notify(self, job_id: UUID | None) -> None:
+        """There is news, of this job or nobody knows of which."""
+        with self._lock:
+            self._changed_ids.add(job_id)
+        self._news.set()
+
+    def take_changed_ids(self) -> set[UUID | None]:
+        """The jobs there is news of since this was last asked; None among them when it may be of any."""
+        with self._lock:
+            named, self._changed_ids = self._changed_ids, set()
+        return named
+
+
+class Hub:
+    """All watchers of this process; its threads start with the first one, which is after any fork."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._subscribers: set[Subscriber] = set()
+        self.slots = SlotPool(MAX_SUBSCRIBERS, MAX_SUBSCRIBERS_PER_HOLDER)
+        self._probed_at = 0.0
+        self._stopping = threading.Event()
+        self._is_started = False
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server stops, so that every stream has to end."""
+        return self._stopping.is_set()
+
+    @contextmanager
+    def subscribe(self, job_id: UUID | None, *holders: str) -> Iterator[Subscriber]:
+        """News of one job, or of all; what is read after this begins misses nothing. 503 or 429 where too many watch.
+
+        `holders` are the user and the address that watch.
+        """
+        slot = self.take_slot(self.slots, *holders)
+        watcher = Subscriber(self, job_id, holders)
+        try:
+            with self._lock:
+                self._subscribers.add(watcher)
+                self._start_threads()
+            yield watcher
+        finally:
+            with self._lock:
+                self._subscribers.discard(watcher)
+            self.slots.release(slot)
+
+    def take_slot(self, slots: SlotPool, *holders: str) -> Slot:
+        """Take a slot for a stream; raise 503 where the process has none left, 429 where a holder has its share.
+
+        Streams notice that their client has gone away when they next send something: before a stream is refused, those
+        that hold the slots do so.
+        """
+        with suppress(NoFreeSlotError):
+            return slots.acquire(*holders)
+        self._probe_subscribers(holders, of_all=slots.is_crowded)
+        return take_slot(
+            slots,
+            holders,
+            full="Too many streams are open at this moment.",
+            share=f"You have {slots.max_per_holder} streams open already. Close one of them.",
+            timeout_seconds=PROBE_TIMEOUT_SECONDS,
+        )
+
+    def _probe_subscribers(self, holders: tuple[str, ...], *, of_all: bool) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._probed_at < PROBE_INTERVAL_SECONDS:
+                return
+            self._probed_at = now
+            probed = [each for each in self._subscribers if of_all or not set(holders).isdisjoint(each.holders)]
+        for watcher in probed:
+            watcher.request_probe()
+
+    def _start_threads(self) -> None:
+        if self._is_started:
+            return
+        self._is_started = True
+        threading.Thread(target=self._keep_listening, name="jobs-listener", daemon=True).start()
+        stops_when_readable: int | None = self._app.extensions.get("stopping")
+        if stops_when_readable is not None:
+            threading.Thread(target=self._stop_when_readable, args=(stops_when_readable,), daemon=True).start()
+
+    def _stop_when_readable(self, readable: int) -> None:
+        select.select([readable], [], [])
+        self._stopping.set()
+        self._notify_subscribers(None)
+
+    def _keep_listening(self) -> None:
+        engine = create_listen_engine(self._app.config["DATABASE_URL"], "open-event-watch")
+        pause = MAX_BACKOFF_SECONDS / 50
+        while not self.is_stopping:
+            try:
+                with engine.connect() as connection:
+                    pause = MAX_BACKOFF_SECONDS / 50
+                    self._dispatch_notifications(connection)
+            except SQLAlchemyError as error:
+                log.warning("nobody hears of jobs", error=type(error).__name__, pause=pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+
+    def _dispatch_notifications(self, connection: Connection) -> None:
+        listen_to_channel(connection, NOTIFY_CHANNEL)
+        self._notify_subscribers(None)  # of what came before nobody was told
+        while not self.is_stopping:
+            payloads = poll_notifications(connection, CONNECTION_CHECK_INTERVAL_SECONDS)
+            if not payloads:
+                connection.execute(text("SELECT 1"))
+            for payload in payloads:
+                self._notify_subscribers(UUID(payload))
+
+    def _notify_subscribers(self, job_id: UUID | None) -> None:
+        with self._lock:
+            concerned = [each for each in self._subscribers if job_id is None or each.job_id in (None, job_id)]
+        for watcher in concerned:
+            watcher.notify(job_id)
+
+
+def init_app(app: Flask) -> None:
+    """One hub for this app."""
+    app.extensions["jobs"] = Hub(app)
+
+
+def current_hub() -> Hub:
+    """The hub of the current app."""
+    hub: Hub = current_app.extensions["jobs"]
+    return hub

@@ -1,0 +1,148 @@
+"""A treatment in words: how the processor is, its documents, and what was found, with regions to be drawn."""
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from itertools import groupby
+from urllib.parse import urlencode
+
+from app.documents.resolver import Document
+from app.jobs.kinds import KINDS
+from app.jobs.models import SUCCEEDED
+from app.jobs.submission import is_offered
+from app.jsonapi.permissions import AccessContext
+from app.pages import treatment_queries
+from app.pages.image_urls import ImageLink, find_image_links
+from app.pages.job_presenter import TemplateData, format_timestamp
+from app.pages.job_queries import ArtifactRow, JobListItem
+from app.pages.treatment_queries import (
+    MAX_IMAGES,
+    MAX_REGIONS_PER_IMAGE,
+    MAX_SCANNED_PAIRS,
+    MAX_SCANNED_REGIONS,
+    RegionRow,
+    SimilarPair,
+    TreatmentState,
+)
+
+NEW_TREATMENT_URL = "/jobs/treatments/new"
+NO_IMAGE_LINK = ImageLink("")
+
+
+def processor_status(job: JobListItem, state: TreatmentState, files: Iterable[ArtifactRow]) -> TemplateData:
+    """How the processor is, for the page and for the script; `findings` changes when there is more to be seen."""
+    is_known = state.tracking_id is not None
+    unanswered = state.unanswered or 0
+    return {
+        "remote_status": state.status,
+        "tracking_id": state.tracking_id or "",
+        "heard_at": format_timestamp(state.heard_at) if is_known else "",
+        "unanswered": str(unanswered) if unanswered else "",
+        "findings": _compute_findings_digest(job, state, files),
+    }
+
+
+def _compute_findings_digest(job: JobListItem, state: TreatmentState, files: Iterable[ArtifactRow]) -> str:
+    known = (job.attempt, job.state == SUCCEEDED, state.documents, [(each.sha256, each.partial) for each in files])
+    return sha256(repr(known).encode()).hexdigest()[:16]
+
+
+def treatment_header(job: JobListItem, state: TreatmentState) -> TemplateData:
+    """What never changes, and where to go from here."""
+    kind = KINDS.get(job.kind)
+    return {
+        "set": state.title,
+        "api_url": "" if state.deleted_at else f"/v1/treatments/{job.id}",
+        "again_url": f"{NEW_TREATMENT_URL}?{urlencode(_build_form_query(state))}"
+        if kind is not None and is_offered(kind)
+        else "",
+        "fragment": f"/jobs/{job.id}/findings",
+    }
+
+
+def _build_form_query(state: TreatmentState) -> dict[str, object]:
+    """What a link fills the form with; secrets stand in none."""
+    secrets = KINDS[state.task_type].secrets
+    given = {
+        name: value
+        for name, value in state.parameters.items()
+        if isinstance(value, str | int | float) and name not in secrets
+    }
+    words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    return {**words, "task-type": state.task_type, "document-set": state.document_set_id}
+
+
+def treatment_results(job: JobListItem, state: TreatmentState, access: AccessContext) -> TemplateData:
+    """The documents and what was found in them, as much as a page holds."""
+    documents, regions, pairs = (
+        treatment_queries.list_documents(job.id),
+        treatment_queries.list_regions(job.id),
+        treatment_queries.list_best_pairs(job.id),
+    )
+    known = {each.uid: each for each in (*documents, *_list_other_documents(job, documents, regions, pairs))}
+    seen = find_image_links(known.values(), access)
+    return {
+        "documents": [_present_document(each, seen) for each in documents],
+        "more_documents": state.documents - len(documents),
+        "images": [_present_image(list(found), seen) for _, found in groupby(regions, lambda each: each[:2])],
+        "regions": _format_region_count(regions[0]) if regions else "",
+        "more_images": max(regions[0].images - MAX_IMAGES, 0) if regions else 0,
+        "pairs": [_present_pair(each, seen) for each in pairs],
+        "more_pairs": _format_remaining_pairs(pairs[0].total - len(pairs), pairs[0].total) if pairs else "",
+        "nothing": job.state == SUCCEEDED and not regions and not pairs,
+    }
+
+
+def _list_other_documents(
+    job: JobListItem, documents: Iterable[Document], regions: Iterable[RegionRow], pairs: Iterable[SimilarPair]
+) -> list[Document]:
+    """The documents in which something was found, beside those that are known."""
+    named = {uid for each in regions for uid in each[:2]} | {uid for each in pairs for uid in each[:2]}
+    return treatment_queries.list_documents_by_uid(job.id, named - {each.uid for each in documents})
+
+
+def _present_document(document: Document, seen: Mapping[str, ImageLink]) -> TemplateData:
+    return {"uid": document.uid, "type": document.type, **seen.get(document.uid, NO_IMAGE_LINK)._asdict()}
+
+
+def _present_image(found: list[RegionRow], seen: Mapping[str, ImageLink]) -> TemplateData:
+    """An image with its regions: the one that the processor names, else that of the document."""
+    first = found[0]
+    picture = seen.get(first.source) or seen.get(first.document) or NO_IMAGE_LINK
+    return {
+        "document": first.document,
+        "source": "" if first.source == first.document else first.source,
+        "count": _format_count(first.of_image, "region"),
+        "more": max(first.of_image - MAX_REGIONS_PER_IMAGE, 0),
+        "regions": [_present_region(each) for each in found],
+        **picture._asdict(),
+    }
+
+
+def _present_region(found: RegionRow) -> TemplateData:
+    x, y, width, height = (_format_pixels(each) for each in (found.x, found.y, found.width, found.height))
+    return {"x": x, "y": y, "width": width, "height": height, "words": f"{width} × {height} at {x}, {y}"}  # noqa: RUF001 - the sign of multiplication
+
+
+def _format_pixels(pixels: float) -> str:
+    return f"{pixels:.2f}".rstrip("0").rstrip(".")
+
+
+def _present_pair(pair: SimilarPair, seen: Mapping[str, ImageLink]) -> TemplateData:
+    sides = [{"uid": uid, **seen.get(uid, NO_IMAGE_LINK)._asdict()} for uid in (pair.a, pair.b)]
+    return {"sides": sides, "score": f"{pair.score:.3f}"}
+
+
+def _format_region_count(first: RegionRow) -> str:
+    if first.total > MAX_SCANNED_REGIONS:
+        return f"more than {MAX_SCANNED_REGIONS:,} regions"
+    return f"{_format_count(first.total, 'region')} in {_format_count(first.images, 'image')}"
+
+
+def _format_remaining_pairs(others: int, total: int) -> str:
+    if total > MAX_SCANNED_PAIRS:
+        return f"There are more: these are the best of the first {MAX_SCANNED_PAIRS:,}."
+    return f"{others:,} more are less alike." if others else ""
+
+
+def _format_count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,63 @@
+"""What a processor may say: the members of a callback, and of the answer to a question."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from app.errors import ApiError, Unprocessable
+from app.jsonapi.json_parsing import escape_pointer
+
+EVENTS = ("STARTED", "PROGRESS", "SUCCESS", "ERROR", "CANCELLED", "CANCELED")
+
+MAX_URL_LENGTH = 2_000
+
+_TEXT = {"type": ["string", "null"]}
+_ID = {"type": ["string", "integer", "null"]}
+_RESULT = {
+    "type": "object",
+    "properties": {"doc_id": _ID, "result_url": {"type": "string", "minLength": 1, "maxLength": MAX_URL_LENGTH}},
+    "required": ["result_url"],
+}
+_OUTPUT = {
+    "type": ["object", "null"],
+    "properties": {
+        "results_url": {"type": ["array", "null"], "items": _RESULT},
+        "error": {"type": ["string", "array", "null"]},
+    },
+}
+STATUS_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "message": _TEXT,
+        "error": {"type": ["string", "array", "null"]},
+        "fraction": {"type": ["number", "null"]},
+        "output": _OUTPUT,
+    },
+}
+"""Members that are not named are kept, and mean nothing to us."""
+CALLBACK_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        **STATUS_SCHEMA["properties"],
+        "event": {"enum": [*EVENTS]},
+        "experiment_id": _ID,
+        "tracking_id": _ID,
+        "completed": {"type": "boolean"},
+    },
+    "required": ["event"],
+}
+
+_answer, _callback = Draft202012Validator(STATUS_SCHEMA), Draft202012Validator(CALLBACK_SCHEMA)
+
+
+def is_valid_status(value: Any) -> bool:
+    """Whether it can be the answer to a question."""
+    return bool(_answer.is_valid(value))
+
+
+def find_callback_errors(value: Any) -> Iterator[ApiError]:
+    """What makes it no callback."""
+    for error in _callback.iter_errors(value):
+        pointer = "".join(f"/{escape_pointer(str(part))}" for part in error.absolute_path)
+        yield Unprocessable(error.message[:200], pointer=pointer)

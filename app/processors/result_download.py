@@ -1,0 +1,94 @@
+"""A result file is fetched, kept as an artifact, and handed to its task: in one transaction, so once."""
+
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from app.errors import ApiError, ApiErrorGroup, is_outage
+from app.extensions import db
+from app.jobs import artifacts, lifecycle
+from app.jobs.context import JobFailed, charge_output
+from app.jobs.records import JobRow
+from app.jsonapi.json_parsing import parse_json
+from app.processors import client, results
+from app.processors.results import ResultFileRow
+from app.processors.task_registry import InvalidResult, Payload, load_tasks
+
+MAX_DOWNLOAD_ATTEMPTS = 4
+MAX_MESSAGE_LENGTH = 500
+
+log = structlog.get_logger(__name__)
+
+
+def download_result(file_id: UUID, time: int) -> None:
+    """Fetch a file that is still wanted and store what is in it; what fails for a while is tried a few times."""
+    wanted = results.get_pending(file_id)
+    if wanted is None:
+        return
+    file, job = wanted
+    try:
+        content = client.fetch_result(file.url)
+        document = parse_json(content)
+    except client.DownloadFailed as error:
+        if error.is_transient and time < MAX_DOWNLOAD_ATTEMPTS:
+            results.schedule_download(file_id, time + 1)
+        else:
+            _reject_result(file, f"The result of {file.doc_id!r} was not fetched. {error}")
+        return
+    except (ApiError, ApiErrorGroup):
+        _reject_result(file, f"The result of {file.doc_id!r} is not JSON.")
+        return
+    except Exception as error:  # else the job would wait for this file for days
+        log.exception("result not fetched")
+        _reject_result(
+            file, f"The result of {file.doc_id!r} was not fetched: this is our fault ({type(error).__name__})."
+        )
+        return
+    try:
+        charge_output(job, len(content))
+    except JobFailed as failed:
+        _reject_result(file, f"The result of {file.doc_id!r} was not stored. {failed.detail}")
+        return
+    stored = artifacts.store_file(
+        job, f"result-{file.number}.json", content, "application/json", partial=not file.final
+    )
+    _store_result(file, document, stored)
+
+
+def _reject_result(file: ResultFileRow, words: str) -> None:
+    job = results.lock_job(file)
+    if job is not None:
+        _close_file(job, file, words)
+
+
+def _store_result(file: ResultFileRow, document: Any, stored: dict[str, Any]) -> None:
+    job = results.lock_job(file)
+    if job is not None:
+        artifacts.attach_file(job, stored)
+        _close_file(job, file, _process_result(job, file, document))
+
+
+def _close_file(job: JobRow, file: ResultFileRow, fault: str | None) -> None:
+    results.set_outcome(file, fault)
+    if fault:
+        lifecycle.record_remote_progress(job, fault[:MAX_MESSAGE_LENGTH], level="warning")
+    results.complete_if_done(job)
+
+
+def _process_result(job: JobRow, file: ResultFileRow, document: Any) -> str | None:
+    """Let the task store it; why it could not, all undone that it did."""
+    task = load_tasks().get(job.kind)
+    if task is None:
+        return "This server does not know the task any more."
+    try:
+        with db.session.begin_nested():
+            task.process_results(Payload(job, file.doc_id, document), completed=file.final)
+    except InvalidResult as error:
+        return f"The result of {file.doc_id!r} does not fit. {error}"
+    except Exception as error:  # a task may raise anything; the other files are kept
+        if is_outage(error):
+            raise
+        log.exception("result not processed", task=job.kind)
+        return f"The result of {file.doc_id!r} was not processed: this is our fault ({type(error).__name__})."
+    return None

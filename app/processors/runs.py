@@ -1,0 +1,168 @@
+"""The rows of what a processor was asked, and the tokens with which it calls back."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from flask import current_app
+from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, delete, func, insert, or_, select, update
+
+from app import outbox, webhook_signatures
+from app.database import PreparedStatement, get_connection
+from app.documents.resolver import Document
+from app.jobs.context import MAX_REPORTS_PER_SECOND
+from app.jobs.records import JobRow
+from app.processors.models import JobDocument, RemoteRun
+from app.url_tokens import hash_token
+
+APPLY, FLUSH_PROGRESS, POLL, CANCEL, CANCEL_DEADLINE, FETCH, CLEAR = (
+    f"processors.{name}" for name in ("apply", "tell", "poll", "cancel", "cancel-deadline", "fetch", "clear")
+)
+"""The consumers, told of a job and its attempt; FETCH of a result file."""
+
+_runs, _documents = RemoteRun.__table__, JobDocument.__table__
+_RUN_CRITERIA = (
+    _runs.c.job_id == bindparam("job_id", type_=Uuid),
+    _runs.c.attempt == bindparam("attempt", type_=BigInteger),
+)
+
+
+class Run(NamedTuple):
+    """A row of `remote_runs`: the columns of `models.RemoteRun`, in their order (a test compares them)."""
+
+    job_id: UUID
+    attempt: int
+    task: str
+    token_hash: bytes
+    tracking_id: str | None
+    created_at: datetime
+    begun_at: datetime | None
+    heard_at: datetime
+    unanswered: int
+    completed_at: datetime | None
+    told_at: datetime | None
+    untold: bool
+
+
+_select_run = PreparedStatement(select(*_runs.c).where(*_RUN_CRITERIA))
+_insert_run = PreparedStatement(
+    insert(RemoteRun).values(
+        {
+            "job_id": bindparam("job_id", type_=Uuid),
+            "attempt": bindparam("attempt", type_=BigInteger),
+            "task": bindparam("task", type_=Text),
+            "token_hash": bindparam("token_hash", type_=LargeBinary),
+            "untold": False,
+        }
+    )
+)
+_update_tracking_id = PreparedStatement(
+    update(RemoteRun)
+    .where(*_RUN_CRITERIA)
+    .values(tracking_id=bindparam("tracking_id", type_=Text), heard_at=func.now())
+)
+_mark_active = PreparedStatement(
+    update(RemoteRun)
+    .where(*_RUN_CRITERIA)
+    .values(heard_at=func.now(), unanswered=0, begun_at=func.coalesce(_runs.c.begun_at, func.now()))
+    .returning(*_runs.c)
+)
+_mark_seen = PreparedStatement(update(RemoteRun).where(*_RUN_CRITERIA).values(heard_at=func.now(), unanswered=0))
+_update_unanswered = PreparedStatement(
+    update(RemoteRun).where(*_RUN_CRITERIA).values(unanswered=_runs.c.unanswered + 1).returning(_runs.c.unanswered)
+)
+_mark_completed = PreparedStatement(update(RemoteRun).where(*_RUN_CRITERIA).values(completed_at=func.now()))
+_REPORT_INTERVAL = timedelta(seconds=1 / MAX_REPORTS_PER_SECOND)
+_is_report_due = or_(_runs.c.told_at.is_(None), _runs.c.told_at <= func.now() - _REPORT_INTERVAL)
+_mark_published = PreparedStatement(
+    update(RemoteRun)
+    .where(*_RUN_CRITERIA, _is_report_due)
+    .values(told_at=func.now(), untold=False)
+    .returning(_runs.c.job_id)
+)
+_mark_pending = PreparedStatement(
+    update(RemoteRun).where(*_RUN_CRITERIA, _runs.c.untold.is_(False)).values(untold=True).returning(_runs.c.job_id)
+)
+
+
+def get_run(job: JobRow) -> Run | None:
+    """What the processor has of the present attempt of a job."""
+    return next((Run(*row) for row in _select_run.fetch_rows(_build_key(job))), None)
+
+
+def create_run(job: JobRow, task: str, token: str, documents: Sequence[Document]) -> None:
+    """Write down what the processor is about to be asked: it may call back before it has answered."""
+    _insert_run.run({**_build_key(job), "task": task, "token_hash": hash_token(token)})
+    get_connection().execute(delete(JobDocument).where(_documents.c.job_id == job.id))  # of the attempt before
+    rows = [
+        {**document._asdict(), "job_id": job.id, "position": position} for position, document in enumerate(documents)
+    ]
+    get_connection().execute(insert(JobDocument), rows)
+
+
+def set_tracking_id(job: JobRow, tracking_id: str) -> None:
+    """Write down the name that the processor has given to the run."""
+    _update_tracking_id.run({**_build_key(job), "tracking_id": tracking_id})
+
+
+def record_event(job: JobRow) -> Run:
+    """Note that the processor is at work, and has just said so."""
+    (row,) = _mark_active.fetch_rows(_build_key(job))
+    return Run(*row)
+
+
+def touch_run(job_id: UUID, attempt: int) -> None:
+    """Note that the processor knows of a run, whatever it says of it."""
+    _mark_seen.run({"job_id": job_id, "attempt": attempt})
+
+
+def increment_unanswered(job: JobRow) -> int:
+    """Note a question without an answer; how many there were in a row."""
+    ((unanswered,),) = _update_unanswered.fetch_rows(_build_key(job))
+    return int(unanswered)
+
+
+def complete_run(job: JobRow) -> None:
+    """Note that the processor is done."""
+    _mark_completed.run(_build_key(job))
+
+
+def try_publish_progress(job: JobRow) -> bool:
+    """Note that what it says of its progress becomes an event now; False while the last one is too new for that."""
+    return bool(_mark_published.fetch_rows(_build_key(job)))
+
+
+def schedule_progress_flush(job: JobRow) -> None:
+    """Order that what it has said of its progress by then becomes an event, once that may be."""
+    if _mark_pending.fetch_rows(_build_key(job)):
+        enqueue_for_run(FLUSH_PROGRESS, job, delay=_REPORT_INTERVAL)
+
+
+def build_callback_url(job: JobRow, token: str) -> str:
+    """Where the processor calls back: whoever knows it can."""
+    return f"{current_app.config['PUBLIC_URL']}/v1/jobs/{job.id}/callback?token={token}"
+
+
+def signing_context(job_id: UUID, attempt: int, hashed_token: bytes) -> bytes:
+    """What the secret of the callbacks of an attempt is about."""
+    return b"processors.callback\n%s\n%d\n" % (str(job_id).encode(), attempt) + hashed_token
+
+
+def derive_callback_secret(job: JobRow, token: str) -> str:
+    """With which the processor may sign its callbacks."""
+    return webhook_signatures.derive_secret(signing_context(job.id, job.attempt, hash_token(token)))
+
+
+def enqueue_for_run(consumer: str, job: JobRow, *, delay: timedelta = timedelta(0)) -> None:
+    """Order something to be done about an attempt."""
+    outbox.enqueue_entry(consumer, f"job.{job.state}", {"job_id": str(job.id), "attempt": job.attempt}, delay=delay)
+
+
+def get_poll_interval() -> timedelta:
+    """How long the processor may be silent before it is asked."""
+    return timedelta(seconds=current_app.config["PROCESSOR_POLL_SECONDS"])
+
+
+def _build_key(job: JobRow) -> dict[str, Any]:
+    return {"job_id": job.id, "attempt": job.attempt}

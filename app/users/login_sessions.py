@@ -1,0 +1,188 @@
+"""Sign-ins: a log-in, the chain of refresh tokens that descends from it, and its end."""
+
+import base64
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from uuid import UUID
+
+import structlog
+from flask import current_app
+from sqlalchemy import ColumnElement, Executable, delete, exists, func, insert, or_, select, update
+from uuid_utils.compat import uuid7
+
+from app.database import get_connection
+from app.extensions import db
+from app.users.models import LoginSession, RefreshToken, User
+from app.users.tokens import ACCESS_TOKEN_LIFETIME, AccessClaims, new_access_token
+
+REFRESH_TOKEN_LIFETIME = timedelta(days=30)
+
+REUSE_GRACE_PERIOD = timedelta(seconds=10)
+"""How long a used refresh token still gives its successor: the answer may have been lost, or two tabs refreshed."""
+
+PRUNE_BATCH_SIZE = 1000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """What a client holds: one token for requests, one for the next pair."""
+
+    access_token: str
+    refresh_token: str
+
+
+def create_session(user_id: int, address: str | None = None) -> TokenPair:
+    """Sign a user in, from this client address."""
+    sign_in_id, refresh_token = uuid7(), secrets.token_urlsafe(32)
+    address_key = address and _derive_address_key(address)
+    db.session.execute(insert(LoginSession).values(id=sign_in_id, user_id=user_id, address_key=address_key))
+    _store_refresh_token(refresh_token, sign_in_id)
+    access = AccessClaims(user_id, sign_in_id, is_fresh=True, authenticated_at=int(time.time()))
+    return TokenPair(new_access_token(access), refresh_token)
+
+
+def rotate_refresh_token(presented: str) -> TokenPair | None:
+    """The next pair for a refresh token, which is used up by it; None for one that is no good.
+
+    A token that was used up longer ago than the grace has been stolen from one of two holders: its sign-in ends. The
+    caller commits in either case.
+    """
+    link = db.session.execute(
+        select(
+            RefreshToken.sign_in_id,
+            RefreshToken.used_at,
+            (RefreshToken.used_at > func.now() - REUSE_GRACE_PERIOD).label("in_grace"),
+            LoginSession.user_id,
+            LoginSession.created_at,
+        )
+        .join(LoginSession, LoginSession.id == RefreshToken.sign_in_id)
+        .join(User, User.id == LoginSession.user_id)
+        .where(
+            RefreshToken.token_hash == _hash_token(presented),
+            RefreshToken.expires_at > func.now(),
+            LoginSession.revoked_at.is_(None),
+            User.deleted_at.is_(None),
+            User.is_blocked.is_(False),
+        )
+        # Two requests with one token stand in line here: the second sees what the first has done.
+        .with_for_update(of=RefreshToken)
+    ).one_or_none()
+    if link is None:
+        return None
+    successor = _derive_next_token(presented)
+    if link.used_at is None:
+        _mark_used(presented)
+        _store_refresh_token(successor, link.sign_in_id)
+    elif not link.in_grace:
+        log.warning("refresh token used twice", sign_in_id=str(link.sign_in_id), user_id=link.user_id)
+        revoke_session(link.sign_in_id)
+        return None
+    authenticated_at = int(link.created_at.timestamp())
+    return TokenPair(new_access_token(AccessClaims(link.user_id, link.sign_in_id, False, authenticated_at)), successor)
+
+
+def remember_address(user_id: int, address: str) -> None:
+    """Make a client address known for a user, without a session: the row is that of one that has ended."""
+    values = {"id": uuid7(), "user_id": user_id, "address_key": _derive_address_key(address), "revoked_at": func.now()}
+    get_connection().execute(insert(LoginSession).values(values))
+
+
+def find_device(criterion: ColumnElement[bool], *, refresh_token: str | None, sign_in_id: UUID | None) -> UUID | None:
+    """Return the earlier sign-in that a refresh token or an id names, if it is one of this user; it may have ended.
+
+    None where the account has forgotten its devices since.
+    """
+    named = [LoginSession.id == sign_in_id] if sign_in_id is not None else []
+    if refresh_token is not None:
+        held = select(RefreshToken.sign_in_id).where(RefreshToken.token_hash == _hash_token(refresh_token))
+        named.append(LoginSession.id == held.scalar_subquery())
+    if not named:
+        return None
+    found = select(LoginSession.id).join(User, User.id == LoginSession.user_id).where(criterion, or_(*named))
+    return db.session.scalar(found.where(LoginSession.address_key.is_not(None)).limit(1))
+
+
+def has_known_address(address: str) -> ColumnElement[bool]:
+    """Return the criterion for users who have logged in from this client address, as far as sign-ins are kept."""
+    return exists().where(LoginSession.user_id == User.id, LoginSession.address_key == _derive_address_key(address))
+
+
+def is_known_address(criterion: ColumnElement[bool], address: str) -> bool:
+    """Return whether this user has logged in from this client address before, as far as sign-ins are kept."""
+    return db.session.scalar(select(User.id).where(criterion, has_known_address(address)).limit(1)) is not None
+
+
+def forget_devices(user_id: int, except_sign_in_id: UUID | None = None) -> None:
+    """Make the devices and client addresses of all sign-ins of a user, but the one named, unknown again."""
+    forgotten = update(LoginSession).where(LoginSession.user_id == user_id, LoginSession.address_key.is_not(None))
+    if except_sign_in_id is not None:
+        forgotten = forgotten.where(LoginSession.id != except_sign_in_id)
+    _execute_bulk(forgotten.values(address_key=None))
+
+
+def revoke_session(sign_in_id: UUID) -> None:
+    """End one sign-in: its tokens, access tokens too, stop working at once."""
+    _execute_bulk(
+        update(LoginSession)
+        .where(LoginSession.id == sign_in_id, LoginSession.revoked_at.is_(None))
+        .values(revoked_at=func.now())
+    )
+
+
+def revoke_all_sessions(user_id: int, except_sign_in_id: UUID | None = None) -> None:
+    """End every sign-in of a user, but the one named."""
+    ended = update(LoginSession).where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
+    if except_sign_in_id is not None:
+        ended = ended.where(LoginSession.id != except_sign_in_id)
+    _execute_bulk(ended.values(revoked_at=func.now()))
+
+
+def prune_sessions(older_than: timedelta) -> int:
+    """Delete a batch of refresh tokens and of sign-ins that ended longer ago than this; the number deleted."""
+    past = func.now() - older_than
+    expired = select(RefreshToken.token_hash).where(RefreshToken.expires_at < past).limit(PRUNE_BATCH_SIZE)
+    is_over = ~exists().where(RefreshToken.sign_in_id == LoginSession.id) & (
+        LoginSession.created_at < past - ACCESS_TOKEN_LIFETIME
+    )
+    ended = select(LoginSession.id).where((LoginSession.revoked_at < past) | is_over).limit(PRUNE_BATCH_SIZE)
+    with db.session.begin():
+        return _execute_bulk(
+            delete(RefreshToken).where(RefreshToken.token_hash.in_(expired.with_for_update(skip_locked=True)))
+        ) + _execute_bulk(delete(LoginSession).where(LoginSession.id.in_(ended.with_for_update(skip_locked=True))))
+
+
+def _store_refresh_token(token: str, sign_in_id: UUID) -> None:
+    expires_at = func.now() + REFRESH_TOKEN_LIFETIME
+    db.session.execute(
+        insert(RefreshToken).values(token_hash=_hash_token(token), sign_in_id=sign_in_id, expires_at=expires_at)
+    )
+
+
+def _mark_used(token: str) -> None:
+    _execute_bulk(update(RefreshToken).where(RefreshToken.token_hash == _hash_token(token)).values(used_at=func.now()))
+
+
+def _execute_bulk(statement: Executable) -> int:
+    """Run a bulk statement; the number of rows it touched."""
+    return get_connection().execute(statement).rowcount
+
+
+def _hash_token(token: str) -> bytes:
+    return sha256(token.encode()).digest()
+
+
+def _derive_address_key(address: str) -> bytes:
+    return hmac.digest(current_app.config["SECRET_KEY"].encode(), f"address:{address}".encode(), "sha256")
+
+
+def _derive_next_token(token: str) -> str:
+    """The token that follows this one: derived, so that within the grace it is given again without being stored."""
+    key = current_app.config["SECRET_KEY"].encode()
+    digest = hmac.digest(key, b"refresh-token:" + token.encode(), "sha256")
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
