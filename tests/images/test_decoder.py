@@ -85,7 +85,10 @@ def test_a_decoder_that_cannot_start_is_no_fault_of_the_image(monkeypatch: pytes
 
 
 def test_the_decoder_ends_with_the_worker_that_started_it(wait_until: Callable[..., Any]) -> None:
-    program = "from tests.images.test_decoder import *\nmake_variants(encode_image(make_flag_image(), 'png'), SLOW_SIZES, LONG_LIMITS)\n"
+    program = (
+        "from tests.images.test_decoder import *\n"
+        "make_variants(encode_image(make_flag_image(), 'png'), SLOW_SIZES, LONG_LIMITS)\n"
+    )
     worker = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     try:
         decoder = _wait_for_decoder(worker.pid, wait_until)
