@@ -117,17 +117,17 @@ def _collect_images(written: ArchiveContents, item: Mapping[str, Any]) -> None:
     else:
         shown = {f"gallery-{item['id']}": attributes["image-url"]} if "image-url" in attributes else {}
     for name, url in shown.items():
-        if stored_as := current_storage().get_public_name(url):
-            written.images[f"images/{name}.{stored_as.rpartition('.')[2]}"] = stored_as
+        if storage_key := current_storage().get_public_name(url):
+            written.images[f"images/{name}.{storage_key.rpartition('.')[2]}"] = storage_key
 
 
 def _write_images(running: JobContext, file: zipfile.ZipFile, images: Mapping[str, str]) -> int:
     """How many there were."""
     missing = 0
-    for number, (name, stored_as) in enumerate(images.items()):
+    for number, (name, storage_key) in enumerate(images.items()):
         running.report_progress(0.1 + 0.8 * number / len(images), f"image {number + 1} of {len(images)}")
         try:
-            _write_image(file, name, current_storage().stat(stored_as))
+            _write_image(file, name, current_storage().stat(storage_key))
         except FileNotFoundError:
             running.report_progress(message=f"{name} is not in storage any more", level="warning")
             missing += 1

@@ -269,7 +269,7 @@ def _handle_database_error(error: DBAPIError) -> Response:
     if state == QUERY_CANCELED:
         detail = "This takes too long: ask for less at once."
         return error_response(
-            [BadRequest(detail, parameter=find_parameter(*EXPENSIVE_PARAMETERS), code="too-expensive")]
+            [BadRequest(detail, parameter=find_parameter(*EXPENSIVE_PARAMETERS), code="query-timeout")]
         )
     if state in (DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE):
         return error_response([Conflict("Somebody else is changing this at the moment. Try again.")])

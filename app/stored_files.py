@@ -86,10 +86,10 @@ def register_finder(find: UsedFileFinder) -> UsedFileFinder:
 
 
 def register_table(table: FromClause) -> None:
-    """Register a table whose rows outside the trash each use one file, `stored_as`, of `size` bytes."""
+    """Register a table whose rows outside the trash each use one file, `storage_key`, of `size` bytes."""
     is_live = table.c.deleted_at.is_(None)
     names = bindparam("names", type_=ARRAY(Text))
-    used = PreparedStatement(select(table.c.stored_as).where(table.c.stored_as == any_(names), is_live))
+    used = PreparedStatement(select(table.c.storage_key).where(table.c.storage_key == any_(names), is_live))
     size = PreparedStatement(select(cast(func.coalesce(func.sum(table.c.size), 0), BigInteger)).where(is_live))
 
     def find_used(names: Collection[str]) -> Collection[str]:

@@ -101,8 +101,8 @@ def _delete_rows(table: Table, ids: Collection[Any]) -> None:
         else:
             get_connection().execute(delete(column.table).where(refers))
     is_purged = _is_one_of(table.c.id, ids)
-    if "stored_as" in table.c:
-        names = get_connection().scalars(select(table.c.stored_as).where(is_purged).distinct()).all()
+    if "storage_key" in table.c:
+        names = get_connection().scalars(select(table.c.storage_key).where(is_purged).distinct()).all()
         stored_files.enqueue_deletion(names)
     get_connection().execute(delete(table).where(is_purged))
 

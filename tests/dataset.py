@@ -183,7 +183,7 @@ class Dataset:
                     media_type="application/json",
                     size=2,
                     sha256="",
-                    stored_as="jobs/gone/made.json",
+                    storage_key="jobs/gone/made.json",
                 )
                 hook = Hook(kind="sleep", parameters={}, **about)
                 rows = {"job": job, "job-event": said, "job-artifact": made, "hook": hook}
@@ -213,9 +213,9 @@ class Dataset:
     def create_upload(self, role: str, name: str = "picture") -> int:
         """The id of an upload of somebody's, whose file is not there."""
         with self.app.app_context():
-            stored_as = f"uploads/{sha256(f'{role} {name}'.encode()).hexdigest()}.jpg"
+            storage_key = f"uploads/{sha256(f'{role} {name}'.encode()).hexdigest()}.jpg"
             about = {"media_type": "image/jpeg", "width": 80, "height": 40, "size": 1000}
-            upload = Upload(owner_id=self.callers[role].id, stored_as=stored_as, **about)
+            upload = Upload(owner_id=self.callers[role].id, storage_key=storage_key, **about)
             db.session.add(upload)
             db.session.commit()
             return upload.id
@@ -410,7 +410,7 @@ def _build_image(name: str, event: Event) -> EventImage:
     image = EventImage(
         event_id=event.id,
         name=f"{name}.jpg",
-        stored_as=f"images/{digest}.jpg",
+        storage_key=f"images/{digest}.jpg",
         media_type="image/jpeg",
         width=80,
         height=40,

@@ -252,6 +252,32 @@ def test_the_next_revision_has_the_highest_number_plus_one(url: str, migrate: Up
     assert new == max(numbers) + 1
 
 
+BEFORE_COLUMN_NAMES = """
+    INSERT INTO users (id, email, password_hash) VALUES (7, 'ada@example.com', '!');
+    INSERT INTO jobs (id, kind, parameters, trigger, owner_id, state, sealed, kept, runs_again) VALUES
+        ('00000000-0000-0000-0000-000000000001', 'treat', '{}', 'api', 7, 'waiting', '\\x01', true, true);
+    INSERT INTO uploads (id, owner_id, stored_as, media_type, width, height, size) VALUES
+        (1, 7, 'uploads/a.png', 'image/png', 1, 1, 1);
+"""
+
+
+def test_0024_columns_are_renamed_with_their_values_and_back(url: str, migrate: Upgrade) -> None:
+    assert migrate("upgrade", "0021").returncode == 0
+    with psycopg.connect(url) as connection:
+        connection.execute(BEFORE_COLUMN_NAMES)
+
+    for _ in range(2):
+        assert migrate("upgrade", "0024").returncode == 0
+        assert select_rows(url, "SELECT encrypted_secrets, retained, rerun_requested FROM jobs") == [
+            (b"\x01", True, True)
+        ]
+        assert select_rows(url, "SELECT storage_key FROM uploads") == [("uploads/a.png",)]
+
+        assert migrate("downgrade", "0021").returncode == 0
+        assert select_rows(url, "SELECT sealed, kept, runs_again FROM jobs") == [(b"\x01", True, True)]
+        assert select_rows(url, "SELECT stored_as FROM uploads") == [("uploads/a.png",)]
+
+
 BEFORE_SHARES = """
     INSERT INTO users (id, email, password_hash) VALUES (7, 'ada@example.com', '!');
     INSERT INTO jobs (id, kind, parameters, trigger, owner_id, state, finished_at) VALUES
@@ -275,7 +301,7 @@ def test_0019_live_jobs_get_the_share_of_their_owner_and_it_can_be_undone(url: s
         ("queued", 7),
     ]
     indexes = (
-        "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_jobs_share_queued_at_id', 'ix_uploads_stored_as')"
+        "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_jobs_share_queued_at_id', 'ix_uploads_storage_key')"
     )
     assert select_rows(url, indexes) == [(2,)]
     undone = migrate("downgrade", "0011")

@@ -23,7 +23,7 @@ MAX_SIDE_PIXELS = 2560
 _VALUES = {
     "event_id": BigInteger,
     "name": Text,
-    "stored_as": Text,
+    "storage_key": Text,
     "media_type": Text,
     "width": BigInteger,
     "height": BigInteger,
@@ -84,16 +84,16 @@ def import_image(event_id: int, name: str, file: FileInfo) -> bool:
 
 def _store_image(image: Variant) -> dict[str, object]:
     """What the row says of a file that lies in storage now, for everybody who knows its name."""
-    stored_as = current_storage().put_content_addressed(
+    storage_key = current_storage().put_content_addressed(
         "images", image.content, SUFFIXES[image.format], image.media_type
     )
     return {
-        "stored_as": stored_as,
+        "storage_key": storage_key,
         "media_type": image.media_type,
         "width": image.width,
         "height": image.height,
         "size": len(image.content),
-        "sha256": PurePosixPath(stored_as).stem,
+        "sha256": PurePosixPath(storage_key).stem,
     }
 
 
@@ -104,7 +104,7 @@ def _is_known(event_id: int, source_sha256: str) -> bool:
 
 def _insert_if_new(values: dict[str, object]) -> bool:
     """False when another import was faster, or another file has the same pixels: each image is there once."""
-    name = str(values["stored_as"])
+    name = str(values["storage_key"])
     with open_transaction(is_read=False):
         stored_files.lock_file(name)
         added = _insert_image.fetch_rows(values)

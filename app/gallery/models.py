@@ -19,14 +19,14 @@ class EventImage(Model):
         UniqueConstraint("event_id", "source_sha256"),
         Index("ix_event_images_name", func.text_sort_key(text("name")), "id"),
         Index("ix_event_images_event_id_id", "event_id", "id"),
-        Index("ix_event_images_stored_as", "stored_as"),
+        Index("ix_event_images_storage_key", "storage_key"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
     name: Mapped[str]
     """The name of the file it came from, below the event's inbox."""
-    stored_as: Mapped[str]
+    storage_key: Mapped[str]
     media_type: Mapped[str]
     width: Mapped[int]
     height: Mapped[int]

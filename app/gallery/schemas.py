@@ -9,7 +9,7 @@ from app.storage import current_storage
 
 def _get_image_url(image: Any) -> str:
     """At the server's present address, whatever it was when the image came."""
-    return current_storage().get_url(image.stored_as)
+    return current_storage().get_url(image.storage_key)
 
 
 class EventImageSchema(ResourceSchema):

@@ -83,7 +83,7 @@ def upload() -> Response:
 
     def answer() -> Response:
         id_ = upsert_upload(viewer.id, image)
-        return jsonify(url=current_storage().get_url(image.stored_as), id=str(id_))
+        return jsonify(url=current_storage().get_url(image.storage_key), id=str(id_))
 
     with open_transaction(is_read=False):
         return run_idempotent(viewer, answer)

@@ -25,7 +25,7 @@ _COLUMN_TYPES = {
     "media_type": Text,
     "size": BigInteger,
     "sha256": Text,
-    "stored_as": Text,
+    "storage_key": Text,
     "partial": Boolean,
 }
 _jobs = Job.__table__
@@ -50,7 +50,7 @@ JOB_FOLDER_RE = re.compile(r"jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/
 
 _artifacts = Artifact.__table__
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
-_select_storage_keys = PreparedStatement(select(_artifacts.c.stored_as).where(_artifacts.c.job_id == any_(_IDS)))
+_select_storage_keys = PreparedStatement(select(_artifacts.c.storage_key).where(_artifacts.c.job_id == any_(_IDS)))
 _select_active_jobs = PreparedStatement(
     select(_jobs.c.id).where(_jobs.c.id == any_(_IDS), _jobs.c.state.in_(ACTIVE_STATES))
 )
@@ -104,7 +104,7 @@ def store_file(
         "media_type": media_type,
         "size": stored.size,
         "sha256": PurePosixPath(stored.name).stem,
-        "stored_as": stored.name,
+        "storage_key": stored.name,
         "partial": partial,
     }
 

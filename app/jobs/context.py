@@ -48,7 +48,7 @@ def charge_output(job: JobRow, size: int) -> None:
     """
     if job.owner_id is None and job.share == OPERATOR_SHARE:
         return
-    is_triggered = job.trigger == "signal" and not job.kept  # a job that is kept is a treatment, which a user starts
+    is_triggered = job.trigger == "signal" and not job.retained  # a retained job is a treatment, which a user starts
     if not quotas.charge_output(job.owner_id, size, is_triggered=is_triggered):
         raise JobFailed("too-many-bytes", quotas.describe_output_limit(job.owner_id))
 
@@ -80,7 +80,7 @@ class JobContext:
         try:
             return {
                 **self.job.parameters,
-                **decrypt_values(self.job.sealed, build_associated_data("jobs", "sealed", self.job.id)),
+                **decrypt_values(self.job.encrypted_secrets, build_associated_data("jobs", "sealed", self.job.id)),
             }
         except DecryptionError:
             raise JobFailed("lost-secrets", "Its secrets cannot be opened any more.") from None

@@ -116,7 +116,7 @@ class Kind:
             raise Forbidden(
                 f"This kind belongs to the type {self.created_by}: create a resource of that type.",
                 pointer=pointer,
-                code="not-alone",
+                code="not-directly-submittable",
             )
 
     def convert_ids(self, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ _outcome_values = {
     "error": _bind_new_value("error", JSONB(none_as_null=True)),
     "finished_at": func.now(),
     "lease_until": null(),
-    "sealed": null(),
+    "encrypted_secrets": null(),
 }
 
 _claim = _build_transition(
@@ -124,7 +124,7 @@ _report = _build_transition(
 _finish = _build_transition(_is_owned, _outcome_values)
 _cancel_queued = _build_transition(
     and_(_jobs.c.id == _ID, _jobs.c.state == QUEUED),
-    {"state": CANCELED, "finished_at": func.now(), "sealed": null()},
+    {"state": CANCELED, "finished_at": func.now(), "encrypted_secrets": null()},
 )
 _cancel_held = _build_transition(
     and_(_jobs.c.id == _ID, _jobs.c.state.in_((RUNNING, WAITING, FINALIZING))), {"state": CANCELING}
@@ -173,7 +173,9 @@ _renew_lease = PreparedStatement(
     .returning(_jobs.c.state)
 )
 _select_owned_job = PreparedStatement(select(_jobs.c.id).where(_is_owned))
-_mark_rerun = PreparedStatement(update(Job).where(_jobs.c.id == _ID, _jobs.c.state != QUEUED).values(runs_again=True))
+_mark_rerun = PreparedStatement(
+    update(Job).where(_jobs.c.id == _ID, _jobs.c.state != QUEUED).values(rerun_requested=True)
+)
 _insert_attempt = PreparedStatement(
     insert(Attempt).values(
         job_id=_ID, number=bindparam("attempt", type_=BigInteger), worker=bindparam("worker", type_=Text)

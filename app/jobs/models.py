@@ -53,7 +53,7 @@ class Job(Model):
     trigger: Mapped[str]
     fingerprint: Mapped[bytes | None]
     """What makes another submission the same; None where every submission is another job."""
-    runs_again: Mapped[bool] = false_column()
+    rerun_requested: Mapped[bool] = false_column()
     """Asked for again while it ran: once it has ended, it is submitted once more."""
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
@@ -68,9 +68,9 @@ class Job(Model):
     finished_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
-    sealed: Mapped[bytes | None]
+    encrypted_secrets: Mapped[bytes | None]
     """Its secret parameters, until it has ended."""
-    kept: Mapped[bool] = false_column()
+    retained: Mapped[bool] = false_column()
     """Whether it stays although it has ended long ago: it is part of something."""
 
     share: Mapped[int] = mapped_column(default=OPERATOR_SHARE, server_default=text("0"))
@@ -141,7 +141,7 @@ class Artifact(Model):
     media_type: Mapped[str]
     size: Mapped[int]
     sha256: Mapped[str]
-    stored_as: Mapped[str]
+    storage_key: Mapped[str]
     partial: Mapped[bool] = false_column()
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

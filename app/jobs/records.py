@@ -18,7 +18,7 @@ class JobRow(NamedTuple):
     max_attempts: int
     trigger: str
     fingerprint: bytes | None
-    runs_again: bool
+    rerun_requested: bool
     error: dict[str, Any] | None
     result: dict[str, Any] | None
     last_seq: int
@@ -31,8 +31,8 @@ class JobRow(NamedTuple):
     finished_at: datetime | None
     heartbeat_at: datetime | None
     lease_until: datetime | None
-    sealed: bytes | None
-    kept: bool
+    encrypted_secrets: bytes | None
+    retained: bool
     share: int
     hook_id: int | None
     input_bytes: int | None

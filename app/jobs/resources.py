@@ -106,7 +106,7 @@ def retry_for(job: JobRow, access: AccessContext) -> JobRow:
     """Submit the same once more; 403 unless the caller may, 409 for one that has not ended."""
     access.require_permission(owner_or_admin, job)
     if job.state in ACTIVE_STATES:
-        raise Conflict(f"The job has not ended: it is {job.state}.", code="job-lives")
+        raise Conflict(f"The job has not ended: it is {job.state}.", code="job-not-finished")
     if (own := state_hooks.retry_by_kind(job)) is not None:
         return own
     origin: dict[str, Any] = {"trigger": "retry", "owner_id": job.owner_id, "retry_of_id": job.id}
@@ -215,15 +215,15 @@ class ArtifactFile(View, LibraryDetail):  # type: ignore[misc]  # the library ca
 def artifact_response(artifact_id: str, access: AccessContext) -> Response:
     """The answer that streams an artifact; 404 where there is none for this caller."""
     values = {**access.sql_parameters(), "key": ARTIFACT.parse_id(artifact_id)}
-    for stored_as, media_type, name in _build_file_query(access.scope).fetch_rows(values):
-        return send_stored_file(stored_as, media_type=media_type, filename=name)
+    for storage_key, media_type, name in _build_file_query(access.scope).fetch_rows(values):
+        return send_stored_file(storage_key, media_type=media_type, filename=name)
     raise NotFound(f"There is no job-artifact {artifact_id[:80]!r} here.")
 
 
 @cache
 def _build_file_query(scope: VisibilityScope) -> PreparedStatement:
     table = ARTIFACT.table
-    columns = (table.c.stored_as, table.c.media_type, table.c.name)
+    columns = (table.c.storage_key, table.c.media_type, table.c.name)
     return PreparedStatement(
         select(*columns).where(select_statements.column_is(table, "id"), belongs_to_visible_job(scope, table))
     )

@@ -55,12 +55,12 @@ def retry_by_kind(job: JobRow) -> JobRow | None:
     """
     kind = KINDS.get(job.kind)
     if kind is not None and kind.secrets:
-        raise Conflict("What was secret in it is not kept: submit it anew.", code="secrets-needed")
+        raise Conflict("What was secret in it is not kept: submit it anew.", code="secrets-not-retained")
     return None if kind is None or kind.on_retry is None else kind.on_retry(job)
 
 
 def _on_end(job: JobRow, kind: Kind | None) -> None:
-    if job.runs_again:
+    if job.rerun_requested:
         outbox.enqueue_entry(RERUN_CONSUMER, f"job.{job.state}", {"job_id": str(job.id)})
     if kind is None:
         return

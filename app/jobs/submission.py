@@ -57,8 +57,8 @@ _COLUMN_TYPES = {
     "owner_id": BigInteger,
     "event_id": BigInteger,
     "retry_of_id": Uuid,
-    "sealed": LargeBinary,
-    "kept": Boolean,
+    "encrypted_secrets": LargeBinary,
+    "retained": Boolean,
     "share": BigInteger,
     "hook_id": BigInteger,
     "input_bytes": BigInteger,
@@ -68,7 +68,7 @@ _insert_job = PreparedStatement(
     .values(
         {name: bindparam(name, type_=type_) for name, type_ in _COLUMN_TYPES.items()},
     )
-    .values(state="queued", attempt=0, runs_again=False, last_seq=0)
+    .values(state="queued", attempt=0, rerun_requested=False, last_seq=0)
     .returning(*_jobs.c, func.pg_notify(lifecycle.NOTIFY_CHANNEL, cast(_jobs.c.id, Text)))
 )
 
@@ -89,7 +89,7 @@ def submit_job(
     owner_id: int | None,
     retry_of_id: UUID | None = None,
     job_id: UUID | None = None,
-    kept: bool = False,
+    retained: bool = False,
     hook_id: int | None = None,
     input_bytes: int | None = None,
     is_limited: bool = True,
@@ -120,8 +120,8 @@ def submit_job(
             "id": id_,
             "kind": kind.name,
             "parameters": {name: value for name, value in parameters.items() if name not in kind.secrets},
-            "sealed": encrypt_values(secrets, build_associated_data("jobs", "sealed", id_)),
-            "kept": kept,
+            "encrypted_secrets": encrypt_values(secrets, build_associated_data("jobs", "sealed", id_)),
+            "retained": retained,
             "trigger": trigger,
             "fingerprint": fingerprint,
             "max_attempts": kind.max_attempts,

@@ -35,7 +35,7 @@ overview = Blueprint("overview", __name__, url_prefix="/overview", template_fold
 
 _artifacts = Artifact.__table__
 _select_output = PreparedStatement(
-    select(_artifacts.c.stored_as, _artifacts.c.media_type).where(
+    select(_artifacts.c.storage_key, _artifacts.c.media_type).where(
         _artifacts.c.job_id == bindparam("job_id", type_=Uuid)
     )
 )
@@ -103,8 +103,8 @@ def send_result() -> Response:
     asked = parse_request(request.args, request.headers, may_name_token=False)
     with open_transaction(is_read=True):
         job = submission.find_succeeded(_get_kind_name(), asked._asdict(), owner_id=None)
-        for stored_as, media_type in _select_output.fetch_rows({"job_id": job.id}) if job is not None else ():
-            return send_stored_file(stored_as, media_type=media_type)
+        for storage_key, media_type in _select_output.fetch_rows({"job_id": job.id}) if job is not None else ():
+            return send_stored_file(storage_key, media_type=media_type)
     raise NotFound("There is nothing here yet: generate it.")
 
 

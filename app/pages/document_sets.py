@@ -215,7 +215,7 @@ def _build_option(each: form_options.LabelledOption, ids: set[int]) -> TemplateD
 
 
 def _build_upload_option(each: form_options.UploadOption, ids: set[int]) -> TemplateData:
-    picture = build_image_link(each.stored_as, each.width, each.height)
+    picture = build_image_link(each.storage_key, each.width, each.height)
     return {**picture._asdict(), "id": each.id, "is_ticked": each.id in ids}
 
 

@@ -62,7 +62,7 @@ class UploadOption(NamedTuple):
     """An upload to choose."""
 
     id: int
-    stored_as: str
+    storage_key: str
     width: int
     height: int
 

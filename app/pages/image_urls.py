@@ -22,9 +22,9 @@ class ImageLink(NamedTuple):
     height: int | None = None
 
 
-def build_image_link(stored_as: str, width: int | None = None, height: int | None = None) -> ImageLink:
+def build_image_link(storage_key: str, width: int | None = None, height: int | None = None) -> ImageLink:
     """The picture with this name in storage."""
-    return ImageLink(f"/files/{stored_as}", width, height)
+    return ImageLink(f"/files/{storage_key}", width, height)
 
 
 def find_image_links(documents: Iterable[Document], access: AccessContext) -> dict[str, ImageLink]:
@@ -49,8 +49,8 @@ def _resolve_image_link(
     resource_type: str, named: str | None, width: int | None, height: int | None
 ) -> ImageLink | None:
     """An event names its picture by URL, which may lead to somebody else's."""
-    stored_as = current_storage().get_public_name(named or "") if resource_type == "event" else named
-    return build_image_link(stored_as, width, height) if stored_as else None
+    storage_key = current_storage().get_public_name(named or "") if resource_type == "event" else named
+    return build_image_link(storage_key, width, height) if storage_key else None
 
 
 @cache

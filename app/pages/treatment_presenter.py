@@ -31,12 +31,12 @@ NO_IMAGE_LINK = ImageLink("")
 def processor_status(job: JobListItem, state: TreatmentState, files: Iterable[ArtifactRow]) -> TemplateData:
     """How the processor is, for the page and for the script; `findings` changes when there is more to be seen."""
     is_known = state.tracking_id is not None
-    unanswered = state.unanswered or 0
+    unanswered_polls = state.unanswered_polls or 0
     return {
         "remote_status": state.status,
         "tracking_id": state.tracking_id or "",
-        "heard_at": format_timestamp(state.heard_at) if is_known else "",
-        "unanswered": str(unanswered) if unanswered else "",
+        "last_seen_at": format_timestamp(state.last_seen_at) if is_known else "",
+        "unanswered_polls": str(unanswered_polls) if unanswered_polls else "",
         "findings": _compute_findings_digest(job, state, files),
     }
 

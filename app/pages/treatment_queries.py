@@ -44,8 +44,8 @@ class TreatmentState(NamedTuple):
     deleted_at: datetime | None
     status: str
     tracking_id: str | None
-    heard_at: datetime | None
-    unanswered: int | None
+    last_seen_at: datetime | None
+    unanswered_polls: int | None
     documents: int
 
 
@@ -82,8 +82,8 @@ _select_state = PreparedStatement(
         _treatments.c.deleted_at,
         status_column(_treatments),
         tracking_id_column(_treatments),
-        _runs.c.heard_at,
-        _runs.c.unanswered,
+        _runs.c.last_seen_at,
+        _runs.c.unanswered_polls,
         select(func.count()).select_from(_documents).where(_is_of_job).correlate(_treatments).scalar_subquery(),
     )
     .select_from(

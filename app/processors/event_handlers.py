@@ -98,7 +98,12 @@ def _apply_or_warn(job: JobRow, event: str, payload: Mapping[str, Any]) -> None:
 def flush_progress(job_id: UUID, attempt: int) -> None:
     """Let what was last said of its progress become an event, where none has come after it."""
     held = lock_run(job_id, attempt)
-    if held is None or not held[1].untold or held[1].completed_at is not None or not runs.try_publish_progress(held[0]):
+    if (
+        held is None
+        or not held[1].has_pending_progress
+        or held[1].completed_at is not None
+        or not runs.try_publish_progress(held[0])
+    ):
         return
     job = held[0]
     ((progress, message),) = _select_event.fetch_rows({"job_id": job.id, "seq": job.last_seq})

@@ -42,14 +42,14 @@ class RemoteRun(Model):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     begun_at: Mapped[datetime | None]
     """When the processor said that it has begun."""
-    heard_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    unanswered: Mapped[int] = mapped_column(server_default=text("0"))
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    unanswered_polls: Mapped[int] = mapped_column(server_default=text("0"))
     """Questions in a row that it did not answer."""
     completed_at: Mapped[datetime | None]
     """When it said that it is done: only its results are missing."""
-    told_at: Mapped[datetime | None]
+    progress_published_at: Mapped[datetime | None]
     """When it last said something of its progress that became an event of the job."""
-    untold: Mapped[bool] = false_column()
+    has_pending_progress: Mapped[bool] = false_column()
     """Whether it has said more since, which becomes an event a moment later."""
 
 

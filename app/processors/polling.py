@@ -53,7 +53,7 @@ def poll_run(job_id: UUID, attempt: int) -> None:
     run = None if job is None else runs.get_run(job)
     if job is None or run is None or job.attempt != attempt or job.state in TERMINAL_STATES:
         return
-    silence = datetime.now(UTC) - run.heard_at
+    silence = datetime.now(UTC) - run.last_seen_at
     if silence > MAX_STORING_DURATION and run.completed_at is not None:
         _fail_job(job_id, attempt, lifecycle.UNAVAILABLE, "Its results could not be stored for a day.")
     elif datetime.now(UTC) - run.created_at > MAX_RUN_DURATION:
@@ -105,11 +105,11 @@ def _normalize_status(answer: Mapping[str, Any]) -> str:
 
 
 def _record_no_answer(job: JobRow) -> None:
-    unanswered = runs.increment_unanswered(job)
-    if unanswered < MAX_UNANSWERED_POLLS:
+    unanswered_polls = runs.increment_unanswered(job)
+    if unanswered_polls < MAX_UNANSWERED_POLLS:
         runs.enqueue_for_run(POLL, job, delay=runs.get_poll_interval())
     elif current_app.config["PROCESSOR_URL"]:
-        words = f"The processor has not been heard of, and did not answer {unanswered} times."
+        words = f"The processor has not been heard of, and did not answer {unanswered_polls} times."
         _fail_job(job.id, job.attempt, HEARTBEAT_LOST, words)
     else:
         _fail_job(job.id, job.attempt, HEARTBEAT_LOST, "This server has no processor any more.")

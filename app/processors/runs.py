@@ -38,11 +38,11 @@ class Run(NamedTuple):
     tracking_id: str | None
     created_at: datetime
     begun_at: datetime | None
-    heard_at: datetime
-    unanswered: int
+    last_seen_at: datetime
+    unanswered_polls: int
     completed_at: datetime | None
-    told_at: datetime | None
-    untold: bool
+    progress_published_at: datetime | None
+    has_pending_progress: bool
 
 
 _select_run = PreparedStatement(select(*_runs.c).where(*_RUN_CRITERIA))
@@ -53,36 +53,46 @@ _insert_run = PreparedStatement(
             "attempt": bindparam("attempt", type_=BigInteger),
             "task": bindparam("task", type_=Text),
             "token_hash": bindparam("token_hash", type_=LargeBinary),
-            "untold": False,
+            "has_pending_progress": False,
         }
     )
 )
 _update_tracking_id = PreparedStatement(
     update(RemoteRun)
     .where(*_RUN_CRITERIA)
-    .values(tracking_id=bindparam("tracking_id", type_=Text), heard_at=func.now())
+    .values(tracking_id=bindparam("tracking_id", type_=Text), last_seen_at=func.now())
 )
 _mark_active = PreparedStatement(
     update(RemoteRun)
     .where(*_RUN_CRITERIA)
-    .values(heard_at=func.now(), unanswered=0, begun_at=func.coalesce(_runs.c.begun_at, func.now()))
+    .values(last_seen_at=func.now(), unanswered_polls=0, begun_at=func.coalesce(_runs.c.begun_at, func.now()))
     .returning(*_runs.c)
 )
-_mark_seen = PreparedStatement(update(RemoteRun).where(*_RUN_CRITERIA).values(heard_at=func.now(), unanswered=0))
+_mark_seen = PreparedStatement(
+    update(RemoteRun).where(*_RUN_CRITERIA).values(last_seen_at=func.now(), unanswered_polls=0)
+)
 _update_unanswered = PreparedStatement(
-    update(RemoteRun).where(*_RUN_CRITERIA).values(unanswered=_runs.c.unanswered + 1).returning(_runs.c.unanswered)
+    update(RemoteRun)
+    .where(*_RUN_CRITERIA)
+    .values(unanswered_polls=_runs.c.unanswered_polls + 1)
+    .returning(_runs.c.unanswered_polls)
 )
 _mark_completed = PreparedStatement(update(RemoteRun).where(*_RUN_CRITERIA).values(completed_at=func.now()))
 _REPORT_INTERVAL = timedelta(seconds=1 / MAX_REPORTS_PER_SECOND)
-_is_report_due = or_(_runs.c.told_at.is_(None), _runs.c.told_at <= func.now() - _REPORT_INTERVAL)
+_is_report_due = or_(
+    _runs.c.progress_published_at.is_(None), _runs.c.progress_published_at <= func.now() - _REPORT_INTERVAL
+)
 _mark_published = PreparedStatement(
     update(RemoteRun)
     .where(*_RUN_CRITERIA, _is_report_due)
-    .values(told_at=func.now(), untold=False)
+    .values(progress_published_at=func.now(), has_pending_progress=False)
     .returning(_runs.c.job_id)
 )
 _mark_pending = PreparedStatement(
-    update(RemoteRun).where(*_RUN_CRITERIA, _runs.c.untold.is_(False)).values(untold=True).returning(_runs.c.job_id)
+    update(RemoteRun)
+    .where(*_RUN_CRITERIA, _runs.c.has_pending_progress.is_(False))
+    .values(has_pending_progress=True)
+    .returning(_runs.c.job_id)
 )
 
 
@@ -119,8 +129,8 @@ def touch_run(job_id: UUID, attempt: int) -> None:
 
 def increment_unanswered(job: JobRow) -> int:
     """Note a question without an answer; how many there were in a row."""
-    ((unanswered,),) = _update_unanswered.fetch_rows(_build_key(job))
-    return int(unanswered)
+    ((unanswered_polls,),) = _update_unanswered.fetch_rows(_build_key(job))
+    return int(unanswered_polls)
 
 
 def complete_run(job: JobRow) -> None:

@@ -36,7 +36,7 @@ def submit_job(_app: object, verb: str, id: UUID, **_sent: Any) -> None:
         owner_id=row.requested_by_id,
         retry_of_id=row.retry_of_id,
         job_id=row.id,
-        kept=True,
+        retained=True,
         pointer=API_PARAMETERS_POINTER,
     )
 
@@ -83,9 +83,9 @@ def _without_pointer(refused: ApiError) -> ApiError:
     return type(refused)(refused.detail, code=refused.code)
 
 
-def set_job_retention(treatment_id: UUID, *, kept: bool) -> None:
-    """A job is pruned like any other once its treatment is in the trash, and takes the treatment along."""
-    get_connection().execute(update(Job).where(Job.id == treatment_id).values(kept=kept))
+def set_job_retention(treatment_id: UUID, *, retained: bool) -> None:
+    """Keep the job of a treatment from being pruned; without, it is, and the treatment with it."""
+    get_connection().execute(update(Job).where(Job.id == treatment_id).values(retained=retained))
 
 
 def connect_signal() -> None:

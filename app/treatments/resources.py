@@ -71,12 +71,12 @@ class TreatmentData(DataLayer):
         # Not locked: who stores results of one that lives holds it and waits for this row, and what has ended stays so.
         job = lifecycle.get_job(row.id)
         if job is not None and job.state not in TERMINAL_STATES:
-            raise Conflict(f"Its job has not ended: it is {job.state}. Cancel it first.", code="job-lives")
-        job_creation.set_job_retention(row.id, kept=False)
+            raise Conflict(f"Its job has not ended: it is {job.state}. Cancel it first.", code="job-not-finished")
+        job_creation.set_job_retention(row.id, retained=False)
 
     def after_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         if "deleted_at" in data:
-            job_creation.set_job_retention(row.id, kept=row.deleted_at is None)
+            job_creation.set_job_retention(row.id, retained=row.deleted_at is None)
 
 
 class TreatmentResultData(DataLayer):
@@ -126,7 +126,7 @@ class RelaunchTreatment(ActionView):
         reader.access.require_permission(PERMISSIONS.update, row)
         job = lifecycle.get_job(row.id)  # not locked, as above
         if job is not None and job.state not in TERMINAL_STATES:
-            raise Conflict(f"It has not ended: its job is {job.state}.", code="job-lives")
+            raise Conflict(f"It has not ended: its job is {job.state}.", code="job-not-finished")
         document = job and reader.get_document(TREATMENT, job_creation.relaunch_treatment(job).id)
         if not document:
             raise NotFound("The treatment has just gone away.")

@@ -14,13 +14,13 @@ class Upload(Model):
 
     __tablename__ = "uploads"
     __table_args__ = (
-        UniqueConstraint("owner_id", "stored_as"),
+        UniqueConstraint("owner_id", "storage_key"),
         Index("ix_uploads_owner_id_id", "owner_id", "id"),
-        Index("ix_uploads_stored_as", "stored_as"),
+        Index("ix_uploads_storage_key", "storage_key"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    stored_as: Mapped[str]
+    storage_key: Mapped[str]
     media_type: Mapped[str]
     width: Mapped[int]
     height: Mapped[int]

@@ -13,7 +13,7 @@ from app.uploads.models import Upload
 
 _COLUMN_TYPES = {
     "owner_id": BigInteger,
-    "stored_as": Text,
+    "storage_key": Text,
     "media_type": Text,
     "width": BigInteger,
     "height": BigInteger,
@@ -23,7 +23,7 @@ _upsert = PreparedStatement(
     insert(Upload)
     .values({name: bindparam(name, type_=type_) for name, type_ in _COLUMN_TYPES.items()})
     # One that was deleted and is sent again is meant to be there.
-    .on_conflict_do_update(index_elements=["owner_id", "stored_as"], set_={"deleted_at": null()})
+    .on_conflict_do_update(index_elements=["owner_id", "storage_key"], set_={"deleted_at": null()})
     .returning(Upload.id)
 )
 
@@ -33,7 +33,7 @@ stored_files.register_table(Upload.__table__)
 class StoredImage(NamedTuple):
     """What is known of an image that lies in storage."""
 
-    stored_as: str
+    storage_key: str
     media_type: str
     width: int
     height: int
@@ -46,8 +46,8 @@ def upsert_upload(owner_id: int, image: StoredImage) -> int:
     """The id of the upload that this image is for this owner, in the transaction of the caller."""
     values = image._asdict()
     quotas.charge_upload(owner_id, values.pop("charged"))
-    stored_files.lock_file(image.stored_as)
+    stored_files.lock_file(image.storage_key)
     ((id_,),) = _upsert.fetch_rows({"owner_id": owner_id, **values})
-    if not current_storage().exists(image.stored_as):  # another user has just deleted the same image
+    if not current_storage().exists(image.storage_key):  # another user has just deleted the same image
         raise Unavailable("The file was deleted while it was stored. Try again.", headers={"Retry-After": "1"})
     return int(id_)

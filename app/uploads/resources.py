@@ -31,14 +31,14 @@ class StoredFileData(DataLayer):
     """Rows that name a file in storage, which is deleted with the row."""
 
     def before_delete_object(self, row: Any, access: AccessContext) -> None:
-        stored_files.enqueue_deletion([row.stored_as])
+        stored_files.enqueue_deletion([row.storage_key])
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         """409 for a row that is taken out of the trash although its file is deleted."""
         if row.deleted_at is None or "deleted_at" not in data:
             return
-        stored_files.lock_file(row.stored_as)
-        if not current_storage().exists(row.stored_as):
+        stored_files.lock_file(row.storage_key)
+        if not current_storage().exists(row.storage_key):
             raise Conflict("Its file has been deleted and cannot be restored.", code="file-deleted")
 
 

@@ -9,7 +9,7 @@ from app.storage import current_storage
 
 def _get_url(upload: Any) -> str:
     """At the server's present address, whatever it was when the image came."""
-    return current_storage().get_url(upload.stored_as)
+    return current_storage().get_url(upload.storage_key)
 
 
 class UploadSchema(ResourceSchema):

@@ -54,7 +54,7 @@ def replace_dataset(app: Flask) -> None:
                     insert(type_.model), [{**sample_columns(type_), "event_id": 1, "created_at": DATASET_TIME}]
                 )
         # Only of a file that is there an image is taken out of the trash.
-        current_storage().put(_build_image_url("blurred.jpg")["stored_as"], treatments.PICTURE, "image/jpeg")
+        current_storage().put(_build_image_url("blurred.jpg")["storage_key"], treatments.PICTURE, "image/jpeg")
         hooks.add_hooks(DATASET_TIME)
         treatments.add_document_sets(DATASET_TIME)
     with app.app_context(), open_transaction(is_read=False):
@@ -201,5 +201,5 @@ def _build_event_images() -> list[dict[str, Any]]:
 
 def _build_image_url(name: str) -> dict[str, Any]:
     digest = sha256(name.encode()).hexdigest()
-    file = {"stored_as": f"images/{digest}.jpg", "media_type": "image/jpeg", "size": 412_803, "sha256": digest}
+    file = {"storage_key": f"images/{digest}.jpg", "media_type": "image/jpeg", "size": 412_803, "sha256": digest}
     return {**file, "source_sha256": digest, "created_at": DATASET_TIME}

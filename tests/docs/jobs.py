@@ -63,7 +63,7 @@ class JobRecord:
     artifact: str | None = None
     media_type: str = "application/zip"
     content: Callable[[], bytes] = build_archive
-    kept: bool = False
+    retained: bool = False
 
 
 JOBS = (
@@ -166,7 +166,7 @@ def _add_job(made: JobRecord, at: datetime) -> None:
         owner_id=made.owner_id,
         retry_of_id=retry_of_id,
         job_id=UUID(made.id),
-        kept=made.kept,
+        retained=made.retained,
     ).job
     get_connection().execute(
         update(Job).where(Job.id == job.id).values(created_at=at, **_build_current_state(made, at))
@@ -193,7 +193,7 @@ def _build_current_state(made: JobRecord, at: datetime) -> dict[str, Any]:
         "finished_at": now if state in TERMINAL_STATES else None,
         "lease_until": DISTANT_FUTURE if state == RUNNING else None,
         "last_seq": len(made.log),
-        "sealed": None,
+        "encrypted_secrets": None,
         "result": made.result,
         "error": made.error,
     }
@@ -218,6 +218,6 @@ def _build_artifact(made: JobRecord, at: datetime) -> dict[str, Any]:
         "media_type": made.media_type,
         "size": stored.size,
         "sha256": PurePosixPath(stored.name).stem,
-        "stored_as": stored.name,
+        "storage_key": stored.name,
         "created_at": at + timedelta(seconds=1.4),
     }

@@ -46,7 +46,7 @@ JOBS = (
         ((0, "running", None, None), (0.4, "failed", None, REFUSED)),
         trigger="signal",
         error={"code": "rejected-by-processor", "detail": REFUSED},
-        kept=True,
+        retained=True,
     ),
     JobRecord(
         FOUND,
@@ -66,7 +66,7 @@ JOBS = (
         artifact="result-1.json",
         media_type="application/json",
         content=partial(bytes, json.dumps(REGION_TREE), "utf-8"),
-        kept=True,
+        retained=True,
     ),
     JobRecord(
         COMPARED,
@@ -76,7 +76,7 @@ JOBS = (
         ((0, "running", None, None), (0.3, "waiting", None, None), (2.9, "succeeded", 1.0, "All results are here.")),
         trigger="signal",
         result={"results": 1, "refused": 0},
-        kept=True,
+        retained=True,
     ),
     JobRecord(
         GOES_ON,
@@ -85,7 +85,7 @@ JOBS = (
         SET,
         ((0, "running", None, None), (0.3, "waiting", None, None), (0.5, "waiting", 0.0, "3 images to compare")),
         trigger="signal",
-        kept=True,
+        retained=True,
     ),
 )
 DOCUMENTS = (
@@ -141,7 +141,7 @@ _SETS = (
 
 def _build_upload(name: str, owner_id: int, is_trashed: bool, then: datetime) -> dict[str, Any]:
     about = {
-        "stored_as": _build_file_url(name),
+        "storage_key": _build_file_url(name),
         "media_type": "image/png",
         "width": 8,
         "height": 4,
@@ -182,7 +182,7 @@ def _build_run(made: JobRecord, number: int, then: datetime) -> dict[str, Any]:
         "tracking_id": f"run-{number}" if was_taken else None,
         "created_at": began,
         "begun_at": began + timedelta(seconds=0.5) if was_taken else None,
-        "heard_at": began + timedelta(seconds=0.5),
+        "last_seen_at": began + timedelta(seconds=0.5),
         "completed_at": began + timedelta(seconds=2) if made.result else None,
     }
 

@@ -289,16 +289,16 @@ def test_an_image_is_its_bytes(dataset: Dataset, storage: Storage, resource_type
     set_value(dataset, Event, dataset.events["draft"], original_image_url=picture["url"])
     storage.put(f"images/{dataset.identifiers['draft']}.png", b"of the gallery", "image/png")
     with dataset.app.app_context():
-        stored_as = f"images/{dataset.identifiers['draft']}.png"
+        storage_key = f"images/{dataset.identifiers['draft']}.png"
         table = resolver._images
-        db.session.execute(update(table).where(table.c.id == dataset.images["draft"]).values(stored_as=stored_as))
+        db.session.execute(update(table).where(table.c.id == dataset.images["draft"]).values(storage_key=storage_key))
         db.session.commit()
     ids = {"event": dataset.events["draft"], "event-image": dataset.images["draft"], "upload": int(picture["id"])}
     document = Document("uid", "image", resource_type, ids[resource_type])
 
     response = fetch_document(dataset, document)
 
-    expected = stored_as if resource_type == "event-image" else name
+    expected = storage_key if resource_type == "event-image" else name
     assert response.get_data() == storage.read_file(expected)
     assert (response.status_code, response.content_type) == (200, "image/png")
     assert "Content-Disposition" not in response.headers

@@ -78,7 +78,7 @@ FILL = """
            CASE n % 10 WHEN 7 THEN now() END
     FROM generate_series(1, {rows}) n;
 
-    INSERT INTO event_images (id, event_id, name, stored_as, media_type, width, height, size, sha256, source_sha256,
+    INSERT INTO event_images (id, event_id, name, storage_key, media_type, width, height, size, sha256, source_sha256,
                               deleted_at)
     SELECT n, CASE n % 100 WHEN 0 THEN {busy} ELSE n % 5000 END, n || '.jpg', 'images/' || md5(n::text) || '.jpg',
            'image/jpeg', 800, 600, 100000, md5(n::text), md5(n::text), CASE n % 10 WHEN 7 THEN now() END
@@ -101,7 +101,7 @@ FILL = """
     INSERT INTO job_events (id, job_id, seq, state)
     SELECT md5(n::text)::uuid, md5(CASE n % 100 WHEN 0 THEN {busy} ELSE n END::text)::uuid, n, 'running'
     FROM generate_series(1, {rows}) n;
-    INSERT INTO job_artifacts (id, job_id, name, media_type, size, sha256, stored_as)
+    INSERT INTO job_artifacts (id, job_id, name, media_type, size, sha256, storage_key)
     SELECT md5(n::text)::uuid, md5(CASE n % 100 WHEN 0 THEN {busy} ELSE n END::text)::uuid, n, 'text/plain', 1, '', ''
     FROM generate_series(1, {rows}) n;
 
@@ -110,7 +110,7 @@ FILL = """
            CASE n % 100 WHEN 0 THEN {busy} ELSE n END, CASE n % 10 WHEN 7 THEN now() END
     FROM generate_series(1, {rows}) n;
 
-    INSERT INTO uploads (id, stored_as, media_type, width, height, size, owner_id, deleted_at)
+    INSERT INTO uploads (id, storage_key, media_type, width, height, size, owner_id, deleted_at)
     SELECT n, 'uploads/' || md5(n::text) || '.jpg', 'image/jpeg', 800, 600, 100000,
            CASE n % 100 WHEN 0 THEN {busy} ELSE n END, CASE n % 10 WHEN 7 THEN now() END
     FROM generate_series(1, {rows}) n;

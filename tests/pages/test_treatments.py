@@ -642,7 +642,7 @@ def test_the_page_shows_the_processor_documents_and_regions(processor: Dataset, 
         build_region(id_, "?"),
     )
     with processor.app.app_context():
-        db.session.execute(update(RemoteRun).values(unanswered=3))
+        db.session.execute(update(RemoteRun).values(unanswered_polls=3))
         db.session.commit()
 
     page = browser.get(f"/jobs/{id_}")

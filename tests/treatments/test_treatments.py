@@ -483,7 +483,7 @@ def test_a_relaunch_is_another_treatment(treatment_client: TreatmentClient, proc
     assert get_data(treatment_client.caller.get(f"/v1/jobs/{again['id']}"))["attributes"]["trigger"] == "retry"
     assert (
         get_errors(treatment_client.caller.send("POST", f"/v1/treatments/{again['id']}/relaunch"))[0]["code"]
-        == "job-lives"
+        == "job-not-finished"
     )
     assert treatment_client.get_attributes(treatment_id)["status"] == "ERROR"
 
@@ -627,7 +627,7 @@ def test_invalid_treatment_is_refused_with_pointer(
     alone = treatment_client.caller.create(
         "/v1/jobs", "job", {"kind": "regions", "parameters": {"document-set": int(full)}}
     )
-    assert get_errors(alone)[0]["code"] == "not-alone"
+    assert get_errors(alone)[0]["code"] == "not-directly-submittable"
 
     assert processor_stack.processor.starts == []
     assert get_data(treatment_client.caller.get("/v1/treatments")) == []
@@ -661,7 +661,7 @@ def test_a_treatment_is_deleted_once_it_has_ended(
 ) -> None:
     treatment_id = treatment_client.start_treatment()
     treatment_client.wait_for_start(treatment_id)
-    assert get_errors(treatment_client.caller.delete(f"/v1/treatments/{treatment_id}"))[0]["code"] == "job-lives"
+    assert get_errors(treatment_client.caller.delete(f"/v1/treatments/{treatment_id}"))[0]["code"] == "job-not-finished"
     treatment_client.caller.send("POST", f"/v1/jobs/{treatment_id}/cancel")
     treatment_client.wait_for_status(treatment_id, "CANCELLED")
 
@@ -681,7 +681,7 @@ def test_a_treatment_whose_results_are_being_stored_is_refused_without_a_wait(
         storing.execute(select(Job.id).where(Job.id == treatment_id).with_for_update(key_share=True))
         refused = treatment_client.caller.send(method, f"/v1/treatments/{treatment_id}{path}")
 
-    assert (refused.status_code, get_errors(refused)[0]["code"]) == (409, "job-lives")
+    assert (refused.status_code, get_errors(refused)[0]["code"]) == (409, "job-not-finished")
 
 
 def test_no_part_of_a_token_is_in_a_log(

@@ -256,7 +256,7 @@ def test_nobody_posts_an_upload(dataset: Dataset, role: str) -> None:
     assert dataset.count_rows(Upload) == 0
 
 
-@pytest.mark.parametrize("query", ["sort=url", "filter[url]=x", "filter[stored-as]=x", "sort=stored_as"])
+@pytest.mark.parametrize("query", ["sort=url", "filter[url]=x", "filter[stored-as]=x", "sort=storage_key"])
 def test_an_address_is_nothing_to_search_by(dataset: Dataset, query: str) -> None:
     dataset.create_upload("owner")
 
