@@ -1,9 +1,8 @@
 """The actor that causes background work: actors take turns, so that one with much work does not delay the others."""
 
-import hmac
+from flask import g, has_request_context, request
 
-from flask import current_app, g, has_request_context, request
-
+from app.derived_keys import derive_key
 from app.slots import address_holders
 
 SYSTEM_ACTOR = 0
@@ -32,5 +31,5 @@ def current_actor() -> int:
 def _compute_address_actor() -> int:
     """Return the number of the client address: a keyed hash, so that stored rows do not tell the address."""
     holder = address_holders(request.remote_addr or "")[-1]
-    digest = hmac.digest(current_app.config["SECRET_KEY"].encode(), f"actor:{holder}".encode(), "sha256")
+    digest = derive_key(f"actor:{holder}".encode())
     return _FIRST_ADDRESS_ACTOR - (int.from_bytes(digest[:8], "big") >> 2)

@@ -4,7 +4,6 @@ AES-256-GCM of `cryptography`, with the table, the column and the row as associa
 another row does not open there. Values of earlier versions (Fernet, bound to no place) open as before.
 """
 
-import hmac
 import os
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Mapping
@@ -16,7 +15,8 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from flask import current_app
+
+from app.derived_keys import derive_key
 
 VERSION = b"\x02"
 """The first byte of a sealed value; that of a Fernet token is `g`."""
@@ -103,18 +103,14 @@ def is_encrypted_text(stored: str) -> bool:
 
 def _encrypt_value(plain: bytes, about: bytes) -> bytes:
     nonce = os.urandom(NONCE_BYTES)
-    return VERSION + nonce + AESGCM(_derive_key(b"sealed.2")).encrypt(nonce, plain, about)
+    return VERSION + nonce + AESGCM(derive_key(b"sealed.2")).encrypt(nonce, plain, about)
 
 
 def _decrypt_value(stored: bytes, about: bytes) -> bytes:
     try:
         if stored[:1] != VERSION:
-            return Fernet(urlsafe_b64encode(_derive_key(b"sealed"))).decrypt(stored)
+            return Fernet(urlsafe_b64encode(derive_key(b"sealed"))).decrypt(stored)
         nonce, encrypted = stored[1 : 1 + NONCE_BYTES], stored[1 + NONCE_BYTES :]
-        return AESGCM(_derive_key(b"sealed.2")).decrypt(nonce, encrypted, about)
+        return AESGCM(derive_key(b"sealed.2")).decrypt(nonce, encrypted, about)
     except (InvalidToken, InvalidTag, ValueError):
         raise DecryptionError from None
-
-
-def _derive_key(purpose: bytes) -> bytes:
-    return hmac.digest(current_app.config["SECRET_KEY"].encode(), purpose, "sha256")

@@ -6,7 +6,6 @@ are likely to own the mailbox, so that others cannot use them up: orders of know
 verified or has no `+tag`.
 """
 
-import hmac
 import os
 import re
 import smtplib
@@ -29,6 +28,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.actors import SYSTEM_ACTOR
 from app.database import get_connection
+from app.derived_keys import derive_key
 from app.extensions import Model, db
 
 SMTP_TIMEOUT_SECONDS = 10
@@ -193,7 +193,7 @@ def _increment_count(counted_for: str, kind: str, limit: int) -> bool:
 
 
 def _hash_key(counted_for: str) -> bytes:
-    return hmac.digest(current_app.config["SECRET_KEY"].encode(), counted_for.encode(), "sha256")
+    return derive_key(counted_for.encode())
 
 
 def _write_file(message: EmailMessage, directory: Path) -> None:

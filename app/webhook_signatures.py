@@ -9,9 +9,9 @@ import re
 import time
 from base64 import b64encode
 
-from flask import current_app
 from werkzeug.datastructures import Headers
 
+from app.derived_keys import derive_key
 from app.errors import Unauthenticated
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
@@ -33,7 +33,7 @@ class InvalidSignature(Unauthenticated):
 
 def derive_secret(about: bytes) -> str:
     """A secret as its sender is given it."""
-    return f"whsec_{b64encode(_derive_key(about)).decode()}"
+    return f"whsec_{b64encode(derive_key(about)).decode()}"
 
 
 def has_signature(headers: Headers) -> bool:
@@ -51,14 +51,10 @@ def verify_message(about: bytes, headers: Headers, body: bytes) -> str:
             f"Must be the present time in seconds, within {TIMESTAMP_TOLERANCE_SECONDS} of ours.", TIMESTAMP
         )
     signed = f"{message_id}.{sent_at}.".encode() + body
-    expected = b64encode(hmac.digest(_derive_key(about), signed, "sha256"))
+    expected = b64encode(hmac.digest(derive_key(about), signed, "sha256"))
     if not any(hmac.compare_digest(each, expected) for each in _parse_signatures(headers)):
         raise InvalidSignature("None of the signatures is made with the secret for these calls.", SIGNATURE)
     return message_id
-
-
-def _derive_key(about: bytes) -> bytes:
-    return hmac.digest(current_app.config["SECRET_KEY"].encode(), about, "sha256")
 
 
 def _parse_signatures(headers: Headers) -> list[bytes]:

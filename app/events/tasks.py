@@ -1,13 +1,12 @@
 """What happens in the background because an event changed."""
 
-import hmac
-from hashlib import sha256
 from urllib.parse import urlsplit
 
 from flask import current_app
 from sqlalchemy import select, update
 
 from app import mail
+from app.derived_keys import derive_key
 from app.events.calendar import MEDIA_TYPE, to_icalendar
 from app.events.models import Event
 from app.events.team import MAIL_OWNERSHIP_OFFER
@@ -99,8 +98,7 @@ def _list_earlier_names(entry: OutboxEntry, old_name: str | None) -> set[str]:
 
 def _derive_name(entry: OutboxEntry) -> str:
     """Not to be guessed, and the same for every try of one entry, so that a try that failed leaves no file behind."""
-    key = current_app.config["SECRET_KEY"].encode()
-    return f"calendars/{hmac.new(key, b'calendar:' + entry.id.bytes, sha256).hexdigest()[:40]}.ics"
+    return f"calendars/{derive_key(b'calendar:' + entry.id.bytes).hex()[:40]}.ics"
 
 
 def _set_url(event_id: int, url: str | None) -> None:

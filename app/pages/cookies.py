@@ -7,7 +7,6 @@ and blocking end at once. It is no access token, and an access token is no such 
 """
 
 import base64
-import hmac
 import re
 import secrets
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from uuid import UUID
 from flask import Response, current_app, g, request
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from app.derived_keys import derive_key
 from app.errors import Unauthenticated
 from app.jsonapi.current_user import CurrentUser
 from app.users.auth import load_user
@@ -104,9 +104,7 @@ def set_form_cookie(response: Response, cookie: str) -> None:
 
 def derive_csrf_token(cookie: str) -> str:
     """What proves that a form was made for the holder of this cookie."""
-    key = current_app.config["SECRET_KEY"].encode()
-    digest = hmac.digest(key, b"form of:" + cookie.encode(), "sha256")
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    return base64.urlsafe_b64encode(derive_key(b"form of:" + cookie.encode())).decode().rstrip("=")
 
 
 def get_current_time() -> datetime:

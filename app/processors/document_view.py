@@ -9,6 +9,7 @@ from flask import Response, current_app, request
 from sqlalchemy import Text, Uuid, bindparam, select
 
 from app.database import PreparedStatement, open_transaction
+from app.derived_keys import derive_key
 from app.documents import resolver
 from app.errors import NotFound
 from app.jobs import lifecycle
@@ -62,5 +63,4 @@ def _has_valid_signature(job_id: UUID, uid: str) -> bool:
 
 def _sign_document(job_id: UUID, uid: str) -> str:
     about = b"processors.document\n%s\n%s" % (str(job_id).encode(), uid.encode("utf-8", "replace"))
-    digest = hmac.digest(current_app.config["SECRET_KEY"].encode(), about, "sha256")
-    return urlsafe_b64encode(digest).decode().rstrip("=")
+    return urlsafe_b64encode(derive_key(about)).decode().rstrip("=")

@@ -10,11 +10,11 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from flask import current_app
 from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app import mail, outbox, throttle
 from app.database import commit, get_connection, open_transaction
+from app.derived_keys import derive_key
 from app.errors import Unauthenticated
 from app.extensions import db
 from app.jsonapi.current_user import CurrentUser
@@ -295,8 +295,7 @@ def compute_fingerprint(kind: str, user: User) -> str:
     bound_to = [kind, email_key(user.email)]
     if kind == RESET_PASSWORD:
         bound_to.append(user.password_hash)
-    key = current_app.config["SECRET_KEY"].encode()
-    return hmac.digest(key, "\n".join(bound_to).encode(), "sha256").hex()
+    return derive_key("\n".join(bound_to).encode()).hex()
 
 
 def _fingerprint_matches(claims: dict[str, Any], kind: str, user: User) -> bool:

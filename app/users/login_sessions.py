@@ -1,7 +1,6 @@
 """Sign-ins: a log-in, the chain of refresh tokens that descends from it, and its end."""
 
 import base64
-import hmac
 import secrets
 import time
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from hashlib import sha256
 from uuid import UUID
 
 import structlog
-from flask import current_app
 from sqlalchemy import ColumnElement, Executable, delete, exists, func, insert, or_, select, update
 from uuid_utils.compat import uuid7
 
 from app.database import get_connection
+from app.derived_keys import derive_key
 from app.extensions import db
 from app.users.models import LoginSession, RefreshToken, User
 from app.users.tokens import ACCESS_TOKEN_LIFETIME, AccessClaims, new_access_token
@@ -178,11 +177,10 @@ def _hash_token(token: str) -> bytes:
 
 
 def _derive_address_key(address: str) -> bytes:
-    return hmac.digest(current_app.config["SECRET_KEY"].encode(), f"address:{address}".encode(), "sha256")
+    return derive_key(f"address:{address}".encode())
 
 
 def _derive_next_token(token: str) -> str:
     """The token that follows this one: derived, so that within the grace it is given again without being stored."""
-    key = current_app.config["SECRET_KEY"].encode()
-    digest = hmac.digest(key, b"refresh-token:" + token.encode(), "sha256")
+    digest = derive_key(b"refresh-token:" + token.encode())
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
