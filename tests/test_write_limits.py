@@ -115,7 +115,7 @@ def test_body_counts_once_when_the_request_is_committed(
     dataset: Dataset, meter: WriteMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     added: list[int] = []
-    monkeypatch.setattr(meter, "add", lambda _holders, size: added.append(size))
+    monkeypatch.setattr(meter, "add_bytes", lambda _holders, size: added.append(size))
 
     assert create_draft(dataset.owner).status_code == 201
     (size,) = added

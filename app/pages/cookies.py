@@ -2,7 +2,7 @@
 
 Nothing else here reads cookies.
 
-The cookie of the log-in is signed, not encrypted: it names a row of `login_sessions`, which log-out, a new password
+The cookie of the log-in is signed, not encrypted: it names a row of `sign_ins`, which log-out, a new password
 and blocking end at once. It is no access token, and an access token is no such cookie.
 """
 

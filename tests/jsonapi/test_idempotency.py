@@ -365,7 +365,7 @@ def test_request_whose_password_the_first_has_just_changed_gets_its_answer(
     # The first commits after the second has looked for its answer, and before that checks the password.
     looked = [None]
     with patch(
-        "app.jsonapi.atomic_operations.find_answer",
+        "app.jsonapi.atomic_operations.find_stored_response",
         lambda viewer: looked.pop() if looked else find_stored_response(viewer),
     ):
         again = eve.send("POST", OPERATIONS, sent, **headers)

@@ -84,7 +84,7 @@ FILL = """
            'image/jpeg', 800, 600, 100000, md5(n::text), md5(n::text), CASE n % 10 WHEN 7 THEN now() END
     FROM generate_series(1, {rows}) n;
 
-    INSERT INTO login_sessions (id, user_id) SELECT md5(n::text)::uuid, n FROM generate_series(1, {rows}) n;
+    INSERT INTO sign_ins (id, user_id) SELECT md5(n::text)::uuid, n FROM generate_series(1, {rows}) n;
     INSERT INTO refresh_tokens (token_hash, sign_in_id, expires_at)
     SELECT sha256(n::text::bytea), md5(n::text)::uuid, now() + interval '30 days' FROM generate_series(1, {rows}) n;
     INSERT INTO idempotency_keys (owner_id, key, fingerprint)
