@@ -57,6 +57,11 @@ class Event(EmitsChangeSignals, Model):
         CheckConstraint("privacy IN ('public', 'private')", name="privacy"),
         Index("ix_events_name", func.text_sort_key(text("name")), "id"),
         Index(
+            "ix_events_visibility",
+            "id",
+            postgresql_include=["state", "privacy", "deleted_at", "identifier", "pending_owner_id"],
+        ),
+        Index(
             "ix_events_upcoming",
             "starts_at",
             "id",

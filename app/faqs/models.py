@@ -17,6 +17,7 @@ class FaqType(EmitsChangeSignals, Model):
     __table_args__ = (
         Index("ix_faq_types_name", func.text_sort_key(text("name")), "id"),
         Index("ix_faq_types_event_id_id", "event_id", "id"),
+        Index("ix_faq_types_visibility", "event_id", postgresql_include=["deleted_at"]),
         Index(
             "uq_faq_types_name",
             "event_id",
@@ -42,6 +43,7 @@ class Faq(EmitsChangeSignals, Model):
     __tablename__ = "faqs"
     __table_args__ = (
         Index("ix_faqs_position_id", "position", "id"),
+        Index("ix_faqs_visibility", "event_id", postgresql_include=["deleted_at"]),
         Index("ix_faqs_event_id_position_id", "event_id", "position", "id"),
         Index("ix_faqs_faq_type_id_position_id", "faq_type_id", "position", "id"),
     )

@@ -19,6 +19,7 @@ class EventImage(Model):
         UniqueConstraint("event_id", "source_sha256"),
         Index("ix_event_images_name", func.text_sort_key(text("name")), "id"),
         Index("ix_event_images_event_id_id", "event_id", "id"),
+        Index("ix_event_images_visibility", "event_id", postgresql_include=["deleted_at"]),
         Index("ix_event_images_storage_key", "storage_key"),
     )
 

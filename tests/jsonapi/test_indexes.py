@@ -48,6 +48,9 @@ CHILD_COUNT = 1_000
 MAX_COUNTED_ROWS = 20_000
 """Rows that a count may read, and blocks that it may touch: it stops at 10,001 that the caller sees."""
 
+MAX_COUNT_BLOCKS = 200
+"""Blocks of 8 KiB that the count of a whole list may touch where no team is looked for."""
+
 FILL = """
     INSERT INTO users (id, email, password_hash, is_admin, is_profile_public, deleted_at, last_accessed_at)
     SELECT n, 'user' || n || '@example.com', '!', n = 1, n % 2 = 0, CASE n % 10 WHEN 9 THEN now() END, now()
@@ -477,6 +480,21 @@ def count_resources(document: dict[str, Any]) -> int:
 @pytest.mark.parametrize(("path", "caller"), list_path_callers(*LISTS, *SINGLE_RESOURCE_PATHS, *QUERIES))
 def test_an_answer_reads_little_more_than_it_shows(check_statements: Prove, path: str, caller: str) -> None:
     check_statements(path, caller)
+
+
+@pytest.mark.parametrize("caller", ["anonymous", "admin"])
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/faqs", "/v1/faq-types", "/v1/event-images"])
+def test_count_of_a_list_reads_indexes_only(
+    statements: list[Statement], database: StatementExplainer, callers: dict[str, ApiClient], path: str, caller: str
+) -> None:
+    assert callers[caller].get(path).status_code == 200
+    (count,) = [each for each in statements if each.text.startswith("SELECT count(")]
+
+    for plan in database.explain(count, after=""):
+        assert {step["Node Type"] for step in plan.steps if "Scan" in step["Node Type"]} == {"Index Only Scan"}, str(
+            plan
+        )
+        assert plan.blocks <= MAX_COUNT_BLOCKS, str(plan)
 
 
 @pytest.mark.parametrize(("path", "caller"), list_path_callers(*LISTS))
