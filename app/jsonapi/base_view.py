@@ -87,8 +87,8 @@ class View:
             self._do_slow_work(viewer)
             g.pop("viewer")  # the transaction that follows authenticates again
         with open_transaction(is_read=request.method in ("GET", "HEAD")):
-            answer: Response = handler(**names)
-        return answer
+            response: Response = handler(**names)
+        return response
 
     def _do_slow_work(self, viewer: CurrentUser) -> None:
         """Run the slow work of the data layer while no database connection is held."""

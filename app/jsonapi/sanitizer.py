@@ -1,6 +1,6 @@
 """HTML sanitizer: reduces pasted HTML to the elements that descriptions need.
 
-Removed block elements become paragraphs, so that their texts are not joined to a word. `clean_html` always applies the
+Removed block elements become paragraphs, so that their texts stay separate. `clean_html` always applies the
 strict sanitizer last, so that no earlier step has to be safe.
 """
 
