@@ -19,19 +19,19 @@ MEDIA_TYPE = "application/vnd.api+json"
 FIELD_POINTER_RE = re.compile(r"/data/(?:attributes|relationships)/([^/]+)")
 
 MAX_ERRORS = 100
-"""Of one request that are looked for: half a megabyte can hold a quarter of a million."""
+"""Errors collected for one request: a body of half a megabyte can contain a quarter of a million."""
 
 READ_ONLY, IDLE_TOO_LONG = "25006", "25P03"
 FAILOVER_SQLSTATES = frozenset({READ_ONLY, IDLE_TOO_LONG})
-"""Another server has taken over, or this one has given us up."""
+"""SQLSTATEs after a failover: the server is now a standby, or has closed an idle transaction."""
 
 QUERY_CANCELED, DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE = "57014", "40P01", "55P03", "40001"
 
 EXPENSIVE_PARAMETERS = ("filter", "sort", "include", "page")
-"""The families of query parameters that decide what a read asks of the database, the likeliest cause first."""
+"""Families of query parameters that can make a query expensive, the likeliest cause first."""
 
 PROGRAM_LIMIT_SQLSTATE_CLASS = "54"
-"""The class of what is too large or too complex, for an index say (PostgreSQL, "Error Codes")."""
+"""SQLSTATE class of values that are too large or too complex, for example for an index (PostgreSQL, "Error Codes")."""
 
 log = structlog.get_logger(__name__)
 
@@ -177,7 +177,7 @@ class Unprocessable(ApiError):
     default_code = "invalid-value"
 
     def __init__(self, detail: str = "", *, pointer: str | None = None, **more: Any) -> None:
-        # Clients fill their forms from this; spraypaint can read no error of an attribute or relationship without it.
+        # Clients show these in their forms; spraypaint cannot read errors of attributes and relationships without them.
         field = FIELD_POINTER_RE.match(pointer or "")
         meta = {"attribute": field[1], "message": detail} if field else None
         super().__init__(detail, pointer=pointer, **{"meta": meta, **more})
@@ -208,7 +208,7 @@ class InsufficientStorage(ApiError):
 
 
 class ApiErrorGroup(Exception):
-    """Several errors of one request, answered together."""
+    """Several errors of one request, returned in one response."""
 
     def __init__(self, errors: Iterable[ApiError]) -> None:
         self.errors = tuple(errors)
@@ -216,29 +216,29 @@ class ApiErrorGroup(Exception):
 
 
 def raise_errors(errors: Iterable[ApiError]) -> None:
-    """Raise what was collected, if anything was; of more than MAX_ERRORS the first, and no more are looked for."""
+    """Raise ApiErrorGroup with the first MAX_ERRORS errors, if there are any; consume no more of them."""
     collected = tuple(islice(errors, MAX_ERRORS))
     if collected:
         raise ApiErrorGroup(collected)
 
 
 def error_response(errors: Iterable[ApiError]) -> Response:
-    """The JSON:API answer; several statuses become the general 400 (JSON:API 1.1, "Processing Errors")."""
-    listed = tuple(errors)
-    statuses = {error.http_status for error in listed}
+    """Return the JSON:API error response; errors of several statuses become 400 (JSON:API 1.1, "Processing Errors")."""
+    all_errors = tuple(errors)
+    statuses = {error.http_status for error in all_errors}
     status = statuses.pop() if len(statuses) == 1 else HTTPStatus.BAD_REQUEST
-    for error in listed:
+    for error in all_errors:
         log.info("request refused", error_id=error.id, status=error.status, code=error.code, source=error.source)
-    document = {"errors": [error.to_dict() for error in listed], "jsonapi": {"version": "1.1"}}
+    document = {"errors": [error.to_dict() for error in all_errors], "jsonapi": {"version": "1.1"}}
     response = Response(orjson.dumps(document), status=status, content_type=MEDIA_TYPE)
     response.headers["Vary"] = "Accept, Authorization"
-    for error in listed:
+    for error in all_errors:
         response.headers.update(error.headers)
     return response
 
 
 def register_error_handlers(app: Flask) -> None:
-    """Answer every failure as JSON:API errors, without a word of what failed inside."""
+    """Register handlers that return every failure as JSON:API errors, without internal details."""
     app.register_error_handler(ApiError, lambda error: error_response([error]))
     app.register_error_handler(ApiErrorGroup, lambda error: error_response(error.errors))
     app.register_error_handler(HTTPException, lambda error: error_response([_from_http_exception(error)]))
@@ -248,7 +248,7 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def _from_http_exception(error: HTTPException) -> ApiError:
-    """Convert an exception of Flask or Werkzeug, raised for an unknown URL say, to an ApiError."""
+    """Convert an exception of Flask or Werkzeug, such as the one for an unknown URL, to an ApiError."""
     kind = next((each for each in _iter_error_classes(ApiError) if each.http_status == error.code), None)
     if kind is None:
         kind = BadRequest if 400 <= (error.code or 500) < 500 else ApiError
@@ -264,18 +264,18 @@ def _iter_error_classes(base: type[ApiError]) -> Iterator[type[ApiError]]:
 
 
 def _handle_database_error(error: DBAPIError) -> Response:
-    """What PostgreSQL says of a statement, by SQLSTATE; what is our fault remains unexpected."""
+    """Return the error response for an SQLSTATE; others are handled as unexpected errors."""
     state = getattr(error.orig, "sqlstate", None)
     if state == QUERY_CANCELED:
-        detail = "This takes too long: ask for less at once."
+        detail = "The query took too long. Request less data, or use fewer filters and sort keys."
         return error_response(
             [BadRequest(detail, parameter=find_parameter(*EXPENSIVE_PARAMETERS), code="query-timeout")]
         )
     if state in (DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE):
-        return error_response([Conflict("Somebody else is changing this at the moment. Try again.")])
+        return error_response([Conflict("Another request is changing this resource at the moment. Try again.")])
     if isinstance(error, DataError) or _is_program_limit(error):
-        log.warning("a value reached the database that it cannot take", sqlstate=state)
-        detail = "A value lies outside of what can be stored or compared."
+        log.warning("database rejected value", sqlstate=state)
+        detail = "A value is outside the range that can be stored or compared."
         return error_response([BadRequest(detail, parameter=find_parameter(*EXPENSIVE_PARAMETERS))])
     if isinstance(error, OperationalError) or error.connection_invalidated or state in FAILOVER_SQLSTATES:
         return _handle_database_down(error)
@@ -289,21 +289,23 @@ def find_parameter(*families: str) -> str | None:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the database was away or busy, and may do the same another time."""
+    """Return whether the database was unavailable or busy, so that a retry may succeed."""
     return isinstance(error, OperationalError) and not _is_program_limit(error)
 
 
 def _is_program_limit(error: DBAPIError) -> bool:
-    """Whether it cannot take a value however often it is asked; the driver calls that operational too."""
+    """Return whether a value exceeds a limit of PostgreSQL, for which psycopg raises OperationalError too."""
     return str(getattr(error.orig, "sqlstate", "")).startswith(PROGRAM_LIMIT_SQLSTATE_CLASS)
 
 
 def _handle_database_down(error: Exception) -> Response:
-    log.error("the database does not answer", error=type(error).__name__)
-    return error_response([Unavailable("The database does not answer. Try again.", headers={"Retry-After": "2"})])
+    log.error("database unavailable", error=type(error).__name__)
+    return error_response(
+        [Unavailable("The database is not available at the moment. Try again.", headers={"Retry-After": "2"})]
+    )
 
 
 def _handle_unexpected_error(error: Exception) -> Response:
-    answered = ApiError()
-    log.error("unexpected error", error_id=answered.id, exc_info=error)
-    return error_response([answered])
+    internal_error = ApiError()
+    log.error("unexpected error", error_id=internal_error.id, exc_info=error)
+    return error_response([internal_error])

@@ -1,7 +1,7 @@
-"""If-Match and If-None-Match (RFC 9110, 13.1).
+"""Conditional requests: If-Match and If-None-Match (RFC 9110, section 13.1).
 
-Tags are compared weakly in both: a proxy that compresses an answer makes `W/"x"` of the tag `"x"`, and clients send
-that back. It names the same version, because every version of a resource has a tag of its own.
+Both compare entity tags weakly: a proxy that compresses a response changes the tag `"x"` to `W/"x"`, and clients send
+that back. Both tags name the same version, because each version of a resource has its own tag.
 """
 
 from flask import Response, request
@@ -10,7 +10,7 @@ from app.errors import PreconditionFailed
 
 
 def require_preconditions(tag: str | None) -> None:
-    """Raise 412 unless the conditions of this write hold; `tag` is that of the current version, None without one."""
+    """Raise PreconditionFailed unless the conditions of this write hold for the current `tag`, None without one."""
     if "If-Match" in request.headers:
         _require_match(tag)
     if "If-None-Match" in request.headers and tag is not None and request.if_none_match.contains_weak(tag):
@@ -19,11 +19,13 @@ def require_preconditions(tag: str | None) -> None:
 
 
 def apply_preconditions(response: Response) -> None:
-    """Make a response to a GET or HEAD that has a tag the 304 that If-None-Match asks for; raise 412 by If-Match."""
+    """Make a GET or HEAD response 304 if If-None-Match matches; raise PreconditionFailed if If-Match does not."""
     environ = request.environ
     if "If-Match" in request.headers:
         _require_match(response.get_etag()[0])
-        environ = {name: value for name, value in environ.items() if name != "HTTP_IF_MATCH"}  # Werkzeug's is strong
+        environ = {
+            name: value for name, value in environ.items() if name != "HTTP_IF_MATCH"
+        }  # Werkzeug compares strongly
     response.make_conditional(environ)
 
 

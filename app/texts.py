@@ -1,23 +1,23 @@
-"""Unicode text as it is stored and compared: its normal form (NFC), and whether it shows anything."""
+"""Unicode text: normal form C (NFC), in which text is stored and compared, and visible characters."""
 
 import re
 import unicodedata
 from functools import cache
 
 MAX_COMBINING_RUN = 30
-"""Combining marks in a row (UAX #15, Stream-Safe Text Format): sorting them takes time that grows with the square."""
+"""Max combining marks in a row (UAX #15, Stream-Safe Text Format): the time to sort them grows quadratically."""
 
 NFC_SHRINK_FACTOR = 4
-"""Characters that may become one in NFC: a text that exceeds its limit by more is too long in any form."""
+"""Max characters that NFC composes into one: a text longer than its limit by this factor is too long in any form."""
 
 _COMBINING_RANGE = range(0x300, 0x20000)
-"""All characters with a combining class lie here."""
+"""Code points that include all characters with a combining class."""
 
 _INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-"""Fillers, blanks and variation selectors, whose categories are those of visible characters."""
+"""Fillers, blanks and variation selectors that have the Unicode category of visible characters."""
 
 
 class TooManyMarks(ValueError):
@@ -28,7 +28,7 @@ class TooManyMarks(ValueError):
 
 
 def to_nfc(text: str) -> str:
-    """Return the text in Normalization Form C; raise TooManyMarks where that would take too long."""
+    """Return the text in NFC; raise TooManyMarks if normalization would take too long."""
     if text.isascii() or unicodedata.is_normalized("NFC", text):
         return text
     if _compile_long_run().search(text):
@@ -37,7 +37,7 @@ def to_nfc(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Return whether the text has no visible character: spaces, control and format characters, fillers."""
+    """Return whether the text has only spaces, control and format characters, and fillers."""
     return all(_is_invisible(character) for character in text)
 
 
@@ -52,7 +52,7 @@ def _is_invisible(character: str) -> bool:
 
 @cache
 def _compile_long_run() -> re.Pattern[str]:
-    # By what a character decomposes to: U+0F73 is a starter made of two marks.
+    # The class of the decomposition counts: U+0F73 is a starter that decomposes into two marks.
     decomposed = {character: unicodedata.normalize("NFD", character) for character in map(chr, _COMBINING_RANGE)}
     marks = "".join(character for character, parts in decomposed.items() if unicodedata.combining(parts[0]))
     return re.compile(f"[{marks}]{{{MAX_COMBINING_RUN + 1}}}")

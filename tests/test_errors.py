@@ -1,4 +1,4 @@
-"""Errors: every class and every refusal has a title, and a detail that says more than the title."""
+"""Errors: each class and each response has a title, and a detail that differs from the title."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -13,7 +13,7 @@ from tests.dataset import get_errors as errors_of
 
 
 def error_classes(base: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
-    """Yield every class of errors; the factory, which conftest imports, has imported them all."""
+    """Yield all error classes; the factory, which conftest imports, has imported their modules."""
     yield base
     for child in base.__subclasses__():
         yield from error_classes(child)

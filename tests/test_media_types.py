@@ -42,7 +42,7 @@ def test_unsupported_media_type_names_what_the_route_takes(
     dataset: Dataset, method: str, path: str, taken: list[str]
 ) -> None:
     path = get_hook_path(create_hook(dataset.owner)) if path == "hook" else path
-    words = f"This route takes {', '.join(taken[:-1])} or {taken[-1]}."
+    words = f"This route accepts {', '.join(taken[:-1])} or {taken[-1]}."
 
     for media_type in (each for each in SENT_MEDIA_TYPES if each not in (ATOMIC, "")):
         answer = send_body(dataset, method, path, media_type)
@@ -57,11 +57,11 @@ def test_unsupported_media_type_of_operations_names_the_extension(dataset: Datas
     for media_type in ("text/plain", FORM, f'{JSONAPI}; ext="https://example.com/other"'):
         answer = send_body(dataset, "POST", "/v1/operations", media_type)
         assert (answer.status_code, answer.headers["Accept"]) == (415, ATOMIC)
-        assert get_errors(answer)[0]["detail"].endswith(f"This route takes {ATOMIC}.")
+        assert get_errors(answer)[0]["detail"].endswith(f"This route accepts {ATOMIC}.")
 
 
 def test_unsupported_parameter_is_said_beside_what_the_route_takes(dataset: Dataset) -> None:
     answer: Any = send_body(dataset, "POST", "/v1/events", f"{JSONAPI}; charset=utf-8")
 
-    expected = f"The media type has parameters that are not supported. This route takes {JSONAPI} or {JSON}."
+    expected = f"The media type has parameters that are not supported. This route accepts {JSONAPI} or {JSON}."
     assert (answer.status_code, get_errors(answer)[0]["detail"]) == (415, expected)

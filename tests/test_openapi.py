@@ -1,4 +1,4 @@
-"""/openapi.json is valid, names what the server serves, and says of every answer what it is."""
+"""/openapi.json is valid, and describes all routes and their responses."""
 
 import re
 from collections.abc import Iterator
@@ -31,33 +31,35 @@ ATOMIC = f'{JSONAPI};ext="{EXTENSION}"'
 
 @pytest.fixture(scope="module")
 def description(app: Flask) -> Json:
-    """The document, as it is served."""
+    """Return the OpenAPI document."""
     document: Json = app.test_client().get("/openapi.json").get_json()
     return document
 
 
 class StrictDescription:
-    """The description with every object closed: what it does not name may not be there."""
+    """The OpenAPI document with all objects closed, so that unknown members are faults."""
 
     def __init__(self, app: Flask, description: Json) -> None:
         self.app = app
         self.document = forbid_additional_members(description)
 
     def find_faults(self, response: TestResponse) -> list[str]:
-        """Where an answer differs from what is said of its operation."""
-        answers = self._get_operation(response)["responses"]
-        said = answers.get(str(response.status_code))
-        if said is None:
-            return [f"{response.status_code} is not strict_description"]
-        said = resolve_reference(self.document, said)
-        missing = [name for name in response.headers if name in self._list_header_names() - said["headers"].keys()]
-        if "*/*" in said.get("content", {}):
+        """Return the differences between a response and its operation."""
+        responses = self._get_operation(response)["responses"]
+        described = responses.get(str(response.status_code))
+        if described is None:
+            return [f"{response.status_code} is not described"]
+        described = resolve_reference(self.document, described)
+        missing = [name for name in response.headers if name in self._list_header_names() - described["headers"].keys()]
+        if "*/*" in described.get("content", {}):
             return missing
-        if "content" not in said:
+        if "content" not in described:
             return [*missing, *(["a body"] if response.data else [])]
-        schema = next((body["schema"] for kind, body in said["content"].items() if is_same_type(kind, response)), None)
+        schema = next(
+            (body["schema"] for kind, body in described["content"].items() if is_same_type(kind, response)), None
+        )
         if schema is None:
-            return [f"{response.content_type} is not strict_description"]
+            return [f"{response.content_type} is not described"]
         return [*missing, *self._find_differences(schema, response.get_json(force=True))]
 
     def _get_operation(self, response: TestResponse) -> Json:
@@ -68,7 +70,7 @@ class StrictDescription:
         return operation
 
     def _list_header_names(self) -> set[str]:
-        return set(self.document["components"]["headers"]) - {"Vary"}  # flask-cors says Vary everywhere
+        return set(self.document["components"]["headers"]) - {"Vary"}  # flask-cors sends Vary in all responses
 
     def _find_differences(self, schema: Json, answer: Any) -> list[str]:
         whole = {**schema, "components": self.document["components"]}
@@ -76,16 +78,16 @@ class StrictDescription:
         return [f"{error.json_path}: {error.message[:300]}" for error in found]
 
 
-def resolve_reference(document: Json, said: Json) -> Json:
-    """The component that a reference leads to; anything else as it is."""
-    while "$ref" in said:
-        _, _, section, name = said["$ref"].split("/")
-        said = document["components"][section][name]
-    return said
+def resolve_reference(document: Json, described: Json) -> Json:
+    """Return the component of a reference, or any other value unchanged."""
+    while "$ref" in described:
+        _, _, section, name = described["$ref"].split("/")
+        described = document["components"][section][name]
+    return described
 
 
 def forbid_additional_members(schema: Any) -> Any:
-    """The same, and no members but those that are named."""
+    """Return the schema with all objects limited to their described members."""
     if isinstance(schema, list):
         return [forbid_additional_members(each) for each in schema]
     if not isinstance(schema, dict):
@@ -96,14 +98,14 @@ def forbid_additional_members(schema: Any) -> Any:
 
 
 def is_same_type(strict_description: str, response: TestResponse) -> bool:
-    """Whether an answer is of this media type; `profile` is free to come and go, `ext` is not."""
+    """Return whether a response has this media type; `profile` may differ, `ext` must not."""
     sent = re.sub(r'; profile="[^"]*"', "", response.content_type)
     return strict_description == sent
 
 
 @pytest.fixture(scope="module")
 def strict_description(app: Flask, description: Json) -> StrictDescription:
-    """The closed description."""
+    """Return the document with all objects closed."""
     return StrictDescription(app, description)
 
 
@@ -129,7 +131,7 @@ def test_document_matches_blueprint_actions(description: Json) -> None:
 
 
 def list_method_paths(description: Json) -> set[tuple[str, str]]:
-    """Methods and paths with unnamed variables."""
+    """Return methods and paths, with the variables unnamed."""
     return {
         (method.upper(), strip_parameter_names(path))
         for path, item in description["paths"].items()
@@ -158,7 +160,7 @@ def test_every_component_is_used(description: Json) -> None:
 
 
 def list_references(value: Any) -> Iterator[str]:
-    """Every $ref."""
+    """Yield every $ref."""
     if isinstance(value, dict):
         if isinstance(value.get("$ref"), str):
             yield value["$ref"]
@@ -170,7 +172,7 @@ def list_references(value: Any) -> Iterator[str]:
 
 
 def list_schemas(value: Any) -> Iterator[Json]:
-    """Every schema: what has a type, a constant or words to choose from."""
+    """Yield every schema: objects with a type, a constant or an enum."""
     if isinstance(value, dict):
         if {"type", "const", "enum"} & value.keys() and not isinstance(value.get("type"), dict):
             yield value
@@ -182,7 +184,7 @@ def list_schemas(value: Any) -> Iterator[Json]:
 
 
 def list_operations(description: Json) -> Iterator[tuple[str, Json]]:
-    """Every operation with its method and path."""
+    """Yield every operation with its method and path."""
     for path, item in description["paths"].items():
         for method, operation in item.items():
             if method != "parameters":
@@ -207,7 +209,7 @@ def test_enums_have_the_type_of_their_values(description: Json) -> None:
 
 
 def list_types(schema: Json) -> set[str]:
-    """The types that a schema names."""
+    """Return the types of a schema."""
     named = schema.get("type", [])
     return {named} if isinstance(named, str) else set(named)
 
@@ -389,7 +391,7 @@ def test_read_responses_match_document(
 
 
 def list_owned_ids(dataset: Dataset, role: str) -> dict[str, list[str]]:
-    """The ids of a job that was run, of what it said and made, and of more that has an owner."""
+    """Return the ids of a finished job, of its events and artifacts, and of further resources with an owner."""
     if role == "anonymous":
         return {}
     caller = dataset.callers[role]
@@ -411,12 +413,12 @@ def list_owned_ids(dataset: Dataset, role: str) -> dict[str, list[str]]:
 
 
 def list_get_paths(description: Json) -> list[str]:
-    """What can be read; probes are asked elsewhere."""
+    """Return the paths of all reads except probes."""
     return [path for path, item in description["paths"].items() if "get" in item and path.startswith("/v1/")]
 
 
 def list_ids_for_path(path: str, dataset: Dataset) -> list[str]:
-    """One id of each state that a path can name, and one of nothing."""
+    """Return one id of each state for a path, and one of no row."""
     if "{id}" not in path:
         return [""]
     by_type: dict[str, dict[str, int]] = {
@@ -429,13 +431,13 @@ def list_ids_for_path(path: str, dataset: Dataset) -> list[str]:
 
 
 def list_includes(description: Json, path: str) -> list[str]:
-    """What can be included there."""
+    """Return the include paths of an operation."""
     named = [each for each in list_references(description["paths"][path]["get"]) if each.endswith("Include")]
     if not named:
         return []
     parameter = description["components"]["parameters"][named[0].rsplit("/", 1)[1]]
-    listed_paths: list[str] = resolve_reference(description, parameter["schema"]["items"])["enum"]
-    return listed_paths
+    include_paths: list[str] = resolve_reference(description, parameter["schema"]["items"])["enum"]
+    return include_paths
 
 
 def test_write_responses_match_document(dataset: Dataset, strict_description: StrictDescription) -> None:
@@ -444,7 +446,7 @@ def test_write_responses_match_document(dataset: Dataset, strict_description: St
     created = owner.create("/v1/faqs?include=event", "faq", {"question": "Why?", "answer": "So."}, event=event)
     related = f"/v1/events/{event}/relationships/organizers"
     users = {"data": build_linkage("user", [stranger.id])}
-    answers = [
+    responses = [
         created,
         owner.create("/v1/faqs", "faq", {"question": "", "answer": 1}, event=event),
         owner.create("/v1/faqs", "faq"),
@@ -452,8 +454,8 @@ def test_write_responses_match_document(dataset: Dataset, strict_description: St
         stranger.create("/v1/events", "event", {"name": "New", "timezone": "UTC", "starts-at": "2030-01-01T00:00:00Z"}),
         dataset.anonymous.create("/v1/events", "event", {"name": "New", "timezone": "UTC"}),
         dataset.anonymous.create("/v1/users", "user", {"email": "new@example.com", "password": "a good password"}),
-        stranger.update(f"/v1/users/{stranger.id}", "user", {"public-name": "Somebody", "is-admin": True}),
-        stranger.update(f"/v1/users/{stranger.id}", "user", {"public-name": "Somebody"}),
+        stranger.update(f"/v1/users/{stranger.id}", "user", {"public-name": "Stranger", "is-admin": True}),
+        stranger.update(f"/v1/users/{stranger.id}", "user", {"public-name": "Stranger"}),
         owner.update(f"/v1/faqs/{faq}", "faq", {"position": 3}, faq_type=type_),
         stranger.update(f"/v1/faqs/{faq}", "faq", {"position": 3}),
         owner.send("PATCH", f"/v1/faqs/{faq}", {"data": build_resource("faq", str(faq), {}, {})}, If_Match='"other"'),
@@ -469,9 +471,9 @@ def test_write_responses_match_document(dataset: Dataset, strict_description: St
     ]
 
     assert [
-        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+        (answer.request.path, faults) for answer in responses if (faults := strict_description.find_faults(answer))
     ] == []
-    assert {answer.status_code for answer in answers} >= {200, 201, 400, 401, 403, 404, 409, 412, 413, 415, 422}
+    assert {answer.status_code for answer in responses} >= {200, 201, 400, 401, 403, 404, 409, 412, 413, 415, 422}
 
 
 def test_upload_and_document_set_responses_match_document(
@@ -485,7 +487,7 @@ def test_upload_and_document_set_responses_match_document(
     )
     path = f"/v1/document-sets/{get_data(created)['id']}"
     related, events = f"{path}/relationships/events", {"data": build_linkage("event", [event])}
-    answers = [
+    responses = [
         sent,
         created,
         stranger.create("/v1/document-sets", "document-set", {"title": "x" * 51}),
@@ -496,15 +498,15 @@ def test_upload_and_document_set_responses_match_document(
         stranger.delete(f"/v1/uploads/{upload}"),
     ]
 
-    assert [answer.status_code for answer in answers] == [200, 201, 422, 404, 200, 200, 200, 200, 200, 200]
+    assert [answer.status_code for answer in responses] == [200, 201, 422, 404, 200, 200, 200, 200, 200, 200]
     assert [
-        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+        (answer.request.path, faults) for answer in responses if (faults := strict_description.find_faults(answer))
     ] == []
 
 
 def test_hook_responses_match_document(dataset: Dataset, strict_description: StrictDescription) -> None:
     hook, signed = post_hook(dataset.owner, "sleep-once"), post_hook(dataset.owner, signed=True)
-    answers = [
+    responses = [
         hook,
         signed,
         call_hook(dataset.app, get_data(hook), {"steps": 2}, Idempotency_Key="one"),
@@ -517,9 +519,9 @@ def test_hook_responses_match_document(dataset: Dataset, strict_description: Str
         call_hook(dataset.app, get_data(hook)),
     ]
 
-    assert [answer.status_code for answer in answers] == [201, 201, 202, 202, 422, 413, 415, 401, 200, 404]
+    assert [answer.status_code for answer in responses] == [201, 201, 202, 202, 422, 413, 415, 401, 200, 404]
     assert [
-        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+        (answer.request.path, faults) for answer in responses if (faults := strict_description.find_faults(answer))
     ] == []
 
 
@@ -575,7 +577,7 @@ def test_account_responses_match_document(dataset: Dataset, strict_description: 
     signed_in = client.post("/auth/session", json=person)
     tokens = signed_in.get_json()
     headers = {"Authorization": f"JWT {tokens['access_token']}"}
-    answers = [
+    responses = [
         signed_in,
         client.post("/v1/auth/login", json={"data": person}),
         client.post("/v1/auth/login", json={**person, "password": "wrong password"}),
@@ -593,7 +595,7 @@ def test_account_responses_match_document(dataset: Dataset, strict_description: 
         client.post("/v1/auth/logout"),
     ]
 
-    assert [answer.status_code for answer in answers] == [200, 200, 401, *[200] * 7, 401]
+    assert [answer.status_code for answer in responses] == [200, 200, 401, *[200] * 7, 401]
     assert [
-        (answer.request.path, faults) for answer in answers if (faults := strict_description.find_faults(answer))
+        (answer.request.path, faults) for answer in responses if (faults := strict_description.find_faults(answer))
     ] == []

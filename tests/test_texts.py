@@ -1,4 +1,4 @@
-"""Normal forms and invisible texts."""
+"""Normalization to NFC, and blank texts."""
 
 import unicodedata
 from time import perf_counter

@@ -26,7 +26,7 @@ from app.jsonapi.permissions import AccessContext, Predicate
 from app.jsonapi.reader import ResourceReader
 from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType, by_integer_id
-from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, created_response
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, build_creation_response
 from app.jsonapi.select_plan import Item
 from app.url_tokens import hash_token, new_token
 from app.users.reauthentication import require_password
@@ -106,8 +106,8 @@ class TokenIssuingView(View):
             document = self.read_back(row, reader)
             if document is None:
                 raise NotFound("The hook has just gone away.")
-            shown.append(created_response(_add_token(document, row, token), status))
-            return created_response(document, status)
+            shown.append(build_creation_response(_add_token(document, row, token), status))
+            return build_creation_response(document, status)
 
         answered = run_idempotent(viewer, kept)
         return answered if REPLAYED_HEADER in answered.headers else shown[0]

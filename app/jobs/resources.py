@@ -33,7 +33,7 @@ from app.jsonapi.query_params import LINKAGE_FAMILIES, Query
 from app.jsonapi.reader import ResourceReader
 from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
-from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, created_response
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, build_creation_response
 from app.storage import send_stored_file
 from app.users.ownership import owner_or_admin
 
@@ -118,7 +118,7 @@ def accepted_response(job: JobRow, access: AccessContext) -> Response:
     document = ResourceReader(access, Query(access.scope)).get_document(JOB, job.id)
     if document is None:
         raise NotFound("The job has just gone away.")
-    return created_response(document, _choose_status(job))
+    return build_creation_response(document, _choose_status(job))
 
 
 def _choose_status(job: JobRow) -> HTTPStatus:

@@ -1,4 +1,4 @@
-"""POST /v1/operations: several writes, all or nothing (https://jsonapi.org/ext/atomic)."""
+"""POST /v1/operations: several writes in one transaction (https://jsonapi.org/ext/atomic)."""
 
 import re
 from collections.abc import Callable
@@ -30,38 +30,38 @@ MAX_OPERATIONS = 100
 MODE_BY_OP: dict[str, Mode] = {"add": "add", "update": "replace", "remove": "remove"}
 REF_MEMBERS = ("type", "id", "lid")
 MEMBERS_WITHOUT_LINKAGE = frozenset({"attributes", "meta", "links"})
-"""Members in which nothing is linkage."""
+"""Members of a resource object that contain no linkage."""
 HREF_RE = re.compile(r"/v1/([a-z-]+)(?:/([^/]+)(?:/relationships/([^/]+))?)?/?")
 
 
 class OperationsView(MethodView):
-    """The endpoint of the extension."""
+    """The endpoint of the atomic operations extension."""
 
     methods: ClassVar[set[str]] = {"POST"}
     keyed_methods: ClassVar[frozenset[str]] = POST_ONLY
 
     @classmethod
     def permissions_by_method(cls) -> dict[str, str]:
-        """Every operation asks for its own rights besides."""
+        """Return the permission of the endpoint; each operation requires its own permissions too."""
         return {"POST": describe_predicate(any_user)}
 
     def post(self) -> Response:
-        """Perform the operations in order; the first that fails undoes all before it."""
-        known = frozenset({EXTENSION})
-        check_accept(request.headers, known)
-        check_content_type(request.headers, known)
+        """Perform the operations in order; if one fails, none takes effect."""
+        extensions = frozenset({EXTENSION})
+        check_accept(request.headers, extensions)
+        check_content_type(request.headers, extensions)
         parse_parameters(request.query_string, NO_FAMILIES)
         with open_transaction(is_read=True):
             viewer = require_current_user()
         if EXTENSION not in get_body_extensions(request.headers):
-            raise BadRequest(f'The media type must say ext="{EXTENSION}".', header="Content-Type")
+            raise BadRequest(f'The media type must have the parameter ext="{EXTENSION}".', header="Content-Type")
         operations = _parse_operations()
         if (replayed := _find_stored_response(viewer)) is not None:
             return replayed
         try:
             _do_slow_work(operations, viewer)
         except ApiError:
-            # The same request may have been answered meanwhile, and have changed the password that this one sends.
+            # A concurrent request with the same key may have succeeded, and changed the password that this one sends.
             if (replayed := _find_stored_response(viewer)) is not None:
                 return replayed
             raise
@@ -80,14 +80,14 @@ def _parse_operations() -> list[Any]:
     document = parse_request_body()
     operations = document.get("atomic:operations") if isinstance(document, dict) else None
     if not isinstance(operations, list) or not operations:
-        raise BadRequest("The document must have a list atomic:operations.", pointer="/atomic:operations")
+        raise BadRequest("The document must have a non-empty array atomic:operations.", pointer="/atomic:operations")
     if len(operations) > MAX_OPERATIONS:
-        raise Unprocessable(f"More than {MAX_OPERATIONS} operations.", pointer="/atomic:operations")
+        raise Unprocessable(f"At most {MAX_OPERATIONS} operations are allowed.", pointer="/atomic:operations")
     return operations
 
 
 def _do_slow_work(operations: list[Any], viewer: CurrentUser) -> None:
-    """Let the data layers do the slow work for all resources of their types, before a connection is held."""
+    """Run the slow work of the data layers for all resources sent, while no database connection is held."""
     sent: dict[str, list[SentResource]] = {}
     for index, operation in enumerate(operations):
         data = operation.get("data") if isinstance(operation, dict) else None
@@ -98,20 +98,20 @@ def _do_slow_work(operations: list[Any], viewer: CurrentUser) -> None:
             sent.setdefault(type_.name, []).append(SentResource(data, f"/atomic:operations/{index}/data"))
     for name, resources in sent.items():
         DATA_LAYERS[name].before_transaction(resources, viewer)
-        g.pop("viewer", None)  # it took its time: the transaction looks again whether the sign-in has ended
+        g.pop("viewer", None)  # the session may have ended meanwhile: the transaction authenticates again
 
 
 def _execute_operations(operations: list[Any], access: AccessContext) -> Response:
-    performer = _OperationExecutor(access)
+    executor = _OperationExecutor(access)
     results = [
-        _with_error_index(index, lambda: performer.execute_operation(each))  # noqa: B023  # called at once
+        _with_error_index(index, lambda: executor.execute_operation(each))  # noqa: B023  # called at once
         for index, each in enumerate(operations)
     ]
     return json_response({"atomic:results": results, "jsonapi": {**JSONAPI, "ext": [EXTENSION]}}, extension=EXTENSION)
 
 
 def _with_error_index(index: int, perform: Callable[[], Item]) -> Item:
-    """Errors say which operation they belong to."""
+    """Call `perform`, and add the index of the operation to the pointers of its errors."""
     try:
         return perform()
     except ApiError as error:
@@ -127,7 +127,7 @@ def _prefix_pointer(error: ApiError, index: int) -> ApiError:
 
 @dataclass(frozen=True)
 class OperationTarget:
-    """What an operation is about: a type, perhaps a resource of it, perhaps a relationship of that."""
+    """The target of an operation: a type, a resource, or a relationship of a resource."""
 
     type: ResourceType
     id: str | None = None
@@ -135,24 +135,24 @@ class OperationTarget:
 
 
 class _OperationExecutor:
-    """Performs operations one after the other and remembers what their local ids became."""
+    """Executes operations in order, and maps local ids to the ids of new resources."""
 
     def __init__(self, access: AccessContext) -> None:
         self.access = access
         self.ids: dict[tuple[str, str], str] = {}
         self.bytes = 0
-        """Of the results so far."""
+        """Bytes of the results so far."""
 
     def execute_operation(self, operation: Any) -> Item:
         if not isinstance(operation, dict) or str(operation.get("op")) not in MODE_BY_OP:
-            raise BadRequest("An operation has an op: add, update or remove.", pointer="/op")
+            raise BadRequest("The op of an operation must be add, update or remove.", pointer="/op")
         op, target = operation["op"], self._parse_target(operation)
         layer = DATA_LAYERS[target.type.name]
         if target.relation is not None:
             return self._update_relationship(op, target, target.relation, operation.get("data"))
         if op == "add":
             if target.id is not None:
-                raise BadRequest("A resource is added to a type, not where there is one.", pointer="/ref")
+                raise BadRequest("To add a resource, name its type only, without an id.", pointer="/ref")
             return self._add_resource(layer, operation.get("data"))
         row = self._lock_row(layer, target)
         if op == "remove":
@@ -160,14 +160,16 @@ class _OperationExecutor:
             return {}
         document = parse_update({"data": self._resolve_lids(operation.get("data"), "/data")}, target.type)
         if document.id != str(row.id):
-            raise Conflict("The id is not the one of the reference.", pointer="/data/id", code="id-conflict")
+            raise Conflict("The id must be the one of the reference.", pointer="/data/id", code="id-conflict")
         layer.update_object(row, document, self.access)
         return self._build_result(layer, row)
 
     def _add_resource(self, layer: DataLayer, data: Any) -> Item:
         lid = data.get("lid") if isinstance(data, dict) else None
         if lid is not None and (not isinstance(lid, str) or (layer.type.name, lid) in self.ids):
-            raise Unprocessable("A lid is a text that no other new resource here has.", pointer="/data/lid")
+            raise Unprocessable(
+                "The lid must be a string that no other new resource of this type has.", pointer="/data/lid"
+            )
         sent = {name: value for name, value in data.items() if name != "lid"} if lid is not None else data
         document = parse_create({"data": self._resolve_lids(sent, "/data")}, layer.type)
         row = layer.create_object(document, self.access)
@@ -177,7 +179,7 @@ class _OperationExecutor:
 
     def _update_relationship(self, op: str, target: OperationTarget, relation: Relation, data: Any) -> Item:
         if not relation.many and op != "update":
-            raise BadRequest("A to-one relationship is updated.", pointer="/op")
+            raise BadRequest("The op for a to-one relationship must be update.", pointer="/op")
         layer = DATA_LAYERS[target.type.name]
         linkage = parse_linkage_document({"data": self._resolve_lids(data, "/data")}, relation)
         layer.update_relationship(self._lock_row(layer, target), relation, linkage, MODE_BY_OP[op], self.access)
@@ -185,7 +187,7 @@ class _OperationExecutor:
 
     def _parse_target(self, operation: dict[str, Any]) -> OperationTarget:
         if "ref" in operation and "href" in operation:
-            raise BadRequest("An operation has a ref or a href, not both.", pointer="/href")
+            raise BadRequest("An operation must not have both ref and href.", pointer="/href")
         if "href" in operation:
             return _parse_href(operation["href"])
         pointer = "/ref" if "ref" in operation else "/data"
@@ -194,7 +196,7 @@ class _OperationExecutor:
             raise Unprocessable("The type is missing.", pointer=f"{pointer}/type")
         type_ = find_type(named["type"])
         if type_ is None:
-            raise Unprocessable("There is no such type.", pointer=f"{pointer}/type")
+            raise Unprocessable("There is no such resource type.", pointer=f"{pointer}/type")
         if pointer == "/data" and operation["op"] == "add":
             return OperationTarget(type_)
         found = self._resolve_lids({name: value for name, value in named.items() if name in REF_MEMBERS}, pointer)
@@ -204,14 +206,14 @@ class _OperationExecutor:
 
     def _lock_row(self, layer: DataLayer, target: OperationTarget) -> Any:
         if not isinstance(target.id, str):
-            raise Unprocessable("The id is missing or no text.", pointer="/ref/id")
+            raise Unprocessable("The id is missing or is not a string.", pointer="/ref/id")
         row = layer.get_object(layer.type.lookup(target.id), self.access)
         if row is None:
             raise NotFound(f"There is no such {layer.type.name} here.", pointer="/ref")
         return row
 
     def _resolve_lids(self, value: Any, pointer: str) -> Any:
-        """The value with the ids that local ids have become; 422 for one that no earlier operation made."""
+        """Replace local ids by the ids of their resources; raise Unprocessable for an undefined one."""
         if isinstance(value, list):
             return [self._resolve_lids(item, f"{pointer}/{at}") for at, item in enumerate(value)]
         if not isinstance(value, dict):
@@ -225,10 +227,10 @@ class _OperationExecutor:
         if "lid" not in found or "type" not in found:
             return found
         type_, lid = find_type(str(found["type"])), found.pop("lid")
-        known = self.ids.get((type_.name, lid)) if type_ is not None and isinstance(lid, str) else None
-        if known is None:
-            raise Unprocessable("No operation before this one made that lid.", pointer=f"{pointer}/lid")
-        return {**found, "id": known}
+        id_ = self.ids.get((type_.name, lid)) if type_ is not None and isinstance(lid, str) else None
+        if id_ is None:
+            raise Unprocessable("No earlier operation has added a resource with this lid.", pointer=f"{pointer}/lid")
+        return {**found, "id": id_}
 
     def _build_result(self, layer: DataLayer, row: Any) -> Item:
         reader = ResourceReader(layer.get_answer_access(row, self.access), Query(self.access.scope))
@@ -237,17 +239,17 @@ class _OperationExecutor:
             return {}
         self.bytes += len(orjson.dumps(document["data"]))
         if self.bytes > MAX_ANSWER_BYTES:
-            detail = f"The results up to here have more than {MAX_ANSWER_BYTES} bytes: send fewer operations at once."
+            detail = f"The results would have more than {MAX_ANSWER_BYTES} bytes: send fewer operations at once."
             raise make_size_error(detail)
         return {"data": document["data"]}
 
 
 def _parse_href(href: Any) -> OperationTarget:
-    """What a href like /v1/faqs/1/relationships/faq-type leads to."""
+    """Return the target of a href such as /v1/faqs/1/relationships/faq-type; raise Unprocessable for any other URL."""
     match = HREF_RE.fullmatch(href) if isinstance(href, str) else None
     type_ = find_type(match[1]) if match else None
     if match is None or type_ is None:
-        raise Unprocessable("This leads to no resource.", pointer="/href")
+        raise Unprocessable("The href must be the URL of a collection, a resource or a relationship.", pointer="/href")
     return OperationTarget(type_, match[2], _find_relation(type_, match[3]))
 
 

@@ -1,4 +1,4 @@
-"""What every view of the API does: negotiate, authenticate, open a transaction, answer."""
+"""Base class of all JSON:API views: negotiation, authentication, transactions and responses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,27 +26,27 @@ from app.preconditions import apply_preconditions, require_preconditions
 
 
 class View:
-    """What all views share; `data_layer` is declared as the library wants it: `{"class": ..., "type": ...}`."""
+    """Base of all views; subclasses declare `data_layer` as the library requires: `{"class": ..., "type": ...}`."""
 
     _data_layer: ClassVar[DataLayer]
     decorators: ClassVar[tuple[Any, ...]] = ()
     families: ClassVar[Mapping[str, frozenset[str]]]
-    """The families of query parameters that each method takes."""
+    """Families of query parameters that each method accepts."""
     body_methods: ClassVar[frozenset[str]] = frozenset({"POST", "PATCH"})
-    """Those that come with a document."""
+    """Methods whose requests have a document."""
     keyed_methods: ClassVar[frozenset[str]] = frozenset()
-    """Those that take an Idempotency-Key."""
+    """Methods that accept an Idempotency-Key."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.decorators = ()  # the library's header check refuses `profile` and `q`; ours is in dispatch_request
+        cls.decorators = ()  # the library's header check rejects `profile` and `q`; dispatch_request has its own
 
     largest_body: ClassVar[Callable[[], int] | None] = None
-    """What app/request_bodies.py asks before it reads a body, where it is not the usual limit."""
+    """Function that returns the max bytes of a body for app/request_bodies.py; None for the default limit."""
 
     @classmethod
     def as_view(cls, name: str, *arguments: Any, **more: Any) -> Callable[..., Response]:
-        """Make the view function; it names its limit."""
+        """Return the view function, with `largest_body` as an attribute."""
         view: Callable[..., Response] = super().as_view(name, *arguments, **more)  # type: ignore[misc]  # of Flask's MethodView, below the library's classes
         if cls.largest_body is not None:
             view.largest_body = cls.largest_body  # type: ignore[attr-defined]  # read by app/request_bodies.py
@@ -54,26 +54,26 @@ class View:
 
     @property
     def layer(self) -> DataLayer:
-        """The data layer of the resource."""
+        """Return the data layer of the resource."""
         return self._data_layer
 
     @property
     def type(self) -> ResourceType:
-        """The type of the resource, or of the parent where the URL names a relationship."""
+        """Return the type of the resource, or of its parent if the URL names a relationship."""
         return self._data_layer.type
 
     @classmethod
     def permissions_by_method(cls) -> dict[str, str]:
-        """The rule of every method, in words."""
+        """Return the permission that each method requires, in words."""
         return {method: describe_predicate(predicate) for method, predicate in cls.predicates_by_method().items()}
 
     @classmethod
     def predicates_by_method(cls) -> Mapping[str, Predicate]:
-        """The predicate behind every method of this view."""
+        """Return the predicate of each method of this view."""
         raise NotImplementedError
 
     def dispatch_request(self, **names: str) -> Response:
-        """Negotiate, open the right kind of transaction, answer; what fails leaves nothing behind."""
+        """Check the headers and run the handler in a transaction, which a failure rolls back."""
         check_accept(request.headers)
         if request.method in self.body_methods or request.content_length or request.mimetype == MEDIA_TYPE:
             check_content_type(request.headers)
@@ -85,30 +85,30 @@ class View:
             if replayed is not None:
                 return replayed
             self._do_slow_work(viewer)
-            g.pop("viewer")  # the transaction that follows looks again
+            g.pop("viewer")  # the transaction that follows authenticates again
         with open_transaction(is_read=request.method in ("GET", "HEAD")):
-            answer: Response = handler(**names)
-        return answer
+            response: Response = handler(**names)
+        return response
 
     def _do_slow_work(self, viewer: CurrentUser) -> None:
-        """Let the data layer do its slow work while no database connection is held."""
+        """Run the slow work of the data layer while no database connection is held."""
         if request.method != "POST" and viewer.is_anonymous:
-            return  # the handler refuses it unread
+            return  # the handler rejects the request without reading its body
         document = parse_request_body()
         data = document.get("data") if isinstance(document, dict) else None
         if isinstance(data, dict):
             self._data_layer.before_transaction([SentResource(data, "/data")], viewer)
 
     def find_stored_response(self, _viewer: CurrentUser) -> Response | None:
-        """Return the answer that is stored for the Idempotency-Key of this request, before any slow work; or None."""
+        """Return the response stored under the Idempotency-Key of this request, or None; called before slow work."""
         return None
 
     def is_list(self) -> bool:
-        """Return whether the answer to this request is a list, which may have pages."""
+        """Return whether the response to this request is a list, which may have pages."""
         return False
 
     def make_reader(self, of: ResourceType | None = None, name: str | None = None) -> ResourceReader:
-        """Reads what this request asks of a type; `name` is the URL segment that may name a private event."""
+        """Return the reader for the query of this request; `name` is the URL segment that may name a private event."""
         allowed = self.families["GET" if request.method == "HEAD" else request.method]
         viewer = get_current_user()
         query = parse_query(request.query_string, of or self.type, viewer, allowed, is_list=self.is_list())
@@ -116,19 +116,19 @@ class View:
         return ResourceReader(AccessContext(viewer, query.scope, _get_capability(name)), query, with_cursors)
 
     def authorize(self, predicate: Predicate) -> None:
-        """401 or 403 unless the caller may, before a word of the query is read."""
+        """Raise Unauthenticated or Forbidden unless the predicate permits the request, before the query is parsed."""
         viewer = get_current_user()
         AccessContext(viewer, VisibilityScope(viewer.role)).require_permission(predicate, None)
 
     def commit_and_return(self, response: Response) -> Response:
-        """Commit once the answer is printed, so that no 500 can follow a stored row."""
+        """Commit and return the response: it is complete, so that no 500 can follow a committed write."""
         commit()
         return response
 
     def respond_with_list(self, reader: ResourceReader, read: Callable[[ResourceReader], Item]) -> Response:
-        """Make the response of a list that `read` returns, of fewer items where it would be too large.
+        """Return the response for the list that `read` returns, with fewer items if it would be too large.
 
-        It names the profile that shaped it, by the URI that the client sent.
+        Its media type names the applied profile by the URI that the client sent.
         """
         profile = (
             (find_requested_profile(request.headers, PROFILE_SPELLINGS) or PROFILE) if reader.uses_cursors else None
@@ -143,20 +143,20 @@ class View:
                 reader = replace(reader, max_items=len(document["data"]) // 2)
 
     def check_precondition(self, current: Callable[[], Item | None]) -> None:
-        """Raise 412 unless If-Match and If-None-Match hold for the current document; the row is locked."""
+        """Raise PreconditionFailed unless If-Match and If-None-Match hold for the `current` document of the row."""
         if "If-Match" in request.headers or "If-None-Match" in request.headers:
             document = current()
             require_preconditions(None if document is None else compute_etag(orjson.dumps(document)))
 
     def lock_row(self, name: str, access: AccessContext) -> Any:
-        """The row a URL segment names, locked; 404 where there is none for this caller."""
+        """Lock and return the row that a URL segment names; raise NotFound if the current user cannot see it."""
         row = self.layer.get_object(self.type.lookup(name), access)
         if row is None:
             raise NotFound(f"There is no {self.type.name} {name[:80]!r} here.")
         return row
 
     def read_back(self, row: Any, reader: ResourceReader) -> Item | None:
-        """The document of a row just written, as its author sees it; None when he no longer does."""
+        """Return the document of a row just written, as the current user sees it; None if they no longer see it."""
         access = self.layer.get_answer_access(row, reader.access)
         return ResourceReader(access, reader.query).get_document(self.type, row.id)
 
@@ -164,10 +164,10 @@ class View:
 def json_response(
     document: Item, status: int = 200, *, profile: str | None = None, extension: str | None = None
 ) -> Response:
-    """A JSON:API document as a response; its ETag is a hash of the bytes, which differ by URL and caller."""
+    """Return a document as a response; its ETag is a hash of its bytes. Raise AnswerTooLarge above MAX_ANSWER_BYTES."""
     body = orjson.dumps(document)
     if len(body) > MAX_ANSWER_BYTES:
-        detail = f"The answer would have more than {MAX_ANSWER_BYTES} bytes: include less, or choose fewer fields."
+        detail = f"The response would have more than {MAX_ANSWER_BYTES} bytes: include less, or choose fewer fields."
         raise make_size_error(detail, "include" if "include" in request.args else None)
     if len(body) > large_responses.LARGE_RESPONSE_BYTES and request.method not in ("GET", "HEAD"):
         large_responses.reserve_slot()
@@ -184,7 +184,7 @@ def json_response(
 
 
 def compute_etag(body: bytes) -> str:
-    """The entity tag of a document: of a list of 250 kB in 3 µs, which SHA-256 takes 126 for."""
+    """Return the entity tag of a document (XXH3: 3 µs for 250 kB, where SHA-256 takes 126 µs)."""
     return xxh3_128_hexdigest(body)
 
 
@@ -193,11 +193,11 @@ def _get_capability(name: str | None) -> str | None:
 
 
 def request_path() -> str:
-    """The URL of this request, without a trailing slash."""
+    """Return the path of this request, without a trailing slash."""
     return request.path.rstrip("/")
 
 
 def self_link() -> str:
-    """The URL of this request with its query string."""
+    """Return the path of this request with its query string."""
     query = request.query_string.decode("ascii", "replace")
     return f"{request_path()}?{query}" if query else request_path()

@@ -1,4 +1,4 @@
-"""Who looks: the caller of a request, as far as rights are concerned."""
+"""The current user of a request and the attributes that permissions depend on."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,16 +10,16 @@ from sqlalchemy import BigInteger, Text, bindparam
 from app.errors import Unauthenticated
 
 CURRENT_USER_ID = bindparam("viewer_id", type_=BigInteger())
-"""In a criterion: the id of the viewer, 0 for nobody."""
+"""Parameter of criteria: id of the current user, 0 for anonymous."""
 
 CAPABILITY = bindparam("capability", type_=Text())
-"""In a criterion: the identifier by which a private event was named in the URL, or null."""
+"""Parameter of criteria: identifier by which the URL names a private event, or null."""
 
 TOKEN_REQUIRED = "This needs an Authorization header: JWT <access token>."  # noqa: S105 - a sentence, not a secret
 
 
 class Role(StrEnum):
-    """What decides the shape of a statement; who it is exactly goes in as VIEWER_ID."""
+    """Role that selects the SQL of a read; the id of the user is the parameter CURRENT_USER_ID."""
 
     ANONYMOUS = "anonymous"
     USER = "user"
@@ -28,24 +28,24 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class CurrentUser:
-    """The caller; `id` 0 is nobody."""
+    """The account that authenticated the request; `id` is 0 for anonymous."""
 
     id: int = 0
     is_admin: bool = False
     is_super_admin: bool = False
     is_verified: bool = False
     is_recently_authenticated: bool = False
-    """Whether the caller gave the password a few minutes ago at most, or in this request."""
+    """True if the user sent their password in this request or a few minutes ago."""
     sign_in_id: UUID | None = None
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether nobody is signed in."""
+        """Return whether the request is not authenticated."""
         return self.id == 0
 
     @property
     def role(self) -> Role:
-        """The shape of statements this viewer gets."""
+        """Return the role of the user."""
         if self.is_admin:
             return Role.ADMIN
         return Role.ANONYMOUS if self.is_anonymous else Role.USER
@@ -55,7 +55,7 @@ ANONYMOUS_USER = CurrentUser()
 
 
 def get_current_user() -> CurrentUser:
-    """The caller of this request, authenticated once; 401 when its token is no good."""
+    """Return the current user, authenticated once per request; raise Unauthenticated if the token is invalid."""
     if "viewer" not in g:
         g.viewer = current_app.extensions["authenticate"]()
     viewer: CurrentUser = g.viewer
@@ -63,7 +63,7 @@ def get_current_user() -> CurrentUser:
 
 
 def require_current_user() -> CurrentUser:
-    """The caller, who must be signed in: 401 otherwise."""
+    """Return the current user; raise Unauthenticated if the request is anonymous."""
     viewer = get_current_user()
     if viewer.is_anonymous:
         raise Unauthenticated(TOKEN_REQUIRED)

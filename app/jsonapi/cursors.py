@@ -1,4 +1,4 @@
-"""Keyset pages: a cursor names a row by its place in the order, so the next page costs what the first one did.
+"""Cursor pagination by keyset: a cursor holds the sort values of a row, so all pages cost the same.
 
 Profile: http://jsonapi.org/profiles/ethanresnick/cursor-pagination/
 """
@@ -21,23 +21,23 @@ from app.jsonapi.json_parsing import INVALID_TEXT_RE
 from app.jsonapi.resource_type import ResourceType
 
 PROFILE = "http://jsonapi.org/profiles/ethanresnick/cursor-pagination/"
-"""The URI that the page of the profile gives."""
+"""URI of the profile, as its specification gives it."""
 PROFILE_SPELLINGS = frozenset(
     f"{scheme}://jsonapi.org/profiles/ethanresnick/cursor-pagination{slash}"
     for scheme in ("http", "https")
     for slash in ("", "/")
 )
-"""The URIs that clients send for it; all of them name it."""
+"""Variants of the URI that clients send."""
 
 MAX_CURSOR_LENGTH = 4096
-"""Characters of a cursor: a link with one must fit into a query string."""
+"""Max characters of a cursor, so that a link with one fits into a query string."""
 
 
 @dataclass(frozen=True)
 class SortColumn:
-    """One key of an order: what to sort by, and how a value of it is read back from a cursor.
+    """One sort key: the column, its sort expression, and the field that decodes its values in cursors.
 
-    `column` is the value that a cursor holds, `place` what rows are sorted and compared by.
+    A cursor holds the value of `column`; rows are sorted and compared by `sort_expression`.
     """
 
     column: ColumnElement[Any]
@@ -45,15 +45,15 @@ class SortColumn:
     descending: bool
     nullable: bool
     field: marshmallow.fields.Field[Any] | None
-    """Of the attribute; None for the id of `type`."""
+    """Field of the attribute; None for the id of `type`."""
     type: ResourceType
 
     def order_by_clause(self, *, backwards: bool) -> ColumnElement[Any]:
-        """The term of ORDER BY; PostgreSQL puts nulls last, and first when descending."""
+        """Return the ORDER BY term; PostgreSQL sorts nulls last, and first if descending."""
         return self.sort_expression.desc() if self.descending != backwards else self.sort_expression.asc()
 
     def decode_value(self, value: Any) -> Any:
-        """A value from a cursor; ValueError when it cannot be one."""
+        """Return the value that a cursor holds for this key; raise ValueError if it is not valid for it."""
         if value is None and self.nullable:
             return None
         if self.field is None:
@@ -62,7 +62,7 @@ class SortColumn:
                 raise ValueError("not an id")
             return id_
         if isinstance(self.field, Text):
-            # As it is stored: what the field would clean or trim today may have come otherwise.
+            # The stored text, not normalized again: the rules may have changed since it was stored.
             if not isinstance(value, str) or INVALID_TEXT_RE.search(value):
                 raise ValueError("not a text")
             return value
@@ -73,12 +73,12 @@ class SortColumn:
 
 
 def is_sorted_as_text(field: marshmallow.fields.Field[Any] | None) -> bool:
-    """Return whether people read the attribute, and expect Apfel, Äpfel, apple and Banana in this order."""
+    """Return whether the field sorts in natural language order, such as Apfel, Äpfel, apple, Banana."""
     return isinstance(field, Text) and field.sorted_as_text
 
 
 def encode_cursor(values: Sequence[Any]) -> str:
-    """The cursor of a row with these values of the keys, the id last; of the id alone where it would be too long."""
+    """Return the cursor for these sort values, the id last; a cursor of the id alone if it would be too long."""
     cursor = _encode_json([to_json_value(value) for value in values])
     return cursor if len(cursor) <= MAX_CURSOR_LENGTH else _encode_json(to_json_value(values[-1]))
 
@@ -95,14 +95,14 @@ def _encode_json(value: Any) -> str:
 def decode_cursor(
     text: str, keys: Sequence[SortColumn], parameter: str, find: Callable[[Any], Sequence[Any] | None]
 ) -> Sequence[Any]:
-    """The values in a cursor, or those that `find` has of the row it names; 400 when it does not fit this order."""
+    """Return the sort values of a cursor, by `find` for an id alone; raise InvalidParameter for another order."""
     try:
         values = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
         found = find(keys[-1].decode_value(values)) if isinstance(values, int | str) else _decode_values(values, keys)
     except (ValueError, binascii.Error):
         found = None
     if found is None:
-        raise InvalidParameter("This is no cursor for this list and order.", parameter=parameter)
+        raise InvalidParameter("This is not a cursor of this list and sort order.", parameter=parameter)
     return found
 
 
@@ -113,10 +113,10 @@ def _decode_values(values: Any, keys: Sequence[SortColumn]) -> list[Any]:
 
 
 def after_cursor(keys: Sequence[SortColumn], values: Sequence[Any], *, backwards: bool) -> ColumnElement[bool]:
-    """Rows after these values, or before them."""
+    """Return the condition for rows after these sort values, or before them if `backwards`."""
     directions = {key.descending for key in keys}
     if len(directions) == 1 and not any(key.nullable for key in keys):
-        # A comparison of rows, which one index range answers.
+        # A row comparison, for which PostgreSQL scans one index range.
         here = tuple_(*(key.sort_expression for key in keys))
         there = tuple_(*(_bind_value(key, value) for key, value in zip(keys, values, strict=True)))
         return here > there if directions == {backwards} else here < there
@@ -128,7 +128,7 @@ def after_cursor(keys: Sequence[SortColumn], values: Sequence[Any], *, backwards
 
 
 def _range_start(key: SortColumn, value: Any, *, backwards: bool) -> list[ColumnElement[bool]]:
-    """Say again of the first key where the page starts: an index finds that place, but not by alternatives."""
+    """Return a redundant condition on the first key: PostgreSQL can start an index scan there, but not at an OR."""
     if key.nullable:
         return []
     return [
@@ -139,7 +139,7 @@ def _range_start(key: SortColumn, value: Any, *, backwards: bool) -> list[Column
 
 
 def _bind_value(key: SortColumn, value: Any) -> ColumnElement[Any]:
-    """A value to compare with: SQLAlchemy would take True and False for something else."""
+    """Return the value as a bound parameter: SQLAlchemy treats plain True and False in comparisons as constants."""
     bound = literal(value, key.column.type)
     return text_sort_key(bound) if is_sorted_as_text(key.field) else bound
 
@@ -158,5 +158,5 @@ def _after_key(key: SortColumn, value: Any, *, backwards: bool) -> ColumnElement
 
 
 def to_json_value(value: Any) -> Any:
-    """A value as JSON and `SortColumn.decode_value` know it."""
+    """Return the value in the form that `SortColumn.decode_value` reads."""
     return value.isoformat() if isinstance(value, datetime) else value

@@ -1,7 +1,7 @@
-"""Writing: checked values become rows, in one transaction.
+"""Data layer: creation, update and deletion of resources in one transaction.
 
-`DataLayer` is the library's extension point and keeps the names of its hooks; a package overrides those. Nothing here
-commits: the resource does, once the answer is printed, so that no 500 can follow a stored row.
+`DataLayer` is the extension point of the library and has the hooks that packages override. It does not commit: the
+view commits when the response is complete, so that no 500 can follow a committed write.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ Mode = Literal["add", "remove", "replace"]
 
 @dataclass(frozen=True)
 class ToManyChange:
-    """What a request does to a to-many relationship, and where in it errors point."""
+    """A change of a to-many relationship, and the JSON pointer of its linkage."""
 
     relation: Relation
     ids: list[Any]
@@ -36,7 +36,7 @@ class ToManyChange:
     def lock_rows(
         self, access: AccessContext, also: Iterable[int] = (), *, lock: repository.Lock = "share"
     ) -> dict[int, Any]:
-        """The rows on the other side by id, locked; 404 when one to be added or kept is not there for the caller."""
+        """Lock and return the linked rows by id; raise NotFound if the current user cannot see a row to link."""
         wanted = {*self.ids, *also}
         found = {row.id: row for row in repository.lock_related(self.relation, wanted, access, lock=lock)}
         if self.mode != "remove" and not found.keys() >= set(self.ids):
@@ -46,71 +46,71 @@ class ToManyChange:
 
 @dataclass(frozen=True)
 class SentResource:
-    """A resource object as sent, not checked yet, and the JSON pointer to it."""
+    """A resource object as sent, not validated yet, and its JSON pointer."""
 
     data: Mapping[str, Any]
     pointer: str
 
 
 RelatedRows = list[tuple[Relation, Any]]
-"""To-one relationships with the row each names, or None."""
+"""To-one relationships, each with its linked row or None."""
 
 
 DATA_LAYERS: dict[str, "DataLayer"] = {}
-"""The data layer of every type, by its name."""
+"""Data layer of each resource type, by name."""
 
 
 class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no types
-    """Creates, changes and trashes the rows of one resource type."""
+    """Creates, updates and soft-deletes rows of one resource type."""
 
     type: ResourceType
-    """Set by the library from the `data_layer` of a resource."""
+    """Resource type, set by the library from `data_layer` of the view."""
 
     has_slow_work: ClassVar[bool] = False
-    """Whether `before_transaction` does anything."""
+    """True if `before_transaction` is overridden."""
 
-    # What packages override
+    # Hooks that packages override
 
     def before_transaction(self, resources: Sequence[SentResource], viewer: CurrentUser) -> None:
-        """Do the slow work for all resources of one request, or refuse them, while no database connection is held."""
+        """Do slow work for all resources of one request, or reject them, while no database connection is held."""
 
     def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
-        """Complete or refuse the values of a new row."""
+        """Complete or reject the values of a new row."""
 
     def after_create_object(self, row: Any, access: AccessContext) -> None:
-        """Write what belongs to a new row; its id is known."""
+        """Write rows that depend on the new row."""
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
-        """Complete or refuse the new values of a row."""
+        """Complete or reject the new values of a row."""
 
     def after_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
-        """Write what follows from the new values of a row."""
+        """Write rows that depend on the new values of a row."""
 
     def before_delete_object(self, row: Any, access: AccessContext) -> None:
-        """Refuse to trash a row."""
+        """Reject the deletion of a row."""
 
     def check_related(self, values: Mapping[str, Any], relation: Relation, other: Any) -> None:
-        """Refuse a row on the other side of a to-one relationship that does not fit these values."""
+        """Reject a linked row of a to-one relationship that is not compatible with these values."""
 
     def change_related(self, row: Any, change: ToManyChange, access: AccessContext) -> None:
-        """Add, remove or replace what a to-many relationship holds."""
+        """Add, remove or replace the links of a to-many relationship."""
         raise Forbidden(f"{change.relation.key} is not changed from this side.", pointer=change.pointer)
 
     def require_relationship_permission(
         self, row: Any, relation: Relation, change: "ToManyChange | None", access: AccessContext
     ) -> None:
-        """403 unless the caller may change this relationship of the row."""
+        """Raise Forbidden unless the current user may change this relationship of the row."""
         pointer = change.pointer if change else f"/data/relationships/{relation.key}"
         access.require_permission(self.type.permissions.relationship_predicate(relation.name), row, pointer=pointer)
 
     def get_answer_access(self, row: Any, access: AccessContext) -> AccessContext:
-        """Who reads the answer to a write: its author, also when he has only just come to be."""
+        """Return the access that reads the response to a write; a new user reads their own account."""
         return access
 
-    # What resources call
+    # Called by views
 
     def create_object(self, document: ResourceDocument, access: AccessContext) -> Any:
-        """Insert the resource of a document; its row, flushed."""
+        """Insert the resource of a document and return its row."""
         data = self.validate_new(document, access)
         self.before_create_object(data, access)
         row = repository.insert_row(self.type, data)
@@ -121,7 +121,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         return row
 
     def validate_new(self, document: ResourceDocument, access: AccessContext) -> dict[str, Any]:
-        """The checked values of a new resource, which the caller may create."""
+        """Return the column values of a new resource; raise errors if they are invalid or creation is not permitted."""
         sent = filter_writable(self.type, document.attributes, {}, access, None)
         data, errors = load_attributes(self.type, sent, partial=False)
         errors += document.errors
@@ -135,11 +135,11 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         return data
 
     def get_object(self, named: tuple[str, Any] | None, access: AccessContext) -> Any:
-        """The visible row whose column has this value, locked for this transaction; None where there is none."""
+        """Lock and return the visible row whose column has this value; None if there is none."""
         return named and repository.get_for_update(self.type, named, access)
 
     def update_object(self, row: Any, document: ResourceDocument, access: AccessContext) -> None:
-        """Change what a document names, and nothing else."""
+        """Update the attributes and relationships that the document contains."""
         access.require_permission(self.type.permissions.update, row)
         restoring = self._extract_restore(row, document, access)
         sent = filter_writable(
@@ -150,7 +150,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         changed = self._to_one_changes(row, document.relationships, access)
         for name in changed:
             self.require_relationship_permission(row, self.type.relations[name], None, access)
-        # What a new owner, say, brings about may be what a list of the document says, or undo it.
+        # A new to-one link, such as a new owner, may itself change a to-many relationship of the same document.
         for change in self._to_many_changes(row, document.relationships, access, also_same=bool(changed)):
             self.require_relationship_permission(row, change.relation, change, access)
         related = self._lock_related(changed, access)
@@ -166,7 +166,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
             raise Unprocessable("This cannot hold beside the rest of the document.", pointer=change.pointer)
 
     def delete_object(self, row: Any, access: AccessContext) -> None:
-        """Put a row into the trash."""
+        """Soft-delete a row."""
         access.require_permission(self.type.permissions.delete, row)
         self.before_delete_object(row, access)
         if row.deleted_at is None:
@@ -204,7 +204,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         return stored
 
     def _extract_restore(self, row: Any, document: ResourceDocument, access: AccessContext) -> dict[str, Any]:
-        """`deleted-at: null` beside get_trashed takes the row out of the trash."""
+        """Return the values that restore a deleted row: for `deleted-at: null` with get_trashed, else none."""
         asked = "deleted_at" in document.attributes and document.attributes["deleted_at"] is None
         if not asked or not access.scope.trashed:
             return {}
@@ -212,7 +212,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         return {"deleted_at": None}
 
     def _serialize_current(self, row: Any, document: ResourceDocument, access: AccessContext) -> Mapping[str, Any]:
-        """What the row shows now, where the document names attributes that this caller cannot write."""
+        """Return the current attributes of the row if the document contains some that the user cannot write."""
         if not any(is_read_only(self.type, name, access, row) for name in document.attributes):
             return {}
         plan = get_select_plan(self.type, access.scope)
@@ -228,7 +228,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         ]
 
     def _to_one_changes(self, row: Any, sent: Mapping[str, Linkage], access: AccessContext) -> dict[str, Linkage]:
-        """The to-one relationships that differ from what the row shows; 403 for a fixed one."""
+        """Return the to-one linkage that differs from the row; raise Forbidden if the relationship is fixed."""
         changed: dict[str, Linkage] = {}
         for name, linkage in sent.items():
             relation = self.type.relations[name]
@@ -239,7 +239,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         return changed
 
     def _visible_linkage(self, row: Any, relation: Relation, access: AccessContext) -> Any:
-        """The linkage as read: null where a guarded relationship leads into the trash."""
+        """Return the linkage as a read returns it: null if a guarded relationship links to a deleted row."""
         if not relation.field.guarded:
             return getattr(row, str(relation.local))
         statement = select_statements.select_to_one(self.type, relation, access.scope)
@@ -258,7 +258,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
     def _lock_related(
         self, sent: Mapping[str, Linkage], access: AccessContext, pointer: str | None = None
     ) -> RelatedRows:
-        """The rows that to-one linkage names; 404 for what the caller cannot know of."""
+        """Lock and return the rows that to-one linkage names; raise NotFound for rows that the user cannot see."""
         related: RelatedRows = []
         errors: list[ApiError] = []
         for name, linkage in sent.items():
@@ -286,7 +286,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
     def _to_many_changes(
         self, row: Any, sent: Mapping[str, Linkage], access: AccessContext, *, also_same: bool = False
     ) -> list[ToManyChange]:
-        """The to-many relationships of a document that differ from what the row holds, or all of them."""
+        """Return the changes of to-many relationships in a document; with `also_same` unchanged ones too."""
         changes = []
         for name, linkage in sent.items():
             relation = self.type.relations[name]
@@ -300,7 +300,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
 
 
 def get_linked_ids(row: Any, relation: Relation, access: AccessContext) -> list[int]:
-    """What a to-many relationship of the row holds, as far as the caller may know it."""
+    """Return the ids that a to-many relationship of the row links to and the current user may see."""
     statement = select_statements.select_to_many(relation, access.scope)
     parameters = {**access.sql_parameters(), "parent_id": row.id}
     return [linked[0] for linked in get_connection().execute(statement, parameters)]

@@ -1,4 +1,4 @@
-"""The shape of a JSON:API document, checked before marshmallow sees a value of it."""
+"""Parser of JSON:API request documents: checks their structure before marshmallow validates the values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from app.jsonapi.resource_type import Relation, ResourceType
 MAX_LINKAGES = 100
 
 IGNORED_ATTRIBUTES = frozenset({"links", "meta"})
-"""What jsona sends back among the attributes of a resource it has read; no attribute has such a name."""
+"""Members that the client library jsona adds to attributes; no attribute has such a name."""
 
 Id = int | UUID
 Linkage = Id | list[Id] | None
@@ -21,38 +21,38 @@ Linkage = Id | list[Id] | None
 
 @dataclass
 class ResourceDocument:
-    """A resource as sent: raw attributes and linkage by python name."""
+    """A resource as sent: raw attributes and linkage by Python name."""
 
     id: str | None
     attributes: dict[str, Any] = field(default_factory=dict)
     relationships: dict[str, Linkage] = field(default_factory=dict)
     errors: list[ApiError] = field(default_factory=list)
-    """Attributes that are unknown; told together with those that are not valid."""
+    """Errors about unknown attributes, reported together with validation errors."""
 
 
 def parse_create(document: Any, resource_type: ResourceType) -> ResourceDocument:
-    """The resource of a POST; a client's id is refused (JSON:API 1.1, "Client-Generated IDs")."""
+    """Parse the document of a POST; raise Forbidden for an id (JSON:API 1.1, "Client-Generated IDs")."""
     data = _get_resource_object(document, resource_type)
     if "id" in data:
-        raise Forbidden("The server chooses the id.", pointer="/data/id")
+        raise Forbidden("The server assigns the id: send none.", pointer="/data/id")
     if not isinstance(data.get("lid", ""), str):
-        raise Unprocessable("The lid must be a text.", pointer="/data/lid")
+        raise Unprocessable("The lid must be a string.", pointer="/data/lid")
     return _parse_members(data, resource_type, None)
 
 
 def parse_update(document: Any, resource_type: ResourceType) -> ResourceDocument:
-    """The resource of a PATCH; whether its id is the one of the URL is asked once the row is known."""
+    """Parse the document of a PATCH; the caller compares its id with the one of the row."""
     data = _get_resource_object(document, resource_type)
     if "id" not in data:
         raise Unprocessable("The id is missing.", pointer="/data/id")
     id_ = data["id"]
     if isinstance(id_, bool) or not isinstance(id_, str | int):
-        raise Unprocessable("The id must be a text.", pointer="/data/id")
+        raise Unprocessable("The id must be a string.", pointer="/data/id")
     return _parse_members(data, resource_type, str(id_))
 
 
 def parse_linkage_document(document: Any, relation: Relation) -> Linkage:
-    """The linkage of a request to a relationship URL."""
+    """Parse the document of a request to a relationship URL."""
     if not isinstance(document, dict) or "data" not in document:
         raise BadRequest("The document must be an object with a member data.", pointer="/data")
     errors: list[ApiError] = []
@@ -74,27 +74,29 @@ def _get_resource_object(document: Any, resource_type: ResourceType) -> dict[str
 def _check_type(item: dict[str, Any], expected: ResourceType, pointer: str) -> None:
     type_ = item.get("type")
     if not isinstance(type_, str):
-        raise Unprocessable("The type is missing or is not a text.", pointer=f"{pointer}/type")
+        raise Unprocessable("The type is missing or is not a string.", pointer=f"{pointer}/type")
     if type_ not in expected.aliases:
-        raise Conflict(f"The type here is {expected.name}.", pointer=f"{pointer}/type", code="type-conflict")
+        raise Conflict(f"The type must be {expected.name}.", pointer=f"{pointer}/type", code="type-conflict")
 
 
 def _parse_members(data: dict[str, Any], resource_type: ResourceType, id_: str | None) -> ResourceDocument:
     for name in ("attributes", "relationships"):
         if not isinstance(data.get(name, {}), dict):
             raise BadRequest(f"The {name} must be an object.", pointer=f"/data/{name}")
-    read = ResourceDocument(id_)
-    read.errors.extend(islice(_parse_attributes(data.get("attributes", {}), resource_type, read), MAX_ERRORS))
-    raise_errors(_parse_relationships(data.get("relationships", {}), resource_type, read))
-    return read
+    parsed = ResourceDocument(id_)
+    parsed.errors.extend(islice(_parse_attributes(data.get("attributes", {}), resource_type, parsed), MAX_ERRORS))
+    raise_errors(_parse_relationships(data.get("relationships", {}), resource_type, parsed))
+    return parsed
 
 
 def _without_at_members(sent: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All but @-members, which are no JSON:API data (JSON:API 1.1, "@-Members")."""
+    """Return the members without @-members, which are ignored (JSON:API 1.1, "@-Members")."""
     return ((name, value) for name, value in sent.items() if not name.startswith("@"))
 
 
-def _parse_attributes(sent: dict[str, Any], resource_type: ResourceType, read: ResourceDocument) -> Iterator[ApiError]:
+def _parse_attributes(
+    sent: dict[str, Any], resource_type: ResourceType, parsed: ResourceDocument
+) -> Iterator[ApiError]:
     for spelled, value in _without_at_members(sent):
         attribute = resource_type.find_attribute(spelled)
         pointer = f"/data/attributes/{escape_pointer(spelled)}"
@@ -104,14 +106,14 @@ def _parse_attributes(sent: dict[str, Any], resource_type: ResourceType, read: R
             yield Unprocessable(
                 f"The type {resource_type.name} has no such attribute.", pointer=pointer, code="unknown-attribute"
             )
-        elif attribute.name in read.attributes:
-            yield Unprocessable("Sent twice, in two spellings.", pointer=pointer)
+        elif attribute.name in parsed.attributes:
+            yield Unprocessable("This attribute is sent twice, in two spellings.", pointer=pointer)
         else:
-            read.attributes[attribute.name] = value
+            parsed.attributes[attribute.name] = value
 
 
 def _parse_relationships(
-    sent: dict[str, Any], resource_type: ResourceType, read: ResourceDocument
+    sent: dict[str, Any], resource_type: ResourceType, parsed: ResourceDocument
 ) -> Iterator[ApiError]:
     for spelled, value in _without_at_members(sent):
         relation = resource_type.find_relation(spelled)
@@ -124,10 +126,10 @@ def _parse_relationships(
             yield BadRequest("A relationship must be an object.", pointer=pointer)
         elif "data" in value:
             errors: list[ApiError] = []
-            read.relationships[relation.name] = _parse_linkage(value["data"], relation, f"{pointer}/data", errors)
+            parsed.relationships[relation.name] = _parse_linkage(value["data"], relation, f"{pointer}/data", errors)
             yield from errors
         elif not value.keys() & {"links", "meta"}:
-            yield Unprocessable("A relationship needs its data.", pointer=f"{pointer}/data")
+            yield Unprocessable("A relationship must have a member data.", pointer=f"{pointer}/data")
 
 
 def _parse_linkage(data: Any, relation: Relation, pointer: str, errors: list[ApiError]) -> Linkage:
@@ -136,34 +138,36 @@ def _parse_linkage(data: Any, relation: Relation, pointer: str, errors: list[Api
             return None
         return _parse_identifier(data, relation, pointer, errors)
     if not isinstance(data, list):
-        errors.append(BadRequest("A to-many relationship takes a list.", pointer=pointer))
+        errors.append(BadRequest("The data of a to-many relationship must be an array.", pointer=pointer))
         return []
     if len(data) > MAX_LINKAGES:
-        errors.append(Unprocessable(f"More than {MAX_LINKAGES} linkages at once.", pointer=pointer))
+        errors.append(
+            Unprocessable(f"At most {MAX_LINKAGES} resource identifiers are allowed in one request.", pointer=pointer)
+        )
         return []
     ids = [_parse_identifier(item, relation, f"{pointer}/{index}", errors) for index, item in enumerate(data)]
     return list(dict.fromkeys(ids))
 
 
 def _parse_identifier(item: Any, relation: Relation, pointer: str, errors: list[ApiError]) -> Id:
-    nothing: Id = relation.target.no_id
+    no_id: Id = relation.target.no_id
     if not isinstance(item, dict):
         errors.append(BadRequest("Must be a resource identifier object.", pointer=pointer))
-        return nothing
+        return no_id
     try:
         _check_type(item, relation.target, pointer)
     except ApiError as error:
         errors.append(error)
-        return nothing
+        return no_id
     id_ = item.get("id")
     if isinstance(id_, bool) or not isinstance(id_, str | int) or not _is_id_syntax(str(id_), relation.target):
         errors.append(Unprocessable(f"This is not an id of the type {relation.target.name}.", pointer=f"{pointer}/id"))
-        return nothing
-    return relation.target.parse_id(str(id_)) or nothing
+        return no_id
+    return relation.target.parse_id(str(id_)) or no_id
 
 
 def _is_id_syntax(text: str, resource_type: ResourceType) -> bool:
-    """Whether it has the form of an id; a number may be too large for any row, which is then not there."""
+    """Return whether the text has the form of an id; a number that no row can have is accepted, and not found later."""
     if resource_type.has_uuids:
         return resource_type.parse_id(text) is not None
     return text.isascii() and text.isdigit()

@@ -1,4 +1,4 @@
-"""What schemas are declared with: a marshmallow-jsonapi schema and fields that say 422 instead of guessing."""
+"""Base schema and fields of resource types (marshmallow-jsonapi), which reject ambiguous values."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -22,15 +22,15 @@ MAX_HTML_LENGTH = 20_000
 MAX_URL_LENGTH = 2048
 MAX_INTEGER = 2**31 - 1
 SERVER_MANAGED: Any = {"dump_only": True, "metadata": {"volatile": True}}
-"""Options of an attribute that is written at any moment: clients send back what it was before."""
+"""Options of a read-only attribute that the server may update at any time: clients may send back an old value."""
 
 _INVALID_URL_CHARACTERS_RE = re.compile(
     '[\\s\\x00-\\x1f\\x7f-\\x9f<>"\\\\\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]'
 )
-"""Spaces, control characters, what ends a link in texts, and the marks that change the direction of text."""
+"""Spaces, control characters, delimiters of links in texts, and characters that change the text direction."""
 
 MIN_YEAR, MAX_YEAR = 1900, 9000
-"""Far enough from the ends of the calendar that no zone leads over them."""
+"""Range of years in which no conversion of time zones overflows datetime."""
 
 
 class ResourceSchema(marshmallow_jsonapi.Schema):  # type: ignore[misc]  # the library carries no types
@@ -43,14 +43,14 @@ class ResourceSchema(marshmallow_jsonapi.Schema):  # type: ignore[misc]  # the l
     id = jsonapi_fields.Integer(as_string=True, dump_only=True)
 
     def validate_object(self, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """(attribute, message) for rules that need several attributes; `values` are those that would be stored."""
+        """Yield (attribute, message) for rules that depend on several attributes; `values` are those to be stored."""
         return ()
 
 
 class Text(marshmallow.fields.String):
-    """Text of at most `limit` characters, in Normalization Form C; invisible characters do not make it filled in.
+    """Text of at most `limit` characters in NFC; a required text must have visible characters.
 
-    `sorted_as_text` is false for words of programs, which sort by their bytes.
+    `sorted_as_text` is false for texts that sort by bytes, such as enum values and URLs.
     """
 
     def __init__(self, limit: int = MAX_SHORT_TEXT_LENGTH, *, sorted_as_text: bool = True, **options: Any) -> None:
@@ -61,10 +61,10 @@ class Text(marshmallow.fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         if not isinstance(value, str):
-            raise marshmallow.ValidationError("Must be a text.")
+            raise marshmallow.ValidationError("Must be a string.")
         normalized = self._normalize_text(value) if len(value) <= NFC_SHRINK_FACTOR * self.limit else value
         if len(normalized) > self.limit:
-            raise marshmallow.ValidationError(f"Longer than the limit of {self.limit} characters.")
+            raise marshmallow.ValidationError(f"Must have at most {self.limit} characters.")
         if self.required and self._is_blank(normalized):
             raise marshmallow.ValidationError("Must not be blank.")
         return normalized
@@ -76,15 +76,15 @@ class Text(marshmallow.fields.String):
             raise marshmallow.ValidationError(str(error)) from None
 
     def to_storage_form(self, text: str) -> str:
-        """Return the text in the form in which it is stored; raise ValueError for what has none."""
+        """Return the text in the form to store; raise ValueError if it cannot be normalized."""
         return to_nfc(text)
 
     def to_comparison_form(self, text: str, *, is_pattern: bool) -> str:
-        """Return the value or pattern to compare a stored text with; raise ValueError for what has no normal form."""
+        """Return the value or pattern to compare with stored texts; raise ValueError if it cannot be normalized."""
         return to_nfc(text)
 
     def comparison_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Return what is compared with values, patterns excepted."""
+        """Return the expression that is compared with values; patterns are compared with the column."""
         return column
 
     def _is_blank(self, text: str) -> bool:
@@ -92,7 +92,7 @@ class Text(marshmallow.fields.String):
 
 
 class Html(Text):
-    """HTML, cleaned to the few elements a description needs."""
+    """HTML, reduced to the elements that app/jsonapi/sanitizer.py allows."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(MAX_HTML_LENGTH, **options)
@@ -100,10 +100,10 @@ class Html(Text):
     def to_storage_form(self, text: str) -> str:
         normalized = normalize_html(text)
         if len(normalized) > self.limit:
-            raise ValueError(f"Longer than the limit of {self.limit} characters.")
+            raise ValueError(f"Must have at most {self.limit} characters.")
         cleaned = clean_html(normalized)
         if len(cleaned) > self.limit:
-            raise ValueError(f"Longer than the limit of {self.limit} characters, once it is cleaned.")
+            raise ValueError(f"Must have at most {self.limit} characters after it is cleaned.")
         return cleaned
 
     def _is_blank(self, text: str) -> bool:
@@ -125,7 +125,7 @@ class Url(Text):
         return text
 
     def to_storage_form(self, text: str) -> str:
-        """As it was sent: another spelling may name another resource."""
+        """Return the URL unchanged: a normalized one may identify another resource."""
         return text
 
     def to_comparison_form(self, text: str, *, is_pattern: bool) -> str:
@@ -133,17 +133,17 @@ class Url(Text):
 
 
 class ComputedUrl(marshmallow.fields.Function):
-    """A URL that no column holds: `serialize` makes it from the row."""
+    """A read-only URL without a column, which `serialize` computes from the row."""
 
     def __init__(self, serialize: Callable[[Any], str]) -> None:
         super().__init__(serialize, dump_only=True)
 
 
 def is_web_url(text: str) -> bool:
-    """Return whether this is an absolute http or https URL that shows where it leads.
+    """Return whether this is an absolute http or https URL that people can read unambiguously.
 
-    It has a host, no user name or password, no spaces or control characters, none that change the direction of text,
-    and no invisible character in its host.
+    It has a host without invisible characters, no user name or password, and no spaces, control characters or
+    characters that change the text direction.
     """
     if _INVALID_URL_CHARACTERS_RE.search(text):
         return False
@@ -156,7 +156,7 @@ def is_web_url(text: str) -> bool:
 
 
 class Enum(Text):
-    """One of a few words."""
+    """One of a fixed set of strings."""
 
     def __init__(self, *words: str, **options: Any) -> None:
         self.words = words
@@ -184,7 +184,7 @@ class TimeZone(Text):
 
 
 class Boolean(marshmallow.fields.Boolean):
-    """True or false, also as text."""
+    """A boolean, also as a string."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(truthy={True, "true", "1"}, falsy={False, "false", "0"}, **options)
@@ -198,7 +198,7 @@ class Boolean(marshmallow.fields.Boolean):
 
 
 class Integer(marshmallow.fields.Field[int]):
-    """A whole number that fits the column, also as text."""
+    """A 32-bit integer, also as a string."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> int:
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,10}", value):
@@ -206,12 +206,12 @@ class Integer(marshmallow.fields.Field[int]):
         if isinstance(value, bool) or not isinstance(value, int):
             raise marshmallow.ValidationError("Must be a whole number.")
         if abs(value) > MAX_INTEGER:
-            raise marshmallow.ValidationError(f"Must lie between -{MAX_INTEGER} and {MAX_INTEGER}.")
+            raise marshmallow.ValidationError(f"Must be from -{MAX_INTEGER} to {MAX_INTEGER}.")
         return value
 
 
 class Number(marshmallow.fields.Field[float]):
-    """A number from `low` to `high`, also as text."""
+    """A number from `low` to `high`, also as a string."""
 
     def __init__(self, low: float, high: float, **options: Any) -> None:
         self.low, self.high = low, high
@@ -223,12 +223,12 @@ class Number(marshmallow.fields.Field[float]):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise marshmallow.ValidationError("Must be a number.")
         if not self.low <= value <= self.high:
-            raise marshmallow.ValidationError(f"Must lie between {self.low:g} and {self.high:g}.")
+            raise marshmallow.ValidationError(f"Must be from {self.low:g} to {self.high:g}.")
         return float(value)
 
 
 class DateTime(marshmallow.fields.Field[datetime]):
-    """A time with its offset (ISO 8601), kept in UTC."""
+    """A time with an offset from UTC (ISO 8601), stored in UTC."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_none": True, **options})
@@ -237,18 +237,18 @@ class DateTime(marshmallow.fields.Field[datetime]):
         if not isinstance(value, str) or len(value) > 40:
             raise marshmallow.ValidationError("Must be a time like 2030-05-01T10:00:00+02:00.")
         try:
-            moment = datetime.fromisoformat(value)
-            if not MIN_YEAR <= moment.year <= MAX_YEAR:
-                raise marshmallow.ValidationError(f"Must lie in the years {MIN_YEAR} to {MAX_YEAR}.")
-            if moment.tzinfo is None:
-                raise marshmallow.ValidationError("Must say its offset from UTC, like 2030-05-01T10:00:00+02:00.")
-            return moment.astimezone(UTC)
+            time = datetime.fromisoformat(value)
+            if not MIN_YEAR <= time.year <= MAX_YEAR:
+                raise marshmallow.ValidationError(f"Must be in the years {MIN_YEAR} to {MAX_YEAR}.")
+            if time.tzinfo is None:
+                raise marshmallow.ValidationError("Must have an offset from UTC, like 2030-05-01T10:00:00+02:00.")
+            return time.astimezone(UTC)
         except (ValueError, OverflowError):
             raise marshmallow.ValidationError("Must be a time like 2030-05-01T10:00:00+02:00.") from None
 
 
 class JsonObject(marshmallow.fields.Field[dict[str, Any]]):
-    """A JSON object; what may be in it is said elsewhere."""
+    """A JSON object with any members."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -259,8 +259,8 @@ class JsonObject(marshmallow.fields.Field[dict[str, Any]]):
 class Relationship(jsonapi_fields.Relationship):  # type: ignore[misc]  # the library carries no types
     """A relationship to resources of type `type_`.
 
-    `fixed` ones are chosen on creation and never change; `dump_only` ones are never written from this side;
-    `guarded` ones are null where the other row is trashed, although the key stays.
+    A `fixed` relationship is set on creation and never changes; a `dump_only` one is read-only on this side; a
+    `guarded` one reads as null while the linked row is deleted, although the foreign key stays.
     """
 
     def __init__(self, type_: str, *, fixed: bool = False, guarded: bool = False, **options: Any) -> None:

@@ -1,17 +1,16 @@
-"""`Idempotency-Key`: the same key and the same request give the same answer, for a day.
+"""Idempotency-Key: a repeated request with the same key gets the stored response, for 24 hours.
 
-A view names the methods with which it takes a key in `keyed_methods`; all others refuse it, so that no client relies
-on a header that does nothing.
+A view lists the methods that support a key in `keyed_methods`; other requests with a key are rejected, so that no
+client relies on a header without effect.
 
-The key is claimed by an INSERT in the transaction of the request: a second request with it waits there for the first,
-and finds either its answer or, when the first was refused, nothing.
+The transaction of the request inserts the key: a concurrent request with the same key waits for this transaction, then
+finds the stored response or, if the first request failed, no row.
 
-A replay runs nothing of the request again: it is answered to a signed-in caller who still sees each resource that the
-answer shows, in the trash or not, and may still update it, where the type permits updates. An answer that shows no
-resource needs no more than the caller. So what the request itself changed, such as the name of an account, the password
-of the caller or the owner of an event, is no reason to refuse its replay.
+A replay does not run the request again. The user must be signed in, and must still see each resource in the response,
+deleted or not, and be allowed to update it if the type permits updates. The other conditions of the request are not
+checked, because the request itself may have changed them: a password, the name of an account, the owner of an event.
 
-Answers are sealed in the database, and the bytes that one user stores on one day are limited.
+Stored responses are encrypted, and the bytes that one user stores per day are limited.
 """
 
 import re
@@ -35,28 +34,28 @@ from app.errors import BadRequest, Conflict, NotFound, Unprocessable
 from app.extensions import Model, db
 from app.jsonapi.current_user import CurrentUser
 from app.jsonapi.data_layer import DATA_LAYERS
-from app.jsonapi.permissions import AccessContext, VisibilityScope, nobody
+from app.jsonapi.permissions import AccessContext, VisibilityScope, no_one
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotent-Replayed"
-"""The header of an answer that was given before."""
+"""Header of a replayed response."""
 POST_ONLY = frozenset({"POST"})
-"""The `keyed_methods` of a view that takes a key with POST."""
+"""`keyed_methods` of views that support a key for POST."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 RETENTION = timedelta(hours=24)
 MAX_STORED_BYTES = 256 * 2**10
-"""Bytes of an answer that is stored to be replayed: any one resource fits. A larger one is refused, nothing written."""
+"""Max bytes of a stored response, enough for any single resource; a larger one makes the request fail."""
 ROW_OVERHEAD_BYTES = 256
-"""Bytes of a stored answer besides its body, roughly: they count for the limit of the day as well."""
+"""Approximate bytes of a stored response besides its body, which count towards the daily limit too."""
 
 CheckRights = Callable[[Any], None]
-"""Raise 403 or 404 unless the caller may have the stored answer, whose JSON value it gets, replayed."""
+"""Function that gets the stored response as JSON, and raises Forbidden or NotFound unless it may be replayed."""
 
 log = structlog.get_logger(__name__)
 
 
 class IdempotencyKey(Model):
-    """One answered request of one user."""
+    """One request of one user and its stored response."""
 
     __tablename__ = "idempotency_keys"
 
@@ -71,7 +70,7 @@ class IdempotencyKey(Model):
 
 
 def init_app(app: Flask) -> None:
-    """Refuse the header where it is not supported."""
+    """Register the check that rejects the header where it is not supported."""
     app.before_request(_refuse_unsupported_key)
 
 
@@ -91,7 +90,7 @@ def run_idempotent(
 ) -> Response:
     """Run `make` and commit, or replay the response that is stored under the Idempotency-Key of this request.
 
-    `check_rights` is called before a replay, by default for the resources that the response shows.
+    `check_rights` is called before a replay; by default it checks the resources in the response.
     """
     key = get_idempotency_key()
     if key is not None and viewer.is_anonymous:
@@ -103,27 +102,27 @@ def run_idempotent(
 
 
 def find_stored_response(viewer: CurrentUser) -> Response | None:
-    """Return the replay for the key of this request; None where no answer is stored (yet).
+    """Return the replay for the key of this request, or None if no response is stored.
 
-    For views with slow work: it comes before that work, and `run_idempotent` after it all the same.
+    Views call it before slow work, and `run_idempotent` after it.
     """
     key = get_idempotency_key()
     if key is None or viewer.is_anonymous:
         return None
-    kept = (
+    stored = (
         get_connection()
         .execute(select(IdempotencyKey.__table__).where(_is_key(viewer.id, key), ~_is_expired))
         .one_or_none()
     )
     return (
         None
-        if kept is None or kept.status is None
-        else _replay_response(kept, IDEMPOTENCY_KEY_HEADER, _make_rights_check(viewer))
+        if stored is None or stored.status is None
+        else _replay_response(stored, IDEMPOTENCY_KEY_HEADER, _make_rights_check(viewer))
     )
 
 
 def get_idempotency_key() -> str | None:
-    """The key of this request; 400 for one that is none."""
+    """Return the key of this request, or None; raise BadRequest if it is invalid."""
     key = request.headers.get(IDEMPOTENCY_KEY_HEADER)
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
         raise BadRequest(
@@ -140,31 +139,31 @@ def run_idempotent_with_key(
     header: str = IDEMPOTENCY_KEY_HEADER,
     check_rights: CheckRights | None = None,
 ) -> Response:
-    """Do the same for the key of any user, which came in this header; None is no key."""
+    """Run `make` and commit, or replay the response stored under this key of this user; `header` is named in errors."""
     if key is None:
         response = make()
         commit()
         return response
     mine = _is_key(owner_id, key)
-    kept = _claim_key(mine, {"owner_id": owner_id, "key": key, "fingerprint": _compute_fingerprint()})
-    if kept.status is not None:
-        return _replay_response(kept, header, check_rights)
+    stored = _claim_key(mine, {"owner_id": owner_id, "key": key, "fingerprint": _compute_fingerprint()})
+    if stored.status is not None:
+        return _replay_response(stored, header, check_rights)
     response = make()
     body = response.get_data()
     if len(body) > MAX_STORED_BYTES:
         detail = (
-            f"With {header} the answer is stored and may have at most {MAX_STORED_BYTES} bytes: include less, "
+            f"With {header} the response is stored and may have at most {MAX_STORED_BYTES} bytes: include less, "
             "choose fewer fields, or send fewer operations at once."
         )
         raise BadRequest(detail, header=header, code="too-large")
     quotas.charge_answer(owner_id, len(body) + len(key) + ROW_OVERHEAD_BYTES, header)
-    answer = {
+    stored_response = {
         "status": response.status_code,
         "content_type": response.content_type,
         "location": response.headers.get("Location"),
-        "body": encrypt_bytes(body, _associated_data(owner_id, key)),
+        "body": encrypt_bytes(body, _make_associated_data(owner_id, key)),
     }
-    get_connection().execute(update(IdempotencyKey).where(mine).values(answer))
+    get_connection().execute(update(IdempotencyKey).where(mine).values(stored_response))
     commit()
     return response
 
@@ -176,16 +175,16 @@ def _is_key(owner_id: int, key: str) -> ColumnElement[bool]:
     return and_(IdempotencyKey.owner_id == owner_id, IdempotencyKey.key == key)
 
 
-def _associated_data(owner_id: int, key: str) -> bytes:
+def _make_associated_data(owner_id: int, key: str) -> bytes:
     return build_associated_data("idempotency_keys", "body", f"{owner_id}.{key}")
 
 
 def _claim_key(mine: ColumnElement[bool], values: dict[str, Any]) -> Row[Any]:
-    """The row of this key, ours until the commit."""
-    used = get_connection()
-    used.execute(delete(IdempotencyKey).where(mine, _is_expired))
-    used.execute(insert(IdempotencyKey).values(values).on_conflict_do_nothing())
-    return used.execute(select(IdempotencyKey.__table__).where(mine).with_for_update()).one()
+    """Insert the row of this key unless it exists, and return it, locked until the commit."""
+    connection = get_connection()
+    connection.execute(delete(IdempotencyKey).where(mine, _is_expired))
+    connection.execute(insert(IdempotencyKey).values(values).on_conflict_do_nothing())
+    return connection.execute(select(IdempotencyKey.__table__).where(mine).with_for_update()).one()
 
 
 def _compute_fingerprint() -> bytes:
@@ -197,7 +196,7 @@ def _compute_fingerprint() -> bytes:
 
 
 def _iterate_body_parts() -> Iterator[bytes]:
-    """Yield what makes two bodies equal; of a multipart form its parts: clients choose another boundary each time."""
+    """Yield the parts of the body to compare: those of a multipart form, as its boundary differs in each request."""
     body = request.get_data()
     if request.mimetype != "multipart/form-data":
         yield body
@@ -209,27 +208,29 @@ def _iterate_body_parts() -> Iterator[bytes]:
         file.seek(0)
 
 
-def _replay_response(kept: Row[Any], header: str, check_rights: CheckRights | None) -> Response:
-    """Return the stored response; 422 for another request, 403 or 404 for a caller who lost the rights."""
-    if kept.fingerprint != _compute_fingerprint():
-        raise Unprocessable("This key was used for another request.", header=header)
+def _replay_response(stored: Row[Any], header: str, check_rights: CheckRights | None) -> Response:
+    """Return the stored response; raise Unprocessable for another request, Forbidden or NotFound by `check_rights`."""
+    if stored.fingerprint != _compute_fingerprint():
+        raise Unprocessable("This key was used for a different request.", header=header)
     try:
-        body = decrypt_bytes(kept.body, _associated_data(kept.owner_id, kept.key))
+        body = decrypt_bytes(stored.body, _make_associated_data(stored.owner_id, stored.key))
     except DecryptionError:
-        log.warning("stored answer cannot be opened", owner_id=kept.owner_id)
-        detail = "This request was answered before, and that answer cannot be read any more. Look for what it wrote."
+        log.warning("stored response decryption failed", owner_id=stored.owner_id)
+        detail = (
+            "This request has succeeded before, but its stored response cannot be decrypted. Check what it has created."
+        )
         raise Conflict(detail, header=header, code="answer-lost") from None
     if check_rights is not None:
         check_rights(orjson.loads(body) if body else None)
-    response = Response(body, status=kept.status, content_type=kept.content_type)
+    response = Response(body, status=stored.status, content_type=stored.content_type)
     response.headers[REPLAYED_HEADER] = "true"
-    if kept.location is not None:
-        set_location(response, kept.location)
+    if stored.location is not None:
+        set_location(response, stored.location)
     return response
 
 
 def _make_rights_check(viewer: CurrentUser) -> CheckRights:
-    """Return the default check: the caller sees each primary resource of the answer, and may update it."""
+    """Return the default check: the user can see each primary resource of the response, and may update it."""
 
     def check(document: Any) -> None:
         access = AccessContext(viewer, VisibilityScope(viewer.role)).with_trash()
@@ -237,15 +238,15 @@ def _make_rights_check(viewer: CurrentUser) -> CheckRights:
             layer = DATA_LAYERS[resource["type"]]
             row = layer.get_object(layer.type.lookup(resource["id"]), access)
             if row is None:
-                raise NotFound(f"There is no such {layer.type.name} here any more.")
-            if layer.type.permissions.update is not nobody:
+                raise NotFound(f"There is no such {layer.type.name} any more.")
+            if layer.type.permissions.update is not no_one:
                 access.require_permission(layer.type.permissions.update, row)
 
     return check
 
 
 def _iterate_primary_resources(document: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the resource of a document, or the resources in the results of operations."""
+    """Yield the primary resource of a document, or those in the results of atomic operations."""
     if isinstance(document, dict):
         for each in (document, *document.get("atomic:results", ())):
             if isinstance(each.get("data"), dict):
@@ -253,7 +254,7 @@ def _iterate_primary_resources(document: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def set_location(response: Response, location: str) -> Response:
-    """Say where the new resource is; for one that is still in the making also that this is its present state."""
+    """Set Location; for a 202 response also Content-Location and Retry-After."""
     response.headers["Location"] = location
     if response.status_code == HTTPStatus.ACCEPTED:
         response.headers["Content-Location"] = location
@@ -262,7 +263,7 @@ def set_location(response: Response, location: str) -> Response:
 
 
 def prune_keys(_older_than: timedelta) -> int:
-    """Delete the keys of yesterday; how many."""
+    """Delete up to 1000 expired keys, and return their number."""
     with db.session.begin():
         old = select(IdempotencyKey.owner_id, IdempotencyKey.key).where(_is_expired)
         rows = db.session.execute(old.limit(1000).with_for_update(skip_locked=True)).all()

@@ -1,19 +1,19 @@
-"""Names on the wire: dashed out; dashed, underscored, plural and camelCase in."""
+"""Spellings of names: responses use dashed names; requests may use underscored, plural and camelCase ones too."""
 
 
 def dasherize(text: str) -> str:
-    """`starts_at` as `starts-at`."""
+    """Return a name with dashes: `starts_at` becomes `starts-at`."""
     return text.replace("_", "-")
 
 
 def camelize(text: str) -> str:
-    """`faq-type` as `faqType`."""
+    """Return a dashed name in camelCase: `faq-type` becomes `faqType`."""
     head, *rest = text.split("-")
     return head + "".join(part.capitalize() for part in rest)
 
 
 def list_type_aliases(singular: str, plural: str) -> frozenset[str]:
-    """Every way a client may spell a type: `faq-type`, `faq-types`, `faqType`, `faqTypes`, `faq_type`, `faq_types`."""
+    """Return the accepted spellings of a type: dashed, camelCase and underscored, singular and plural."""
     return frozenset(
         spelled for name in (singular, plural) for spelled in (name, camelize(name), name.replace("-", "_"))
     )

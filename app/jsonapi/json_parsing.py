@@ -1,4 +1,4 @@
-"""Bytes of a request body -> JSON that cannot hurt: limits first, meaning later."""
+"""JSON parser of request bodies, with limits on nesting, containers and characters."""
 
 import json
 import math
@@ -13,20 +13,20 @@ from app.errors import ApiError, BadRequest, Unprocessable, raise_errors
 
 MAX_NESTING_DEPTH = 32
 MAX_CONTAINERS = 50_000
-"""Objects and arrays of a request document, counted before it is parsed: a megabyte of `[]` takes a second to check."""
+"""Max objects and arrays of a body, counted before it is parsed: a megabyte of `[]` takes a second to check."""
 
 STRING_RE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""A string of a JSON text that is read from the left; one without an end goes on to the end of the text."""
+"""Pattern of a JSON string; an unterminated one extends to the end of the text."""
 
 INVALID_TEXT_RE = re.compile("[\x00\ud800-\udfff]")
 
 
 def parse_request_body() -> Any:
-    """Return the JSON value of this request's body, which is parsed once however often it is asked for."""
+    """Return the JSON value of the body of this request, parsed once per request."""
     if "document" not in g:
         body = request.get_data()
         if _count_brackets(body) > MAX_CONTAINERS and _count_brackets(STRING_RE.sub(b"", body)) > MAX_CONTAINERS:
-            raise BadRequest(f"The body has more than {MAX_CONTAINERS} objects and arrays.", code="too-large")
+            raise BadRequest(f"The body may have at most {MAX_CONTAINERS} objects and arrays.", code="too-large")
         g.document = parse_json(body)
     return g.document
 
@@ -36,7 +36,7 @@ def _count_brackets(text: bytes) -> int:
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value of a body; 400 for what is not JSON or too deep, 422 with a pointer for text nobody can store."""
+    """Parse a body; raise BadRequest if it is not JSON or too deep, errors with a pointer for invalid text."""
     value = _load_json(body)
     raise_errors(_find_errors(value))
     return value
@@ -46,16 +46,16 @@ def _load_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass  # said below: the standard parser lets lone surrogates through, which get a pointer
+        pass  # parsed again below: the standard parser accepts lone surrogates, which get an error with a pointer
     try:
-        # UTF-8 and nothing else (RFC 8259, section 8.1); numbers as orjson takes them, or nobody could read them again.
+        # UTF-8 only (RFC 8259, section 8.1), and numbers as orjson parses them, so that they can be serialized again.
         return json.loads(body.decode(), parse_constant=_reject_constant, parse_int=_parse_number)
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.", code="invalid-json") from None
 
 
 def _parse_number(text: str) -> int | float:
-    """A whole number of up to 64 bits, else the nearest one that is not whole, which may be infinite."""
+    """Return an integer of up to 64 bits, or the nearest float, which may be infinite."""
     is_short = len(text) <= len(str(2**64))
     return int(text) if is_short and -(2**63) <= int(text) < 2**64 else float(text)
 
@@ -65,16 +65,18 @@ def _reject_constant(constant: str) -> NoReturn:
 
 
 def _find_errors(value: Any) -> Iterator[ApiError]:
-    """Of containers alone is kept where they are: a body of 16 MiB may hold eight million numbers."""
+    """Yield an error for each invalid text or number; queue only containers, as a body may have 8 million numbers."""
     yield from _find_scalar_errors(value, "")
     pending: list[tuple[Any, str, int]] = [(value, "", 0)]
     while pending:
         container, pointer, depth = pending.pop()
         for name, member in _iterate_members(container):
             if depth == MAX_NESTING_DEPTH:
-                raise BadRequest(f"The body is nested deeper than {MAX_NESTING_DEPTH} levels.", code="too-deep")
+                raise BadRequest(f"The body may be nested at most {MAX_NESTING_DEPTH} levels deep.", code="too-deep")
             if isinstance(name, str) and INVALID_TEXT_RE.search(name):
-                yield Unprocessable("A member name holds a character that is no text.", pointer=pointer)
+                yield Unprocessable(
+                    "A member name contains a NUL or a lone surrogate, which are not allowed.", pointer=pointer
+                )
             elif isinstance(member, (dict, list)):
                 pending.append((member, _extend_pointer(pointer, name), depth + 1))
             elif isinstance(member, (str, float)):
@@ -89,9 +91,7 @@ def _iterate_members(value: Any) -> Iterable[tuple[str | int, Any]]:
 
 def _find_scalar_errors(item: Any, pointer: str, *name: str | int) -> Iterator[ApiError]:
     if isinstance(item, str) and INVALID_TEXT_RE.search(item):
-        yield Unprocessable(
-            "Holds a NUL or a lone surrogate, which is no text.", pointer=_extend_pointer(pointer, *name)
-        )
+        yield Unprocessable("Must not contain a NUL or a lone surrogate.", pointer=_extend_pointer(pointer, *name))
     elif isinstance(item, float) and not math.isfinite(item):
         yield BadRequest("A number is too large.", pointer=_extend_pointer(pointer, *name), code="invalid-json")
 
@@ -101,5 +101,5 @@ def _extend_pointer(pointer: str, *names: str | int) -> str:
 
 
 def escape_pointer(name: str) -> str:
-    """A member name inside a JSON pointer (RFC 6901, section 3)."""
+    """Escape a member name for a JSON pointer (RFC 6901, section 3)."""
     return name.replace("~", "~0").replace("/", "~1")

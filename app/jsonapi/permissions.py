@@ -1,7 +1,8 @@
-"""Deny unless permitted: who may do what, and which rows exist for whom.
+"""Permissions of resource types: predicates for actions, and criteria for the visible rows. The default denies.
 
-A predicate `(viewer, row) -> bool` decides about one thing; a criterion `(scope, table) -> SQL` narrows every
-statement that reads rows of a type, whichever way in: list, detail, related, included, filter, sort or count.
+A predicate `(viewer, row) -> bool` decides if the current user may do something with a row. A criterion
+`(scope, table) -> SQL` restricts every statement that reads rows of a type: list, detail, related, included, filter,
+sort or count.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,34 +19,34 @@ Predicate = Callable[[CurrentUser, Any], bool]
 
 @dataclass(frozen=True)
 class VisibilityScope:
-    """What shapes the statements of one request: the viewer's role, and whether trashed rows are asked for."""
+    """Role of the current user, and whether deleted rows are included; together they select the SQL of a read."""
 
     role: Role
     trashed: bool = False
 
     def live_criterion(self, table: FromClause) -> ColumnElement[bool]:
-        """Rows that are not in the trash, or all when the trash is asked for."""
+        """Return the condition for rows that are not deleted, or for all rows if deleted ones are included."""
         return true() if self.trashed else table.c.deleted_at.is_(None)
 
 
 @dataclass(frozen=True)
 class AccessContext:
-    """Who asks, in which scope, and the identifier of a private event named in the URL, if any."""
+    """The current user, their visibility scope, and the identifier of a private event in the URL, if any."""
 
     viewer: CurrentUser
     scope: VisibilityScope
     capability: str | None = None
 
     def with_trash(self) -> "AccessContext":
-        """Return the same access to rows in the trash besides: to check rights alone, not to show anything."""
+        """Return the same access with deleted rows included, to check permissions; not for responses."""
         return replace(self, scope=replace(self.scope, trashed=True))
 
     def sql_parameters(self) -> dict[str, Any]:
-        """Values for VIEWER_ID and CAPABILITY in criteria."""
+        """Return the values of CURRENT_USER_ID and CAPABILITY in criteria."""
         return {"viewer_id": self.viewer.id, "capability": self.capability}
 
     def require_permission(self, predicate: "Predicate", row: Any, *, pointer: str | None = None) -> None:
-        """403 unless the predicate permits, 401 when nobody is signed in."""
+        """Raise Forbidden unless the predicate permits the row; Unauthenticated if the user is anonymous."""
         if predicate(self.viewer, row):
             return
         if self.viewer.is_anonymous:
@@ -56,18 +57,18 @@ class AccessContext:
 Criterion = Callable[[VisibilityScope, FromClause], ColumnElement[bool]]
 
 
-def nobody(_viewer: CurrentUser, _row: Any) -> bool:
-    """The rule of everything without a rule."""
+def no_one(_viewer: CurrentUser, _row: Any) -> bool:
+    """No user; the default."""
     return False
 
 
 def anyone(_viewer: CurrentUser, _row: Any) -> bool:
-    """Signed in or not."""
+    """Anyone, signed in or not."""
     return True
 
 
 def any_user(viewer: CurrentUser, _row: Any) -> bool:
-    """Anybody with an account."""
+    """Any signed-in user."""
     return not viewer.is_anonymous
 
 
@@ -82,29 +83,30 @@ def admin(viewer: CurrentUser, _row: Any) -> bool:
 
 
 def super_admin(viewer: CurrentUser, _row: Any) -> bool:
-    """Super admins alone."""
+    """Super admins only."""
     return viewer.is_super_admin
 
 
 def no_row(_scope: VisibilityScope, _table: FromClause) -> ColumnElement[bool]:
-    """The criterion of everything without a criterion."""
+    """Select no row; the default criterion."""
     return false()
 
 
 def every_row(_scope: VisibilityScope, _table: FromClause) -> ColumnElement[bool]:
-    """No narrowing."""
+    """Select every row."""
     return true()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Permissions:
-    """The rules of one resource type; what is not named is denied.
+    """Permissions of one resource type; the default of each predicate denies.
 
-    `visible` rows can be reached on their own URLs, `visible_related` ones as related or included resources (the same
-    unless named), `linkable` ones appear in linkage. `sees_private` tells in which rows `private` attributes show; in
-    the others relationships and links are hidden too, unless `keeps_links`. `sees_link` tells in which rows a guarded
-    to-one relationship shows; in the others it is null, also for filters, and only admins search what it names.
-    The row of `create` is the mapping of related ids that the new resource names.
+    Criteria: `visible` selects the rows that can be read on their own URLs, `visible_related` those that can be read as
+    related or included resources (default: `visible`), `linkable` those that appear in linkage (default:
+    `visible_related`). `sees_private` selects the rows whose `private` attributes can be read; other rows have no
+    relationships and links either, unless `keeps_links`. `sees_link` selects, for each guarded to-one relationship, the
+    rows in which it can be read; in others it is null, in filters too, and only admins filter and sort by its target.
+    The predicate `create` gets the values of the new resource as its row.
     """
 
     visible: Criterion = no_row
@@ -114,31 +116,31 @@ class Permissions:
     sees_private: Criterion = every_row
     keeps_links: bool = False
     sees_link: Mapping[str, Criterion] = field(default_factory=dict)
-    list: Predicate = nobody
-    read: Predicate = nobody
-    create: Predicate = nobody
-    update: Predicate = nobody
-    delete: Predicate = nobody
+    list: Predicate = no_one
+    read: Predicate = no_one
+    create: Predicate = no_one
+    update: Predicate = no_one
+    delete: Predicate = no_one
     relate: Mapping[str, Predicate] = field(default_factory=dict)
     write: Mapping[str, Predicate] = field(default_factory=dict)
 
     def visibility_criterion(self, scope: VisibilityScope, table: FromClause, *, related: bool) -> ColumnElement[bool]:
-        """Which rows this scope may see as primary or as related resources."""
+        """Return the condition for rows that the scope may read as primary, or as related resources."""
         return ((related and self.visible_related) or self.visible)(scope, table)
 
     def linkage_criterion(self, scope: VisibilityScope, table: FromClause) -> ColumnElement[bool]:
-        """Which rows this scope may know of by id."""
+        """Return the condition for rows whose ids the scope may read in linkage."""
         return (self.linkable or self.visible_related or self.visible)(scope, table)
 
     def relationship_predicate(self, relation: str) -> Predicate:
-        """Who may change this relationship; who may update the resource, unless said otherwise."""
+        """Return the predicate for changes of this relationship; defaults to `update`."""
         return self.relate.get(relation, self.update)
 
     def attribute_predicate(self, attribute: str) -> Predicate:
-        """Who may write this attribute, beyond the rule for the resource."""
+        """Return the predicate for writes of this attribute, in addition to that of the resource."""
         return self.write.get(attribute, anyone)
 
 
 def describe_predicate(predicate: Predicate) -> str:
-    """A predicate as people read it in a list of routes."""
+    """Return the name of a predicate in words, for the list of routes."""
     return predicate.__name__.replace("_", " ")

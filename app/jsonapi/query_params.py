@@ -1,4 +1,4 @@
-"""A query string, read against an allow-list: what is unknown, hidden or malformed is 400 with its parameter."""
+"""Parser of query strings: unknown, unreadable or malformed values raise InvalidParameter with the parameter's name."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 MAX_PAGE_NUMBER = 10**9
 MAX_SIZE_EXCEEDED_TYPE = "https://jsonapi.org/profiles/ethanresnick/cursor-pagination/max-size-exceeded"
-"""The type of the error that the cursor profile asks for."""
+"""Type link of the error for a too large page[size] (cursor pagination profile)."""
 INVALID_ESCAPE_RE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 PAGE_PARAMETERS = frozenset({"page[number]", "page[size]", "page[after]", "page[before]"})
 
@@ -32,12 +32,12 @@ NO_FAMILIES: frozenset[str] = frozenset()
 WRITE_FAMILIES = frozenset({"fields", "include", "get_trashed"})
 
 Includes = Mapping[str, "Includes"]
-"""A tree of relationships by python name."""
+"""Tree of included relationships by Python name."""
 
 
 @dataclass(frozen=True)
 class SortKey:
-    """One key of an order, with at most one to-one relationship on the way to it."""
+    """One sort key: an attribute (None for the id) of the resource, or of the target of a to-one relationship."""
 
     attribute: Attribute | None
     descending: bool
@@ -45,7 +45,7 @@ class SortKey:
 
     @property
     def is_costly(self) -> bool:
-        """Whether the place of each row has to be computed: of what a related row holds, or of a text without index."""
+        """Return whether no index has this order: the value is in a related row, or is a text without a sort index."""
         if self.through is not None:
             return True
         return self.attribute is not None and self.attribute.is_text and not self.attribute.has_sort_index
@@ -53,7 +53,7 @@ class SortKey:
 
 @dataclass(frozen=True)
 class Page:
-    """Which part of a list: by number, or by the cursors `after` and `before`."""
+    """Requested page: a page number, or the cursors `after` and `before`."""
 
     number: int = 1
     size: int = DEFAULT_PAGE_SIZE
@@ -62,18 +62,18 @@ class Page:
 
     @property
     def has_cursor(self) -> bool:
-        """Whether a cursor was sent."""
+        """Return whether the request has a cursor."""
         return self.after is not None or self.before is not None
 
     @property
     def offset(self) -> int:
-        """Rows before this page."""
+        """Return the number of rows before this page."""
         return (self.number - 1) * self.size
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a query string asks for; `fields` holds the python names asked of a type by its name."""
+    """A parsed query string; `fields` has the Python names of the requested fields by type name."""
 
     scope: VisibilityScope
     fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -89,9 +89,9 @@ class Query:
 def parse_query(
     raw: bytes, resource_type: ResourceType, viewer: CurrentUser, allowed: frozenset[str], *, is_list: bool = True
 ) -> Query:
-    """Read the query string of a request about resources of this type.
+    """Parse the query string of a request about resources of this type.
 
-    Page parameters are ignored, whatever their values are, where the answer is not a list.
+    Page parameters are ignored, with any value, if the response is not a list.
     """
     parameters = parse_parameters(raw, allowed if is_list else allowed | {"page"})
     sent = dict(parameters)
@@ -100,64 +100,64 @@ def parse_query(
     scope = VisibilityScope(viewer.role, _parse_get_trashed(parameters.pop("get_trashed", None), viewer))
     if not parameters:
         return Query(scope, parameters=sent)
-    reader = _QueryParser(resource_type, scope, parameters)
-    reader.reject_bracketed("get_trashed")
-    filter_reader = FilterParser(scope)
-    filters = reader.parse_filters(filter_reader)
+    parser = _QueryParser(resource_type, scope, parameters)
+    parser.reject_bracketed("get_trashed")
+    filter_parser = FilterParser(scope)
+    filters = parser.parse_filters(filter_parser)
     return Query(
         scope=scope,
-        fields=reader.parse_fields(),
-        includes=reader.parse_includes(),
-        sort=reader.parse_sort(),
+        fields=parser.parse_fields(),
+        includes=parser.parse_includes(),
+        sort=parser.parse_sort(),
         filters=filters,
-        has_costly_filters=filter_reader.is_costly,
-        page=reader.parse_page(filters),
+        has_costly_filters=filter_parser.is_costly,
+        page=parser.parse_page(filters),
         includes_asked="include" in parameters,
         parameters=sent,
     )
 
 
 def parse_parameters(raw: bytes, allowed: frozenset[str]) -> dict[str, str]:
-    """The parameters of a query string; 400 for one of a family that is not allowed here."""
+    """Return the parameters of a query string; raise InvalidParameter for one of a family that is not allowed."""
     parameters = parse_query_string(raw)
     for name in parameters:
         if name.partition("[")[0] not in allowed:
-            raise InvalidParameter("This parameter is not known here.", parameter=name)
+            raise InvalidParameter("This request does not support this parameter.", parameter=name)
     return parameters
 
 
 def parse_query_string(raw: bytes) -> dict[str, str]:
-    """Names and values of a query string; 400 for bad percent-encoding, no UTF-8, NUL, too much or twice the same."""
+    """Return the parameters of a query string; raise InvalidParameter if it is malformed, too long or ambiguous."""
     pairs = [pair for pair in raw.split(b"&") if pair]
     if len(raw) > MAX_QUERY_BYTES:
-        detail = f"The query string is longer than {MAX_QUERY_BYTES} bytes; this parameter is the longest."
+        detail = f"The query string may have at most {MAX_QUERY_BYTES} bytes; this parameter is the longest."
         raise _invalid_parameter(detail, max(pairs, key=len, default=b""))
     if len(pairs) > MAX_PARAMETERS:
-        raise _invalid_parameter(f"There are more than {MAX_PARAMETERS} parameters.", pairs[MAX_PARAMETERS])
+        raise _invalid_parameter(f"At most {MAX_PARAMETERS} parameters are allowed.", pairs[MAX_PARAMETERS])
     parameters: dict[str, str] = {}
     for pair in pairs:
         name, value = _decode_pair(pair)
         if "\0" in name or "\0" in value:
             raise _invalid_parameter("A NUL character is not allowed in a query string.", pair)
         if name in parameters:
-            raise InvalidParameter("This parameter is here twice.", parameter=name)
+            raise InvalidParameter("This parameter is sent twice.", parameter=name)
         parameters[name] = value
     return parameters
 
 
 def _decode_pair(pair: bytes) -> tuple[str, str]:
-    """The name and the value of one parameter; 400 unless it is percent-encoded UTF-8."""
+    """Return the name and value of one parameter; raise InvalidParameter unless it is percent-encoded UTF-8."""
     name, _, value = pair.partition(b"=")
     try:
         if INVALID_ESCAPE_RE.search(pair):
-            raise ValueError("not percent-encoded")  # noqa: TRY301  # one refusal for all that is wrong
+            raise ValueError("not percent-encoded")  # noqa: TRY301  # one error for all causes
         return _decode_percent(name), _decode_percent(value)
     except ValueError:
         raise _invalid_parameter("This is not percent-encoded UTF-8.", pair) from None
 
 
 def _invalid_parameter(detail: str, pair: bytes) -> InvalidParameter:
-    """The refusal of a parameter that may not be decodable."""
+    """Return the error for a parameter that may not be decodable."""
     name = unquote_plus(pair.partition(b"=")[0].decode(errors="replace"))
     return InvalidParameter(detail, parameter=name, code="invalid-query")
 
@@ -172,12 +172,12 @@ def _parse_get_trashed(value: str | None, viewer: CurrentUser) -> bool:
     if value != "true":
         raise InvalidParameter("Must be true or false.", parameter="get_trashed")
     if viewer.role is not Role.ADMIN:
-        raise Forbidden("Only admins see the trash.", parameter="get_trashed")
+        raise Forbidden("Only admins can read deleted resources.", parameter="get_trashed")
     return True
 
 
 class _QueryParser:
-    """The parameters of one request, read one family at a time."""
+    """Parses the parameters of one request, one family at a time."""
 
     def __init__(self, resource_type: ResourceType, scope: VisibilityScope, parameters: dict[str, str]) -> None:
         self.type = resource_type
@@ -199,7 +199,7 @@ class _QueryParser:
             if not named:
                 raise InvalidParameter("There is no such resource type.", parameter=parameter)
             if named.name in chosen:
-                raise InvalidParameter("This type is here twice, in two spellings.", parameter=parameter)
+                raise InvalidParameter("The fields of this type are sent twice, in two spellings.", parameter=parameter)
             chosen[named.name] = frozenset(
                 self._parse_field(named, spelled, parameter) for spelled in _split_list(value)
             )
@@ -215,12 +215,14 @@ class _QueryParser:
         self.reject_bracketed("include")
         paths = _split_list(self.parameters.get("include", ""))
         if len(paths) > MAX_INCLUDE_PATHS:
-            raise InvalidParameter(f"More than {MAX_INCLUDE_PATHS} paths.", parameter="include")
+            raise InvalidParameter(f"At most {MAX_INCLUDE_PATHS} paths are allowed.", parameter="include")
         tree: dict[str, Includes] = {}
         for path in paths:
             names = path.split(".")
             if len(names) > MAX_INCLUDE_DEPTH:
-                raise InvalidParameter(f"Deeper than {MAX_INCLUDE_DEPTH} relationships.", parameter="include")
+                raise InvalidParameter(
+                    f"A path may have at most {MAX_INCLUDE_DEPTH} relationships.", parameter="include"
+                )
             branch, at = tree, self.type
             for name in names:
                 relation = at.find_relation(name)
@@ -234,7 +236,7 @@ class _QueryParser:
         self.reject_bracketed("sort")
         keys = _split_list(self.parameters.get("sort", ""))
         if len(keys) > MAX_SORT_KEYS:
-            raise InvalidParameter(f"More than {MAX_SORT_KEYS} keys.", parameter="sort")
+            raise InvalidParameter(f"At most {MAX_SORT_KEYS} sort keys are allowed.", parameter="sort")
         return tuple(self._parse_sort_key(key) for key in keys)
 
     def _parse_sort_key(self, key: str) -> SortKey:
@@ -255,19 +257,22 @@ class _QueryParser:
             raise InvalidParameter(f"The type {named.name} cannot be sorted by {spelled!r}.", parameter="sort")
         return attribute
 
-    def parse_filters(self, reader: FilterParser) -> tuple[Filter, ...]:
-        read: list[Filter] = []
+    def parse_filters(self, parser: FilterParser) -> tuple[Filter, ...]:
+        parsed: list[Filter] = []
         for parameter, value in self._get_family("filter").items():
             if parameter == "filter":
-                read.extend(reader.parse_list(value, self.type))
+                parsed.extend(parser.parse_list(value, self.type))
             else:
-                read.append(reader.parse_parameter(parameter, value, self.type))
-        return tuple(read)
+                parsed.append(parser.parse_parameter(parameter, value, self.type))
+        return tuple(parsed)
 
     def parse_page(self, filters: Iterable[Filter]) -> Page:
         for parameter in self._get_family("page"):
             if parameter not in PAGE_PARAMETERS:
-                raise InvalidParameter("A page has a number, a size, after and before.", parameter=parameter)
+                raise InvalidParameter(
+                    "Unknown page parameter; use page[number], page[size], page[after] or page[before].",
+                    parameter=parameter,
+                )
         is_range = {"page[after]", "page[before]"} <= self.parameters.keys()
         page = Page(
             number=self._parse_integer("page[number]", 1, MAX_PAGE_NUMBER),
@@ -276,7 +281,7 @@ class _QueryParser:
             before=self.parameters.get("page[before]"),
         )
         if page.has_cursor and "page[number]" in self.parameters:
-            raise InvalidParameter("A page has a number or a cursor, not both.", parameter="page[number]")
+            raise InvalidParameter("Send either page[number] or a cursor, not both.", parameter="page[number]")
         return page
 
     def _parse_page_size(self, default: int) -> int:
@@ -288,22 +293,22 @@ class _QueryParser:
             raise error
         return self._parse_integer("page[size]", default, MAX_PAGE_SIZE)
 
-    def _parse_integer(self, parameter: str, default: int, biggest: int) -> int:
+    def _parse_integer(self, parameter: str, default: int, max_value: int) -> int:
         text = self.parameters.get(parameter)
         if text is None:
             return default
-        if not re.fullmatch(r"[0-9]{1,10}", text) or not 1 <= int(text) <= biggest:
-            raise InvalidParameter(f"Must be a whole number from 1 to {biggest}.", parameter=parameter)
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not 1 <= int(text) <= max_value:
+            raise InvalidParameter(f"Must be a whole number from 1 to {max_value}.", parameter=parameter)
         return int(text)
 
     def reject_bracketed(self, name: str) -> None:
         for parameter in self._get_family(name):
             if parameter != name:
-                raise InvalidParameter("This parameter is not known here.", parameter=parameter)
+                raise InvalidParameter("This request does not support this parameter.", parameter=parameter)
 
 
 def _default_page_size(filters: Iterable[Filter]) -> int:
-    """Enough for all resources that a filter names by their ids, up to the largest page."""
+    """Return the default page size, raised to the number of ids in an id filter, at most MAX_PAGE_SIZE."""
     named = [each.named_ids for each in filters if each.named_ids is not None]
     return max(DEFAULT_PAGE_SIZE, min(MAX_PAGE_SIZE, *named)) if named else DEFAULT_PAGE_SIZE
 

@@ -1,4 +1,4 @@
-"""Reading: rows by plan, included resources by one statement per path, documents of plain dicts."""
+"""Reader: JSON:API documents of resources, lists and linkage; one statement per include path."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -37,7 +37,7 @@ JSONAPI = {"version": "1.1"}
 
 @dataclass(frozen=True)
 class CollectionScope:
-    """Which rows of a type a list holds: those of `parent_id` perhaps, and in which order unless asked otherwise."""
+    """Rows of a list: a condition, the id of the parent for related lists, and the default order."""
 
     narrowing: BuildCondition | None = None
     parent_id: Id | None = None
@@ -46,29 +46,29 @@ class CollectionScope:
 
 @dataclass(frozen=True)
 class ResourceReader:
-    """What one caller sees; the connection is the session's, taken with the first statement."""
+    """Reads documents for one user and query; the first statement takes the connection of the session."""
 
     access: AccessContext
     query: Query
     with_cursors: bool = False
     max_items: int | None = None
-    """How many items a page may have, where more made the answer too large; 0 is one alone, which includes nothing."""
+    """Max items of a page whose response was too large before; 0 means one item without included resources."""
 
     def execute_statement(self, statement: PreparedStatement | Select[Any], **values: Any) -> Rows:
-        """The rows of a statement, with the caller's parameters and these."""
+        """Execute a statement with the parameters of the current user and these values, and return its rows."""
         parameters = {**self.access.sql_parameters(), **values}
         if isinstance(statement, PreparedStatement):
             return statement.fetch_rows(parameters)
         return get_connection().execute(statement, parameters).all()
 
     def get_plan(self, resource_type: ResourceType, *, related: bool) -> SelectPlan:
-        """Return the plan of a type for this caller and these fields."""
+        """Return the select plan of a type for the visibility scope and the requested fields."""
         return get_select_plan(
             resource_type, self.access.scope, self.query.fields.get(resource_type.name), related=related
         )
 
     def get_id(self, resource_type: ResourceType, name: str) -> Id:
-        """The id of the visible row a URL segment names; 404 where there is none."""
+        """Return the id of the visible row that a URL segment names; raise NotFound if there is none."""
         if named := resource_type.lookup(name):
             column, key = named
             for row in self.execute_statement(
@@ -80,7 +80,7 @@ class ResourceReader:
     def get_document(
         self, resource_type: ResourceType, key: Any, *, column: str = "id", related: bool = False
     ) -> Item | None:
-        """The document of the resource whose column has this value, None where it is not visible."""
+        """Return the document of the visible row whose column has this value, or None."""
         plan = self.get_plan(resource_type, related=related)
         rows = self.execute_statement(select_statements.select_one(plan, column), key=key)
         if not rows:
@@ -92,42 +92,42 @@ class ResourceReader:
         return document
 
     def list_document(
-        self, resource_type: ResourceType, path: str, part: CollectionScope, *, related: bool = False
+        self, resource_type: ResourceType, path: str, collection: CollectionScope, *, related: bool = False
     ) -> Item:
-        """The document of a list; a page that would make the answer too large has fewer items."""
+        """Return the document of a list; a page is shortened if the response would be too large."""
         plan = self.get_plan(resource_type, related=related)
-        found, count = self._fetch_list_page(plan, part)
-        found = self._shorten_page(found, found.count_fitting(plan.estimate_bytes))
+        result, count = self._fetch_list_page(plan, collection)
+        result = self._shorten_page(result, result.count_fitting(plan.estimate_bytes))
         if self.max_items is not None:
-            found = self._shorten_page(found, max(self.max_items, 1))
-        found, items, included = self._fit_page(plan, found)
-        self._add_cursors(items, found)
-        links = self._build_links(path, found, count)
-        document: Item = {"data": items, "links": links, "meta": found.build_meta(count), "jsonapi": JSONAPI}
+            result = self._shorten_page(result, max(self.max_items, 1))
+        result, items, included = self._fit_page(plan, result)
+        self._add_cursors(items, result)
+        links = self._build_links(path, result, count)
+        document: Item = {"data": items, "links": links, "meta": result.build_meta(count), "jsonapi": JSONAPI}
         if included is None:
             document["meta"]["included-is-omitted"] = True
         if self.query.includes_asked:
             document["included"] = included or []
         return document
 
-    def _fit_page(self, plan: SelectPlan, found: PageResult) -> tuple[PageResult, list[Item], list[Item] | None]:
-        """Return as much of a page as fits with what it includes; None for what makes one resource too large.
+    def _fit_page(self, plan: SelectPlan, result: PageResult) -> tuple[PageResult, list[Item], list[Item] | None]:
+        """Shorten a page until it fits with its included resources; return None for them if even one item is too large.
 
-        A client cannot go past a page that is refused, and any user may write what makes it so.
+        An error would stop clients at this page, and any user can create resources that make a page too large.
         """
         while self.max_items != 0:
             try:
-                return found, *self._serialize_with_included(plan, found.rows)
+                return result, *self._serialize_with_included(plan, result.rows)
             except AnswerTooLarge:
-                if len(found.rows) == 1:
+                if len(result.rows) == 1:
                     break
-                found = self._shorten_page(found, len(found.rows) // 2)
-        return found, [plan.serialize_row(row) for row in found.rows], None
+                result = self._shorten_page(result, len(result.rows) // 2)
+        return result, [plan.serialize_row(row) for row in result.rows], None
 
-    def _count_rows(self, plan: SelectPlan, part: CollectionScope) -> RowCount:
-        exact = part.parent_id is not None  # its index makes counting cheap
+    def _count_rows(self, plan: SelectPlan, collection: CollectionScope) -> RowCount:
+        exact = collection.parent_id is not None  # the index of the foreign key makes counting cheap
         ((number,),) = self.execute_statement(
-            self._count_statement(plan, part.narrowing, exact), parent_id=part.parent_id
+            self._count_statement(plan, collection.narrowing, exact), parent_id=collection.parent_id
         )
         return RowCount.from_capped(number, select_statements.MAX_COUNT, exact)
 
@@ -144,39 +144,39 @@ class ResourceReader:
     def _filter_conditions(self, plan: SelectPlan) -> list[ColumnElement[bool]]:
         return [each.build(plan.type.table) for each in self.query.filters]
 
-    def _shorten_page(self, found: PageResult, length: int) -> PageResult:
+    def _shorten_page(self, result: PageResult, length: int) -> PageResult:
         page = self.query.page
-        return found.shorten_to(length, is_range=page.after is not None and page.before is not None)
+        return result.shorten_to(length, is_range=page.after is not None and page.before is not None)
 
-    def _build_links(self, path: str, found: PageResult, count: RowCount) -> Item:
+    def _build_links(self, path: str, result: PageResult, count: RowCount) -> Item:
         parameters = self.query.parameters
         if self.uses_cursors:
-            return build_keyset_links(path, parameters, found)
-        return build_numbered_links(path, parameters, self.query.page, count, found)
+            return build_keyset_links(path, parameters, result)
+        return build_numbered_links(path, parameters, self.query.page, count, result)
 
-    def _fetch_list_page(self, plan: SelectPlan, part: CollectionScope) -> tuple[PageResult, RowCount]:
-        """The page that is asked for; the first one in the default order without filters was prepared before."""
-        page, order = self.query.page, part.order or plan.type.order
-        counting = partial(self._count_rows, plan, part)
+    def _fetch_list_page(self, plan: SelectPlan, collection: CollectionScope) -> tuple[PageResult, RowCount]:
+        """Return the requested page; the first page in the default order without filters uses a prepared statement."""
+        page, order = self.query.page, collection.order or plan.type.order
+        count_rows = partial(self._count_rows, plan, collection)
         if self.query.filters or self.query.sort or self.uses_cursors or page.number > 1:
-            narrowed = select_statements.select_list(plan, part.narrowing).where(*self._filter_conditions(plan))
+            narrowed = select_statements.select_list(plan, collection.narrowing).where(*self._filter_conditions(plan))
             keys = build_sort_columns(plan.type, self.query.sort, order, self.access.scope)
-            with self._limit_costly_read(part):
-                return self._fetch_page(narrowed, keys, counting, part.parent_id)
-        statement = select_statements.select_first_page(plan, part.narrowing, order, page.size)
-        found = PageResult(self.execute_statement(statement, parent_id=part.parent_id), ())
-        return found, get_count(found, page, counting)
+            with self._limit_costly_read(collection):
+                return self._fetch_page(narrowed, keys, count_rows, collection.parent_id)
+        statement = select_statements.select_first_page(plan, collection.narrowing, order, page.size)
+        result = PageResult(self.execute_statement(statement, parent_id=collection.parent_id), ())
+        return result, get_count(result, page, count_rows)
 
-    def _limit_costly_read(self, part: CollectionScope) -> AbstractContextManager[None]:
-        """Return a context that waits for a slot if reading this page may take PostgreSQL long."""
-        is_wide_sort = part.parent_id is None and any(key.is_costly for key in self.query.sort)
+    def _limit_costly_read(self, collection: CollectionScope) -> AbstractContextManager[None]:
+        """Return the context of a costly read if the query may be slow, else an empty one."""
+        is_wide_sort = collection.parent_id is None and any(key.is_costly for key in self.query.sort)
         is_deep = self.query.page.offset > DEEP_OFFSET
         if self.query.has_costly_filters or is_wide_sort or is_deep:
             return costly_read(self.access.viewer)
         return nullcontext()
 
     def get_linkage_document(self, resource_type: ResourceType, id_: Id, relation: Relation, path: str) -> Item:
-        """The document of a relationship URL: identifiers only."""
+        """Return the document of a relationship URL, with resource identifiers."""
         target, scope = relation.target, self.access.scope
         related = path.replace("/relationships/", "/", 1)
         if not relation.many:
@@ -187,44 +187,44 @@ class ResourceReader:
             return {"data": resource_identifier(relation, key), "links": links, "jsonapi": JSONAPI}
         statement = select_statements.select_to_many(relation, scope)
 
-        def counting() -> RowCount:
+        def count_rows() -> RowCount:
             ((number,),) = self.execute_statement(select_statements.select_count(statement, exact=True), parent_id=id_)
             return RowCount(number, is_exact=True)
 
         keys = build_sort_columns(target, (), target.order, scope)
-        found, count = self._fetch_page(statement, keys, counting, id_)
-        links = self._build_links(path, found, count)
-        identifiers: list[Item] = [{"type": target.name, "id": str(row[0])} for row in found.rows]
-        self._add_cursors(identifiers, found)
-        meta = found.build_meta(count)
+        result, count = self._fetch_page(statement, keys, count_rows, id_)
+        links = self._build_links(path, result, count)
+        identifiers: list[Item] = [{"type": target.name, "id": str(row[0])} for row in result.rows]
+        self._add_cursors(identifiers, result)
+        meta = result.build_meta(count)
         return {"data": identifiers, "links": {**links, "related": related}, "meta": meta, "jsonapi": JSONAPI}
 
     def _fetch_page(
         self,
         statement: Select[Any],
         keys: Sequence[SortColumn],
-        counting: Callable[[], RowCount],
+        count_rows: Callable[[], RowCount],
         parent_id: Id | None,
     ) -> tuple[PageResult, RowCount]:
-        """The rows of the page that is asked for, and how many there are in all."""
+        """Return the requested page, and the number of rows of the list."""
         page = self.query.page
 
         def execute(statement: Select[Any]) -> Rows:
             return self.execute_statement(statement, parent_id=parent_id)
 
         if self.uses_cursors:
-            found = fetch_keyset_page(execute, statement, keys, page)
-            return found, get_count(found, page, counting)
-        return fetch_numbered_page(execute, statement, keys, page, counting)
+            result = fetch_keyset_page(execute, statement, keys, page)
+            return result, get_count(result, page, count_rows)
+        return fetch_numbered_page(execute, statement, keys, page, count_rows)
 
-    def _add_cursors(self, items: list[Item], found: PageResult) -> None:
+    def _add_cursors(self, items: list[Item], result: PageResult) -> None:
         if self.uses_cursors:
-            for item, row in zip(items, found.rows, strict=True):
-                item["meta"] = {"page": {"cursor": found.get_row_cursor(row)}}
+            for item, row in zip(items, result.rows, strict=True):
+                item["meta"] = {"page": {"cursor": result.get_row_cursor(row)}}
 
     @property
     def uses_cursors(self) -> bool:
-        """Whether pages are named by cursors: one was sent, or the profile is asked for."""
+        """Return whether the response has cursor pagination: by a cursor in the query, or by the profile in Accept."""
         page = self.query.page
         return page.has_cursor or (self.with_cursors and "page[number]" not in self.query.parameters)
 
@@ -241,7 +241,7 @@ class ResourceReader:
 
 
 class _IncludeLoader:
-    """The resources that one answer includes, by one statement for each path, and the bytes left for them."""
+    """Loads the included resources of one response, by one statement per path, and counts their bytes."""
 
     def __init__(self, reader: ResourceReader, seen: dict[tuple[str, Id], Item]) -> None:
         self.reader = reader
@@ -249,22 +249,22 @@ class _IncludeLoader:
         self.bytes = 0
 
     def include_related(self, plan: SelectPlan, rows: Rows, includes: Includes, path: tuple[str, ...]) -> None:
-        """Print what the relationships of these rows hold into `seen`, and what those hold in turn."""
+        """Serialize the related rows of these rows into `seen`, recursively."""
         parents = [row for row in rows if plan.is_full(row)]
         for name, deeper in includes.items() if parents else ():
             relation = plan.type.relations[name]
             target_plan = self.reader.get_plan(relation.target, related=True)
             here = (*path, relation.key)
             if relation.many:
-                found = self._fetch_to_many(plan, relation, target_plan, parents)
+                related_rows = self._fetch_to_many(plan, relation, target_plan, parents)
             else:
-                found = self._fetch_by_ids(target_plan, {row[plan.to_one[name]] for row in parents} - {None})
-            self._serialize_rows(target_plan, found, here)
+                related_rows = self._fetch_by_ids(target_plan, {row[plan.to_one[name]] for row in parents} - {None})
+            self._serialize_rows(target_plan, related_rows, here)
             if deeper:
-                self.include_related(target_plan, found, deeper, here)
+                self.include_related(target_plan, related_rows, deeper, here)
 
     def _serialize_rows(self, plan: SelectPlan, rows: Rows, path: tuple[str, ...]) -> None:
-        """Print rows that are not printed yet; all are weighed, as rows that do not fit into an answer are missing."""
+        """Serialize new rows; raise AnswerTooLarge by the bytes of all rows: select_by_ids omits rows at the limit."""
         new = {row[0]: row for row in rows if (plan.name, row[0]) not in self.seen}
         self.bytes += plan.estimate_bytes(new.values())
         if max(self.bytes, plan.estimate_bytes(rows)) > MAX_ANSWER_BYTES:
@@ -275,11 +275,11 @@ class _IncludeLoader:
     def _fetch_to_many(self, plan: SelectPlan, relation: Relation, target_plan: SelectPlan, parents: Rows) -> Rows:
         ids = {row[0] for row in parents}
         if relation.target.permissions.linkable is None:
-            # Who may be linked is who may be included: one statement tells both.
-            rows = found = self._fetch_included(select_statements.select_children(target_plan, relation), ids)
+            # Linkable rows are those that can be included: one statement selects both.
+            rows = related_rows = self._fetch_included(select_statements.select_children(target_plan, relation), ids)
         else:
             rows = self._fetch_included(select_statements.select_linkage(relation, self.reader.access.scope), ids)
-            found = self._fetch_by_ids(target_plan, {row[0] for row in rows})
+            related_rows = self._fetch_by_ids(target_plan, {row[0] for row in rows})
         by_parent: dict[Any, list[Item]] = {id_: [] for id_ in ids}
         for row in rows:
             by_parent[row[-1]].append({"type": relation.field.type_, "id": str(row[0])})
@@ -287,7 +287,7 @@ class _IncludeLoader:
             relationships = self.seen[plan.type.name, id_].get("relationships", {})
             if relation.key in relationships:
                 relationships[relation.key]["data"] = linkage
-        return found
+        return related_rows
 
     def _fetch_by_ids(self, plan: SelectPlan, ids: set[Id]) -> Rows:
         return self._fetch_included(select_statements.select_by_ids(plan), ids) if ids else []
@@ -295,7 +295,7 @@ class _IncludeLoader:
     def _fetch_included(self, statement: PreparedStatement, ids: set[Id]) -> Rows:
         rows = self.reader.execute_statement(statement, ids=sorted(ids))
         if len(rows) > select_statements.MAX_INCLUDED:
-            most = select_statements.MAX_INCLUDED
-            detail = f"This would include more than {most} resources; ask for the related URL, page by page."
+            limit = select_statements.MAX_INCLUDED
+            detail = f"This would include more than {limit} resources; request the pages of the related URL instead."
             raise make_size_error(detail, "include")
         return rows

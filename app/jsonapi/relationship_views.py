@@ -1,4 +1,4 @@
-"""The URLs below a resource: related resources and relationships, made for every relationship of a type."""
+"""Views of related resources and of relationships, generated for each relationship of a resource type."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +17,7 @@ from app.jsonapi.data_layer import DATA_LAYERS, DataLayer, Mode
 from app.jsonapi.document_parser import parse_linkage_document
 from app.jsonapi.idempotency import POST_ONLY, run_idempotent
 from app.jsonapi.json_parsing import parse_request_body
-from app.jsonapi.permissions import Predicate, nobody
+from app.jsonapi.permissions import Predicate, no_one
 from app.jsonapi.query_params import DETAIL_FAMILIES, LINKAGE_FAMILIES, LINKAGE_LIST_FAMILIES, LIST_FAMILIES
 from app.jsonapi.reader import JSONAPI, CollectionScope, ResourceReader
 from app.jsonapi.resource_type import Relation, ResourceType
@@ -26,13 +26,13 @@ from app.jsonapi.select_statements import narrow_to_parent
 
 
 class RelationView(View):
-    """A URL below a resource that names one of its relationships."""
+    """Base of the views of one relationship of a resource."""
 
     relation: ClassVar[Relation]
 
 
 class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
-    """GET of the resources a to-many relationship holds."""
+    """GET of the related resources of a to-many relationship."""
 
     families = {"GET": LIST_FAMILIES}
 
@@ -54,7 +54,7 @@ class RelatedList(RelationView, LibraryList):  # type: ignore[misc]  # same
 
 
 class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
-    """GET of the resource a to-one relationship names: null where it names none, 404 where it is not shown."""
+    """GET of the related resource of a to-one relationship: null if there is none, 404 if it is not visible."""
 
     families = {"GET": DETAIL_FAMILIES}
 
@@ -70,11 +70,11 @@ class RelatedOne(RelationView, LibraryDetail):  # type: ignore[misc]  # same
             "data"
         ]
         if linked is None:
-            nothing: Item = {"included": []} if reader.query.includes_asked else {}
-            return json_response({"data": None, **nothing, "links": {"self": self_link()}, "jsonapi": JSONAPI})
+            included: Item = {"included": []} if reader.query.includes_asked else {}
+            return json_response({"data": None, **included, "links": {"self": self_link()}, "jsonapi": JSONAPI})
         document = reader.get_document(target, target.parse_id(linked["id"]), related=True)
         if document is None:
-            raise NotFound(f"This {target.name} is not shown.")
+            raise NotFound(f"You do not have access to this {target.name}.")
         return json_response({**document, "links": {"self": self_link()}})
 
 
@@ -89,9 +89,9 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
 
     @classmethod
     def change_predicate(cls) -> Predicate:
-        """Who may change the relationship: nobody, where it is only ever changed from the other side."""
+        """Return the predicate for changes of the relationship; a read-only one permits no one."""
         permissions = cls._data_layer.type.permissions
-        return nobody if cls.relation.field.dump_only else permissions.relationship_predicate(cls.relation.name)
+        return no_one if cls.relation.field.dump_only else permissions.relationship_predicate(cls.relation.name)
 
     def get(self, id: str) -> Response:
         self.authorize(self.type.permissions.read)
@@ -107,7 +107,7 @@ class RelationshipOne(RelationView, LibraryRelationship):  # type: ignore[misc] 
         return self.commit_and_return(self.update_linkage(id, "replace"))
 
     def update_linkage(self, id: str, mode: Mode) -> Response:
-        """The answer to a change of the linkage, nothing committed yet."""
+        """Change the linkage and return the response, without a commit."""
         require_current_user()
         reader = replace(self.make_reader(name=id), with_cursors=False)
         linkage = parse_linkage_document(parse_request_body(), self.relation)
@@ -150,7 +150,7 @@ class RelationshipMany(RelationshipOne):
 
 
 def register_relationship_routes(api: Api, type_: ResourceType, layer: type[DataLayer]) -> None:
-    """The related and the relationship URL of every relationship of a type; from now on its data layer is known."""
+    """Register the data layer of a type, and the related and relationship URLs of its relationships."""
     DATA_LAYERS[type_.name] = layer({"type": type_})
     for relation in type_.relations.values():
         related, relationship = (RelatedList, RelationshipMany) if relation.many else (RelatedOne, RelationshipOne)

@@ -1,7 +1,7 @@
-"""Rows of a type, found and locked, inserted and changed by statements prepared once; every change is announced.
+"""Rows of a resource type: lock, insert and update them by prepared statements, and send change signals.
 
-A row is a named tuple of all columns: what it says is what the database said. The ORM's way to write one row was
-measured to cost three times as much (docs/decisions/0011-prepared-statements.md).
+A row is a named tuple of all columns, as the database returned them. Writing one row by the ORM takes three times as
+long (docs/decisions/0011-prepared-statements.md).
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -24,20 +24,20 @@ from app.jsonapi.validation import attribute_error
 
 Lock = Literal["share", "update"]
 
-_cached = lru_cache(maxsize=1024)  # clients choose which columns they change, so there is a limit
+_cached = lru_cache(maxsize=1024)  # clients choose the columns to update, so the number of statements is limited
 
 
 def get_for_update(resource_type: ResourceType, named: tuple[str, Any], access: AccessContext) -> Any | None:
-    """The visible row whose column has this value, locked until the transaction ends."""
+    """Lock and return the visible row whose column has this value; None if there is none."""
     column, key = named
     found = _lock_statement(resource_type, access.scope, column).fetch_rows({**access.sql_parameters(), "key": key})
     return resource_type.row(*found[0]) if found else None
 
 
 def lock_related(relation: Relation, ids: Iterable[Any], access: AccessContext, *, lock: Lock = "share") -> list[Any]:
-    """The rows with these ids on the other side that the caller may know of; for "share" their keys only.
+    """Lock and return the related rows that the current user may link; with "share" their id and foreign keys only.
 
-    They are locked, in the order of their ids, so that nobody trashes one before this transaction has linked it.
+    The locks, taken in id order, prevent that a row is deleted before this transaction has linked it.
     """
     target = relation.target
     found = _lock_related_statement(target, access.scope, lock).fetch_rows(
@@ -48,7 +48,7 @@ def lock_related(relation: Relation, ids: Iterable[Any], access: AccessContext, 
 
 
 def insert_row(resource_type: ResourceType, values: Mapping[str, Any]) -> Any:
-    """Insert a row; it comes back with its id and what the columns' defaults made."""
+    """Insert a row and return it, with its id and column defaults; raise Conflict for a duplicate."""
     sealed = {name: values[name] for name in resource_type.sealed if values.get(name) is not None}
     given = {name: value for name, value in values.items() if name not in sealed}
     made = {name: default() for name, default in _column_defaults(resource_type).items() if name not in given}
@@ -57,14 +57,14 @@ def insert_row(resource_type: ResourceType, values: Mapping[str, Any]) -> Any:
         (inserted,) = statement.fetch_rows({**made, **given})
     write_limits.charge_row()
     row = resource_type.row(*inserted)
-    if sealed:  # for the id of the row, which is known now
+    if sealed:  # encrypted for the id of the row, which is known now
         row = _write_values(resource_type, row, sealed)
     change_signals.emit_created(resource_type.model, row, values.keys())
     return row
 
 
 def update_row(resource_type: ResourceType, row: Any, values: Mapping[str, Any]) -> Any:
-    """Write the values that differ from the row's; the row as it is now."""
+    """Write the values that differ from those of the row, and return the new row; raise Conflict for a duplicate."""
     new = {name: value for name, value in values.items() if get_column_value(resource_type, row, name) != value}
     if not new:
         return row
@@ -76,13 +76,13 @@ def update_row(resource_type: ResourceType, row: Any, values: Mapping[str, Any])
 
 
 def get_column_value(resource_type: ResourceType, row: Any, name: str) -> Any:
-    """Return the value of a column, opened where it is sealed."""
+    """Return the value of a column, decrypted if it is stored encrypted."""
     stored = getattr(row, name)
     return decrypt_value(resource_type, name, row.id, stored) if name in resource_type.sealed else stored
 
 
 def _write_values(resource_type: ResourceType, row: Any, values: Mapping[str, Any]) -> Any:
-    """Write values of a row, sealed where they have to be; the row as it is now."""
+    """Write values of a row, encrypted where their attribute requires it, and return the new row."""
     table = resource_type.table.name
     new = {
         name: encrypt_text(value, build_associated_data(table, name, row.id))
@@ -96,14 +96,14 @@ def _write_values(resource_type: ResourceType, row: Any, values: Mapping[str, An
 
 @contextmanager
 def unique_violations_as_conflicts(resource_type: ResourceType) -> Iterator[None]:
-    """A broken unique rule becomes the 409 its type declares."""
+    """Convert a unique violation to the Conflict that the resource type declares for the constraint."""
     try:
         yield
     except IntegrityError as error:
         diagnostics = getattr(error.orig, "diag", None)
         declared = resource_type.conflicts.get(getattr(diagnostics, "constraint_name", None) or "")
         if declared is None:
-            raise Conflict("Something changed at the same moment. Try again.") from None
+            raise Conflict("Another request changed a related resource at the same time. Try again.") from None
         attribute, message = declared
         raise attribute_error(Conflict, resource_type.attributes[attribute], message) from None
 
@@ -120,9 +120,9 @@ def _lock_statement(resource_type: ResourceType, scope: VisibilityScope, column:
 @_cached
 def _lock_related_statement(target: ResourceType, scope: VisibilityScope, lock: Lock) -> PreparedStatement:
     table = target.table
-    known = target.permissions.linkage_criterion(scope, table)
+    linkable = target.permissions.linkage_criterion(scope, table)
     columns = target.key_columns if lock == "share" else table.c
-    statement = select(*columns).where(select_statements.id_in(table.c.id), known).order_by(table.c.id)
+    statement = select(*columns).where(select_statements.id_in(table.c.id), linkable).order_by(table.c.id)
     return PreparedStatement(statement.with_for_update(of=table, read=lock == "share"))
 
 
@@ -141,12 +141,12 @@ def _update_statement(resource_type: ResourceType, names: Collection[str]) -> Pr
 
 @_cached
 def _column_defaults(resource_type: ResourceType) -> dict[str, Callable[[], Any]]:
-    """What the model, not the database, puts into a column that is not named: nothing, where it says nothing."""
+    """Return a function for each column default that the model, not the database, provides; None is the last resort."""
     found: dict[str, Callable[[], Any]] = {}
     for column in resource_type.table.c:
         default: Any = column.default
         if default is not None:
-            # SQLAlchemy hands a context over, which none of ours looks at.
+            # SQLAlchemy calls defaults with a context, which ours ignore.
             found[column.name] = partial(default.arg, None) if default.is_callable else _make_constant(default.arg)
         elif column.server_default is None and not column.primary_key:
             found[column.name] = _make_constant(None)

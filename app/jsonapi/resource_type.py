@@ -1,4 +1,4 @@
-"""A resource type, compiled once from its schema, its model and its permissions."""
+"""Resource types, each built once from its schema, model and permissions."""
 
 import re
 from collections import namedtuple
@@ -26,56 +26,56 @@ Expression = Callable[[FromClause], ColumnElement[Any]]
 
 @dataclass(frozen=True)
 class Attribute:
-    """A schema field and the expression it prints; `key` is its dashed name."""
+    """An attribute: its field, and the SQL expression of its value; `key` is its dashed name."""
 
     name: str
     key: str
     field: marshmallow.fields.Field[Any]
     expression: Expression
     is_column: bool = True
-    """Otherwise nothing in the database says it: the field itself makes it from a row of the table."""
+    """False if the field computes the value from a row of the table, without SQL."""
     has_sort_index: bool = False
-    """Whether an index holds the order of this text."""
+    """True if an index on text_sort_key sorts this text."""
 
     def comparison_expression(self, table: FromClause) -> ColumnElement[Any]:
-        """Return what filters compare with values, patterns excepted."""
+        """Return the expression that filters compare with values; patterns are compared with `expression`."""
         expression = self.expression(table)
         return self.field.comparison_column(expression) if isinstance(self.field, Text) else expression
 
     @property
     def is_volatile(self) -> bool:
-        """Whether the server writes it at any moment, so that clients send back what it was before."""
+        """Return whether the server may update it at any time, so that clients may send back an old value."""
         return bool(self.field.metadata.get("volatile"))
 
     @property
     def is_sealed(self) -> bool:
-        """Whether the column holds it sealed: no statement can compare it."""
+        """Return whether the column is encrypted, so that no statement can compare it."""
         return bool(self.field.metadata.get("sealed"))
 
     @property
     def is_long(self) -> bool:
-        """Whether it may hold much: a long text, or a value with members."""
+        """Return whether values may be large: long texts, objects and arrays."""
         if isinstance(self.field, Text):
             return self.field.limit > LONG_TEXT_LENGTH
         return not isinstance(self.field, Boolean | DateTime | Number | Integer)
 
     @property
     def is_text(self) -> bool:
-        """Whether it is sorted as people sort texts."""
+        """Return whether it sorts in natural language order."""
         return isinstance(self.field, Text) and self.field.sorted_as_text
 
     @property
     def is_readable(self) -> bool:
-        """Whether it is ever printed: passwords are not."""
+        """Return whether responses may contain it; they never contain passwords."""
         return not self.field.load_only
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A relationship and the names of the columns that hold it.
+    """A relationship and the names of its columns.
 
-    To-one: `local` is the foreign key in the own table. To-many: `remote` is the foreign key in the other table, or
-    with `secondary` (a table or subquery between) its column for this side, and `secondary_target` for the other.
+    To-one: `local` is the foreign key in the own table. To-many: `remote` is the foreign key in the target table. With
+    an association table or subquery `secondary`, its columns are `remote` for the own side and `secondary_target`.
     """
 
     name: str
@@ -87,16 +87,16 @@ class Relation:
     secondary: FromClause | None = None
     secondary_target: str | None = None
     sees: Criterion | None = None
-    """The rows of the own type in which a guarded to-one relationship shows; None for all."""
+    """Criterion for the rows in which a guarded to-one relationship can be read; None for all rows."""
 
     @property
     def target(self) -> "ResourceType":
-        """The type on the other side."""
+        """Return the resource type of the related resources."""
         return TYPES[self.field.type_]
 
 
 class ResourceType:
-    """Everything the layer knows of one type; `TYPES` finds it by name."""
+    """A resource type, registered in `TYPES`."""
 
     def __init__(
         self,
@@ -116,16 +116,16 @@ class ResourceType:
         self.name: str = schema.Meta.type_
         self.plural = plural
         self.noun = noun
-        """What summaries in the OpenAPI document call a resource: `an event`."""
+        """Noun with article for summaries in the OpenAPI document, such as `an event`."""
         self.description = description
-        """What the OpenAPI document says about the type: one sentence."""
+        """One sentence that describes the type in the OpenAPI document."""
         self.model = model
         self.table: Table = model.__table__  # type: ignore[assignment]  # typed as FromClause, is a Table for our models
         self.row: Callable[..., Any] = namedtuple("Row", self.table.c.keys())  # type: ignore[misc]  # known at run time only
-        """Makes a row of the table from its values, which then have the names of its columns."""
+        """Named tuple type of the rows of the table."""
         self.key_columns = [column for column in self.table.c if column.primary_key or column.foreign_keys]
         self.keys: Callable[..., Any] = namedtuple("Keys", [column.key for column in self.key_columns])  # type: ignore[misc]  # same
-        """Makes a row of its id and foreign keys."""
+        """Named tuple type of the id and foreign keys of a row."""
         self.permissions = permissions
         self.order = order
         self.conflicts = dict(conflicts or {})
@@ -133,11 +133,11 @@ class ResourceType:
         self.link_name = link_name or (lambda table: table.c.id)
         self.has_uuids = isinstance(self.table.c.id.type, Uuid)
         self.parse_id: Callable[[str], Any] = parse_uuid if self.has_uuids else parse_integer_id
-        """The id a text spells, None where no row can have it."""
+        """Function that parses an id; it returns None for ids that no row can have."""
         self.no_id: Any = UUID(int=0) if self.has_uuids else 0
-        """The id of no row: what an id that no row can have is read as."""
+        """Id of no row, which replaces ids that no row can have."""
         self.lookup = lookup or self._lookup_id
-        """The column and the value that a URL segment names; None where no row can be meant."""
+        """Function that returns the column and value that identify the row of a URL segment, or None."""
         declared = schema().fields
         self.attributes = {
             name: _build_attribute(self.table, name, field, (computed or {}).get(name))
@@ -154,7 +154,7 @@ class ResourceType:
 
     @cached_property
     def relations(self) -> dict[str, Relation]:
-        """Relationships by python name; asked for once all models are imported."""
+        """Return relationships by Python name; all models must be imported before."""
         sees = self.permissions.sees_link
         return {
             name: _build_relation(self.model, name, field, sees.get(name))
@@ -162,26 +162,26 @@ class ResourceType:
         }
 
     def field_name(self, spelled: str) -> str | None:
-        """The attribute or relationship meant by its dashed or underscored name."""
+        """Return the Python name of a field by its dashed or underscored name, or None."""
         return self._names.get(spelled)
 
     def find_attribute(self, spelled: str) -> Attribute | None:
-        """The attribute meant by its dashed or underscored name."""
+        """Return an attribute by its dashed or underscored name, or None."""
         return self.attributes.get(self._names.get(spelled, ""))
 
     def find_relation(self, spelled: str) -> Relation | None:
-        """The relationship meant by its dashed or underscored name."""
+        """Return a relationship by its dashed or underscored name, or None."""
         return self.relations.get(self._names.get(spelled, ""))
 
     @cached_property
     def public_fields(self) -> frozenset[str]:
-        """The attributes and relationships that show in every row, whoever asks."""
+        """Return the names of the fields that every user can read in every visible row."""
         hidden = self.permissions.private | self.permissions.sees_link.keys()
         return frozenset((*self.attributes, *self.relations)) - hidden
 
     @property
     def path(self) -> str:
-        """The URL of the collection."""
+        """Return the path of the collection."""
         return f"/v1/{self.plural}"
 
     def _lookup_id(self, name: str) -> tuple[str, Any] | None:
@@ -193,12 +193,12 @@ TYPES: dict[str, ResourceType] = {}
 
 
 def find_type(text: str) -> ResourceType | None:
-    """The resource type a client means by this spelling."""
-    return TYPES.get(text) or next((known for known in TYPES.values() if text in known.aliases), None)
+    """Return the resource type with this name or alias, or None."""
+    return TYPES.get(text) or next((type_ for type_ in TYPES.values() if text in type_.aliases), None)
 
 
 def parse_integer_id(text: str) -> int | None:
-    """The number an id spells, None where it spells none that a row can have."""
+    """Return the number of an id, or None if no row can have it."""
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         return None
     number = int(text)
@@ -206,12 +206,12 @@ def parse_integer_id(text: str) -> int | None:
 
 
 def parse_uuid(text: str) -> UUID | None:
-    """The UUID an id spells, in the one way in which it is printed."""
+    """Return the UUID of an id in its canonical form (RFC 9562, section 4), or None."""
     return UUID(text) if UUID_RE.fullmatch(text) else None
 
 
 def by_integer_id(name: str) -> tuple[str, Any] | None:
-    """The row with this id, where ids are numbers."""
+    """Return the column and value of a numeric id for `lookup`, or None."""
     number = parse_integer_id(name)
     return None if number is None else ("id", number)
 

@@ -1,4 +1,4 @@
-"""Collections and single resources: the library's classes, with reading, writing and rights of our own behind them."""
+"""Views of collections and single resources, based on the classes of flask-rest-jsonapi-next."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,7 +36,7 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         return request.method != "POST"
 
     collection_scope: ClassVar[CollectionScope] = CollectionScope()
-    """Which rows of the type are in this collection: all, unless a package says otherwise."""
+    """Rows of the type that the collection contains; the default is all rows."""
 
     def get(self) -> Response:
         self.authorize(self.type.permissions.list)
@@ -55,21 +55,22 @@ class ResourceList(View, LibraryList):  # type: ignore[misc]  # the library carr
         return find_stored_response(viewer)
 
     def create_resource(self, reader: ResourceReader) -> Response:
-        """The answer to a POST, nothing committed yet."""
+        """Create a resource and return the response, without a commit."""
         document = parse_create(parse_request_body(), self.type)
         row = self.layer.create_object(document, reader.access)
         stored = self.read_back(row, reader)
         if stored is None:
-            raise NotFound("What it belongs to has just gone away.")  # somebody deleted it, or took our rights
-        return created_response(stored, self.get_creation_status(row))
+            # A concurrent request has deleted a related row, or changed the permissions of the user.
+            raise NotFound("The new resource is not accessible any more.")
+        return build_creation_response(stored, self.get_creation_status(row))
 
     def get_creation_status(self, row: Any) -> HTTPStatus:
-        """What a POST has come to."""
+        """Return the status of the response to a POST."""
         return HTTPStatus.CREATED
 
 
-def created_response(document: Item, status: HTTPStatus) -> Response:
-    """The answer that shows a new resource and says where it is."""
+def build_creation_response(document: Item, status: HTTPStatus) -> Response:
+    """Return the response with a new resource and its Location."""
     link = document["data"]["links"]["self"]
     return set_location(
         json_response({**document, "links": {"self": link}}, status), current_app.config["PUBLIC_URL"] + link
@@ -77,9 +78,9 @@ def created_response(document: Item, status: HTTPStatus) -> Response:
 
 
 class ActionView(View, LibraryDetail):  # type: ignore[misc]  # same
-    """A POST without a body that does something about one resource."""
+    """Base of views for a POST without a body that performs an action on one resource."""
 
-    methods: ClassVar[set[str]] = {"POST"}  # subclasses say so again, or they would have those of the library
+    methods: ClassVar[set[str]] = {"POST"}  # subclasses repeat this, or they would have the methods of the library
     families = {"POST": LINKAGE_FAMILIES}
     body_methods = frozenset()
     keyed_methods = POST_ONLY
@@ -110,7 +111,7 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
         document = parse_update(parse_request_body(), self.type)
         row = self.lock_row(id, reader.access)
         if document.id != str(row.id):
-            raise Conflict("The id is not the one in the URL.", pointer="/data/id", code="id-conflict")
+            raise Conflict("The id must be the one in the URL.", pointer="/data/id", code="id-conflict")
         self.check_precondition(lambda: self.current_document(row, reader))
         self.layer.update_object(row, document, reader.access)
         stored = self.read_back(row, reader)
@@ -128,7 +129,7 @@ class ResourceDetail(View, LibraryDetail):  # type: ignore[misc]  # same
         )
 
     def current_document(self, row: Any, reader: ResourceReader) -> Item | None:
-        """What a GET without parameters would say of the row now."""
+        """Return the current document of the row, as a GET without parameters returns it."""
         document = replace(reader, query=Query(reader.query.scope)).get_document(self.type, row.id)
         link = f"{request_path()}?get_trashed=true" if reader.query.scope.trashed else request_path()
         return document and {**document, "links": {"self": link}}

@@ -1,7 +1,7 @@
-"""HTML that people paste, reduced to the few elements a description needs.
+"""HTML sanitizer: reduces pasted HTML to the elements that descriptions need.
 
-Elements that are dropped leave a paragraph behind where they were blocks, so that texts are never glued together. What
-`clean_html` returns has always passed the strict sanitizer last: nothing that happens before decides what is safe.
+Removed block elements become paragraphs, so that their texts stay separate. `clean_html` always applies the
+strict sanitizer last, so that no earlier step has to be safe.
 """
 
 import html
@@ -29,7 +29,7 @@ DROPPED_BLOCKS = frozenset(
         *("select", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr"),
     }
 )
-"""Block elements that become paragraphs."""
+"""Block elements that are replaced by paragraphs."""
 
 BLOCKS = DROPPED_BLOCKS | LIST_TAGS | {"p", "li"}
 VOID_TAGS = frozenset({"br", "hr"})
@@ -39,17 +39,17 @@ LIST_START_RE = re.compile(r"-?[0-9]{1,9}")
 LANGUAGE_RE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}")
 
 MAX_CLEANING_PASSES = 4
-"""Cleaning what is clean changes nothing; markup that no editor writes may need more than one pass to get there."""
+"""Max passes until cleaning changes nothing; only markup that no editor writes needs more than one."""
 
 # The serializer escapes "<" in texts and in attribute values, so each of these is a tag.
 _TOKEN_RE = re.compile(r"<(/?)([a-z][a-z0-9]*)([^<>]*)>|([^<]+|<)")
 _DROPPED_TAG_RE = re.compile(rf"<(?:{'|'.join(sorted(DROPPED_BLOCKS))}|li)[ >]")
 
 _TABLE_PART_RE = re.compile("<(/?)(?:caption|tbody|td|tfoot|th|thead|tr)(?=[\\s/>])", re.IGNORECASE)
-"""Tags that a parser ignores outside a table."""
+"""Pattern of tags that an HTML parser ignores outside a table."""
 
 MAX_DEPTH = 100
-"""Elements inside one another; the parser's time grows with the square of it."""
+"""Max depth of nested elements; the time of the parser grows quadratically with it."""
 
 _TAG_RE = re.compile(
     r"""<!--.*?(?:-->|$)|<(/?)([a-z][^\s/>]*)(?:"[^"]*(?:"|$)|'[^']*(?:'|$)|[^'">])*(?:>|$)""", re.I | re.S
@@ -58,20 +58,20 @@ _IMPLIED_ENDS = frozenset(
     {*("area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")}
     | {"p", "li", "dd", "dt", "option", "tr", "td", "th"}
 )
-"""Elements that hold nothing, or end where the next one starts."""
+"""Elements that are empty, or end implicitly where the next one starts."""
 
 
 class NestingTooDeep(ValueError):
-    """The HTML has elements nested deeper than any text needs."""
+    """The HTML has elements nested deeper than MAX_DEPTH."""
 
     def __init__(self) -> None:
         super().__init__(f"Must not nest elements deeper than {MAX_DEPTH}.")
 
 
 def clean_html(text: str) -> str:
-    """Return the safe part of some HTML, in the form of `normalize_html`; cleaning the result again changes nothing.
+    """Return the allowed part of HTML with its texts in NFC; cleaning the result again changes nothing.
 
-    Raise TooDeep or TooManyMarks, which are ValueErrors, for what takes too long to clean.
+    Raise NestingTooDeep or TooManyMarks, which are ValueErrors, if cleaning would take too long.
     """
     _check_depth(text)
     if "<table" not in text.lower():
@@ -85,7 +85,7 @@ def clean_html(text: str) -> str:
 
 
 def has_text(cleaned: str) -> bool:
-    """Return whether clean HTML shows any text."""
+    """Return whether clean HTML contains visible text."""
     return not is_blank(html.unescape(re.sub("<[^<>]*>", "", cleaned)))
 
 
@@ -93,12 +93,12 @@ def _clean_once(text: str) -> str:
     cleaned = _BLOCK_CLEANER.clean(normalize_html(text))
     if _DROPPED_TAG_RE.search(cleaned):
         cleaned = _CLEANER.clean(_ParagraphBuilder(cleaned).build_markup())
-    # Character references may have spelled combining marks.
+    # Character references may have been decoded to combining marks.
     return normalize_html(cleaned)
 
 
 def normalize_html(markup: str) -> str:
-    """Return the HTML with its texts in NFC; a ">" and U+0338 after it would become one character, and end no tag."""
+    """Return the HTML with its texts in NFC; split at tags, as NFC composes ">" and a following U+0338."""
     return "".join(map(to_nfc, re.split("([<>])", markup)))
 
 
@@ -115,7 +115,7 @@ def _check_depth(markup: str) -> None:
 
 
 def _filter_attribute(_tag: str, name: str, value: str) -> str | None:
-    """Return the value to keep, None for one that means nothing."""
+    """Return the value of the attribute to keep, or None if it is invalid."""
     stripped = value.strip()
     if name == "dir":
         return stripped.lower() if stripped.lower() in DIRECTIONS else None
@@ -141,7 +141,7 @@ _BLOCK_CLEANER = _make_cleaner(ALLOWED_TAGS | DROPPED_BLOCKS)
 
 @dataclass
 class _OpenElement:
-    """An open element: `is_dropped` for a block that becomes paragraphs, with the attributes they get."""
+    """An open element; a block with `is_dropped` is replaced by paragraphs with its `attributes`."""
 
     tag: str
     attributes: str = ""
@@ -150,7 +150,7 @@ class _OpenElement:
 
 
 class _ParagraphBuilder:
-    """Rewrites serialized HTML: texts inside dropped blocks become paragraphs, in time linear in its length."""
+    """Replaces dropped blocks in serialized HTML by paragraphs, in linear time."""
 
     def __init__(self, markup: str) -> None:
         self._tokens = _TOKEN_RE.findall(markup)
@@ -158,10 +158,10 @@ class _ParagraphBuilder:
         self._written: list[str] = []
         self._open: list[_OpenElement] = []
         self._blocks = [_OpenElement("")]
-        """The open blocks; the first one is the whole text."""
+        """Open blocks; the first one is the root."""
         self._in_paragraph = False
         self._after_text = False
-        """Return whether what was written last is text, which more text would be glued to."""
+        """True if the output ends with text, so that more text needs a line break before it."""
         self._needs_break = False
 
     def build_markup(self) -> str:
@@ -196,7 +196,7 @@ class _ParagraphBuilder:
             self._write_block(f"<{tag}{attributes}>")
 
     def _start_inline(self, tag: str, attributes: str, *, has_block: bool) -> None:
-        """Start an inline element; one with blocks inside holds paragraphs, and none holds it."""
+        """Start an inline element; one that contains blocks must not be inside a paragraph."""
         if has_block:
             self._end_paragraph()
             self._written.append(f"<{tag}{attributes}>")
@@ -243,7 +243,7 @@ class _ParagraphBuilder:
         self._after_text = True
 
     def _end_line(self) -> None:
-        """End a paragraph of our own; elsewhere, what comes next begins on a new line."""
+        """End a paragraph, or request a line break before the next content."""
         self._end_paragraph()
         self._needs_break |= self._after_text
 
@@ -258,7 +258,7 @@ class _ParagraphBuilder:
 
 
 def _find_block_containers(tokens: Sequence[Sequence[str]]) -> list[bool]:
-    """For each token, whether it starts an element that has a block inside."""
+    """Return, for each token, whether it starts an element that contains a block."""
     has_block = [False] * len(tokens)
     opened: list[int] = []
     for index, (closing, tag, _attributes, _text) in enumerate(tokens):

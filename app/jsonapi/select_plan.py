@@ -1,4 +1,4 @@
-"""A plan: which columns to select for a type, and how a row of them is printed. Compiled once, then looked up."""
+"""Select plans: the columns to select for a type, and the serialization of their rows; built once and cached."""
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
@@ -21,10 +21,10 @@ Item = dict[str, Any]
 
 
 class SelectPlan:
-    """The statement and the printing of one type, for one scope and one sparse fieldset.
+    """SELECT statement and serializer of one type, for one visibility scope and one sparse fieldset.
 
-    A row is: id, name in links, whether private attributes show, to-one keys, public attributes, private attributes;
-    then all columns, where some attribute is computed from them; then the bytes of its long texts, where it has any.
+    A row has: id, name in links, visibility of private attributes, to-one keys, public attributes, private attributes;
+    then all columns if an attribute is computed from them; then the bytes of its long texts if it has any.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class SelectPlan:
         self.type = resource_type
         self.scope = scope
         table, permissions = resource_type.table, resource_type.permissions
-        asked = fields if fields is not None else frozenset((*resource_type.attributes, *resource_type.relations))
-        readable = [each for name, each in resource_type.attributes.items() if each.is_readable and name in asked]
+        requested = fields if fields is not None else frozenset((*resource_type.attributes, *resource_type.relations))
+        readable = [each for name, each in resource_type.attributes.items() if each.is_readable and name in requested]
         printed = [each for each in readable if each.is_column]
         public = [each for each in printed if each.name not in permissions.private]
         private = [each for each in printed if each.name in permissions.private]
@@ -42,7 +42,7 @@ class SelectPlan:
         if isinstance(sees_private, False_):
             private = []
         self.to_one = {name: 3 + at for at, name in enumerate(_to_one_names(resource_type))}
-        relations = [each for name, each in resource_type.relations.items() if name in asked]
+        relations = [each for name, each in resource_type.relations.items() if name in requested]
         self.to_many_links = [
             (each.key, f"/relationships/{each.key}", f"/{each.key}") for each in relations if each.many
         ]
@@ -80,16 +80,16 @@ class SelectPlan:
         self.statement: Select[Any] = select(*self.columns).select_from(table).where(self.criterion)
 
     def is_full(self, row: Row) -> bool:
-        """Whether this row is printed with its relationships and links, not as a public profile."""
+        """Return whether this row is serialized with relationships and links, not as a public profile."""
         return not self.hides_links or bool(row[2])
 
     def estimate_bytes(self, rows: Collection[Row]) -> int:
-        """Return about how many bytes the printed rows take, at least: their structure and their long texts."""
+        """Return a lower estimate of the bytes of the serialized rows: their structure and long texts."""
         structure = self.min_bytes * len(rows)
         return structure + sum(map(self._text_bytes, rows)) if self.has_long_texts else structure
 
     def serialize_row(self, row: Row) -> Item:
-        """The resource object; to-many relationships get their data when they are included."""
+        """Return the resource object of a row; inclusion adds the data of to-many relationships."""
         whole = self.is_full(row)
         sees_private = not self.hides_private or bool(row[2])
         keys = self.all_keys if sees_private else self.public_keys
@@ -108,17 +108,17 @@ class SelectPlan:
         return item
 
     def _decrypt_attributes(self, row: Row, attributes: Item) -> Item:
-        """Return the sealed attributes as people read them."""
+        """Return the encrypted attributes, decrypted."""
         return {each.key: decrypt_value(self.type, each.name, row[0], attributes[each.key]) for each in self.sealed}
 
     def _serialize_computed(self, row: Row, sees_private: bool) -> Item:
-        """What no column and no SQL says: marshmallow makes it from the row of the table."""
+        """Return the attributes that marshmallow computes from the row of the table."""
         values = self.type.row(*row[self.row_from : self.row_from + len(self.type.table.c)])
-        shown = [each for each in self.computed if sees_private or each.name not in self.type.permissions.private]
-        return {each.key: each.field.serialize(each.name, values) for each in shown}
+        visible = [each for each in self.computed if sees_private or each.name not in self.type.permissions.private]
+        return {each.key: each.field.serialize(each.name, values) for each in visible}
 
     def _serialize_relationships(self, base: str, row: Row) -> Item:
-        """Written out rather than made of smaller parts: it is called for every row of every list."""
+        """Return the relationships of a row; in one function for speed, as it is called for every row of every list."""
         printed: Item = {}
         for key, own, related, at, type_ in self.to_one_links:
             id_ = row[at]
@@ -132,7 +132,7 @@ class SelectPlan:
 
 
 def decrypt_value(resource_type: ResourceType, name: str, row_id: Any, stored: str | None) -> str | None:
-    """Return what a sealed column of a row holds."""
+    """Return the decrypted value of a column of a row."""
     return stored and try_decrypt_text(stored, build_associated_data(resource_type.table.name, name, row_id))
 
 
@@ -140,37 +140,37 @@ def decrypt_value(resource_type: ResourceType, name: str, row_id: Any, stored: s
 def get_select_plan(
     resource_type: ResourceType, scope: VisibilityScope, fields: frozenset[str] | None = None, *, related: bool = False
 ) -> SelectPlan:
-    """The plan for what a request asks of a type; clients choose the fields, so the cache has a limit."""
+    """Return the cached plan of a type; clients choose the fields, so the size of the cache is limited."""
     return SelectPlan(resource_type, scope, fields, related)
 
 
 def _count_text_bytes(texts: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
-    """Return the bytes of these columns, which PostgreSQL knows without reading texts that lie outside of their row."""
+    """Return the sum of the bytes of these columns; PostgreSQL computes it without reading TOAST values."""
     lengths = [func.coalesce(func.octet_length(each), 0) for each in texts]
     return sum(lengths[1:], lengths[0]).label("text_bytes")
 
 
 def _count_structure_bytes(plan: SelectPlan) -> int:
-    """Return the bytes of the names and links of a resource without values."""
+    """Return the bytes of the member names and links of a resource."""
     attributes = sum(len(f'"{key}":0,') for key in plan.public_keys)
     links = [*plan.to_many_links, *(each[:3] for each in plan.to_one_links)]
     return attributes + sum(2 * len(plan.path) + len(own) + len(related) for _key, own, related in links)
 
 
 def resource_identifier(relation: Relation, id_: int | UUID | None) -> Item | None:
-    """A resource identifier object, or null."""
+    """Return a resource identifier object, or None for no id."""
     return None if id_ is None else {"type": relation.field.type_, "id": str(id_)}
 
 
 def build_sort_columns(
     resource_type: ResourceType, sort: Iterable[SortKey], default: tuple[str, ...], scope: VisibilityScope
 ) -> tuple[SortColumn, ...]:
-    """The order asked for, else the default one, with the id last so that it is total.
+    """Return the requested sort keys, or the default ones, with the id last, so that the order is total.
 
-    What a default order names has a value in every row of its list, so that one range of an index is the next page.
+    Columns of a default order must not be null in any row of the list, so that one index range contains the next page.
     """
-    asked = [_build_sort_column(resource_type, key, scope) for key in sort]
-    keys = asked or [_default_sort_column(resource_type, name) for name in default]
+    requested = [_build_sort_column(resource_type, key, scope) for key in sort]
+    keys = requested or [_default_sort_column(resource_type, name) for name in default]
     if keys and keys[-1].column is resource_type.table.c.id:
         return tuple(keys)
     return (*keys, _default_sort_column(resource_type, "id"))
@@ -186,7 +186,7 @@ def _default_sort_column(resource_type: ResourceType, spelled: str) -> SortColum
 def default_order_by(
     resource_type: ResourceType, scope: VisibilityScope, order: tuple[str, ...] | None = None
 ) -> list[ColumnElement[Any]]:
-    """ORDER BY for a list nobody asked to sort."""
+    """Return the ORDER BY terms of the default order."""
     return [
         key.order_by_clause(backwards=False)
         for key in build_sort_columns(resource_type, (), order or resource_type.order, scope)
@@ -204,15 +204,15 @@ def _build_sort_column(resource_type: ResourceType, key: SortKey, scope: Visibil
     expression = other.c.id if key.attribute is None else key.attribute.expression(other)
     criterion = target.permissions.visibility_criterion(scope, other, related=True)
     near = table.c[key.through.local]
-    column, place = (
+    column, sort_expression = (
         select(each).where(other.c.id == near, criterion).scalar_subquery()
         for each in (expression, _sort_expression(expression, field))
     )
-    return SortColumn(column, place, key.descending, True, field, target)
+    return SortColumn(column, sort_expression, key.descending, True, field, target)
 
 
 def _sort_expression(expression: ColumnElement[Any], field: marshmallow.fields.Field[Any] | None) -> ColumnElement[Any]:
-    """Return what rows are sorted by."""
+    """Return the expression to sort by: the collation key of a text, else the value itself."""
     return text_sort_key(expression) if is_sorted_as_text(field) else expression
 
 

@@ -1,4 +1,4 @@
-"""Attributes as sent -> values to store: rights to each attribute, validation, errors with pointers."""
+"""Validation of attributes: permissions, field rules and size limits, with errors that have pointers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -14,50 +14,50 @@ from app.jsonapi.size_limits import MAX_RESOURCE_BYTES, estimate_json_bytes
 
 
 def is_read_only(resource_type: ResourceType, name: str, access: AccessContext, row: Any) -> bool:
-    """Whether this caller cannot write the attribute; `row` is None while it is being created."""
+    """Return whether the current user cannot write the attribute; `row` is None for a new resource."""
     if resource_type.attributes[name].field.dump_only:
         return True
     return not resource_type.permissions.attribute_predicate(name)(access.viewer, row)
 
 
 def filter_writable(
-    resource_type: ResourceType, sent: Mapping[str, Any], printed: Mapping[str, Any], access: AccessContext, row: Any
+    resource_type: ResourceType, sent: Mapping[str, Any], current: Mapping[str, Any], access: AccessContext, row: Any
 ) -> dict[str, Any]:
-    """What was sent, without locked attributes that repeat what is `printed`; a locked one that differs is 403.
+    """Return the writable attributes; raise Forbidden for read-only ones that differ from the `current` values.
 
-    Clients like Ember Data send back all they know.
+    Clients such as Ember Data send back all attributes that they have read.
     """
-    accepted, refused = {}, []
+    accepted, errors = {}, []
     for name, value in sent.items():
         attribute = resource_type.attributes[name]
         if not is_read_only(resource_type, name, access, row):
             accepted[name] = value
-        elif not _is_unchanged(attribute, value, printed.get(attribute.key)):
+        elif not _is_unchanged(attribute, value, current.get(attribute.key)):
             detail = "This is read-only." if attribute.field.dump_only else "You may not set this."
-            refused.append(attribute_error(Forbidden, attribute, detail))
-    raise_errors(refused)
+            errors.append(attribute_error(Forbidden, attribute, detail))
+    raise_errors(errors)
     return accepted
 
 
-def _is_unchanged(attribute: Attribute, sent: Any, printed: Any) -> bool:
-    if sent == printed:
+def _is_unchanged(attribute: Attribute, sent: Any, current: Any) -> bool:
+    if sent == current:
         return True
     try:
         value = attribute.field.deserialize(sent)
     except marshmallow.ValidationError:
-        return not sent and not printed
-    if not value and (not printed or attribute.is_volatile):
-        return True  # as it was when the client read it
-    if isinstance(value, datetime) and isinstance(printed, datetime):
-        # JavaScript keeps milliseconds; what the server keeps writing may be newer than what the client has read.
-        return abs(value - printed) < timedelta(milliseconds=1) or (attribute.is_volatile and value < printed)
-    return bool(value == printed)
+        return not sent and not current
+    if not value and (not current or attribute.is_volatile):
+        return True  # unchanged since the client read it
+    if isinstance(value, datetime) and isinstance(current, datetime):
+        # JavaScript has milliseconds only; a volatile value may be newer than the one that the client has read.
+        return abs(value - current) < timedelta(milliseconds=1) or (attribute.is_volatile and value < current)
+    return bool(value == current)
 
 
 def load_attributes(
     resource_type: ResourceType, sent: Mapping[str, Any], *, partial: bool
 ) -> tuple[dict[str, Any], list[ApiError]]:
-    """The values marshmallow accepts, and an error for each that it does not."""
+    """Return the valid values, deserialized, and an error for each invalid one."""
     dashed = {resource_type.attributes[name].key: value for name, value in sent.items()}
     try:
         document = {"data": {"type": resource_type.name, "attributes": dashed}}
@@ -69,20 +69,20 @@ def load_attributes(
 def validate_object(
     resource_type: ResourceType, values: Mapping[str, Any], errors: Sequence[ApiError]
 ) -> Iterator[ApiError]:
-    """Apply the rules that need several attributes at once, except to an attribute that has an error already."""
-    refused = {(error.source or {}).get("pointer") for error in errors}
+    """Yield errors by rules that depend on several attributes, except for attributes that already have an error."""
+    pointers = {(error.source or {}).get("pointer") for error in errors}
     for name, message in resource_type.loader.validate_object(values):
         error = attribute_error(Unprocessable, resource_type.attributes[name], message)
-        if error.source["pointer"] not in refused:
+        if error.source["pointer"] not in pointers:
             yield error
 
 
 def check_size(
     resource_type: ResourceType, values: Mapping[str, Any], sent: Mapping[str, Any], before: Mapping[str, Any]
 ) -> Iterator[ApiError]:
-    """Refuse values that make a resource larger than MAX_RESOURCE_BYTES; `before` has those of the row, if any.
+    """Yield an error if the values make a resource larger than MAX_RESOURCE_BYTES; `before` has the old values, if any.
 
-    A row that is larger already may change as long as its long attributes do not grow.
+    A row that is already larger may be updated if its long attributes do not grow.
     """
     attributes = resource_type.attributes
     grown = {
@@ -102,7 +102,7 @@ def check_size(
 
 
 def attribute_error(kind: type[ApiError], attribute: Attribute, message: str) -> ApiError:
-    """An error about one attribute, with the meta from which clients fill their forms."""
+    """Return an error about one attribute, with the meta that clients show in their forms."""
     meta = {"attribute": attribute.key, "message": message}
     return kind(message, pointer=f"/data/attributes/{attribute.key}", meta=meta)
 

@@ -31,7 +31,7 @@ EXCLUDED_PREFIXES = (
     "/robots.txt",
     "/.well-known/",
 )
-"""Pages, files, and a protocol of others: nothing that a client of the API calls."""
+"""Paths that the document leaves out: pages, files, and well-known URLs of other protocols."""
 
 HEALTH_SCHEMAS = {"health.live": "Alive", "health.ready": "HealthReport", "health.check": "HealthReport"}
 OPERATION_BUILDERS = {
@@ -46,7 +46,7 @@ OPERATION_BUILDERS = {
     "v1.job_progress": jobs.build_progress_operation,
     "v1.job_kind": jobs.build_kind_operation,
 }
-"""Routes that are not resources, by how their endpoints begin."""
+"""Functions that describe routes without a resource type, by the prefix of the endpoint."""
 SECURITY_SCHEMES = {
     "jwt": {
         "type": "apiKey",
@@ -66,15 +66,15 @@ OPTIONAL_SECURITY: list[Json] = [{}, *REQUIRED_SECURITY]
 
 PERMISSION_TEXTS = {
     "anyone": "Requires no permission.",
-    "nobody": "Read-only: this request is always refused.",
+    "no one": "Read-only: this request is always rejected.",
 }
-"""Sentences for permissions that are not required, or that no caller has."""
+"""Sentences for permissions that need their own."""
 
 DESCRIPTION = """\
 JSON:API 1.1 at `/v1`. Names are dashed; underscored names, plural types and ids as numbers are accepted too. Bodies \
-may be sent as `application/json`. HEAD and OPTIONS are answered wherever GET is, and 405 for any other method.
+may be sent as `application/json`. HEAD and OPTIONS are supported wherever GET is; other methods return 405.
 
-Filters: `filter[name]=value` finds an attribute or to-one relationship with this value. \
+Filters: `filter[name]=value` selects resources by the value of an attribute or to-one relationship. \
 `filter[name][operator]=value` compares it with another operator, and `filter` takes a JSON list of terms. Lists in \
 query parameters are separated by commas.
 
@@ -82,7 +82,7 @@ The description of each operation says which permission it requires."""
 
 
 def build_document(app: Flask) -> Json:
-    """The OpenAPI 3.1 document of this app."""
+    """Return the OpenAPI 3.1 document of this app."""
     document: Json = {
         "openapi": "3.1.1",
         "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
@@ -105,7 +105,7 @@ def build_document(app: Flask) -> Json:
 
 
 def _remove_unused_components(document: Json) -> None:
-    """Remove components that were made for every type and are used for some: a read-only type has no bodies."""
+    """Remove components that no operation uses, such as the request bodies of a read-only type."""
     components = document["components"]
     while unused := {
         (section, name)
@@ -117,7 +117,7 @@ def _remove_unused_components(document: Json) -> None:
 
 
 def _find_references(value: Any, section: str) -> set[str]:
-    """Return the names of the components of this section that are referred to."""
+    """Return the names of the components of this section that the value references."""
     return set(re.findall(f'"{section}([^"]+)"', orjson.dumps(value).decode()))
 
 
@@ -151,15 +151,15 @@ def _build_components() -> Json:
 
 
 def _build_paths(app: Flask) -> Json:
-    """Return every path once, without the trailing slash that the server accepts too."""
+    """Return the path items by path, without the trailing slash that the server accepts too."""
     permissions = {route["path"]: route["permissions"] for route in list_routes(app)}
     paths: dict[str, Json] = {}
     for rule in sorted(_iterate_rules(app), key=lambda rule: rule.rule):
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.rstrip("/"))
         item = paths.setdefault(path, _build_path_item(rule))
-        for method, words in permissions[rule.rule].items():
+        for method, permission in permissions[rule.rule].items():
             if method in (rule.methods or ()):
-                item[method.lower()] = _build_operation(app, rule, method, words)
+                item[method.lower()] = _build_operation(app, rule, method, permission)
     return paths
 
 
@@ -170,7 +170,7 @@ def _iterate_rules(app: Flask) -> Iterator[Rule]:
 
 
 def is_documented(path: str) -> bool:
-    """Return whether the document describes this path; not the home page, whose other representation is /v1."""
+    """Return whether the document describes this path; it leaves out the home page, which is /v1 as HTML."""
     return path != "/" and not path.startswith(EXCLUDED_PREFIXES)
 
 
@@ -184,12 +184,12 @@ def _build_path_item(rule: Rule) -> Json:
 
 def _build_operation(app: Flask, rule: Rule, method: str, permission: str) -> Json:
     described = _build_view_operation(app.view_functions[rule.endpoint], rule.endpoint, method)
-    words = PERMISSION_TEXTS.get(permission, f"Required permission: {permission}.")
+    sentence = PERMISSION_TEXTS.get(permission, f"Required permission: {permission}.")
     return {
         "operationId": _get_operation_id(rule, method),
         **described,
         "responses": dict(sorted(described["responses"].items())),
-        "description": f"{described['description']}\n\n{words}" if "description" in described else words,
+        "description": f"{described['description']}\n\n{sentence}" if "description" in described else sentence,
         "security": OPTIONAL_SECURITY if permission.startswith("anyone") else REQUIRED_SECURITY,
     }
 
@@ -202,13 +202,13 @@ def _build_view_operation(view: Any, endpoint: str, method: str) -> Json:
         return resources.build_operation(view_class, method)
     if endpoint in HEALTH_SCHEMAS:
         return plain_routes.build_health_operation(view, HEALTH_SCHEMAS[endpoint])
-    for beginning, describe in OPERATION_BUILDERS.items():
-        if endpoint.startswith(beginning):
+    for prefix, describe in OPERATION_BUILDERS.items():
+        if endpoint.startswith(prefix):
             return describe(view)
     raise LookupError(f"{endpoint} is not described yet")
 
 
 def _get_operation_id(rule: Rule, method: str) -> str:
-    """Return the name of a plain route, or one made of its method and path."""
+    """Return the operationId of a plain route, or one made of its method and path."""
     named = plain_routes.OPERATION_IDS_BY_PATH.get(rule.rule) or plain_routes.OPERATION_IDS.get(rule.endpoint)
     return named or camelize("-".join([method.lower(), *re.findall(r"[a-z0-9]+", rule.rule.lower())]))

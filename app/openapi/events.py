@@ -1,4 +1,4 @@
-"""The operations of events that are not those of every resource: the answers to an offer of ownership."""
+"""Operations of events besides those of every resource type: to accept and to decline the ownership of an event."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,13 +17,13 @@ OWNERSHIP_HEADERS = ("ETag", "Vary", "Idempotent-Replayed")
 
 
 def find_success_responses(view: type[View]) -> Json | None:
-    """Return the answer of a view of events that succeeds; None for what every resource does."""
+    """Return the success responses of a view of events; None for a view of every resource type."""
     if issubclass(view, AcceptOwnership):
         return success_response(
-            HTTPStatus.OK, "The caller is the owner.", component_ref("EventDocument"), *OWNERSHIP_HEADERS
+            HTTPStatus.OK, "The user is now the owner.", component_ref("EventDocument"), *OWNERSHIP_HEADERS
         )
     if issubclass(view, DeclineOwnership):
         return success_response(
-            HTTPStatus.OK, "The owner is the one of before.", component_ref("MetaDocument"), *OWNERSHIP_HEADERS
+            HTTPStatus.OK, "The owner has not changed.", component_ref("MetaDocument"), *OWNERSHIP_HEADERS
         )
     return None

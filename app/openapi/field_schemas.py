@@ -1,4 +1,4 @@
-"""Fields of schemas as JSON Schema: as they are accepted in a body, and as they are returned in an answer."""
+"""JSON Schemas of fields, in requests and in responses."""
 
 from functools import singledispatch
 from typing import Any
@@ -39,11 +39,11 @@ from app.openapi.json_schema import (
 from app.users.schemas import Email
 
 INPUT_LIMITS = frozenset({"maxLength", "minLength", "pattern", "minimum", "maximum", "description"})
-"""Limits of input, which schemas of answers leave out."""
+"""Keywords that limit input, which schemas of responses leave out."""
 
 
 def build_enum_schemas(type_: ResourceType) -> dict[str, Json]:
-    """Return the schemas of the attributes of a type that take one of some words."""
+    """Return the schemas of the enum attributes of a type."""
     fields = {each.key: each.field for each in type_.attributes.values()}
     return {component_name(type_, key): field_schema(field) for key, field in fields.items() if isinstance(field, Enum)}
 
@@ -55,7 +55,7 @@ def value_schema(type_: ResourceType, attribute: Attribute) -> Json:
 
 
 def request_schema(type_: ResourceType, attribute: Attribute) -> Json:
-    """Return the JSON Schema of an attribute in a body: the recommended form, where several are accepted."""
+    """Return the JSON Schema of an attribute in a request: the recommended form if several are accepted."""
     field, schema = attribute.field, value_schema(type_, attribute)
     for rule in field.validators:
         if isinstance(rule, Length) and rule.min is not None:
@@ -64,7 +64,7 @@ def request_schema(type_: ResourceType, attribute: Attribute) -> Json:
 
 
 def response_schema(resource_type: ResourceType, attribute: Attribute) -> Json:
-    """Return the JSON Schema of an attribute in an answer; its column, if any, decides whether it may be null."""
+    """Return the JSON Schema of an attribute in a response; its column, if any, decides if it may be null."""
     schema = {name: value for name, value in value_schema(resource_type, attribute).items() if name not in INPUT_LIMITS}
     column = resource_type.table.c.get(attribute.name)
     may_be_null = attribute.field.allow_none if column is None else column.nullable
@@ -72,14 +72,14 @@ def response_schema(resource_type: ResourceType, attribute: Attribute) -> Json:
 
 
 def is_optional(resource_type: ResourceType, relation: Relation) -> bool:
-    """Return whether a to-one relationship may be null in an answer."""
+    """Return whether a to-one relationship may be null in a response."""
     return relation.local is None or bool(resource_type.table.c[relation.local].nullable) or relation.field.guarded
 
 
 @singledispatch
 def field_schema(field: marshmallow.fields.Field[Any]) -> Json:
-    """Return the JSON Schema of a kind of field; a new kind is registered below."""
-    raise TypeError(f"{type(field).__name__} is not described yet")
+    """Return the JSON Schema of a field; each field class is registered below."""
+    raise TypeError(f"{type(field).__name__} has no JSON Schema")
 
 
 @field_schema.register

@@ -1,4 +1,4 @@
-"""Filters: one parameter for each attribute, and the JSON spelling."""
+"""Filter parameters: one for each attribute, and one with JSON."""
 
 from app.jsonapi.current_user import Role
 from app.jsonapi.fields import Boolean, Text
@@ -27,7 +27,7 @@ from app.openapi.json_schema import (
 )
 
 ADMIN_SCOPE = VisibilityScope(Role.ADMIN)
-"""Admins may compare all of it; others get 400 for a name that they may not read in every row."""
+"""Scope that may filter by all attributes; for others, names that they cannot read in every row are 400."""
 
 
 def build_filter_parameters(type_: ResourceType) -> dict[str, Json]:
@@ -48,19 +48,19 @@ def build_filter_parameters(type_: ResourceType) -> dict[str, Json]:
 
 
 def list_id_names(type_: ResourceType) -> list[str]:
-    """Return the names that are compared with ids: the own id, and to-one relationships."""
+    """Return the names that are names with ids: the own id, and to-one relationships."""
     return ["id", *(each.key for each in type_.relations.values() if not each.many)]
 
 
 def list_filterable_attributes(type_: ResourceType) -> list[Attribute]:
-    """Return the attributes that can be compared at all."""
+    """Return the attributes that can be names at all."""
     return [each for name, each in type_.attributes.items() if get_filterable_attribute(type_, name, ADMIN_SCOPE)]
 
 
 def _json_filter_parameter(type_: ResourceType) -> Json:
-    """Return the parameter of the JSON spelling.
+    """Return the filter parameter with JSON.
 
-    It is a text to generators, which do not write other content into a query string; its content is described as well.
+    Its schema is a string, as client generators support no other content in query strings, with a content schema.
     """
     return {
         "name": "filter",
@@ -81,24 +81,24 @@ def _json_filter_parameter(type_: ResourceType) -> Json:
 def term_schema(type_: ResourceType) -> Json:
     """Return the schema of a term: a comparison, joined terms, or a condition on related resources.
 
-    It is one object with all members, and says in `dependentSchemas` which go together: generators that make a model
-    of it do not read a union that holds itself.
+    It is one object with all members; `dependentSchemas` defines their combinations, as client generators do not
+    support a recursive union.
     """
     itself = component_ref(component_name(type_, "term"))
-    compared = [*list_id_names(type_), *(each.key for each in list_filterable_attributes(type_))]
+    names = [*list_id_names(type_), *(each.key for each in list_filterable_attributes(type_))]
     members: dict[str, Json] = {
-        "name": enum_schema(dict.fromkeys([*compared, *(each.key for each in type_.relations.values())])),
+        "name": enum_schema(dict.fromkeys([*names, *(each.key for each in type_.relations.values())])),
         "op": enum_schema([*OPERATORS, "has", "any"]),
         "val": {"description": "A value; a list of values for `in`; a term for `has` and `any`."},
         "and": array_schema(itself),
         "or": array_schema(itself),
         "not": itself,
     }
-    named: Json = {"properties": {"name": enum_schema(compared), "op": enum_schema(OPERATORS)}}
+    named: Json = {"properties": {"name": enum_schema(names), "op": enum_schema(OPERATORS)}}
     for each in type_.relations.values():
-        asked = {"name": const_schema(each.key), "op": const_schema("any" if each.many else "has")}
+        condition = {"name": const_schema(each.key), "op": const_schema("any" if each.many else "has")}
         value = {"val": component_ref(component_name(each.target, "term"))}
-        named = {"if": {"properties": asked}, "then": {"properties": value, "required": ["val"]}, "else": named}
+        named = {"if": {"properties": condition}, "then": {"properties": value, "required": ["val"]}, "else": named}
     return {
         **strict_object_schema(members),
         "minProperties": 1,
@@ -108,23 +108,23 @@ def term_schema(type_: ResourceType) -> Json:
 
 
 def _list_operators(attribute: Attribute | None) -> list[str]:
-    """Return the operators that an attribute takes; None is the id."""
-    barred = set() if attribute is not None and isinstance(attribute.field, Text) else set(PATTERN_OPERATORS)
+    """Return the operators that an attribute supports; None is the id."""
+    unsupported = set() if attribute is not None and isinstance(attribute.field, Text) else set(PATTERN_OPERATORS)
     if attribute is not None and isinstance(attribute.field, Boolean):
-        barred |= ORDERING_OPERATORS
-    return [operator for operator in OPERATORS if operator not in barred]
+        unsupported |= ORDERING_OPERATORS
+    return [operator for operator in OPERATORS if operator not in unsupported]
 
 
 def _comparison_parameter(key: str, value: Json, operators: list[str], meaning: str) -> Json:
     """Return the parameter that compares one attribute.
 
-    Operators are told in words: most generators do not write `deepObject` parameters as the server reads them.
+    Its description lists the operators: most client generators do not serialize `deepObject` parameters as needed.
     """
-    listed = {"explode": False} if value.get("type") == "array" else {}
+    array_style = {"explode": False} if value.get("type") == "array" else {}
     return {
         "name": f"filter[{key}]",
         "in": "query",
         "description": f"Equal to {meaning}. `filter[{key}][OPERATOR]` takes other operators: {', '.join(operators)}.",
         "schema": value,
-        **listed,
+        **array_style,
     }

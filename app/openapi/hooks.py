@@ -1,4 +1,4 @@
-"""The operations of hooks that are not those of every resource: the rotation of a token, and the call."""
+"""Operations of hooks besides those of every resource type: the rotation of a token, and the call of a hook."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -30,17 +30,17 @@ CALL_ERRORS = (
 
 
 def find_success_responses(view: type[View]) -> Json | None:
-    """Return the answer of a view of hooks that succeeds; None for what every resource does."""
+    """Return the success responses of a view of hooks; None for a view of every resource type."""
     if not issubclass(view, RotateHook):
         return None
-    shown = component_ref("HookDocument")
+    document = component_ref("HookDocument")
     return success_response(
-        HTTPStatus.OK, "The hook has a new URL.", shown, "ETag", "Vary", "Idempotent-Replayed", "Location"
+        HTTPStatus.OK, "The hook has a new URL.", document, "ETag", "Vary", "Idempotent-Replayed", "Location"
     )
 
 
 def build_call_operation(_view: Any) -> Json:
-    """Return the call of a hook: a body with parameters of its kind, and the job that it starts."""
+    """Return the operation that calls a hook: its body has parameters of the kind, its response the job."""
     return {
         "operationId": "callHook",
         "summary": "Call a hook by the token in its URL",
@@ -60,7 +60,7 @@ def build_call_operation(_view: Any) -> Json:
 
 
 def build_call_schemas() -> dict[str, Json]:
-    """Return the schemas of the answer to a call."""
+    """Return the schemas of the response to a call."""
     job: dict[str, Json] = {"id": TEXT, "state": component_ref("JobState"), "url": LINK}
     return {
         "HookCall": object_schema({"job": component_ref("HookCallJob")}, ["job"]),
@@ -68,9 +68,9 @@ def build_call_schemas() -> dict[str, Json]:
     }
 
 
-def _job_response(status: HTTPStatus, words: str) -> Json:
+def _job_response(status: HTTPStatus, description: str) -> Json:
     return success_response(
-        status, words, component_ref("HookCall"), *JOB_RESPONSE_HEADERS, media_type="application/json"
+        status, description, component_ref("HookCall"), *JOB_RESPONSE_HEADERS, media_type="application/json"
     )
 
 

@@ -1,4 +1,4 @@
-"""The operations of jobs that are not those of every resource: commands, streams, files and kinds."""
+"""Operations of jobs besides those of every resource type: actions, streams, files and kinds."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -41,7 +41,7 @@ JOB_RESPONSE_HEADERS = ("ETag", "Vary", "Idempotent-Replayed", "Location", "Cont
 
 
 def find_success_responses(view: type[View], method: str) -> Json | None:
-    """Return the answer of a view of jobs that succeeds; None for what every resource does."""
+    """Return the success responses of a view of jobs; None for a view of every resource type."""
     if issubclass(view, JobAction | ArchiveEvent) or (issubclass(view, JobList) and method == "POST"):
         return {
             **_job_response(HTTPStatus.ACCEPTED, "The job is queued or active."),
@@ -50,38 +50,38 @@ def find_success_responses(view: type[View], method: str) -> Json | None:
     if issubclass(view, ArtifactFile):
         content = {"content": BINARY_CONTENT, "headers": header_refs("ETag")}
         whole = {"description": "The file.", **content}
-        part = {"description": "The part of the file that `Range` asked for.", **content}
+        part = {"description": "The part of the file that `Range` requests.", **content}
         return {"200": whole, "206": part, **empty_response(HTTPStatus.NOT_MODIFIED, NOT_MODIFIED_DESCRIPTION)}
     return None
 
 
-def _job_response(status: HTTPStatus, words: str) -> Json:
-    return success_response(status, words, component_ref("JobDocument"), *JOB_RESPONSE_HEADERS)
+def _job_response(status: HTTPStatus, description: str) -> Json:
+    return success_response(status, description, component_ref("JobDocument"), *JOB_RESPONSE_HEADERS)
 
 
 def build_progress_operation(_view: Any) -> Json:
-    """Return the stream of progress reports of a job."""
+    """Return the operation that streams the progress events of a job."""
     content: dict[str, Json] = {each.media_type: {"schema": TEXT} for each in FORMATS}
     content["application/json"] = {"schema": array_schema(component_ref("ProgressReport"))}
     last = {"name": "Last-Event-ID", "in": "header", "schema": {**TEXT, "pattern": "^[0-9]{1,18}$"}}
-    streamed = {"description": "Progress reports, sent as they come.", "content": content, "headers": header_refs()}
+    streamed = {"description": "Progress events, sent as they occur.", "content": content, "headers": header_refs()}
     return {
         "operationId": "watchJob",
         "summary": "Stream the progress of a job",
         "tags": ["jobs"],
         "parameters": [
-            {**last, "description": "The `seq` of the last report that the client has; 0 for all reports."},
+            {**last, "description": "The `seq` of the last event that the client has; 0 for all events."},
             {
                 **last,
                 "name": LAST_EVENT_ID_PARAMETER,
                 "in": "query",
-                "description": "The same for clients that cannot set headers; the header wins.",
+                "description": "The same for clients that cannot set headers; the header takes precedence.",
             },
         ],
         "responses": {
             "200": streamed,
             **empty_response(
-                HTTPStatus.NO_CONTENT, "The client has all reports of a job that has ended: an EventSource stops."
+                HTTPStatus.NO_CONTENT, "The client has all events of a job that has ended: an EventSource stops."
             ),
             **error_responses(READ_ERRORS),
         },
@@ -89,7 +89,7 @@ def build_progress_operation(_view: Any) -> Json:
 
 
 def build_kind_schemas() -> dict[str, Json]:
-    """Return the schemas of kinds of jobs, and of progress reports."""
+    """Return the schemas of kinds of jobs, and of progress events."""
     report: dict[str, Json] = {
         "seq": {"type": "integer", "minimum": 0},
         "fraction": nullable_schema({"type": "number", "minimum": 0, "maximum": 1}),
@@ -126,10 +126,10 @@ def build_kind_schemas() -> dict[str, Json]:
 
 
 def build_kind_operation(view: Any) -> Json:
-    """Return the list of kinds, or one kind."""
+    """Return the operation that lists kinds, or gets one kind."""
     is_list = view.view_class.__name__ == "KindList"
     schema = component_ref("JobKindList" if is_list else "JobKindDocument")
-    refused = (
+    error_classes = (
         errors.BadRequest,
         errors.Unauthenticated,
         errors.NotAcceptable,
@@ -144,6 +144,6 @@ def build_kind_operation(view: Any) -> Json:
         "responses": {
             **success_response(HTTPStatus.OK, "Success.", schema, "ETag", "Vary"),
             **empty_response(HTTPStatus.NOT_MODIFIED, NOT_MODIFIED_DESCRIPTION),
-            **error_responses(refused),
+            **error_responses(error_classes),
         },
     }

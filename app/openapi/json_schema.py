@@ -1,4 +1,4 @@
-"""Build JSON Schemas in the forms that validators, linters and client generators read alike."""
+"""JSON Schemas in forms that validators, linters and client generators support alike."""
 
 import re
 from collections import Counter
@@ -22,13 +22,13 @@ def component_ref(name: str, section: str = "schemas") -> Json:
 
 
 def object_schema(properties: Mapping[str, Json], required: Iterable[str] = ()) -> Json:
-    """Return the schema of an object that may have more members than these: answers may grow."""
+    """Return the schema of an object that may have further members, as responses may in later versions."""
     needed = {"required": sorted(required)} if required else {}
     return {"type": "object", "properties": dict(properties), **needed}
 
 
 def strict_object_schema(properties: Mapping[str, Json], required: Iterable[str] = ()) -> Json:
-    """Return the schema of an object that has no members but these: the server refuses others."""
+    """Return the schema of an object with these members only: the server rejects others."""
     return {**object_schema(properties, required), "additionalProperties": False}
 
 
@@ -38,15 +38,15 @@ def array_schema(items: Json, **limits: int) -> Json:
 
 
 def const_schema(value: str | bool) -> Json:
-    """Return the schema of one value with its type, which generators need beside `const`.
+    """Return the schema of one value with its type, which client generators need in addition to `const`.
 
-    A boolean is an `enum` of one: generators print `const` into source code, where `true` is no name in Python.
+    A boolean is an `enum` of one value: generators copy `const` to source code, where `true` is not valid Python.
     """
     return {"type": "boolean", "enum": [value]} if isinstance(value, bool) else {"type": "string", "const": value}
 
 
 def enum_schema(values: Iterable[str]) -> Json:
-    """Return the schema of one of these texts."""
+    """Return the schema of one of these strings."""
     return {"type": "string", "enum": list(values)}
 
 
@@ -59,9 +59,9 @@ def nullable_schema(schema: Json) -> Json:
 
 
 def normalize_schema(schema: Any) -> Any:
-    """Return a schema that was written for validation alone in the forms that generators read.
+    """Return a schema that was written for validation in the forms that client generators support.
 
-    Words to choose from get their type, and `anyOf` takes the place of several types. A type or null stays as it is.
+    Enums get their type, and `anyOf` replaces a list of several types, except one type and null.
     """
     if isinstance(schema, list):
         return [normalize_schema(each) for each in schema]
@@ -94,7 +94,7 @@ def to_pascal_case(dashed: str) -> str:
 
 
 def check_component_names(names: Iterable[str]) -> None:
-    """Raise ValueError where two names are the same to a generator, which drops case and all but letters and digits."""
+    """Raise ValueError if two names differ in case or in other characters than letters and digits only."""
     counted = Counter(re.sub(r"[^0-9a-z]", "", name.lower()) for name in names)
     if doubled := sorted(name for name, count in counted.items() if count > 1):
         raise ValueError(f"Names of components must differ in letters and digits: {', '.join(doubled)}.")

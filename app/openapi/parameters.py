@@ -1,4 +1,4 @@
-"""Query parameters and headers, family by family, from the tables that the server reads them with."""
+"""Query parameters by family, and request headers, from the constants that the server parses them with."""
 
 from collections.abc import Iterator
 
@@ -39,9 +39,11 @@ def build_shared_parameters() -> dict[str, Json]:
             "If-None-Match", TEXT, "The ETag of a state that the client has; 304 where it has not changed."
         ),
         "IdempotencyKey": _header_parameter(
-            "Idempotency-Key", key, "The same key and body get the same answer for a day."
+            "Idempotency-Key", key, "A request with the same key and body gets the same response for a day."
         ),
-        "RequestId": _header_parameter(REQUEST_ID_HEADER, TEXT, "The id of this request, for the answer and the log."),
+        "RequestId": _header_parameter(
+            REQUEST_ID_HEADER, TEXT, "The id of this request, for the response and the log."
+        ),
     }
 
 
@@ -65,7 +67,7 @@ def build_parameter_components(type_: ResourceType) -> dict[str, Json]:
 
 
 def build_parameter_schemas(type_: ResourceType) -> dict[str, Json]:
-    """Return the schemas of the names that the parameters of a type take."""
+    """Return the schemas of the names that the parameters of a type accept."""
     keys = _list_sort_keys(type_)
     return {
         component_name(type_, "field-name"): enum_schema(_list_fields(type_)),
@@ -98,7 +100,7 @@ def _iterate_include_paths(type_: ResourceType, depth: int) -> Iterator[str]:
 
 
 def _list_reachable_types(type_: ResourceType) -> list[ResourceType]:
-    """Return the types that an answer about this type can hold: its own, and those that can be included."""
+    """Return the types that a response about this type can contain: its own, and those that can be included."""
     nearest = found = {type_.name}
     for _ in range(MAX_INCLUDE_DEPTH):
         nearest = {each.target.name for name in nearest for each in TYPES[name].relations.values()}
@@ -115,8 +117,8 @@ def _list_sort_keys(type_: ResourceType) -> list[str]:
 
 
 def _query_parameter(name: str, schema: Json, description: str) -> Json:
-    listed = {"explode": False} if schema.get("type") == "array" else {}
-    return {"name": name, "in": "query", "description": description, "schema": schema, **listed}
+    array_style = {"explode": False} if schema.get("type") == "array" else {}
+    return {"name": name, "in": "query", "description": description, "schema": schema, **array_style}
 
 
 def _header_parameter(name: str, schema: Json, description: str) -> Json:

@@ -1,4 +1,4 @@
-"""The operations that are not JSON:API: accounts, images, health and the description itself."""
+"""Operations that are not JSON:API: accounts, images, health and the OpenAPI document."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -47,14 +47,14 @@ OPERATION_IDS = {
     "resize.show": "getResizedImage",
     "uploads.upload": "uploadImage",
 }
-"""The operationIds of plain routes by their endpoints."""
+"""OperationIds of plain routes by endpoint."""
 
 OPERATION_IDS_BY_PATH = {"/auth/session": "createSession"}
-"""The operationIds of paths that answer as another one does."""
+"""OperationIds of paths that are aliases of another one."""
 
 
 def build_health_schemas() -> dict[str, Json]:
-    """Return the schemas of the answers of /health-check, /readyz and /livez."""
+    """Return the schemas of the responses of /health-check, /readyz and /livez."""
     seconds: Json = {"type": "number"}
     result: dict[str, Json] = {
         "checker": TEXT,
@@ -79,29 +79,29 @@ def build_health_schemas() -> dict[str, Json]:
 
 
 def build_account_operation(view: Any) -> Json:
-    """Return a route of accounts: its form, its answer."""
+    """Return the operation of a route of accounts, with its form and response."""
     takes: Mapping[str, Json] | None = view.takes
     gives: Mapping[str, type] = view.gives
-    answer = object_schema({name: TYPE_SCHEMAS[kind] for name, kind in gives.items()}, gives)
-    refused = (*(FORM_ERRORS if takes else ()), errors.Unauthenticated, errors.Unavailable)
+    response = object_schema({name: TYPE_SCHEMAS[kind] for name, kind in gives.items()}, gives)
+    error_classes = (*(FORM_ERRORS if takes else ()), errors.Unauthenticated, errors.Unavailable)
     described = {
         **_summarize_view(view),
         "tags": ["auth"],
         "responses": {
-            **success_response(HTTPStatus.OK, "Success.", answer, media_type=JSON_MEDIA_TYPE),
-            **error_responses(refused),
+            **success_response(HTTPStatus.OK, "Success.", response, media_type=JSON_MEDIA_TYPE),
+            **error_responses(error_classes),
         },
     }
     return {**described, "requestBody": _form_body(takes, view.optional)} if takes else described
 
 
 def build_image_operation(view: Any) -> Json:
-    """Return a route that takes an image, or answers with its state; 202 where it is made in the background."""
+    """Return the operation of a route that accepts an image, or returns its state; 202 if a job makes it."""
     takes: Mapping[str, Json] | None = view.takes
     status: HTTPStatus = view.status
     headers = ("Location", "Retry-After") if status is HTTPStatus.ACCEPTED else ()
-    refused = FORM_ERRORS if takes else (errors.NotFound,)
-    full = (errors.InsufficientStorage,) if takes else ()
+    error_classes = FORM_ERRORS if takes else (errors.NotFound,)
+    storage_errors = (errors.InsufficientStorage,) if takes else ()
     keyed = {"parameters": [component_ref("IdempotencyKey", "parameters")]} if hasattr(view, "keyed_methods") else {}
     described = {
         **_summarize_view(view),
@@ -109,10 +109,10 @@ def build_image_operation(view: Any) -> Json:
         **keyed,
         "responses": {
             **success_response(status, "Success.", view.gives, *headers, media_type=JSON_MEDIA_TYPE),
-            **error_responses((*refused, *full, errors.Unauthenticated, errors.Unavailable)),
+            **error_responses((*error_classes, *storage_errors, errors.Unauthenticated, errors.Unavailable)),
         },
     }
-    # Without the JSON:API type, which means the same here: of two JSON bodies generators make two methods or models.
+    # Without the JSON:API type, which is equivalent: client generators turn two JSON bodies into two methods or models.
     bodies = {
         media_type: {"schema": schema} for media_type, schema in (takes or {}).items() if media_type != MEDIA_TYPE
     }
@@ -120,7 +120,7 @@ def build_image_operation(view: Any) -> Json:
 
 
 def build_health_operation(view: Any, schema: str) -> Json:
-    """Return a probe: 200 or 503, with the same body."""
+    """Return the operation of a probe: 200 or 503, with the same body."""
     responses = success_response(
         HTTPStatus.OK, "Every check passed.", component_ref(schema), media_type=JSON_MEDIA_TYPE
     )
@@ -132,7 +132,7 @@ def build_health_operation(view: Any, schema: str) -> Json:
 
 
 def build_entry_operation(view: Any) -> Json:
-    """Describe /v1: links to every collection, and the version of the server."""
+    """Return the operation of /v1: links to all collections, and the version of the server."""
     texts: Json = {"type": "object", "additionalProperties": TEXT}
     members: Json = {"jsonapi": component_ref("JsonApi"), "meta": texts, "links": texts}
     return {
@@ -141,14 +141,14 @@ def build_entry_operation(view: Any) -> Json:
         "parameters": [component_ref("IfNoneMatch", "parameters")],
         "responses": {
             **success_response(HTTPStatus.OK, "The entry document.", object_schema(members, members), "ETag"),
-            **empty_response(HTTPStatus.NOT_MODIFIED, "It is as it was."),
+            **empty_response(HTTPStatus.NOT_MODIFIED, NOT_MODIFIED_DESCRIPTION),
             **error_responses((errors.BadRequest, errors.NotAcceptable)),
         },
     }
 
 
 def build_openapi_operation(view: Any) -> Json:
-    """Return the route of the description itself."""
+    """Return the operation of the OpenAPI document."""
     schema = object_schema({"openapi": TEXT}, ["openapi"])
     return {
         **_summarize_view(view),
@@ -162,7 +162,7 @@ def build_openapi_operation(view: Any) -> Json:
 
 
 def _form_body(takes: Mapping[str, Json], optional: Mapping[str, Json]) -> Json:
-    """Return the body with the members of a form, on their own or inside `data`."""
+    """Return the body with the members of a form, at the top level or inside `data`."""
     form = object_schema({**takes, **optional}, takes)
     wrapped = object_schema({"data": form}, ["data"])
     return {"required": True, "content": media_type_content({"oneOf": [form, wrapped]}, JSON_MEDIA_TYPE)}

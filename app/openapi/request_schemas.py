@@ -1,4 +1,4 @@
-"""Bodies of requests: what creates, changes and links resources."""
+"""Schemas of request bodies that create, update and link resources."""
 
 from app.jsonapi.atomic_operations import HREF_RE, MAX_OPERATIONS, MODE_BY_OP
 from app.jsonapi.document_parser import MAX_LINKAGES
@@ -29,7 +29,7 @@ RESTORE_SCHEMA: Json = {
 
 
 def build_request_schemas(type_: ResourceType) -> dict[str, Json]:
-    """Return the schemas of the bodies that create, change and link resources of a type."""
+    """Return the schemas of the bodies that create, update and link resources of a type."""
     identifier = component_ref(component_name(type_, "identifier"))
     schemas = {
         "create": object_schema({"data": component_ref(component_name(type_, "create-data"))}, ["data"]),
@@ -44,13 +44,13 @@ def build_request_schemas(type_: ResourceType) -> dict[str, Json]:
 
 
 def linkage_request_schema(relation: Relation) -> Json:
-    """Return the body of a request to a relationship URL, and the relationship in the body of a resource."""
+    """Return the schema of a relationship in a request, which is also the body at the relationship URL."""
     to_one = "link" if relation.field.required else "link-or-null"
     return component_ref(component_name(relation.target, "links" if relation.many else to_one))
 
 
 def operations_request_schemas() -> dict[str, Json]:
-    """Return the schemas of a body with the atomic extension; `lid` names a resource that an earlier operation made."""
+    """Return the schemas of an atomic operations document; `lid` names a resource of an earlier operation."""
     named: dict[str, Json] = {"type": enum_schema(TYPES), "id": ANY_ID, "lid": TEXT}
     resource = {**named, "attributes": {"type": "object"}, "relationships": {"type": "object"}}
     identifiers = array_schema(component_ref("OperationIdentifier"), maxItems=MAX_LINKAGES)
@@ -60,9 +60,9 @@ def operations_request_schemas() -> dict[str, Json]:
         "href": {**LINK, "pattern": f"^{HREF_RE.pattern}$"},
         "data": {"oneOf": [component_ref("OperationResource"), identifiers, {"type": "null"}]},
     }
-    listed = array_schema(component_ref("Operation"), minItems=1, maxItems=MAX_OPERATIONS)
+    operations = array_schema(component_ref("Operation"), minItems=1, maxItems=MAX_OPERATIONS)
     return {
-        "Operations": object_schema({"atomic:operations": listed}, ["atomic:operations"]),
+        "Operations": object_schema({"atomic:operations": operations}, ["atomic:operations"]),
         "Operation": {
             **object_schema(operation, ["op"]),
             "description": "Has `ref` or `href` or, where it adds a resource, `data` alone; not `ref` and `href`.",
@@ -118,13 +118,13 @@ def _update_schemas(type_: ResourceType) -> dict[str, Json]:
 
 
 def _attributes_request_schemas(type_: ResourceType) -> dict[str, Json]:
-    taken_here = {}
+    schemas = {}
     for name, attribute in type_.attributes.items():
         if not attribute.field.dump_only:
             rule = type_.permissions.attribute_predicate(name)
             who = {} if rule is anyone else {"description": f"Can be set by: {rule.__doc__}"}
-            taken_here[attribute.key] = {**request_schema(type_, attribute), **who}
-    return taken_here
+            schemas[attribute.key] = {**request_schema(type_, attribute), **who}
+    return schemas
 
 
 def _relationships_request_schemas(type_: ResourceType) -> dict[str, Json]:

@@ -1,4 +1,4 @@
-"""The operations of JSON:API views: what a view class and a method come to."""
+"""Operations of JSON:API views, by view class and method."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -57,7 +57,7 @@ OPERATION_NAMES: Mapping[type, Mapping[str, tuple[str, str]]] = {
         "PATCH": ("Set the {relation} of {a_type}", "set{Relation}Of{Type}"),
     },
 }
-"""The summary and the operationId of each method of a kind of view; the first kind that fits counts."""
+"""Summary and operationId of each method of a view class; the first matching class counts."""
 
 
 def build_operation(view: type[View], method: str) -> Json:
@@ -96,7 +96,7 @@ def _summarize_operation(view: type[View], method: str) -> Json:
 
 
 def build_atomic_operation() -> Json:
-    """Return the endpoint of atomic operations."""
+    """Return the operation of the atomic operations endpoint."""
     results = success_response(
         HTTPStatus.OK, "The results, in order.", component_ref("Results"), *POST_HEADERS, media_type=ATOMIC_MEDIA_TYPE
     )
@@ -156,7 +156,7 @@ def _success_responses(view: type[View], method: str) -> Json:
             HTTPStatus.CREATED, "The resource was created.", component_ref(made), *POST_HEADERS, "Location"
         )
     if method == "PATCH":
-        hidden = "The resource was changed, and the caller may not see it any more."
+        hidden = "The resource was changed, and the user may not see it any more."
         return {**_ok_response(made, *ETAG_HEADERS), **empty_response(HTTPStatus.NO_CONTENT, hidden)}
     return _ok_response("MetaDocument", *ETAG_HEADERS)
 

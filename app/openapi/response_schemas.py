@@ -1,4 +1,4 @@
-"""The documents that are answered: resources, lists, linkage, errors."""
+"""Schemas of response documents: resources, lists, linkage and errors."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ def build_shared_schemas() -> dict[str, Json]:
     error = dict.fromkeys(("id", "status", "code", "title", "detail"), TEXT)
     truncated = {"description": "Present where the server lowered `page[size]` to its maximum."}
     inexact = {"description": "Present where `count` is an estimate."}
-    shortened = {"description": "Present where the page has fewer resources as the answer would be too large."}
+    shortened = {"description": "Present where the page has fewer resources as the response would be too large."}
     omitted = {"description": "Present where what the one resource of the page includes would be too large."}
     counted: dict[str, Json] = {
         "count": {"type": "integer", "minimum": 0, "description": "Resources on all pages."},
@@ -134,6 +134,6 @@ def _resource_schema(type_: ResourceType) -> Json:
 
 
 def _relationship_schema(type_: ResourceType, relation: Relation) -> Json:
-    """To-many relationships have data where they are included."""
+    """Return the schema of a relationship; a to-many one has data only where it is included."""
     to_one = "to-one-or-null" if not relation.many and is_optional(type_, relation) else "to-one"
     return component_ref(component_name(relation.target, "to-many" if relation.many else to_one))

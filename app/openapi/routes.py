@@ -1,4 +1,4 @@
-"""/openapi.json: the API described for generators of clients and tools like Swagger UI."""
+"""/openapi.json: the OpenAPI document for client generators and tools such as Swagger UI."""
 
 import threading
 
@@ -22,14 +22,14 @@ def init_app(app: Flask) -> None:
 def show() -> Response:
     """Get the OpenAPI 3.1 document of this server."""
     response = Response(_get_document_bytes(), content_type="application/json")
-    response.headers["Cache-Control"] = "no-cache"  # kept, but asked about each time
+    response.headers["Cache-Control"] = "no-cache"  # cached, but revalidated each time
     response.add_etag()
     apply_preconditions(response)
     return response
 
 
 def _get_document_bytes() -> bytes:
-    # Requests that come at once wait for the first one: each would build it for seconds.
+    # Concurrent requests wait for the first one: each would build the document for seconds.
     with _build_lock:
         if "openapi" not in current_app.extensions:
             current_app.extensions["openapi"] = orjson.dumps(build_document(current_app))

@@ -1,4 +1,4 @@
-"""Tags, which group operations, and dashed names in words."""
+"""Tags, which group operations, and names in words."""
 
 from app.jsonapi.resource_type import TYPES
 from app.openapi.json_schema import Json

@@ -1,4 +1,4 @@
-"""The operations of treatments that are not those of every resource: the relaunch, and requests of processors."""
+"""Operations of treatments besides those of every resource type: the relaunch, and requests of processors."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -38,9 +38,9 @@ CALLBACK_ERRORS = (
 
 
 def build_callback_operation(_view: Any) -> Json:
-    """Return the callback of a processor about its run."""
-    said: dict[str, Json] = {"success": const_schema(value=True), "message": TEXT}
-    answer = object_schema(said, said)
+    """Return the operation of a callback of a processor about its run."""
+    members: dict[str, Json] = {"success": const_schema(value=True), "message": TEXT}
+    response = object_schema(members, members)
     return {
         "operationId": "reportRun",
         "summary": "Report the progress or the end of a run, as its processor",
@@ -58,7 +58,7 @@ def build_callback_operation(_view: Any) -> Json:
         "requestBody": {"required": True, "content": media_type_content(CALLBACK_SCHEMA, "application/json")},
         "responses": {
             **success_response(
-                HTTPStatus.OK, "The callback is stored, or was before.", answer, media_type="application/json"
+                HTTPStatus.OK, "The callback is stored, or was before.", response, media_type="application/json"
             ),
             **error_responses(CALLBACK_ERRORS),
         },
@@ -66,7 +66,7 @@ def build_callback_operation(_view: Any) -> Json:
 
 
 def build_document_operation(_view: Any) -> Json:
-    """Return the download of a document by a processor."""
+    """Return the operation that downloads a document for a processor."""
     whole: Json = {
         "description": "The content of the document.",
         "content": BINARY_CONTENT,
@@ -79,7 +79,7 @@ def build_document_operation(_view: Any) -> Json:
         "parameters": [{"name": SIGNED, "in": "query", "required": True, "schema": TEXT, "description": "From `src`."}],
         "responses": {
             "200": whole,
-            "206": {**whole, "description": "The part of an image that `Range` asked for."},
+            "206": {**whole, "description": "The part of an image that `Range` requests."},
             **empty_response(HTTPStatus.NOT_MODIFIED, NOT_MODIFIED_DESCRIPTION),
             **error_responses((errors.NotFound, errors.PreconditionFailed, errors.Unavailable)),
         },

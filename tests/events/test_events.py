@@ -283,4 +283,4 @@ def test_a_refused_date_is_not_also_missing(dataset: Dataset) -> None:
     )
 
     details = [error["detail"] for error in get_errors(answer) if error["source"]["pointer"].endswith("starts-at")]
-    assert details == ["Must lie in the years 1900 to 9000."]
+    assert details == ["Must be in the years 1900 to 9000."]

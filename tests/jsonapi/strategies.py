@@ -1,4 +1,4 @@
-"""What clients could send, made from the schemas and routes: valid, nearly valid and absurd."""
+"""Hypothesis strategies for requests, from the schemas and routes: valid, almost valid and invalid."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -38,7 +38,7 @@ odd_json = st.recursive(
 
 @dataclass(frozen=True)
 class Request:
-    """One request of somebody."""
+    """One request of a user with this role."""
 
     role: str
     method: str
@@ -49,17 +49,17 @@ class Request:
 
 
 def usually(usual: Strategy, odd: Strategy = odd_json) -> Strategy:
-    """The usual, but once in 25 times the odd."""
+    """Return a strategy that draws from `usual`, and once in 25 times from `odd`."""
     return st.integers(0, 24).flatmap(lambda number: odd if number == 24 else usual)
 
 
 def optionally(usual: Strategy, nothing: Any) -> Strategy:
-    """The usual every second time, else nothing."""
+    """Return a strategy that draws from `usual` every second time, and else returns `nothing`."""
     return st.booleans().flatmap(lambda yes: usual if yes else st.just(nothing))
 
 
 def spellings(name: str) -> Strategy:
-    """A name with dashes or underscores."""
+    """Return a strategy for a name with dashes or underscores."""
     return st.sampled_from([name, name.replace("-", "_")])
 
 
@@ -67,7 +67,7 @@ def spellings(name: str) -> Strategy:
 
 
 def field_values(declared: marshmallow.fields.Field[Any]) -> Strategy:
-    """What a field takes."""
+    """Return a strategy for valid values of a field."""
     if declared.name == "kind":
         return st.sampled_from(["sleep", "sleep-once", "sleep-single-flight"])
     for kind, made in VALUES.items():
@@ -86,7 +86,7 @@ VALUES: dict[type[Any], Callable[[Any], Strategy]] = {
     Integer: lambda _: st.integers(-(2**31) + 1, 2**31 - 1),
     Number: lambda declared: st.floats(declared.low, declared.high),
     JsonObject: lambda _: st.sampled_from([{"seconds": 0}, {"seconds": 0.5, "steps": 2}]),
-    DateTime: lambda _: st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat()),
+    DateTime: lambda _: st.datetimes(timezones=st.just(UTC)).map(lambda time: time.isoformat()),
 }
 
 
@@ -111,7 +111,7 @@ class RequestStrategies:
     # Documents
 
     def document(self, type_: ResourceType, id_: Any = None) -> Strategy:
-        """A resource as its type wants it, or nearly."""
+        """Return a strategy for documents of a resource, valid or almost valid."""
         return st.composite(self._document)(type_, id_)
 
     def _document(self, draw: Any, type_: ResourceType, id_: Any) -> Any:
@@ -126,12 +126,12 @@ class RequestStrategies:
         return draw(usually(st.just({"data": resource})))
 
     def attributes(self, type_: ResourceType, *, complete: bool) -> Strategy:
-        """Attributes of a type; `complete` ones hold all that are required."""
+        """Return a strategy for attributes of a type; `complete` ones contain all required attributes."""
         required = [each for each in type_.attributes.values() if complete and each.field.required]
         return st.composite(_attributes)(required, [*type_.attributes.values()])
 
     def relationships(self, type_: ResourceType, *, complete: bool) -> Strategy:
-        """Relationships of a type; `complete` ones hold all that are required."""
+        """Return a strategy for relationships of a type; `complete` ones contain all required relationships."""
         required = [each for each in type_.relations.values() if complete and each.field.required]
         writable = [each for each in type_.relations.values() if not each.field.dump_only]
         anyone = st.sampled_from([*type_.relations.values()])
@@ -151,7 +151,7 @@ class RequestStrategies:
         )
 
     def linkage(self, relation: Relation) -> Strategy:
-        """Linkage of a relationship, to rows that exist or do not."""
+        """Return a strategy for linkage of a relationship, to rows that exist or do not."""
         target = relation.target
         ids = st.sampled_from(self.ids[target.name])
         identifier = st.fixed_dictionaries(
@@ -166,7 +166,7 @@ class RequestStrategies:
     # Query strings
 
     def query(self, type_: ResourceType, families: Iterable[str] = FAMILIES) -> Strategy:
-        """A query string about resources of a type, on a route that takes these families of parameters."""
+        """Return a strategy for query strings about a type, on a route that supports these families of parameters."""
         return st.lists(self._parameter(type_, families), max_size=3, unique_by=_name).map("&".join)
 
     def _parameter(self, type_: ResourceType, families: Iterable[str]) -> Strategy:
@@ -215,7 +215,7 @@ class RequestStrategies:
         return usually(st.sampled_from(keys).flatmap(spellings), hop | _field_name(type_) | odd_text)
 
     def _filter_parameter(self, type_: ResourceType) -> Strategy:
-        def filtered(attribute: Attribute) -> Strategy:
+        def filter_by(attribute: Attribute) -> Strategy:
             operator = usually(st.sampled_from(_operators(attribute)), st.sampled_from(sorted(OPERATORS)) | odd_text)
             name = st.builds(
                 lambda spelling, op: f"filter[{spelling}]" + (f"[{op}]" if op else ""),
@@ -224,10 +224,10 @@ class RequestStrategies:
             )
             return st.builds(_parameter, name, usually(field_values(attribute.field).map(str), odd_text))
 
-        return _comparable(type_).flatmap(filtered)
+        return _comparable(type_).flatmap(filter_by)
 
     def _term(self, type_: ResourceType, depth: int = 2) -> Strategy:
-        def compared(attribute: Attribute) -> Strategy:
+        def compare_with(attribute: Attribute) -> Strategy:
             value = field_values(attribute.field)
             operator = usually(st.sampled_from(_operators(attribute)), st.sampled_from([*OPERATORS, "has", "any"]))
             return operator.flatmap(
@@ -240,7 +240,7 @@ class RequestStrategies:
                 )
             )
 
-        compare = _comparable(type_).flatmap(compared)
+        compare = _comparable(type_).flatmap(compare_with)
         if depth == 0:
             return usually(compare)
         inner = self._term(type_, depth - 1)
@@ -263,7 +263,7 @@ class RequestStrategies:
     # Operations
 
     def operations(self) -> Strategy:
-        """A document of the atomic extension."""
+        """Return a strategy for documents of the atomic operations extension."""
         some = st.lists(usually(self._operation()), min_size=1, max_size=4)
         return usually(st.fixed_dictionaries({"atomic:operations": some}))
 
@@ -289,7 +289,7 @@ class RequestStrategies:
     # Requests
 
     def reading(self) -> Strategy:
-        """GET of any resource route with a query string about what it answers."""
+        """Return a strategy for GET of any resource route with a query string about its resources."""
         routes = [route for route in self.routes if "GET" in route[1] and _parse_rule(route[0])]
         return st.sampled_from(routes).flatmap(lambda route: self._reading(route[0]))
 
@@ -299,7 +299,7 @@ class RequestStrategies:
         return st.builds(Request, self.roles, st.just("GET"), self.path(rule), query)
 
     def writing(self) -> Strategy:
-        """A document to any resource route that takes one."""
+        """Return a strategy for writes to any resource route."""
         writable = ("POST", "PATCH", "DELETE")
         routes = [(rule, method) for rule, methods in self.routes if _parse_rule(rule) for method in methods]
         every = [each for each in routes if each[1] in writable]
@@ -310,7 +310,7 @@ class RequestStrategies:
         rule, method = route
         type_, relation = _parse_rule(rule) or (self.types[0], None)
 
-        def sent(path: str) -> Strategy:
+        def write_to(path: str) -> Strategy:
             id_ = path.split("/")[3] if "<id>" in rule else None
             document = (
                 self.document(type_, int(id_) if id_ and id_.isdigit() else id_)
@@ -324,16 +324,16 @@ class RequestStrategies:
             body = st.none() if method == "DELETE" and relation is None else document.map(json.dumps)
             return st.builds(Request, self.roles, st.just(method), st.just(path), query, self.conditions(method), body)
 
-        return self.path(rule).flatmap(sent)
+        return self.path(rule).flatmap(write_to)
 
     def operating(self) -> Strategy:
-        """Several writes at once."""
+        """Return a strategy for requests with atomic operations."""
         headers = st.just({"Content-Type": f'{JSONAPI}; ext="{EXTENSION}"'})
         body = self.operations().map(json.dumps)
         return st.builds(Request, self.roles, st.just("POST"), st.just("/v1/operations"), st.just(""), headers, body)
 
     def anything(self) -> Strategy:
-        """Any method on any route, with headers and a body that may have nothing to do with it."""
+        """Return a strategy for any method on any route, with headers and a body that may not fit."""
         methods = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS", "TRACE", "X"]
         fitting = [(rule, method) for rule, known in self.routes for method in known]
         route = st.sampled_from(fitting) | st.tuples(
@@ -348,14 +348,14 @@ class RequestStrategies:
         )
 
     def path(self, rule: str) -> Strategy:
-        """The path of a route, its names filled in."""
+        """Return a strategy for paths of a route, with its variables replaced."""
         type_ = next((each for each in self.types if rule.startswith(f"{each.path}/")), self.types[0])
         names: list[Any] = [*self.ids[type_.name], *(self.identifiers if type_.name == "event" else ())]
         name = usually(st.sampled_from(names).map(str), odd_text.filter(bool))
         return name.map(lambda text: rule.replace("<id>", quote(text, safe="", errors="surrogatepass")))
 
     def conditions(self, method: str) -> Strategy:
-        """Headers of a write."""
+        """Return a strategy for headers of a write."""
         key = {"Idempotency-Key": visible_text} if method == "POST" else {}
         return st.fixed_dictionaries({}, optional={"If-Match": st.sampled_from(["*", '"a"', "W/", ""]), **key})
 
@@ -364,7 +364,7 @@ visible_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_s
 
 
 def headers() -> Strategy:
-    """Headers of every kind, some of them ours."""
+    """Return a strategy for headers of every kind, some of which the API supports."""
     parameters = st.sampled_from(
         ["", "; q=0.5", f'; ext="{EXTENSION}"', f'; profile="{PROFILE}"', "; charset=utf-8", ";"]
     )
@@ -388,7 +388,7 @@ def headers() -> Strategy:
 
 
 def _parse_rule(rule: str) -> tuple[ResourceType, Relation | None] | None:
-    """The type whose resources a route is about, and the relationship that it names."""
+    """Return the type and the relationship of a resource route, or None."""
     for type_ in TYPES.values():
         if rule == type_.path or rule.startswith((f"{type_.path}/<id>", f"{type_.path}/upcoming")):
             return type_, type_.find_relation(rule.rpartition("/")[2]) if "<id>/" in rule else None
@@ -409,14 +409,14 @@ def _name(parameter: str) -> str:
 
 
 def _comparable(type_: ResourceType) -> Strategy:
-    """Attributes that can be filtered, for somebody at least; now and then another one."""
+    """Return a strategy for attributes that at least admins can filter by, and sometimes another one."""
     kinds = (Text, Boolean, Integer, Number, DateTime)
     usual = [each for each in type_.attributes.values() if each.is_readable and isinstance(each.field, kinds)]
     return usually(st.sampled_from(usual), st.sampled_from([*type_.attributes.values()]))
 
 
 def _operators(attribute: Attribute) -> list[str]:
-    """The operators that suit an attribute and a single value."""
+    """Return the operators that support the attribute and a single value."""
     unfit = {"is-null"} if isinstance(attribute.field, Text) else {"is-null", "like", "ilike"}
     unfit |= {"gt", "ge", "lt", "le"} if isinstance(attribute.field, Boolean) else set()
     return sorted(OPERATORS.keys() - unfit)
@@ -433,7 +433,7 @@ def _field_name(type_: ResourceType) -> Strategy:
 
 
 def _is_read_only(rule: str) -> bool:
-    """Whether a relationship is only ever changed from the other side."""
+    """Return whether the relationship of a route is read-only on this side."""
     named = _parse_rule(rule)
     return named is not None and named[1] is not None and named[1].field.dump_only
 

@@ -1,4 +1,4 @@
-"""What nobody should send: a clear error with its place, nothing stored, never a 500."""
+"""Invalid requests: an error with its source, nothing stored, never a 500."""
 
 import json
 import time
@@ -48,7 +48,7 @@ DEEP_OBJECT = '{"data":' * 40 + "1" + "}" * 40
         ('{"data":{"type":"event","relationships":{"owner":{"data":"1"}}}}', 400),
         ('{"data":{"type":"event","relationships":{"owner":{"data":[]}}}}', 400),
         ('{"data":{"type":"event","relationships":{"organizers":{"data":null}}}}', 400),
-        ('{"data":{"type":"event","relationships":{"nobody":{"data":null}}}}', 422),
+        ('{"data":{"type":"event","relationships":{"unknown":{"data":null}}}}', 422),
         ('{"data":{"type":"event","relationships":{"owner":{"data":{"type":"event","id":"1"}}}}}', 409),
         ('{"data":{"type":"event","relationships":{"owner":{"data":{"type":"user","id":"abc"}}}}}', 422),
         ('{"data":{"type":"event","relationships":{"owner":{"data":{"type":"user","id":-1}}}}}', 422),
@@ -122,7 +122,7 @@ VALID_ATTRIBUTES = {
         ({"online": None}, "online"),
         ({"online": 2}, "online"),
         ({"online": [True]}, "online"),
-        ({"paypal-email": "nobody"}, "paypal-email"),
+        ({"paypal-email": "unknown"}, "paypal-email"),
         ({"public-stream-link": "javascript:alert(1)"}, "public-stream-link"),
         ({"public-stream-link": "data:text/html,x"}, "public-stream-link"),
         ({"public-stream-link": "www.example.com"}, "public-stream-link"),
@@ -211,14 +211,14 @@ def test_a_related_resource_that_is_not_there(dataset: Dataset, event: Any) -> N
         "page[number]=1.5",
         "page[limit]=5",
         "page=5",
-        "include=nobody",
+        "include=unknown",
         "include=name",
         "include=faqs.",
         "include=faqs,",
         "include=faqs.event.faqs.event",
         "include=owner,organizers,coorganizers,faqs,faq-types,faqs.event,faqs.faq-type",
         "include[faqs]=1",
-        "sort=nobody",
+        "sort=unknown",
         "sort=password",
         "sort=owner.password-hash",
         "sort=owner.email",
@@ -228,8 +228,8 @@ def test_a_related_resource_that_is_not_there(dataset: Dataset, event: Any) -> N
         "sort=,",
         "sort=--name",
         "sort=name.__class__",
-        "fields[nobody]=name",
-        "fields[event]=nobody",
+        "fields[unknown]=name",
+        "fields[event]=unknown",
         "fields[user]=password",
         "fields=name",
         "fields[event][x]=name",
@@ -268,7 +268,7 @@ def test_a_related_resource_that_is_not_there(dataset: Dataset, event: Any) -> N
         "filter[]=x",
         "filter[name][eq][x]=x",
         "filter[name]=a&filter[name]=b",
-        "nobody=1",
+        "unknown=1",
         "get_trashed=perhaps",
         "foo[bar]=1",
         "sort=%zz",
@@ -443,7 +443,7 @@ def test_null_clears_a_relationship_that_leads_into_the_trash(dataset: Dataset) 
 
 @pytest.mark.parametrize("value", ["javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "//example.com"])
 def test_every_url_of_every_type_is_a_web_address(dataset: Dataset, value: str) -> None:
-    """A client makes a link of what is called a URL or a link."""
+    """Clients turn attributes named URL or link into links."""
     taken = {
         (type_.name, each.key): each.field
         for type_ in TYPES.values()
@@ -458,7 +458,7 @@ def test_every_url_of_every_type_is_a_web_address(dataset: Dataset, value: str) 
 
 
 OPEN_BRACKETS = "{[ " * 6_000
-"""18,000 characters of a text."""
+"""A text of 18,000 characters."""
 
 
 def test_braces_inside_of_texts_are_no_objects_and_arrays(dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""ETag, If-None-Match and If-Match: what was read is not sent twice, what has changed is not overwritten."""
+"""ETag, If-None-Match and If-Match: unchanged documents are not sent again, changed ones are not overwritten."""
 
 import pytest
 
@@ -75,7 +75,7 @@ def test_restore_with_if_match_of_trashed_resource(dataset: Dataset) -> None:
 
 
 def weaken_tag(tag: str) -> str:
-    """The tag as a proxy that compresses the answer sends it on."""
+    """Return the tag as a proxy that compresses the response forwards it."""
     return f"W/{tag}"
 
 

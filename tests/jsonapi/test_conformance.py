@@ -1,4 +1,4 @@
-"""docs/json-api.md is true: its tables are complete, its limits are those of the code, its examples run."""
+"""docs/json-api.md is correct: its tables are complete, its limits are those of the code, its examples run."""
 
 import ast
 import re
@@ -56,12 +56,12 @@ REQUIREMENTS = re.findall(
 
 
 def get_section(title: str) -> str:
-    """The text below a heading, up to the next one."""
+    """Return the text below a heading, up to the next one."""
     return re.split(r"\n#+ ", DOCUMENT.split(f"# {title}\n", 1)[1], maxsplit=1)[0]
 
 
 def get_table_rows(text: str) -> list[list[str]]:
-    """The cells of the rows of a table, without its head."""
+    """Return the cells of the rows of a table, without its head."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
@@ -71,7 +71,7 @@ CONFORMANCE = [row for title in TITLES for row in get_table_rows(get_section(tit
 
 
 def list_test_names(below: Path) -> set[str]:
-    """The names of all test functions in a directory."""
+    """Return the names of all test functions in a directory."""
     trees = (ast.parse(path.read_text()) for path in below.rglob("test_*.py"))
     functions = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
     return {function.name for function in functions if function.name.startswith("test_")}
@@ -119,13 +119,13 @@ def test_every_limit_of_the_layer_is_listed() -> None:
 
 
 def list_curl_examples() -> list[str]:
-    """Every curl command of the document."""
+    """Return all curl commands of the document."""
     blocks = re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL)
     return [command for block in blocks for command in re.findall(r"^curl .*?(?=^curl |^\n|^#|\Z)", block, re.M | re.S)]
 
 
 def run_curl_command(command: str, caller: ApiClient) -> int:
-    """The status of what curl would send; `caller` has no token of his own."""
+    """Send the request of a curl command by `caller`, who has no token, and return its status."""
     words = iter(shlex.split(command.replace("\\\n", ""), comments=True)[1:])
     method, path, query, body, headers = "GET", "", "", None, {}
     for word in words:

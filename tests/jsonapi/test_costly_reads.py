@@ -1,4 +1,4 @@
-"""Patterns and other conditions that no index helps: how many, of what, and how many at once."""
+"""Costly reads: patterns and other conditions without an index, their limits and their concurrency."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def test_pattern_on_a_long_attribute_needs_a_token(dataset: Dataset, name: str, 
     (error,) = get_errors(answer)
     assert (answer.status_code, error["code"]) == (400, "invalid-filter")
     assert error["source"] == {"parameter": f"filter[{name}][{operator}]"}
-    assert error["detail"].startswith(f"{name} may hold more than 2048 characters: only signed-in users")
+    assert error["detail"].startswith(f"{name} may have more than 2048 characters: only signed-in users")
     assert dataset.owner.get(path).status_code == 200
 
 
@@ -74,12 +74,12 @@ def test_patterns_are_counted_in_all_parameters_of_a_request(dataset: Dataset) -
 
     assert (allowed.status_code, refused.status_code, mixed_refused.status_code) == (200, 400, 400)
     assert get_errors(refused)[0]["source"] == {"parameter": asked[MAX_PATTERNS].partition("=")[0]}
-    assert get_errors(refused)[0]["detail"] == f"More than {MAX_PATTERNS} patterns in one request."
+    assert get_errors(refused)[0]["detail"] == f"At most {MAX_PATTERNS} patterns are allowed in one request."
 
 
 @contextmanager
 def occupy_slots(number: int, *, is_anonymous: bool) -> Iterator[None]:
-    """Let so many costly reads of others run meanwhile."""
+    """Hold the slots of this number of costly reads of other users."""
     with ExitStack() as stack:
         slots = costly_reads._anonymous_slots if is_anonymous else costly_reads._user_slots
         for each in range(number):
@@ -108,7 +108,7 @@ def test_costly_read_beyond_those_that_may_run_is_refused_in_time(
         signed_in = dataset.owner.get(path)
 
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
-    assert get_errors(refused)[0]["detail"].startswith("Too many costly searches run at this moment.")
+    assert get_errors(refused)[0]["detail"].startswith("Too many costly searches are running at the moment.")
     assert signed_in.status_code == 200
     assert dataset.anonymous.get(path).status_code == 200
 
@@ -120,7 +120,7 @@ def test_cheap_read_needs_no_slot(dataset: Dataset, path: str) -> None:
 
 
 def search_from(dataset: Dataset, address: str, token: str | None = None) -> TestResponse:
-    """Search from this address, with a client of its own."""
+    """Search from this address, with a separate client."""
     headers = {} if token is None else {"Authorization": f"JWT {token}"}
     return dataset.app.test_client().get(COSTLY[0], headers=headers, environ_base={"REMOTE_ADDR": address})
 
@@ -132,7 +132,7 @@ def test_searches_of_one_caller_run_one_at_a_time_and_leave_a_slot_for_others(
     monkeypatch.setattr(costly_reads, "WAIT_TIMEOUT_SECONDS", 60)
     slots = costly_reads._anonymous_slots if is_anonymous else costly_reads._user_slots
     token, other = (None, None) if is_anonymous else (dataset.owner.token, dataset.stranger.token)
-    # A user without a token is known by the address alone, one with a token wherever the requests come from.
+    # Anonymous users are counted by address only, signed-in users by their id too.
     addresses = ["198.51.100.1"] * 12 if is_anonymous else [f"198.51.100.{number}" for number in range(12)]
     slot = slots.acquire(addresses[0] if is_anonymous else f"user {dataset.owner.id}")
     with ThreadPoolExecutor(12) as pool:
@@ -188,7 +188,7 @@ def test_searches_at_once_do_not_slow_others_down(
     dataset: Dataset, processes: Processes, wait_until: Callable[..., Any], figure: Callable[[str], None]
 ) -> None:
     with dataset.app.app_context():
-        # Texts that lie outside of their rows, in which the pattern nearly matches everywhere.
+        # TOAST values in which the pattern almost matches everywhere.
         db.session.execute(
             text(
                 "INSERT INTO faqs (question, answer, event_id, position) "

@@ -1,4 +1,4 @@
-"""Pages by cursor: every row once, whatever the order and whatever is stored, and no cursor that hurts."""
+"""Cursor pagination: each row once, in any order and with any values, and invalid cursors are rejected."""
 
 import base64
 from typing import Any
@@ -16,7 +16,7 @@ WITH_CURSORS = f'{JSONAPI}; profile="{PROFILE}"'
 
 
 def follow_next_links(dataset: Dataset, path: str) -> list[str]:
-    """The ids on all pages, one after the other by their `next` links."""
+    """Return the ids on all pages, by their `next` links."""
     found: list[str] = []
     link: str | None = path
     while link is not None:
@@ -28,12 +28,12 @@ def follow_next_links(dataset: Dataset, path: str) -> list[str]:
 
 
 def encode_value(value: Any) -> str:
-    """A cursor with this value in it."""
+    """Return a cursor with this value."""
     return base64.urlsafe_b64encode(orjson.dumps(value)).rstrip(b"=").decode()
 
 
 def store_values(dataset: Dataset, **values: dict[str, Any]) -> None:
-    """Write values past the API."""
+    """Update rows by SQL, without the API."""
     with dataset.app.app_context(), db.session.begin():
         for name, columns in values.items():
             db.session.execute(update(Event).where(Event.id == dataset.events[name]).values(columns))

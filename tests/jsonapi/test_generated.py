@@ -1,4 +1,4 @@
-"""Whatever is sent: no 5xx, always a JSON:API answer, never a hidden value, never slow.
+"""Generated requests: no 5xx, always a JSON:API response, never a hidden value, never slow.
 
 `GENERATED_CASES=10000` runs so many cases of each kind, chosen anew each time; without it the same few every time.
 """
@@ -34,7 +34,7 @@ GENERATED = settings(
     max_examples=CASE_COUNT,
     derandomize=CASE_COUNT == DEFAULT_CASE_COUNT,
     database=None,
-    deadline=None,  # SLOW is ours
+    deadline=None,  # MAX_REQUEST_SECONDS is checked instead
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
@@ -44,28 +44,28 @@ TEAM = {"owner", "organizer", "coorganizer", *ADMINS}
 
 @dataclass
 class StatusTally:
-    """How many requests had which status, and how long the slowest took."""
+    """Number of requests by status, and the seconds of the slowest one."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     slowest: float = 0.0
 
     def add(self, status: int, took: float) -> None:
-        """One more."""
+        """Count one request."""
         self.statuses[status] += 1
         self.slowest = max(self.slowest, took)
 
 
 @dataclass
 class SeededDataset:
-    """A dataset in which every hidden value can be recognised, put back after each write."""
+    """A dataset with recognisable hidden values, restored after each write."""
 
     dataset: Dataset
     secrets: dict[str, set[str]]
-    """Every hidden value, and the roles that may see it."""
+    """Hidden values, each with the roles that may read it."""
     kept: psycopg.Connection[Any]
 
     def restore(self) -> None:
-        """Every row as it was."""
+        """Restore all rows."""
         names = [sql.Identifier(table.name) for table in db.metadata.sorted_tables]
         kept = [sql.Identifier(f"kept_{table.name}") for table in db.metadata.sorted_tables]
         emptied = [sql.SQL("DELETE FROM {}").format(name) for name in reversed(names)]
@@ -74,7 +74,7 @@ class SeededDataset:
         self.kept.commit()
 
     def list_secrets_for(self, request: Request) -> set[str]:
-        """What must not occur in the answer to this request."""
+        """Return the values that must not occur in the response to this request."""
         sent = f"{request.path}?{request.query} {request.body}"
         return {
             secret
@@ -83,7 +83,7 @@ class SeededDataset:
         }
 
     def _is_revealed(self, secret: str, request: Request) -> bool:
-        """A private event, and what belongs to it, opens to whoever names it by its identifier; trash to admins."""
+        """Return whether the request may read hidden rows: by the identifier of a private event, or as admin."""
         if "private" in secret:
             return self.dataset.identifiers["private"] in request.path + (request.body or "")
         return "trashed" in secret and request.role in ADMINS and "get_trashed" in request.query
@@ -91,7 +91,7 @@ class SeededDataset:
 
 @pytest.fixture
 def seed_dataset(dataset: Dataset, servers: dict[str, str]) -> Iterator[SeededDataset]:
-    """The dataset with recognisable values where somebody must not look."""
+    """Write recognisable values into the hidden attributes of the dataset, and return it."""
     secrets: dict[str, set[str]] = {dataset.identifiers["private"]: TEAM, dataset.identifiers["draft"]: TEAM}
     dataset.get_background_ids()
     for role in ("owner", "stranger"):
@@ -121,7 +121,7 @@ def seed_dataset(dataset: Dataset, servers: dict[str, str]) -> Iterator[SeededDa
 
 
 def send_request(seed_dataset: SeededDataset, request: Request) -> tuple[TestResponse, float]:
-    """The answer, and how many seconds it took; the dataset is as it was before."""
+    """Send a request, restore the dataset, and return the response and its seconds."""
     body = None if request.body is None else request.body.encode(errors="surrogatepass")
     started = monotonic()
     answer = seed_dataset.dataset.callers[request.role].send(
@@ -134,9 +134,9 @@ def send_request(seed_dataset: SeededDataset, request: Request) -> tuple[TestRes
 
 
 def check_request(seed_dataset: SeededDataset, request: Request, tally: StatusTally) -> None:
-    """Send it; every promise about the answer holds. The client checks documents by itself."""
+    """Send a request and check all rules for its response; the client checks documents itself."""
     answer, took = send_request(seed_dataset, request)
-    if took > MAX_REQUEST_SECONDS:  # the machine may have been busy: what is slow is slow twice
+    if took > MAX_REQUEST_SECONDS:  # the machine may have been busy: try again
         answer, took = send_request(seed_dataset, request)
     tally.add(answer.status_code, took)
     assert answer.status_code < 500, answer.text
@@ -148,14 +148,14 @@ def check_request(seed_dataset: SeededDataset, request: Request, tally: StatusTa
 
 
 def is_plain(request: Request) -> bool:
-    """Routes whose successes are no JSON:API documents."""
+    """Return whether successful responses of this route are not JSON:API documents."""
     if request.path.startswith("/v1/jobs/"):
         return request.path.rstrip("/").endswith("/progress")
     return request.path.startswith(("/auth/", "/v1/auth/", "/v1/users/check_email", "/v1/users/user-details/"))
 
 
 def check_results(answer: TestResponse) -> None:
-    """Every result of atomic operations is a document of its own."""
+    """Check each result of atomic operations as a document."""
     results = (
         answer.get_json(force=True).get("atomic:results", []) if answer.data and answer.mimetype == JSONAPI else []
     )

@@ -1,4 +1,4 @@
-"""The same key and the same request: one row, one answer."""
+"""Idempotency keys: the same key and the same request create one row and return one response."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ from app.extensions import db
 from app.faqs.models import Faq, FaqType
 from app.jsonapi.atomic_operations import EXTENSION
 from app.jsonapi.idempotency import REPLAYED_HEADER, IdempotencyKey, find_stored_response
-from app.jsonapi.permissions import nobody
+from app.jsonapi.permissions import no_one
 from app.outbox import OutboxEntry
 from app.quotas import MIB, DailyBytes
 from app.users import login_sessions, passwords, tokens
@@ -31,7 +31,7 @@ PATH = "/v1/faq-types"
 
 
 def build_faq_type(dataset: Dataset, name: str = "Venue", event: str = "published") -> dict[str, object]:
-    """A new FAQ type."""
+    """Return the document of a new FAQ type."""
     return {"data": build_resource("faq-type", None, {"name": name}, {"event": dataset.events[event]})}
 
 
@@ -134,7 +134,7 @@ def test_key_is_supported_or_refused_by_every_route_that_writes(dataset: Dataset
 
     assert {method for method, _ in supported} == {"POST"}
     of_relationships = {rule for _, rule in supported if "/relationships/" in rule}
-    of_lists = {type_.path for type_ in list_types_of_events() if type_.permissions.create is not nobody}
+    of_lists = {type_.path for type_ in list_types_of_events() if type_.permissions.create is not no_one}
     assert {rule for _, rule in supported} - of_relationships == of_lists | {
         rule for rule in SUPPORTED if "/relationships/" not in rule
     }
@@ -173,14 +173,14 @@ def test_key_is_refused_by_methods_that_do_not_support_it(dataset: Dataset, meth
 
 
 def take_from_team(dataset: Dataset, role: str) -> None:
-    """Let this member of the team be none any more."""
+    """Remove this member from the team."""
     with dataset.app.app_context():
         db.session.query(EventRole).filter_by(user_id=dataset.callers[role].id).delete()
         db.session.commit()
 
 
 def replay_after(dataset: Dataset, path: str, sent: object, lose: Callable[[], None], status: int) -> TestResponse:
-    """Send a request of the coorganizer's twice, with something lost in between; nothing is written the second time."""
+    """Send a request of the coorganizer twice, with `lose` in between; check that the second writes nothing."""
     first = dataset.coorganizer.send("POST", path, sent, Idempotency_Key="one", Content_Type=content_type(path))
     assert first.status_code in (200, 201), first.text
     lose()
@@ -203,7 +203,7 @@ OPERATIONS = "/v1/operations"
 
 
 def build_operations(dataset: Dataset) -> dict[str, object]:
-    """Add a FAQ type and remove a FAQ."""
+    """Return operations that add a FAQ type and remove a FAQ."""
     removed = {"op": "remove", "ref": {"type": "faq", "id": str(dataset.faqs["published"])}}
     return {"atomic:operations": [{"op": "add", **build_faq_type(dataset)}, removed]}
 
@@ -281,20 +281,20 @@ def send_twice(caller: ApiClient, path: str, sent: object = None) -> tuple[TestR
 
 
 def assert_replayed(first: TestResponse, again: TestResponse) -> None:
-    """Both succeeded alike, the second as a replay."""
+    """Check that both succeeded with the same response, the second as a replay."""
     assert (first.status_code, again.status_code) == (first.status_code, first.status_code), again.text
     assert first.status_code in (200, 201), first.text
     assert (again.data, again.headers.get(REPLAYED_HEADER)) == (first.data, "true")
 
 
 def build_update(type_: str, id_: int, **attributes: Any) -> dict[str, Any]:
-    """An operation that updates."""
+    """Return an operation that updates."""
     named = {name.replace("_", "-"): value for name, value in attributes.items()}
     return {"op": "update", "data": {"type": type_, "id": str(id_), "attributes": named}}
 
 
 def build_leave_team(event_id: int, user_id: int) -> dict[str, Any]:
-    """An operation that takes a coorganizer out of a team."""
+    """Return an operation that removes a coorganizer from a team."""
     ref = {"type": "event", "id": str(event_id), "relationship": "coorganizers"}
     return {"op": "remove", "ref": ref, "data": [{"type": "user", "id": str(user_id)}]}
 
@@ -362,7 +362,7 @@ def test_request_whose_password_the_first_has_just_changed_gets_its_answer(
     headers = {"Idempotency_Key": "one", "Content_Type": content_type(OPERATIONS)}
     first = eve.send("POST", OPERATIONS, sent, **headers)
 
-    # The first commits after the second has looked for its answer, and before that checks the password.
+    # The first request commits after the second has searched for a stored response, before it checks the password.
     looked = [None]
     with patch(
         "app.jsonapi.atomic_operations.find_stored_response",

@@ -1,4 +1,4 @@
-"""At 100,000 rows in every table no request reads much more than it shows: EXPLAIN ANALYZE of all it asks says so."""
+"""Indexes: with 100,000 rows per table no statement reads many more rows than the response has (EXPLAIN ANALYZE)."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -31,22 +31,22 @@ pytestmark = pytest.mark.long
 
 ROW_COUNT = 100_000
 BUSY_ID = ROW_COUNT // 2
-"""The user with 100 events, the event with a team of 200, and the FAQ type; the last two have 1,000 FAQs.
+"""Id of the user with 100 events, the event with a team of 200, and the FAQ type; the last two have 1,000 FAQs.
 
-And the document set with 100 events, FAQs and uploads each, of that user, who has 1,000 of both.
+Also of the document set of that user with 100 events, FAQs and uploads each; the user has 1,000 sets and uploads.
 """
 
 BUSY_JOB = str(UUID(md5(str(BUSY_ID).encode(), usedforsecurity=False).hexdigest()))
-"""The job with 1,000 events and artifacts, of the busy user, who has 1,000 jobs.
+"""Id of the job with 1,000 events and artifacts, of the busy user, who has 1,000 jobs.
 
-And the treatment with 1,000 regions and similarities, of the same one and the busy document set.
+Also of the treatment with 1,000 regions and similarities, of the busy user and the busy document set.
 """
 
 CHILD_COUNT = 1_000
-"""What the busy ones have. A plan that a connection keeps is made for the usual parent, who has 20: it may sort all."""
+"""Children of a busy parent; a generic plan, made for the average parent with 20 children, may sort all of them."""
 
 MAX_COUNTED_ROWS = 20_000
-"""Rows that a count may read, and blocks that it may touch: it stops at 10,001 that the caller sees."""
+"""Max rows and blocks that a count may read: it stops at 10,001 visible rows."""
 
 MAX_COUNT_BLOCKS = 200
 """Blocks of 8 KiB that the count of a whole list may touch where no team is looked for."""
@@ -150,7 +150,7 @@ FILL = """
 
 
 def build_fill_statement(table: Table) -> str:
-    """Return the statement that fills the table of a resource which FILL does not know."""
+    """Return the statement that fills the table of a resource that FILL does not contain."""
     values = {
         column.name: _fill_expression(column)
         for column in table.columns
@@ -160,7 +160,7 @@ def build_fill_statement(table: Table) -> str:
         or not (column.nullable or column.server_default)
     }
     names, made = ", ".join(values), ", ".join(values.values())
-    return f"INSERT INTO {table.name} ({names}) SELECT {made} FROM generate_series(1, {ROW_COUNT}) n"  # noqa: S608  # names of our own
+    return f"INSERT INTO {table.name} ({names}) SELECT {made} FROM generate_series(1, {ROW_COUNT}) n"  # noqa: S608  # names from the models
 
 
 def _fill_expression(column: Column[Any]) -> str:
@@ -175,16 +175,16 @@ def _fill_expression(column: Column[Any]) -> str:
 CALLERS = {"anonymous": 0, "organizer": BUSY_ID + 20, "owner": BUSY_ID, "admin": 1}
 
 ROUTES_WITHOUT_PROOF = {
-    "/v1/job-artifacts/<id>/file": "a file, found as its artifact is",
+    "/v1/job-artifacts/<id>/file": "a file, selected like its artifact",
     "/v1/job-kinds": "no database",
     "/v1/job-kinds/<id>": "no database",
-    "/v1/jobs/<id>/documents/<uid>": "for processors alone, by its signature",
-    "/v1/jobs/<id>/progress": "a stream, which reads on and on",
+    "/v1/jobs/<id>/documents/<uid>": "for processors only, by its signature",
+    "/v1/jobs/<id>/progress": "a stream, which reads repeatedly",
 }
 
 
 def _find_views() -> dict[str, type[View]]:
-    """The views of resources below /v1 that answer a GET, by their rules."""
+    """Return the resource views below /v1 that support GET, by their rules."""
     bare = Flask("routes", static_folder=None)
     bare.register_blueprint(make_blueprint())
     views = {
@@ -216,13 +216,13 @@ LISTS = {
     for rule, view in VIEWS.items()
     if issubclass(view, ResourceList | RelatedList | RelationshipMany)
 }
-"""Every list, and the id of a row in its middle."""
+"""Paths of all lists, each with the id of a row in its middle."""
 
 SINGLE_RESOURCE_PATHS = (*(rule for rule in VIEWS if rule not in LISTS), "/v1/users/user-details/get-user-id")
 
 
 def build_related_filter(relation: str) -> str:
-    """A filter by the id of a related resource."""
+    """Return a filter by the id of a related resource."""
     return f'filter=[{{"name":"{relation}","op":"has","val":{{"name":"id","op":"eq","val":{BUSY_ID}}}}}]'
 
 
@@ -281,25 +281,25 @@ QUERIES = (
 
 
 OWNER_LIST_PATHS = tuple(type_.path for type_ in TYPES.values() if type_.permissions.list is not anyone)
-"""What is its owner's, and the admins'."""
+"""Lists in which only the owner and admins read a resource."""
 
 
 def list_path_callers(*paths: str) -> list[Any]:
-    """Each path with each caller who gets an answer there."""
+    """Return each path with each caller who can read it."""
     return [_case_id(path, caller) for path in paths for caller in _list_callers(path)]
 
 
 def _list_callers(path: str) -> tuple[str, ...]:
     is_owned = path.startswith(OWNER_LIST_PATHS)
     if path == "/v1/users" or "get_trashed" in path or (is_owned and "?filter" in path):
-        return ("admin",)  # whoever filters his own jobs may read all of his
+        return ("admin",)  # for an owner, a filter of their own rows may read all of them
     if "filter[pending-owner]" in path:
         return tuple(caller for caller in CALLERS if caller != "anonymous")
     return ("owner", "admin") if is_owned else tuple(CALLERS)
 
 
 def get_busy_id(path: str) -> int | str:
-    """The id of the busy one that a path means."""
+    """Return the id of the busy row for a path."""
     return BUSY_JOB if path.startswith(("/v1/job", "/v1/treatments")) else BUSY_ID
 
 
@@ -309,14 +309,14 @@ def _case_id(path: str, caller: str) -> Any:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement as the driver got it."""
+    """A statement as the driver received it."""
 
     cursor: type[psycopg.Cursor[Any]]
     text: str
     values: Any
 
     def literals(self) -> list[sql.Literal]:
-        """The values in the order of the parameters."""
+        """Return the values in the order of the parameters."""
         if isinstance(self.values, Mapping):
             names = dict.fromkeys(re.findall(r"%\((\w+)\)s", self.text))
             return [sql.Literal(self.values[name]) for name in names]
@@ -324,7 +324,7 @@ class Statement:
 
 
 class QueryPlan:
-    """What EXPLAIN ANALYZE says of one run."""
+    """Output of EXPLAIN ANALYZE for one execution."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.blocks: int = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
@@ -332,7 +332,7 @@ class QueryPlan:
 
     @property
     def max_rows(self) -> float:
-        """Rows that the busiest step read or made."""
+        """Return the max rows that one step read or returned."""
         return max(map(_count_rows, self.steps))
 
     def __str__(self) -> str:
@@ -357,20 +357,20 @@ def _format_step(step: dict[str, Any]) -> str:
 
 
 class StatementExplainer:
-    """Explains statements on a connection of the app's own."""
+    """Explains statements on a connection of the app."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
 
     def check(self, statement: Statement, rows: int, blocks: int, *, after: str = "") -> None:
-        """Fail when a step reads more rows than this, or all of them touch more blocks of 8 KiB."""
+        """Check that no step reads more than `rows`, and that all together read at most `blocks` of 8 KiB."""
         for more, explained in zip((0, CHILD_COUNT), self.explain(statement, after), strict=True):
             problem = f"{explained.max_rows:.0f} rows, {explained.blocks} blocks\n{statement.text}\n\n{explained}"
             assert explained.max_rows <= rows + more, problem
             assert explained.blocks <= blocks + more, problem
 
     def explain(self, statement: Statement, after: str) -> tuple[QueryPlan, QueryPlan]:
-        """The plan that is made for these values, and the one that a connection keeps when it has seen five."""
+        """Return the custom plan for these values, and the plan that PostgreSQL uses after five executions."""
         with self.connection.transaction(force_rollback=True):
             self._run(f"DEALLOCATE ALL; {after}")
             statement.cursor(self.connection).execute(statement.text, statement.values, prepare=True)
@@ -394,20 +394,22 @@ class StatementExplainer:
 
 @pytest.fixture(autouse=True)
 def _clean() -> None:
-    """Nothing after each test: they only read, and `full_database` empties the tables after the last one."""
+    """Override the cleanup: the tests only read, and `full_database` truncates the tables after the last one."""
 
 
 @pytest.fixture(scope="module")
 def full_database(app: Flask, servers: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to the suite's database, now with 100,000 rows in each table."""
+    """Fill each table with 100,000 rows, and yield a connection to the database."""
     tables = sql.SQL(", ").join(sql.Identifier(name) for name in db.metadata.tables)
     with psycopg.connect(servers["DATABASE_URL"], autocommit=True, options="-c lock_timeout=10s") as connection:
-        connection.execute("SET session_replication_role = replica")  # no check of each foreign key: two seconds less
+        connection.execute(
+            "SET session_replication_role = replica"
+        )  # skips the foreign key checks, which take two seconds
         connection.execute(FILL.format(rows=ROW_COUNT, busy=BUSY_ID))
         for type_ in TYPES.values():
             if f"INTO {type_.table.name} " not in FILL:
                 connection.execute(build_fill_statement(type_.table))
-        connection.execute("SET default_statistics_target = 1000")  # looks at every row: the same plans every time
+        connection.execute("SET default_statistics_target = 1000")  # samples every row, so that plans do not vary
         connection.execute("VACUUM ANALYZE")
         yield connection
         connection.execute(sql.SQL("TRUNCATE {}").format(tables))
@@ -415,7 +417,7 @@ def full_database(app: Flask, servers: dict[str, str]) -> Iterator[psycopg.Conne
 
 @pytest.fixture(scope="module")
 def database(app: Flask, full_database: psycopg.Connection[Any]) -> Iterator[StatementExplainer]:
-    """The database as the app's connections see it, with their settings."""
+    """Yield an explainer on a connection of the app, with its settings."""
     with app.app_context():
         pooled = db.engine.raw_connection()
     assert isinstance(pooled.driver_connection, psycopg.Connection)
@@ -425,7 +427,7 @@ def database(app: Flask, full_database: psycopg.Connection[Any]) -> Iterator[Sta
 
 @pytest.fixture(scope="module")
 def callers(app: Flask, full_database: psycopg.Connection[Any]) -> dict[str, ApiClient]:
-    """Nobody, one of the busy event's team, its owner, and an admin."""
+    """Return clients of an anonymous user, a member of the team of the busy event, its owner, and an admin."""
     with app.app_context():
         tokens = {
             name: login_sessions.create_session(id_).access_token if id_ else None for name, id_ in CALLERS.items()
@@ -436,7 +438,7 @@ def callers(app: Flask, full_database: psycopg.Connection[Any]) -> dict[str, Api
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[Statement]:
-    """What the driver was asked to select, whichever way it was asked."""
+    """Record the SELECT statements that the driver executes."""
     asked: list[Statement] = []
     execute = psycopg.Cursor.execute
 
@@ -454,7 +456,7 @@ Prove = Callable[[str, str], None]
 
 @pytest.fixture
 def check_statements(statements: list[Statement], database: StatementExplainer, callers: dict[str, ApiClient]) -> Prove:
-    """Ask for a path as a caller, and check every statement that it takes."""
+    """Return a function that requests a path as a caller and checks all its statements."""
 
     def check_statements(path: str, caller: str) -> None:
         statements.clear()
@@ -472,7 +474,7 @@ def check_statements(statements: list[Statement], database: StatementExplainer, 
 
 
 def count_resources(document: dict[str, Any]) -> int:
-    """How many resources a document shows."""
+    """Return the number of resources in a document."""
     primary = document.get("data", {})
     return (len(primary) if isinstance(primary, list) else 1) + len(document.get("included", ()))
 
@@ -522,7 +524,7 @@ SORT_PATHS = (
 
 
 def list_sort_callers() -> list[Any]:
-    """Each path with each caller who sees many rows there."""
+    """Return each path with each caller who sees many of its rows."""
     return [
         _case_id(path, caller)
         for path in SORT_PATHS

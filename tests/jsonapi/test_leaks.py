@@ -1,4 +1,4 @@
-"""A hidden value changes, and no answer to those who may not see it changes with it."""
+"""Leaks: a change of a hidden value does not change any response to users who may not see it."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 
 
 def list_hidden_paths(dataset: Dataset) -> Iterator[str]:
-    """URLs of every kind that could touch a hidden row."""
+    """Return URLs of every kind that could read a hidden row."""
     events = [dataset.events[name] for name in ("draft", "private", "trashed", "published")]
     includes = "owner,organizers,coorganizers,faqs.faq-type,faq-types,images.event"
     yield from ("/v1/users", "/v1/users?sort=email", "/v1/faq-types?include=event", "/v1/events/upcoming")
@@ -65,7 +65,7 @@ def list_hidden_paths(dataset: Dataset) -> Iterator[str]:
 
 
 def list_document_set_paths(dataset: Dataset) -> Iterator[str]:
-    """The same by way of document sets, which hold what their owners could see once."""
+    """Return the same URLs by document sets, which may contain rows that their owners can no longer see."""
     named = {"name": "name", "op": "like", "val": "secret%"}
     for condition in (
         {"name": "events", "op": "any", "val": named},
@@ -128,7 +128,7 @@ def test_private_user_values_do_not_change_answers(dataset: Dataset, column: str
 
 
 def normalize_response(dataset: Dataset, role: str, path: str) -> tuple[int, str]:
-    """An answer without the unique ids of its errors."""
+    """Return a response without the unique ids of its errors."""
     answer = dataset.callers[role].get(path)
     document = answer.get_json(force=True)
     for error in document.get("errors", []):

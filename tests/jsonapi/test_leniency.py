@@ -1,4 +1,4 @@
-"""What widespread clients send by default, and what they need in an answer."""
+"""Leniency: default requests of widespread clients, and the members that they need in a response."""
 
 from typing import Any
 

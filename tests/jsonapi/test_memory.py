@@ -1,4 +1,4 @@
-"""Memory of a web process that is asked for the largest answers there are."""
+"""Memory of a web process that serves the largest possible responses."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from tests.jsonapi.test_size_limits import EMOJI, insert_events, insert_faqs
 from tests.web_server import is_up
 
 MAX_GROWTH_MB = 150
-"""What Python and the arenas of new threads keep; the answers of the attack have ten times as much."""
+"""Bytes that Python and the arenas of new threads keep; the responses of the attack have ten times as much."""
 
 
 def memory_mb(pid: int) -> int:

@@ -13,12 +13,12 @@ CONTENT_TYPE = f'application/vnd.api+json; ext="{EXTENSION}"'
 
 
 def send_operations(caller: ApiClient, *operations: Any) -> TestResponse:
-    """Several operations in one request."""
+    """Send several operations in one request."""
     return caller.send("POST", "/v1/operations", {"atomic:operations": operations}, Content_Type=CONTENT_TYPE)
 
 
 def build_add(type_: str, attributes: Any, lid: str | None = None, **related: Any) -> dict[str, Any]:
-    """An operation that creates; related values are identifiers."""
+    """Return an operation that adds a resource; `related` has resource identifiers."""
     made = {"type": type_, "attributes": attributes}
     if lid is not None:
         made["lid"] = lid

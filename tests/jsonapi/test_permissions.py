@@ -12,7 +12,7 @@ READ = {
     "private": {"anonymous": 404, "stranger": 404} | dict.fromkeys(ROLES[2:], 200),
     "trashed": dict.fromkeys(ROLES, 404),
 }
-"""Status of a GET by the id of something that belongs to an event in this state."""
+"""Status of a GET by the id of a resource that belongs to an event in this state."""
 
 WRITE = {
     "published": {"anonymous": 401, "stranger": 403} | dict.fromkeys(ROLES[2:], 200),
@@ -20,7 +20,7 @@ WRITE = {
     "private": {"anonymous": 401, "stranger": 404} | dict.fromkeys(ROLES[2:], 200),
     "trashed": {"anonymous": 401} | dict.fromkeys(ROLES[1:], 404),
 }
-"""Status of a PATCH or DELETE of it."""
+"""Status of a PATCH or DELETE of such a resource."""
 
 
 @pytest.mark.parametrize("state", READ)
@@ -56,7 +56,7 @@ def test_reading_an_event_and_what_belongs_to_it(dataset: Dataset, state: str) -
         for path in paths:
             expected = READ[state][role]
             if path.endswith(f"{event}/owner") and expected == 200 and role in ROLES[:4]:
-                expected = 404  # the owner's profile is not public
+                expected = 404  # the profile of the owner is not public
             assert dataset.callers[role].get(path).status_code == expected, (role, path)
 
 

@@ -1,4 +1,4 @@
-"""Reading what one asks for: sparse fieldsets, includes, order, filters, pages."""
+"""Queries: sparse fieldsets, includes, sort keys, filters and pages."""
 
 import json
 from typing import Any
@@ -16,17 +16,17 @@ pytestmark = pytest.mark.long
 
 
 def list_event_names(dataset: Dataset, path: str, role: str = "owner") -> list[str]:
-    """The names of the events in a list, without their last word."""
+    """Return the names of the events in a list, without their last word."""
     return [item["attributes"]["name"].split()[0] for item in get_data(dataset.callers[role].get(path))]
 
 
 def filter_ids(dataset: Dataset, term: Any, kind: str = "events", role: str = "owner") -> list[int]:
-    """The ids a JSON filter leaves."""
+    """Return the ids that a JSON filter selects."""
     return get_ids(dataset.callers[role].get(f"/v1/{kind}?filter={quote(json.dumps([term]))}"))
 
 
 def build_term(name: str, op: str, val: Any = None) -> dict[str, Any]:
-    """One term of a filter."""
+    """Return one term of a filter."""
     return {"name": name, "op": op, "val": val}
 
 
@@ -64,7 +64,7 @@ def test_includes_are_fully_linked_and_never_twice(dataset: Dataset) -> None:
 
 
 def to_list(linkage: Any) -> list[Any]:
-    """Linkage of any kind as a list."""
+    """Return linkage of any kind as a list."""
     if linkage is None:
         return []
     return linkage if isinstance(linkage, list) else [linkage]
@@ -147,7 +147,7 @@ def test_filter_by_what_a_to_one_relationship_links_to(dataset: Dataset) -> None
     assert filter_ids(dataset, build_term("event", "eq", str(event)), "faqs") == [faq]
     assert faq not in filter_ids(dataset, {"not": build_term("event", "in", [event])}, "faqs")
     untyped = filter_ids(dataset, {"not": build_term("faq-type", "in", [dataset.types["published"]])}, "faqs")
-    assert dataset.faqs["draft"] in untyped  # it has no type at all
+    assert dataset.faqs["draft"] in untyped  # this FAQ has no type
     assert faq not in untyped
 
 
@@ -251,7 +251,7 @@ def test_head_answers_like_get_without_a_body(dataset: Dataset) -> None:
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the database is asked, in order, whichever way it is asked."""
+    """Record the statements that the app executes, in order."""
     asked: list[str] = []
     execute = psycopg.Cursor.execute
 
@@ -336,7 +336,7 @@ def test_a_page_has_a_number_or_a_cursor(dataset: Dataset) -> None:
 
 @pytest.fixture
 def faq_ids(dataset: Dataset) -> list[int]:
-    """The ids of 150 FAQs of one event, the newest first."""
+    """Return the ids of 150 FAQs of one event, the newest first."""
     with dataset.app.app_context():
         rows = [Faq(question=f"{number}", answer="b", event_id=dataset.events["published"]) for number in range(150)]
         db.session.add_all(rows)
@@ -345,7 +345,7 @@ def faq_ids(dataset: Dataset) -> list[int]:
 
 
 def build_id_query(spelling: str, chosen: list[int]) -> str:
-    """The query that names resources by their ids, in one of the spellings."""
+    """Return the query that selects resources by their ids, in one of the forms."""
     text = ",".join(map(str, chosen))
     term = [{"name": "id", "op": "in", "val": [str(each) for each in chosen]}]
     return {"short": f"filter[id]={text}", "operator": f"filter[id][in]={text}"}.get(

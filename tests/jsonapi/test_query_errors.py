@@ -1,4 +1,4 @@
-"""Every refusal of a query string names the parameter that was sent, on reads, writes and routes of plain JSON."""
+"""Errors of query strings name the parameter as sent, on reads, writes and routes of plain JSON."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ RAW = ["%", "%zz", "%ff", "%ed%a0%80", "%00", "a%00b", "\u00e9".encode().decode(
 
 
 def encode_parameter(name: str, value: str) -> str:
-    """A parameter, percent-encoded."""
+    """Return a parameter, percent-encoded."""
     return f"{quote(name, safe='[]')}={quote(value, safe='')}"
 
 
@@ -38,13 +38,13 @@ queries = st.lists(encoded | raw | broken_name, min_size=1, max_size=3).map("&".
 
 
 def list_parameter_names(query: str) -> set[str]:
-    """The names of a query string, as far as they can be decoded."""
+    """Return the names of the parameters that can be decoded."""
     pairs = [part for part in query.split("&") if part]
     return {unquote_plus(part.partition("=")[0].encode("latin-1").decode(errors="replace")) for part in pairs}
 
 
 def build_requests(dataset: Dataset) -> list[tuple[str, str, Any]]:
-    """A valid request to a route of every sort."""
+    """Return a valid request to a route of each kind."""
     event, faq = dataset.events["published"], dataset.faqs["published"]
     job = dataset.get_background_ids()["job"]
     linkage = {"data": [{"type": "user", "id": str(dataset.organizer.id)}]}
@@ -87,7 +87,7 @@ def test_refused_query_names_a_parameter_that_was_sent(dataset: Dataset, query: 
         for error in get_errors(answer):
             about = error.get("source") or {}
             if path == "/v1/operations" and about.keys() == {"header"}:
-                continue  # the media type is asked for after the query
+                continue  # the media type is checked after the query
             assert about.keys() == {"parameter"}, (method, path, query, error)
             assert about["parameter"] in list_parameter_names(query), (method, path, query, error)
 

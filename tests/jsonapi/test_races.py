@@ -1,4 +1,4 @@
-"""Two requests at the same moment: one of them is right, and nothing is left between them."""
+"""Races: of two concurrent requests one succeeds, and no partial state remains."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ ROUNDS = 8
 
 
 def send_together(*requests: Callable[[], TestResponse]) -> list[int]:
-    """The statuses of requests that start at the same moment."""
+    """Send requests that start at the same time, and return their statuses."""
     start = threading.Barrier(len(requests))
     statuses = [0] * len(requests)
 
@@ -33,7 +33,7 @@ def send_together(*requests: Callable[[], TestResponse]) -> list[int]:
 
 
 def copy_caller(dataset: Dataset, caller: ApiClient) -> ApiClient:
-    """The same caller with a client of his own."""
+    """Return the same caller with a separate client."""
     return ApiClient(dataset.app.test_client(), caller.token, caller.id)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of HTML that people paste."""
+"""HTML sanitizer: output of typical and of malicious markup."""
 
 import re
 import unicodedata
@@ -133,7 +133,7 @@ HARMLESS = {"href", "rel", "dir", "lang", "start"}
 
 
 def check_safe(cleaned: str) -> None:
-    """Nothing in angle brackets but allowed tags, with allowed attributes and schemes."""
+    """Check that all tags, attributes and URL schemes are allowed."""
     for _closing, tag, attributes in TAG.findall(cleaned):
         assert tag in ALLOWED_TAGS, cleaned
         for name, value in ATTRIBUTE.findall(attributes):
@@ -145,7 +145,7 @@ def check_safe(cleaned: str) -> None:
 
 
 def check_stable(pasted: str) -> None:
-    """It is safe, in normal form, and cleaning it again changes nothing."""
+    """Check that the output is safe and in NFC, and that cleaning it again changes nothing."""
     cleaned = clean_html(pasted)
     check_safe(cleaned)
     assert clean_html(cleaned) == cleaned
@@ -202,7 +202,7 @@ def test_clean_html_time_is_linear(markup: str) -> None:
     seconds(100)
     short = min(seconds(500) for _ in range(3))
     long = min(seconds(4000) for _ in range(3))
-    assert long < 8 * short * 4 + 0.05  # a square would make it 64 times
+    assert long < 8 * short * 4 + 0.05  # quadratic time would be 64 times
 
 
 @pytest.mark.parametrize(

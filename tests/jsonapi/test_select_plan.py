@@ -1,4 +1,4 @@
-"""What the read path can do that no resource needs yet: many-to-many and self references, fields computed in Python."""
+"""Select plans for features that no resource uses yet: many-to-many and self references, fields computed in Python."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +22,7 @@ from app.jsonapi.resource_type import TYPES, ResourceType
 
 
 class Base(DeclarativeBase):
-    """Tables that no migration knows."""
+    """Base of tables without a migration."""
 
 
 friendships = Table(
@@ -34,7 +34,7 @@ friendships = Table(
 
 
 class Person(Base):
-    """Somebody with a manager, who is somebody too, and friends."""
+    """A person with a manager, who is a person too, and friends."""
 
     __tablename__ = "people"
 
@@ -76,7 +76,7 @@ class PersonSchema(ResourceSchema):
 
 @pytest.fixture(scope="module")
 def person() -> Iterator[ResourceType]:
-    """The type, for these tests only."""
+    """Return a resource type for these tests only."""
     yield ResourceType(
         schema=PersonSchema,
         model=Person,  # type: ignore[arg-type]  # a model, though not one of the app's
@@ -105,7 +105,7 @@ def people(app: Flask) -> Iterator[None]:
 
 
 def get_list(type_: ResourceType, query: str) -> dict[str, Any]:
-    """The list, as it is answered."""
+    """Return the document of the list."""
     access = AccessContext(ANONYMOUS_USER, VisibilityScope(Role.ANONYMOUS))
     with open_transaction(is_read=True):
         reader = ResourceReader(access, parse_query(query.encode(), type_, ANONYMOUS_USER, LIST_FAMILIES))

@@ -1,4 +1,4 @@
-"""Large resources and large answers: what is written, how pages are shortened, what is refused."""
+"""Size limits: large resources are rejected, pages with large resources are shortened."""
 
 import re
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ from tests.jsonapi.test_operations import EXTENSION
 LONG_ATTRIBUTES = (*("description", "owner_description", "after_order_message", "code_of_conduct", "refund_policy"),)
 PLAIN = "x" * 20_000
 EMOJI = "\N{SNOWMAN}" * 20_000
-"""60,000 bytes."""
+"""A text of 60,000 bytes."""
 ESCAPED = "\x01" * 20_000
-"""120,000 bytes as JSON, 20,000 in the database."""
+"""A text of 120,000 bytes as JSON, and 20,000 in the database."""
 
 
 def insert_events(dataset: Dataset, number: int, text: str = EMOJI) -> list[int]:
@@ -206,7 +206,7 @@ def _map_by_name(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 
 def post_faq_type(dataset: Dataset, **headers: str) -> Any:
-    """POST a FAQ type with all FAQs of its event: 139 bytes that asked for 37 MB."""
+    """POST a FAQ type with all FAQs of its event: 139 bytes whose response would have 37 MB."""
     document = {"data": build_resource("faq-type", None, {"name": "New"}, {"event": dataset.events["published"]})}
     return dataset.owner.send("POST", "/v1/faq-types?include=event.faqs", document, **headers)
 

@@ -1,4 +1,4 @@
-"""Texts sort as people expect, and pages by cursor follow the same order."""
+"""Natural language order of texts, in lists and in cursor pagination."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +18,7 @@ ORDER = (
     "Zebra", "\u03b1", "\u03a9", "\u0433\u0430", "\u0491\u0430", "\u0433\u044f", "\u0435", "\u0451", "\u0435\u0436",
     "\u0438", "\u0438\u044f", "\u0456", "\u0457", "\u0439", "\u043a", "\u044f", "\u05d0", "\u0627", "あ", "中",
 )  # fmt: skip
-"""As the root collation of ICU 78 sorts them, so that nobody needs ICU to run this test."""
+"""Order of the root collation of ICU 78, so that this test does not need ICU."""
 
 
 def test_text_sort_key_sorts_like_the_root_collation(dataset: Dataset) -> None:
@@ -81,18 +81,18 @@ SORTED_TEXTS = (
 
 @pytest.fixture
 def events(dataset: Dataset) -> list[int]:
-    """Events of the stranger's with these names, by id."""
+    """Create events of the stranger with these names, and return them by id."""
     made = [dataset.stranger.create("/v1/events", "event", {"name": name, "timezone": "UTC"}) for name in NAMES]
     return [int(get_data(answer)["id"]) for answer in made]
 
 
 def list_names(items: Iterable[Any]) -> tuple[str, ...]:
-    """The names of resources."""
+    """Return the names of resources."""
     return tuple(item["attributes"]["name"] for item in items)
 
 
 def follow_cursors(dataset: Dataset, path: str, *, backwards: bool = False) -> list[Any]:
-    """All resources of a list, page by page by cursors."""
+    """Return all resources of a list, page by page by cursors."""
     direction = "prev" if backwards else "next"
     found: list[Any] = []
     while path:
@@ -106,7 +106,7 @@ PROFILE = 'application/vnd.api+json; profile="https://jsonapi.org/profiles/ethan
 
 
 def build_own_filter(dataset: Dataset) -> str:
-    """The filter for the stranger's events."""
+    """Return the filter for the events of the stranger."""
     return f"filter[owner]={dataset.stranger.id}"
 
 

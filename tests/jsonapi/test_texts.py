@@ -1,4 +1,4 @@
-"""Texts of every resource: never blank where required, in one normal form, sentences without wrong articles."""
+"""Texts of every resource: not blank where required, in NFC, with correct articles in sentences."""
 
 import re
 import unicodedata
@@ -42,7 +42,7 @@ REQUIRED = {
 
 
 def _list_required_texts() -> Iterator[Any]:
-    """Every required text that clients write."""
+    """Return all required text attributes that clients can write."""
     for type_ in TYPES.values():
         for attribute in type_.attributes.values():
             field = attribute.field

@@ -1,4 +1,4 @@
-"""Whether a document is JSON:API 1.1, from the text of the specification; every answer of the suite goes through it."""
+"""Validator of JSON:API 1.1 documents, by the text of the specification; it checks all responses in the tests."""
 
 import re
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ NAME = re.compile(r"[a-zA-Z0-9\u0080-\U0010ffff](?:[a-zA-Z0-9_ \u0080-\U0010ffff
 
 
 class CheckedClient(FlaskClient):
-    """A client that fails the test when an answer with our media type is no valid document."""
+    """Test client that fails if a response with the JSON:API media type is not a valid document."""
 
     def open(self, *arguments: Any, **options: Any) -> TestResponse:
-        """One request, its answer checked."""
+        """Send a request and check its response."""
         response: TestResponse = super().open(*arguments, **options)
         if response.mimetype == "application/vnd.api+json" and response.data:
             query = response.request.query_string.decode("ascii", "replace")
@@ -31,7 +31,7 @@ class CheckedClient(FlaskClient):
 
 
 def check_headers(response: TestResponse) -> Iterator[str]:
-    """What is wrong with the headers ("Server Responsibilities", "201 Created")."""
+    """Yield the faults of the headers ("Server Responsibilities", "201 Created")."""
     if set(response.mimetype_params) - {"ext", "profile"}:
         yield "the media type has a parameter that is neither ext nor profile"
     if response.status_code == 201 and not response.headers["Location"].endswith(
@@ -41,7 +41,7 @@ def check_headers(response: TestResponse) -> Iterator[str]:
 
 
 def find_faults(document: Any, status: int, sparse: bool) -> Iterator[str]:
-    """What is wrong with a document; `sparse` ones may include what no printed relationship links."""
+    """Yield the faults of a document; with `sparse`, included resources may be linked by omitted relationships."""
     if not isinstance(document, dict):
         yield "the document is no object"
         return
@@ -64,7 +64,7 @@ def find_faults(document: Any, status: int, sparse: bool) -> Iterator[str]:
 
 
 def check_data(document: dict[str, Any], sparse: bool) -> Iterator[str]:
-    """Primary data, included resources, and how they hang together."""
+    """Yield the faults of primary data, included resources, and full linkage."""
     data, included = document.get("data"), document.get("included", [])
     if not isinstance(data, dict | list | None):
         yield "data is no object, list or null"
@@ -80,7 +80,7 @@ def check_data(document: dict[str, Any], sparse: bool) -> Iterator[str]:
 
 
 def find_reachable(primary: list[dict[str, Any]], included: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """The included resources that a chain of linkage from the primary data leads to ("Compound Documents")."""
+    """Return the included resources that are linked from the primary data, directly or not ("Compound Documents")."""
     reached: set[tuple[str, str]] = set()
     known = {(item["type"], item["id"]): item for item in included}
     found = [*primary]
@@ -93,7 +93,7 @@ def find_reachable(primary: list[dict[str, Any]], included: list[dict[str, Any]]
 
 
 def list_linkage(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the relationships of a resource name."""
+    """Return the identifiers in the relationships of a resource."""
     for relationship in item.get("relationships", {}).values():
         data = relationship.get("data")
         for identifier in data if isinstance(data, list) else [data] if data else []:
@@ -101,7 +101,7 @@ def list_linkage(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def check_resource(item: Any, at: str) -> Iterator[str]:
-    """A resource object, or an identifier in its place."""
+    """Yield the faults of a resource object, or of an identifier in its place."""
     if not isinstance(item, dict) or not all(isinstance(item.get(name), str) and item[name] for name in ("type", "id")):
         yield f"{at}: type and id are not texts"
         return
@@ -119,7 +119,7 @@ def check_resource(item: Any, at: str) -> Iterator[str]:
 
 
 def check_relationship(relationship: Any, at: str) -> Iterator[str]:
-    """A relationship object."""
+    """Yield the faults of a relationship object."""
     if not isinstance(relationship, dict) or not relationship.keys() & {"links", "data", "meta"}:
         yield f"{at}: none of links, data, meta"
         return
@@ -135,7 +135,7 @@ def check_relationship(relationship: Any, at: str) -> Iterator[str]:
 
 
 def check_links(links: Any, at: str) -> Iterator[str]:
-    """A links object."""
+    """Yield the faults of a links object."""
     if links is None:
         return
     for name, link in links.items():
@@ -143,11 +143,11 @@ def check_links(links: Any, at: str) -> Iterator[str]:
             if set(link) - LINK_OBJECT or not isinstance(link.get("href"), str):
                 yield f"{at}: link {name} is no link object"
         elif not isinstance(link, str | None):
-            yield f"{at}: link {name} is no text"
+            yield f"{at}: link {name} is not a string"
 
 
 def check_errors(errors: Any, status: int) -> Iterator[str]:
-    """A list of error objects."""
+    """Yield the faults of a list of error objects."""
     if not isinstance(errors, list) or not errors:
         yield "errors is no list of errors"
         return
@@ -158,7 +158,7 @@ def check_errors(errors: Any, status: int) -> Iterator[str]:
             continue
         for name in ("id", "status", "code", "title", "detail"):
             if not isinstance(error.get(name), str) or not error[name]:
-                yield f"{at}: {name} is no text"
+                yield f"{at}: {name} is not a string"
         if len(errors) == 1 and error["status"] != str(status):
             yield f"{at}: status {error['status']} in an answer with {status}"
         source = error.get("source", {})

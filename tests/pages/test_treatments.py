@@ -506,7 +506,7 @@ def test_a_picture_that_is_none_is_named_and_the_others_are_kept(processor: Data
     ("fields", "said"),
     [
         ({"title": " "}, "Must not be blank."),
-        ({"title": "x" * 51}, "Longer than the limit of 50 characters."),
+        ({"title": "x" * 51}, "Must have at most 50 characters."),
         ({"event": ["999999"]}, "There is no such event here."),
         ({"upload": ["x"]}, "This is not the id of one: x"),
         ({"event": []}, document_sets.EMPTY_SET_ERROR),

@@ -1,4 +1,4 @@
-"""Answers of every kind, as samples for what must hold of all of them."""
+"""Sample responses of every kind, for tests of rules that hold for all of them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,7 +29,7 @@ RESPONSE_CACHE: dict[str, list[TestResponse]] = {}
 
 
 def get_row_ids(dataset: Dataset) -> dict[str, int | str]:
-    """A row of every type with a list that the owner sees, by the plural of its type."""
+    """Return the id of a row that the owner sees, by the plural of each type with a list."""
     background = dataset.get_background_ids()
     return {
         "events": dataset.events["draft"],
@@ -44,29 +44,29 @@ def get_row_ids(dataset: Dataset) -> dict[str, int | str]:
 
 
 def get_successes(dataset: Dataset) -> list[TestResponse]:
-    """Answers of every kind that succeed."""
+    """Return successful responses of every kind."""
     return _cache_once(_request_reads, dataset)
 
 
 def get_failures(dataset: Dataset) -> list[TestResponse]:
-    """Refusals of every status that a client can cause."""
+    """Return error responses of every status that a client can cause."""
     return _cache_once(_request_failures, dataset)
 
 
 def get_responses(dataset: Dataset) -> list[TestResponse]:
-    """All of them."""
+    """Return all sample responses."""
     return [*get_successes(dataset), *get_failures(dataset)]
 
 
 def _cache_once(gather: Callable[[Dataset], Iterator[TestResponse]], dataset: Dataset) -> list[TestResponse]:
-    """Worlds are alike: what one answered is kept for all tests that only read it."""
+    """Return the sample responses, requested once: all datasets are alike, and the tests only read."""
     if gather.__name__ not in RESPONSE_CACHE:
         RESPONSE_CACHE[gather.__name__] = [*gather(dataset)]
     return RESPONSE_CACHE[gather.__name__]
 
 
 def _request_reads(dataset: Dataset) -> Iterator[TestResponse]:
-    """Lists, resources, related resources and relationships, plain and with everything included."""
+    """Yield responses of lists, resources and relationships, with and without included resources."""
     for kind, id_ in get_row_ids(dataset).items():
         caller = dataset.admin if kind == "users" else dataset.owner
         yield caller.get(f"/v1/{kind}")
@@ -79,7 +79,7 @@ def _request_reads(dataset: Dataset) -> Iterator[TestResponse]:
 
 
 def _request_failures(dataset: Dataset) -> Iterator[TestResponse]:
-    yield dataset.owner.get("/v1/events?include=nobody")
+    yield dataset.owner.get("/v1/events?include=unknown")
     yield dataset.anonymous.get("/v1/users")
     yield dataset.owner.get("/v1/users")
     yield dataset.owner.get("/v1/events/0")
@@ -93,12 +93,12 @@ def _request_failures(dataset: Dataset) -> Iterator[TestResponse]:
 
 
 def get_documents(dataset: Dataset) -> list[dict[str, Any]]:
-    """What they say."""
+    """Return the documents of all sample responses."""
     return [answer.get_json(force=True) for answer in get_responses(dataset)]
 
 
 def list_resources(dataset: Dataset, *, live: bool = False) -> list[dict[str, Any]]:
-    """Every resource object in them, included ones too; `live` ones are those of this very dataset."""
+    """Return all resource objects of successful responses; `live` sends the requests to this dataset again."""
     found = []
     for answer in _request_reads(dataset) if live else get_successes(dataset):
         if "/relationships/" not in answer.request.path:  # these answer identifiers
@@ -108,21 +108,21 @@ def list_resources(dataset: Dataset, *, live: bool = False) -> list[dict[str, An
 
 
 def to_list(data: Any) -> list[Any]:
-    """Primary data or linkage of any kind as a list."""
+    """Return primary data or linkage of any kind as a list."""
     if data is None:
         return []
     return data if isinstance(data, list) else [data]
 
 
 def get_data_at(caller: ApiClient, path: str) -> Any:
-    """The primary data of a GET that succeeds."""
+    """Return the primary data of a GET that succeeds."""
     answer = caller.get(path)
     assert answer.status_code == 200, (path, answer.text)
     return answer.get_json(force=True)["data"]
 
 
 def iterate_members(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every member of every object in a document, at any depth."""
+    """Yield every member of every object in a document, at any depth."""
     if isinstance(value, dict):
         for name, member in value.items():
             yield name, member

@@ -1,4 +1,4 @@
-"""The Atomic Operations extension: each test is named after what the extension demands.
+"""The Atomic Operations extension: each test is named after a requirement of the extension.
 
 Text: https://jsonapi.org/ext/atomic
 """
@@ -15,20 +15,20 @@ from tests.jsonapi.test_operations import build_add, send_operations
 
 
 def build_ref(type_: str, id_: int, relationship: str | None = None) -> dict[str, str]:
-    """A ref."""
+    """Return a ref object."""
     named = {} if relationship is None else {"relationship": relationship}
     return {"type": type_, "id": str(id_), **named}
 
 
 def get_results(answer: Any) -> list[dict[str, Any]]:
-    """The results of operations that succeeded."""
+    """Return the results of operations that succeeded."""
     assert answer.status_code == 200, answer.text
-    listed: list[dict[str, Any]] = answer.get_json(force=True)["atomic:results"]
-    return listed
+    results: list[dict[str, Any]] = answer.get_json(force=True)["atomic:results"]
+    return results
 
 
 def event_linkage(dataset: Dataset) -> dict[str, str]:
-    """Linkage to an event of the owner."""
+    """Return linkage to an event of the owner."""
     return {"type": "event", "id": str(dataset.events["draft"])}
 
 
@@ -72,9 +72,9 @@ def test_operations_run_in_order(dataset: Dataset) -> None:
     resource = build_ref("faq", dataset.faqs["draft"])
     operations = [{"op": "update", "data": {**resource, "attributes": {"question": name}}} for name in names]
 
-    listed = get_results(send_operations(dataset.owner, *operations))
+    results = get_results(send_operations(dataset.owner, *operations))
 
-    assert [result["data"]["attributes"]["question"] for result in listed] == [*names]
+    assert [result["data"]["attributes"]["question"] for result in results] == [*names]
     assert get_data_at(dataset.owner, path)["attributes"]["question"] == "three"
 
 
@@ -94,7 +94,7 @@ def test_a_failure_undoes_everything(dataset: Dataset) -> None:
 
 
 def test_results_match_the_operations(dataset: Dataset) -> None:
-    listed = get_results(
+    results = get_results(
         send_operations(
             dataset.owner,
             build_add("faq", {"question": "a", "answer": "b"}, event=event_linkage(dataset)),
@@ -103,7 +103,7 @@ def test_results_match_the_operations(dataset: Dataset) -> None:
         )
     )
 
-    assert [result.get("data", {}).get("type") for result in listed] == ["faq", None, "faq-type"]
+    assert [result.get("data", {}).get("type") for result in results] == ["faq", None, "faq-type"]
 
 
 def test_errors_are_those_of_the_base(dataset: Dataset) -> None:
@@ -186,8 +186,8 @@ def test_to_many_relationships_are_added_replaced_and_removed(
     data = build_linkage("user", [dataset.callers[name].id for name in sent])
 
     assert get_results(send_operations(dataset.owner, {"op": op, "ref": ref, "data": data})) == [{}]
-    listed = get_data_at(dataset.owner, f"/v1/events/{dataset.events['draft']}/relationships/organizers")
-    assert {item["id"] for item in listed} == {str(dataset.callers[name].id) for name in left}
+    results = get_data_at(dataset.owner, f"/v1/events/{dataset.events['draft']}/relationships/organizers")
+    assert {item["id"] for item in results} == {str(dataset.callers[name].id) for name in left}
 
 
 def test_a_lid_is_text_and_names_one_resource(dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""The cursor pagination profile: each test is named after what the profile demands.
+"""The cursor pagination profile: each test is named after a requirement of the profile.
 
 Text: https://jsonapi.org/profiles/ethanresnick/cursor-pagination
 """
@@ -18,7 +18,7 @@ ACCEPT = f'{JSONAPI}; profile="{PROFILE}"'
 
 
 def fetch_document(dataset: Dataset, path: str) -> dict[str, Any]:
-    """The document of a GET that asks for the profile."""
+    """Return the document of a GET that requests the profile."""
     answer = dataset.owner.get(path, Accept=ACCEPT)
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.get_json(force=True)
@@ -26,18 +26,18 @@ def fetch_document(dataset: Dataset, path: str) -> dict[str, Any]:
 
 
 def list_ids(document: dict[str, Any]) -> list[str]:
-    """The ids in a document."""
+    """Return the ids in a document."""
     return [item["id"] for item in document["data"]]
 
 
 def list_cursors(dataset: Dataset, path: str) -> list[str]:
-    """The cursor of every item."""
+    """Return the cursors of all items."""
     return [item["meta"]["page"]["cursor"] for item in fetch_document(dataset, path)["data"]]
 
 
 @pytest.fixture
 def path(dataset: Dataset) -> str:
-    """A list of 30 FAQs at three positions."""
+    """Return the path of a list of 30 FAQs at three positions."""
     event_id = dataset.events["draft"]
     with dataset.app.app_context():
         rows = [Faq(question="a", answer="b", event_id=event_id, position=number % 3) for number in range(29)]
@@ -48,7 +48,7 @@ def path(dataset: Dataset) -> str:
 
 @pytest.mark.parametrize("query", ["", "&sort=position", "&sort=-position"])
 def test_order_is_unique(dataset: Dataset, path: str, query: str) -> None:
-    """A partial order is completed: no item is lost or shown twice between pages."""
+    """A partial order is made total: no item is missing or repeated between pages."""
     everything = list_ids(fetch_document(dataset, f"{path}?page[size]=100{query}"))
 
     walked, page = [], fetch_document(dataset, f"{path}?page[size]=7{query}")

@@ -1,4 +1,4 @@
-"""JSON:API 1.1, "Document Structure": each test is named after the statement it shows.
+"""JSON:API 1.1, "Document Structure": each test is named after a statement of the specification.
 
 The validator in `tests/jsonapi/validator.py` asks most of this of every answer of the whole suite; here each is said
 once, on answers of every kind.
@@ -28,7 +28,7 @@ RESERVED = set("+,.[]!\"#$%&'()*/:;<=>?@\\^`{|}~\x7f") | {chr(code) for code in 
 
 
 def list_member_names(dataset: Dataset) -> set[str]:
-    """Every member name that answers use; meta objects hold any."""
+    """Return all member names in responses, except those in meta objects."""
     return {
         name for document in get_documents(dataset) for name, _member in iterate_members(document) if name != "meta"
     }
@@ -116,7 +116,7 @@ def test_resource_id_type_types(dataset: Dataset) -> None:
 
 
 def test_resource_unique(dataset: Dataset) -> None:
-    """The same pair names the same resource on every way to it."""
+    """The same type and id identify the same resource in all documents."""
     for kind, id_ in get_row_ids(dataset).items():
         resource = get_data_at(dataset.admin, f"/v1/{kind}/{id_}")
         assert [resource] == [item for item in get_data_at(dataset.admin, f"/v1/{kind}") if item["id"] == str(id_)]
@@ -223,7 +223,7 @@ def test_compound_documents_duplicates(dataset: Dataset) -> None:
 
 
 def list_member_values(dataset: Dataset, wanted: str) -> list[Any]:
-    """The values of every member with this name."""
+    """Return the values of all members with this name."""
     return [
         member for document in get_documents(dataset) for name, member in iterate_members(document) if name == wanted
     ]
@@ -294,7 +294,7 @@ def test_member_name_at_members_no_process(dataset: Dataset) -> None:
 
 
 def test_member_name_at_members_ignore_for_definitions(dataset: Dataset) -> None:
-    """What only holds @-members is empty: no attribute, no relationship, no data."""
+    """An object with @-members only is empty: no attribute, no relationship, no data."""
     path = f"/v1/faqs/{dataset.faqs['draft']}"
     resource = {"type": "faq", "id": path.rpartition("/")[2]}
 
@@ -323,4 +323,4 @@ def test_the_samples_are_of_every_kind(dataset: Dataset) -> None:
     for kind, id_ in get_row_ids(dataset).items():
         relationships = get_data_at(dataset.admin, f"/v1/{kind}/{id_}")["relationships"]
         included = {path.partition(".")[0] for path in INCLUDES[kind].split(",")}
-        assert included == set(relationships) - {"pending-owner"}  # a request takes six paths, and it is like the owner
+        assert included == set(relationships) - {"pending-owner"}  # it is like the owner

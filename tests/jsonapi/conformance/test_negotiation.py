@@ -1,4 +1,4 @@
-"""JSON:API 1.1, "Content Negotiation": each test is named after the statement it shows."""
+"""JSON:API 1.1, "Content Negotiation": each test is named after a statement of the specification."""
 
 import pytest
 from werkzeug.http import parse_options_header

@@ -1,4 +1,4 @@
-"""JSON:API 1.1, "Creating, Updating and Deleting Resources": each test is named after the statement it shows."""
+"""JSON:API 1.1, "Creating, Updating and Deleting Resources": each test is named after a statement of it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ CAMP = {"name": "Camp", "timezone": "UTC"}
 
 
 def change_relationship(caller: ApiClient, method: str, path: str, type_: str, *ids: int) -> int:
-    """The status of a change to a to-many relationship."""
+    """Return the status of a change to a to-many relationship."""
     return caller.send(method, path, {"data": build_linkage(type_, list(ids))}).status_code
 
 
@@ -152,7 +152,7 @@ def test_update_resource_relationship_reject_full_replacement_response(dataset: 
 
 
 def test_update_resource_200_status(dataset: Dataset) -> None:
-    """The server changes more than was asked: the cleaned answer, the verification of a new address."""
+    """The server changes more than the request: it cleans HTML, and resets the verification of an e-mail address."""
     path = f"/v1/faqs/{dataset.faqs['draft']}"
 
     changed = dataset.owner.update(path, "faq", {"answer": "<script>1</script>Yes"})
@@ -325,7 +325,7 @@ def test_delete_to_many_success(dataset: Dataset) -> None:
 
 
 def test_updating_relationship_200_status(dataset: Dataset) -> None:
-    """Whoever becomes an organizer is a coorganizer no more: the other relationship changes, too."""
+    """A coorganizer who becomes an organizer is removed from the coorganizers: the other relationship changes too."""
     path = f"/v1/events/{dataset.events['draft']}/relationships"
 
     assert change_relationship(dataset.owner, "POST", f"{path}/organizers", "user", dataset.coorganizer.id) == 200
