@@ -172,7 +172,7 @@ def test_a_redis_that_hung_is_caught_up_with(background: BackgroundProcesses, wa
     for _ in range(5):
         background.enqueue_entry()
     # Longer than the client's patience: the relay has noticed, and has gone on.
-    wait_until(lambda: background.has_logged(b"relay cannot publish"), 20)
+    wait_until(lambda: background.has_logged(b"relay publish failed"), 20)
     background.redis.send_signal(signal.SIGCONT)
 
     wait_until(lambda: are_all_closed(background.app), 30)
