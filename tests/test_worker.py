@@ -257,7 +257,7 @@ def test_node_that_does_not_consume_is_named_and_restarts(
     said = wait_until(lambda: get_worker_error(checks), 15)
     assert re.fullmatch(r"node events-mails-jobs-remote has not polled its queues for \d+ s", said)
     wait_until(
-        lambda: background.has_logged(b"node restarts: it has not polled its queues"), 15 - (monotonic() - consumed_at)
+        lambda: background.has_logged(b"node restarts: queues were not polled"), 15 - (monotonic() - consumed_at)
     )
     assert background.worker.wait(20) == RESTART_EXIT_STATUS
 
