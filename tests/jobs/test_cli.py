@@ -170,24 +170,27 @@ def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
         (["submit", "sleep", "--param", "seconds=1e400"], "--param seconds: A number is too large."),
         (["submit", "sleep", "--param", "seconds=a\nb"], "seconds: 'a\\nb' is not of type 'number'"),
         (["submit", "sleep", "--param", "seconds=" + "9" * 5000], "seconds: "),
-        (["submit", "sleep", "--param", "x" * 70_000 + "=1"], "parameters: More than 65536 bytes."),
-        (["submit", "sleep", "--param", "seconds=1", "--param", "seconds=2"], "--param: 'seconds' is there twice"),
+        (["submit", "sleep", "--param", "x" * 70_000 + "=1"], "parameters: Parameters must be at most 65536 bytes."),
+        (["submit", "sleep", "--param", "seconds=1", "--param", "seconds=2"], "--param: 'seconds' is given twice"),
         (["submit", "sleep", "--param", "seconds"], "--param: 'seconds' is not NAME=VALUE"),
         (["submit", "sleep", "--param", "=1"], "--param: '=1' is not NAME=VALUE"),
-        (["submit", "sleep", "--param", "seconds=\udcff"], "--param: 'seconds' is not UTF-8"),
-        (["submit", "sleep", "--params", "{"], "--params: this is not JSON"),
-        (["submit", "sleep", "--params", '{"a": ' + "[" * 100_000], "--params: this is not JSON"),
-        (["submit", "sleep", "--params", "[" * 40 + "]" * 40], "--params: this is not JSON, or nested too deep"),
-        (["submit", "sleep", "--params", "NaN"], "--params: this is not JSON"),
-        (["submit", "sleep", "--params", "[]"], "--params: this is not a JSON object"),
+        (["submit", "sleep", "--param", "seconds=\udcff"], "--param: 'seconds' is not valid UTF-8"),
+        (["submit", "sleep", "--params", "{"], "--params: the value is not valid JSON"),
+        (["submit", "sleep", "--params", '{"a": ' + "[" * 100_000], "--params: the value is not valid JSON"),
+        (
+            ["submit", "sleep", "--params", "[" * 40 + "]" * 40],
+            "--params: the value is not valid JSON, or nested too deep",
+        ),
+        (["submit", "sleep", "--params", "NaN"], "--params: the value is not valid JSON"),
+        (["submit", "sleep", "--params", "[]"], "--params: the value is not a JSON object"),
         (["submit", "sleep", "--params", '{"seconds": "\\u0000"}'], "seconds: Holds a NUL or a lone surrogate"),
         (["submit", "sleep", "--params", "@/nowhere"], "--params: '/nowhere' cannot be read: No such file"),
         (["submit", "sleep", "--params", "@/dev/zero"], "--params: more than 1048576 bytes"),
-        (["submit", "sleep", "--param", "seconds=0", "--owner", "nobody@example.com"], "--owner: nobody has this"),
+        (["submit", "sleep", "--param", "seconds=0", "--owner", "nobody@example.com"], "--owner: there is no user"),
         (["submit", "event-archive", "--param", "event=999"], "event: there is no event 999"),
         (["list", "--state", "done"], "'--state': 'done' is not one of 'queued', "),
-        (["list", "--kind", "no-such-kind"], "--kind: there is no such kind of job: 'no-such-kind'"),
-        (["list", "--kind", "\udcff"], "--kind: this is not UTF-8"),
+        (["list", "--kind", "no-such-kind"], "--kind: there is no kind of job 'no-such-kind'"),
+        (["list", "--kind", "\udcff"], "--kind: the value is not valid UTF-8"),
         (["list", "--limit", "0"], "'--limit': 0 is not in the range"),
         (["show", "abc"], "ID: there is no job 'abc'"),
         (["show", UNKNOWN_JOB_ID], f"ID: there is no job '{UNKNOWN_JOB_ID}'"),
@@ -216,7 +219,7 @@ def test_a_job_about_an_event_needs_the_event(dataset: Dataset) -> None:
 
     assert live["event"] == str(dataset.events["draft"])
     assert (trashed.exit_code, trashed.stdout) == (2, "")
-    assert trashed.stderr == f"Error: event: there is no event {dataset.events['trashed']}, or it is in the trash\n"
+    assert trashed.stderr == f"Error: event: there is no event {dataset.events['trashed']}, or it is deleted\n"
 
 
 def test_list_has_the_newest_first(app: Flask) -> None:
@@ -303,7 +306,11 @@ def test_cancel_says_what_has_become_of_the_job(app: Flask) -> None:
     assert invoke_cli(app, "cancel", str(runs)).stdout == f"{runs} canceling\n"
     assert get_json_output(app, "cancel", str(runs))["state"] == "canceling"
     again = invoke_cli(app, "cancel", str(waits))
-    assert (again.exit_code, again.stdout, again.stderr) == (2, "", "Error: the job has ended: it is canceled\n")
+    assert (again.exit_code, again.stdout, again.stderr) == (
+        2,
+        "",
+        "Error: only active jobs can be canceled; this job is canceled\n",
+    )
 
 
 def test_retry_starts_the_same_again_for_the_same_owner(dataset: Dataset) -> None:
@@ -313,7 +320,10 @@ def test_retry_starts_the_same_again_for_the_same_owner(dataset: Dataset) -> Non
     invoke_cli(dataset.app, "cancel", old["id"])
     job = get_json_output(dataset.app, "retry", old["id"])
 
-    assert (lives.exit_code, lives.stderr) == (2, "Error: the job has not ended: it is queued\n")
+    assert (lives.exit_code, lives.stderr) == (
+        2,
+        "Error: only jobs that have ended can be retried; this job is queued\n",
+    )
     assert (job["state"], job["trigger"], job["retry-of"]) == ("queued", "retry", old["id"])
     assert (job["kind"], job["parameters"], job["owner"]) == (old["kind"], old["parameters"], old["owner"])
 
@@ -423,7 +433,7 @@ def test_watch_waits_for_a_database_that_restarts(
         result = invoke_cli(app, "watch", str(job.id))
 
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "1.00 succeeded")
-    assert result.stderr == "the database does not answer; it is waited for\n"
+    assert result.stderr == "the database does not answer; retrying\n"
 
 
 def test_watch_gives_a_database_up_that_stays_away(
@@ -495,14 +505,14 @@ def test_the_exit_status_of_submit_tells_how_it_ended(
     assert [text.splitlines()[-1] for text in (good.stdout, canceled[0])] == ["1.00 succeeded", "0.00 canceled"]
     job, *elements = [json.loads(line) for line in bad[0].splitlines()]
     assert (job["state"], elements[-1]["state"]) == ("queued", "failed")
-    assert {good.stderr, bad[1], canceled[1]} <= {"", "no worker has taken it up yet\n"}
+    assert {good.stderr, bad[1], canceled[1]} <= {"", "no worker has started the job yet\n"}
 
 
 def test_whoever_stops_watching_leaves_the_job_running(environment: dict[str, str], app: Flask) -> None:
     with start_command(environment, "submit", "sleep", "--param", "seconds=600", "--watch") as watching:
         job_id, *_ = read_lines_until(watching, "0.00 queued, 0 ahead")
         assert watching.stderr is not None
-        assert next(watching.stderr) == "no worker has taken it up yet\n"
+        assert next(watching.stderr) == "no worker has started the job yet\n"
         job = start_attempt(app, UUID(job_id))
         commit_progress(app, lifecycle.record_progress, job, 0.3, "a third")
         read_lines_until(watching, "0.30 a third")
@@ -511,7 +521,7 @@ def test_whoever_stops_watching_leaves_the_job_running(environment: dict[str, st
         _, said = watching.communicate(timeout=30)
 
     assert watching.returncode == 130
-    assert said == f"0.30 a third; the job goes on, and `manage.py jobs watch {job_id}` follows it again\n"
+    assert said == f"0.30 a third; the job continues; `manage.py jobs watch {job_id}` watches it again\n"
     assert get_job(app, job.id).state == "running"
 
 

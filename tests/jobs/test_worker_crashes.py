@@ -194,7 +194,7 @@ def test_an_attempt_that_was_frozen_beyond_its_lease_changes_nothing(
 
     job = job_stack.get_job(job_id)
     assert (job.state, job.attempt, job.result) == ("succeeded", 2, {"by": int(read_signatures(attempts_dir)[1][1])})
-    wait_until(lambda: b"belongs to another attempt now" in job_stack.log.read_bytes())
+    wait_until(lambda: b"attempt no longer owns its job" in job_stack.log.read_bytes())
     assert job_stack.get_job(job_id) == job
 
 

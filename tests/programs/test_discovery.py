@@ -212,7 +212,7 @@ def test_a_program_is_for_admins_alone_unless_its_file_says_otherwise(
     refused_job = dataset.stranger.create("/v1/jobs", "job", document)
 
     assert refused_job.status_code == 403
-    assert get_errors(refused_job)[0]["detail"] == "You may not start this."
+    assert get_errors(refused_job)[0]["detail"] == "You may not start this kind of job with these parameters."
     assert dataset.stranger.create("/v1/hooks", "hook", document).status_code == 403
     assert dataset.stranger.get(f"/v1/job-kinds/{kind}").status_code == 404
     assert kind not in list_kinds(dataset.stranger)
