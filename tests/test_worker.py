@@ -1,4 +1,4 @@
-"""Tasks run in a session of their own, and no death of worker, child or Redis loses one."""
+"""Tasks run in a session of their own, and no crash of a worker, a pool process or Redis loses one."""
 
 import re
 import signal
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
 class BackgroundProcesses:
-    """A Redis, a relay with a lease of 2 s, and a worker with one slot; all of them may be killed."""
+    """A Redis, a relay with a lease of 2 s, and a worker with one slot; tests may kill all of them."""
 
     def __init__(self, app: Flask, environment: dict[str, str], directory: Path, stack: ExitStack) -> None:
         self.app = app
@@ -39,15 +39,15 @@ class BackgroundProcesses:
         self.server = embedded.Redis(directory)
         self.environment = {**environment, "REDIS_URL": self.server.url, "WORKER_CONCURRENCY": "1"}
         self.log = directory / "output"
-        self.acts = directory / "acts"  # where consumers write what they did
-        self.go_on = directory / "go-on"  # what `tests.linger` waits for
+        self.acts = directory / "acts"  # file to which consumers write
+        self.go_on = directory / "go-on"  # file for which `tests.linger` waits
         self.heard = 0
         self.redis = self.start_redis()
         self.start("relay", "2")
         self.worker = self.start("worker")
 
     def restore_processes(self) -> None:
-        """Start what an earlier test has ended, and forget what it did."""
+        """Start processes that an earlier test has ended, and delete its files."""
         if self.redis.poll() is not None:
             self.redis = self.start_redis()
         if self.worker.poll() is not None:
@@ -57,23 +57,23 @@ class BackgroundProcesses:
         self.heard = self.log.stat().st_size
 
     def start_redis(self) -> subprocess.Popen[bytes]:
-        """A Redis that knows nothing."""
+        """Start an empty Redis."""
         return self.stack.enter_context(embedded.run_server(self.server))
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """One more process."""
+        """Start a process of manage.py."""
         return self.stack.enter_context(run_process(self.environment, self.log, *arguments))
 
     def enqueue_entry(self, name: str = "tests.record") -> None:
-        """Commit work."""
+        """Commit an outbox entry."""
         enqueue_entry(self.app, name, file=str(self.acts), until=str(self.go_on))
 
     def has_logged(self, words: bytes) -> bool:
-        """Whether relay or worker have logged this in the current test."""
+        """Return whether the relay or a worker has logged this in the current test."""
         return words in self.log.read_bytes()[self.heard :]
 
     def get_pool_process(self) -> psutil.Process:
-        """The process of the pool that acted last."""
+        """Return the pool process that handled the last entry."""
         return psutil.Process(int(read_lines(self.acts)[-1].split()[1]))
 
 
@@ -81,21 +81,21 @@ class BackgroundProcesses:
 def processes_of_module(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BackgroundProcesses]:
-    """Real processes on a Redis of their own."""
+    """Start real processes with a Redis of their own."""
     with ExitStack() as stack:
         yield BackgroundProcesses(app, environment, tmp_path_factory.mktemp("background"), stack)
 
 
 @pytest.fixture
 def background(processes_of_module: BackgroundProcesses, wait_until: Callable[..., Any]) -> BackgroundProcesses:
-    """All of them running."""
+    """Return the processes, all running."""
     processes_of_module.restore_processes()
     with create_client(processes_of_module.server.url, timeout=2) as client:
         wait_until(lambda: read_nodes(client)[0], 60, "the worker beats")
     return processes_of_module
 
 
-def test_an_order_is_acted_on_once(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
+def test_entry_is_handled_once(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
     background.enqueue_entry()
 
     wait_until(lambda: are_all_closed(background.app))
@@ -164,14 +164,14 @@ def test_redis_killed_and_started_again_loses_nothing(
     wait_until(lambda: are_all_closed(background.app), 30)
 
 
-def test_a_redis_that_hung_is_caught_up_with(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
+def test_entries_are_handled_after_redis_hung(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
     background.enqueue_entry()
     wait_until(lambda: are_all_closed(background.app))
 
     background.redis.send_signal(signal.SIGSTOP)
     for _ in range(5):
         background.enqueue_entry()
-    # Longer than the client's patience: the relay has noticed, and has gone on.
+    # Longer than the timeout of the client: the relay has noticed, and continues.
     wait_until(lambda: background.has_logged(b"relay publish failed"), 20)
     background.redis.send_signal(signal.SIGCONT)
 
@@ -215,13 +215,13 @@ def test_task_that_ends_after_its_connection_was_lost_does_not_end_the_worker(
 
 @pytest.fixture
 def checks(background: BackgroundProcesses, monkeypatch: pytest.MonkeyPatch) -> HealthChecks:
-    """The checks of /health-check, on the Redis of these processes."""
+    """Return the checks of /health-check with the Redis of these processes."""
     monkeypatch.setitem(background.app.config, "REDIS_URL", background.server.url)
     return HealthChecks(background.app)
 
 
 def replace_worker(background: BackgroundProcesses, wait_until: Callable[..., Any], kind: str) -> None:
-    """Start a worker with this defect instead of the one that runs."""
+    """Replace the running worker with one that has this defect."""
     background.worker.kill()
     background.worker.wait(10)
     said = background.log.stat().st_size
@@ -232,7 +232,7 @@ def replace_worker(background: BackgroundProcesses, wait_until: Callable[..., An
 
 
 def get_worker_error(checks: HealthChecks) -> str:
-    """What is wrong with the workers; nothing where they are fine."""
+    """Return the error of the worker check, or an empty text."""
     try:
         checks.check_workers()
     except Unhealthy as found:
@@ -430,7 +430,7 @@ sys.exit(nodes.run_nodes(serve, [("quick",), ("slow",)]))
 def run_worker_nodes(
     directory: Path, wait_until: Callable[..., Any], seconds: float
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker with a quick and a slow node, which get so long to end after each other."""
+    """Run a worker with a quick and a slow node, and this time for them to end."""
     command = [sys.executable, "-c", NODES_SCRIPT, str(directory), str(seconds)]
     with subprocess.Popen(command, cwd=ROOT) as parent:
         try:
@@ -490,8 +490,8 @@ def test_node_that_restarts_leaves_the_others_alone(tmp_path: Path, wait_until: 
             parent.kill()
 
 
-def test_each_node_is_told_once_to_end(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
-    """Celery takes a second signal for impatience, and hands back what still had time."""
+def test_each_node_gets_one_termination_signal(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+    """Celery treats a second signal as a cold shutdown and requeues tasks that still had time."""
     with run_worker_nodes(tmp_path, wait_until, seconds=10) as parent:
         parent.terminate()
         wait_until((tmp_path / "quick-heard").exists)

@@ -116,7 +116,7 @@ def retry_for(job: JobRow, access: AccessContext) -> JobRow:
     return submit_for(job.kind, job.parameters, access, pointer=None, **origin).job
 
 
-def accepted_response(job: JobRow, access: AccessContext) -> Response:
+def build_accepted_response(job: JobRow, access: AccessContext) -> Response:
     """Return 202 with the job, or 200 if it is an existing job that has succeeded."""
     document = ResourceReader(access, Query(access.scope)).get_document(JOB, job.id)
     if document is None:
@@ -173,7 +173,7 @@ class CancelJob(JobAction):
 
     def perform_action(self, job: JobRow, access: AccessContext) -> Response:
         cancel_for(job, access)
-        return accepted_response(job, access)
+        return build_accepted_response(job, access)
 
 
 class RetryJob(JobAction):
@@ -182,7 +182,7 @@ class RetryJob(JobAction):
     methods = {"POST"}
 
     def perform_action(self, job: JobRow, access: AccessContext) -> Response:
-        return accepted_response(retry_for(job, access), access)
+        return build_accepted_response(retry_for(job, access), access)
 
 
 class JobEventDetail(ResourceDetail):

@@ -1,4 +1,4 @@
-"""What programs say, in pieces of any size: lines, reports, and words that may be shown."""
+"""Output of programs in chunks of any size: lines, progress reports and redaction."""
 
 from time import monotonic
 
@@ -107,7 +107,7 @@ def test_a_long_line_of_digits_is_soon_read() -> None:
     assert monotonic() - begun < 1
 
 
-def test_words_lose_controls_and_what_is_no_text() -> None:
+def test_control_characters_and_invalid_utf8_are_removed() -> None:
     words = SecretRedactor([])
 
     assert words.redact_text(b"a\x00b\x1b[31mc\r\n\td\xff", is_cut=False, most=100) == "ab[31mc\n\td\ufffd"

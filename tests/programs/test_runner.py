@@ -1,4 +1,4 @@
-"""Programs are run: what they get, what they say, how they end."""
+"""Execution of programs: arguments, environment, output, progress and errors."""
 
 import errno
 import os
@@ -70,7 +70,7 @@ def test_arguments_come_in_order_and_the_file_comes_last(dataset: Dataset, run_p
     assert told["empty"]
 
 
-def test_it_has_a_closed_environment_and_a_directory_of_its_own(dataset: Dataset, run_program: RunProgram) -> None:
+def test_program_has_clean_environment_and_own_directory(dataset: Dataset, run_program: RunProgram) -> None:
     os.environ["NOT_FOR_PROGRAMS"] = "1"
     try:
         told = orjson.loads(read_output(dataset, run_program(REPORT_SCRIPT)["id"]))
@@ -86,7 +86,7 @@ def test_it_has_a_closed_environment_and_a_directory_of_its_own(dataset: Dataset
     assert set(told["descriptors"]) <= {"0", "1", "2", "3"}
 
 
-def test_parameters_become_arguments_and_variables_as_its_file_says(dataset: Dataset, run_program: RunProgram) -> None:
+def test_parameters_become_declared_arguments_and_variables(dataset: Dataset, run_program: RunProgram) -> None:
     said = {
         "parameters": SECRET_SCHEMA,
         "arguments": ["loud", "sizes", "scale", "name"],
@@ -184,16 +184,16 @@ def test_program_without_output_fails_with_no_output(run_program: RunProgram, sc
     assert job["state"] == "failed"
     assert job["error"] == {
         "code": "no-output",
-        "detail": "The program has ended well, but has written nothing.",
+        "detail": "The program exited with status 0 but wrote no output file.",
         "stderr": "why\n",
     }
 
 
-def test_a_status_is_told_with_the_end_of_stderr(dataset: Dataset, run_program: RunProgram) -> None:
+def test_nonzero_exit_status_is_reported_with_end_of_stderr(dataset: Dataset, run_program: RunProgram) -> None:
     job = run_program(f"{PYTHON}import sys\nsys.stderr.write('x' * 100_000 + 'the end')\nsys.exit(3)")
 
     assert (job["state"], job["error"]["code"], job["error"]["returncode"]) == ("failed", "exit-status", 3)
-    assert job["error"]["detail"] == "The program ended with status 3."
+    assert job["error"]["detail"] == "The program exited with status 3."
     assert len(job["error"]["stderr"]) == MAX_STDERR_BYTES
     assert job["error"]["stderr"].endswith("xxthe end")
 
@@ -205,7 +205,7 @@ def test_stderr_control_characters_are_removed(run_program: RunProgram) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGTERM"])
-def test_a_signal_is_told_by_its_name(run_program: RunProgram, name: str) -> None:
+def test_signal_is_reported_by_name(run_program: RunProgram, name: str) -> None:
     job = run_program(f"echo oh >&2; kill -{name.removeprefix('SIG')} $$")
 
     error = job["error"]
@@ -213,7 +213,7 @@ def test_a_signal_is_told_by_its_name(run_program: RunProgram, name: str) -> Non
     assert error["returncode"] < 0
 
 
-def test_a_file_that_grows_beyond_the_limit_ends_it(run_program: RunProgram, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_beyond_file_size_limit_ends_program(run_program: RunProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(process.RESOURCE_LIMITS, "RLIMIT_FSIZE", 2**20)
 
     job = run_program('exec head -c 2000000 /dev/zero > "$1"')
@@ -221,9 +221,7 @@ def test_a_file_that_grows_beyond_the_limit_ends_it(run_program: RunProgram, mon
     assert (job["error"]["code"], job["error"]["signal"]) == ("signal", "SIGXFSZ")
 
 
-def test_a_job_whose_program_takes_other_parameters_by_now_says_so(
-    dataset: Dataset, programs: ProgramDirectory
-) -> None:
+def test_job_fails_when_parameters_of_program_have_changed(dataset: Dataset, programs: ProgramDirectory) -> None:
     job = enqueue_job(dataset.admin, programs.add_program("tried", "true"), arguments=["a"])
     programs.write_manifest("tried", orjson.dumps({"parameters": {"properties": {"name": {"type": "string"}}}}))
 
@@ -231,7 +229,7 @@ def test_a_job_whose_program_takes_other_parameters_by_now_says_so(
         executor.run_job(UUID(job["id"]), "tests")
 
     error = get_data(dataset.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]["error"]
-    assert error == {"code": "invalid-parameters", "detail": "The program takes other parameters now."}
+    assert error == {"code": "invalid-parameters", "detail": "The parameters of the program have changed."}
 
 
 @pytest.mark.parametrize("script", ["#!/no/such/interpreter\n", "#!/etc/passwd\n"])
@@ -246,7 +244,7 @@ def test_a_program_without_first_line_is_not_executable(dataset: Dataset, progra
     assert execute_job(dataset, kind)["error"]["code"] == "not-executable"
 
 
-def test_a_machine_that_starts_nothing_more_says_so_and_nothing_is_left_open(
+def test_failed_fork_is_reported_and_leaves_no_open_pipe(
     run_program: RunProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **_more: Any) -> None:
@@ -262,7 +260,7 @@ def test_a_machine_that_starts_nothing_more_says_so_and_nothing_is_left_open(
 
 
 def list_open_pipes() -> set[str]:
-    """Those that this process has open."""
+    """Return the pipes that this process has open."""
     opened = {os.readlink(each.path) for each in os.scandir("/proc/self/fd") if os.path.lexists(each.path)}
     return {each for each in opened if each.startswith("pipe:")}
 
@@ -271,7 +269,7 @@ def test_more_arguments_than_the_system_takes_are_too_long(dataset: Dataset, pro
     said = {"type": "object", "properties": {"a": {"type": "array"}, "b": {"type": "array"}}}
     kind = programs.add_program("tried", "true", parameters=said, arguments=["a", "b"], environment={"A": "a"})
     with dataset.app.app_context():
-        # From a command: what the API takes of one resource is never too long.
+        # Submitted by command: the API limits a resource to less than this.
         with db.session.begin():
             job = submission.submit_job(kind, {"a": [""] * 170_000}, trigger="cli", owner_id=None).job
         executor.run_job(job.id, "tests")
@@ -316,29 +314,29 @@ def test_unparsable_lines_become_limited_warnings(dataset: Dataset, run_program:
 
     said = [each["message"] for each in list_events(dataset, job["id"], "warning")]
     assert job["state"] == "succeeded"
-    assert said == [*(f"Not understood: what {number}" for number in range(MAX_WARNINGS)), WARNINGS_OMITTED]
+    assert said == [*(f"Cannot parse: what {number}" for number in range(MAX_WARNINGS)), WARNINGS_OMITTED]
 
 
-def test_a_database_that_is_away_for_a_moment_ends_no_program_and_loses_no_word(
+def test_short_database_outage_keeps_program_and_messages(
     dataset: Dataset, run_program: RunProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = [OperationalError("", None, Exception())] * 3
     report, heard = lifecycle.record_progress, tmp_path / "heard"
 
-    def heard_later(job: Any, fraction: float | None, message: str | None, level: str) -> Any:
+    def record_progress_later(job: Any, fraction: float | None, message: str | None, level: str) -> Any:
         if away:
             raise away.pop()
         if fraction is not None:
             heard.touch()
         return report(job, fraction, message, level)
 
-    monkeypatch.setattr(lifecycle, "record_progress", heard_later)
+    monkeypatch.setattr(lifecycle, "record_progress", record_progress_later)
     script = r"""echo what; printf '0.5\thalf\n'; while [ ! -e "$1" ]; do sleep 0.05; done; echo x > "$2" """
 
     job = run_program(script, {"arguments": [str(heard)]}, time_limit=30)
 
     assert (job["state"], away) == ("succeeded", [])
-    assert [each["message"] for each in list_events(dataset, job["id"], "warning")] == ["Not understood: what"]
+    assert [each["message"] for each in list_events(dataset, job["id"], "warning")] == ["Cannot parse: what"]
     assert (0.5, "half") in [(each["fraction"], each["message"]) for each in list_events(dataset, job["id"])]
 
 
@@ -350,7 +348,7 @@ def test_a_program_that_ends_before_its_children_does_not_hang(run_program: RunP
     assert find_marked_processes(mark) == []
 
 
-def test_a_program_that_is_out_of_time_is_ended_with_all_it_has_started(run_program: RunProgram) -> None:
+def test_program_beyond_time_limit_is_killed_with_descendants(run_program: RunProgram) -> None:
     mark = f"9{os.getpid()}.75"
     asleep = f"trap '' TERM; sleep {mark}; true"
     forks = f'trap "" TERM; setsid sh -c "{asleep}" & sh -c "{asleep}" & echo late >&2; {asleep}'
@@ -362,14 +360,14 @@ def test_a_program_that_is_out_of_time_is_ended_with_all_it_has_started(run_prog
     assert find_marked_processes(mark) == []
 
 
-def test_a_program_that_listens_to_sigterm_ends_at_once(run_program: RunProgram) -> None:
+def test_program_that_handles_sigterm_ends_at_once(run_program: RunProgram) -> None:
     job = run_program("trap 'echo tidied >&2; exit 0' TERM; sleep 60 & wait", time_limit=1)
 
     assert job["error"]["code"] == "timed-out"
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
-def test_a_flood_neither_blocks_nor_is_kept(
+def test_flood_of_output_neither_blocks_nor_is_stored(
     dataset: Dataset, run_program: RunProgram, figure: Callable[[str], None], stream: str
 ) -> None:
     streams = {"stdout": ["1"], "stderr": ["2"], "both": ["1", "2"]}[stream]
@@ -391,7 +389,7 @@ def test_a_flood_neither_blocks_nor_is_kept(
     assert took < 60
 
 
-def test_secrets_are_nowhere_to_be_seen(
+def test_secrets_are_redacted_everywhere(
     dataset: Dataset, run_program: RunProgram, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = "s3cr3t-of-the-test"
@@ -409,5 +407,5 @@ def test_secrets_are_nowhere_to_be_seen(
     assert job["error"]["stderr"].startswith("oh [hidden]\n")
     shown = [str(job), str(list_events(dataset, job["id"])), capsys.readouterr().out]
     assert "my token is [hidden]" in shown[1]
-    assert "Not understood: what [hidden]" in shown[1]
+    assert "Cannot parse: what [hidden]" in shown[1]
     assert not [where for where in shown if secret in where]
