@@ -82,15 +82,15 @@ def require_quota(user_id: int) -> None:
     """
     require_storage()
     with open_transaction(is_read=True):
-        sent = sum(size for (size,) in _select_bytes_today.fetch_rows({"share": _get_share(user_id)}))
-    if sent >= _daily_limit():
+        total = sum(size for (size,) in _select_bytes_today.fetch_rows({"share": _get_share(user_id)}))
+    if total >= _daily_limit():
         raise _make_upload_error(user_id)
 
 
 def charge_upload(user_id: int, size: int) -> None:
     """Count bytes of an upload, in the transaction that stores it; raise TooManyRequests above the daily limit."""
-    ((sent,),) = _add_bytes.fetch_rows({"share": _get_share(user_id), "size": size})
-    if sent > _daily_limit():
+    ((total,),) = _add_bytes.fetch_rows({"share": _get_share(user_id), "size": size})
+    if total > _daily_limit():
         raise _make_upload_error(user_id)
 
 
@@ -99,8 +99,8 @@ def charge_answer(owner_id: int, size: int, header: str) -> None:
 
     Raise TooManyRequests above the daily limit.
     """
-    ((sent,),) = _add_bytes.fetch_rows({"share": -owner_id, "size": size})
-    if sent > MAX_ANSWER_MIB_PER_DAY * MIB:
+    ((total,),) = _add_bytes.fetch_rows({"share": -owner_id, "size": size})
+    if total > MAX_ANSWER_MIB_PER_DAY * MIB:
         detail = (
             f"Responses to requests with {header} are stored, at most {MAX_ANSWER_MIB_PER_DAY} MiB a day for one user. "
             "The next day begins at 00:00 UTC. Include fewer resources, request fewer fields, or omit the header."

@@ -46,10 +46,10 @@ def test_a_signal_becomes_one_entry_for_each_consumer(
 
     dataset.owner.update(f"/v1/faq-types/{dataset.types['published']}", "faq-type", {"name": "Renamed"})
 
-    found = [entry for entry in list_entries(app) if entry.consumer in ("one", "two", "three")]
-    assert sorted(entry.consumer for entry in found) == ["one", "two"]
-    assert {entry.topic for entry in found} == {"faq-type.updated"}
-    assert found[0].payload == {
+    entries = [entry for entry in list_entries(app) if entry.consumer in ("one", "two", "three")]
+    assert sorted(entry.consumer for entry in entries) == ["one", "two"]
+    assert {entry.topic for entry in entries} == {"faq-type.updated"}
+    assert entries[0].payload == {
         "id": dataset.types["published"],
         "event_id": dataset.events["published"],
         "changed": ["name"],
@@ -205,8 +205,8 @@ def test_entries_of_one_subject_are_acted_on_once(app: Flask, merge_calls: list[
 
     assert merge_calls == [(1, ["name", "privacy", "state"])]
     assert are_all_closed(app)
-    found = {entry.id: entry for entry in list_entries(app)}
-    assert found[first].created_at == found[last].created_at
+    entries = {entry.id: entry for entry in list_entries(app)}
+    assert entries[first].created_at == entries[last].created_at
 
 
 def test_entries_of_other_subjects_topics_and_consumers_are_left(

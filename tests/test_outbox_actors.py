@@ -80,8 +80,8 @@ def test_entries_of_accounts_that_are_not_verified_name_their_address(dataset: D
         assert answer.status_code == 201, answer.text
     dataset.owner.update(f"/v1/events/{dataset.events['published']}", "event", {"name": "Another"})
 
-    found = [entry for entry in list_entries(dataset.app) if entry.actor != SYSTEM_ACTOR]
-    *signed_up, changed = [entry.actor for entry in found]
+    entries = [entry for entry in list_entries(dataset.app) if entry.actor != SYSTEM_ACTOR]
+    *signed_up, changed = [entry.actor for entry in entries]
     assert all(actor < -1 for actor in (*signed_up, changed))
     assert signed_up[0] == signed_up[1]
     assert signed_up[3] == signed_up[4], "of one /48"
@@ -210,7 +210,7 @@ def count_blocks(app: Flask, run: Callable[[Connection], object]) -> int:
     statements: list[tuple[str, Any]] = []
     touched = 0
     with app.app_context(), db.engine.connect() as connection:
-        event.listen(connection, "before_cursor_execute", lambda *said: statements.append((said[2], said[3])))
+        event.listen(connection, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
         run(connection)
         connection.rollback()
         for statement, parameters in list(statements):

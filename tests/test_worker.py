@@ -41,7 +41,7 @@ class BackgroundProcesses:
         self.log = directory / "output"
         self.acts = directory / "acts"  # file to which consumers write
         self.go_on = directory / "go-on"  # file for which `tests.linger` waits
-        self.heard = 0
+        self.log_offset = 0
         self.redis = self.start_redis()
         self.start("relay", "2")
         self.worker = self.start("worker")
@@ -54,7 +54,7 @@ class BackgroundProcesses:
             self.worker = self.start("worker")
         self.acts.unlink(missing_ok=True)
         self.go_on.unlink(missing_ok=True)
-        self.heard = self.log.stat().st_size
+        self.log_offset = self.log.stat().st_size
 
     def start_redis(self) -> subprocess.Popen[bytes]:
         """Start an empty Redis."""
@@ -70,7 +70,7 @@ class BackgroundProcesses:
 
     def has_logged(self, words: bytes) -> bool:
         """Return whether the relay or a worker has logged this in the current test."""
-        return words in self.log.read_bytes()[self.heard :]
+        return words in self.log.read_bytes()[self.log_offset :]
 
     def get_pool_process(self) -> psutil.Process:
         """Return the pool process that handled the last entry."""
@@ -199,7 +199,7 @@ def test_task_that_ends_after_its_connection_was_lost_does_not_end_the_worker(
 ) -> None:
     background.enqueue_entry("tests.linger")  # takes the only slot
     wait_until(lambda: read_lines(background.acts))
-    background.heard = background.log.stat().st_size
+    background.log_offset = background.log.stat().st_size
     background.redis.kill()
     wait_until(lambda: background.has_logged(b"Connection to broker lost"))
     background.redis = background.start_redis()
@@ -224,19 +224,19 @@ def replace_worker(background: BackgroundProcesses, wait_until: Callable[..., An
     """Replace the running worker with one that has this defect."""
     background.worker.kill()
     background.worker.wait(10)
-    said = background.log.stat().st_size
+    offset = background.log.stat().st_size
     with create_client(background.server.url, timeout=2) as client:
         client.delete(HEARTBEATS_KEY)
     background.worker = background.start(kind)
-    wait_until(lambda: b"ready." in background.log.read_bytes()[said:], 60)
+    wait_until(lambda: b"ready." in background.log.read_bytes()[offset:], 60)
 
 
 def get_worker_error(checks: HealthChecks) -> str:
     """Return the error of the worker check, or an empty text."""
     try:
         checks.check_workers()
-    except Unhealthy as found:
-        return str(found)
+    except Unhealthy as error:
+        return str(error)
     return ""
 
 
@@ -254,8 +254,8 @@ def test_node_that_does_not_consume_is_named_and_restarts(
     for _ in range(3):
         background.enqueue_entry()
 
-    said = wait_until(lambda: get_worker_error(checks), 15)
-    assert re.fullmatch(r"node events-mails-jobs-remote has not polled its queues for \d+ s", said)
+    error = wait_until(lambda: get_worker_error(checks), 15)
+    assert re.fullmatch(r"node events-mails-jobs-remote has not polled its queues for \d+ s", error)
     wait_until(
         lambda: background.has_logged(b"node restarts: queues were not polled"), 15 - (monotonic() - consumed_at)
     )
@@ -413,14 +413,14 @@ directory, nodes.STOP_TIMEOUT_SECONDS = pathlib.Path(sys.argv[1]), float(sys.arg
 
 def serve(queues):
     (queue,) = queues
-    heard = []
+    received = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: heard.append(signal.Signals(number).name))
+        signal.signal(number, lambda number, _: received.append(signal.Signals(number).name))
     (directory / f"{queue}.new").write_text(str(os.getpid()))
     (directory / f"{queue}.new").rename(directory / f"{queue}-began")
-    while not heard or (queue == "slow" and not (directory / "go-on").exists()):
+    while not received or (queue == "slow" and not (directory / "go-on").exists()):
         time.sleep(0.01)
-    (directory / f"{queue}-heard").write_text(" ".join(heard))
+    (directory / f"{queue}-received").write_text(" ".join(received))
 
 sys.exit(nodes.run_nodes(serve, [("quick",), ("slow",)]))
 """
@@ -494,10 +494,10 @@ def test_each_node_gets_one_termination_signal(tmp_path: Path, wait_until: Calla
     """Celery treats a second signal as a cold shutdown and requeues tasks that still had time."""
     with run_worker_nodes(tmp_path, wait_until, seconds=10) as parent:
         parent.terminate()
-        wait_until((tmp_path / "quick-heard").exists)
+        wait_until((tmp_path / "quick-received").exists)
         parent.terminate()
         wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1)
         (tmp_path / "go-on").touch()
 
         assert parent.wait(10) == 0
-    assert [(tmp_path / f"{queue}-heard").read_text() for queue in ("quick", "slow")] == ["SIGTERM", "SIGTERM"]
+    assert [(tmp_path / f"{queue}-received").read_text() for queue in ("quick", "slow")] == ["SIGTERM", "SIGTERM"]

@@ -76,8 +76,8 @@ def get_owner_access(job: JobRow, *, trashed: bool = False) -> AccessContext | N
 
 def _require_team(event_id: int, access: AccessContext, pointer: str | None) -> None:
     values = {**access.sql_parameters(), "key": event_id}
-    found = select_statements.select_id(EVENT, access.scope, "id").fetch_rows(values)
-    if not found:
+    rows = select_statements.select_id(EVENT, access.scope, "id").fetch_rows(values)
+    if not rows:
         raise NotFound("There is no such event here.", pointer=pointer)
     if not has_role(access.viewer, event_id, *TEAM):
         raise Forbidden("Only the team of the event may start this kind of job.", pointer=pointer)

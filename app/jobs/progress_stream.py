@@ -155,11 +155,11 @@ def _no_content_response() -> Response:
 
 def _choose_format() -> StreamFormat:
     """Return the best format for the Accept header, the JSON array by default; raise NotAcceptable if none fits."""
-    found = request.accept_mimetypes.best_match([each.media_type for each in FORMATS])
-    if request.headers.get("Accept") and found is None:
+    media_type = request.accept_mimetypes.best_match([each.media_type for each in FORMATS])
+    if request.headers.get("Accept") and media_type is None:
         names = ", ".join(each.media_type for each in FORMATS)
         raise NotAcceptable(f"Progress is available as {names}.", header="Accept")
-    return next((each for each in FORMATS if each.media_type == found), FORMATS[0])
+    return next((each for each in FORMATS if each.media_type == media_type), FORMATS[0])
 
 
 def _find_target(name: str, viewer: CurrentUser) -> StreamTarget:
@@ -168,9 +168,9 @@ def _find_target(name: str, viewer: CurrentUser) -> StreamTarget:
     for job_id, state, last_seq in _build_state_query(access.scope.role).fetch_rows(
         {**access.sql_parameters(), "id": parse_uuid(name)}
     ):
-        asked = read_last_event_id(LAST_EVENT_ID_PARAMETER, at_most=last_seq)
-        seq = max(last_seq - 1, 0) if asked is None else asked
-        return StreamTarget(job_id, viewer, seq, state, is_over=asked == last_seq and state in TERMINAL_STATES)
+        last_event_id = read_last_event_id(LAST_EVENT_ID_PARAMETER, at_most=last_seq)
+        seq = max(last_seq - 1, 0) if last_event_id is None else last_event_id
+        return StreamTarget(job_id, viewer, seq, state, is_over=last_event_id == last_seq and state in TERMINAL_STATES)
     raise NotFound(f"There is no job {name[:80]!r} here.")
 
 

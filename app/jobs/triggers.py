@@ -14,8 +14,8 @@ from app.signals import SIGNALS_BY_TOPIC, matches_change
 
 @cache  # a second app in the process connects the same function again, and Blinker calls it only once
 def _make_receiver(noun: str) -> Callable[..., None]:
-    def start_jobs(_app: object, **sent: Any) -> None:
-        change = Change(f"{noun}.{sent['verb']}", sent["id"], sent["event_id"], sent["changed"])
+    def start_jobs(_app: object, **signal: Any) -> None:
+        change = Change(f"{noun}.{signal['verb']}", signal["id"], signal["event_id"], signal["changed"])
         for kind in list(KINDS.declared.values()):
             if matches_change(kind.triggers, change.topic, change.changed):
                 parameters = kind.parameters_from_change(change)

@@ -20,11 +20,11 @@ INTERVAL_SECONDS = 0.1
 @pytest.fixture
 def server(app: Flask) -> Iterator[HealthListener]:
     """Start a listener of the app."""
-    made = HealthListener(app, ("127.0.0.1", 0))
-    made.start_thread()
-    yield made
-    made.shutdown()
-    made.server_close()
+    listener = HealthListener(app, ("127.0.0.1", 0))
+    listener.start_thread()
+    yield listener
+    listener.shutdown()
+    listener.server_close()
 
 
 def get_status(server: HealthListener) -> int:

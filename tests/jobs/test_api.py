@@ -362,11 +362,11 @@ def test_stream_of_ended_job_is_its_last_event(dataset: Dataset, terminal_job: A
 
 @pytest.mark.parametrize("accept", FORMATS)
 def test_stream_after_event_zero_sends_all_events(dataset: Dataset, terminal_job: Any, accept: str) -> None:
-    told = parse_elements(get_stream(dataset.stranger, terminal_job, accept, Last_Event_ID="0"))
+    events = parse_elements(get_stream(dataset.stranger, terminal_job, accept, Last_Event_ID="0"))
 
-    assert [each["seq"] for each in told] == list(range(1, len(told) + 1))
-    assert told[0]["state"] == "running"
-    assert told[-1]["state"] == "succeeded"
+    assert [each["seq"] for each in events] == list(range(1, len(events) + 1))
+    assert events[0]["state"] == "running"
+    assert events[-1]["state"] == "succeeded"
 
 
 def test_stream_after_last_event_is_204_or_empty(dataset: Dataset, terminal_job: Any) -> None:
@@ -412,11 +412,11 @@ def test_a_stream_follows_a_job_from_the_queue_to_its_end(dataset: Dataset) -> N
 
     execute_job(dataset.app, job)
 
-    told = orjson.loads(begun + b"".join(parts))
-    assert (told[0]["seq"], told[0]["state"]) == (0, "queued")
-    assert [each["seq"] for each in told] == list(range(len(told)))
-    assert told[-1]["state"] == "succeeded"
-    assert len(told) - 1 == get_job(dataset.app, UUID(job["id"])).last_seq
+    events = orjson.loads(begun + b"".join(parts))
+    assert (events[0]["seq"], events[0]["state"]) == (0, "queued")
+    assert [each["seq"] for each in events] == list(range(len(events)))
+    assert events[-1]["state"] == "succeeded"
+    assert len(events) - 1 == get_job(dataset.app, UUID(job["id"])).last_seq
 
 
 def test_a_stream_ends_when_a_waiting_job_is_canceled(dataset: Dataset) -> None:

@@ -289,14 +289,14 @@ def test_job_message_control_characters_are_removed(app: Flask) -> None:
     commit_progress(app, lifecycle.record_progress, job, 0.5, "a\x1b[2Jb\nc [red]d[/red]\u202e")
     commit_progress(app, lifecycle.finish_failed, job, "no-output", "é\x07\r!")
 
-    listed, shown, watched = (
+    table, details, watched = (
         invoke_cli(app, *command) for command in (["list"], ["show", str(job.id)], ["watch", str(job.id)])
     )
 
-    assert listed.stdout.endswith("  é !\n")
-    assert "  a [2Jb c [red]d[/red]  " in shown.stdout
+    assert table.stdout.endswith("  é !\n")
+    assert "  a [2Jb c [red]d[/red]  " in details.stdout
     assert watched.stdout == "0.50 failed: é !\n"
-    assert "\x1b" not in listed.stdout + shown.stdout + watched.stdout
+    assert "\x1b" not in table.stdout + details.stdout + watched.stdout
 
 
 def test_cancel_prints_state_of_job(app: Flask) -> None:
@@ -518,10 +518,10 @@ def test_interrupted_watch_leaves_job_running(environment: dict[str, str], app: 
         read_lines_until(watching, "0.30 a third")
 
         watching.send_signal(signal.SIGINT)
-        _, said = watching.communicate(timeout=30)
+        _, stderr = watching.communicate(timeout=30)
 
     assert watching.returncode == 130
-    assert said == f"0.30 a third; the job continues; `manage.py jobs watch {job_id}` watches it again\n"
+    assert stderr == f"0.30 a third; the job continues; `manage.py jobs watch {job_id}` watches it again\n"
     assert get_job(app, job.id).state == "running"
 
 

@@ -90,5 +90,5 @@ def test_documented_kind_runs(dataset: Dataset, example_kind: Kind, words: list[
     attributes = get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]
     assert attributes["state"] == state
     assert (attributes["result"] or attributes["error"]) == outcome
-    made = [each["attributes"]["name"] for each in get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}/artifacts"))]
-    assert made == (["longest.json"] if state == "succeeded" else [])
+    names = [each["attributes"]["name"] for each in get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}/artifacts"))]
+    assert names == (["longest.json"] if state == "succeeded" else [])

@@ -1,4 +1,4 @@
-"""Jobs in this process: what is refused, found again, ended, and swept up."""
+"""Jobs in this process: submission, deduplication, outcomes and maintenance."""
 
 import os
 from collections.abc import Iterator
@@ -38,9 +38,9 @@ def enqueue_job(
 ) -> submission.SubmitResult:
     """Commit a job."""
     with open_transaction(is_read=False):
-        made = submission.submit_job(kind, parameters or {}, trigger="api", owner_id=owner_id)
+        result = submission.submit_job(kind, parameters or {}, trigger="api", owner_id=owner_id)
         commit()
-    return made
+    return result
 
 
 def submit_and_claim(*jobs: JobRow) -> list[JobRow]:
@@ -126,9 +126,9 @@ def test_a_file_is_replaced_by_the_next_of_its_name(app_context: Flask) -> None:
 
     execute_job(job_id)
 
-    (made,) = list_job_rows(app_context, Artifact, job_id)
-    assert (made.name, made.size, made.partial) == ("made.json", 2, False)
-    assert current_storage().read_file(made.stored_as) == b"[]"
+    (artifact,) = list_job_rows(app_context, Artifact, job_id)
+    assert (artifact.name, artifact.size, artifact.partial) == ("artifact.json", 2, False)
+    assert current_storage().read_file(artifact.stored_as) == b"[]"
 
 
 def test_repeated_wakeup_runs_job_once(app_context: Flask) -> None:

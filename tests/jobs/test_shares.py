@@ -46,7 +46,7 @@ def enqueue_jobs(
     app: Flask, owner_id: int | None, count: int = 1, *, trigger: str = "api", **parameters: Any
 ) -> list[UUID]:
     """Commit jobs that sleep 0 s, one after the other."""
-    made = []
+    ids = []
     with app.app_context():
         for _ in range(count):
             with open_transaction(is_read=False):
@@ -54,8 +54,8 @@ def enqueue_jobs(
                     "sleep", {"seconds": 0, **parameters}, trigger=trigger, owner_id=owner_id
                 ).job
                 commit()
-            made.append(job.id)
-    return made
+            ids.append(job.id)
+    return ids
 
 
 def verify_users(app: Flask, *, is_verified: bool) -> None:

@@ -171,7 +171,7 @@ def test_160_watchers_of_20_jobs_miss_nothing_with_one_listener(
 
     assert {tuple(watcher.list_seqs) for watcher in watchers} == {tuple(range(1, 23))}
     assert listeners == 1
-    figure(f"160 watchers: connected in {watched - begun:.1f} s, 3520 events told in {monotonic() - watched:.1f} s")
+    figure(f"160 watchers: connected in {watched - begun:.1f} s, 3520 events received in {monotonic() - watched:.1f} s")
 
 
 def test_streams_end_when_the_server_stops(
@@ -233,20 +233,20 @@ def test_a_stream_ends_when_its_watcher_logs_out(
     dataset: Dataset, web: str, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
 ) -> None:
     job = create_running_job(dataset)
-    told: list[int] = []
+    sizes: list[int] = []
     monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.2)
     client = dataset.app.test_client()
     headers = {"Accept": "text/event-stream", "Authorization": f"JWT {dataset.stranger.token}"}
     response = client.get(f"/v1/jobs/{job.id}/progress", headers=headers)
-    reading = threading.Thread(target=lambda: told.extend(len(part) for part in response.iter_encoded()))
+    reading = threading.Thread(target=lambda: sizes.extend(len(part) for part in response.iter_encoded()))
     reading.start()
-    wait_until(lambda: told)
+    wait_until(lambda: sizes)
 
     httpx.post(f"{web}/v1/auth/logout", headers=headers)
 
     reading.join(10)
     assert not reading.is_alive()
-    assert len(told) >= 1
+    assert len(sizes) >= 1
 
 
 def test_idle_stream_sends_keep_alive_and_holds_no_connection(
@@ -292,11 +292,11 @@ def finish_after_silence(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, acce
     job, parts = _read_until_silent(dataset, monkeypatch, accept)
     begun = next(parts)
     commit_progress(dataset.app, job, 0.5)
-    told = b""
-    while b"at 0.5" not in told or not told.endswith(b"  "):
-        told += next(parts)
+    data = b""
+    while b"at 0.5" not in data or not data.endswith(b"  "):
+        data += next(parts)
     finish_job(dataset.app, job)
-    return (begun + told + b"".join(parts)).decode()
+    return (begun + data + b"".join(parts)).decode()
 
 
 def end_stream_by_logout(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
@@ -313,7 +313,7 @@ def test_every_line_of_a_silent_stream_is_an_element(
 ) -> None:
     text = ending(dataset, monkeypatch, "application/x-ndjson")
 
-    assert "   {" in text, "it said that it lives"
+    assert "   {" in text, "a keep-alive was sent"
     assert text.endswith("}\n")
     elements = [json.loads(line) for line in text.split("\n")[:-1]]
     assert [sorted(each) for each in elements] == [["fraction", "level", "message", "seq", "state"]] * len(elements)

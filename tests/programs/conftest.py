@@ -29,10 +29,10 @@ class ProgramDirectory:
         self.directory = directory
         directory.mkdir()
 
-    def add_program(self, name: str, script: str, **said: Any) -> str:
+    def add_program(self, name: str, script: str, **members: Any) -> str:
         """Add a program, with a manifest of these members; return the name of its kind."""
-        if said:
-            self.write_manifest(name, orjson.dumps({key.replace("_", "-"): value for key, value in said.items()}))
+        if members:
+            self.write_manifest(name, orjson.dumps({key.replace("_", "-"): value for key, value in members.items()}))
         new = self.directory / f".{name}"  # a worker must never see a half-written file
         new.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
         new.chmod(stat.S_IRWXU)
@@ -47,9 +47,9 @@ class ProgramDirectory:
 @pytest.fixture
 def programs(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProgramDirectory:
     """Return the directory of programs of the app in this process."""
-    made = ProgramDirectory(tmp_path / "programs")
-    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", made.directory)
-    return made
+    new = ProgramDirectory(tmp_path / "programs")
+    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", new.directory)
+    return new
 
 
 def enqueue_job(caller: ApiClient, kind: str, **parameters: Any) -> Any:
@@ -62,10 +62,10 @@ def execute_job(dataset: Dataset, kind: str, parameters: dict[str, Any] | None =
     job = enqueue_job(dataset.admin, kind, **(parameters or {}))
     with dataset.app.app_context():
         executor.run_job(UUID(job["id"]), "tests")
-    told: dict[str, Any] = get_data(dataset.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]
-    assert told["finished-at"] is not None
+    attributes: dict[str, Any] = get_data(dataset.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]
+    assert attributes["finished-at"] is not None
     assert not list((Path(dataset.app.config["VAR_DIR"]) / "work").glob(f"{job['id']}-*"))
-    return {**told, "id": job["id"]}
+    return {**attributes, "id": job["id"]}
 
 
 RunProgram = Callable[..., dict[str, Any]]
@@ -75,8 +75,8 @@ RunProgram = Callable[..., dict[str, Any]]
 def run_program(dataset: Dataset, programs: ProgramDirectory) -> RunProgram:
     """Return a function that adds a program and runs a job of it."""
 
-    def do(script: str, given: dict[str, Any] | None = None, /, **said: Any) -> dict[str, Any]:
-        return execute_job(dataset, programs.add_program("tried", script, **said), given)
+    def do(script: str, given: dict[str, Any] | None = None, /, **members: Any) -> dict[str, Any]:
+        return execute_job(dataset, programs.add_program("tried", script, **members), given)
 
     return do
 
@@ -91,8 +91,8 @@ def read_output(dataset: Dataset, job_id: str) -> bytes:
 
 def list_events(dataset: Dataset, job_id: str, level: str | None = None) -> list[dict[str, Any]]:
     """Return the attributes of the events of a job."""
-    listed = get_data(dataset.admin.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
-    return [each["attributes"] for each in listed if level in (None, each["attributes"]["level"])]
+    events = get_data(dataset.admin.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
+    return [each["attributes"] for each in events if level in (None, each["attributes"]["level"])]
 
 
 def find_marked_processes(mark: str) -> list[int]:

@@ -39,15 +39,15 @@ def test_a_program_is_a_kind_as_soon_as_it_is_there_and_no_longer(dataset: Datas
 
 
 def test_kind_has_members_of_manifest(dataset: Dataset, programs: ProgramDirectory) -> None:
-    said = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     more = {"time_limit": 7, "concurrency": 2, "dedupe": "none"}
-    programs.add_program("count", "true", title="Count", parameters=said, **more)
+    programs.add_program("count", "true", title="Count", parameters=schema, **more)
 
     kind = get_data(dataset.admin.get("/v1/job-kinds/program:count"))["attributes"]
 
     assert (kind["title"], kind["runner"], kind["dedupe"]) == ("Count", "executable", "none")
     assert (kind["time-limit"], kind["concurrency"]) == (7, 2)
-    assert kind["parameters"] == {**said, "additionalProperties": False}
+    assert kind["parameters"] == {**schema, "additionalProperties": False}
 
 
 def test_changed_manifest_changes_kind(dataset: Dataset, programs: ProgramDirectory) -> None:
@@ -110,8 +110,8 @@ def test_a_link_leads_only_to_what_lies_within(dataset: Dataset, programs: Progr
     (programs.directory / "alias").symlink_to("real")
     (programs.directory / "shell").symlink_to("/bin/sh")
     (programs.directory / "loop").symlink_to("loop")
-    (tmp_path / "said").write_text("{}")
-    (programs.directory / "said.json").symlink_to(tmp_path / "said")
+    (tmp_path / "manifest").write_text("{}")
+    (programs.directory / "manifest.json").symlink_to(tmp_path / "manifest")
 
     assert list_kinds(dataset.admin) == {"program:real", "program:alias", "program:process-docset"}
 
@@ -171,10 +171,10 @@ def test_a_lookup_costs_two_system_calls(
     with app.app_context():
         source.find_kind("program:count")
         monkeypatch.setattr(os, "stat", lambda path, **more: asked.append(path) or stat(path, **more))
-        found = source.find_kind("program:count")
+        kind = source.find_kind("program:count")
         monkeypatch.undo()
 
-    assert found is not None
+    assert kind is not None
     assert len(asked) == 2
 
 
@@ -202,11 +202,11 @@ def test_invalid_parameters_are_422_with_pointers(
     assert get_pointers(response) == {f"/data/attributes/parameters{pointer}"}
 
 
-@pytest.mark.parametrize("said", [{}, {"title": "Count"}, {"may_start": "admins"}])
+@pytest.mark.parametrize("members", [{}, {"title": "Count"}, {"may_start": "admins"}])
 def test_program_is_for_admins_unless_manifest_allows_anyone(
-    dataset: Dataset, programs: ProgramDirectory, said: dict[str, Any]
+    dataset: Dataset, programs: ProgramDirectory, members: dict[str, Any]
 ) -> None:
-    kind = programs.add_program("count", "true", **said)
+    kind = programs.add_program("count", "true", **members)
     document = {"kind": kind, "parameters": {}}
 
     refused_job = dataset.stranger.create("/v1/jobs", "job", document)
@@ -266,10 +266,10 @@ def test_the_program_of_overview_goes_to_no_server_that_is_not_listed(
     monkeypatch.setitem(dataset.app.config, "OVERVIEW_SERVERS", ("https://overview.example",))
     more = {"document_set_id": "1", "api_token": "t"}
 
-    listed = get_refusal(dataset, "program:process-docset", {"server": "https://overview.example/", **more})
+    accepted = get_refusal(dataset, "program:process-docset", {"server": "https://overview.example/", **more})
     other = get_refusal(dataset, "program:process-docset", {"server": "http://127.0.0.1:6379", **more})
 
-    assert (listed.status_code, other.status_code) == (202, 403)
+    assert (accepted.status_code, other.status_code) == (202, 403)
 
 
 def test_the_same_program_for_the_same_parameters_runs_once_until_it_is_changed(

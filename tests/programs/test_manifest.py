@@ -13,23 +13,23 @@ TOKEN_SCHEMA = {"type": "object", "properties": {"token": {"type": "string", "wr
 NAME_SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "sizes": {"type": "array"}}}
 
 
-def read_manifest(said: Any, *, is_overview: bool = False) -> Manifest:
+def read_manifest(members: Any, *, is_overview: bool = False) -> Manifest:
     """Return the manifest that is parsed from these members or bytes."""
-    content = said if isinstance(said, bytes) else orjson.dumps(said)
+    content = members if isinstance(members, bytes) else orjson.dumps(members)
     return manifest.parse_manifest("tried", content, is_overview=is_overview)
 
 
 def test_program_without_manifest_takes_argument_list() -> None:
-    found = manifest.parse_manifest("tried", None)
+    parsed = manifest.parse_manifest("tried", None)
 
-    assert found.arguments == ("arguments",)
-    assert list(found.parameters["properties"]) == ["arguments"]
-    assert (found.dedupe, found.time_limit, found.concurrency) == ("once", timedelta(minutes=10), None)
-    assert (found.media_type, found.may_start) == ("application/octet-stream", "admins")
+    assert parsed.arguments == ("arguments",)
+    assert list(parsed.parameters["properties"]) == ["arguments"]
+    assert (parsed.dedupe, parsed.time_limit, parsed.concurrency) == ("once", timedelta(minutes=10), None)
+    assert (parsed.media_type, parsed.may_start) == ("application/octet-stream", "admins")
 
 
 def test_manifest_with_every_property() -> None:
-    found = read_manifest(
+    parsed = read_manifest(
         {
             "title": "Count words",
             "parameters": {**NAME_SCHEMA, "properties": {**NAME_SCHEMA["properties"], **TOKEN_SCHEMA["properties"]}},
@@ -43,10 +43,10 @@ def test_manifest_with_every_property() -> None:
         }
     )
 
-    assert (found.title, found.arguments) == ("Count words", ("sizes", "name"))
-    assert found.environment == {"API_TOKEN": "token"}
-    assert (found.time_limit, found.concurrency, found.dedupe) == (timedelta(seconds=30), 1, "none")
-    assert (found.media_type, found.may_start) == ("text/csv; charset=utf-8", "admins")
+    assert (parsed.title, parsed.arguments) == ("Count words", ("sizes", "name"))
+    assert parsed.environment == {"API_TOKEN": "token"}
+    assert (parsed.time_limit, parsed.concurrency, parsed.dedupe) == (timedelta(seconds=30), 1, "none")
+    assert (parsed.media_type, parsed.may_start) == ("text/csv; charset=utf-8", "admins")
 
 
 def test_undeclared_parameters_are_rejected_unless_allowed() -> None:
@@ -80,7 +80,7 @@ def test_overview_program_has_default_parameters_unless_declared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("members", "message"),
     [
         ({"parameters": NAME_SCHEMA}, "needs the parameter 'server'"),
         (
@@ -91,9 +91,9 @@ def test_overview_program_has_default_parameters_unless_declared() -> None:
         ({"may-start": "admins"}, "may-start: must be anyone"),
     ],
 )
-def test_invalid_overview_manifest_raises(said: Any, words: str) -> None:
-    with pytest.raises(manifest.ManifestError, match=words):
-        read_manifest(said, is_overview=True)
+def test_invalid_overview_manifest_raises(members: Any, message: str) -> None:
+    with pytest.raises(manifest.ManifestError, match=message):
+        read_manifest(members, is_overview=True)
 
 
 def _nest_arrays(levels: int) -> bytes:
@@ -101,7 +101,7 @@ def _nest_arrays(levels: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("members", "message"),
     [
         (b"", "invalid JSON"),
         (b"{", "invalid JSON"),
@@ -144,9 +144,9 @@ def _nest_arrays(levels: int) -> bytes:
         ({"may-start": "me"}, "may-start"),
     ],
 )
-def test_manifest_error_is_one_short_line(said: Any, words: str) -> None:
+def test_manifest_error_is_one_short_line(members: Any, message: str) -> None:
     with pytest.raises(ManifestError) as caught:
-        read_manifest(said)
+        read_manifest(members)
 
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) <= manifest.MAX_ERROR_LENGTH

@@ -52,9 +52,9 @@ def module_program_stack(
     with ExitStack() as stack:
         directory = tmp_path_factory.mktemp("hall")
         programs = ProgramDirectory(directory / "programs")
-        made = ProgramStack({**environment, "JOB_PROGRAMS_DIR": str(programs.directory)}, directory, stack)
-        made.programs = programs
-        yield made
+        running = ProgramStack({**environment, "JOB_PROGRAMS_DIR": str(programs.directory)}, directory, stack)
+        running.programs = programs
+        yield running
 
 
 @pytest.fixture
@@ -67,16 +67,16 @@ def program_stack(module_program_stack: ProgramStack) -> ProgramStack:
 @pytest.fixture
 def mark() -> Iterator[str]:
     """Yield a unique number of seconds to sleep, by which processes of this test are found; check that none is left."""
-    made = f"7{os.getpid()}.{os.urandom(3).hex().translate(str.maketrans('abcdef', '123456'))}"
-    yield made
-    assert find_marked_processes(made) == []
+    seconds = f"7{os.getpid()}.{os.urandom(3).hex().translate(str.maketrans('abcdef', '123456'))}"
+    yield seconds
+    assert find_marked_processes(seconds) == []
 
 
 def start_stubborn_job(
-    program_stack: ProgramStack, tmp_path: Path, mark: str, wait_until: Callable[..., Any], **said: Any
+    program_stack: ProgramStack, tmp_path: Path, mark: str, wait_until: Callable[..., Any], **members: Any
 ) -> UUID:
     """Start a job of a stubborn program and wait until it runs."""
-    kind = program_stack.programs.add_program("stubborn", STUBBORN_SCRIPT, **said)
+    kind = program_stack.programs.add_program("stubborn", STUBBORN_SCRIPT, **members)
     job_id = program_stack.enqueue_job(kind, arguments=[str(tmp_path / "signed"), mark])
     wait_until(lambda: len(find_marked_processes(f"sleep {mark}")) >= STUBBORN_PROCESSES, 30)
     return job_id

@@ -63,31 +63,31 @@ SECRET_SCHEMA = {
 def test_arguments_come_in_order_and_the_file_comes_last(dataset: Dataset, run_program: RunProgram) -> None:
     job = run_program(REPORT_SCRIPT, {"arguments": ["x-", "", "a b", "ü\n$HOME"]})
 
-    told = orjson.loads(read_output(dataset, job["id"]))
-    *arguments, last = told["argv"]
+    report = orjson.loads(read_output(dataset, job["id"]))
+    *arguments, last = report["argv"]
     assert arguments == ["x-", "", "a b", "ü\n$HOME"]
-    assert Path(last).parent == Path(told["cwd"])
-    assert told["empty"]
+    assert Path(last).parent == Path(report["cwd"])
+    assert report["empty"]
 
 
 def test_program_has_clean_environment_and_own_directory(dataset: Dataset, run_program: RunProgram) -> None:
     os.environ["NOT_FOR_PROGRAMS"] = "1"
     try:
-        told = orjson.loads(read_output(dataset, run_program(REPORT_SCRIPT)["id"]))
+        report = orjson.loads(read_output(dataset, run_program(REPORT_SCRIPT)["id"]))
     finally:
         del os.environ["NOT_FOR_PROGRAMS"]
 
-    assert told["environment"].pop("PATH").startswith("/usr/local/sbin:")
-    told["environment"].pop("LC_CTYPE", None)  # Python's own
+    assert report["environment"].pop("PATH").startswith("/usr/local/sbin:")
+    report["environment"].pop("LC_CTYPE", None)  # Python's own
     # The last one is the shell's, with which the script begins.
-    assert told["environment"] == {"LANG": "C.UTF-8", **dict.fromkeys(("HOME", "TMPDIR", "PWD"), told["cwd"])}
-    assert (told["stdin"], told["leads"], told["core"], told["mode"]) == ("", True, 0, 0o700)
-    assert told["files"] <= 1024
-    assert set(told["descriptors"]) <= {"0", "1", "2", "3"}
+    assert report["environment"] == {"LANG": "C.UTF-8", **dict.fromkeys(("HOME", "TMPDIR", "PWD"), report["cwd"])}
+    assert (report["stdin"], report["leads"], report["core"], report["mode"]) == ("", True, 0, 0o700)
+    assert report["files"] <= 1024
+    assert set(report["descriptors"]) <= {"0", "1", "2", "3"}
 
 
 def test_parameters_become_declared_arguments_and_variables(dataset: Dataset, run_program: RunProgram) -> None:
-    said = {
+    members = {
         "parameters": SECRET_SCHEMA,
         "arguments": ["loud", "sizes", "scale", "name"],
         "environment": {"API_TOKEN": "token", "NAME": "name", "LOUD": "loud"},
@@ -95,20 +95,20 @@ def test_parameters_become_declared_arguments_and_variables(dataset: Dataset, ru
     }
 
     full = run_program(
-        REPORT_SCRIPT, {"name": "n", "sizes": [1, 2], "scale": 0.5, "loud": True, "token": "s3cr3t"}, **said
+        REPORT_SCRIPT, {"name": "n", "sizes": [1, 2], "scale": 0.5, "loud": True, "token": "s3cr3t"}, **members
     )
-    sparse = run_program(REPORT_SCRIPT, {"name": "m"}, **said)
+    sparse = run_program(REPORT_SCRIPT, {"name": "m"}, **members)
 
-    told = orjson.loads(read_output(dataset, full["id"]))
-    assert told["argv"][:-1] == ["true", "1", "2", "0.5", "n"]
-    assert {name: told["environment"][name] for name in ("API_TOKEN", "NAME", "LOUD")} == {
+    report = orjson.loads(read_output(dataset, full["id"]))
+    assert report["argv"][:-1] == ["true", "1", "2", "0.5", "n"]
+    assert {name: report["environment"][name] for name in ("API_TOKEN", "NAME", "LOUD")} == {
         "API_TOKEN": "s3cr3t",
         "NAME": "n",
         "LOUD": "true",
     }
-    told = orjson.loads(read_output(dataset, sparse["id"]))
-    assert told["argv"][:-1] == ["m"]
-    assert "API_TOKEN" not in told["environment"]
+    report = orjson.loads(read_output(dataset, sparse["id"]))
+    assert report["argv"][:-1] == ["m"]
+    assert "API_TOKEN" not in report["environment"]
 
 
 def test_after_a_separator_no_value_is_an_option(dataset: Dataset, run_program: RunProgram) -> None:
@@ -152,11 +152,11 @@ def test_a_program_runs_as_its_own_user_and_reads_no_secret(
 
         job = execute_job(dataset, kind, {"arguments": [str(secret)]})
 
-        said = read_output(dataset, job["id"]).decode()
-    nobody = getpwnam("nobody")
-    assert said.splitlines()[:2] == [str(nobody.pw_uid), str(nobody.pw_gid)], said
-    assert "hunter2" not in said
-    assert said.count("Permission denied") == 3, said
+        output = read_output(dataset, job["id"]).decode()
+    user = getpwnam("nobody")
+    assert output.splitlines()[:2] == [str(user.pw_uid), str(user.pw_gid)], output
+    assert "hunter2" not in output
+    assert output.count("Permission denied") == 3, output
 
 
 def test_program_output_is_published(dataset: Dataset, run_program: RunProgram) -> None:
@@ -266,8 +266,8 @@ def list_open_pipes() -> set[str]:
 
 
 def test_more_arguments_than_the_system_takes_are_too_long(dataset: Dataset, programs: ProgramDirectory) -> None:
-    said = {"type": "object", "properties": {"a": {"type": "array"}, "b": {"type": "array"}}}
-    kind = programs.add_program("tried", "true", parameters=said, arguments=["a", "b"], environment={"A": "a"})
+    schema = {"type": "object", "properties": {"a": {"type": "array"}, "b": {"type": "array"}}}
+    kind = programs.add_program("tried", "true", parameters=schema, arguments=["a", "b"], environment={"A": "a"})
     with dataset.app.app_context():
         # Submitted by command: the API limits a resource to less than this.
         with db.session.begin():
@@ -289,8 +289,8 @@ def test_progress_lines_become_events(dataset: Dataset, run_program: RunProgram)
 
     job = run_program(script)
 
-    told = [(each["fraction"], each["message"]) for each in list_events(dataset, job["id"])]
-    assert [one for one in told if one[0] not in (None, 1.0)] == [
+    progress = [(each["fraction"], each["message"]) for each in list_events(dataset, job["id"])]
+    assert [one for one in progress if one[0] not in (None, 1.0)] == [
         (0.25, None),
         (0.5, "half"),
         (0.75, "more"),
@@ -304,36 +304,36 @@ def test_progress_lines_become_events(dataset: Dataset, run_program: RunProgram)
 def test_rapid_progress_is_coalesced(dataset: Dataset, run_program: RunProgram) -> None:
     job = run_program("echo 0.1; sleep 0.2; echo 0.2; echo 0.3; sleep 1; echo x > $1")
 
-    told = [each["fraction"] for each in list_events(dataset, job["id"])]
-    assert 0.3 in told
-    assert 0.2 not in told
+    fractions = [each["fraction"] for each in list_events(dataset, job["id"])]
+    assert 0.3 in fractions
+    assert 0.2 not in fractions
 
 
 def test_unparsable_lines_become_limited_warnings(dataset: Dataset, run_program: RunProgram) -> None:
     job = run_program(f"{PYTHON}import sys\nfor n in range(500): print('what', n)\nopen(sys.argv[1], 'w').write('x')")
 
-    said = [each["message"] for each in list_events(dataset, job["id"], "warning")]
+    messages = [each["message"] for each in list_events(dataset, job["id"], "warning")]
     assert job["state"] == "succeeded"
-    assert said == [*(f"Cannot parse: what {number}" for number in range(MAX_WARNINGS)), WARNINGS_OMITTED]
+    assert messages == [*(f"Cannot parse: what {number}" for number in range(MAX_WARNINGS)), WARNINGS_OMITTED]
 
 
 def test_short_database_outage_keeps_program_and_messages(
     dataset: Dataset, run_program: RunProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = [OperationalError("", None, Exception())] * 3
-    report, heard = lifecycle.record_progress, tmp_path / "heard"
+    report, stored = lifecycle.record_progress, tmp_path / "stored"
 
     def record_progress_later(job: Any, fraction: float | None, message: str | None, level: str) -> Any:
         if away:
             raise away.pop()
         if fraction is not None:
-            heard.touch()
+            stored.touch()
         return report(job, fraction, message, level)
 
     monkeypatch.setattr(lifecycle, "record_progress", record_progress_later)
     script = r"""echo what; printf '0.5\thalf\n'; while [ ! -e "$1" ]; do sleep 0.05; done; echo x > "$2" """
 
-    job = run_program(script, {"arguments": [str(heard)]}, time_limit=30)
+    job = run_program(script, {"arguments": [str(stored)]}, time_limit=30)
 
     assert (job["state"], away) == ("succeeded", [])
     assert [each["message"] for each in list_events(dataset, job["id"], "warning")] == ["Cannot parse: what"]
