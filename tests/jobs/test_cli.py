@@ -91,9 +91,9 @@ def test_kinds_lists_available_kinds_and_parameters(app: Flask) -> None:
 
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("sleep ")]
     assert line.endswith("  seconds=number [steps=integer]")
-    assert "  Sleep, and say how far it is after each step.  " in line
+    assert "  Sleep, and report progress at each step.  " in line
     (kind,) = [kind for kind in get_json_output(app, "kinds") if kind["name"] == "sleep"]
-    assert kind["title"] == "Sleep, and say how far it is after each step."
+    assert kind["title"] == "Sleep, and report progress at each step."
     assert kind["parameters"]["required"] == ["seconds"]
 
 
@@ -185,7 +185,7 @@ def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
         (["submit", "sleep", "--params", "[]"], "--params: the value is not a JSON object"),
         (["submit", "sleep", "--params", '{"seconds": "\\u0000"}'], "seconds: Holds a NUL or a lone surrogate"),
         (["submit", "sleep", "--params", "@/nowhere"], "--params: '/nowhere' cannot be read: No such file"),
-        (["submit", "sleep", "--params", "@/dev/zero"], "--params: more than 1048576 bytes"),
+        (["submit", "sleep", "--params", "@/dev/zero"], "--params: the document must be at most 1048576 bytes"),
         (["submit", "sleep", "--param", "seconds=0", "--owner", "nobody@example.com"], "--owner: there is no user"),
         (["submit", "event-archive", "--param", "event=999"], "event: there is no event 999"),
         (["list", "--state", "done"], "'--state': 'done' is not one of 'queued', "),
