@@ -138,13 +138,13 @@ def test_invalid_manifest_is_logged_once_and_program_is_not_offered(
         assert list_kinds(dataset.admin) == {"program:process-docset"}
         assert dataset.admin.get("/v1/job-kinds/program:count").status_code == 404
 
-    lines = [line for line in capsys.readouterr().out.splitlines() if "not offered" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "manifest invalid" in line]
     assert len(lines) == 1
     assert "count.json" in lines[0]
     assert "titel" in lines[0]
     programs.write_manifest("count", b'{"titel": 22}')
     list_kinds(dataset.admin)
-    assert capsys.readouterr().out.count("not offered") == 1
+    assert capsys.readouterr().out.count("manifest invalid") == 1
 
 
 @pytest.mark.parametrize("how", ["folder", "pipe", "large"])
