@@ -407,9 +407,9 @@ def test_redis_urls_are_spelled_for_each_library(given: str, client: str, broker
 NODES_SCRIPT = """
 import os, pathlib, signal, sys, time
 
-from app.processes import nodes
+from app.processes import worker_nodes
 
-directory, nodes.STOP_TIMEOUT_SECONDS = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+directory, worker_nodes.STOP_TIMEOUT_SECONDS = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 
 def serve(queues):
     (queue,) = queues
@@ -422,7 +422,7 @@ def serve(queues):
         time.sleep(0.01)
     (directory / f"{queue}-received").write_text(" ".join(received))
 
-sys.exit(nodes.run_nodes(serve, [("quick",), ("slow",)]))
+sys.exit(worker_nodes.run_nodes(serve, [("quick",), ("slow",)]))
 """
 
 
@@ -456,7 +456,7 @@ def test_a_frozen_node_does_not_keep_the_others_from_starting_again(
 RESTART_SCRIPT = """
 import os, pathlib, signal, sys, time
 
-from app.processes import nodes
+from app.processes import worker_nodes
 
 directory = pathlib.Path(sys.argv[1])
 
@@ -466,11 +466,11 @@ def serve(queues):
     with (directory / queue).open("a") as file:
         file.write(f"{os.getpid()}\\n")
     if queue == "stalled" and len((directory / queue).read_text().split()) == 1:
-        sys.exit(nodes.RESTART_EXIT_STATUS)
+        sys.exit(worker_nodes.RESTART_EXIT_STATUS)
     while True:
         time.sleep(0.01)
 
-sys.exit(nodes.run_nodes(serve, [("stalled",), ("other",)]))
+sys.exit(worker_nodes.run_nodes(serve, [("stalled",), ("other",)]))
 """
 
 
