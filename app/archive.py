@@ -17,7 +17,7 @@ from app.events.permissions import list_types_of_events, team_or_admin
 from app.events.resources import EVENT, EventData
 from app.jobs.context import JobContext, JobFailed
 from app.jobs.kinds import EVENT_PARAMETERS, job_kind
-from app.jobs.resources import accepted_response, submit_for
+from app.jobs.resources import build_accepted_response, submit_for
 from app.jsonapi.current_user import Role, require_current_user
 from app.jsonapi.idempotency import run_idempotent
 from app.jsonapi.permissions import Predicate, VisibilityScope
@@ -166,7 +166,7 @@ class ArchiveEvent(ActionView):
         def start() -> Response:
             event_id = reader.get_id(EVENT, id)
             job = submit_for("event-archive", {"event": event_id}, reader.access, pointer=None, trigger="api").job
-            return accepted_response(job, reader.access)
+            return build_accepted_response(job, reader.access)
 
         return run_idempotent(viewer, start)
 

@@ -1,4 +1,4 @@
-"""The Redis transport of Celery, made for a Redis that stops answering or refuses writes."""
+"""Redis transport of Celery that recovers when Redis stops answering or refuses writes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ from redis import ConnectionError as RedisConnectionError
 from redis import ReadOnlyError, ResponseError
 
 REFUSAL_RETRY_DELAY_SECONDS = 1.0
-"""Pause before Redis is asked for messages again after it has refused to hand them out."""
+"""Seconds until the next BRPOP after Redis has refused one."""
 
 RECONNECT_INTERVALS = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
-"""Seconds between tries to connect: less than what a node gets before it restarts itself."""
+"""Seconds between tries to connect; shorter than the time after which a node restarts itself."""
 
 log = structlog.get_logger(__name__)
 
@@ -28,38 +28,38 @@ class ConsumerState:
     """The state of the consumer loop of this process."""
 
     polled_at: float | None = None
-    """When Redis last answered it, with a message or without, by the monotonic clock; None before the first time."""
+    """Monotonic time of the last answer of Redis to BRPOP, with or without a message; None before the first."""
 
     turned_at: float | None = None
-    """When it last came round and asked whether a slot is free, which it does while all are taken too."""
+    """Monotonic time of the last turn of the loop, which also runs while no slot is free."""
 
     is_ending: bool = False
-    """Whether it was told to end, and polls no more."""
+    """True after SIGTERM or SIGINT, when the loop polls no more."""
 
 
 consumer_state = ConsumerState()
 
 
 class QoS(redis.QoS):
-    """Keep the prefetch slots right when Redis does not answer or refuses writes.
+    """A QoS that frees prefetch slots even if Redis does not answer or refuses writes.
 
-    kombu frees the prefetch slot of a message only after Redis has confirmed the acknowledgement, and Celery logs and
-    ignores the error when Redis does not answer in time: each such message would occupy a slot until the process ends,
-    and a process without free slots consumes nothing. What stays in Redis is delivered again after the visibility
-    timeout; the outbox consumer then finds the entry done.
+    kombu frees the prefetch slot of a message only after Redis has confirmed the acknowledgement. If Redis does not
+    answer in time, Celery logs and ignores the error: the message would occupy its slot until the process ends, and a
+    process without free slots consumes nothing. A message that stays in Redis is delivered again after the visibility
+    timeout; the outbox consumer then finds its entry done.
     """
 
     def can_consume(self) -> bool:
-        """Return whether a slot is free; the consumer loop asks each time that it comes round."""
+        """Return whether a slot is free; the consumer loop calls this in each turn."""
         consumer_state.turned_at = monotonic()
         return bool(super().can_consume())  # type: ignore[no-untyped-call]  # kombu carries no types
 
     def append(self, message: Any, delivery_tag: Any) -> None:
-        """Take a message in; where Redis is full, without its note for a redelivery: the outbox publishes again."""
+        """Record an unacknowledged message; if Redis is full, only in memory, because the outbox publishes it again."""
         try:
             super().append(message, delivery_tag)  # type: ignore[no-untyped-call]  # same
         except ResponseError as error:
-            log.warning("message is not noted as unacknowledged", error=type(error).__name__)
+            log.warning("unacknowledged message not recorded in Redis", error=type(error).__name__)
             virtual.QoS.append(self, message, delivery_tag)  # type: ignore[no-untyped-call]  # same
 
     def ack(self, delivery_tag: Any) -> None:
@@ -73,7 +73,7 @@ class QoS(redis.QoS):
             super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]  # same
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Hand messages back to their queues; where the connection is lost they stay for the visibility timeout."""
+        """Return messages to their queues; if the connection is lost they stay for the visibility timeout."""
         if self._is_connected:
             super().restore_unacked(client)  # type: ignore[no-untyped-call]  # same
         else:
@@ -81,9 +81,9 @@ class QoS(redis.QoS):
 
     @property
     def _is_connected(self) -> bool:
-        """Whether the connection that brought the messages is still used.
+        """Return whether the connection that delivered the messages is still open.
 
-        kombu raises AttributeError where it is not, and that would end the worker.
+        Without a connection kombu raises AttributeError, which would end the worker.
         """
         transport = self.channel.connection
         return transport is not None and transport.client is not None
@@ -96,18 +96,18 @@ class QoS(redis.QoS):
             if self._is_connected:
                 raise
             virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # same
-            raise RedisConnectionError("The connection that brought this message is lost.") from error
+            raise RedisConnectionError("The connection that delivered this message is lost.") from error
         except ResponseError as error:
             virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # same
-            # Celery logs connection errors and goes on.
-            raise RedisConnectionError(f"Redis refuses: {error}") from error
+            # Celery logs connection errors and continues.
+            raise RedisConnectionError(f"Redis refused the command: {error}") from error
         except self.channel.connection_errors:
             virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # same
             raise
 
 
 class Channel(redis.Channel):
-    """Note when messages were asked for, and go on asking when Redis refuses."""
+    """A channel that records when it polled, and polls again after Redis has refused."""
 
     QoS = QoS
 
@@ -119,21 +119,21 @@ class Channel(redis.Channel):
             super()._brpop_start(timeout)  # type: ignore[no-untyped-call]  # kombu carries no types
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Read the answer to BRPOP; raise Empty where there is no message."""
+        """Read the reply to BRPOP; raise Empty if there is no message."""
         try:
             is_delivered = super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu carries no types
         except Empty:
             self._record_poll()
             raise
         except ReadOnlyError as error:
-            # The server became a replica: a new connection reaches the primary, by its address or a proxy.
+            # The server has become a replica: a new connection reaches the primary, by its address or a proxy.
             self.client.connection.disconnect()
             raise RedisConnectionError(f"Redis is read-only: {error}") from error
         except ResponseError as error:
             self._refused_until = monotonic() + REFUSAL_RETRY_DELAY_SECONDS
             if not self._is_refused:
                 self._is_refused = True
-                log.warning("Redis refuses to hand out messages", error=str(error))
+                log.warning("Redis refuses to deliver messages", error=str(error))
             raise Empty from error
         self._record_poll()
         return is_delivered
@@ -142,14 +142,14 @@ class Channel(redis.Channel):
         consumer_state.polled_at = monotonic()
         if self._is_refused:
             self._is_refused = False
-            log.info("Redis hands out messages again")
+            log.info("Redis delivers messages again")
 
 
 class BrokerConnection(kombu.connection.Connection):
-    """Try again soon while Redis is away: by default each pause is 2 s longer than the one before, up to 30 s."""
+    """A connection with short pauses between tries; by default they grow by 2 s, up to 30 s."""
 
     def ensure_connection(self, *arguments: Any, **options: Any) -> Any:
-        """Connect, as often as it takes; what the caller says about pauses counts."""
+        """Connect, with repeated tries; intervals that the caller passes take precedence."""
         intervals = {**RECONNECT_INTERVALS, **options}
         return super().ensure_connection(*arguments, **intervals)  # type: ignore[no-untyped-call]  # kombu carries no types
 

@@ -1,6 +1,6 @@
-"""A change of a row becomes a signal, inside the transaction: what rolls back was never announced.
+"""Emission of change signals, inside the transaction of the change.
 
-The JSON:API layer says itself what it wrote; what the ORM writes is seen when it is flushed.
+The JSON:API layer emits signals for its own writes; the session emits them for writes of the ORM at each flush.
 """
 
 import re
@@ -17,11 +17,11 @@ from app.signals import SIGNALS_BY_TOPIC
 
 
 class EmitsChangeSignals:
-    """A model whose changes are sent as `__signal__`; topics begin with its name: `FaqType` has `faq-type.created`."""
+    """Mixin for models whose changes are sent as `__signal__`; the topics of `FaqType` begin with `faq-type`."""
 
     __signal__: ClassVar[NamedSignal]
     __event_key__: ClassVar[str] = "event_id"
-    """The column that holds the id of the event a row belongs to, in tables that have it."""
+    """Name of the column with the id of the event of a row, if the table has one."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -32,18 +32,18 @@ class EmitsChangeSignals:
 def emit_change(
     signal: NamedSignal, *, verb: str, id: int | UUID, event_id: int | None, changed: Collection[str]
 ) -> None:
-    """Send one change; for what no row shows, like the members of a team."""
+    """Send a signal; call this directly for changes that are not in a row of the model, such as team members."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to a sender (Flask, "Sending Signals")
     signal.send(app, verb=verb, id=id, event_id=event_id, changed=frozenset(changed))
 
 
 def emit_created(model: type[Any], row: Any, changed: Collection[str]) -> None:
-    """Send that a row has come to be, where its model is announced."""
+    """Send the signal for a new row, if its model emits change signals."""
     _emit_model_change(model, row, "created", changed)
 
 
 def emit_updated(model: type[Any], row: Any, changed: Collection[str]) -> None:
-    """Send that these columns of a row have other values now, where its model is announced."""
+    """Send the signal for changed columns of a row, if its model emits change signals."""
     verb = "updated"
     if "deleted_at" in changed:
         verb = "restored" if row.deleted_at is None else "deleted"
@@ -57,7 +57,7 @@ def _emit_model_change(model: type[Any], row: Any, verb: str, changed: Collectio
 
 
 def init_app(session: scoped_session[Any]) -> None:
-    """Announce every flush of this session."""
+    """Emit change signals at every flush of this session."""
     if not event.contains(session, "after_flush", _emit_flushed_changes):
         event.listen(session, "after_flush", _emit_flushed_changes)
 
@@ -71,8 +71,8 @@ def _emit_flushed_changes(session: Session, _context: UOWTransaction) -> None:
 
 
 def _find_changed_columns(row: object) -> frozenset[str]:
-    """The columns given a value, or another than before: only what was touched is looked at."""
+    """Return the columns whose value has changed; for a new row, those that have a value."""
     state = inspect(row, raiseerr=True)
-    touched = state.dict if state.key is None else state.committed_state
-    names = state.mapper.column_attrs.keys() & touched.keys()
+    candidates = state.dict if state.key is None else state.committed_state
+    names = state.mapper.column_attrs.keys() & candidates.keys()
     return frozenset(name for name in names if state.attrs[name].history.has_changes())

@@ -1,8 +1,8 @@
-"""Orders to act, committed together with the change they follow from.
+"""Transactional outbox: background work is ordered in the transaction of the change that causes it.
 
-A signal becomes one row per consumer in the transaction that sent it. The relay (`app/relay.py`) publishes the row's
-id to Celery; the consumer's task does the work and closes the row. Redis is only the wake-up: an entry that was
-published and lost is published again when its lease runs out.
+Each change signal inserts one entry per consumer. The relay (`app/relay.py`) publishes the id of the entry to Celery;
+the task of the consumer does the work and closes the entry. A message that Redis loses is published again when the
+lease of the entry expires.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,18 +53,18 @@ from app.processes.worker_nodes import EVENTS_QUEUE
 from app.signals import SIGNALS_BY_TOPIC, matches_change
 
 NOTIFY_CHANNEL = "outbox"
-"""The NOTIFY channel the relay listens on."""
+"""NOTIFY channel on which the relay listens."""
 
 MAX_TRIES = 40
-"""A consumer that fails this often (a day and a half with the back-off below) leaves a dead entry for a person."""
+"""Tries (about a day and a half with the back-off below) after which an entry is dead: an operator must look at it."""
 
 MAX_BACKOFF = timedelta(hours=1)
 
 WAKEUP_TASK_TIMEOUT_SECONDS = 7 * 24 * 3600
-"""Seconds for what keeps a clock of its own."""
+"""Celery time limit of wake-up tasks: jobs enforce their own, shorter limit."""
 
 RECORD_FAILURE_TIMEOUT_SECONDS = 15.0
-"""Seconds a task waits for the database, to write down that it failed."""
+"""Seconds for which a failed task tries to record its failure in the database."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ _OPEN_CONDITION = text("done_at IS NULL AND dead_at IS NULL")
 
 
 class OutboxEntry(Model):
-    """One order to one consumer; open until `done_at` or `dead_at` is set."""
+    """One unit of work for one consumer; open until `done_at` or `dead_at` is set."""
 
     __tablename__ = "outbox_entries"
     __table_args__ = (
@@ -106,28 +106,28 @@ class OutboxEntry(Model):
     dead_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
     subject: Mapped[str | None]
-    """Entries of a consumer with the same subject are merged; NULL where the consumer needs each of them."""
+    """Key by which entries of one consumer are merged; NULL if the consumer needs each entry."""
     actor: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    """Who has caused it (`app.actors`): the actors of a consumer take turns."""
+    """Actor that caused the entry (`app.actors`): the actors of a consumer take turns."""
     published_at: Mapped[datetime | None]
-    """When the relay last published it; NULL again when a try has failed."""
+    """Time of the last publication by the relay; reset to NULL when a try fails."""
 
 
 @dataclass(frozen=True)
 class Consumer:
-    """A plain function that acts on entries, and the topics (`event.updated:name,state`) it waits for."""
+    """A function that handles entries, and the topics (`event.updated:name,state`) for which entries are written."""
 
     name: str
     queue: str
     topics: tuple[str, ...]
     handler: Callable[[OutboxEntry], None] | None
-    """None for a wake-up, which is done when it is published."""
+    """Function called with each entry; None for a wake-up, whose entry is closed when it is published."""
 
     merge_by: str | None = None
-    """The key of the payload that names what is brought up to date: entries of one topic and value are merged."""
+    """Payload key with the id of the row to update: entries of one topic and value are merged."""
 
     def get_subject(self, topic: str, payload: Mapping[str, Any]) -> str | None:
-        """Return the subject of an entry with this topic and payload; None where entries are not merged."""
+        """Return the subject of an entry with this topic and payload; None if entries are not merged."""
         return None if self.merge_by is None else f"{topic} {payload[self.merge_by]}"
 
 
@@ -137,39 +137,39 @@ CONSUMERS: dict[str, Consumer] = {}
 def consumer_task(
     name: str, *, on: tuple[str, ...] = (), queue: str = EVENTS_QUEUE, merge_by: str | None = None
 ) -> Callable[[Callable[[OutboxEntry], None]], Callable[[OutboxEntry], None]]:
-    """Make a function the consumer and the Celery task `name`.
+    """Register the decorated function as the consumer and the Celery task `name`.
 
-    It runs at least once for each entry, in the app's context, inside the transaction that closes the entry, so what
-    it does outside the database must bear a repeat: name files and mails after the entry.
+    It runs at least once for each entry, in the app context, inside the transaction that closes the entry. Its effects
+    outside the database must therefore be idempotent: derive the names of files and mails from the id of the entry.
 
-    `merge_by` is for a consumer that brings something up to date with the database, and needs to do so once however
-    often it has changed: the first try of an entry closes all others with the same topic and the same value of this
-    key, and the entry then has the fields `changed` of all of them and the time of the last.
+    Set `merge_by` if the consumer must run only once for many changes of one row: the first try of an entry closes all
+    other entries with the same topic and the same value of this payload key. The entry then has the union of their
+    `changed` fields and the latest `created_at`.
     """
 
-    def register(act: Callable[[OutboxEntry], None]) -> Callable[[OutboxEntry], None]:
-        CONSUMERS[name] = Consumer(name, queue, on, act, merge_by)
+    def register(handler: Callable[[OutboxEntry], None]) -> Callable[[OutboxEntry], None]:
+        CONSUMERS[name] = Consumer(name, queue, on, handler, merge_by)
 
         @shared_task(name=name)  # type: ignore[untyped-decorator]  # Celery carries no types
         def task(entry_id: str) -> None:
             consume_entry(UUID(entry_id))
 
-        return act
+        return handler
 
     return register
 
 
 def wakeup_task(name: str, *, queue: str) -> Callable[[Callable[[str], None]], Callable[[str], None]]:
-    """Make a function the Celery task `name`, called with the `id` in the payload of an entry.
+    """Register the decorated function as the Celery task `name`, called with the `id` in the payload of an entry.
 
-    The row of that id is the order, and the entry is closed once it is published: whoever keeps such rows orders again
-    what nobody has taken up.
+    The entry is closed when it is published, so a lost message is not repeated: the package that uses this must find
+    rows that were not processed and enqueue them again.
     """
 
-    def register(act: Callable[[str], None]) -> Callable[[str], None]:
+    def register(run: Callable[[str], None]) -> Callable[[str], None]:
         CONSUMERS[name] = Consumer(name, queue, (), None)
-        shared_task(name=name, acks_late=False, time_limit=WAKEUP_TASK_TIMEOUT_SECONDS, soft_time_limit=None)(act)
-        return act
+        shared_task(name=name, acks_late=False, time_limit=WAKEUP_TASK_TIMEOUT_SECONDS, soft_time_limit=None)(run)
+        return run
 
     return register
 
@@ -177,19 +177,19 @@ def wakeup_task(name: str, *, queue: str) -> Callable[[Callable[[str], None]], C
 def enqueue_entry(
     consumer_name: str, topic: str, payload: Mapping[str, Any], *, delay: timedelta = timedelta(0)
 ) -> None:
-    """Write one entry into the current transaction, for work that no change of a resource orders."""
+    """Insert one entry in the current transaction, for work that no change signal causes."""
     _write_entries([(consumer_name, payload)], topic, delay)
 
 
 def enqueue_entries(consumer_name: str, topic: str, payloads: Sequence[Mapping[str, Any]]) -> None:
-    """The same for any number of payloads, in one statement."""
+    """Insert one entry for each payload in the current transaction, with one statement."""
     _write_entries([(consumer_name, payload) for payload in payloads], topic)
 
 
 def _write_entries(
     orders: Sequence[tuple[str, Mapping[str, Any]]], topic: str, delay: timedelta = timedelta(0)
 ) -> None:
-    """One entry for each consumer that is named, with what it is told."""
+    """Insert one entry for each pair of consumer name and payload."""
     values = {
         "ids": [uuid7() for _ in orders],
         "consumers": [CONSUMERS[name].name for name, _ in orders],
@@ -200,7 +200,7 @@ def _write_entries(
 
 
 def _build_insert() -> PreparedStatement:
-    """All entries, and the relay woken at the commit: in one statement."""
+    """Build the statement that inserts entries and notifies the relay at commit."""
     arrays = {"ids": Uuid, "consumers": Text, "payloads": Text, "subjects": Text}
     each = func.unnest(*(bindparam(name, type_=ARRAY(type_)) for name, type_ in arrays.items()))
     columns = (column("id", Uuid), column("consumer", Text), column("payload", Text), column("subject", Text))
@@ -211,42 +211,45 @@ def _build_insert() -> PreparedStatement:
     names = ["id", "consumer", "topic", "payload", "subject", "actor", "due_at", "next_at"]
     payload = cast(entry.c.payload, JSONB)
     values = select(entry.c.id, entry.c.consumer, topic, payload, entry.c.subject, actor, due_at, due_at)
-    written = insert(OutboxEntry).from_select(names, values).cte("written")
-    return PreparedStatement(select(func.pg_notify(NOTIFY_CHANNEL, "")).add_cte(written))
+    entries = insert(OutboxEntry).from_select(names, values).cte("entries")
+    return PreparedStatement(select(func.pg_notify(NOTIFY_CHANNEL, "")).add_cte(entries))
 
 
 _insert_entries = _build_insert()
 
 
-@cache  # a second app in one process connects the same functions, which Blinker does not call twice
+@cache  # a second app in the process connects the same function again, and Blinker calls it only once
 def _make_receiver(noun: str) -> Callable[..., None]:
     def write_entries(_app: object, **change: Any) -> None:
         topic = f"{noun}.{change['verb']}"
-        wanted = [
+        names = [
             consumer.name
             for consumer in CONSUMERS.values()
             if matches_change(consumer.topics, topic, change["changed"])
         ]
-        if wanted:
+        if names:
             payload = {"id": change["id"], "event_id": change["event_id"], "changed": sorted(change["changed"])}
-            _write_entries([(name, payload) for name in wanted], topic)
+            _write_entries([(name, payload) for name in names], topic)
 
     return write_entries
 
 
 def connect_signals() -> None:
-    """Turn every signal into entries for the consumers that want it; once, however many apps a process makes."""
+    """Write outbox entries for every change signal; repeated calls have no further effect."""
     for noun, signal in SIGNALS_BY_TOPIC.items():
         signal.connect(_make_receiver(noun))
 
 
 def consume_entry(entry_id: UUID) -> None:
-    """Act on an open entry and close it; on failure note it and try again later, at last leave it dead."""
+    """Handle an open entry and close it; on failure schedule the next try, or mark the entry as dead after the last.
+
+    Re-raise the exception of the consumer.
+    """
     try:
         if _increment_attempts(entry_id):
             _handle_entry(entry_id)
     except Exception as error:
-        # What failed may have been the database: without this note the entry waits for its whole lease.
+        # The database itself may have failed. An unrecorded failure delays the next try until the lease expires.
         deadline = monotonic() + RECORD_FAILURE_TIMEOUT_SECONDS
         while not _record_failure(entry_id, error) and monotonic() < deadline:
             sleep(0.5)
@@ -255,15 +258,15 @@ def consume_entry(entry_id: UUID) -> None:
 
 def _handle_entry(entry_id: UUID) -> None:
     with db.session.begin():
-        # Locked while it is acted on: a second delivery of the same id finds nothing and goes away.
+        # The entry stays locked while it is handled: a second delivery of the same id finds no row and returns.
         entry = db.session.scalar(_select_open_entry(entry_id).with_for_update(skip_locked=True))
         if entry is None:
             return
-        act = CONSUMERS[entry.consumer].handler
-        if act is None:
-            raise TypeError(f"{entry.consumer} is woken up, not called with an entry")
-        set_actor(entry.actor)  # what follows from it is caused by the same one
-        act(entry)
+        handler = CONSUMERS[entry.consumer].handler
+        if handler is None:
+            raise TypeError(f"{entry.consumer} is a wake-up and has no handler for entries")
+        set_actor(entry.actor)  # entries and jobs that the handler creates count for the same actor
+        handler(entry)
         entry.done_at = func.now()
         entry.last_error = None
 
@@ -275,7 +278,10 @@ def _select_open_entry(entry_id: UUID) -> Any:
 
 
 def _increment_attempts(entry_id: UUID) -> bool:
-    """Count in a transaction of its own: work that kills its worker must not be tried for ever."""
+    """Count a try and merge entries of the same subject; return whether the entry must be handled.
+
+    Commit at once: an entry that kills its worker must not be tried for ever.
+    """
     with db.session.begin():
         entry = db.session.scalar(_select_open_entry(entry_id).with_for_update(skip_locked=True))
         if entry is None:
@@ -291,10 +297,10 @@ def _increment_attempts(entry_id: UUID) -> bool:
 
 
 def _merge_entries(entry: OutboxEntry) -> None:
-    """Close all untried entries of the same subject, and add to this one what they say.
+    """Close all untried entries of the same subject and merge their payloads into this entry.
 
-    At the first try only, so that each further try makes the same bytes. Their changes are committed, so the consumer,
-    which reads later, sees them. Entries that are locked are being taken or published at this moment: they are left.
+    Only at the first try, so that every try has the same payload. Their changes are committed, so the consumer, which
+    reads later, sees them. Skip locked entries: a worker or the relay is using them.
     """
     same = (
         select(OutboxEntry.id)
@@ -320,7 +326,7 @@ def _merge_entries(entry: OutboxEntry) -> None:
 
 
 def _record_failure(entry_id: UUID, error: Exception) -> bool:
-    """Write down that it failed and when to try again; False while the database is away."""
+    """Store the error and the time of the next try; return False if the database does not answer."""
     try:
         with db.session.begin():
             entry = db.session.scalar(_select_open_entry(entry_id).with_for_update())
@@ -340,9 +346,9 @@ def _schedule_retry(entry: OutboxEntry, error: Exception) -> None:
 
 
 def select_open_turns(after: tuple[str, int] | None = None, *, limit: int | None = None) -> CTE:
-    """Select the pairs of consumer and actor that have open entries, in their order, behind this pair.
+    """Select the pairs of consumer and actor that have open entries, in order, after the pair `after`.
 
-    Each is one probe of an index, however many entries it has. `number` counts them from 1.
+    Each pair costs one index probe, however many entries it has. `number` counts the pairs from 1.
     """
     first = _select_next_pair(after).subquery()
     turns = select(first.c.consumer, first.c.actor, literal(1).label("number")).cte("turns", recursive=True)
@@ -353,7 +359,7 @@ def select_open_turns(after: tuple[str, int] | None = None, *, limit: int | None
 
 
 def _select_next_pair(after: tuple[Any, Any] | None) -> Select[Any]:
-    """Select the first consumer and actor with open entries behind a pair, or of all."""
+    """Select the first pair of consumer and actor with open entries, after the pair `after` if there is one."""
     entries = OutboxEntry.__table__.alias()
     pair = select(entries.c.consumer, entries.c.actor).where(is_open(entries))
     if after is not None:
@@ -362,12 +368,12 @@ def _select_next_pair(after: tuple[Any, Any] | None) -> Select[Any]:
 
 
 def is_open(entries: FromClause) -> ColumnElement[bool]:
-    """Return the criterion for entries that are to be acted on."""
+    """Return the criterion for open entries: neither done nor dead."""
     return and_(entries.c.done_at.is_(None), entries.c.dead_at.is_(None))
 
 
 def prune_entries(older_than: timedelta) -> int:
-    """Delete a batch of entries closed longer ago than this; the number deleted."""
+    """Delete a batch of entries that were closed longer ago than `older_than`; return their number."""
     old = (
         select(OutboxEntry.id)
         .where(OutboxEntry.done_at < func.now() - older_than)

@@ -1,6 +1,6 @@
-"""Limits on what users store: bytes of one user and day, bytes of all, and the disk that must stay free.
+"""Storage limits: bytes of one user in one day, bytes of all users, and free disk space.
 
-Callers who are not signed in, whose user id is 0, are counted by their address; what their jobs make, all together.
+Anonymous callers (user id 0) are counted by client address; the output of their jobs is counted together.
 """
 
 import shutil
@@ -24,35 +24,35 @@ from app.slots import address_holder
 MIB = 2**20
 
 TOTAL_TTL_SECONDS = 30.0
-"""How long a process believes the sum of all stored bytes."""
+"""Seconds for which a process caches the sum of all stored bytes."""
 
 MAX_ANSWER_MIB_PER_DAY = 100
-"""MiB of answers that are stored for the keys (Idempotency-Key, webhook-id) of one user and day."""
+"""MiB of responses stored for the keys (Idempotency-Key, webhook-id) of one user in one day."""
 
 OUTPUT_SHARE = 2**61
-"""Added to the id of a user for the share of what the jobs of that user make: no id is so large."""
+"""Offset added to a user id for the share of the output of that user's jobs; larger than any id."""
 
 ANONYMOUS_OUTPUT_FACTOR = 10
-"""How many times the daily limit of one user the jobs of all callers without a log-in may make together."""
+"""Multiple of the daily limit of one user that the jobs of all anonymous callers may write together."""
 
 RESERVED_OUTPUT_DIVISOR = 4
-"""This part of the daily limit is left to jobs that changes start, such as variants of the image of an event."""
+"""Divisor of the daily limit: this part is reserved for jobs that triggers start, such as variants of event images."""
 
 ByteCounter = Callable[[], int]
-"""Return how many bytes the rows of a package say that its files have."""
+"""Return the sum of the file sizes in the rows of a package, in bytes."""
 
 COUNTERS: list[ByteCounter] = []
 
 
 class DailyBytes(Model):
-    """What one user, or one address without a log-in, has sent on one day (UTC) to be stored."""
+    """Bytes that one user or one anonymous client address has stored on one day (UTC)."""
 
     __tablename__ = "daily_bytes"
 
     share: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """The id of the user; -id for the answers that the keys of a user store; OUTPUT_SHARE + id for what the jobs of a
-    user make, OUTPUT_SHARE for those without an owner; for callers who are not signed in a large negative number made
-    of their address."""
+    """The user id for uploads; -id for responses stored under the keys of a user; OUTPUT_SHARE + id for the output of
+    the jobs of a user, OUTPUT_SHARE for jobs without an owner; a large negative number, computed from the client
+    address, for uploads of anonymous callers."""
     day: Mapped[date] = mapped_column(Date, primary_key=True)
     bytes: Mapped[int]
 
@@ -70,64 +70,70 @@ _add_bytes = PreparedStatement(
 
 
 def register_counter(count: ByteCounter) -> ByteCounter:
-    """Register a function that tells how many bytes are stored."""
+    """Register a function that returns how many bytes a package has stored."""
     COUNTERS.append(count)
     return count
 
 
 def require_quota(user_id: int) -> None:
-    """Raise 429 when this user may store nothing more today, 507 when no user may. Called before a body is read."""
+    """Raise TooManyRequests if this user may store no more bytes today, InsufficientStorage if no user may.
+
+    Call this before the request body is read.
+    """
     require_storage()
     with open_transaction(is_read=True):
-        sent = sum(size for (size,) in _select_bytes_today.fetch_rows({"share": _get_share(user_id)}))
-    if sent >= _daily_limit():
+        total = sum(size for (size,) in _select_bytes_today.fetch_rows({"share": _get_share(user_id)}))
+    if total >= _daily_limit():
         raise _make_upload_error(user_id)
 
 
 def charge_upload(user_id: int, size: int) -> None:
-    """Count bytes that a user stores in the transaction that stores them; 429 above the limit of the day."""
-    ((sent,),) = _add_bytes.fetch_rows({"share": _get_share(user_id), "size": size})
-    if sent > _daily_limit():
+    """Count bytes of an upload, in the transaction that stores it; raise TooManyRequests above the daily limit."""
+    ((total,),) = _add_bytes.fetch_rows({"share": _get_share(user_id), "size": size})
+    if total > _daily_limit():
         raise _make_upload_error(user_id)
 
 
 def charge_answer(owner_id: int, size: int, header: str) -> None:
-    """Count bytes of an answer in the transaction that stores it for the key in this header; 429 above the limit."""
-    ((sent,),) = _add_bytes.fetch_rows({"share": -owner_id, "size": size})
-    if sent > MAX_ANSWER_MIB_PER_DAY * MIB:
+    """Count bytes of a response, in the transaction that stores it for the key in `header`.
+
+    Raise TooManyRequests above the daily limit.
+    """
+    ((total,),) = _add_bytes.fetch_rows({"share": -owner_id, "size": size})
+    if total > MAX_ANSWER_MIB_PER_DAY * MIB:
         detail = (
-            f"The answers to requests with {header} are stored, at most {MAX_ANSWER_MIB_PER_DAY} MiB a day for one "
-            "user. The next day begins at 00:00 UTC. Include less, choose fewer fields, or send no key."
+            f"Responses to requests with {header} are stored, at most {MAX_ANSWER_MIB_PER_DAY} MiB a day for one user. "
+            "The next day begins at 00:00 UTC. Include fewer resources, request fewer fields, or omit the header."
         )
         raise _make_quota_error(detail, header=header)
 
 
 def charge_output(owner_id: int | None, size: int, *, is_triggered: bool) -> bool:
-    """Count bytes that a job makes, in the transaction of the caller; return False above the limit of the day.
+    """Count bytes that a job writes, in the current transaction; return False above the daily limit.
 
-    A job that a change has started, `is_triggered`, may use the whole limit; others leave a part of it.
+    A job started by a trigger (`is_triggered`) may use the whole limit; other jobs leave the reserved part.
     """
-    ((made,),) = _add_bytes.fetch_rows({"share": OUTPUT_SHARE + (owner_id or 0), "size": size})
+    ((total,),) = _add_bytes.fetch_rows({"share": OUTPUT_SHARE + (owner_id or 0), "size": size})
     limit = _output_limit(owner_id)
     is_reserved = owner_id is not None and not is_triggered
-    return bool(made <= limit - is_reserved * (limit // RESERVED_OUTPUT_DIVISOR))
+    return bool(total <= limit - is_reserved * (limit // RESERVED_OUTPUT_DIVISOR))
 
 
 def describe_output_limit(owner_id: int | None) -> str:
-    """Return the detail of the error of a job that makes more than its owner may make in a day."""
+    """Return the error detail for a job whose owner has reached the daily output limit."""
     limit = _output_limit(owner_id) // MIB
     if owner_id is None:
-        makers, reserve = "all callers without a log-in", ""
+        owners, reserve = "all anonymous callers together", ""
     else:
-        makers, reserve = (
+        owners, reserve = (
             "one user",
-            f", the last {limit // RESERVED_OUTPUT_DIVISOR} of them by jobs that changes start",
+            f"; the last {limit // RESERVED_OUTPUT_DIVISOR} MiB are reserved for jobs that triggers start",
         )
-    return f"The jobs of {makers} make at most {limit} MiB a day{reserve}. The next day begins at 00:00 UTC."
+    return f"The jobs of {owners} may write at most {limit} MiB a day{reserve}. The next day begins at 00:00 UTC."
 
 
 def require_storage() -> None:
-    """Raise 507 when all files together, or the disk that they lie on, leave no room."""
+    """Raise InsufficientStorage if the storage limit is reached or too little disk space is free."""
     if is_storage_full():
         raise InsufficientStorage(headers={"Retry-After": "3600"})
 
@@ -140,7 +146,7 @@ def is_storage_full() -> bool:
 
 
 def prune_counts(_older_than: timedelta) -> int:
-    """Delete the counts of earlier days, all at once: 0 for the relay."""
+    """Delete the counts of all earlier days; return 0, because nothing is left for a further batch."""
     with open_transaction(is_read=False):
         get_connection().execute(delete(DailyBytes).where(_table.c.day < _TODAY))
         commit()
@@ -157,7 +163,7 @@ def _output_limit(owner_id: int | None) -> int:
 
 
 def _get_share(user_id: int) -> int:
-    """Return what a user is counted as, or the address of the caller for 0, which is no user."""
+    """Return the share of a user, or of the client address if `user_id` is 0."""
     if user_id:
         return user_id
     digest = sha256(address_holder(request.remote_addr or "").encode()).digest()
@@ -165,9 +171,9 @@ def _get_share(user_id: int) -> int:
 
 
 def _make_upload_error(user_id: int) -> TooManyRequests:
-    sender = "one user" if user_id else "one address without a log-in"
+    sender = "One user" if user_id else "An anonymous client address"
     return _make_quota_error(
-        f"At most {current_app.config['MAX_UPLOAD_MB_PER_DAY']} MiB a day are taken from {sender}. "
+        f"{sender} may upload at most {current_app.config['MAX_UPLOAD_MB_PER_DAY']} MiB a day. "
         "The next day begins at 00:00 UTC."
     )
 
@@ -191,8 +197,8 @@ def _count_stored_bytes() -> int:
 def _count_free_bytes() -> float:
     url = current_app.config["STORAGE_URL"]
     if not url.startswith("file:"):
-        return float("inf")  # a bucket does not say
+        return float("inf")  # an S3 bucket does not report free space
     try:
         return shutil.disk_usage(url2pathname(urlsplit(url).path)).free
-    except FileNotFoundError:  # it is made with the first file
+    except FileNotFoundError:  # the directory is created with the first file
         return float("inf")

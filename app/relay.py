@@ -1,8 +1,8 @@
-"""The relay: open outbox entries become Celery messages.
+"""The relay: publishes open outbox entries as Celery messages.
 
-It may die at any moment and any number may run at once: an entry is claimed by moving its `next_at` past a lease, in a
-transaction of its own, and published afterwards. Whatever is not closed by a worker when the lease runs out is
-published again.
+It may be killed at any time, and several may run at once: the relay claims an entry by setting its `next_at` to the end
+of a lease, commits, and then publishes it. Entries that no worker has closed when the lease expires are published
+again.
 """
 
 import threading
@@ -47,27 +47,28 @@ from app.redis_client import create_client
 LEASE_DURATION = timedelta(seconds=30)
 BATCH_SIZE = 200
 MAX_PUBLISHED_ENTRIES = 16
-"""Entries of one consumer and actor that are published and not done yet; fewer where the queue is longer."""
+"""Entries of one consumer and actor that may be published and not done; fewer if the queue is long."""
 
 QUEUE_LENGTH_DIVISOR = 4
-"""So many waiting messages of a queue make that limit smaller by one; one entry of each actor is always published."""
+"""Messages in a queue that reduce that limit by one; one entry of each actor is always published."""
 
 MAX_TURNS = 1000
-"""Pairs of consumer and actor that are looked at for one batch."""
+"""Pairs of consumer and actor that one batch considers."""
 
 MAX_QUEUE_LENGTH = 1000
-"""A queue this long gets no more: while workers are away, entries whose lease ran out must not pile up in it."""
+"""Messages in a queue above which no more are published: entries with expired leases must not pile up in Redis while
+no worker runs."""
 
 POLL_INTERVAL_SECONDS = 1.0
 MIN_POLL_INTERVAL_SECONDS = 0.025
-"""How soon the relay looks again for entries that it has held back."""
+"""Seconds until the relay first looks again at entries that the limits have held back."""
 
 HEARTBEAT_INTERVAL_SECONDS = 2.0
 PRUNE_INTERVAL_SECONDS = 600.0
 MAINTENANCE_INTERVAL_SECONDS = 10.0
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 5.0
 STALL_TIMEOUT_SECONDS = 30.0
-"""A relay that has not come round for this long is stuck and must not pass for alive."""
+"""Seconds without a turn of the publishing loop after which the relay stops its heartbeat."""
 
 DATABASE_ERRORS = (SQLAlchemyError, DriverError)
 REDIS_ERRORS = (BrokerError, RedisError, OSError)
@@ -75,13 +76,13 @@ REDIS_ERRORS = (BrokerError, RedisError, OSError)
 MaintenanceTask = Callable[[], None]
 
 PruneTask = Callable[[timedelta], int]
-"""Deletes a batch of what ended longer ago than this and tells how many."""
+"""Delete a batch of rows that ended longer ago than the given time; return their number."""
 
 log = structlog.get_logger(__name__)
 
 
 class RelayHeartbeat(Model):
-    """The one row in which a running relay shows that it lives."""
+    """Single row with the time of the last heartbeat of a relay."""
 
     __tablename__ = "relay_beats"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
@@ -91,22 +92,22 @@ class RelayHeartbeat(Model):
 
 
 def run_relay(app: Flask, stop: threading.Event, *, lease: timedelta = LEASE_DURATION) -> None:
-    """Publish until `stop` is set; a database or a Redis that is away is waited for."""
+    """Publish entries until `stop` is set; wait while PostgreSQL or Redis does not answer."""
     Relay(app, stop, lease).run()
 
 
-def set_prune_tasks(app: Flask, *prunes: PruneTask) -> None:
-    """Let the relay call these now and then, for what is older than RETENTION_DAYS."""
-    app.extensions["prunes"] = prunes
+def set_prune_tasks(app: Flask, *tasks: PruneTask) -> None:
+    """Let the relay call these every PRUNE_INTERVAL_SECONDS to delete rows older than RETENTION_DAYS."""
+    app.extensions["prunes"] = tasks
 
 
-def set_maintenance_tasks(app: Flask, *sweeps: MaintenanceTask) -> None:
-    """Let the relay call these every MAINTENANCE_INTERVAL_SECONDS, for what somebody has left lying."""
-    app.extensions["sweeps"] = sweeps
+def set_maintenance_tasks(app: Flask, *tasks: MaintenanceTask) -> None:
+    """Let the relay call these every MAINTENANCE_INTERVAL_SECONDS."""
+    app.extensions["sweeps"] = tasks
 
 
 class Relay:
-    """One running relay: the calling thread publishes, others beat, sweep and prune."""
+    """A running relay: the calling thread publishes; other threads do heartbeat, maintenance and pruning."""
 
     def __init__(self, app: Flask, stop: threading.Event, lease: timedelta) -> None:
         self.app = app
@@ -114,15 +115,15 @@ class Relay:
         self.lease = lease
         self.turned_at = time.monotonic()
         self.last_turn: tuple[str, int] | None = None
-        """The consumer and actor served last, behind which the next batch begins; None at the beginning."""
-        # Often enough for the lease of a job, which tests make short.
+        """Consumer and actor after which the next batch begins; None for the first pair."""
+        # At least once in each job lease, which tests make short.
         self.maintenance_seconds = min(MAINTENANCE_INTERVAL_SECONDS, app.config["JOB_LEASE_SECONDS"])
         self.celery: Celery = app.extensions["celery"]
         self.redis = create_client(app.config["REDIS_URL"], timeout=2)
         self.engine = create_listen_engine(app.config["DATABASE_URL"], "open-event-relay")
 
     def run(self) -> None:
-        """Publish until told to stop."""
+        """Publish entries until `stop` is set."""
         threads = [
             threading.Thread(target=self._run_with_backoff, args=(work,), daemon=True)
             for work in (self._run_heartbeat, self._run_maintenance, self._run_pruning)
@@ -132,10 +133,10 @@ class Relay:
         log.info("relay ready")
         self._run_with_backoff(self._run_publisher)
         for thread in threads:
-            thread.join(2)  # one that hangs in a hung database is left behind
+            thread.join(2)  # a daemon thread may hang in a statement: do not wait longer
 
     def _run_with_backoff(self, work: Callable[[], None]) -> None:
-        """Do this work until told to stop; when the database goes away, wait for it."""
+        """Call `work` until `stop` is set; after a database error wait before the next call."""
         pause = MIN_BACKOFF_SECONDS
         while not self.stop.is_set():
             started = time.monotonic()
@@ -144,7 +145,7 @@ class Relay:
             except DATABASE_ERRORS as error:
                 lasted = time.monotonic() - started > MAX_BACKOFF_SECONDS
                 pause = MIN_BACKOFF_SECONDS if lasted else min(pause * 2, MAX_BACKOFF_SECONDS)
-                log.warning("relay lost the database", error=type(error).__name__, pause=pause)
+                log.warning("relay database connection lost", error=type(error).__name__, pause=pause)
                 self.stop.wait(pause)
 
     def _run_publisher(self) -> None:
@@ -159,15 +160,15 @@ class Relay:
                     elif self._publish_batch(connection):
                         pause = MIN_POLL_INTERVAL_SECONDS
                     elif self.last_turn is None:
-                        # What is due now waits for others of its actor, or for room in its queue.
+                        # All due entries are held back by the limit of their actor or by a full queue.
                         poll_notifications(connection, pause)
                         pause = min(2 * pause, POLL_INTERVAL_SECONDS)
                 except REDIS_ERRORS as error:
-                    log.warning("relay cannot publish", error=type(error).__name__)
+                    log.warning("relay publish failed", error=type(error).__name__)
                     self.stop.wait(POLL_INTERVAL_SECONDS)
 
     def _publish_batch(self, connection: Connection) -> int:
-        """Claim and publish one batch; how many entries it had."""
+        """Claim and publish one batch; return its number of entries."""
         entries, self.last_turn = _claim_batch(connection, self._compute_limits(), self.lease, self.last_turn)
         waiting = {entry.id for entry in entries}
         done = []
@@ -190,9 +191,10 @@ class Relay:
         return len(entries)
 
     def _compute_limits(self) -> dict[str, int]:
-        """Return how many entries of each actor may be published and not done, by consumer; none of a full queue.
+        """Return for each consumer how many entries of one actor may be published and not done.
 
-        Consumers that this code does not know are left to a newer relay.
+        Omit consumers with a full queue. Entries of consumers that this version does not have are left to a newer
+        relay.
         """
         queues = {consumer.queue for consumer in CONSUMERS.values()}
         lengths = {queue: int(self.redis.llen(queue)) for queue in queues}
@@ -207,16 +209,16 @@ class Relay:
         beat = insert(RelayHeartbeat).values(id=1, **now).on_conflict_do_update(index_elements=["id"], set_=now)
         with self.engine.connect() as connection:
             while not self.stop.is_set():
-                # In a thread of its own, so that a hung Redis does not look like a dead relay.
+                # A separate thread: while Redis hangs, the relay must not look dead.
                 if time.monotonic() - self.turned_at < STALL_TIMEOUT_SECONDS:
                     connection.execute(beat)
                 self.stop.wait(HEARTBEAT_INTERVAL_SECONDS)
 
     def _run_maintenance(self) -> None:
         while not self.stop.wait(self.maintenance_seconds):
-            for sweep in self.app.extensions["sweeps"]:
-                with self.app.app_context(), self._log_and_continue("sweep"):
-                    sweep()
+            for task in self.app.extensions["sweeps"]:
+                with self.app.app_context(), self._log_and_continue("maintenance"):
+                    task()
 
     def _run_pruning(self) -> None:
         while not self.stop.is_set():
@@ -235,17 +237,17 @@ class Relay:
 
     @contextmanager
     def _log_and_continue(self, what: str) -> Iterator[None]:
-        """What fails is told and tried again next time, and keeps nothing else from being done."""
+        """Log any error of the block except database errors: the other tasks must still run."""
         try:
             yield
         except DATABASE_ERRORS:
             raise
-        except Exception:  # whatever it is, it must not end the thread that does this work
-            log.exception("relay cannot do its other work", what=what)
+        except Exception:  # no error may end the thread
+            log.exception("maintenance task failed", what=what)
 
 
 class _ClaimedEntry(NamedTuple):
-    """An entry that is to be published."""
+    """Columns of an entry that the relay has leased and must publish."""
 
     id: UUID
     consumer: str
@@ -255,7 +257,7 @@ class _ClaimedEntry(NamedTuple):
 
 
 def _group_by_subject(entries: Iterable[_ClaimedEntry]) -> Iterator[tuple[_ClaimedEntry, list[UUID]]]:
-    """Yield the entries to publish, each with the ids of those that its first try merges."""
+    """Yield the entries to publish, each with the ids of the entries that its first try merges."""
     groups: dict[tuple[str, str], list[_ClaimedEntry]] = {}
     for entry in entries:
         if entry.subject is None or entry.tries:
@@ -267,7 +269,7 @@ def _group_by_subject(entries: Iterable[_ClaimedEntry]) -> Iterator[tuple[_Claim
 
 
 def _compute_limit(queue_length: int) -> int:
-    """Return how many entries of one consumer and actor may be published and not done, beside so many messages."""
+    """Return how many entries of one consumer and actor may be published and not done at this queue length."""
     return max(1, MAX_PUBLISHED_ENTRIES - queue_length // QUEUE_LENGTH_DIVISOR)
 
 
@@ -282,10 +284,10 @@ _select_due = (
 def _claim_batch(
     connection: Connection, max_published: Mapping[str, int], lease: timedelta, after: tuple[str, int] | None
 ) -> tuple[list[_ClaimedEntry], tuple[str, int] | None]:
-    """Claim up to a batch of open entries that are due; no other relay gets them before the lease runs out.
+    """Lease up to BATCH_SIZE due entries, so that no other relay publishes them before the lease expires.
 
-    The actors of each consumer take turns, behind the pair `after`; the oldest entries of an actor are first. Return
-    the entries, and the pair behind which to go on; None when there is none.
+    Consider the pairs of consumer and actor after the pair `after`; the oldest entries of a pair come first. Return the
+    entries, and the pair after which the next batch begins, or None for the first pair.
     """
     turns = select_open_turns(after, limit=MAX_TURNS)
     claimed = _build_claim(turns, max_published, lease).cte("claimed")
@@ -298,7 +300,7 @@ def _claim_batch(
 
 
 def _build_claim(turns: CTE, max_published: Mapping[str, int], lease: timedelta) -> Any:
-    """Lease a batch of due entries of these consumers and actors."""
+    """Build the UPDATE that leases a batch of due entries of these pairs of consumer and actor."""
     entries = OutboxEntry.__table__
     published = (
         select(entries.c.consumer, entries.c.actor, func.count().label("number"))
@@ -317,7 +319,7 @@ def _build_claim(turns: CTE, max_published: Mapping[str, int], lease: timedelta)
         .where(is_open(of_turn), of_turn.c.next_at <= func.now())
         .order_by(of_turn.c.next_at)
         .limit(func.greatest(limits.c.most - func.coalesce(published.c.number, 0), 0))
-        # Also passes over what a worker is acting on just now.
+        # Skips entries that a worker is handling.
         .with_for_update(skip_locked=True)
         .lateral()
     )
@@ -349,11 +351,11 @@ def _build_claim(turns: CTE, max_published: Mapping[str, int], lease: timedelta)
 
 
 def _release_entries(connection: Connection, entry_ids: Collection[UUID]) -> None:
-    """Let what could not be published be claimed again soon."""
+    """End the lease of entries that could not be published, so that they are claimed again soon."""
     soon = func.now() + timedelta(seconds=POLL_INTERVAL_SECONDS)
     connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(next_at=soon, published_at=None))
 
 
 def _close_entries(connection: Connection, entry_ids: Sequence[UUID]) -> None:
-    """What was a wake-up only is done."""
+    """Close wake-up entries, which are done when they are published."""
     connection.execute(update(OutboxEntry).where(OutboxEntry.id.in_(entry_ids)).values(done_at=func.now()))

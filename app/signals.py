@@ -1,8 +1,8 @@
-"""Signals: one for each model that is `app.change_signals.EmitsChangeSignals`.
+"""Change signals: one for each model that inherits from `app.change_signals.EmitsChangeSignals`.
 
-All are sent inside the transaction that makes the change, as `(app, verb, id, event_id, changed)`: `verb` is
-created, updated, deleted or restored; `changed` is the frozenset of column names. A receiver takes
-`(app, **kwargs)`, writes to this transaction only and touches nothing outside: what was sent may still roll back.
+Each is sent inside the transaction of the change, with `(app, verb, id, event_id, changed)`: `verb` is created,
+updated, deleted or restored; `changed` is the frozenset of column names. A receiver takes `(app, **kwargs)` and has no
+effect outside this transaction, which may still roll back.
 """
 
 from collections.abc import Collection, Iterable
@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable
 from blinker import NamedSignal
 
 SIGNALS_BY_TOPIC: dict[str, NamedSignal] = {}
-"""The signals by the first part of their topics: `event.updated`. A model that is `EmitsChangeSignals` adds its own."""
+"""Signals by the first part of their topics (`event` in `event.updated`); `EmitsChangeSignals` adds them."""
 
 
-def matches_change(on: Iterable[str], topic: str, changed: Collection[str]) -> bool:
-    """Whether one of these patterns (`event.created`, `event.updated:name,state`) means this change."""
-    for pattern in on:
+def matches_change(patterns: Iterable[str], topic: str, changed: Collection[str]) -> bool:
+    """Return whether one of these patterns (`event.created`, `event.updated:name,state`) matches the change."""
+    for pattern in patterns:
         wanted_topic, _, fields = pattern.partition(":")
         if wanted_topic == topic and (not fields or not set(fields.split(",")).isdisjoint(changed)):
             return True

@@ -1,7 +1,7 @@
-"""The Celery side: an app whose tasks run in the Flask app's context, and the process that runs them.
+"""Celery app whose tasks run in the Flask app context, and the worker process.
 
-Celery on Redis is a wake-up, never the truth: a lost message is published again from the outbox, so every setting
-here prefers to stop early and run again.
+Redis only wakes the workers; PostgreSQL has the state. A lost message is published again from the outbox, so every
+setting here prefers to stop early and run again.
 """
 
 import importlib
@@ -26,31 +26,31 @@ from app.processes.worker_nodes import EVENTS_QUEUE, JOBS_QUEUE, REMOTE_QUEUE, R
 from app.redis_client import broker_url
 
 NICENESS = 5
-"""Of the node for long work."""
+"""Nice value of the node for jobs."""
 
 REMOTE_SLOTS = 4
-"""Of the node for talk with other servers."""
+"""Pool size of the node for requests to other servers."""
 
 MAIL_SLOTS = 2
-"""Of the node for mails: one that the mail server keeps waiting does not hold up the next."""
+"""Pool size of the node for mail: a slow mail server must not delay the next mail."""
 
 TASK_TIMEOUT_SECONDS = 120
-"""A task is killed after this; its soft limit comes 20 s earlier."""
+"""Hard time limit of a task; the soft limit is 20 s shorter."""
 
 SOFT_SHUTDOWN_SECONDS = {"production": 20, "development": 8, "testing": 2}
-"""What tasks that run get at SIGTERM to finish, before they are handed back: less than the supervisor's patience.
+"""Seconds by APP_ENV that running tasks get at SIGTERM before they are requeued; less than the supervisor waits.
 
-Celery sleeps for all of it where anything runs.
+Celery sleeps for the whole time if any task is running.
 """
 
 JOBS_SOFT_SHUTDOWN_SECONDS = 5
-"""The same of the node for long work: jobs know that they must end, and are given back within 3 s."""
+"""The same for the node for jobs, which are notified of the shutdown and requeued within 3 s."""
 
 
 def make_celery(app: Flask) -> Celery:
-    """The Celery app of this Flask app; tasks declared with `shared_task` belong to it from now on."""
-    # Read once, when Celery first imports billiard: SIGTERM waits for running tasks no longer than the soft shutdown,
-    # then hands them back.
+    """Return the Celery app of this Flask app and make it the default for tasks declared with `shared_task`."""
+    # Celery reads this when it first imports billiard. With it, SIGTERM waits for running tasks for the soft shutdown
+    # only and then requeues them.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     celery = Celery("open-event", task_cls=_make_task_class(app))
     celery.conf.update(_build_config(app.config))
@@ -63,9 +63,9 @@ def make_celery(app: Flask) -> Celery:
 
 def _make_task_class(app: Flask) -> type[Task]:
     class TaskInContext(Task):  # type: ignore[misc]  # Celery carries no types
-        """Runs in an app context of its own, hence with a session of its own that ends with the task.
+        """A task with its own app context and therefore its own database session, which ends with the task.
 
-        That holds for a task called inside a request as well: the caller's session and the rows it loaded stay whole.
+        This also applies to a task called inside a request: the session of the caller and its rows do not change.
         """
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,12 +86,13 @@ def _build_config(config: dict[str, Any]) -> dict[str, Any]:
             "unacked_restore_throttle": 1,
             "socket_timeout": 3,
             "socket_connect_timeout": 2,
-            # A BRPOP, which is answered within a second, is given up after 3 to 5: a node restarts itself after 8.
+            # BRPOP returns within 1 s; it is given up after 3 to 5 s. A node restarts itself after 8 s.
             "health_check_interval": 2,
         },
-        # A Redis that refuses (full memory, full disk, read-only) is waited for like one that does not answer.
+        # Retry if Redis refuses writes (memory full, disk full, read-only), as if it did not answer.
         "broker_channel_error_retry": True,
-        # What runs since before a lost connection is known to the pool; a smaller prefetch would last longer than that.
+        # The pool already counts tasks that were running when the connection was lost; with this setting on, the
+        # prefetch count would stay reduced after they have ended.
         "worker_enable_prefetch_count_reduction": False,
         "task_default_queue": EVENTS_QUEUE,
         "task_acks_late": True,
@@ -101,7 +102,7 @@ def _build_config(config: dict[str, Any]) -> dict[str, Any]:
         "task_time_limit": TASK_TIMEOUT_SECONDS,
         "task_soft_time_limit": TASK_TIMEOUT_SECONDS - 20,
         "worker_prefetch_multiplier": 1,
-        "worker_max_tasks_per_child": 1000,  # a recycled child was measured to leave its slot idle for up to 4.6 s
+        "worker_max_tasks_per_child": 1000,  # replacing a child was measured to leave its slot idle for up to 4.6 s
         "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_SECONDS[config["APP_ENV"]],
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
@@ -109,13 +110,13 @@ def _build_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_worker_arguments(config: dict[str, Any], queues: Sequence[str]) -> list[str]:
-    """What `celery` is called with to serve these queues."""
+    """Return the `celery` command-line arguments that serve these queues."""
     return [
         "--quiet",  # no banner among the log lines
         "worker",
         f"--queues={','.join(queues)}",
         f"--concurrency={_count_slots(config, queues)}",
-        # Two workers of one name would answer for each other.
+        # Node names must be unique, or one node answers commands to another.
         f"--hostname={'-'.join(queues)}-{secrets.token_hex(4)}@%h",
         "--pool=prefork",
         f"--loglevel={config['LOG_LEVEL'].upper()}",
@@ -134,22 +135,22 @@ def _count_slots(config: dict[str, Any], queues: Sequence[str]) -> int:
 
 
 def import_celery_worker() -> None:
-    """Import what a node needs of Celery, so that nodes can be forked with it; web and relay do without."""
+    """Import the Celery modules of a worker before nodes are forked; web and relay processes do not need them."""
     for module in ("celery.bin.celery", "celery.apps.worker", "celery.concurrency.prefork", "celery.worker.consumer"):
         importlib.import_module(module)
 
 
 def run_worker(app: Flask, *queues: str) -> None:
-    """Serve these queues until SIGTERM or SIGINT; a kill -9 takes the pool along."""
-    # Only a worker needs it, and it takes as long to import as the database driver.
+    """Serve these queues until SIGTERM or SIGINT; if this process is killed, its pool is killed with it."""
+    # Imported here because only workers need it and the import is slow.
     from celery.apps import worker as celery_worker  # noqa: PLC0415
     from celery.platforms import SecurityWarning  # noqa: PLC0415
 
     celery: Celery = app.extensions["celery"]
     log_uncaught_exceptions()
-    # Celery warns of root, in eight lines, because of pickled tasks; ours are JSON.
+    # Celery warns about running as root because of pickled tasks; ours are JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # It prints to stdout, past logging, what Ctrl-C does to a worker in a terminal.
+    # Celery prints hints about Ctrl-C to stdout instead of the log.
     celery_worker.safe_say = lambda *_: None
     set_pdeathsig_on_fork()
     if JOBS_QUEUE in queues and EVENTS_QUEUE not in queues:
@@ -159,20 +160,20 @@ def run_worker(app: Flask, *queues: str) -> None:
         )
 
     def forget_connections(**_: Any) -> None:
-        """A connection opened before the fork belongs to the parent."""
+        """Discard connections that were opened before the fork: they belong to the parent."""
         with app.app_context():
             for engine in db.engines.values():
                 engine.dispose(close=False)
 
     def own_children(**_: Any) -> None:
-        """What a job has started ends with it."""
+        """Become the subreaper of processes that jobs start, so that they can be killed with the job."""
         become_subreaper()
         app.extensions["owns_children"] = True
 
-    app.extensions["stopping"], stop = os.pipe()  # every child of the pool has it, and knows at once
+    app.extensions["stopping"], stop = os.pipe()  # inherited by every child of the pool
     signals.worker_process_init.connect(forget_connections, weak=False)
     signals.worker_process_init.connect(own_children, weak=False)
-    # Not `worker_shutting_down`: Celery sends it when the soft shutdown is over.
+    # Not the signal `worker_shutting_down`: Celery sends it after the soft shutdown.
     signals.worker_ready.connect(lambda **_: _notify_children_before_shutdown(stop), weak=False)
     celery.worker_main(build_worker_arguments(app.config, queues))
     if heartbeat.restart_requested.is_set():
@@ -180,18 +181,18 @@ def run_worker(app: Flask, *queues: str) -> None:
 
 
 def _notify_children_before_shutdown(stop: int) -> None:
-    """At SIGTERM and SIGINT make the other end of the pipe readable, then do what Celery does."""
+    """Wrap the handlers of SIGTERM and SIGINT so that they first make the read end of the pipe readable."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        handle: Any = signal.getsignal(number)
+        celery_handler: Any = signal.getsignal(number)
 
-        def tell(number: int, frame: FrameType | None, handle: Any = handle) -> None:
+        def handle_signal(number: int, frame: FrameType | None, celery_handler: Any = celery_handler) -> None:
             broker.consumer_state.is_ending = True
             os.write(stop, b".")
-            handle(number, frame)
+            celery_handler(number, frame)
 
-        signal.signal(number, tell)
+        signal.signal(number, handle_signal)
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]  # Celery carries no types
 def _disable_celery_logging(**_: Any) -> None:
-    """A receiver of this signal keeps Celery from setting up handlers of its own: `app.logs` has done it."""
+    """Do nothing: with a receiver for this signal, Celery installs no log handlers; `app.logs` has its own."""

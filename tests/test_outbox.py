@@ -1,4 +1,4 @@
-"""Orders are committed with their change, acted on at least once, and closed once."""
+"""Outbox entries are committed with their change, handled at least once, and closed once."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from tests.worker_process import are_all_closed, enqueue_entry, list_entries, re
 
 @pytest.fixture
 def consumers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that declares a consumer of these topics, for this test only."""
+    """Return a function that declares a consumer of these topics for one test."""
 
     def declare(name: str, *topics: str) -> None:
         monkeypatch.setitem(CONSUMERS, name, Consumer(name, "events", topics, lambda _entry: None))
@@ -46,10 +46,10 @@ def test_a_signal_becomes_one_entry_for_each_consumer(
 
     dataset.owner.update(f"/v1/faq-types/{dataset.types['published']}", "faq-type", {"name": "Renamed"})
 
-    found = [entry for entry in list_entries(app) if entry.consumer in ("one", "two", "three")]
-    assert sorted(entry.consumer for entry in found) == ["one", "two"]
-    assert {entry.topic for entry in found} == {"faq-type.updated"}
-    assert found[0].payload == {
+    entries = [entry for entry in list_entries(app) if entry.consumer in ("one", "two", "three")]
+    assert sorted(entry.consumer for entry in entries) == ["one", "two"]
+    assert {entry.topic for entry in entries} == {"faq-type.updated"}
+    assert entries[0].payload == {
         "id": dataset.types["published"],
         "event_id": dataset.events["published"],
         "changed": ["name"],
@@ -74,7 +74,7 @@ def test_rollback_discards_entry(app: Flask) -> None:
     assert list_entries(app) == []
 
 
-def test_a_savepoint_that_rolls_back_takes_only_its_own_orders(app: Flask) -> None:
+def test_savepoint_rollback_discards_only_its_entries(app: Flask) -> None:
     with app.app_context(), db.session.begin():
         outbox.enqueue_entry("tests.record", "outer", {})
         inner = db.session.begin_nested()
@@ -95,7 +95,7 @@ def test_a_duplicate_does_nothing(app: Flask, tmp_path: Path) -> None:
     assert list_entries(app)[0].tries == 1
 
 
-def test_an_entry_that_somebody_else_acts_on_is_left_alone(app: Flask, tmp_path: Path) -> None:
+def test_locked_entry_is_skipped(app: Flask, tmp_path: Path) -> None:
     entry_id = enqueue_entry(app, "tests.record", file=str(tmp_path / "acts"))
 
     with app.app_context(), db.engine.begin() as other:
@@ -106,7 +106,7 @@ def test_an_entry_that_somebody_else_acts_on_is_left_alone(app: Flask, tmp_path:
     assert not are_all_closed(app)
 
 
-def test_a_failure_is_noted_and_tried_again_later_and_later(app: Flask) -> None:
+def test_failure_is_recorded_and_retried_with_backoff(app: Flask) -> None:
     entry_id = enqueue_entry(app, "tests.fail")
     pauses = []
 
@@ -133,7 +133,7 @@ def test_entry_is_dead_after_max_tries(app: Flask) -> None:
     assert not entry.done_at
 
 
-def test_a_failing_consumer_leaves_nothing_half_done(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_consumer_rolls_back_its_changes(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     def act(_entry: OutboxEntry) -> None:
         outbox.enqueue_entry("tests.record", "half", {})
         raise RuntimeError("in the middle")
@@ -160,7 +160,7 @@ def test_old_closed_entries_are_pruned_and_others_stay(app: Flask) -> None:
     assert [entry.id for entry in list_entries(app)] == [fresh, _open]
 
 
-def test_a_failure_is_noted_once_the_database_is_back(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_is_recorded_after_database_outage(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     entry_id = enqueue_entry(app, "tests.fail")
     is_away = iter([True, True])
     note = outbox._record_failure
@@ -175,7 +175,7 @@ def test_a_failure_is_noted_once_the_database_is_back(app: Flask, monkeypatch: p
 
 @pytest.fixture
 def merge_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
-    """What `tests.merge`, a consumer that merges by `id`, was called with: the id and the changed fields."""
+    """Return the calls of `tests.merge`, a consumer that merges by `id`: the id and the changed fields."""
     acts: list[tuple[int, list[str]]] = []
 
     def act(entry: OutboxEntry) -> None:
@@ -188,7 +188,7 @@ def merge_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
 def enqueue_change(
     app: Flask, id_: int, *changed: str, topic: str = "thing.updated", consumer: str = "tests.merge"
 ) -> UUID:
-    """Commit an entry that says that these fields of a thing have changed; its id."""
+    """Commit an entry for changed fields of a row; return the id of the entry."""
     with app.app_context(), db.session.begin():
         outbox.enqueue_entry(consumer, topic, {"id": id_, "changed": sorted(changed)})
         return db.session.scalars(select(OutboxEntry.id).order_by(OutboxEntry.id.desc()).limit(1)).one()
@@ -205,8 +205,8 @@ def test_entries_of_one_subject_are_acted_on_once(app: Flask, merge_calls: list[
 
     assert merge_calls == [(1, ["name", "privacy", "state"])]
     assert are_all_closed(app)
-    found = {entry.id: entry for entry in list_entries(app)}
-    assert found[first].created_at == found[last].created_at
+    entries = {entry.id: entry for entry in list_entries(app)}
+    assert entries[first].created_at == entries[last].created_at
 
 
 def test_entries_of_other_subjects_topics_and_consumers_are_left(
@@ -283,7 +283,7 @@ def test_entry_that_is_being_published_is_left(app: Flask, merge_calls: list[tup
 
 @pytest.mark.usefixtures("app")
 def test_consumers_that_bring_something_up_to_date_merge() -> None:
-    """Each other one needs every entry: docs/architecture.md says why."""
+    """All other consumers need every entry (docs/architecture.md gives the reasons)."""
     merged = {name for name, consumer in CONSUMERS.items() if consumer.merge_by is not None}
 
     assert merged == {"events.write_calendar", MAIL_VERIFICATION}

@@ -1,4 +1,4 @@
-"""Entries know who has caused them, and the relay takes turns: one actor with much work does not delay the others."""
+"""Actors of outbox entries: they take turns, so that one with much work does not delay the others."""
 
 import threading
 from collections import Counter
@@ -25,7 +25,7 @@ BACKLOG = 100_000
 
 
 def enqueue_entries(app: Flask, actor: int, count: int = 1, consumer: str = "tests.record") -> None:
-    """Commit entries that an actor has caused."""
+    """Commit entries of an actor."""
     with app.app_context(), db.session.begin():
         set_actor(actor)
         outbox.enqueue_entries(consumer, "tests", [{"id": number} for number in range(count)])
@@ -40,7 +40,7 @@ def set_users_verified(app: Flask, *, is_verified: bool) -> None:
 def claim_batch(
     app: Flask, after: tuple[str, int] | None = None, **limits: int
 ) -> tuple[list[int], tuple[str, int] | None]:
-    """Claim one batch as the relay does; the actors of its entries, and the pair behind which to go on."""
+    """Claim one batch as the relay does; return the actors of its entries and the last pair."""
     most = {name.replace("_", "."): number for name, number in limits.items()} or {
         "tests.record": MAX_PUBLISHED_ENTRIES
     }
@@ -80,8 +80,8 @@ def test_entries_of_accounts_that_are_not_verified_name_their_address(dataset: D
         assert answer.status_code == 201, answer.text
     dataset.owner.update(f"/v1/events/{dataset.events['published']}", "event", {"name": "Another"})
 
-    found = [entry for entry in list_entries(dataset.app) if entry.actor != SYSTEM_ACTOR]
-    *signed_up, changed = [entry.actor for entry in found]
+    entries = [entry for entry in list_entries(dataset.app) if entry.actor != SYSTEM_ACTOR]
+    *signed_up, changed = [entry.actor for entry in entries]
     assert all(actor < -1 for actor in (*signed_up, changed))
     assert signed_up[0] == signed_up[1]
     assert signed_up[3] == signed_up[4], "of one /48"
@@ -184,7 +184,7 @@ def test_an_entry_waits_behind_few_of_another_actor(
 
 @pytest.fixture
 def backlog(app: Flask) -> Callable[[bool, timedelta], None]:
-    """A function that makes entries of one actor, or of one each, due after a delay."""
+    """Return a function that creates entries, of one actor or of one each, that are due after a delay."""
 
     def fill(is_one: bool, delay: timedelta) -> None:
         with app.app_context(), db.engine.begin() as connection:
@@ -210,7 +210,7 @@ def count_blocks(app: Flask, run: Callable[[Connection], object]) -> int:
     statements: list[tuple[str, Any]] = []
     touched = 0
     with app.app_context(), db.engine.connect() as connection:
-        event.listen(connection, "before_cursor_execute", lambda *said: statements.append((said[2], said[3])))
+        event.listen(connection, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
         run(connection)
         connection.rollback()
         for statement, parameters in list(statements):

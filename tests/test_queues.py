@@ -1,4 +1,4 @@
-"""A mail waits for no other work, however much of it there is."""
+"""Mails do not wait for other work."""
 
 import socket
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def test_reset_mail_does_not_wait_behind_many_changes_of_an_event(
 
 
 def is_outbox_closed(app: Flask) -> bool:
-    """Whether no entry is open."""
+    """Return whether no entry is open."""
     with app.app_context():
         return not db.session.scalar(select(func.count()).where(OutboxEntry.done_at.is_(None)))
 
@@ -97,7 +97,7 @@ def test_mail_server_that_does_not_answer_holds_up_no_other_work(
 
 
 def has_been_attempted(app: Flask, consumer: str) -> bool:
-    """Whether a worker has taken an entry of this consumer."""
+    """Return whether a worker has tried an entry of this consumer."""
     with app.app_context():
         tried = select(OutboxEntry.id).where(OutboxEntry.consumer == consumer, OutboxEntry.tries > 0)
         return db.session.scalar(tried.limit(1)) is not None

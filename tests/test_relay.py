@@ -1,4 +1,4 @@
-"""The relay publishes what is committed, once a lease, and outlives Redis and PostgreSQL."""
+"""The relay publishes committed entries, once in each lease, and survives outages of Redis and PostgreSQL."""
 
 import signal
 import threading
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def queue(servers: dict[str, str]) -> Iterator[redis.Redis]:
-    """The suite's Redis, where published entries wait: no worker is running."""
+    """Yield the Redis of the suite, in which published entries stay because no worker is running."""
     with create_client(servers["REDIS_URL"], timeout=2) as client:
         yield client
 
 
 @contextmanager
 def run_relay_thread(app: Flask, lease_seconds: float = 60) -> Iterator[None]:
-    """A relay in a thread of this process."""
+    """Run a relay in a thread of this process."""
     stop = threading.Event()
     lease = timedelta(seconds=lease_seconds)
     thread = threading.Thread(target=run_relay, args=(app, stop), kwargs={"lease": lease})
@@ -46,7 +46,7 @@ def run_relay_thread(app: Flask, lease_seconds: float = 60) -> Iterator[None]:
 
 
 def has_heartbeat(app: Flask, seconds: float = 3) -> bool:
-    """Whether a relay showed that it lives within the last seconds."""
+    """Return whether a relay wrote a heartbeat in the last seconds."""
     fresh = select(RelayHeartbeat.id).where(RelayHeartbeat.beat_at > func.now() - timedelta(seconds=seconds))
     with app.app_context():
         return db.session.scalar(fresh) is not None
@@ -105,7 +105,7 @@ def test_unclosed_entry_is_republished_after_lease(
 
     with run_relay_thread(app, lease_seconds=0.5):
         wait_until(lambda: queue.llen(EVENTS_QUEUE) == 1)
-        queue.flushall()  # Redis lost its memory
+        queue.flushall()  # Redis loses its data
 
         wait_until(lambda: queue.llen(EVENTS_QUEUE) == 1)
 

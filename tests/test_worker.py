@@ -1,4 +1,4 @@
-"""Tasks run in a session of their own, and no death of worker, child or Redis loses one."""
+"""Tasks run in a session of their own, and no crash of a worker, a pool process or Redis loses one."""
 
 import re
 import signal
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
 class BackgroundProcesses:
-    """A Redis, a relay with a lease of 2 s, and a worker with one slot; all of them may be killed."""
+    """A Redis, a relay with a lease of 2 s, and a worker with one slot; tests may kill all of them."""
 
     def __init__(self, app: Flask, environment: dict[str, str], directory: Path, stack: ExitStack) -> None:
         self.app = app
@@ -39,41 +39,41 @@ class BackgroundProcesses:
         self.server = embedded.Redis(directory)
         self.environment = {**environment, "REDIS_URL": self.server.url, "WORKER_CONCURRENCY": "1"}
         self.log = directory / "output"
-        self.acts = directory / "acts"  # where consumers write what they did
-        self.go_on = directory / "go-on"  # what `tests.linger` waits for
-        self.heard = 0
+        self.acts = directory / "acts"  # file to which consumers write
+        self.go_on = directory / "go-on"  # file for which `tests.linger` waits
+        self.log_offset = 0
         self.redis = self.start_redis()
         self.start("relay", "2")
         self.worker = self.start("worker")
 
     def restore_processes(self) -> None:
-        """Start what an earlier test has ended, and forget what it did."""
+        """Start processes that an earlier test has ended, and delete its files."""
         if self.redis.poll() is not None:
             self.redis = self.start_redis()
         if self.worker.poll() is not None:
             self.worker = self.start("worker")
         self.acts.unlink(missing_ok=True)
         self.go_on.unlink(missing_ok=True)
-        self.heard = self.log.stat().st_size
+        self.log_offset = self.log.stat().st_size
 
     def start_redis(self) -> subprocess.Popen[bytes]:
-        """A Redis that knows nothing."""
+        """Start an empty Redis."""
         return self.stack.enter_context(embedded.run_server(self.server))
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """One more process."""
+        """Start a process of manage.py."""
         return self.stack.enter_context(run_process(self.environment, self.log, *arguments))
 
     def enqueue_entry(self, name: str = "tests.record") -> None:
-        """Commit work."""
+        """Commit an outbox entry."""
         enqueue_entry(self.app, name, file=str(self.acts), until=str(self.go_on))
 
     def has_logged(self, words: bytes) -> bool:
-        """Whether relay or worker have logged this in the current test."""
-        return words in self.log.read_bytes()[self.heard :]
+        """Return whether the relay or a worker has logged this in the current test."""
+        return words in self.log.read_bytes()[self.log_offset :]
 
     def get_pool_process(self) -> psutil.Process:
-        """The process of the pool that acted last."""
+        """Return the pool process that handled the last entry."""
         return psutil.Process(int(read_lines(self.acts)[-1].split()[1]))
 
 
@@ -81,21 +81,21 @@ class BackgroundProcesses:
 def processes_of_module(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BackgroundProcesses]:
-    """Real processes on a Redis of their own."""
+    """Start real processes with a Redis of their own."""
     with ExitStack() as stack:
         yield BackgroundProcesses(app, environment, tmp_path_factory.mktemp("background"), stack)
 
 
 @pytest.fixture
 def background(processes_of_module: BackgroundProcesses, wait_until: Callable[..., Any]) -> BackgroundProcesses:
-    """All of them running."""
+    """Return the processes, all running."""
     processes_of_module.restore_processes()
     with create_client(processes_of_module.server.url, timeout=2) as client:
         wait_until(lambda: read_nodes(client)[0], 60, "the worker beats")
     return processes_of_module
 
 
-def test_an_order_is_acted_on_once(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
+def test_entry_is_handled_once(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
     background.enqueue_entry()
 
     wait_until(lambda: are_all_closed(background.app))
@@ -164,15 +164,15 @@ def test_redis_killed_and_started_again_loses_nothing(
     wait_until(lambda: are_all_closed(background.app), 30)
 
 
-def test_a_redis_that_hung_is_caught_up_with(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
+def test_entries_are_handled_after_redis_hung(background: BackgroundProcesses, wait_until: Callable[..., Any]) -> None:
     background.enqueue_entry()
     wait_until(lambda: are_all_closed(background.app))
 
     background.redis.send_signal(signal.SIGSTOP)
     for _ in range(5):
         background.enqueue_entry()
-    # Longer than the client's patience: the relay has noticed, and has gone on.
-    wait_until(lambda: background.has_logged(b"relay cannot publish"), 20)
+    # Longer than the timeout of the client: the relay has noticed, and continues.
+    wait_until(lambda: background.has_logged(b"relay publish failed"), 20)
     background.redis.send_signal(signal.SIGCONT)
 
     wait_until(lambda: are_all_closed(background.app), 30)
@@ -199,7 +199,7 @@ def test_task_that_ends_after_its_connection_was_lost_does_not_end_the_worker(
 ) -> None:
     background.enqueue_entry("tests.linger")  # takes the only slot
     wait_until(lambda: read_lines(background.acts))
-    background.heard = background.log.stat().st_size
+    background.log_offset = background.log.stat().st_size
     background.redis.kill()
     wait_until(lambda: background.has_logged(b"Connection to broker lost"))
     background.redis = background.start_redis()
@@ -215,28 +215,28 @@ def test_task_that_ends_after_its_connection_was_lost_does_not_end_the_worker(
 
 @pytest.fixture
 def checks(background: BackgroundProcesses, monkeypatch: pytest.MonkeyPatch) -> HealthChecks:
-    """The checks of /health-check, on the Redis of these processes."""
+    """Return the checks of /health-check with the Redis of these processes."""
     monkeypatch.setitem(background.app.config, "REDIS_URL", background.server.url)
     return HealthChecks(background.app)
 
 
 def replace_worker(background: BackgroundProcesses, wait_until: Callable[..., Any], kind: str) -> None:
-    """Start a worker with this defect instead of the one that runs."""
+    """Replace the running worker with one that has this defect."""
     background.worker.kill()
     background.worker.wait(10)
-    said = background.log.stat().st_size
+    offset = background.log.stat().st_size
     with create_client(background.server.url, timeout=2) as client:
         client.delete(HEARTBEATS_KEY)
     background.worker = background.start(kind)
-    wait_until(lambda: b"ready." in background.log.read_bytes()[said:], 60)
+    wait_until(lambda: b"ready." in background.log.read_bytes()[offset:], 60)
 
 
 def get_worker_error(checks: HealthChecks) -> str:
-    """What is wrong with the workers; nothing where they are fine."""
+    """Return the error of the worker check, or an empty text."""
     try:
         checks.check_workers()
-    except Unhealthy as found:
-        return str(found)
+    except Unhealthy as error:
+        return str(error)
     return ""
 
 
@@ -254,10 +254,10 @@ def test_node_that_does_not_consume_is_named_and_restarts(
     for _ in range(3):
         background.enqueue_entry()
 
-    said = wait_until(lambda: get_worker_error(checks), 15)
-    assert re.fullmatch(r"node events-mails-jobs-remote has not polled its queues for \d+ s", said)
+    error = wait_until(lambda: get_worker_error(checks), 15)
+    assert re.fullmatch(r"node events-mails-jobs-remote has not polled its queues for \d+ s", error)
     wait_until(
-        lambda: background.has_logged(b"node restarts: it has not polled its queues"), 15 - (monotonic() - consumed_at)
+        lambda: background.has_logged(b"node restarts: queues were not polled"), 15 - (monotonic() - consumed_at)
     )
     assert background.worker.wait(20) == RESTART_EXIT_STATUS
 
@@ -407,22 +407,22 @@ def test_redis_urls_are_spelled_for_each_library(given: str, client: str, broker
 NODES_SCRIPT = """
 import os, pathlib, signal, sys, time
 
-from app.processes import nodes
+from app.processes import worker_nodes
 
-directory, nodes.STOP_TIMEOUT_SECONDS = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+directory, worker_nodes.STOP_TIMEOUT_SECONDS = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 
 def serve(queues):
     (queue,) = queues
-    heard = []
+    received = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: heard.append(signal.Signals(number).name))
+        signal.signal(number, lambda number, _: received.append(signal.Signals(number).name))
     (directory / f"{queue}.new").write_text(str(os.getpid()))
     (directory / f"{queue}.new").rename(directory / f"{queue}-began")
-    while not heard or (queue == "slow" and not (directory / "go-on").exists()):
+    while not received or (queue == "slow" and not (directory / "go-on").exists()):
         time.sleep(0.01)
-    (directory / f"{queue}-heard").write_text(" ".join(heard))
+    (directory / f"{queue}-received").write_text(" ".join(received))
 
-sys.exit(nodes.run_nodes(serve, [("quick",), ("slow",)]))
+sys.exit(worker_nodes.run_nodes(serve, [("quick",), ("slow",)]))
 """
 
 
@@ -430,7 +430,7 @@ sys.exit(nodes.run_nodes(serve, [("quick",), ("slow",)]))
 def run_worker_nodes(
     directory: Path, wait_until: Callable[..., Any], seconds: float
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker with a quick and a slow node, which get so long to end after each other."""
+    """Run a worker with a quick and a slow node, and this time for them to end."""
     command = [sys.executable, "-c", NODES_SCRIPT, str(directory), str(seconds)]
     with subprocess.Popen(command, cwd=ROOT) as parent:
         try:
@@ -456,7 +456,7 @@ def test_a_frozen_node_does_not_keep_the_others_from_starting_again(
 RESTART_SCRIPT = """
 import os, pathlib, signal, sys, time
 
-from app.processes import nodes
+from app.processes import worker_nodes
 
 directory = pathlib.Path(sys.argv[1])
 
@@ -466,11 +466,11 @@ def serve(queues):
     with (directory / queue).open("a") as file:
         file.write(f"{os.getpid()}\\n")
     if queue == "stalled" and len((directory / queue).read_text().split()) == 1:
-        sys.exit(nodes.RESTART_EXIT_STATUS)
+        sys.exit(worker_nodes.RESTART_EXIT_STATUS)
     while True:
         time.sleep(0.01)
 
-sys.exit(nodes.run_nodes(serve, [("stalled",), ("other",)]))
+sys.exit(worker_nodes.run_nodes(serve, [("stalled",), ("other",)]))
 """
 
 
@@ -490,14 +490,14 @@ def test_node_that_restarts_leaves_the_others_alone(tmp_path: Path, wait_until: 
             parent.kill()
 
 
-def test_each_node_is_told_once_to_end(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
-    """Celery takes a second signal for impatience, and hands back what still had time."""
+def test_each_node_gets_one_termination_signal(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+    """Celery treats a second signal as a cold shutdown and requeues tasks that still had time."""
     with run_worker_nodes(tmp_path, wait_until, seconds=10) as parent:
         parent.terminate()
-        wait_until((tmp_path / "quick-heard").exists)
+        wait_until((tmp_path / "quick-received").exists)
         parent.terminate()
         wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1)
         (tmp_path / "go-on").touch()
 
         assert parent.wait(10) == 0
-    assert [(tmp_path / f"{queue}-heard").read_text() for queue in ("quick", "slow")] == ["SIGTERM", "SIGTERM"]
+    assert [(tmp_path / f"{queue}-received").read_text() for queue in ("quick", "slow")] == ["SIGTERM", "SIGTERM"]

@@ -1,4 +1,4 @@
-"""What /health-check asks: each check returns a word or raises."""
+"""Checks of /health-check and /readyz: each returns a short text or raises."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -20,16 +20,16 @@ from app.relay import LEASE_DURATION, RelayHeartbeat
 MAX_HEARTBEAT_AGE = timedelta(seconds=10)
 MAX_WAIT = timedelta(seconds=60)
 MAX_REMOTE_WAIT = timedelta(minutes=10)
-"""For what other servers are told or asked, which may keep all slots of that node busy for a while."""
+"""Longest wait of requests to other servers, which may occupy all slots of their node for a while."""
 WRITE_CHECK_KEY = "open-event:health"
-"""The key that is written to see whether Redis takes writes."""
+"""Redis key that is written to check that Redis accepts writes."""
 
 QUERY_TIMEOUT_SECONDS = 0.7
-"""Seconds for a statement or a command: less than a probe has."""
+"""Seconds for one SQL statement or Redis command; less than the time limit of a probe."""
 
 
 class HealthChecks:
-    """The checks of one app, on connections of their own: a busy pool is not a dead database."""
+    """The checks of one app, on separate connections, so that an exhausted pool does not look like a dead database."""
 
     def __init__(self, app: Flask) -> None:
         self.engine = create_engine(
@@ -47,18 +47,18 @@ class HealthChecks:
         self.schema = SchemaCheck(app)
 
     def check_database(self) -> str:
-        """A statement runs."""
+        """Check that the database executes a statement."""
         with self.engine.connect() as connection:
             connection.execute(select(1))
         return "answers"
 
     def check_migrations(self) -> str:
-        """The tables are those of the code."""
+        """Check that the tables match the migrations and models of this version."""
         with self.engine.connect() as connection:
             return self.schema.check_schema(connection)
 
     def check_broker(self) -> str:
-        """Check that Redis answers and takes writes."""
+        """Check that Redis answers and accepts writes."""
         try:
             self.redis.set(WRITE_CHECK_KEY, 1, ex=60)
         except ResponseError as error:
@@ -66,10 +66,10 @@ class HealthChecks:
         return "answers"
 
     def check_workers(self) -> str:
-        """Check that a node lives for each queue, and that every node is busy or polls."""
+        """Check that each queue has a live node, and that every node is busy or polls its queues."""
         nodes, now = read_nodes(self.redis)
         if not nodes:
-            self.check_broker()  # nodes cannot say that they live where Redis refuses writes
+            self.check_broker()  # nodes cannot write heartbeats if Redis refuses writes
             raise Unhealthy("no worker is running")
         served = {queue for node in nodes for queue in node.queues}
         if missing := [queue for queue in QUEUES if queue not in served]:
@@ -80,7 +80,7 @@ class HealthChecks:
         return f"{len(nodes)} running"
 
     def check_outbox(self) -> str:
-        """Check that a relay lives, and that no actor waits for long while none of its work is done."""
+        """Check that a relay is alive, and that each actor with old entries has had some of them handled recently."""
         remote = [consumer.name for consumer in CONSUMERS.values() if consumer.queue == REMOTE_QUEUE]
         with self.engine.connect() as connection:
             beat_at, now = connection.execute(
@@ -92,18 +92,18 @@ class HealthChecks:
         if is_stuck:
             raise Unhealthy(f"work has been waiting for more than {MAX_WAIT.seconds} s")
         if is_remote_stuck:
-            raise Unhealthy(f"talk with other servers has been waiting for more than {MAX_REMOTE_WAIT.seconds} s")
+            raise Unhealthy(f"requests to other servers have been waiting for more than {MAX_REMOTE_WAIT.seconds} s")
         return "moving"
 
     def check_body_readers(self) -> str:
-        """A thread is free to read the next body."""
+        """Check that a thread is free to read the next request body."""
         if problem := request_bodies.describe_stuck_readers():
             raise Unhealthy(problem)
         return f"{len(request_bodies.reader_slots)} of {request_bodies.reader_slots.size} taken"
 
 
 def _get_error_name(error: ResponseError) -> str:
-    """Return the word by which Redis names an error: MISCONF, OOM, READONLY."""
+    """Return the code of a Redis error: MISCONF, OOM, READONLY."""
     if isinstance(error, OutOfMemoryError):
         return "OOM"
     if isinstance(error, ReadOnlyError):
@@ -112,16 +112,16 @@ def _get_error_name(error: ResponseError) -> str:
 
 
 def _is_stuck(longest_wait: timedelta, names: Sequence[str], *, is_of_these: bool) -> Any:
-    """Select whether an actor waits for one of these consumers, or all but these, that does none of its work.
+    """Select whether a consumer, one of `names` or one of the others, has stopped handling entries of an actor.
 
-    The oldest entry of the actor has waited for too long, and no entry that was due as early was done meanwhile. So a
-    long backlog of one actor is not a fault: actors take turns.
+    That is so if the oldest entry of the actor is older than `longest_wait`, and no entry that was due as early has
+    been done in this time. A long backlog of one actor is no fault, because actors take turns.
     """
     entries = OutboxEntry.__table__
     long_ago = func.now() - longest_wait
     turns = select_open_turns()
     oldest = (
-        # Entries that were tried and failed wait on purpose.
+        # Entries that have failed wait for their next try on purpose.
         select(entries.c.due_at)
         .where(entries.c.consumer == turns.c.consumer, entries.c.actor == turns.c.actor, is_open(entries))
         .where(entries.c.tries == 0, entries.c.due_at < long_ago, entries.c.next_at < func.now() + LEASE_DURATION)
@@ -147,12 +147,12 @@ def _require_live_relay(beat_at: datetime | None, now: datetime) -> None:
 
 
 def make_readiness_probes(checks: HealthChecks) -> list[Probe]:
-    """What a web process cannot do without."""
+    """Return the probes of what a web process needs to serve requests."""
     return [Probe("health_check_db", checks.check_database), Probe("health_check_migrations", checks.check_migrations)]
 
 
 def make_health_probes(checks: HealthChecks, grace_seconds: int) -> list[Probe]:
-    """Everything; what serves the background may fail for a while before the whole counts as failed."""
+    """Return all probes; those of background services may fail for `grace_seconds` before the report fails."""
     return [
         *make_readiness_probes(checks),
         Probe("health_check_redis", checks.check_broker, grace_seconds),

@@ -1,7 +1,7 @@
-"""Workers show that they live and consume: each node writes a heartbeat to Redis, by the clock of Redis.
+"""Heartbeats of worker nodes: each node writes to Redis, by the clock of Redis, that it is alive and consumes.
 
-The time of the last poll is taken in the consumer loop of the node (`app/broker.py`); the thread here only reports it,
-and ends the node when that loop has stopped.
+The consumer loop of the node records the time of its last poll (`app/broker.py`). The thread here reports it, and ends
+the node if that loop has stopped.
 """
 
 import os
@@ -29,19 +29,19 @@ HEARTBEAT_TTL_SECONDS = 60
 REDIS_TIMEOUT_SECONDS = 2.0
 
 START_TIMEOUT_SECONDS = 30.0
-"""What a node gets from its start to its first poll, before it counts as one that does not consume."""
+"""Seconds from the start of a node to its first poll, before it counts as a node that does not consume."""
 
 MAX_UNPOLLED_SECONDS = 6.0
-"""A node that has slots free and has not polled for longer is named by /health-check; normal are up to 4."""
+"""Seconds without a poll after which /health-check reports a node with free slots; up to 4 are normal."""
 
 RESTART_AFTER_SECONDS = 8.0
-"""A node that has slots free ends itself when its queues were not empty and it has not polled them for this long."""
+"""Seconds without a poll after which a node with free slots and messages in its queues ends itself."""
 
 END_TIMEOUT_SECONDS = 3.0
-"""For the main thread to begin to end after SIGTERM, and after the soft shutdown where tasks run."""
+"""Seconds for the main thread to begin its shutdown after SIGTERM, and after the soft shutdown if tasks run."""
 
 STOP_TIMEOUT_SECONDS = 10.0
-"""For everything else to end then."""
+"""Seconds for the rest of the shutdown."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,19 +51,25 @@ restart_requested = threading.Event()
 
 @dataclass(frozen=True)
 class Node:
-    """A node as its heartbeat describes it: what it serves, and when it last polled or had all slots taken."""
+    """A node as described by its heartbeat: its queues, and when it last polled them or had no free slot.
+
+    `consumed_at` is a Unix time of the clock of Redis.
+    """
 
     queues: tuple[str, ...]
     consumed_at: float
 
     @property
     def role(self) -> str:
-        """The queues that it serves, as a name."""
+        """Return the names of its queues, joined by hyphens."""
         return "-".join(self.queues)
 
 
 class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
-    """A thread of the node's main process: it beats while all of the pool is busy, and a hung Redis hangs only it."""
+    """Celery step that writes heartbeats from a thread of the main process of the node.
+
+    The thread also runs while the whole pool is busy, and a hung Redis blocks only this thread.
+    """
 
     def __init__(self, worker: Any, **_: Any) -> None:
         self.name = f"{socket.gethostname()}/{os.getpid()}"
@@ -71,7 +77,7 @@ class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
         super().__init__(worker)
 
     def start(self, worker: Any) -> None:
-        """Begin to beat."""
+        """Start the heartbeat thread."""
         url = worker.app.conf["broker_url"]
         threading.Thread(
             target=self._run_loop,
@@ -81,13 +87,13 @@ class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
         ).start()
 
     def stop(self, _worker: Any) -> None:
-        """End; the beat goes stale by itself."""
+        """Stop the heartbeat thread; the last heartbeat expires by itself."""
         self.stopped.set()
 
     terminate = stop
 
     def _run_loop(self, worker: Any, redis: Redis) -> None:
-        # Only a worker needs it, and it takes long to import.
+        # Imported here because only workers need it and the import is slow.
         from celery.worker import state  # noqa: PLC0415
 
         queues = tuple(worker.app.amqp.queues.consume_from)
@@ -102,29 +108,29 @@ class Heartbeat(StartStopStep):  # type: ignore[misc]  # Celery carries no types
                 is_failing = False
             except RedisError as error:
                 if not is_failing:
-                    log.warning("heartbeat cannot be written", error=type(error).__name__)
+                    log.warning("heartbeat write failed", error=type(error).__name__)
                 is_failing = True
             if watch.is_stalled(monotonic(), has_work=has_work):
                 self._restart_node(worker, queues, watch, has_tasks=bool(state.active_requests))
             self.stopped.wait(HEARTBEAT_INTERVAL_SECONDS)
 
     def _restart_node(self, worker: Any, queues: Sequence[str], watch: "PollWatchdog", *, has_tasks: bool) -> None:
-        """End this process as SIGTERM does, or without its main thread where that hangs; its parent starts it again."""
+        """Send SIGTERM to this process, and exit if its main thread hangs; the supervisor starts the node again."""
         seconds = round(monotonic() - watch.consumed_at)
-        log.error("node restarts: it has not polled its queues", queues=list(queues), seconds=seconds)
+        log.error("node restarts: queues were not polled", queues=list(queues), seconds=seconds)
         restart_requested.set()
         os.kill(os.getpid(), signal.SIGTERM)
         soft_seconds = worker.app.conf.worker_soft_shutdown_timeout if has_tasks else 0
         if self.stopped.wait(soft_seconds + END_TIMEOUT_SECONDS):
-            sleep(STOP_TIMEOUT_SECONDS)  # this thread goes with the process
-        log.error("node ends at once: its main thread hangs", queues=list(queues))
+            sleep(STOP_TIMEOUT_SECONDS)  # normally the process ends during this sleep
+        log.error("node exits: main thread hangs", queues=list(queues))
         os._exit(RESTART_EXIT_STATUS)
 
 
 class PollWatchdog:
-    """Tell a consumer loop that has stopped from a node that is busy or ends, and from a Redis that does not serve.
+    """Detect a stopped consumer loop, as opposed to a busy or ending node or a Redis that does not answer.
 
-    All times are of the monotonic clock.
+    All times are monotonic, in seconds.
     """
 
     def __init__(self, started_at: float) -> None:
@@ -133,19 +139,22 @@ class PollWatchdog:
         self._has_work_since: float | None = None
 
     def update_state(self, now: float, *, has_free_slot: bool) -> None:
-        """Take in when the loop last polled, or need not poll."""
+        """Update the time at which the loop last polled or had no need to poll."""
         if consumer_state.is_ending:
             self._exempt_at = now
         elif not has_free_slot and consumer_state.turned_at is not None:
             self._exempt_at = consumer_state.turned_at
         if now - self._updated_at > 2 * HEARTBEAT_INTERVAL_SECONDS + REDIS_TIMEOUT_SECONDS:
-            self._has_work_since = None  # this process was stopped, or Redis did not answer
+            self._has_work_since = None  # this process was suspended, or Redis did not answer
         self._updated_at = now
         polled_at = consumer_state.polled_at
         self.consumed_at = max(self._exempt_at, self._first_poll_by if polled_at is None else polled_at)
 
     def is_stalled(self, now: float, *, has_work: bool) -> bool:
-        """Whether messages have been waiting, in a Redis that takes writes, for longer than a poll can take."""
+        """Return whether messages have been waiting for longer than a poll can take.
+
+        Only call this with `has_work` if Redis has just accepted the heartbeat.
+        """
         if not has_work:
             self._has_work_since = None
             return False
@@ -155,7 +164,7 @@ class PollWatchdog:
 
 
 def write_heartbeat(redis: Redis, name: str, queues: Sequence[str], *, unpolled_seconds: float = 0.0) -> None:
-    """Say that the node of this name lives now, and when it last consumed."""
+    """Write the heartbeat of a node, with its queues and the time of its last poll."""
     now = _read_redis_time(redis)
     node = Node(tuple(queues), now - max(unpolled_seconds, 0.0))
     with redis.pipeline(transaction=False) as pipeline:
@@ -167,7 +176,7 @@ def write_heartbeat(redis: Redis, name: str, queues: Sequence[str], *, unpolled_
 
 
 def has_messages(redis: Redis, queues: Sequence[str]) -> bool:
-    """Whether one of these queues is not empty."""
+    """Return whether one of these queues is not empty."""
     with redis.pipeline(transaction=False) as pipeline:
         for queue in queues:
             pipeline.llen(queue)
@@ -175,13 +184,13 @@ def has_messages(redis: Redis, queues: Sequence[str]) -> bool:
 
 
 def read_nodes(redis: Redis) -> tuple[list[Node], float]:
-    """Return the nodes that have beaten in the last seconds, and the time by the clock of Redis."""
+    """Return the nodes with a heartbeat in the last MAX_HEARTBEAT_AGE_SECONDS, and the Unix time of Redis."""
     now = _read_redis_time(redis)
     names = [str(name) for name in redis.zrangebyscore(HEARTBEATS_KEY, now - MAX_HEARTBEAT_AGE_SECONDS, "+inf")]
     texts = redis.mget([_get_node_key(name) for name in names]) if names else []
-    # Nodes of an earlier version have no description; they do not serve all queues of this one.
-    found = [orjson.loads(text) for text in texts if text is not None]
-    return [Node(tuple(each["queues"]), each["consumed_at"]) for each in found], now
+    # Nodes of an earlier version have no description; they do not serve all queues of this version.
+    descriptions = [orjson.loads(text) for text in texts if text is not None]
+    return [Node(tuple(each["queues"]), each["consumed_at"]) for each in descriptions], now
 
 
 def _get_node_key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""HEALTH_ADDRESS: the health endpoints on a port of their own, with threads that no other request can take."""
+"""HEALTH_ADDRESS: the health endpoints on a separate port, with threads that no other request can occupy."""
 
 import socket
 import sys
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 PATHS = frozenset({"/livez", "/readyz", "/health-check"})
 
 MAX_PROBES = 32
-"""Connections at once; others wait."""
+"""Concurrent connections; others wait."""
 
 PROBE_TIMEOUT_SECONDS = 5
-"""How long a client may send nothing, or read nothing."""
+"""Seconds for which a client may send nothing or read nothing."""
 
 MAX_CONNECTION_SECONDS = 10.0
-"""How long a connection may last as a whole, its answer included."""
+"""Seconds that a connection may last, including the response."""
 
 DEADLINE_INTERVAL_SECONDS = 0.5
-"""How often connections beyond their deadline are looked for."""
+"""Seconds between two searches for connections beyond their deadline."""
 
 log = structlog.get_logger(__name__)
 
@@ -41,17 +41,17 @@ class _Handler(WSGIRequestHandler):
     server: "HealthListener"
 
     def parse_request(self) -> bool:
-        """Read the headers, which completes the request."""
+        """Read the headers and mark the request as complete: it has no body."""
         is_valid = super().parse_request()
         self.server.mark_request_complete(self.connection)
         return is_valid
 
     def log_message(self, *_: Any) -> None:
-        """Write nothing: the app logs its requests."""
+        """Log nothing: the app logs requests."""
 
 
 class HealthListener(ThreadingMixIn, WSGIServer):
-    """A server of this process; the web processes of one server share the port."""
+    """WSGI server for health endpoints in a web process; the web processes of one server share the port."""
 
     daemon_threads = True
     allow_reuse_port = True
@@ -61,32 +61,32 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
         self._slots = BoundedSemaphore(MAX_PROBES)
         self._deadlines: dict[socket.socket, float] = {}
-        """The connections that are open, and when (by the monotonic clock) each of them is closed."""
+        """Open connections, with the monotonic time at which each is closed."""
         self._reading: dict[socket.socket, bool] = {}
-        """Those of them whose request is not complete, oldest first."""
+        """Open connections whose request is not complete, oldest first."""
         super().__init__(address, _Handler)
         self.set_app(_make_health_app(app))
 
     def server_bind(self) -> None:
-        """Bind without asking DNS for the name of the address, as the base class does."""
+        """Bind without the DNS lookup of the base class."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def start_thread(self) -> None:
-        """Answer in a thread of its own."""
+        """Serve in a separate thread."""
         loop = {"poll_interval": DEADLINE_INTERVAL_SECONDS}
         Thread(target=self.serve_forever, kwargs=loop, name="health-listener", daemon=True).start()
 
     def service_actions(self) -> None:
-        """Close connections beyond their deadline: called by the loop between two connections."""
+        """Close connections beyond their deadline; the server loop calls this regularly."""
         now = monotonic()
         for request, deadline in list(self._deadlines.items()):
             if deadline <= now:
                 _shut_down_socket(request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer one connection in a thread of its own; where all are taken, close the one that sends most slowly."""
+        """Serve one connection in a separate thread; if none is free, close the oldest incomplete request."""
         if not self._slots.acquire(blocking=False):
             self._close_slowest()
             while not self._slots.acquire(timeout=DEADLINE_INTERVAL_SECONDS):
@@ -95,19 +95,19 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         self._reading[request] = True
         try:
             super().process_request(request, client_address)
-        except BaseException:  # no thread could be started
+        except BaseException:  # the thread could not be started
             self._forget_connection(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer one connection."""
+        """Serve one connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._forget_connection(request)
 
     def mark_request_complete(self, request: socket.socket) -> None:
-        """Note that the request of this connection is complete: it is closed by its deadline alone."""
+        """Record that the request of this connection is complete, so that only its deadline closes it."""
         self._reading.pop(request, None)
 
     def _close_slowest(self) -> None:
@@ -121,13 +121,13 @@ class HealthListener(ThreadingMixIn, WSGIServer):
         self._slots.release()
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
-        """Log that a client went away, instead of a traceback on stderr."""
+        """Log a failed connection without the traceback that the base class prints to stderr."""
         log.debug("health client failed", address=str(client_address[0]), error=type(sys.exception()).__name__)
 
 
 def _shut_down_socket(request: socket.socket) -> None:
-    """End a connection whose thread reads or writes: the thread closes it."""
-    with suppress(OSError):  # the thread has just closed it
+    """Shut down a socket; the thread that reads or writes it then closes it."""
+    with suppress(OSError):  # already closed by its thread
         request.shutdown(socket.SHUT_RDWR)
 
 

@@ -1,4 +1,4 @@
-"""One check in a thread of its own: asked with a deadline, forgiven for a while."""
+"""Probes: checks that run in threads, with a deadline and a grace period."""
 
 import time
 from collections.abc import Callable
@@ -10,19 +10,19 @@ import structlog
 CHECK_TIMEOUT_SECONDS = 0.8
 
 START_GRACE_SECONDS = 10.0
-"""How long a check that has never passed may fail before that is logged as an error; the answer is 503 at once."""
+"""Seconds that a check which has never passed may fail before an error is logged; the response is 503 at once."""
 
 log = structlog.get_logger(__name__)
 
 
 class Unhealthy(Exception):
-    """What a check found, in words that everybody may read."""
+    """A failed check; the message is public."""
 
 
 class Probe:
-    """A check, what became of it, and since when it fails.
+    """A check with its last result and the time since which it fails.
 
-    A check that hangs is not started again: a server that hangs for hours costs one thread, not one a probe.
+    A check that hangs is not started again, so a server that hangs for hours costs one thread, not one for each probe.
     """
 
     def __init__(self, name: str, check: Callable[[], str], grace_seconds: int = 0) -> None:
@@ -37,7 +37,7 @@ class Probe:
         self._is_reported = False
 
     def start_check(self) -> None:
-        """Ask, unless the last question is still open."""
+        """Start the check in a thread, unless it is still running."""
         self.deadline = time.monotonic() + CHECK_TIMEOUT_SECONDS
         if self._answer is None or self._answer.done():
             self._answer = Future()
@@ -48,22 +48,22 @@ class Probe:
         started = time.monotonic()
         try:
             answer.set_result(self.check())
-        except Exception as error:  # noqa: BLE001  # whatever it is, whoever asked gets it
+        except Exception as error:  # noqa: BLE001  # re-raised where the result is read
             answer.set_exception(error)
         self.response_time = round(time.monotonic() - started, 6)
 
     def __call__(self) -> tuple[bool, str]:
-        """Whether it passed, and a word about it; at the deadline at the latest."""
+        """Return whether the check passed, and its output; wait for the check until the deadline."""
         if self._answer is None:
-            raise RuntimeError("a probe is started before it is asked")
+            raise RuntimeError("call start_check() first")
         try:
             output = self._answer.result(max(0.0, self.deadline - time.monotonic()))
         except TimeoutError:
             self.response_time = CHECK_TIMEOUT_SECONDS
             return self._record_failure("no answer in time", None)
-        except Unhealthy as found:
-            return self._record_failure(str(found), None)
-        except Exception as error:  # noqa: BLE001  # a check that breaks has failed; its text is for the log alone
+        except Unhealthy as error:
+            return self._record_failure(str(error), None)
+        except Exception as error:  # noqa: BLE001  # any error is a failed check; its text is only for the log
             return self._record_failure("does not answer", error)
         if self.failing_since is not None:
             write = log.info if self.has_passed or self._is_reported else log.debug
@@ -78,9 +78,7 @@ class Probe:
             self._is_reported = False
             write = log.warning if self.has_passed else log.debug
             write("health check fails", check=self.__name__, output=output, exc_info=error)
-        if (
-            not self.is_within_grace and not self._is_starting and not self._is_reported
-        ):  # said once, not at every probe
+        if not self.is_within_grace and not self._is_starting and not self._is_reported:  # once, not at every probe
             self._is_reported = True
             log.error("health check failed", check=self.__name__, output=output, exc_info=error)
         return False, output
@@ -92,5 +90,5 @@ class Probe:
 
     @property
     def is_within_grace(self) -> bool:
-        """Whether it passes, or has not failed for long."""
+        """Return whether the check passes, or fails for less than the grace period."""
         return self.failing_since is None or time.monotonic() - self.failing_since < self.grace_seconds

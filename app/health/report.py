@@ -1,4 +1,4 @@
-"""All checks at once, in the JSON that py-healthcheck gives."""
+"""Health reports: all checks at once, as JSON in the format of py-healthcheck."""
 
 import logging
 import threading
@@ -14,14 +14,14 @@ from app.health.probes import Probe
 CACHE_SECONDS = 2.0
 
 FAILING_CACHE_SECONDS = 0.3
-"""While a check fails it is looked at more often: `make run` and load balancers wait for it to pass."""
+"""Seconds for which a failing report is cached; short, because `make run` and load balancers wait for success."""
 
-# It logs every failed probe; ours log when a check begins to fail and when it passes again.
+# The library logs every failed probe; `Probe` logs only when a check begins to fail and when it passes again.
 logging.getLogger("healthcheck.healthcheck").setLevel(logging.CRITICAL)
 
 
 class HealthReport(HealthCheck):  # type: ignore[misc]  # the library carries no types
-    """One run at a time, kept for a moment: many askers cost the servers no more than one."""
+    """A cached report; only one thread at a time runs the probes, so many clients cost no more than one."""
 
     def __init__(self, probes: Sequence[Probe], hostname: str = "open-event") -> None:
         super().__init__(checkers=list(probes), success_ttl=CACHE_SECONDS, failed_ttl=CACHE_SECONDS, failed_status=503)
@@ -31,7 +31,7 @@ class HealthReport(HealthCheck):  # type: ignore[misc]  # the library carries no
         self._stale_at = 0.0
 
     def run(self, check: str | None = None) -> tuple[str, int, dict[str, str]]:
-        """Body, status and headers; `check` of the library, one check alone, is not used here."""
+        """Return body, status and headers; the parameter `check` of the base class (a single check) is ignored."""
         with self._lock:
             if self._answer is None or time.monotonic() >= self._stale_at:
                 self._answer = self._run_probes()
@@ -44,14 +44,14 @@ class HealthReport(HealthCheck):  # type: ignore[misc]  # the library carries no
         for probe in self.checkers:
             probe.start_check()
         results = [self.run_check(probe) for probe in self.checkers]
-        # The library would say the name of the machine, to everybody.
+        # Override the hostname: the library would publish the name of the machine.
         more = {"hostname": self._hostname, "response_time": round(time.monotonic() - started, 6)}
-        # A check within its grace says `passed: false` and the whole still says success.
+        # A check that fails within its grace period has `passed: false`, and the report is still a success.
         if all(probe.is_within_grace for probe in self.checkers):
             return json_success_handler(results, **more), self.success_status, self.success_headers
         return json_failed_handler(results, **more), self.failed_status, self.failed_headers
 
     def run_check(self, checker: Probe) -> dict[str, Any]:
-        """The library times how long it waited; what the check took is what counts."""
+        """Return the result of one probe, with the duration of the check instead of the time spent waiting for it."""
         result: dict[str, Any] = super().run_check(checker)
         return {**result, "response_time": checker.response_time}

@@ -1,4 +1,4 @@
-"""/livez, /readyz and /health-check, for load balancers and monitoring."""
+"""Routes /livez, /readyz and /health-check, for load balancers and monitoring."""
 
 from http import HTTPStatus
 
@@ -15,7 +15,7 @@ limiter.exempt(health)
 
 
 def init_app(app: Flask) -> None:
-    """Answer probes."""
+    """Create the reports of this app and register the health routes."""
     checks, hostname = HealthChecks(app), app.config["HEALTH_HOSTNAME"]
     app.extensions["readiness"] = HealthReport(make_readiness_probes(checks), hostname)
     app.extensions["health"] = HealthReport(make_health_probes(checks, app.config["HEALTH_GRACE_SECONDS"]), hostname)
@@ -25,7 +25,7 @@ def init_app(app: Flask) -> None:
 @health.get("/livez")
 @health.get("/livez/")
 def live() -> Response:
-    """Check that this process answers, and can read the bodies of requests."""
+    """Check that this process answers and can read request bodies."""
     if problem := describe_stuck_readers():
         content = orjson.dumps({"status": "failure", "output": problem})
         return Response(content, HTTPStatus.SERVICE_UNAVAILABLE, content_type="application/json")
@@ -42,7 +42,7 @@ def ready() -> Response:
 @health.get("/health-check")
 @health.get("/health-check/")
 def check() -> Response:
-    """Check the database, its migrations, Redis, the workers, the outbox and the readers of bodies."""
+    """Check the database, its migrations, Redis, the workers, the outbox and the threads that read request bodies."""
     return _respond_with_report(current_app.extensions["health"])
 
 

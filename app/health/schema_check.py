@@ -1,4 +1,4 @@
-"""Whether the tables are those that the code maps."""
+"""Check that the tables in the database match the models of this version."""
 
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from app.health.probes import Unhealthy
 
 
 class SchemaCheck:
-    """Compares the database with the migrations and the models of this code."""
+    """Comparison of the database with the migrations and the models of this version."""
 
     def __init__(self, app: Flask) -> None:
         self.directory = app.extensions["migrate"].directory
@@ -32,28 +32,28 @@ class SchemaCheck:
         return frozenset(script.revision for script in self._scripts.walk_revisions())
 
     def check_schema(self, connection: Connection) -> str:
-        """Raises Unhealthy when a migration is missing, or a table lacks what a model maps."""
-        found = _read_revisions(connection)
-        # A revision that this code does not know is that of newer code: fine while it rolls out.
-        if not found or (found <= self._all_revisions and found != self._heads):
+        """Return the revision of the database; raise Unhealthy if a migration or a mapped column is missing."""
+        current = _read_revisions(connection)
+        # An unknown revision comes from a newer version: allowed while that is being rolled out.
+        if not current or (current <= self._all_revisions and current != self._heads):
             raise Unhealthy(
-                f"the database is at {_format_revisions(found)}, the code wants {_format_revisions(self._heads)}"
+                f"the database is at {_format_revisions(current)}, the code needs {_format_revisions(self._heads)}"
             )
-        if found != self._verified_revisions:  # once for each revision: too dear for every probe
+        if current != self._verified_revisions:  # once for each revision: too expensive for every probe
             self._select_all_tables(connection)
-            self._verified_revisions = found
-        return f"at {_format_revisions(found)}"
+            self._verified_revisions = current
+        return f"at {_format_revisions(current)}"
 
     def _select_all_tables(self, connection: Connection) -> None:
         for mapped in self.tables:
             try:
                 connection.execute(select(mapped).limit(0))
             except ProgrammingError:
-                raise Unhealthy(f"table {mapped.name} lacks what the code maps: a migration is missing") from None
+                raise Unhealthy(f"table {mapped.name} does not match its model: a migration is missing") from None
 
 
 def _read_revisions(connection: Connection) -> frozenset[str]:
-    """Where the database is; read as Alembic reads it, without a line in the log each time."""
+    """Return the revisions in the table of Alembic, without the log line that Alembic writes."""
     try:
         return frozenset(connection.scalars(select(column("version_num")).select_from(table("alembic_version"))))
     except ProgrammingError:

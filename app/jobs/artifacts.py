@@ -1,4 +1,4 @@
-"""What a job made: files in storage that appear whole, and rows that name them."""
+"""Artifacts: files that a job stores, and the rows that publish them."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -46,7 +46,7 @@ _upsert_artifact = PreparedStatement(
 )
 
 JOB_FOLDER_RE = re.compile(r"jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
-"""How the names of all files of a job begin."""
+"""Prefix of the storage keys of all files of a job."""
 
 _artifacts = Artifact.__table__
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
@@ -62,39 +62,42 @@ _sum_input_bytes = PreparedStatement(
 
 @stored_files.register_finder
 def find_used_files(names: Collection[str]) -> Collection[str]:
-    """Return those of these files that are artifacts, or belong to jobs that have not ended."""
-    ids = {name: UUID(found[1]) for name in names if (found := JOB_FOLDER_RE.match(name))}
+    """Return the storage keys among `names` that are artifacts or belong to active jobs."""
+    ids = {name: UUID(match[1]) for name in names if (match := JOB_FOLDER_RE.match(name))}
     if not ids:
         return ()
     values = {"ids": list(set(ids.values()))}
-    live = {id_ for (id_,) in _select_active_jobs.fetch_rows(values)}
+    active_ids = {id_ for (id_,) in _select_active_jobs.fetch_rows(values)}
     artifacts = {name for (name,) in _select_storage_keys.fetch_rows(values)}
-    return [name for name, id_ in ids.items() if id_ in live or name in artifacts]
+    return [name for name, id_ in ids.items() if id_ in active_ids or name in artifacts]
 
 
 @quotas.register_counter
 def count_stored_bytes() -> int:
-    """Return how many bytes all artifacts have, and the inputs of jobs that have not ended."""
+    """Return the total bytes of all artifacts and of the input files of active jobs."""
     return sum(
         int(size) for statement in (_sum_artifact_bytes, _sum_input_bytes) for (size,) in statement.fetch_rows({})
     )
 
 
 def publish_file(job: JobRow, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool) -> bool:
-    """Store a file under its content, then name it, in place of another of this name; False when the job moved on."""
+    """Store a file and publish it as an artifact, replacing one of the same name.
+
+    Return False if the attempt no longer owns the job.
+    """
     values = store_file(job, name, content, media_type, partial=partial)
     with open_transaction(is_read=False):
-        is_named = attach_file(job, values)
+        is_attached = attach_file(job, values)
         commit()
-    return is_named
+    return is_attached
 
 
 def store_file(
     job: JobRow, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False
 ) -> dict[str, Any]:
-    """Store a file under its content, where nobody sees it; what `show` wants to know of it."""
+    """Store a file under the hash of its content; return its column values for `attach_file`, which publishes it."""
     if not NAME_RE.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of an artifact")
+        raise ValueError(f"invalid artifact name: {name!r}")
     storage = current_storage()
     suffix = PurePosixPath(name).suffix.removeprefix(".").lower() or "bin"
     stored = storage.stat(storage.put_content_addressed(f"jobs/{job.id}", content, suffix, media_type))
@@ -110,5 +113,8 @@ def store_file(
 
 
 def attach_file(job: JobRow, values: Mapping[str, Any]) -> bool:
-    """Name a stored file, in place of another of this name; False when the job moved on."""
+    """Publish a stored file as an artifact, replacing one of the same name.
+
+    Return False if the attempt no longer owns the job.
+    """
     return bool(_upsert_artifact.fetch_rows({**values, "job_id": job.id, "attempt": job.attempt}))

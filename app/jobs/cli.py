@@ -1,4 +1,4 @@
-"""Commands about jobs, for whoever runs the server: he sees all of them, as an admin does, and owns none."""
+"""Commands `manage.py jobs`, for the operator, who sees all jobs, like an admin, and owns none."""
 
 import io
 import sys
@@ -33,19 +33,19 @@ from app.users.models import User
 
 EXIT_STATUSES = {SUCCEEDED: 0, FAILED: 1, CANCELED: 3}
 INTERRUPT_EXIT_STATUS = 130
-"""What shells make of Ctrl-C."""
+"""Exit status after Ctrl-C (128 + SIGINT)."""
 
 START_TIMEOUT_SECONDS = 3.0
-"""Seconds in which a worker takes up what it has a slot for."""
+"""Seconds after which a job that is still queued gets a notice; a worker with a free slot starts it earlier."""
 
-NOT_STARTED_NOTICE = "no worker has taken it up yet"
-DATABASE_DOWN_NOTICE = "the database does not answer; it is waited for"
+NOT_STARTED_NOTICE = "no worker has started the job yet"
+DATABASE_DOWN_NOTICE = "the database does not answer; retrying"
 
 MAX_LIST_LIMIT = 1_000
 
 
 class JobCommandError(click.ClickException):
-    """What was asked for cannot be done; one line on stderr."""
+    """A command that cannot be executed: one line on stderr and exit status 2."""
 
     exit_code = 2
 
@@ -54,12 +54,12 @@ class JobCommandError(click.ClickException):
 
 
 class JobsGroup(AppGroup):
-    """Commands whose mistakes are one line on stderr and exit status 2."""
+    """Command group that prints usage and API errors as one line on stderr, with exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command; turn its errors into JobCommandError."""
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack what jobs say
+            sys.stdout.reconfigure(errors="backslashreplace")  # the locale may lack characters of messages
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
@@ -71,44 +71,47 @@ class JobsGroup(AppGroup):
 
 
 def _format_error(error: ApiError) -> str:
-    """What is wrong, and with which parameter."""
+    """Return the detail of an error, after the name of the parameter that it is about."""
     pointer: str = (error.source or {}).get("pointer", "")
     name = pointer.removeprefix("/data/attributes").removeprefix("/parameters/").strip("/")
     return f"{name[:80]}: {error}" if name else str(error)
 
 
-jobs_cli = JobsGroup("jobs", help="Long work: what can run, what does, and what came of it.")
+jobs_cli = JobsGroup("jobs", help="List, start, watch, cancel and retry jobs.")
 
 job_argument = click.argument("name", metavar="ID")
-json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
-watch_option = click.option("--watch", "watches", is_flag=True, help="Follow it; the exit status is that of `watch`.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+watch_option = click.option("--watch", "watches", is_flag=True, help="Watch the job; exit with the status of `watch`.")
 
 
 @jobs_cli.command()
 @json_option
 def kinds(*, as_json: bool) -> None:
-    """What can run, and which parameters it takes."""
-    offered = sorted((kind for kind in KINDS.values() if submission.is_offered(kind)), key=lambda kind: kind.name)
+    """List the kinds of jobs and their parameters."""
+    available = sorted((kind for kind in KINDS.values() if submission.is_offered(kind)), key=lambda kind: kind.name)
     if as_json:
-        write_json([serializers.serialize_kind(kind) for kind in offered])
+        write_json([serializers.serialize_kind(kind) for kind in available])
     else:
-        rows = [(kind.name, kind.title, cli_params.format_signature(kind.parameters)) for kind in offered]
+        rows = [(kind.name, kind.title, cli_params.format_signature(kind.parameters)) for kind in available]
         write_table(("KIND", "TITLE", "PARAMETERS"), rows, wraps=True)
 
 
 @jobs_cli.command()
 @click.argument("kind")
-@click.option(cli_params.PARAM_OPTION, "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
+@click.option(cli_params.PARAM_OPTION, "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter; repeatable.")
 @click.option(
-    cli_params.PARAMS_OPTION, "document", metavar="JSON|@FILE|-", help="Parameters as an object, --param goes before."
+    cli_params.PARAMS_OPTION,
+    "document",
+    metavar="JSON|@FILE|-",
+    help="Parameters as a JSON object; --param takes precedence.",
 )
-@click.option("--owner", metavar="EMAIL", help="The user whose job it is.")
+@click.option("--owner", metavar="EMAIL", help="The user who will own the job.")
 @watch_option
 @json_option
 def submit(
     *, kind: str, pairs: tuple[str, ...], document: str | None, owner: str | None, watches: bool, as_json: bool
 ) -> None:
-    """Start a job and print its id; it may be one that does the same already."""
+    """Submit a job and print its id; the kind may return an existing job with the same parameters."""
     parameters = cli_params.parse_parameters(submission.get_kind(kind).parameters, document, pairs)
     with open_transaction(is_read=False):
         owner_id = None if owner is None else _find_owner_id(owner)
@@ -119,19 +122,19 @@ def submit(
 
 @jobs_cli.command("list")
 @click.option(
-    "--state", "states", type=click.Choice(ALL_STATES), multiple=True, help="Those in this state, or another one."
+    "--state", "states", type=click.Choice(ALL_STATES), multiple=True, help="Only jobs in this state; repeatable."
 )
-@click.option("--kind", help="Those of this kind.")
+@click.option("--kind", help="Only jobs of this kind.")
 @click.option("--limit", type=click.IntRange(1, MAX_LIST_LIMIT), default=20, show_default=True)
 @json_option
 def list_jobs(*, states: tuple[str, ...], kind: str | None, limit: int, as_json: bool) -> None:
-    """Jobs, the newest first."""
+    """List jobs, newest first."""
     if kind is not None and INVALID_TEXT_RE.search(kind):
-        raise click.BadParameter("this is not UTF-8", param_hint="--kind")
+        raise click.BadParameter("the value is not valid UTF-8", param_hint="--kind")
     with open_transaction(is_read=True):
         jobs = serializers.list_jobs(states, kind, limit)
     if not jobs and kind is not None and kind not in KINDS:
-        raise click.BadParameter(f"there is no such kind of job: {kind[:80]!r}", param_hint="--kind")
+        raise click.BadParameter(f"there is no kind of job {kind[:80]!r}", param_hint="--kind")
     if as_json:
         write_json(jobs)
     else:
@@ -143,7 +146,7 @@ def list_jobs(*, states: tuple[str, ...], kind: str | None, limit: int, as_json:
 @job_argument
 @json_option
 def show(*, name: str, as_json: bool) -> None:
-    """All that is known of a job: its attempts, what it said, what it made."""
+    """Show a job with its attempts, progress events and artifacts."""
     with open_transaction(is_read=True):
         job = serializers.get_job_details(_find_job_id(name))
     if as_json:
@@ -156,7 +159,7 @@ def show(*, name: str, as_json: bool) -> None:
 @job_argument
 @json_option
 def watch(*, name: str, as_json: bool) -> None:
-    """Follow a job to its end: exit status 0 where it succeeds, 1 where it fails, 3 where it is canceled."""
+    """Watch a job until it ends; exit with 0 if it succeeds, 1 if it fails, 3 if it is canceled."""
     with open_transaction(is_read=True):
         job_id = _find_job_id(name)
     _watch_job(job_id, as_json=as_json)
@@ -166,14 +169,14 @@ def watch(*, name: str, as_json: bool) -> None:
 @job_argument
 @json_option
 def cancel(*, name: str, as_json: bool) -> None:
-    """Ask a job to end."""
+    """Cancel a job; running work ends at its next progress report."""
     with open_transaction(is_read=False):
         job_id = _find_job_id(name)
-        is_asked = state_hooks.cancel_job(job_id) is not None
+        is_changed = state_hooks.cancel_job(job_id) is not None
         job = serializers.get_job(job_id)
         commit()
-    if job["state"] in TERMINAL_STATES and not is_asked:
-        raise JobCommandError(f"the job has ended: it is {job['state']}")
+    if job["state"] in TERMINAL_STATES and not is_changed:
+        raise JobCommandError(f"only active jobs can be canceled; this job is {job['state']}")
     if as_json:
         write_json(job)
     else:
@@ -185,11 +188,11 @@ def cancel(*, name: str, as_json: bool) -> None:
 @watch_option
 @json_option
 def retry(*, name: str, watches: bool, as_json: bool) -> None:
-    """Start what has ended once more, and print the id of the new job."""
+    """Submit a job that has ended once more and print the id of the new job."""
     with open_transaction(is_read=False):
         old = serializers.get_job(_find_job_id(name))
         if old["state"] in ACTIVE_STATES:
-            raise JobCommandError(f"the job has not ended: it is {old['state']}")
+            raise JobCommandError(f"only jobs that have ended can be retried; this job is {old['state']}")
         job = _retry_job(UUID(old["id"]))
         commit()
     _print_job(job, as_json=as_json, watches=watches)
@@ -198,9 +201,9 @@ def retry(*, name: str, watches: bool, as_json: bool) -> None:
 def _retry_job(job_id: UUID) -> Item:
     old = lifecycle.get_job_for_update(job_id)
     if old is None:
-        raise JobCommandError("the job has just gone away")
-    if (own := state_hooks.retry_by_kind(old)) is not None:
-        return serializers.get_job(own.id)
+        raise JobCommandError("the job has just been deleted")
+    if (new := state_hooks.retry_by_kind(old)) is not None:
+        return serializers.get_job(new.id)
     return _submit_job(old.kind, old.parameters, trigger="retry", owner_id=old.owner_id, retry_of_id=old.id)
 
 
@@ -213,27 +216,27 @@ def _find_job_id(name: str) -> UUID:
 
 
 def _find_owner_id(email: str) -> int:
-    """The user who has this address."""
+    """Return the id of the user with this e-mail address; raise BadParameter if there is none."""
     statement = select(User.id).where(User.deleted_at.is_(None), has_email(email))
     user_id: int | None = None if INVALID_TEXT_RE.search(email) else get_connection().scalar(statement)
     if user_id is None:
-        raise click.BadParameter("nobody has this e-mail address", param_hint="--owner")
+        raise click.BadParameter("there is no user with this e-mail address", param_hint="--owner")
     return user_id
 
 
 def _submit_job(kind_name: str, parameters: Mapping[str, Any], **more: Any) -> Item:
-    """The job as it is then; nothing is committed yet."""
+    """Submit a job, without a commit, and return it."""
     return serializers.get_job(submission.submit_job(kind_name, parameters, authorize=_require_event, **more).job.id)
 
 
 def _require_event(kind: Kind, parameters: Mapping[str, Any]) -> None:
-    """An operator may start anything, but nothing about an event that is gone, nor what is part of something."""
+    """Raise if the kind cannot be submitted directly or its event does not exist; operators need no permission."""
     kind.require_directly_submittable(None)
     if kind.belongs_to_event and "event" in parameters:
         try:
             serializers.find_id("event", str(parameters["event"]))
         except NotFound:
-            raise JobCommandError(f"event: there is no event {parameters['event']}, or it is in the trash") from None
+            raise JobCommandError(f"event: there is no event {parameters['event']}, or it is deleted") from None
 
 
 def _print_job(job: Item, *, as_json: bool, watches: bool) -> None:
@@ -253,29 +256,29 @@ def _format_row(job: Item) -> tuple[object, ...]:
 
 
 def _watch_job(job_id: UUID, *, as_json: bool) -> NoReturn:
-    """Show what a job says, and exit as it ends; the job goes on when nobody looks."""
-    shown = choose_output(as_json=as_json)
+    """Print the progress of a job and exit with the status of its end; Ctrl-C does not stop the job."""
+    output = choose_output(as_json=as_json)
     try:
-        with shown:
-            state = _show_updates(job_id, shown)
+        with output:
+            state = _show_updates(job_id, output)
     except KeyboardInterrupt:
-        where = f"{format_update(shown.shown)}; " if shown.shown else ""
-        click.echo(f"{where}the job goes on, and `manage.py jobs watch {job_id}` follows it again", err=True)
+        last = f"{format_update(output.last_update)}; " if output.last_update else ""
+        click.echo(f"{last}the job continues; `manage.py jobs watch {job_id}` watches it again", err=True)
         sys.exit(INTERRUPT_EXIT_STATUS)
     sys.exit(EXIT_STATUSES[state])
 
 
-def _show_updates(job_id: UUID, shown: TextOutput) -> str:
-    """The state in which it ends."""
-    state, waits_since = QUEUED, monotonic()
-    for news in stream_updates(job_id):
-        if news is None:
-            shown.show_notice(DATABASE_DOWN_NOTICE)
+def _show_updates(job_id: UUID, output: TextOutput) -> str:
+    """Print the progress of a job until it ends; return its final state."""
+    state, queued_since = QUEUED, monotonic()
+    for update in stream_updates(job_id):
+        if update is None:
+            output.show_notice(DATABASE_DOWN_NOTICE)
             continue
-        shown.show_update(news)
-        state = news.element.state
+        output.show_update(update)
+        state = update.event.state
         if state != QUEUED:
-            waits_since = monotonic()
-        elif monotonic() - waits_since >= START_TIMEOUT_SECONDS:
-            shown.show_notice(NOT_STARTED_NOTICE)
+            queued_since = monotonic()
+        elif monotonic() - queued_since >= START_TIMEOUT_SECONDS:
+            output.show_notice(NOT_STARTED_NOTICE)
     return state

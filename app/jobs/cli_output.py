@@ -1,4 +1,4 @@
-"""What people see of jobs on a terminal, what goes into a pipe, and what programs read."""
+"""Output of `manage.py jobs`: progress bars and tables on a terminal, text in a pipe, JSON for programs."""
 
 import os
 import sys
@@ -16,61 +16,61 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 MESSAGE_STATES = (RUNNING, WAITING, FINALIZING)
-"""States in which what a job says is more than the state."""
+"""States in which the message of a job is shown instead of the state."""
 
 MAX_ROW_WIDTH = 1_000
-"""Characters of a row on a terminal."""
+"""Maximum characters of a row on a terminal."""
 
 STYLES = {RUNNING: "cyan", SUCCEEDED: "green", FAILED: "red", CANCELED: "yellow"}
 
 
 class TextOutput:
-    """A line for each thing that happens: how far it is, and what the job says."""
+    """Output of one line for each update, with the progress and the message."""
 
     def __init__(self) -> None:
-        self.shown: JobUpdate | None = None
-        self._remarks: set[str] = set()
+        self.last_update: JobUpdate | None = None
+        self._notices: set[str] = set()
 
     def __enter__(self) -> "TextOutput":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to put back."""
+        """Do nothing: there is no terminal state to restore."""
 
-    def show_update(self, news: JobUpdate) -> None:
-        """Write down what is new."""
-        if news != self.shown:
-            self.shown = news
-            self.write_update(news)
+    def show_update(self, update: JobUpdate) -> None:
+        """Write an update that differs from the last one."""
+        if update != self.last_update:
+            self.last_update = update
+            self.write_update(update)
 
-    def write_update(self, news: JobUpdate) -> None:
-        """Write down what somebody waits for."""
-        click.echo(format_update(news))
+    def write_update(self, update: JobUpdate) -> None:
+        """Write an update to stdout."""
+        click.echo(format_update(update))
 
     def show_notice(self, text: str) -> None:
-        """Say once what is no news of the job."""
-        if text not in self._remarks:
-            self._remarks.add(text)
+        """Write a notice about something other than the progress of the job, once."""
+        if text not in self._notices:
+            self._notices.add(text)
             self.print_notice(text)
 
     def print_notice(self, text: str) -> None:
-        """Write a remark down where it is in nobody's way."""
+        """Write a notice where it does not disturb the output."""
         click.echo(text, err=True)
 
 
 class JsonOutput(TextOutput):
-    """The elements that a stream has, for programs."""
+    """Output of progress events as JSON lines, as in the stream of the API."""
 
-    def show_update(self, news: JobUpdate) -> None:
-        """Write an element down; nobody waits for a place in the queue."""
-        super().show_update(news._replace(ahead=None))
+    def show_update(self, update: JobUpdate) -> None:
+        """Write an update that differs from the last one in more than the queue position."""
+        super().show_update(update._replace(ahead=None))
 
-    def write_update(self, news: JobUpdate) -> None:
-        write_json(news.element.to_dict())
+    def write_update(self, update: JobUpdate) -> None:
+        write_json(update.event.to_dict())
 
 
 class ProgressBarOutput(TextOutput):
-    """A progress bar; one that moves to and fro as long as nobody knows how far the job is."""
+    """Output as a progress bar, without a percentage while the progress is unknown."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,10 +84,10 @@ class ProgressBarOutput(TextOutput):
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def write_update(self, news: JobUpdate) -> None:
-        fraction = news.element.fraction
+    def write_update(self, update: JobUpdate) -> None:
+        fraction = update.event.fraction
         total = None if fraction is None else 1.0
-        self.progress.update(self.task, total=total, completed=fraction or 0, description=status_text(news))
+        self.progress.update(self.task, total=total, completed=fraction or 0, description=status_text(update))
 
     def print_notice(self, text: str) -> None:
         self.progress.console.print(text, markup=False, highlight=False)
@@ -103,62 +103,62 @@ def _make_progress_bar() -> "Progress":
 
 
 def choose_output(*, as_json: bool) -> TextOutput:
-    """What fits stdout."""
+    """Return the output for stdout: JSON, a progress bar on a terminal, or text."""
     if as_json:
         return JsonOutput()
     return ProgressBarOutput() if is_terminal() else TextOutput()
 
 
 def is_terminal() -> bool:
-    """Whether stdout is one that can move its cursor."""
+    """Return whether stdout is a terminal that can move its cursor."""
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def format_update(news: JobUpdate) -> str:
-    """How far a job is, and what it says."""
-    return f"{news.element.fraction or 0:.2f} {status_text(news)}"
+def format_update(update: JobUpdate) -> str:
+    """Return the progress (0.00 to 1.00) and the status text of a job."""
+    return f"{update.event.fraction or 0:.2f} {status_text(update)}"
 
 
-def status_text(news: JobUpdate) -> str:
-    """What a job says, or else the state that it is in."""
-    element = news.element
-    if element.state in MESSAGE_STATES:
-        return to_one_line(element.message or element.state)
-    ahead = f", {news.ahead} ahead" if element.state == QUEUED and news.ahead is not None else ""
-    return to_one_line(f"{element.state}{ahead}{_format_reason(element)}")
+def status_text(update: JobUpdate) -> str:
+    """Return the message of a job that is active, otherwise its state, with queue position and reason."""
+    event = update.event
+    if event.state in MESSAGE_STATES:
+        return to_one_line(event.message or event.state)
+    ahead = f", {update.ahead} ahead" if event.state == QUEUED and update.ahead is not None else ""
+    return to_one_line(f"{event.state}{ahead}{_format_reason(event)}")
 
 
-def _format_reason(element: ProgressEvent) -> str:
-    return f": {element.message}" if element.message and element.level != "info" else ""
+def _format_reason(event: ProgressEvent) -> str:
+    return f": {event.message}" if event.message and event.level != "info" else ""
 
 
 def to_one_line(text: str) -> str:
-    """Text from anywhere, on one line and without what moves a cursor."""
+    """Return untrusted text on one line, without control characters."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 def write_json(value: Any) -> None:
-    """One document on a line of its own."""
+    """Write one JSON document on one line."""
     click.echo(orjson.dumps(value))
 
 
 def write_table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, wraps: bool = False) -> None:
-    """Rows below their titles: aligned, and on a terminal no wider than it is, cut off unless the table wraps."""
+    """Write a table with aligned columns; on a terminal, wrap or cut off rows at its width."""
     cells = [[format_cell(value) for value in row] for row in rows]
     if is_terminal():
         _write_rich(titles, cells, wraps=wraps)
         return
     lines = [titles, *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for each in lines:
-        click.echo("  ".join(map(str.ljust, each, widths)).rstrip())
+    for line in lines:
+        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
-def write_details(facts: Mapping[str, Any]) -> None:
-    """Names and values; a list of objects is a table of its own, where nobody needs their ids."""
-    tables = {name: value for name, value in facts.items() if isinstance(value, list)}
-    width = max(map(len, facts))
-    for name, value in facts.items():
+def write_details(attributes: Mapping[str, Any]) -> None:
+    """Write names and values, and each list of objects as a table below, without the ids of the objects."""
+    tables = {name: value for name, value in attributes.items() if isinstance(value, list)}
+    width = max(map(len, attributes))
+    for name, value in attributes.items():
         if name not in tables:
             click.echo(f"{name:<{width}}  {format_cell(value)}")
     for name, items in tables.items():
@@ -180,13 +180,13 @@ def _write_rich(titles: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: 
     for row in rows:
         table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
     if not wraps:
-        # As wide as it is by itself, then cut off on the right: squeezed, it would lose whole columns.
+        # Use the natural width, so that rich cuts off the right side instead of dropping whole columns.
         table.width = console.measure(table, options=console.options.update(max_width=MAX_ROW_WIDTH)).maximum
     console.print(table)
 
 
 def format_cell(value: object) -> str:
-    """A value as people read it."""
+    """Return a value as text for people."""
     if value is None:
         return "-"
     return to_one_line(orjson.dumps(value).decode() if isinstance(value, dict | list) else str(value))

@@ -1,4 +1,4 @@
-"""The parameters of a job as people type them: `name=value`, read by the JSON Schema of the kind, or a document."""
+"""Parameters of a job on the command line: `name=value`, parsed by the JSON Schema of the kind, or a JSON document."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,25 +15,25 @@ from app.jsonapi.json_parsing import INVALID_TEXT_RE, parse_json
 PARAM_OPTION, PARAMS_OPTION = "--param", "--params"
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
-"""Of a document; what a job may have of parameters is less, and is said when it is submitted."""
+"""Bytes of a document; the smaller limit of the kind is checked at the submission."""
 
 
 def parse_parameters(schema: Mapping[str, Any], document: str | None, pairs: Iterable[str]) -> dict[str, Any]:
-    """What the document says, and what the pairs say in its place; BadParameter for what can be no parameter."""
+    """Return the parameters in the document, overridden by the pairs; raise BadParameter if they cannot be parsed."""
     parameters = {} if document is None else _parse_object(_read_document(document))
     return {**parameters, **_parse_pairs(schema, pairs)}
 
 
 def _read_document(document: str) -> bytes:
-    """The document itself, or what stdin or a file holds."""
+    """Return the document itself, or the content of stdin (`-`) or a file (`@NAME`)."""
     if document == "-":
         content = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1) if sys.stdin else b""
     elif document.startswith("@"):
         content = _read_file(document[1:])
     else:
-        content = document.encode(errors="surrogateescape")  # as it was on the command line
+        content = document.encode(errors="surrogateescape")  # the bytes on the command line
     if len(content) > MAX_DOCUMENT_BYTES:
-        raise BadParameter(f"more than {MAX_DOCUMENT_BYTES} bytes", param_hint=PARAMS_OPTION)
+        raise BadParameter(f"the document must be at most {MAX_DOCUMENT_BYTES} bytes", param_hint=PARAMS_OPTION)
     return content
 
 
@@ -49,9 +49,9 @@ def _parse_object(content: bytes) -> dict[str, Any]:
     try:
         value = parse_json(content)
     except BadRequest:
-        raise BadParameter("this is not JSON, or nested too deep", param_hint=PARAMS_OPTION) from None
+        raise BadParameter("the value is not valid JSON, or nested too deep", param_hint=PARAMS_OPTION) from None
     if not isinstance(value, dict):
-        raise BadParameter("this is not a JSON object", param_hint=PARAMS_OPTION)
+        raise BadParameter("the value is not a JSON object", param_hint=PARAMS_OPTION)
     return value
 
 
@@ -62,25 +62,26 @@ def _parse_pairs(schema: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, A
         if not name or not separator:
             raise BadParameter(f"{pair[:80]!r} is not NAME=VALUE", param_hint=PARAM_OPTION)
         if name in values:
-            raise BadParameter(f"{name[:80]!r} is there twice", param_hint=PARAM_OPTION)
+            raise BadParameter(f"{name[:80]!r} is given twice", param_hint=PARAM_OPTION)
         if name in get_secret_names(schema):
             raise BadParameter(
-                f"{name} is a secret, which others see here: give it by {PARAMS_OPTION} -", param_hint=PARAM_OPTION
+                f"{name} is a secret, and other users can read command lines: use {PARAMS_OPTION} -",
+                param_hint=PARAM_OPTION,
             )
         if INVALID_TEXT_RE.search(pair):
-            raise BadParameter(f"{name[:80]!r} is not UTF-8", param_hint=PARAM_OPTION)
+            raise BadParameter(f"{name[:80]!r} is not valid UTF-8", param_hint=PARAM_OPTION)
         values[name] = _parse_value(schema, name, text)
     return values
 
 
 def _parse_value(schema: Mapping[str, Any], name: str, text: str) -> Any:
-    """The text where the schema wants text; else the JSON that it is, where the schema takes that or takes no text."""
+    """Return the text if only text is valid in the schema, otherwise the text parsed as JSON."""
     property_schema = schema.get("properties", {}).get(name, True)
     if property_schema is not True and property_schema.get("type") == "string":
         return text
     parsed = _parse_json(name, text)
-    takes = Draft202012Validator(dict(schema)).evolve(schema=property_schema).is_valid
-    return text if takes(text) and not takes(parsed) else parsed
+    is_valid = Draft202012Validator(dict(schema)).evolve(schema=property_schema).is_valid
+    return text if is_valid(text) and not is_valid(parsed) else parsed
 
 
 def _parse_json(name: str, text: str) -> Any:
@@ -93,14 +94,14 @@ def _parse_json(name: str, text: str) -> Any:
 
 
 def format_signature(schema: Mapping[str, Any]) -> str:
-    """The parameters that a kind takes, those in brackets that may be left out."""
+    """Return the parameters of a kind as `name=type`, optional ones in brackets."""
     required = schema.get("required", ())
-    taken = {name: f"{name}={_describe_type(each)}" for name, each in schema.get("properties", {}).items()}
-    return " ".join(text if name in required else f"[{text}]" for name, text in taken.items())
+    parameters = {name: f"{name}={_describe_type(each)}" for name, each in schema.get("properties", {}).items()}
+    return " ".join(text if name in required else f"[{text}]" for name, text in parameters.items())
 
 
 def _describe_type(schema: Any) -> str:
-    """What a value may be, in a word."""
+    """Return the type of a parameter: `id`, its JSON type, or its allowed values joined by `|`."""
     if schema is True:
         return "any"
     if RESOURCE_TYPE_KEYWORD in schema:

@@ -1,4 +1,4 @@
-"""Following a job from a terminal: what it says and where it waits, told by PostgreSQL itself, as long as it lives."""
+"""Updates of one job for `manage.py jobs watch`, read from PostgreSQL with LISTEN until the job ends."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -25,10 +25,10 @@ from app.jobs.progress_stream import ProgressEvent, list_events_after
 from app.jsonapi.resource_type import TYPES
 
 POLL_INTERVAL_SECONDS = 1.0
-"""How long a notification may be missing, and how old the place in the queue may be."""
+"""Seconds between two reads without a notification; the queue position is at most this old."""
 
 DATABASE_TIMEOUT_SECONDS = 60.0
-"""Seconds that the database may be away."""
+"""Seconds for which to retry while the database does not answer."""
 
 RETRY_DELAY_SECONDS = 0.5
 
@@ -36,47 +36,47 @@ _ID = bindparam("job_id", type_=Uuid)
 
 
 class JobUpdate(NamedTuple):
-    """What a job has said last, and how many are before it while it waits."""
+    """A progress event of a job, and its queue position while it is queued."""
 
-    element: ProgressEvent
+    event: ProgressEvent
     ahead: int | None
 
 
 def stream_updates(job_id: UUID) -> Iterator[JobUpdate | None]:
-    """The present state of a job, then what it says, until it has ended; None while the database is away.
+    """Yield the current state of a job, then its events until it ends; None while the database does not answer.
 
-    What is known is told again every POLL_SECONDS. Raises what the driver does once the database has been away for
-    PATIENCE seconds, or was when this began.
+    The last event is repeated every POLL_INTERVAL_SECONDS. Raise the error of the driver if the database does not
+    answer at the beginning, or for DATABASE_TIMEOUT_SECONDS.
     """
-    following = _JobWatcher(job_id)
-    heard_at: float | None = None
-    while following.is_active:
+    watcher = _JobWatcher(job_id)
+    updated_at: float | None = None
+    while watcher.is_active:
         try:
-            for news in following.iter_updates():
-                heard_at = monotonic()
-                yield news
+            for update in watcher.iter_updates():
+                updated_at = monotonic()
+                yield update
         except (DBAPIError, psycopg.Error):
-            if heard_at is None or monotonic() - heard_at > DATABASE_TIMEOUT_SECONDS:
+            if updated_at is None or monotonic() - updated_at > DATABASE_TIMEOUT_SECONDS:
                 raise
             yield None
             sleep(RETRY_DELAY_SECONDS)
 
 
 class _JobWatcher:
-    """One job, and what is known of it."""
+    """A job and its last event, read again after each loss of the connection."""
 
     def __init__(self, job_id: UUID) -> None:
         self.job_id = job_id
-        self.known: ProgressEvent | None = None
+        self.last_event: ProgressEvent | None = None
         self.engine = create_listen_engine(current_app.config["DATABASE_URL"], "open-event-follow")
 
     @property
     def is_active(self) -> bool:
-        """Whether the job may say more."""
-        return self.known is None or self.known.state not in TERMINAL_STATES
+        """Return whether more events may follow."""
+        return self.last_event is None or self.last_event.state not in TERMINAL_STATES
 
     def iter_updates(self) -> Iterator[JobUpdate]:
-        """News, on a connection of their own."""
+        """Yield updates until the job ends, with a separate connection that listens."""
         with self.engine.connect() as connection:
             listen_to_channel(connection, NOTIFY_CHANNEL)
             while self.is_active:
@@ -86,18 +86,17 @@ class _JobWatcher:
 
     def _read_updates(self) -> list[JobUpdate]:
         with open_transaction(is_read=True):
-            found = _build_state_query().fetch_rows({"job_id": self.job_id})
-            if not found:
-                raise NotFound("The job has just gone away.")
-            ((state, last_seq, ahead),) = found
-            seq = max(last_seq - 1, 0) if self.known is None else self.known.seq
-            elements = list_events_after(self.job_id, seq)
-        said = elements or [self.known or ProgressEvent(0, None, None, state)]
-        self.known = said[-1]
-        return [JobUpdate(element, ahead) for element in said]
+            rows = _build_state_query().fetch_rows({"job_id": self.job_id})
+            if not rows:
+                raise NotFound("The job has just been deleted.")
+            ((state, last_seq, ahead),) = rows
+            seq = max(last_seq - 1, 0) if self.last_event is None else self.last_event.seq
+            events = list_events_after(self.job_id, seq) or [self.last_event or ProgressEvent(0, None, None, state)]
+        self.last_event = events[-1]
+        return [JobUpdate(event, ahead) for event in events]
 
     def _wait_for_change(self, connection: Connection) -> None:
-        """Until there is news of this job; of others there may be a lot."""
+        """Wait for a notification about this job, at most POLL_INTERVAL_SECONDS; ignore those about other jobs."""
         deadline = monotonic() + POLL_INTERVAL_SECONDS
         while (left := deadline - monotonic()) > 0:
             if str(self.job_id) in poll_notifications(connection, left):
@@ -106,7 +105,7 @@ class _JobWatcher:
 
 @cache
 def _build_state_query() -> PreparedStatement:
-    """Where a job is: prepared once all types are known."""
+    """Build the query for state, last event and queue position of a job, after all resource types are registered."""
     jobs = Job.__table__
     ahead = TYPES["job"].attributes["queue_position"].expression(jobs)
     return PreparedStatement(select(jobs.c.state, jobs.c.last_seq, ahead).where(jobs.c.id == _ID))

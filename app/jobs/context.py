@@ -1,4 +1,4 @@
-"""What the function of a kind is given, and how it learns that it must end."""
+"""The context that a job function receives, and the exceptions that end an attempt."""
 
 import os
 import threading
@@ -16,23 +16,23 @@ from app.jobs.models import OPERATOR_SHARE
 from app.jobs.records import JobRow
 
 MAX_REPORTS_PER_SECOND = 2
-"""Stored events of one attempt; what is said more often is not kept."""
+"""Stored progress events of one attempt per second; further reports are dropped."""
 
 
 class Canceled(Exception):
-    """Somebody asked the job to end."""
+    """Cancellation of the job was requested."""
 
 
 class LeaseLost(Exception):
-    """The job belongs to another attempt now, or has ended: nothing may be written any more."""
+    """The attempt no longer owns the job: another attempt does, or the job has ended. It must write nothing more."""
 
 
 class Interrupted(Exception):
-    """The worker stops: another one begins the job again."""
+    """The worker is stopping: the job is requeued."""
 
 
 class JobFailed(Exception):
-    """The job cannot be done; what it says is shown to its owner, with whatever `more` there is to say."""
+    """The job cannot be completed; `code`, `detail` and the members `more` become the error that its owner sees."""
 
     def __init__(self, code: str, detail: str, **more: Any) -> None:
         self.code = code
@@ -42,19 +42,19 @@ class JobFailed(Exception):
 
 
 def charge_output(job: JobRow, size: int) -> None:
-    """Count bytes of files that a job makes, in the transaction of the caller, before they are stored.
+    """Count bytes of files that a job is about to store, in the current transaction.
 
-    Raise JobFailed where its owner has made as much as one may in a day. Jobs of operators are not counted.
+    Raise JobFailed if the owner has reached the daily output limit. Jobs of the operator are not counted.
     """
     if job.owner_id is None and job.share == OPERATOR_SHARE:
         return
-    is_triggered = job.trigger == "signal" and not job.retained  # a retained job is a treatment, which a user starts
+    is_triggered = job.trigger == "signal" and not job.kept  # a kept job belongs to a treatment, which a user started
     if not quotas.charge_output(job.owner_id, size, is_triggered=is_triggered):
         raise JobFailed("too-many-bytes", quotas.describe_output_limit(job.owner_id))
 
 
 class HandedOff(Exception):
-    """The work goes on at another machine; `note` writes down where, in the transaction that frees the worker."""
+    """The work continues on another server; `note` stores where, in the transaction that frees the worker."""
 
     def __init__(self, note: Callable[[JobRow], None]) -> None:
         self.note = note
@@ -62,33 +62,33 @@ class HandedOff(Exception):
 
 
 class JobContext:
-    """What the function of a kind is given: its job, a directory of its own, and a way to say how far it is."""
+    """The job of a job function, its working directory, and the methods to report progress and publish files."""
 
     def __init__(self, job: JobRow, work_dir: Path) -> None:
         self.job = job
         self.work_dir = work_dir
         self.end_reason: type[Exception] | None = None
-        """Why the attempt must end, once it must."""
+        """Exception that the function must raise; None while it may continue."""
         self.pending_message: str | None = None
-        """What was said too soon after something else to be kept; at the end it is."""
+        """Last message that was dropped because of the rate limit; stored if the job succeeds."""
         self._end_event = threading.Event()
         self._reported_at = 0.0
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """As they were checked when the job was submitted, with the secrets among them."""
+        """Return the validated parameters, including secrets; raise JobFailed if the secrets cannot be decrypted."""
         try:
             return {
                 **self.job.parameters,
                 **decrypt_values(self.job.encrypted_secrets, build_associated_data("jobs", "sealed", self.job.id)),
             }
         except DecryptionError:
-            raise JobFailed("lost-secrets", "Its secrets cannot be opened any more.") from None
+            raise JobFailed("lost-secrets", "The secret parameters of the job cannot be decrypted.") from None
 
     def report_progress(
         self, fraction: float | None = None, message: str | None = None, *, level: str = "info"
     ) -> None:
-        """Say how far it is, 0 to 1, and what it does; raises as `check` does."""
+        """Report progress (0 to 1) and a message; raise Canceled, LeaseLost or Interrupted if the attempt must end."""
         self.raise_if_ending()
         now = time.monotonic()
         if now - self._reported_at < 1 / MAX_REPORTS_PER_SECOND and level == "info":
@@ -96,46 +96,46 @@ class JobContext:
             return
         self._reported_at = now
         self.pending_message = None
-        kept = fraction if fraction is None else min(max(fraction, 0.0), 1.0)
+        progress = fraction if fraction is None else min(max(fraction, 0.0), 1.0)
         with open_transaction(is_read=False):
-            if lifecycle.record_progress(self.job, kept, message, level) is None:
+            if lifecycle.record_progress(self.job, progress, message, level) is None:
                 self.request_end(Canceled if lifecycle.is_attempt_active(self.job.id, self.job.attempt) else LeaseLost)
             commit()
         self.raise_if_ending()
 
     def wait(self, seconds: float) -> None:
-        """Wait, but not when it must end."""
+        """Wait; raise Canceled, LeaseLost or Interrupted as soon as the attempt must end."""
         self._end_event.wait(seconds)
         self.raise_if_ending()
 
     def request_end(self, why: type[Exception]) -> None:
-        """Let the function end at its next report, with one of the exceptions above."""
+        """Make the function raise this exception at its next call of a method of the context."""
         self.end_reason = why
         self._end_event.set()
 
     def raise_if_ending(self) -> None:
-        """Raise Canceled, LeaseLost or Interrupted when it must end."""
+        """Raise Canceled, LeaseLost or Interrupted if the attempt must end."""
         if self.end_reason is not None:
             raise self.end_reason
 
     def charge_output(self, size: int) -> None:
-        """Count bytes of files that are about to be stored; raise JobFailed where there is no room for them."""
+        """Count bytes of files that are about to be stored; raise JobFailed above a storage limit."""
         self.raise_if_ending()
         if quotas.is_storage_full():
-            raise JobFailed("storage-full", "The server has no room for further files at the moment.")
+            raise JobFailed("storage-full", "The storage of the server is full.")
         with open_transaction(is_read=False):
             charge_output(self.job, size)
             commit()
 
     def publish_file(self, name: str, content: bytes | IO[bytes], media_type: str, *, partial: bool = False) -> None:
-        """Keep a file that was made, in place of another of this name; from now on it can be fetched."""
+        """Store and publish a file as an artifact, replacing one of the same name."""
         self.charge_output(_count_remaining_bytes(content))
         if not artifacts.publish_file(self.job, name, content, media_type, partial=partial):
             raise LeaseLost
 
 
 def _count_remaining_bytes(content: bytes | IO[bytes]) -> int:
-    """Return how many bytes are left to read."""
+    """Return the number of bytes between the current position and the end."""
     if isinstance(content, bytes):
         return len(content)
     start = content.tell()

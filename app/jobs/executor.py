@@ -1,4 +1,4 @@
-"""Running a job: how an attempt begins, lives and ends."""
+"""Execution of attempts: claiming a job, running its function, keeping its lease and writing its outcome."""
 
 import math
 import os
@@ -31,21 +31,21 @@ from app.processes.process_tree import kill_descendants
 from app.storage import StorageError
 
 OutcomeWriter = Callable[[], JobRow | None]
-"""Writes an outcome down; None when the job had moved on."""
+"""Write the outcome of an attempt; return the job, or None if the attempt no longer owns it."""
 
 HEARTBEATS_PER_LEASE = 4
-"""In a lease, at least."""
+"""Minimum number of heartbeats during a lease."""
 MAX_HEARTBEAT_INTERVAL_SECONDS = 3.0
-"""Seconds between two beats: whoever cancels a job that says nothing waits no longer for it."""
+"""Seconds between two heartbeats, and so until a job that reports no progress notices its cancellation."""
 
 SHUTDOWN_GRACE_SECONDS = 1.0
-"""Seconds a job has to end by itself when its worker stops, before it is given back."""
+"""Seconds that a job has to finish after its worker was told to stop, before it is interrupted."""
 
 log = structlog.get_logger(__name__)
 
 
 def run_next(worker: str) -> None:
-    """Run one attempt of the queued job whose turn it is, if there is one that may begin."""
+    """Run one attempt of the queued job whose turn it is; do nothing if no queued job may begin."""
     full_kinds: set[str] = set()
     full_pools: set[int] = set()
     while (turn := _next_turn(full_kinds, full_pools)) is not None:
@@ -62,7 +62,7 @@ def run_next(worker: str) -> None:
 
 
 def run_job(job_id: UUID, worker: str) -> None:
-    """Run one attempt of this job; do nothing when it is not queued, or its kind or its owner has no free slot."""
+    """Run one attempt of this job; do nothing if it is not queued, or its kind or its owner has no free slot."""
     try:
         job = _claim_job(job_id, worker)
     except (_KindFull, _ShareFull):
@@ -72,11 +72,11 @@ def run_job(job_id: UUID, worker: str) -> None:
 
 
 class _KindFull(Exception):
-    """As many jobs of the kind are running as may run at once."""
+    """The kind has reached its concurrency limit."""
 
 
 class _ShareFull(Exception):
-    """As many jobs of the pool of the share are running as may run at once, or another worker holds the lock."""
+    """The pool of the share has reached its limit of running jobs, or another worker holds its lock."""
 
 
 def _next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> shares.Turn | None:
@@ -85,12 +85,15 @@ def _next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> shar
 
 
 def _claim_job(job_id: UUID, worker: str) -> JobRow | None:
-    """Begin an attempt in a transaction; None when the job is not queued. Raise _KindFull or _ShareFull."""
+    """Begin an attempt in a transaction; return None if the job is not queued.
+
+    Raise _KindFull or _ShareFull if a limit is reached.
+    """
     with open_transaction(is_read=False):
         job = lifecycle.get_job(job_id)
         if job is None:
             return None
-        # The share first, then the kind: in another order two workers could wait for each other.
+        # Lock the share before the kind, always in this order, to avoid a deadlock of two workers.
         _require_free_share(job)
         _require_free_kind(job)
         claimed = lifecycle.claim_job(job_id, worker, _get_lease())
@@ -118,16 +121,16 @@ def _require_free_kind(job: JobRow) -> None:
 def _run_attempt(job: JobRow) -> None:
     """Run a claimed attempt to its end."""
     kind = KINDS.get(job.kind)
-    set_actor(job.share)  # what follows from it is caused by its owner
+    set_actor(job.share)  # entries and jobs that it creates count for its owner
     with structlog.contextvars.bound_contextvars(job_id=str(job.id), kind=job.kind, attempt=job.attempt):
         if kind is None:
             _write_outcome(
-                job, lambda: lifecycle.finish_failed(job, "unknown-kind", "This server does not know this kind of job.")
+                job, lambda: lifecycle.finish_failed(job, "unknown-kind", "This server does not have this kind of job.")
             )
             return
         if not _may_begin(job, kind):
             _write_outcome(
-                job, lambda: lifecycle.finish_failed(job, "forbidden", "Its owner may not start this any more.")
+                job, lambda: lifecycle.finish_failed(job, "forbidden", "Its owner may no longer start this kind.")
             )
             return
         _execute_attempt(job, kind)
@@ -139,80 +142,80 @@ def _may_begin(job: JobRow, kind: Kind) -> bool:
 
 
 def _execute_attempt(job: JobRow, kind: Kind) -> None:
-    log.info("job begins")
+    log.info("attempt started")
     with _work_dir(job) as work_dir:
-        running = JobContext(job, work_dir)
-        with LeaseKeeper(running, kind.time_limit + kind.grace):
-            write_down = _execute_kind(running, kind)
+        context = JobContext(job, work_dir)
+        with LeaseKeeper(context, kind.time_limit + kind.grace):
+            write_outcome = _execute_kind(context, kind)
         _kill_children()
-    _write_outcome(job, write_down)
+    _write_outcome(job, write_outcome)
 
 
 def _kill_children() -> None:
-    """Nothing that the function has started outlives it; in a process that is the job's alone."""
+    """Kill processes that the job function has left, if this worker process runs nothing else."""
     if current_app.extensions.get("owns_children") and (killed := kill_descendants()):
-        log.warning("job left processes behind", killed=killed)
+        log.warning("processes left by job killed", killed=killed)
 
 
-def _execute_kind(running: JobContext, kind: Kind) -> OutcomeWriter:
-    """Run the function; how to write down what became of it."""
-    job = running.job
+def _execute_kind(context: JobContext, kind: Kind) -> OutcomeWriter:
+    """Run the function of the kind; return a function that writes the outcome."""
+    job = context.job
     try:
-        result = kind.run(running)
-        running.raise_if_ending()
+        result = kind.run(context)
+        context.raise_if_ending()
     except Canceled:
         return partial(lifecycle.finish_canceled, job)
     except LeaseLost:
         return _write_nothing
-    except JobFailed as failed:
-        return partial(lifecycle.finish_failed, job, failed.code, failed.detail, **failed.more)
-    except HandedOff as elsewhere:
-        return partial(_hand_off, job, elsewhere)
+    except JobFailed as error:
+        return partial(lifecycle.finish_failed, job, error.code, error.detail, **error.more)
+    except HandedOff as handoff:
+        return partial(_hand_off, job, handoff)
     except Interrupted:
         return partial(lifecycle.interrupt_attempt, job)
-    except Exception as error:  # noqa: BLE001  # functions may raise anything; it is logged there
+    except Exception as error:  # noqa: BLE001  # functions may raise any error; `_classify_exception` logs it
         return _classify_exception(job, error)
-    return partial(lifecycle.finish_succeeded, job, result, running.pending_message)
+    return partial(lifecycle.finish_succeeded, job, result, context.pending_message)
 
 
 def _classify_exception(job: JobRow, error: Exception) -> OutcomeWriter:
-    """What becomes of an attempt that neither ended nor said why."""
+    """Return the outcome for an unexpected exception: another attempt after an outage, otherwise failure."""
     if isinstance(error, StorageError) or is_outage(error):
-        log.warning("job lost the database or the storage", error=type(error).__name__)
-        what = "The database or the storage did not answer"  # not its fault: another attempt, where there is one left
-        return partial(lifecycle.expire_attempt, job, lifecycle.UNAVAILABLE, what)
+        log.warning("database or storage unavailable for job", error=type(error).__name__)
+        reason = "The database or the storage did not answer"
+        return partial(lifecycle.expire_attempt, job, lifecycle.UNAVAILABLE, reason)
     log.error("job failed", exc_info=error)
-    detail = f"This is our fault ({type(error).__name__}); the log has more."
+    detail = f"Internal error ({type(error).__name__}); details are in the server log."
     return partial(lifecycle.finish_failed, job, "failed", detail)
 
 
-def _hand_off(job: JobRow, elsewhere: HandedOff) -> JobRow | None:
+def _hand_off(job: JobRow, handoff: HandedOff) -> JobRow | None:
     waiting = lifecycle.start_waiting(job)
     if waiting is not None:
-        elsewhere.note(waiting)
+        handoff.note(waiting)
     return waiting
 
 
 def _write_nothing() -> None:
-    """Another attempt has it, or it has ended: nothing is written."""
+    """Write no outcome: the attempt no longer owns the job."""
 
 
-def _write_outcome(job: JobRow, write_down: OutcomeWriter) -> None:
-    """Write the end down; while the database is away nothing can, and the lease runs out."""
+def _write_outcome(job: JobRow, write: OutcomeWriter) -> None:
+    """Write the outcome and call the state hooks in one transaction; if the database is down, the lease expires."""
     with open_transaction(is_read=False):
-        ended = write_down()
-        if ended is not None:
-            state_hooks.on_state_change(ended)
+        changed = write()
+        if changed is not None:
+            state_hooks.on_state_change(changed)
         commit()
-    if ended is None:
-        log.warning("job belongs to another attempt now")
+    if changed is None:
+        log.warning("attempt no longer owns its job")
     else:
-        log.info("attempt over", state=ended.state, error=(ended.error or {}).get("code"))
+        log.info("attempt ended", state=changed.state, error=(changed.error or {}).get("code"))
 
 
 @contextmanager
 def _work_dir(job: JobRow) -> Iterator[Path]:
-    """A directory for this attempt alone, gone when it has ended."""
+    """Create a working directory for this attempt; remove it at the end."""
     work = Path(current_app.config["VAR_DIR"]) / "work"
     _remove_stale_work_dirs(work)
     path = work / f"{job.id}-{job.attempt}"
@@ -224,20 +227,20 @@ def _work_dir(job: JobRow) -> Iterator[Path]:
 
 
 def _remove_stale_work_dirs(work: Path) -> None:
-    """Remove what attempts that were killed have left on this machine."""
+    """Remove the working directories of attempts that were killed on this machine."""
     for path in work.glob("*-*-*-*-*-*"):
         job_id, _, attempt = path.name.rpartition("-")
         with open_transaction(is_read=True):
-            is_held = lifecycle.is_attempt_active(UUID(job_id), int(attempt))
-        if not is_held:
+            is_active = lifecycle.is_attempt_active(UUID(job_id), int(attempt))
+        if not is_active:
             shutil.rmtree(path, ignore_errors=True)
 
 
 class LeaseKeeper:
-    """Beats for an attempt from a thread of its own, watches its deadline, and learns there what was asked of it."""
+    """Thread that renews the lease of an attempt, enforces its time limit, and notices cancellation and shutdown."""
 
-    def __init__(self, running: JobContext, time_limit: timedelta) -> None:
-        self.running = running
+    def __init__(self, context: JobContext, time_limit: timedelta) -> None:
+        self.context = context
         self.app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to hand it to a thread
         self.lease = _get_lease()
         self.deadline = time.monotonic() + time_limit.total_seconds()
@@ -245,8 +248,8 @@ class LeaseKeeper:
         self.over_fd, self._over_writer = os.pipe()
         stopping: int | None = self.app.extensions.get("stopping")
         self.stopping = [] if stopping is None else [stopping]
-        """Readable from when the worker was told to stop."""
-        self.thread = threading.Thread(target=self._run_heartbeat, name="heart", daemon=True)
+        """File descriptor that becomes readable when the worker must stop; empty if there is none, or after that."""
+        self.thread = threading.Thread(target=self._run_heartbeat, name="lease-keeper", daemon=True)
 
     def __enter__(self) -> None:
         self.thread.start()
@@ -264,25 +267,25 @@ class LeaseKeeper:
                 self._enforce_time_limit()
             if now >= self.interrupted_at:
                 self.interrupted_at = math.inf
-                self.running.request_end(Interrupted)
+                self.context.request_end(Interrupted)
             try:
                 state = self._renew_lease()
             except SQLAlchemyError as error:
-                log.warning("job cannot beat", error=type(error).__name__)
+                log.warning("lease renewal failed", error=type(error).__name__)
                 if time.monotonic() - last > self.lease.total_seconds():
-                    self.running.request_end(LeaseLost)
+                    self.context.request_end(LeaseLost)
                 continue
             last = time.monotonic()
             if state is None:
-                self.running.request_end(LeaseLost)
+                self.context.request_end(LeaseLost)
             elif state == CANCELING:
-                self.running.request_end(Canceled)
+                self.context.request_end(Canceled)
 
     def _wait_for_end(self) -> bool:
-        """Whether the attempt ends before the next beat is due."""
+        """Wait until the next heartbeat is due; return whether the attempt ended before."""
         now = time.monotonic()
-        beat = min(self.lease.total_seconds() / HEARTBEATS_PER_LEASE, MAX_HEARTBEAT_INTERVAL_SECONDS)
-        seconds = min(beat, self.deadline - now, self.interrupted_at - now)
+        interval = min(self.lease.total_seconds() / HEARTBEATS_PER_LEASE, MAX_HEARTBEAT_INTERVAL_SECONDS)
+        seconds = min(interval, self.deadline - now, self.interrupted_at - now)
         readable, _, _ = select.select([self.over_fd, *self.stopping], [], [], max(seconds, 0.0))
         if self.stopping and self.stopping[0] in readable:
             self.stopping = []
@@ -291,26 +294,26 @@ class LeaseKeeper:
 
     def _renew_lease(self) -> str | None:
         with self.app.app_context(), open_transaction(is_read=False):
-            state = lifecycle.renew_lease(self.running.job, self.lease)
+            state = lifecycle.renew_lease(self.context.job, self.lease)
             commit()
         return state
 
     def _enforce_time_limit(self) -> None:
-        """Functions cannot be stopped from outside: the process of the worker ends with this one, and is replaced."""
-        job = self.running.job
+        """Fail the job and kill this worker process, which Celery replaces: a thread cannot be stopped from outside."""
+        job = self.context.job
         with self.app.app_context():
             try:
                 _write_outcome(
                     job,
                     partial(
-                        lifecycle.finish_failed, job, lifecycle.TIMED_OUT, "It took longer than its kind may take."
+                        lifecycle.finish_failed, job, lifecycle.TIMED_OUT, "The time limit of its kind was exceeded."
                     ),
                 )
-            except SQLAlchemyError as error:  # its lease runs out
-                log.warning("job cannot be ended", error=type(error).__name__)
+            except SQLAlchemyError as error:  # maintenance reclaims the job when its lease expires
+                log.warning("job timeout not stored", error=type(error).__name__)
             _kill_children()
-        shutil.rmtree(self.running.work_dir, ignore_errors=True)
-        log.error("job is out of time", job_id=str(job.id), kind=job.kind)
+        shutil.rmtree(self.context.work_dir, ignore_errors=True)
+        log.error("job timed out", job_id=str(job.id), kind=job.kind)
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""/v1/job-kinds: what the caller may start, with the JSON Schema of its parameters."""
+"""Views of /v1/job-kinds: the kinds that the current user may start, with the JSON Schema of their parameters."""
 
 from typing import ClassVar
 
@@ -22,18 +22,21 @@ COLLECTION_URL = "/v1/job-kinds"
 
 
 class _KindView(MethodView):
-    """What both views of kinds share."""
+    """Base of both views of kinds."""
 
     methods: ClassVar[set[str]] = {"GET"}
     viewer: CurrentUser
 
     @classmethod
     def permissions_by_method(cls) -> dict[str, str]:
-        """Names of programs and tasks tell of the inside of the server: callers see what they may start."""
+        """Return the permission of each method; the views show only kinds that the current user may start.
+
+        Names of programs and tasks would reveal internals of the server.
+        """
         return {"GET": describe_predicate(any_user)}
 
     def dispatch_request(self, **names: str) -> Response:
-        """Negotiate as for every resource."""
+        """Check the Accept header and the query parameters, and load the current user, as for every resource."""
         check_accept(request.headers)
         parse_parameters(request.query_string, NO_FAMILIES)
         with open_transaction(is_read=True):
@@ -42,12 +45,12 @@ class _KindView(MethodView):
         return response
 
     def is_visible(self, kind: Kind) -> bool:
-        """Return whether the server offers the kind, and the caller may start it with some parameters."""
+        """Return whether the kind is available and the current user may start it with some parameters."""
         return is_offered(kind) and kind.can_start(self.viewer, {})
 
 
 class KindList(_KindView):
-    """All kinds that the caller may start, by name."""
+    """All kinds that the current user may start, sorted by name."""
 
     def get(self) -> Response:
         kinds = sorted(filter(self.is_visible, KINDS.values()), key=lambda kind: kind.name)

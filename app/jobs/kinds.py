@@ -1,4 +1,4 @@
-"""What can run: every kind of job is declared once, in code."""
+"""Kinds of jobs: their declaration, their registry, and the validation of their parameters."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -22,7 +22,7 @@ Runner = Literal["function", "executable", "external"]
 
 
 class Change(NamedTuple):
-    """What has happened to a resource, as its signal says."""
+    """A change of a resource, as its change signal reports it."""
 
     topic: str
     id: int
@@ -35,16 +35,16 @@ KindFunction = Callable[[JobContext], Mapping[str, Any] | None]
 MAX_PARAMETERS_BYTES = 65_536
 """Bytes of the parameters as JSON."""
 MAX_ERROR_LENGTH = 200
-"""Characters of what is said of one of them, which may quote what somebody sent as long as he liked."""
+"""Characters of the error detail for one parameter, which may quote a long value."""
 
 
 RESOURCE_TYPE_KEYWORD = "x-resource-type"
-"""The annotation of a parameter that is the id of a resource: its type."""
+"""JSON Schema keyword with the resource type of a parameter that is a resource id."""
 _ID_PATTERN = r"^[1-9][0-9]{0,18}(?!\n)$"  # in Python, `$` also matches before a newline at the end
 
 
 def resource_id_schema(resource_type: str) -> dict[str, Any]:
-    """Return the schema of a parameter that names a resource: its id as a string, as in JSON:API, or as a number."""
+    """Return the JSON Schema of a resource id: a string, as in JSON:API, or a number."""
     limits = {"pattern": _ID_PATTERN, "minimum": 1, "maximum": MAX_ID}
     return {"type": ["string", "integer"], **limits, RESOURCE_TYPE_KEYWORD: resource_type}
 
@@ -55,72 +55,72 @@ EVENT_PARAMETERS: dict[str, Any] = {
     "required": ["event"],
     "additionalProperties": False,
 }
-"""Parameters of a kind that is told its event and nothing else."""
+"""JSON Schema of parameters with the id of an event and nothing else."""
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of job.
 
-    Submitted again with the same parameters, `once` joins a job that lives or has succeeded, `single-flight` one that
-    lives (and runs it once more when it is running already), `none` nothing.
+    `dedupe` decides what a second submission with the same parameters returns: with `once` an active or succeeded job;
+    with `single-flight` an active job, which runs again if it has already begun; with `none` always a new job.
     """
 
     name: str
     run: KindFunction
     parameters: Mapping[str, Any]
-    """A JSON Schema (2020-12); what it calls `writeOnly` is a secret: kept sealed, shown nowhere, gone at the end."""
+    """JSON Schema (2020-12); `writeOnly` parameters are secrets: encrypted, never returned, deleted at the end."""
     title: str = ""
     runner: Runner = "function"
     dedupe: Dedupe = "none"
     time_limit: timedelta = timedelta(minutes=10)
     grace: timedelta = timedelta(0)
-    """What its function needs to end by itself at the time limit; then its worker is killed."""
+    """Time after the time limit in which the function may end by itself; then its worker process is killed."""
     concurrency: int | None = None
-    """How many of it run at once, whichever workers there are; None for as many as there are slots."""
+    """Maximum number of jobs that run at once in all workers; None for no limit."""
     max_parameters_bytes: int = MAX_PARAMETERS_BYTES
-    """Bytes of the parameters as JSON."""
+    """Maximum bytes of the parameters as JSON."""
     max_attempts: int = 3
     input_digest: Callable[[Mapping[str, Any]], str] = field(default=lambda _parameters: "")
-    """A digest of what the job will read besides its parameters: other data, another job."""
+    """Return a digest of the data that the job reads besides its parameters, for `dedupe`."""
     belongs_to_event: bool = False
-    """Its parameter `event` is the id of an event: the job belongs to it, and the team of the event may start it."""
+    """True if the job belongs to the event in its parameter `event`, whose team may start it."""
     can_start: Predicate = any_user
-    """Predicate for starting it with these parameters, besides `belongs_to_event`; a hook may lack some of them."""
+    """Predicate for starting it with these parameters, besides `belongs_to_event`; a hook may omit some of them."""
     triggers: tuple[str, ...] = ()
-    """What changes start it: `event.created`, `event.updated:name,state`."""
+    """Changes that start it: `event.created`, `event.updated:name,state`."""
     parameters_from_change: Callable[[Change], Mapping[str, Any] | None] = field(
         default=lambda change: {"event": change.event_id}
     )
-    """The parameters of the job that a change starts; None for no job."""
+    """Return the parameters of the job that a change starts; None for no job."""
     in_production: bool = True
     is_available: Callable[[], bool] = field(default=lambda: True)
-    """Whether new ones may be submitted here and now; those that there are go on."""
+    """Return whether new jobs may be submitted now; existing jobs continue."""
     created_by: str = ""
-    """What has to be created for such a job to run; empty for one that is submitted by itself."""
+    """Resource type whose creation submits the job; empty if the job can be submitted directly."""
     on_end: Callable[[JobRow], None] = field(default=lambda _job: None)
-    """Told, in the transaction that ends it, of each job that has ended."""
+    """Called with each job that has ended, in the transaction that ends it."""
     on_cancel: Callable[[JobRow], None] = field(default=lambda _job: None)
-    """Told, in the same way, of each job that somebody works on and somebody cancels."""
+    """Called in the canceling transaction when an active job is canceled."""
     on_retry: Callable[[JobRow], JobRow | None] | None = None
-    """What trying again means, where it means more than another job with the same parameters, which None stands for."""
+    """Return the job that retries this one; None, as function or result, for a new job with the same parameters."""
 
     @property
     def secrets(self) -> frozenset[str]:
-        """The names of its secret parameters."""
+        """Return the names of its secret parameters."""
         return get_secret_names(self.parameters)
 
     def require_directly_submittable(self, pointer: str | None) -> None:
-        """403 for a kind that is part of something."""
+        """Raise Forbidden if jobs of this kind are created with another resource."""
         if self.created_by:
             raise Forbidden(
-                f"This kind belongs to the type {self.created_by}: create a resource of that type.",
+                f"Jobs of this kind cannot be submitted directly: create a resource of type {self.created_by}.",
                 pointer=pointer,
                 code="not-directly-submittable",
             )
 
     def convert_ids(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters with the ids of resources as numbers: "1" and 1 are the same job, and read alike."""
+        """Return the parameters with resource ids as numbers, so that "1" and 1 are the same job."""
         converted = dict(parameters)
         for name, schema in self.parameters.get("properties", {}).items():
             value = parameters.get(name)
@@ -134,27 +134,29 @@ class Kind:
         return converted
 
     def validate_parameters(self, parameters: Mapping[str, Any], pointer: str) -> None:
-        """422 with a pointer for each parameter that does not fit the schema."""
+        """Raise Unprocessable with a pointer for each parameter that violates the schema."""
         try:
             size = len(orjson.dumps(parameters))
         except orjson.JSONEncodeError:
-            raise Unprocessable("A number has more than 64 bits.", pointer=pointer) from None
+            raise Unprocessable("Integers must fit in 64 bits.", pointer=pointer) from None
         if size > self.max_parameters_bytes:
-            raise Unprocessable(f"More than {self.max_parameters_bytes} bytes.", pointer=pointer)
+            raise Unprocessable(f"Parameters must be at most {self.max_parameters_bytes} bytes.", pointer=pointer)
         validator = Draft202012Validator(dict(self.parameters), format_checker=FormatChecker())
-        # Of several that are missing, the library says each one's name in an error of its own, and of all unknown ones.
-        faults: set[tuple[str, str]] = set()
+        # A set, because jsonschema reports the same missing or unknown properties in several errors.
+        errors: set[tuple[str, str]] = set()
         for error in validator.iter_errors(parameters):
-            faults.update(islice(_describe_errors(error, self.secrets), MAX_ERRORS))
-            if len(faults) >= MAX_ERRORS:
+            errors.update(islice(_describe_errors(error, self.secrets), MAX_ERRORS))
+            if len(errors) >= MAX_ERRORS:
                 break
-        raise_errors(Unprocessable(words[:MAX_ERROR_LENGTH], pointer=pointer + path) for path, words in sorted(faults))
+        raise_errors(
+            Unprocessable(detail[:MAX_ERROR_LENGTH], pointer=pointer + path) for path, detail in sorted(errors)
+        )
 
 
 def _describe_errors(error: Any, secrets: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Where a parameter does not fit, and why; one that is missing or unknown is at its own place.
+    """Yield a JSON pointer and a detail for each invalid parameter; never quote the value of a secret.
 
-    No secret is quoted.
+    The pointer to a missing or unknown property ends with the name of the property.
     """
     base = "".join(f"/{escape_pointer(str(part))}" for part in error.absolute_path)
     if error.validator == "required":
@@ -173,32 +175,32 @@ def _describe_errors(error: Any, secrets: frozenset[str]) -> Iterator[tuple[str,
 
 
 def _describe_error(error: Any, secrets: frozenset[str]) -> str:
-    """Return what is wrong with a value; of a secret it says no more than that."""
+    """Return the detail for an invalid value, without details for a secret."""
     if secrets.intersection(error.absolute_path):
-        return "Does not fit."
+        return "Is not valid."
     if isinstance(error.schema, Mapping) and RESOURCE_TYPE_KEYWORD in error.schema:
         return f"Must be the id of a resource of type {error.schema[RESOURCE_TYPE_KEYWORD]}, as a string or a number."
     return str(error.message)
 
 
 def get_secret_names(parameters: Mapping[str, Any]) -> frozenset[str]:
-    """The names of the parameters that a JSON Schema calls secret."""
+    """Return the names of the parameters that are `writeOnly` in this JSON Schema."""
     declared = parameters.get("properties", {})
     return frozenset(name for name, schema in declared.items() if schema is not True and schema.get("writeOnly"))
 
 
 class KindProvider(Protocol):
-    """Where kinds come from that are not declared in code."""
+    """A source of kinds that are not declared in code."""
 
     def find_kind(self, name: str) -> Kind | None:
-        """The kind of this name, as it is now."""
+        """Return the current kind of this name, or None."""
 
     def list_names(self) -> Iterator[str]:
-        """Of all its kinds."""
+        """Yield the names of its current kinds."""
 
 
 class KindRegistry(MutableMapping[str, Kind]):
-    """All kinds by name: those that are declared, and what the sources have at this moment."""
+    """All kinds by name: those declared in code, and those that the providers have now."""
 
     def __init__(self) -> None:
         self.declared: dict[str, Kind] = {}
@@ -208,8 +210,8 @@ class KindRegistry(MutableMapping[str, Kind]):
         if name in self.declared:
             return self.declared[name]
         for source in self.sources:
-            if (found := source.find_kind(name)) is not None:
-                return found
+            if (kind := source.find_kind(name)) is not None:
+                return kind
         raise KeyError(name)
 
     def __setitem__(self, name: str, kind: Kind) -> None:
@@ -227,7 +229,7 @@ class KindRegistry(MutableMapping[str, Kind]):
         return sum(1 for _ in self)
 
     def values(self) -> Any:
-        """All of them; one that goes away meanwhile is left out."""
+        """Return all kinds, without those that disappear during the iteration."""
         return [kind for name in self if (kind := self.get(name)) is not None]
 
 
@@ -235,7 +237,11 @@ KINDS = KindRegistry()
 
 
 def job_kind(name: str, *, parameters: Mapping[str, Any], **options: Any) -> Callable[[KindFunction], KindFunction]:
-    """Make a function the kind `name`; `parameters` is a JSON Schema (2020-12), `options` are fields of `Kind`."""
+    """Register the decorated function as the kind `name`.
+
+    `parameters` is a JSON Schema (2020-12), `options` are fields of `Kind`. The first line of the docstring becomes the
+    title of the kind.
+    """
     Draft202012Validator.check_schema(dict(parameters))
 
     def register(run: KindFunction) -> KindFunction:

@@ -1,8 +1,8 @@
-"""The life of a job: the one place that writes `state`.
+"""State transitions of jobs: the only module that writes `state`.
 
-Every write is fenced: it names the attempt and the states it is about, and does nothing to a job that has moved on.
-With each goes an event, and a NOTIFY to whoever watches, in one statement; `note` alone is told later. Nothing here
-commits.
+Every write has a fence: it names the attempt and the allowed states, and changes nothing if the job has left them. One
+statement changes the job, inserts a progress event and sends a NOTIFY; only `update_remote_progress` and `renew_lease`
+do neither of the last two. Nothing here commits.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ from app.jobs.models import (
 from app.jobs.records import JobRow
 
 NOTIFY_CHANNEL = "jobs"
-"""The NOTIFY channel of progress; the payload is the id of the job."""
+"""NOTIFY channel of progress; the payload is the id of the job."""
 
 OWNED_STATES = (RUNNING, WAITING, FINALIZING, CANCELING)
 """States in which an attempt owns the job."""
@@ -69,16 +69,16 @@ _LEVEL, _MESSAGE = _bind_new_value("level", Text), _bind_new_value("message", Te
 
 
 def _build_transition(fence: ColumnElement[bool], values: Mapping[str, Any]) -> PreparedStatement:
-    """An UPDATE of one job, its event and the NOTIFY, in one statement; it returns the job as it is then."""
-    moved = update(Job).where(fence).values({**values, "last_seq": _jobs.c.last_seq + 1}).returning(*_jobs.c).cte()
-    told = _event_cte(moved.c)
-    return PreparedStatement(select(*moved.c, func.pg_notify(NOTIFY_CHANNEL, cast(moved.c.id, Text))).add_cte(told))
+    """Build the statement that updates one job, inserts its event and sends the NOTIFY; it returns the updated job."""
+    job = update(Job).where(fence).values({**values, "last_seq": _jobs.c.last_seq + 1}).returning(*_jobs.c).cte()
+    event = _event_cte(job.c)
+    return PreparedStatement(select(*job.c, func.pg_notify(NOTIFY_CHANNEL, cast(job.c.id, Text))).add_cte(event))
 
 
 def _event_cte(job: Any) -> Any:
-    """The event that says what a job has come to."""
+    """Build the INSERT of the progress event with the new state of a job."""
     values = {
-        "id": bindparam("told_id", type_=Uuid),
+        "id": bindparam("progress_event_id", type_=Uuid),
         "job_id": job.id,
         "seq": job.last_seq,
         "level": _LEVEL,
@@ -87,12 +87,12 @@ def _event_cte(job: Any) -> Any:
         "message": job.message,
     }
     statement = insert(JobEvent).from_select([*values], select(*values.values()), include_defaults=False)
-    return statement.cte("told")
+    return statement.cte("event")
 
 
 _is_owned = and_(_IS_SAME_ATTEMPT, _jobs.c.state.in_(OWNED_STATES))
 _progress_values = {
-    "progress": func.greatest(_jobs.c.progress, _bind_new_value("progress", Double)),  # it never goes back
+    "progress": func.greatest(_jobs.c.progress, _bind_new_value("progress", Double)),  # never decreases
     "message": func.coalesce(_MESSAGE, _jobs.c.message),
 }
 _outcome_values = {
@@ -143,7 +143,7 @@ _requeue = _build_transition(
 _start_waiting = _build_transition(
     and_(_IS_SAME_ATTEMPT, _jobs.c.state.in_((RUNNING, CANCELING))),
     {
-        "state": case((_jobs.c.state == RUNNING, WAITING), else_=_jobs.c.state),  # who cancels it goes on doing so
+        "state": case((_jobs.c.state == RUNNING, WAITING), else_=_jobs.c.state),  # CANCELING stays
         "lease_until": null(),
         "heartbeat_at": null(),
         "message": func.coalesce(_MESSAGE, _jobs.c.message),
@@ -163,7 +163,7 @@ _update_remote = PreparedStatement(
     update(Job).where(_is_owned).values({**_progress_values, "heartbeat_at": func.now()})
 )
 _select_job = PreparedStatement(select(*_jobs.c).where(_jobs.c.id == _ID))
-_select_job_for_update = PreparedStatement(  # its key stays as it is: what refers to the job is written meanwhile
+_select_job_for_update = PreparedStatement(  # NO KEY UPDATE: rows with a foreign key to the job can still be inserted
     select(*_jobs.c).where(_jobs.c.id == _ID).with_for_update(key_share=True)
 )
 _renew_lease = PreparedStatement(
@@ -210,7 +210,7 @@ _lock_expired = PreparedStatement(
 
 
 def claim_job(job_id: UUID, worker: str, lease: timedelta) -> JobRow | None:
-    """Begin the next attempt of a queued job; None when somebody else has it, or it has ended."""
+    """Begin the next attempt of a queued job; return None if it is not queued."""
     job = _transition(_claim, {"id": job_id, "lease": lease})
     if job is not None:
         _insert_attempt.run({"id": job_id, "attempt": job.attempt, "worker": worker})
@@ -218,130 +218,142 @@ def claim_job(job_id: UUID, worker: str, lease: timedelta) -> JobRow | None:
 
 
 def has_capacity(kind: str, concurrency: int) -> bool:
-    """Whether fewer jobs of a kind than that are at work; until this transaction ends, no other learns so."""
+    """Return whether fewer than `concurrency` jobs of a kind are active; lock the kind until the transaction ends."""
     _lock_kind.run({"kind": kind})
     return count_active(kind) < concurrency
 
 
 def count_active(kind: str) -> int:
-    """How many jobs of a kind are neither queued nor ended."""
+    """Count the jobs of a kind that an attempt owns: neither queued nor ended."""
     ((count,),) = _count_active.fetch_rows({"kind": kind})
     return int(count)
 
 
 def next_queued(kind: str, most: int) -> list[JobRow]:
-    """So many jobs of a kind, those that have been queued for longest."""
+    """Return up to `most` queued jobs of a kind, oldest first."""
     return [JobRow(*row) for row in _select_next_queued.fetch_rows({"kind": kind, "most": max(most, 0)})]
 
 
 def get_job(job_id: UUID) -> JobRow | None:
-    """A job as it is now."""
+    """Return a job, or None."""
     return next((JobRow(*row) for row in _select_job.fetch_rows({"id": job_id})), None)
 
 
 def get_job_for_update(job_id: UUID) -> JobRow | None:
-    """A job that nobody else moves until this transaction ends."""
+    """Return a job, or None, and lock its row until the transaction ends (FOR NO KEY UPDATE)."""
     return next((JobRow(*row) for row in _select_job_for_update.fetch_rows({"id": job_id})), None)
 
 
 def start_waiting(job: JobRow, message: str | None = None) -> JobRow | None:
-    """Free the worker: the work goes on elsewhere; None when the job is no longer this attempt's."""
+    """Free the worker, because the work continues on another server; return None if the attempt lost the job."""
     return _transition(_start_waiting, {**_fence_values(job), "new_message": message})
 
 
 def record_remote_progress(
     job: JobRow, message: str | None, *, fraction: float | None = None, level: str = "info", finalizing: bool = False
 ) -> JobRow | None:
-    """Note what is heard of work elsewhere, perhaps that only its results are missing; None when it has ended."""
+    """Record progress of work on another server as an event; return None if the job is no longer there or has ended.
+
+    With `finalizing` the job enters the state FINALIZING: only its results are missing.
+    """
     values = {"new_progress": fraction, "new_message": message, "new_level": level, "finalizing": finalizing}
     return _transition(_record_remote, {**_fence_values(job), **values})
 
 
 def update_remote_progress(job: JobRow, message: str | None, fraction: float | None) -> None:
-    """Note what is heard of work elsewhere too soon after other words for an event of its own."""
+    """Record progress of work on another server without an event, because the last one was too recent."""
     _update_remote.run({**_fence_values(job), "new_progress": fraction, "new_message": message})
 
 
 def renew_lease(job: JobRow, lease: timedelta) -> str | None:
-    """Say that the attempt lives; the state of the job, None when it is no longer this attempt's."""
-    found = _renew_lease.fetch_rows({"id": job.id, "attempt": job.attempt, "lease": lease})
-    return found[0][0] if found else None
+    """Renew the lease of an attempt; return the state of the job, or None if the attempt lost the job."""
+    rows = _renew_lease.fetch_rows({"id": job.id, "attempt": job.attempt, "lease": lease})
+    return rows[0][0] if rows else None
 
 
 def is_attempt_active(job_id: UUID, attempt: int) -> bool:
-    """Whether this attempt may still be at work."""
+    """Return whether this attempt still owns its job."""
     return bool(_select_owned_job.fetch_rows({"id": job_id, "attempt": attempt}))
 
 
 def record_progress(job: JobRow, fraction: float | None, message: str | None, level: str = "info") -> JobRow | None:
-    """Note progress; None when the job is no longer this attempt's, or is being canceled."""
+    """Record progress of a running attempt; return None if it lost the job or the job is being canceled."""
     return _transition(
         _report, {**_fence_values(job), "new_progress": fraction, "new_message": message, "new_level": level}
     )
 
 
 def finish_succeeded(job: JobRow, result: Mapping[str, Any] | None, message: str | None = None) -> JobRow | None:
-    """End an attempt well, perhaps with a last word; None when the job is no longer this attempt's."""
+    """End an attempt and its job as succeeded; return None if the attempt lost the job."""
     return _finish_job(job, SUCCEEDED, outcome=SUCCEEDED, progress=1.0, result=result, message=message)
 
 
 def finish_failed(job: JobRow, code: str, detail: str, **more: Any) -> JobRow | None:
-    """End an attempt badly; None when the job is no longer this attempt's."""
+    """End an attempt and its job as failed; return None if the attempt lost the job."""
     error = {"code": code, "detail": detail, **more}
     return _finish_job(job, FAILED, outcome=code, error=error, message=detail, level="error")
 
 
 def cancel_job(job_id: UUID) -> JobRow | None:
-    """Ask a job to end: at once where nobody works on it yet; None when it has ended, or was asked already."""
+    """Cancel a queued job, or request the cancellation of an active one.
+
+    Return None if the job has ended or is being canceled already.
+    """
     values = {"id": job_id, "new_level": "info"}
     return _transition(_cancel_queued, values) or _transition(_cancel_held, values)
 
 
 def finish_canceled(job: JobRow) -> JobRow | None:
-    """End an attempt because it was asked to end."""
+    """End an attempt and its job as canceled; return None if the attempt lost the job."""
     return _finish_job(job, CANCELED, outcome=CANCELED)
 
 
-def expire_attempt(job: JobRow, code: str = CRASHED, what: str = "Its worker was lost") -> JobRow | None:
-    """What becomes of an attempt that ended without a result: another one, or the end."""
+def expire_attempt(job: JobRow, code: str = CRASHED, reason: str = "The worker was lost") -> JobRow | None:
+    """Requeue a job whose attempt ended without a result, or fail it after the last attempt.
+
+    Return None if the attempt lost the job.
+    """
     if job.attempt >= job.max_attempts and job.state != CANCELING:
-        return finish_failed(job, code, f"{what}, at the last of {job.max_attempts} attempts.")
-    return requeue_job(job, code, f"{what}; it starts again.")
+        return finish_failed(job, code, f"{reason} in the last of {job.max_attempts} attempts.")
+    return requeue_job(job, code, f"{reason}; the job is queued again.")
 
 
 def requeue_job(job: JobRow, outcome: str, message: str, *, uncounted: int = 0) -> JobRow | None:
-    """Give the job back to the queue, with so many attempts more as were not its fault; one to be canceled ends."""
+    """End an attempt and requeue its job, or cancel it if cancellation was requested.
+
+    `uncounted` attempts are added to `max_attempts`. Return None if the attempt lost the job.
+    """
     values = {"new_message": message, "new_level": "warning", "uncounted": uncounted}
-    moved = _transition(_requeue, {**_fence_values(job), **values})
-    if moved is None:
+    queued = _transition(_requeue, {**_fence_values(job), **values})
+    if queued is None:
         return finish_canceled(job)
     _end_attempt.run({**_fence_values(job), "new_outcome": outcome})
-    return moved
+    return queued
 
 
 def interrupt_attempt(job: JobRow) -> JobRow | None:
-    """Give the job back because its worker stops."""
-    return requeue_job(job, INTERRUPTED, "Its worker stops; it starts again.", uncounted=1)
+    """Requeue the job because its worker stops; the attempt does not count."""
+    return requeue_job(job, INTERRUPTED, "The worker was stopped; the job is queued again.", uncounted=1)
 
 
 def list_expired() -> list[UUID]:
-    """Jobs whose worker has not been heard of for longer than the lease."""
+    """Return the ids of up to 100 jobs with an expired lease."""
     return [job_id for (job_id,) in _select_expired.fetch_rows({})]
 
 
 def lock_expired(job_id: UUID) -> JobRow | None:
-    """One of those, locked; None where that has changed, or somebody else is at it."""
+    """Lock and return a job with an expired lease; return None if it was renewed or is locked already."""
     return next((JobRow(*row) for row in _lock_expired.fetch_rows({"id": job_id})), None)
 
 
 def mark_rerun(job_id: UUID) -> None:
-    """Let a job that runs be submitted once more when it has ended."""
+    """Mark a job that is not queued to be submitted again after its end."""
     _mark_rerun.run({"id": job_id})
 
 
 def _finish_job(job: JobRow, state: str, *, outcome: str, **more: Any) -> JobRow | None:
-    given = {"progress": None, "result": None, "error": None, "message": None, "level": "info", **more, "state": state}
-    ended = _transition(_finish, {**_fence_values(job), **{f"new_{name}": value for name, value in given.items()}})
+    values = {"progress": None, "result": None, "error": None, "message": None, "level": "info", **more, "state": state}
+    ended = _transition(_finish, {**_fence_values(job), **{f"new_{name}": value for name, value in values.items()}})
     if ended is not None:
         _end_attempt.run({**_fence_values(job), "new_outcome": outcome})
     return ended
@@ -352,5 +364,5 @@ def _fence_values(job: JobRow) -> dict[str, Any]:
 
 
 def _transition(statement: PreparedStatement, values: Mapping[str, Any]) -> JobRow | None:
-    found = statement.fetch_rows({"new_level": "info", **values, "told_id": uuid7()})
-    return JobRow(*found[0][:-1]) if found else None
+    rows = statement.fetch_rows({"new_level": "info", **values, "progress_event_id": uuid7()})
+    return JobRow(*rows[0][:-1]) if rows else None

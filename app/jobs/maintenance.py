@@ -1,4 +1,4 @@
-"""What the relay does for jobs every few seconds: lost workers are given up, lost wake-ups repeated."""
+"""Maintenance of jobs by the relay: reclaiming jobs of lost workers, repeating lost wake-ups, pruning old jobs."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -21,7 +21,7 @@ from app.redis_client import create_client
 from app.storage import current_storage
 
 REQUEUE_AFTER = timedelta(seconds=15)
-"""A job that nobody has taken up for this long may have been lost on the way."""
+"""Time after which the wake-up of a job that is still queued may have been lost."""
 
 BATCH_SIZE = 100
 
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 
 def run_maintenance() -> None:
-    """Give up attempts whose lease has run out, and wake the workers for queued jobs that they do not know of."""
+    """Reclaim jobs with an expired lease, and wake the workers for queued jobs whose wake-up was lost."""
     with open_transaction(is_read=True):
         expired = lifecycle.list_expired()
     for job_id in expired:
@@ -57,52 +57,52 @@ def run_maintenance() -> None:
 
 
 def _reclaim_job(job_id: UUID) -> None:
-    """End an attempt whose worker was lost, each in a transaction of its own: none holds up the others."""
+    """End the attempt of a lost worker and requeue or fail its job, in a separate transaction."""
     try:
         with open_transaction(is_read=False):
             job = lifecycle.lock_expired(job_id)
-            moved = None if job is None else lifecycle.expire_attempt(job)
-            if moved is not None:
-                log.warning("job lost its worker", job_id=str(job_id), attempt=moved.attempt, state=moved.state)
-                state_hooks.on_state_change(moved)
+            changed = None if job is None else lifecycle.expire_attempt(job)
+            if changed is not None:
+                log.warning("job worker lost", job_id=str(job_id), attempt=changed.attempt, state=changed.state)
+                state_hooks.on_state_change(changed)
             commit()
-    except Exception as error:  # what its kind does at the end may fail in any way
+    except Exception as error:  # hooks of the kind may raise any error
         if is_outage(error):
             raise
-        log.exception("job cannot be given up", job_id=str(job_id))
+        log.exception("job reclaim failed", job_id=str(job_id))
 
 
 def _list_full_kinds() -> list[str]:
-    """Kinds of which as many are at work as may be: the end of one wakes the next."""
+    """Return the kinds that have reached their concurrency limit; the end of one of their jobs wakes the next."""
     limited = [kind for kind in KINDS.values() if kind.concurrency is not None]
     return [kind.name for kind in limited if lifecycle.count_active(kind.name) >= (kind.concurrency or 0)]
 
 
 def _has_lost_wakeups(full: Mapping[str, list[Any]]) -> bool:
-    """Whether Redis holds fewer than there are queued jobs; those that wait for a slot are not woken twice."""
+    """Return whether the queue in Redis is shorter than the number of queued jobs that may run."""
     ((queued,),) = _count_queued.fetch_rows(full)
     try:
         return bool(queued) and int(create_client(current_app.config["REDIS_URL"], timeout=2).llen(JOBS_QUEUE)) < queued
     except RedisError as error:
-        log.warning("nobody knows whether jobs are overlooked", error=type(error).__name__)
+        log.warning("queue length unknown, skipping requeue", error=type(error).__name__)
         return False
 
 
 def prune_jobs(older_than: timedelta) -> int:
-    """Delete a batch of jobs that ended longer ago than this, with their events and files; how many."""
-    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than, _jobs.c.retained.is_(False))
+    """Delete a batch of jobs that ended longer ago than `older_than`, with events and files; return their number."""
+    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than, _jobs.c.kept.is_(False))
     with open_transaction(is_read=True):
         ids = get_connection().scalars(old.limit(BATCH_SIZE)).all()
     return sum(_delete_job(old, job_id) for job_id in ids)
 
 
 def _delete_job(old: Select[tuple[UUID]], job_id: UUID) -> bool:
-    """One of them by itself: a treatment may take along a million rows."""
+    """Delete one old job in a separate transaction, because a million rows may belong to it; return whether it did."""
     with open_transaction(is_read=False):
         get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
         if get_connection().scalar(old.where(_jobs.c.id == job_id).with_for_update(skip_locked=True)) is None:
             return False
-        # The files first: what dies in between leaves rows, which come again.
+        # Delete the files first: if the process is killed in between, the row remains and is pruned again.
         current_storage().delete_folder(f"jobs/{job_id}")
         get_connection().execute(delete(Job).where(_jobs.c.id == job_id))
         commit()

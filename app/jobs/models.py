@@ -1,4 +1,4 @@
-"""Jobs: long work as a row first, its attempts, its progress and what it made."""
+"""Models of jobs, their shares, attempts, progress events and artifacts."""
 
 from datetime import datetime
 from typing import Any
@@ -20,13 +20,13 @@ TERMINAL_STATES = (SUCCEEDED, FAILED, CANCELED)
 ALL_STATES = (*ACTIVE_STATES, *TERMINAL_STATES)
 
 OPERATOR_SHARE, ANONYMOUS_SHARE = 0, -1
-"""Values of `Job.share` without an owner: what commands start, and what is started for no verified user or address."""
+"""Values of `Job.share` for jobs that the operator starts, and for other jobs without a user or client address."""
 
 _is_active = text("state IN ('queued', 'running', 'waiting', 'finalizing', 'canceling')")
 
 
 class Job(Model):
-    """One piece of long work; only `lifecycle` writes its state."""
+    """Long work, its state and its result; only `lifecycle` writes `state`."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -52,9 +52,9 @@ class Job(Model):
     max_attempts: Mapped[int] = mapped_column(default=3, server_default=text("3"))
     trigger: Mapped[str]
     fingerprint: Mapped[bytes | None]
-    """What makes another submission the same; None where every submission is another job."""
-    rerun_requested: Mapped[bool] = false_column()
-    """Asked for again while it ran: once it has ended, it is submitted once more."""
+    """Digest that is equal for equal submissions; None if the kind does not deduplicate."""
+    runs_again: Mapped[bool] = false_column()
+    """True if it was submitted again while it ran: after its end it is submitted once more."""
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     last_seq: Mapped[int] = mapped_column(default=0, server_default=text("0"))
@@ -63,23 +63,23 @@ class Job(Model):
     retry_of_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """When it last got into the queue: by its submission, or because its worker was lost."""
+    """Time of its submission or of its last requeue."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
-    encrypted_secrets: Mapped[bytes | None]
-    """Its secret parameters, until it has ended."""
-    retained: Mapped[bool] = false_column()
-    """Whether it stays although it has ended long ago: it is part of something."""
+    sealed: Mapped[bytes | None]
+    """Encrypted secret parameters, until it ends."""
+    kept: Mapped[bool] = false_column()
+    """True if it is not pruned, because it belongs to another resource."""
 
     share: Mapped[int] = mapped_column(default=OPERATOR_SHARE, server_default=text("0"))
-    """The group of jobs that takes turns with other groups: the id of the owner, a client address
+    """Group of jobs that takes turns with other groups: the id of the owner, a client address
     (a negative number of `app.actors`), or one of the two constants above."""
     hook_id: Mapped[int | None]
-    """The id of the hook whose call submitted it."""
+    """Id of the hook whose call submitted it."""
     input_bytes: Mapped[int | None]
-    """Bytes of the file that it reads and that was stored for it alone, below `jobs/ID`; deleted at its end."""
+    """Bytes of its input file below `jobs/ID`, which is deleted at its end."""
 
     owner: Mapped[User | None] = relationship(lazy="raise")
     event: Mapped[Event | None] = relationship(lazy="raise")
@@ -89,7 +89,7 @@ class Job(Model):
 
 
 class JobShare(Model):
-    """When a job of a share last began, or of all client addresses; locked while one of these jobs is claimed."""
+    """Time of the last start of a job of a share; the row is locked while a job of the share is claimed."""
 
     __tablename__ = "job_shares"
 
@@ -98,7 +98,7 @@ class JobShare(Model):
 
 
 class Attempt(Model):
-    """One try: which worker, from when to when, and why it ended."""
+    """One attempt: its worker, start, end and outcome."""
 
     __tablename__ = "job_attempts"
 
@@ -108,11 +108,11 @@ class Attempt(Model):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
-    """The state it led to, or the code of the error."""
+    """Final state of the job, or the code of the error."""
 
 
 class JobEvent(Model):
-    """One line of the progress log; `seq` counts within the job, without gaps."""
+    """One progress event; `seq` counts within the job, from 1, without gaps."""
 
     __tablename__ = "job_events"
     __table_args__ = (UniqueConstraint("job_id", "seq"),)
@@ -130,7 +130,7 @@ class JobEvent(Model):
 
 
 class Artifact(Model):
-    """A file that a job made; a partial one may still be replaced."""
+    """A file that a job published; a partial one may still be replaced."""
 
     __tablename__ = "job_artifacts"
     __table_args__ = (UniqueConstraint("job_id", "name"), Index("ix_job_artifacts_job_id_id", "job_id", "id"))

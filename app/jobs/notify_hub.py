@@ -1,4 +1,4 @@
-"""Watching: whoever waits for news of jobs, and the one connection of this process on which PostgreSQL sends them."""
+"""Notifications of jobs: one PostgreSQL connection per process that listens, and its subscribers."""
 
 import select
 import threading
@@ -17,18 +17,18 @@ from app.jobs.lifecycle import NOTIFY_CHANNEL
 from app.slots import NoFreeSlotError, Slot, SlotPool, take_slot
 
 MAX_SUBSCRIBERS = 240
-"""In one process: each holds a thread (`app/web.py` has more)."""
+"""Subscribers in one process; each occupies a thread of the web server (`app/web.py`)."""
 
 MAX_SUBSCRIBERS_PER_HOLDER = 80
-"""Of these, how many one user and one client address may have."""
+"""Subscribers in one process of one user or one client address."""
 
 PROBE_TIMEOUT_SECONDS = 1.0
-"""How long a new stream waits for the slot of one whose client has gone away."""
+"""Seconds that a new stream waits for the slot of a stream whose client has disconnected."""
 
 PROBE_INTERVAL_SECONDS = 0.5
 
 CONNECTION_CHECK_INTERVAL_SECONDS = 15.0
-"""Seconds after which the listener asks whether PostgreSQL is still there."""
+"""Seconds without a notification after which the listener checks its connection."""
 
 MAX_BACKOFF_SECONDS = 5.0
 
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 class Subscriber:
-    """Somebody who waits for news of one job, or of all of them."""
+    """A thread that waits for changes of one job, or of all jobs."""
 
     def __init__(self, hub: "Hub", job_id: UUID | None, holders: tuple[str, ...]) -> None:
         self.hub = hub
@@ -48,7 +48,7 @@ class Subscriber:
         self._is_probed = False
 
     def wait_for_change(self, seconds: float) -> bool:
-        """Whether there is, or soon comes, news since the last time; also when the server stops."""
+        """Wait for a change since the last call or for the shutdown of the server; return whether there was one."""
         is_news = self._news.wait(seconds)
         self._news.clear()
         with self._lock:
@@ -56,26 +56,26 @@ class Subscriber:
         return is_news and not is_probed
 
     def request_probe(self) -> None:
-        """Let the stream send something, which fails where the client has gone away."""
+        """Wake the stream so that it sends data, which fails if the client has disconnected."""
         with self._lock:
             self._is_probed = True
         self._news.set()
 
     def notify(self, job_id: UUID | None) -> None:
-        """There is news, of this job or nobody knows of which."""
+        """Record a change of this job, or of an unknown one (None), and wake the subscriber."""
         with self._lock:
             self._changed_ids.add(job_id)
         self._news.set()
 
     def take_changed_ids(self) -> set[UUID | None]:
-        """The jobs there is news of since this was last asked; None among them when it may be of any."""
+        """Return the ids of the jobs changed since the last call; None among them means that any may have changed."""
         with self._lock:
-            named, self._changed_ids = self._changed_ids, set()
-        return named
+            changed_ids, self._changed_ids = self._changed_ids, set()
+        return changed_ids
 
 
 class Hub:
-    """All watchers of this process; its threads start with the first one, which is after any fork."""
+    """All subscribers of this process; its threads start with the first subscriber, which is after any fork."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -88,32 +88,33 @@ class Hub:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the server stops, so that every stream has to end."""
+        """Return whether the server is stopping, so that every stream must end."""
         return self._stopping.is_set()
 
     @contextmanager
     def subscribe(self, job_id: UUID | None, *holders: str) -> Iterator[Subscriber]:
-        """News of one job, or of all; what is read after this begins misses nothing. 503 or 429 where too many watch.
+        """Subscribe to changes of one job, or of all jobs (None), within the context.
 
-        `holders` are the user and the address that watch.
+        State that is read inside the context misses no change. `holders` are the user and the client address of the
+        subscriber. Raise ServiceUnavailable or TooManyRequests if there are too many subscribers.
         """
         slot = self.take_slot(self.slots, *holders)
-        watcher = Subscriber(self, job_id, holders)
+        subscriber = Subscriber(self, job_id, holders)
         try:
             with self._lock:
-                self._subscribers.add(watcher)
+                self._subscribers.add(subscriber)
                 self._start_threads()
-            yield watcher
+            yield subscriber
         finally:
             with self._lock:
-                self._subscribers.discard(watcher)
+                self._subscribers.discard(subscriber)
             self.slots.release(slot)
 
     def take_slot(self, slots: SlotPool, *holders: str) -> Slot:
-        """Take a slot for a stream; raise 503 where the process has none left, 429 where a holder has its share.
+        """Take a slot for a stream; raise 503 if all slots of the process are taken, 429 if a holder has its share.
 
-        Streams notice that their client has gone away when they next send something: before a stream is refused, those
-        that hold the slots do so.
+        A stream notices that its client has disconnected only when it sends data. Therefore the streams that hold the
+        slots must send before a new stream is rejected.
         """
         with suppress(NoFreeSlotError):
             return slots.acquire(*holders)
@@ -121,8 +122,8 @@ class Hub:
         return take_slot(
             slots,
             holders,
-            full="Too many streams are open at this moment.",
-            share=f"You have {slots.max_per_holder} streams open already. Close one of them.",
+            full="Too many streams are open. Try again later.",
+            share=f"You have {slots.max_per_holder} open streams, the maximum. Close one of them.",
             timeout_seconds=PROBE_TIMEOUT_SECONDS,
         )
 
@@ -133,8 +134,8 @@ class Hub:
                 return
             self._probed_at = now
             probed = [each for each in self._subscribers if of_all or not set(holders).isdisjoint(each.holders)]
-        for watcher in probed:
-            watcher.request_probe()
+        for subscriber in probed:
+            subscriber.request_probe()
 
     def _start_threads(self) -> None:
         if self._is_started:
@@ -159,13 +160,13 @@ class Hub:
                     pause = MAX_BACKOFF_SECONDS / 50
                     self._dispatch_notifications(connection)
             except SQLAlchemyError as error:
-                log.warning("nobody hears of jobs", error=type(error).__name__, pause=pause)
+                log.warning("LISTEN connection lost, reconnecting", error=type(error).__name__, pause=pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
 
     def _dispatch_notifications(self, connection: Connection) -> None:
         listen_to_channel(connection, NOTIFY_CHANNEL)
-        self._notify_subscribers(None)  # of what came before nobody was told
+        self._notify_subscribers(None)  # notifications sent before LISTEN were lost
         while not self.is_stopping:
             payloads = poll_notifications(connection, CONNECTION_CHECK_INTERVAL_SECONDS)
             if not payloads:
@@ -175,17 +176,17 @@ class Hub:
 
     def _notify_subscribers(self, job_id: UUID | None) -> None:
         with self._lock:
-            concerned = [each for each in self._subscribers if job_id is None or each.job_id in (None, job_id)]
-        for watcher in concerned:
-            watcher.notify(job_id)
+            subscribers = [each for each in self._subscribers if job_id is None or each.job_id in (None, job_id)]
+        for subscriber in subscribers:
+            subscriber.notify(job_id)
 
 
 def init_app(app: Flask) -> None:
-    """One hub for this app."""
+    """Create the hub of this app."""
     app.extensions["jobs"] = Hub(app)
 
 
 def current_hub() -> Hub:
-    """The hub of the current app."""
+    """Return the hub of the current app."""
     hub: Hub = current_app.extensions["jobs"]
     return hub

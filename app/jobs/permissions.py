@@ -1,4 +1,4 @@
-"""Who may see jobs, and start which: owners see their own, admins all; a kind says who may start it."""
+"""Permissions of jobs: owners see their jobs, admins see all; the kind decides who may start it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ _select_user_roles = PreparedStatement(
 
 
 def belongs_to_visible_job(scope: VisibilityScope, table: FromClause) -> ColumnElement[bool]:
-    """What belongs to a job that the viewer sees."""
+    """Return the criterion for rows that belong to a job which the current user may see."""
     jobs = Job.__table__.alias()
     return exists(select(literal(1)).where(jobs.c.id == table.c.job_id, is_owned_by_viewer(scope, jobs)))
 
@@ -37,22 +37,25 @@ PARTS_PERMISSIONS = Permissions(visible=belongs_to_visible_job, list=any_user, r
 
 
 def require_start(kind: Kind, parameters: Mapping[str, Any], access: AccessContext, pointer: str | None) -> None:
-    """403 unless the caller may start this kind with these parameters; 404 for an event that is not there for him."""
+    """Raise Forbidden unless the current user may start this kind with these parameters.
+
+    Raise NotFound for an event that the current user may not see.
+    """
     kind.require_directly_submittable(pointer)
     if kind.belongs_to_event and "event" in parameters:
         _require_team(parameters["event"], access, pointer and f"{pointer}/event")
     if not kind.can_start(access.viewer, parameters):
-        raise Forbidden("You may not start this.", pointer=pointer)
+        raise Forbidden("You may not start this kind of job with these parameters.", pointer=pointer)
 
 
 def is_still_allowed(kind: Kind, job: JobRow) -> bool:
-    """Whether whoever asked for a job may start it now, when it begins: he may have left the team since.
+    """Return whether the owner of a job may still start it when it begins: they may have left the team.
 
-    What a change or an operator has started asks for nobody's rights; what is part of something asks by itself.
+    Jobs started by a trigger or the operator need no permission; jobs created with another resource check their own.
     """
     if job.owner_id is None or job.trigger in ("signal", "cli") or kind.created_by:
         return True
-    # With the trash: of an event that has been deleted the kind itself has something to say.
+    # Includes deleted events: the function of the kind reports them with a better error.
     access = get_owner_access(job, trashed=True)
     if access is None:
         return False
@@ -64,7 +67,7 @@ def is_still_allowed(kind: Kind, job: JobRow) -> bool:
 
 
 def get_owner_access(job: JobRow, *, trashed: bool = False) -> AccessContext | None:
-    """What the owner of a job may do now; None where there is none, or he may do nothing any more."""
+    """Return the current access of the owner of a job; None if there is no owner, or they are deleted or blocked."""
     for is_admin, is_super_admin in _select_user_roles.fetch_rows({"id": job.owner_id}):
         viewer = CurrentUser(job.owner_id or 0, is_admin or is_super_admin, is_super_admin)
         return AccessContext(viewer, VisibilityScope(viewer.role, trashed=trashed))
@@ -73,8 +76,8 @@ def get_owner_access(job: JobRow, *, trashed: bool = False) -> AccessContext | N
 
 def _require_team(event_id: int, access: AccessContext, pointer: str | None) -> None:
     values = {**access.sql_parameters(), "key": event_id}
-    found = select_statements.select_id(EVENT, access.scope, "id").fetch_rows(values)
-    if not found:
+    rows = select_statements.select_id(EVENT, access.scope, "id").fetch_rows(values)
+    if not rows:
         raise NotFound("There is no such event here.", pointer=pointer)
     if not has_role(access.viewer, event_id, *TEAM):
-        raise Forbidden("Only the team of the event may start this.", pointer=pointer)
+        raise Forbidden("Only the team of the event may start this kind of job.", pointer=pointer)

@@ -1,4 +1,4 @@
-"""/v1/jobs/{id}/progress: what a job says, as it says it, in the three formats that people stream."""
+"""View of /v1/jobs/{id}/progress: streams of progress events as server-sent events, JSON lines or a JSON array."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,17 +30,17 @@ from app.users.auth import is_session_valid
 from app.users.ownership import is_owned_by_viewer
 
 KEEP_ALIVE_INTERVAL_SECONDS = 15.0
-"""Seconds of silence after which a stream says that it lives."""
+"""Seconds without an event after which a stream sends a keep-alive."""
 
 LAST_EVENT_ID = "Last-Event-ID"
 LAST_EVENT_ID_PARAMETER = "lastEventId"
-"""The same as a query parameter: what event-source-polyfill sends, since a script may not always set the header."""
+"""Query parameter with the same meaning, as event-source-polyfill sends it if a script cannot set the header."""
 
 POLL_INTERVAL_SECONDS = 1.0
-"""How often the place of a job in the queue is looked at: nobody is told of it."""
+"""Seconds between two reads of the queue position, for which there are no notifications."""
 
 BATCH_SIZE = 500
-"""Events that are read at once."""
+"""Events that are read with one statement."""
 
 _events = JobEvent.__table__
 _select_events_after = PreparedStatement(
@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 class ProgressEvent(NamedTuple):
-    """One element of a stream."""
+    """One event of a stream."""
 
     seq: int
     fraction: float | None
@@ -64,10 +64,10 @@ class ProgressEvent(NamedTuple):
     state: str
     level: str = "info"
     queue_position: int | None = None
-    """How many are before the job, where it waits."""
+    """Queue position of a queued job."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is sent."""
+        """Return the members of the JSON object that is sent."""
         members = self._asdict()
         if self.queue_position is None:
             del members["queue_position"]
@@ -75,13 +75,13 @@ class ProgressEvent(NamedTuple):
 
 
 def list_events_after(job_id: UUID, seq: int) -> list[ProgressEvent]:
-    """What a job has said after this event, at most BATCH elements of it."""
+    """Return up to BATCH_SIZE events of a job after the event number `seq`."""
     return [ProgressEvent(*row) for row in _select_events_after.fetch_rows({"job_id": job_id, "seq": seq})]
 
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """How elements are written: before the first, between two, after the last, and while there is nothing to say."""
+    """Format of a stream: one event, and the text before the first, between two and after the last event."""
 
     media_type: str
     write: Callable[[ProgressEvent], str]
@@ -89,9 +89,9 @@ class StreamFormat:
     between: str = ""
     last: str = ""
     silence: str = " "
-    """Before the next element on the same line, where JSON and line readers ignore it; no line of its own."""
+    """Keep-alive text; a space, before the next event on the same line, is ignored by readers of JSON and of lines."""
     ends_lines: bool = False
-    """True if each element is a line."""
+    """True if each event is one line."""
 
 
 def _to_json(element: ProgressEvent) -> str:
@@ -105,83 +105,83 @@ FORMATS = (
         "text/event-stream", lambda element: f"id: {element.seq}\ndata: {_to_json(element)}\n\n", silence=":\n\n"
     ),
 )
-"""A JSON array streamed element by element, JSON lines, server-sent events (HTML, 9.2)."""
+"""A JSON array that is sent element by element, JSON lines, and server-sent events (HTML Standard, 9.2)."""
 
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """The job of a stream, who watches it, and the last event that he knows of."""
+    """The job of a stream, the current user, and the last event that the client has received."""
 
     job_id: UUID
     viewer: CurrentUser
     seq: int
     state: str
     is_over: bool
-    """Whether there is nothing more to say: the job has ended, and its last event is known."""
+    """True if the job has ended and the client has received its last event."""
 
 
 class ProgressView(MethodView):
-    """The events of a job, from its present state on or after Last-Event-ID, until it has ended."""
+    """The events of a job until it ends, beginning with its current state or after Last-Event-ID."""
 
     methods: ClassVar[set[str]] = {"GET"}
 
     @classmethod
     def permissions_by_method(cls) -> dict[str, str]:
-        """As for the job itself."""
+        """Return the permission of each method: that of reading the job."""
         return {"GET": describe_predicate(any_user)}
 
     def get(self, id: str) -> Response:
-        """A stream in the format that Accept names; 204 where there is nothing more to come."""
+        """Return a stream in the format of the Accept header; 204 if no events follow for an EventSource."""
         parse_parameters(request.query_string, frozenset({LAST_EVENT_ID_PARAMETER}))
         chosen = _choose_format()
         with open_transaction(is_read=True):
-            watched = _find_target(id, require_current_user())
-        if watched.is_over and chosen.media_type == "text/event-stream":
+            target = _find_target(id, require_current_user())
+        if target.is_over and chosen.media_type == "text/event-stream":
             return _no_content_response()
         response = Response(content_type=chosen.media_type)
         if request.method == "GET":
-            response.response = _ProgressBody(watched, chosen)
+            response.response = _ProgressBody(target, chosen)
         response.headers["Vary"] = "Accept, Authorization"
         response.headers["X-Accel-Buffering"] = "no"
         return response
 
 
 def _no_content_response() -> Response:
-    """What tells an EventSource not to come again (HTML, 9.2.3)."""
+    """Return 204, which makes an EventSource stop reconnecting (HTML Standard, 9.2.3)."""
     response = Response(status=HTTPStatus.NO_CONTENT)
     del response.headers["Content-Type"]
     return response
 
 
 def _choose_format() -> StreamFormat:
-    """The format of the stream; a client that takes anything gets the JSON array."""
-    found = request.accept_mimetypes.best_match([each.media_type for each in FORMATS])
-    if request.headers.get("Accept") and found is None:
+    """Return the best format for the Accept header, the JSON array by default; raise NotAcceptable if none fits."""
+    media_type = request.accept_mimetypes.best_match([each.media_type for each in FORMATS])
+    if request.headers.get("Accept") and media_type is None:
         names = ", ".join(each.media_type for each in FORMATS)
-        raise NotAcceptable(f"Progress comes as {names}.", header="Accept")
-    return next((each for each in FORMATS if each.media_type == found), FORMATS[0])
+        raise NotAcceptable(f"Progress is available as {names}.", header="Accept")
+    return next((each for each in FORMATS if each.media_type == media_type), FORMATS[0])
 
 
 def _find_target(name: str, viewer: CurrentUser) -> StreamTarget:
-    """The job of the URL; 404 where there is none for this caller."""
+    """Return the job of the URL as the target of a stream; raise NotFound if the current user may not see it."""
     access = AccessContext(viewer, VisibilityScope(viewer.role))
     for job_id, state, last_seq in _build_state_query(access.scope.role).fetch_rows(
         {**access.sql_parameters(), "id": parse_uuid(name)}
     ):
-        asked = read_last_event_id(LAST_EVENT_ID_PARAMETER, at_most=last_seq)
-        seq = max(last_seq - 1, 0) if asked is None else asked
-        return StreamTarget(job_id, viewer, seq, state, is_over=asked == last_seq and state in TERMINAL_STATES)
+        last_event_id = read_last_event_id(LAST_EVENT_ID_PARAMETER, at_most=last_seq)
+        seq = max(last_seq - 1, 0) if last_event_id is None else last_event_id
+        return StreamTarget(job_id, viewer, seq, state, is_over=last_event_id == last_seq and state in TERMINAL_STATES)
     raise NotFound(f"There is no job {name[:80]!r} here.")
 
 
 def read_last_event_id(*parameters: str, at_most: int | None = None) -> int | None:
-    """Return the id of the event after which a stream goes on, None for none; raise 400 for what cannot be one.
+    """Return the number of the event after which a stream continues, or None; raise BadRequest for an invalid one.
 
-    The header counts first, then the query parameters of these names in their order.
+    The header takes precedence over the query parameters, which are tried in their order.
     """
-    sent: list[tuple[str | None, dict[str, Any]]] = [(request.headers.get(LAST_EVENT_ID), {"header": LAST_EVENT_ID})]
-    sent += [(request.args.get(name), {"parameter": name}) for name in parameters]
-    value, source = next((each for each in sent if each[0] is not None), (None, {}))
+    values: list[tuple[str | None, dict[str, Any]]] = [(request.headers.get(LAST_EVENT_ID), {"header": LAST_EVENT_ID})]
+    values += [(request.args.get(name), {"parameter": name}) for name in parameters]
+    value, source = next((each for each in values if each[0] is not None), (None, {}))
     if value is None:
         return None
     is_number = value.isascii() and value.isdigit() and len(value) < 19
@@ -202,9 +202,9 @@ def _build_state_query(role: Role) -> PreparedStatement:
 
 
 class StreamBody:
-    """The body of an answer that goes on: it holds a thread and, while it reads, a connection; news wakes it.
+    """Body of a streaming response, which occupies a thread, and a database connection while it reads.
 
-    It ends with the server and with the sign-in of whoever watches.
+    Changes of the job wake it. It ends when the server stops or the session of the current user ends.
     """
 
     def __init__(self, viewer: CurrentUser, job_id: UUID | None) -> None:
@@ -222,18 +222,18 @@ class StreamBody:
         return next(self._chunks).encode()
 
     def close(self) -> None:
-        """Called by the server, also when the client has gone away."""
+        """Release the subscription; the WSGI server also calls this when the client has disconnected."""
         self.stack.close()
 
     def _write_chunks(self) -> Iterator[str]:
-        """What it says, part by part."""
+        """Yield the chunks of the body."""
         raise NotImplementedError
 
-    def _until_database_error(self, news: Iterator[T]) -> Iterator[T]:
+    def _until_database_error(self, items: Iterator[T]) -> Iterator[T]:
         try:
-            yield from news
+            yield from items
         except SQLAlchemyError as error:
-            log.warning("stream ends: the database does not answer", error=type(error).__name__)
+            log.warning("stream ends: database does not answer", error=type(error).__name__)
 
     @contextmanager
     def _read_transaction(self) -> Iterator[None]:
@@ -241,7 +241,7 @@ class StreamBody:
             yield
 
     def _should_continue(self) -> bool:
-        """Not when the server stops; nor, asked now and then, when whoever watches has logged out."""
+        """Return False if the server is stopping or, checked at intervals, the session of the user has ended."""
         if self.watcher.hub.is_stopping:
             return False
         if monotonic() - self.asked_at < KEEP_ALIVE_INTERVAL_SECONDS:
@@ -252,12 +252,12 @@ class StreamBody:
 
 
 def _get_holders(viewer: CurrentUser) -> tuple[str, ...]:
-    """Return whose share of the streams counts: that of the address, and that of a signed-in user."""
+    """Return the slot holders of the request: the client address, and the user if signed in."""
     return caller_holders(request.remote_addr, viewer.id)
 
 
 class _ProgressBody(StreamBody):
-    """What one job says, in one of the formats."""
+    """Body with the progress events of one job, in one of the formats."""
 
     def __init__(self, watched: StreamTarget, chosen: StreamFormat) -> None:
         self.watched = watched
@@ -280,13 +280,13 @@ class _ProgressBody(StreamBody):
             separator = chosen.between
             last = element
         if was_silent and chosen.ends_lines:
-            # The stream ends before the job: white space alone would be a last line that is no JSON.
+            # The stream ends before the job: a last line of keep-alive spaces alone would not be JSON.
             yield chosen.write(last._replace(message=None))
         if chosen.last:
             yield chosen.last
 
     def _iter_events(self) -> Iterator[ProgressEvent | None]:
-        """What the job says; None while it says nothing."""
+        """Yield the events of the job; None when a keep-alive is due."""
         if self.watched.is_over:
             return
         yield from self._until_database_error(self._poll_events())
@@ -308,7 +308,8 @@ class _ProgressBody(StreamBody):
                 yield None
 
     def _read_events(self, seq: int) -> tuple[list[ProgressEvent], int | None]:
-        """What the job has said since, and its place in the queue."""
+        """Return the events of the job after `seq`, and its queue position."""
         with self._read_transaction():
-            waits = get_queue_position(self.watched.job_id)  # first: what begins meanwhile has said so
+            # Before the events: a job that starts between the two reads then has an event that reports it.
+            waits = get_queue_position(self.watched.job_id)
             return list_events_after(self.watched.job_id, seq), waits

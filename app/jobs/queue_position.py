@@ -1,4 +1,4 @@
-"""The place of a job in the queue."""
+"""Queue position of a job."""
 
 from typing import Any
 from uuid import UUID
@@ -9,19 +9,19 @@ from app.database import PreparedStatement
 from app.jobs.models import ACTIVE_STATES, QUEUED, Job
 
 MAX_QUEUE_POSITION = 1_000
-"""Jobs that are counted for a place in the queue."""
+"""Largest queue position; further jobs are not counted."""
 
 
 def queue_position(jobs: FromClause) -> ColumnElement[Any]:
-    """How many run or were queued before a job that waits; null for one that does not."""
+    """Build the expression for the number of jobs that run or were queued before a queued job; NULL for other jobs."""
     others = Job.__table__.alias()
     is_before = tuple_(others.c.queued_at, others.c.id) < tuple_(jobs.c.queued_at, jobs.c.id)
     ahead = (
         select(literal(1))
         .select_from(others)
         .where(
-            others.c.state.in_(ACTIVE_STATES),  # word for word what the index of live jobs holds
-            # At work is what a worker holds; the rest is elsewhere.
+            others.c.state.in_(ACTIVE_STATES),  # exactly the condition of the partial index ix_jobs_live
+            # Only jobs with a lease occupy a worker; waiting jobs run on another server.
             or_(and_(others.c.state == QUEUED, is_before), others.c.lease_until.is_not(None)),
         )
         .limit(MAX_QUEUE_POSITION)
@@ -38,5 +38,5 @@ _select_queue_position = PreparedStatement(
 
 
 def get_queue_position(job_id: UUID) -> int | None:
-    """How many are before a job that waits; None for one that does not."""
+    """Return the number of jobs that run or were queued before a queued job; None for other jobs."""
     return next((ahead for (ahead,) in _select_queue_position.fetch_rows({"id": job_id})), None)

@@ -1,4 +1,4 @@
-"""A job as it was read."""
+"""Row type of jobs that are read with prepared statements."""
 
 from datetime import datetime
 from typing import Any, NamedTuple

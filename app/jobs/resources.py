@@ -1,4 +1,4 @@
-"""/v1/jobs: what runs, what it has said and what it has made; /v1/job-kinds: what can run."""
+"""Resources and routes of /v1/jobs, /v1/job-events and /v1/job-artifacts, and the routes of /v1/job-kinds."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -67,7 +67,7 @@ ARTIFACT = ResourceType(
 
 
 class JobData(DataLayer):
-    """A new job is submitted, or found: it may be one that does the same already."""
+    """Data layer that creates a job by submitting it; the kind may return an existing job instead."""
 
     def create_object(self, document: ResourceDocument, access: AccessContext) -> JobRow:
         data = self.validate_new(document, access)
@@ -75,7 +75,7 @@ class JobData(DataLayer):
 
 
 class ReadOnlyJobDataLayer(DataLayer):
-    """What jobs write themselves; nobody else does."""
+    """Data layer of events and artifacts, which only jobs write."""
 
 
 def submit_for(
@@ -86,7 +86,10 @@ def submit_for(
     pointer: str | None = PARAMETERS_POINTER,
     **more: Any,
 ) -> SubmitResult:
-    """Submit for the caller, who must be allowed to; the job is his. No `pointer` where no document was sent."""
+    """Submit a job that the current user owns, after a check of their permission.
+
+    `pointer` is the JSON pointer to the parameters in the request document, None if there is no document.
+    """
 
     def authorize(kind: Kind, converted: Mapping[str, Any]) -> None:
         require_start(kind, converted, access, pointer)
@@ -95,30 +98,30 @@ def submit_for(
 
 
 def cancel_for(job: JobRow, access: AccessContext) -> None:
-    """Ask a locked job to end; 403 unless the caller may, 409 for one that has ended."""
+    """Cancel a locked job; raise Forbidden unless the current user may, Conflict if the job has ended."""
     access.require_permission(owner_or_admin, job)
     if job.state in TERMINAL_STATES:
-        raise Conflict(f"The job has ended: it is {job.state}.", code="job-ended")
+        raise Conflict(f"Only active jobs can be canceled; this job is {job.state}.", code="job-ended")
     state_hooks.cancel_job(job.id)
 
 
 def retry_for(job: JobRow, access: AccessContext) -> JobRow:
-    """Submit the same once more; 403 unless the caller may, 409 for one that has not ended."""
+    """Submit a job once more; raise Forbidden unless the current user may, Conflict if the job has not ended."""
     access.require_permission(owner_or_admin, job)
     if job.state in ACTIVE_STATES:
-        raise Conflict(f"The job has not ended: it is {job.state}.", code="job-not-finished")
-    if (own := state_hooks.retry_by_kind(job)) is not None:
-        return own
+        raise Conflict(f"Only jobs that have ended can be retried; this job is {job.state}.", code="job-lives")
+    if (new := state_hooks.retry_by_kind(job)) is not None:
+        return new
     origin: dict[str, Any] = {"trigger": "retry", "owner_id": job.owner_id, "retry_of_id": job.id}
     return submit_for(job.kind, job.parameters, access, pointer=None, **origin).job
 
 
-def accepted_response(job: JobRow, access: AccessContext) -> Response:
-    """202 with the job as it is now; 200 for one that was found and has succeeded already."""
+def build_accepted_response(job: JobRow, access: AccessContext) -> Response:
+    """Return 202 with the job, or 200 if it is an existing job that has succeeded."""
     document = ResourceReader(access, Query(access.scope)).get_document(JOB, job.id)
     if document is None:
-        raise NotFound("The job has just gone away.")
-    return build_creation_response(document, _choose_status(job))
+        raise NotFound("The job has just been deleted.")
+    return created_response(document, _choose_status(job))
 
 
 def _choose_status(job: JobRow) -> HTTPStatus:
@@ -126,7 +129,7 @@ def _choose_status(job: JobRow) -> HTTPStatus:
 
 
 class JobList(ResourceList):
-    """The caller's jobs, the newest first; a POST starts one."""
+    """The jobs of the current user, newest first; POST submits one."""
 
     data_layer = {"class": JobData, "type": JOB}
 
@@ -142,7 +145,7 @@ class JobDetail(ResourceDetail):
 
 
 class JobAction(ActionView):
-    """A POST without a body that moves a job."""
+    """Base of actions on a job: POST without a body."""
 
     data_layer = {"class": JobData, "type": JOB}
     methods = {"POST"}
@@ -152,34 +155,34 @@ class JobAction(ActionView):
         return {"POST": owner_or_admin}
 
     def post(self, id: str) -> Response:
-        """Answered once for an Idempotency-Key."""
+        """Perform the action on the locked job, once for each Idempotency-Key."""
         reader = self.make_reader()
         return run_idempotent(
             require_current_user(), lambda: self.perform_action(self.lock_row(id, reader.access), reader.access)
         )
 
     def perform_action(self, job: JobRow, access: AccessContext) -> Response:
-        """The answer, nothing committed yet."""
+        """Perform the action without a commit; return the response."""
         raise NotImplementedError
 
 
 class CancelJob(JobAction):
-    """Asks a job to end."""
+    """Action that cancels a job."""
 
     methods = {"POST"}
 
     def perform_action(self, job: JobRow, access: AccessContext) -> Response:
         cancel_for(job, access)
-        return accepted_response(job, access)
+        return build_accepted_response(job, access)
 
 
 class RetryJob(JobAction):
-    """Submits the same once more, as a new job."""
+    """Action that submits a job once more, as a new job."""
 
     methods = {"POST"}
 
     def perform_action(self, job: JobRow, access: AccessContext) -> Response:
-        return accepted_response(retry_for(job, access), access)
+        return build_accepted_response(retry_for(job, access), access)
 
 
 class JobEventDetail(ResourceDetail):
@@ -190,14 +193,14 @@ class JobEventDetail(ResourceDetail):
 
 
 class ArtifactDetail(ResourceDetail):
-    """One artifact, by what is known of it."""
+    """The metadata of one artifact."""
 
     data_layer = {"class": ReadOnlyJobDataLayer, "type": ARTIFACT}
     methods = {"GET"}
 
 
 class ArtifactFile(View, LibraryDetail):  # type: ignore[misc]  # the library carries no types
-    """The content of an artifact, for those who may read its job."""
+    """The content of an artifact, for users who may read its job."""
 
     data_layer = {"class": ReadOnlyJobDataLayer, "type": ARTIFACT}
     methods: ClassVar[set[str]] = {"GET"}
@@ -213,7 +216,7 @@ class ArtifactFile(View, LibraryDetail):  # type: ignore[misc]  # the library ca
 
 
 def artifact_response(artifact_id: str, access: AccessContext) -> Response:
-    """The answer that streams an artifact; 404 where there is none for this caller."""
+    """Return a response that streams an artifact; raise NotFound if the current user may not see it."""
     values = {**access.sql_parameters(), "key": ARTIFACT.parse_id(artifact_id)}
     for storage_key, media_type, name in _build_file_query(access.scope).fetch_rows(values):
         return send_stored_file(storage_key, media_type=media_type, filename=name)
@@ -230,7 +233,7 @@ def _build_file_query(scope: VisibilityScope) -> PreparedStatement:
 
 
 def route(api: Api) -> None:
-    """The URLs of jobs."""
+    """Register the routes of jobs, events, artifacts and kinds."""
     api.route(JobList, "job_list", "/jobs")
     api.route(JobDetail, "job_detail", "/jobs/<id>")
     api.route(CancelJob, "job_cancel", "/jobs/<id>/cancel")

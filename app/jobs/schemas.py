@@ -1,4 +1,4 @@
-"""Jobs, their events and their artifacts as the API shows them."""
+"""JSON:API schemas of jobs, their events and their artifacts."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ class JobEventSchema(ResourceSchema):
 
 
 def file_path(artifact_id: object) -> str:
-    """Where the content of an artifact is, below PUBLIC_URL."""
+    """Return the URL path of the content of an artifact."""
     return f"/v1/job-artifacts/{artifact_id}/file"
 
 
@@ -81,7 +81,7 @@ def _build_file_url(artifact: Any) -> str:
 
 
 class ArtifactSchema(ResourceSchema):
-    """Attributes and relationships of a file that a job made."""
+    """Attributes and relationships of a file that a job published."""
 
     class Meta:
         type_ = "job-artifact"

@@ -1,4 +1,4 @@
-"""Jobs as flat objects: what the API says of them, with its names, without the envelope of JSON:API."""
+"""Jobs as flat objects for the command line: the names and values of the API without the JSON:API envelope."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from app.jsonapi.resource_type import TYPES
 from app.jsonapi.select_plan import Item, get_select_plan
 
 OPERATOR = AccessContext(CurrentUser(is_admin=True), VisibilityScope(Role.ADMIN))
-"""Whoever runs the server: he sees what admins do, and is no user."""
+"""Access of the operator, who sees what admins see and is no user."""
 
 _attempts = Attempt.__table__
 _ATTEMPT_COLUMNS = [column for column in _attempts.c if column.key != "job_id"]
@@ -29,20 +29,20 @@ _select_attempts = PreparedStatement(
 
 
 def find_id(type_name: str, name: str) -> Any:
-    """The id of the resource that somebody named; NotFound where there is none."""
+    """Return the id of the resource with this id in a URL or command; raise NotFound if there is none."""
     return _make_reader().get_id(TYPES[type_name], name)
 
 
 def get_job(job_id: UUID) -> Item:
-    """One job."""
+    """Return one job; raise NotFound if it does not exist."""
     document = _make_reader().get_document(TYPES["job"], job_id)
     if document is None:
-        raise NotFound("The job has just gone away.")
+        raise NotFound("The job has just been deleted.")
     return _flatten_item(document["data"])
 
 
 def list_jobs(states: Sequence[str], kind: str | None, limit: int) -> list[Item]:
-    """The newest ones, in these states where some are named."""
+    """Return the newest jobs, in these states if any are given, and of this kind."""
     plan = get_select_plan(TYPES["job"], OPERATOR.scope)
     table = plan.type.table
     statement = plan.statement.order_by(table.c.id.desc()).limit(limit)
@@ -54,7 +54,7 @@ def list_jobs(states: Sequence[str], kind: str | None, limit: int) -> list[Item]
 
 
 def get_job_details(job_id: UUID) -> Item:
-    """One job with all that belongs to it."""
+    """Return one job with its attempts, events and artifacts."""
     rows = _select_attempts.fetch_rows({"job_id": job_id})
     attempts = [dict(zip((dasherize(column.key) for column in _ATTEMPT_COLUMNS), row, strict=True)) for row in rows]
     parts = {"events": _list_parts("job-event", "seq", job_id), "artifacts": _list_parts("job-artifact", "id", job_id)}
@@ -62,7 +62,7 @@ def get_job_details(job_id: UUID) -> Item:
 
 
 def serialize_kind(kind: Kind) -> Item:
-    """What can run."""
+    """Return a kind as a flat object."""
     return {
         "name": kind.name,
         "title": kind.title,
@@ -83,9 +83,9 @@ def _list_parts(type_name: str, order: str, job_id: UUID) -> list[Item]:
 
 
 def _flatten_item(item: Item) -> Item:
-    """To-one relationships become the ids of what they name."""
-    named = {name: each["data"] for name, each in item["relationships"].items() if "data" in each}
-    return {"id": item["id"], **item["attributes"], **{name: data and data["id"] for name, data in named.items()}}
+    """Return a resource object with its attributes and the ids of its to-one relationships as members."""
+    linkage = {name: each["data"] for name, each in item["relationships"].items() if "data" in each}
+    return {"id": item["id"], **item["attributes"], **{name: data and data["id"] for name, data in linkage.items()}}
 
 
 def _make_reader() -> ResourceReader:

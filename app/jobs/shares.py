@@ -1,11 +1,12 @@
-"""The shares of owners in the workers: which queued job is next, and how many of one owner run at once.
+"""Fair shares of the workers: which queued job is next, and how many jobs of one owner run at once.
 
-Owners take turns: next is the oldest job of the owner with the fewest running jobs, of several that of the owner who
-has waited for longest: since a job of theirs last began, or since their oldest job was queued. One owner never has all
-slots, so a job of another one begins at once, or as soon as a slot is free, however many jobs wait before it. Callers
-who are not signed in and accounts whose e-mail address is not verified are one owner, with fewer slots: another account
-costs them nothing. They have a share for each client address, and in the turns of this one owner the shares take turns
-in the same way. Shares that are limited together are a pool; its number is the largest of the numbers of its shares.
+Owners take turns. Next is the oldest job of the owner with the fewest running jobs; among several such owners, of the
+one who has waited longest, since a job of theirs last began or since their oldest job was queued. One owner never
+occupies all slots, so a job of another owner begins as soon as a slot is free, however many jobs are queued before it.
+
+Anonymous callers and unverified accounts count as one owner with fewer slots, because a further account costs nothing.
+They have one share for each client address, and these shares take turns in the same way. Shares that have a limit in
+common are a pool; the number of a pool is the largest number of its shares.
 """
 
 from collections.abc import Collection
@@ -39,13 +40,13 @@ from app.jobs.models import ANONYMOUS_SHARE, CANCELING, FINALIZING, OPERATOR_SHA
 from app.users.models import User
 
 OPERATOR_TRIGGERS = ("cli", "signal")
-"""Triggers of jobs without an owner that the operator has started, by a command."""
+"""Triggers of jobs without an owner that count for the operator."""
 
 ANONYMOUS_SLOTS_DIVISOR = 4
-"""All client addresses together have one of so many slots of a worker, rounded down, and at least one slot."""
+"""Divisor of the slots of a worker that all client addresses share; rounded down, at least one slot."""
 
 ADDRESS_RETENTION = timedelta(days=1)
-"""When a job of a client address last began is forgotten after this time."""
+"""Time after which the last turn of a client address is deleted."""
 
 _FIRST_SHARE = -(2**63)
 
@@ -54,13 +55,13 @@ _SHARE = bindparam("share", type_=BigInteger)
 _MAX_JOBS = bindparam("most", type_=BigInteger)
 _MAX_ANONYMOUS_JOBS = bindparam("most_anonymous", type_=BigInteger)
 
-# In a slot of a worker; a job at the processor has no lease.
+# Occupies a slot of a worker; a job at the processor has no lease.
 _IN_SLOT = and_(_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lease_until.is_not(None))
 _IN_POOL = _jobs.c.share.between(bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger))
 
 
 def pool_column(share: ColumnElement[int]) -> ColumnElement[int]:
-    """Return the pool of a share: client addresses have one together, any other share has one alone."""
+    """Return the pool of a share: all client addresses have one pool, every other share has its own."""
     return func.greatest(share, literal_column(str(ANONYMOUS_SHARE), BigInteger))
 
 
@@ -70,7 +71,7 @@ def _pool_limit(pool: ColumnElement[int]) -> ColumnElement[int]:
 
 
 class Turn(NamedTuple):
-    """A queued job that may be next."""
+    """The queued job whose turn it is, with its kind and pool."""
 
     id: UUID
     kind: str
@@ -88,12 +89,12 @@ def _head_query(jobs: Any, *conditions: ColumnElement[bool]) -> Any:
 
 
 def _next_query() -> Any:
-    """Select the job whose turn it is. The oldest job of each share is one probe of an index, however many wait."""
+    """Select the job whose turn it is; the oldest job of each share costs one index probe, however many are queued."""
     heads = select(_head_query(_jobs.alias()).subquery()).cte("heads", recursive=True)
     others = _jobs.alias()
     following = _head_query(others, others.c.share > heads.c.share).lateral()
     heads = heads.union_all(select(following).select_from(heads.join(following, true())))
-    # Without a running job or a row of the share: 0 jobs, and queued_at.
+    # Shares without running jobs count 0; shares without a row in job_shares use `queued_at`.
     pool_of_head = pool_column(heads.c.share)
     busy, busy_pools = _running_by(_jobs.c.share), _running_by(pool_column(_jobs.c.share))
     served, served_pools = _shares.alias(), _shares.alias()
@@ -123,7 +124,7 @@ def _next_query() -> Any:
 
 
 def _running_by(key: ColumnElement[int]) -> Any:
-    """Select how many jobs are running, by share or pool."""
+    """Select the number of running jobs by share or pool."""
     return select(key.label("key"), func.count().label("running")).where(_IN_SLOT).group_by(key).subquery()
 
 
@@ -158,39 +159,39 @@ _select_oldest = PreparedStatement(
 
 
 def get_share(owner_id: int | None, trigger: str) -> int:
-    """Return the share of a job: that of its owner, if the e-mail address of the owner is verified."""
+    """Return the share of a new job: of its owner if the owner is verified, of the operator, or of a client address."""
     if owner_id is not None:
         return owner_id if _has_own_share.fetch_rows({"owner_id": owner_id}) else address_share()
     return OPERATOR_SHARE if trigger in OPERATOR_TRIGGERS else address_share()
 
 
 def address_share() -> int:
-    """Return the share of the client address that causes the current work; `ANONYMOUS_SHARE` when none does."""
+    """Return the share of the client address that is the current actor; `ANONYMOUS_SHARE` if it is not one."""
     return min(current_actor(), ANONYMOUS_SHARE)
 
 
 def max_running(share: int) -> int:
-    """Return how many jobs of the pool of a share may run at once: fewer than a worker has slots, if it has several."""
+    """Return how many jobs of the pool of a share may run at once: fewer than a worker with several slots has."""
     concurrency: int = current_app.config["WORKER_CONCURRENCY"]
     most: int = current_app.config["MAX_RUNNING_JOBS_PER_OWNER"] or max(1, concurrency - 1)
     return min(most, max(1, concurrency // ANONYMOUS_SLOTS_DIVISOR)) if share <= ANONYMOUS_SHARE else most
 
 
 def find_next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> Turn | None:
-    """Return the job whose turn it is, apart from these kinds and pools; None when no queued job may begin."""
+    """Return the job whose turn it is, without these kinds and pools; None if no queued job may begin."""
     values = {**_max_running_values(), "full_kinds": list(full_kinds), "full_pools": list(full_pools)}
     return next((Turn(*row) for row in _select_next.fetch_rows(values)), None)
 
 
 def lock_share(share: int) -> None:
-    """Lock a share and its pool until the transaction ends, and note that they are served now."""
+    """Lock a share and its pool until the transaction ends, and record their turn."""
     if share < ANONYMOUS_SHARE:
         _upsert_share.run({"share": ANONYMOUS_SHARE})
     _upsert_share.run({"share": share})
 
 
 def has_capacity(share: int) -> bool:
-    """Return whether one more job of a locked share may run. Jobs of the operator are not limited."""
+    """Return whether one more job of a locked share may run; jobs of the operator are not limited."""
     if share == OPERATOR_SHARE:
         return True
     ((running,),) = _count_running.fetch_rows(_pool_values(share))
@@ -198,7 +199,7 @@ def has_capacity(share: int) -> bool:
 
 
 def list_full_pools() -> list[int]:
-    """Return the pools of which no further job may run now."""
+    """Return the pools that have reached their limit of running jobs."""
     return [pool for (pool,) in _select_full_pools.fetch_rows(_max_running_values()) if pool != OPERATOR_SHARE]
 
 
@@ -218,12 +219,12 @@ def count_queued_of_owner(owner_id: int, most: int) -> int:
 
 
 def find_oldest_queued(share: int) -> UUID | None:
-    """Return the id of a job of the pool of this share that has been queued for long; None when none is queued."""
+    """Return the id of the oldest queued job of a share of this pool; None if none is queued."""
     return next((id_ for (id_,) in _select_oldest.fetch_rows(_pool_values(share))), None)
 
 
 def prune_shares(_older_than: timedelta) -> int:
-    """Delete the turns of client addresses that are older than `ADDRESS_RETENTION`, all at once: 0 for the relay."""
+    """Delete turns of client addresses that are older than `ADDRESS_RETENTION`; return 0: no batch is left."""
     old = select(_shares.c.share).where(
         _shares.c.share < ANONYMOUS_SHARE, _shares.c.served_at < func.now() - ADDRESS_RETENTION
     )
@@ -239,5 +240,5 @@ def _pool_values(share: int) -> dict[str, int]:
 
 
 def _max_running_values() -> dict[str, int]:
-    # Of an owner and of the operator alike: those of the operator are not limited anyway.
+    # OPERATOR_SHARE gives the limit of any owner; the operator itself is not limited.
     return {"most": max_running(OPERATOR_SHARE), "most_anonymous": max_running(ANONYMOUS_SHARE)}

@@ -1,4 +1,4 @@
-"""Kinds that do nothing for a while, to look at and to test with; not in production."""
+"""Kinds that sleep, for demonstrations and tests; not available in production."""
 
 from datetime import timedelta
 from typing import Any
@@ -24,10 +24,10 @@ TIME_LIMIT = timedelta(hours=2)
 @job_kind(
     "sleep-single-flight", parameters=PARAMETERS, in_production=False, time_limit=TIME_LIMIT, dedupe="single-flight"
 )
-def run_sleep(running: JobContext) -> dict[str, Any]:
-    """Sleep, and say how far it is after each step."""
-    seconds, steps = running.parameters["seconds"], running.parameters.get("steps", 10)
+def run_sleep(context: JobContext) -> dict[str, Any]:
+    """Sleep, and report progress at each step."""
+    seconds, steps = context.parameters["seconds"], context.parameters.get("steps", 10)
     for step in range(steps):
-        running.report_progress(step / steps, f"step {step + 1} of {steps}")
-        running.wait(seconds / steps)
+        context.report_progress(step / steps, f"step {step + 1} of {steps}")
+        context.wait(seconds / steps)
     return {"slept": seconds}

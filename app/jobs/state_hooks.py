@@ -1,4 +1,4 @@
-"""What follows when a job moves: another attempt, another job, whatever its kind wants to be told."""
+"""Effects of a change of state: outbox entries for further attempts and jobs, and the hooks of the kind."""
 
 from uuid import UUID
 
@@ -10,12 +10,12 @@ from app.jobs.models import CANCELING, QUEUED, TERMINAL_STATES, WAITING
 from app.jobs.records import JobRow
 
 RERUN_CONSUMER, WAKE_NEXT_CONSUMER = "jobs.again", "jobs.next"
-"""The consumers of what follows from an end but must not hold it up: with the job held, another could wait for it, and
-what is refused would undo the end."""
+"""Outbox consumers that run after a job ended, outside its row lock: a deadlock is not possible, and an error does not
+undo the end of the job."""
 
 
 def on_state_change(job: JobRow) -> None:
-    """Do what the state brings about that a job has just come to, in the transaction that brought it there."""
+    """Enqueue and call everything that follows from the new state of a job, in the transaction of the change."""
     kind = KINDS.get(job.kind)
     if job.state == QUEUED:
         submission.enqueue_job(job)
@@ -28,7 +28,7 @@ def on_state_change(job: JobRow) -> None:
 
 
 def _wake_share(job: JobRow) -> None:
-    """Order a worker to look for the next job of the share: its messages may have come while the share was full."""
+    """Wake a worker for the next job of the share, whose earlier wake-ups may have come while the share was full."""
     if (queued := shares.find_oldest_queued(job.share)) is not None:
         submission.enqueue_run(queued)
 
@@ -37,25 +37,28 @@ def _request_cancel(job: JobRow, kind: Kind | None) -> None:
     if kind is not None:
         kind.on_cancel(job)
     elif job.lease_until is None and (canceled := lifecycle.finish_canceled(job)) is not None:
-        on_state_change(canceled)  # nobody works on it, and nobody knows any more who could be asked
+        on_state_change(canceled)  # the kind no longer exists, so nothing on another server can be canceled
 
 
 def cancel_job(job_id: UUID) -> JobRow | None:
-    """Ask a job to end; None when it has ended, or was asked already."""
-    moved = lifecycle.cancel_job(job_id)
-    if moved is not None:
-        on_state_change(moved)
-    return moved
+    """Cancel a job or request its cancellation; return None if it has ended or is being canceled already."""
+    changed = lifecycle.cancel_job(job_id)
+    if changed is not None:
+        on_state_change(changed)
+    return changed
 
 
 def retry_by_kind(job: JobRow) -> JobRow | None:
-    """What its kind makes of trying a job again; None where that is another job with the same parameters.
+    """Retry a job with the `on_retry` of its kind; return None if a new job with the same parameters must be submitted.
 
-    409 where it had secrets: they are gone.
+    Raise Conflict if the kind has secret parameters, because they are deleted when a job ends.
     """
     kind = KINDS.get(job.kind)
     if kind is not None and kind.secrets:
-        raise Conflict("What was secret in it is not kept: submit it anew.", code="secrets-not-retained")
+        raise Conflict(
+            "Its secret parameters were deleted when it ended. Submit a new job with all parameters.",
+            code="secrets-needed",
+        )
     return None if kind is None or kind.on_retry is None else kind.on_retry(job)
 
 

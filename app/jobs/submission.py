@@ -1,4 +1,4 @@
-"""Submitting: parameters checked, the same work found again, a row and its outbox entry in one transaction."""
+"""Submission of jobs: validation, deduplication, queue limits, and the insert of a job with its outbox entry."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from app.jobs.models import ACTIVE_STATES, ANONYMOUS_SHARE, OPERATOR_SHARE, SUCC
 from app.jobs.records import JobRow
 
 RUN_CONSUMER = "jobs.run"
-"""The consumer of the entries that start jobs."""
+"""Outbox consumer that wakes a worker."""
 
 PARAMETERS_POINTER = "/data/attributes/parameters"
 
 RETRY_AFTER_SECONDS = 10
-"""Sent with 429 when a queue is full."""
+"""Value of Retry-After with 429 if too many jobs are queued."""
 
 MAX_QUEUED_JOBS_PER_UNVERIFIED_OWNER = 20
-"""Of an account whose e-mail address is not verified, whatever client addresses it uses."""
+"""Queued jobs of an unverified account, from all its client addresses."""
 
 _jobs = Job.__table__
 _FINGERPRINT = bindparam("fingerprint", type_=LargeBinary)
@@ -75,7 +75,7 @@ _insert_job = PreparedStatement(
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """The job, and whether it is a new one."""
+    """A job, and whether the submission created it."""
 
     job: JobRow
     is_new: bool
@@ -97,19 +97,19 @@ def submit_job(
     pointer: str = PARAMETERS_POINTER,
     authorize: Callable[[Kind, Mapping[str, Any]], None] = lambda _kind, _parameters: None,
 ) -> SubmitResult:
-    """Write a job, or find the one that does this already; 422 with pointers for what cannot run.
+    """Insert a job in the current transaction, or return the existing job that the dedupe policy of its kind selects.
 
-    Raise 429 when the owner or the hook has too many queued jobs, unless `is_limited` is False. `share` is where the
-    job takes turns, by default with the jobs of its owner or client address. `authorize` may raise, once the parameters
-    are known to be good: nothing has been read or written then.
+    Raise Unprocessable with pointers for an unknown kind or invalid parameters, and TooManyRequests if the owner or the
+    hook has too many queued jobs, unless `is_limited` is False. The default of `share` is that of the owner or the
+    client address. `authorize` is called with validated parameters before any read or write, and may raise.
     """
     kind = get_kind(kind_name)
     parameters = kind.convert_ids(_normalize_numbers(parameters))
     kind.validate_parameters(parameters, pointer)
     authorize(kind, parameters)
     fingerprint = None if kind.dedupe == "none" else _compute_fingerprint(kind, parameters, owner_id)
-    if fingerprint is not None and (alike := _find_duplicate(kind, fingerprint, is_retry=retry_of_id is not None)):
-        return SubmitResult(alike, is_new=False)
+    if fingerprint is not None and (existing := _find_duplicate(kind, fingerprint, is_retry=retry_of_id is not None)):
+        return SubmitResult(existing, is_new=False)
     share = shares.get_share(owner_id, trigger) if share is None else share
     if is_limited:
         _check_limits(share, hook_id, owner_id)
@@ -139,18 +139,18 @@ def submit_job(
 
 
 def find_succeeded(kind_name: str, parameters: Mapping[str, Any], *, owner_id: int | None) -> JobRow | None:
-    """The job that has done this already, where its kind joins those."""
+    """Return the succeeded job with these parameters if its kind has the dedupe policy `once`, otherwise None."""
     kind = KINDS.get(kind_name)
     if kind is None or kind.dedupe != "once":
         return None
-    found = _select_succeeded.fetch_rows(
+    rows = _select_succeeded.fetch_rows(
         {"fingerprint": _compute_fingerprint(kind, kind.convert_ids(_normalize_numbers(parameters)), owner_id)}
     )
-    return JobRow(*found[0]) if found else None
+    return JobRow(*rows[0]) if rows else None
 
 
 def get_kind(name: str) -> Kind:
-    """The kind of this name; 422 where this server has none."""
+    """Return the kind of this name; raise Unprocessable if this server does not offer it."""
     kind = KINDS.get(name)
     if kind is None or not is_offered(kind):
         raise Unprocessable("There is no such kind of job.", pointer="/data/attributes/kind", code="unknown-kind")
@@ -158,12 +158,12 @@ def get_kind(name: str) -> Kind:
 
 
 def is_offered(kind: Kind) -> bool:
-    """Whether this server runs it: some are for looking and testing only."""
+    """Return whether jobs of this kind may be submitted to this server; some kinds are not for production."""
     return kind.is_available() and (kind.in_production or current_app.config["APP_ENV"] != "production")
 
 
 def resubmit_job(job: JobRow) -> SubmitResult:
-    """Submit the same once more, also when the queue is full: the request for it was accepted."""
+    """Submit a job once more without queue limits, because the request for it was already accepted."""
     origin: dict[str, Any] = {
         "trigger": job.trigger,
         "owner_id": job.owner_id,
@@ -174,7 +174,7 @@ def resubmit_job(job: JobRow) -> SubmitResult:
 
 
 def _check_limits(share: int, hook_id: int | None, owner_id: int | None) -> None:
-    """Raise 429 when the share, or the owner who has none of their own, or the hook has too many queued jobs."""
+    """Raise TooManyRequests if the share, the unverified owner or the hook has too many queued jobs."""
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     most = current_app.config["MAX_QUEUED_JOBS_PER_OWNER"]
     if owner_id is None or share > ANONYMOUS_SHARE:
@@ -196,7 +196,7 @@ def _check_limits(share: int, hook_id: int | None, owner_id: int | None) -> None
 
 
 def _normalize_numbers(value: Any) -> Any:
-    """The same with 1 for 1.0, which is the same number to JSON Schema and to people."""
+    """Return the value with integers in place of floats such as 1.0, which are equal in JSON Schema."""
     if isinstance(value, Mapping):
         return {name: _normalize_numbers(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -205,17 +205,17 @@ def _normalize_numbers(value: Any) -> Any:
 
 
 def enqueue_job(job: JobRow) -> None:
-    """Order a worker to look at a queued job."""
+    """Enqueue the wake-up of a worker for a queued job."""
     enqueue_run(job.id)
 
 
 def enqueue_run(job_id: UUID) -> None:
-    """Order a worker to run the job whose turn it is; this one is queued."""
+    """Enqueue the wake-up of a worker; it runs the job whose turn it is, which may be another than this queued one."""
     outbox.enqueue_entry(RUN_CONSUMER, "job.queued", {"id": str(job_id)})
 
 
 def _compute_fingerprint(kind: Kind, parameters: Mapping[str, Any], owner_id: int | None) -> bytes:
-    """What is the same work: kind, parameters, what it reads, and for whom."""
+    """Return the digest of kind, parameters, other input and owner, by which submissions are compared."""
     canonical = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)
     digest = sha256()
     for part in (kind.name.encode(), canonical, kind.input_digest(parameters).encode(), str(owner_id).encode()):
@@ -224,13 +224,13 @@ def _compute_fingerprint(kind: Kind, parameters: Mapping[str, Any], owner_id: in
 
 
 def _find_duplicate(kind: Kind, fingerprint: bytes, *, is_retry: bool) -> JobRow | None:
-    """The job that does, or has done, the same; two submissions at once wait for each other here."""
+    """Return and lock the existing job for a fingerprint; simultaneous submissions wait for each other here."""
     _lock_fingerprint.run({"lock": int.from_bytes(fingerprint[:8], "big", signed=True)})
     statement = _select_active_duplicate if is_retry or kind.dedupe == "single-flight" else _select_active_or_succeeded
-    found = statement.fetch_rows({"fingerprint": fingerprint})
-    if not found:
+    rows = statement.fetch_rows({"fingerprint": fingerprint})
+    if not rows:
         return None
-    job = JobRow(*found[0])
+    job = JobRow(*rows[0])
     if kind.dedupe == "single-flight" and job.state != "queued":
         lifecycle.mark_rerun(job.id)
     return job

@@ -1,4 +1,4 @@
-"""The Celery side of jobs: an id comes in, the work begins; and what follows when it has ended."""
+"""Celery tasks of jobs: running attempts, and the outbox consumers that run after a job has ended."""
 
 import os
 import socket
@@ -23,17 +23,16 @@ log = structlog.get_logger(__name__)
 def run_job(_job_id: str) -> None:
     """Run one attempt of the queued job whose turn it is.
 
-    A message says that there is one job more in the queue, not which one is next: then one owner with many jobs would
-    keep all others waiting.
+    The message only means that a job was queued; the worker chooses the job, so that owners take turns.
     """
     executor.run_next(f"{socket.gethostname()}/{os.getpid()}")
 
 
 @consumer_task(RERUN_CONSUMER)
 def rerun_job(entry: OutboxEntry) -> None:
-    """Submit once more what was asked for again while it ran, unless its kind takes it no longer.
+    """Submit a job once more that was submitted again while it ran, unless its parameters are no longer valid.
 
-    KeyError while there is no such kind: its file may be being replaced.
+    Raise KeyError, and so try again later, while the kind does not exist: its file may be being replaced.
     """
     job = lifecycle.get_job(UUID(entry.payload["job_id"]))
     if job is None:
@@ -42,16 +41,17 @@ def rerun_job(entry: OutboxEntry) -> None:
     try:
         submission.resubmit_job(job)
     except (ApiError, ApiErrorGroup) as error:
-        log.warning("job is not submitted again", job_id=str(job.id), kind=kind.name, error=str(error))
+        log.warning("job rerun rejected", job_id=str(job.id), kind=kind.name, error=str(error))
 
 
 @consumer_task(WAKE_NEXT_CONSUMER)
 def wake_next(entry: OutboxEntry) -> None:
-    """Wake jobs of a kind for which there is room now, those first that have waited for longest.
+    """Wake workers for the oldest queued jobs of a kind that its concurrency limit now permits.
 
-    A few at each end: several may have ended at once, and where there is room for many, slots are what they wait for.
+    At most WAKEUP_BATCH_SIZE jobs after each end, because several jobs may have ended at once. If the limit permits
+    more, the jobs wait for slots of workers and need no wake-up.
     """
     kind, concurrency = entry.payload["kind"], entry.payload["concurrency"]
-    room = concurrency - lifecycle.count_active(kind)
-    for job in lifecycle.next_queued(kind, min(room, WAKEUP_BATCH_SIZE)):
+    capacity = concurrency - lifecycle.count_active(kind)
+    for job in lifecycle.next_queued(kind, min(capacity, WAKEUP_BATCH_SIZE)):
         submission.enqueue_job(job)

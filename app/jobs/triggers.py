@@ -1,4 +1,4 @@
-"""A change starts the jobs of the kinds that wait for it, in the transaction that makes the change."""
+"""Triggers: change signals submit jobs of the kinds that declare them, in the transaction of the change."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,10 +12,10 @@ from app.jsonapi.current_user import ANONYMOUS_USER, CurrentUser
 from app.signals import SIGNALS_BY_TOPIC, matches_change
 
 
-@cache  # a second app in one process connects the same functions, which Blinker does not call twice
+@cache  # a second app in the process connects the same function again, and Blinker calls it only once
 def _make_receiver(noun: str) -> Callable[..., None]:
-    def start_jobs(_app: object, **sent: Any) -> None:
-        change = Change(f"{noun}.{sent['verb']}", sent["id"], sent["event_id"], sent["changed"])
+    def start_jobs(_app: object, **signal: Any) -> None:
+        change = Change(f"{noun}.{signal['verb']}", signal["id"], signal["event_id"], signal["changed"])
         for kind in list(KINDS.declared.values()):
             if matches_change(kind.triggers, change.topic, change.changed):
                 parameters = kind.parameters_from_change(change)
@@ -27,7 +27,7 @@ def _make_receiver(noun: str) -> Callable[..., None]:
 
 
 def _get_owner_id(noun: str, change: Change) -> int | None:
-    """Who made the change; a user who signs up is not signed in yet, and commands have nobody."""
+    """Return the id of the user who made the change, of a user who is signing up, or None in commands."""
     viewer: CurrentUser = g.get("viewer", ANONYMOUS_USER)
     if not viewer.is_anonymous:
         return viewer.id
@@ -35,12 +35,12 @@ def _get_owner_id(noun: str, change: Change) -> int | None:
 
 
 def _get_share() -> int | None:
-    """Return the share of a caller who is not signed in, also for a job of a new user: an account costs nothing."""
+    """Return the share of the client address for anonymous callers, also for a job of a new user; otherwise None."""
     viewer: CurrentUser = g.get("viewer", ANONYMOUS_USER)
     return shares.address_share() if viewer.is_anonymous and has_request_context() else None
 
 
 def connect_signals() -> None:
-    """Turn every signal into jobs of the kinds that want it; once, however many apps a process makes."""
+    """Connect a receiver that submits jobs to every change signal; repeated calls have no further effect."""
     for noun, signal in SIGNALS_BY_TOPIC.items():
         signal.connect(_make_receiver(noun))

@@ -1,15 +1,15 @@
-"""The servers that the program of /overview may be sent to, by whatever way it is started."""
+"""Servers that the program of /overview may call, whether a request, a job or a hook starts it."""
 
 from flask import current_app
 
 
 def get_allowed_servers() -> tuple[str, ...] | None:
-    """Those of OVERVIEW_SERVERS; None for any, where none is listed and this is not production."""
-    listed: tuple[str, ...] = current_app.config["OVERVIEW_SERVERS"]
-    return listed if listed or current_app.config["APP_ENV"] == "production" else None
+    """Return OVERVIEW_SERVERS; None, which allows any server, if it is empty and APP_ENV is not production."""
+    servers: tuple[str, ...] = current_app.config["OVERVIEW_SERVERS"]
+    return servers if servers or current_app.config["APP_ENV"] == "production" else None
 
 
 def is_server_allowed(server: str) -> bool:
-    """Whether it is one of them; a slash at its end changes nothing."""
-    listed = get_allowed_servers()
-    return listed is None or server.rstrip("/") in listed
+    """Return whether the server is allowed; trailing slashes are ignored."""
+    servers = get_allowed_servers()
+    return servers is None or server.rstrip("/") in servers

@@ -1,4 +1,4 @@
-"""The directory of programs: what lies in it, and which version of it; nothing here leads out of it."""
+"""The directory of programs: its files, their versions and their digests, without links that lead out of it."""
 
 import os
 import re
@@ -13,7 +13,7 @@ MAX_MANIFEST_BYTES = 256 * 1024
 
 
 class FileStat(NamedTuple):
-    """Which version of a file there is, without reading it."""
+    """Metadata that changes with each version of a file."""
 
     device: int
     inode: int
@@ -24,52 +24,52 @@ class FileStat(NamedTuple):
 
 
 Version = tuple[FileStat | None, FileStat | None]
-"""Of a program and of what is said of it."""
+"""Metadata of a program and of its manifest; None for a file that does not exist."""
 
 
 class ManifestUnreadable(Exception):
-    """There is a file, but its content is not to be had; the message says why."""
+    """The manifest exists but cannot be read; the message gives the reason."""
 
 
 def is_name(name: str) -> bool:
-    """Whether a program may be called this."""
+    """Return whether this is a valid name of a program."""
     return NAME_RE.fullmatch(name) is not None and not name.endswith(MANIFEST_SUFFIX)
 
 
 def list_names(directory: Path) -> list[str]:
-    """Of all files that may be programs, and of those that something is said of, in order."""
+    """Return the sorted names of all files that may be programs, and of all manifests."""
     try:
-        found = {name.removesuffix(MANIFEST_SUFFIX) for name in os.listdir(directory)}
+        names = {name.removesuffix(MANIFEST_SUFFIX) for name in os.listdir(directory)}
     except OSError:
         return []
-    return sorted(name for name in found if is_name(name))
+    return sorted(name for name in names if is_name(name))
 
 
 def get_version(path: Path) -> Version:
-    """What is there now, in two system calls."""
+    """Return the current version of a program, with two system calls."""
     return _stat_file(path), _stat_file(get_manifest_path(path))
 
 
 def get_manifest_path(path: Path) -> Path:
-    """The file that says something of this program, where there is one."""
+    """Return the path of the manifest of a program, which need not exist."""
     return path.with_name(path.name + MANIFEST_SUFFIX)
 
 
 def _stat_file(path: Path) -> FileStat | None:
     try:
-        found = os.stat(path)
+        info = os.stat(path)
     except (OSError, ValueError):
         return None
-    return FileStat(found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return FileStat(info.st_dev, info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def is_program(path: Path) -> bool:
-    """Whether this is a regular file of the directory that we may run."""
+    """Return whether this is an executable regular file of the directory."""
     return is_within(path) and path.is_file() and os.access(path, os.X_OK)
 
 
 def is_within(path: Path) -> bool:
-    """Whether a file is in its directory, or below it, also when it is a symbolic link; not when it is not there."""
+    """Return whether a file exists and, with symbolic links resolved, is in or below its directory."""
     try:
         return path.resolve(strict=True).is_relative_to(path.parent.resolve(strict=True))
     except (OSError, RuntimeError):  # a loop of links
@@ -77,13 +77,13 @@ def is_within(path: Path) -> bool:
 
 
 def read_manifest(path: Path) -> bytes:
-    """What the file says; raises Unreadable."""
+    """Return the content of a manifest; raise ManifestUnreadable if it cannot be read."""
     if not is_within(path):
-        raise ManifestUnreadable("it leads out of the directory")
+        raise ManifestUnreadable("it is a link that leads out of the directory")
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ManifestUnreadable("it is no regular file")
+                raise ManifestUnreadable("it is not a regular file")
             content = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ManifestUnreadable(f"it cannot be read: {error.strerror}") from None
@@ -92,22 +92,22 @@ def read_manifest(path: Path) -> bytes:
     return content
 
 
-def compute_digest(path: Path, seen: Version) -> str:
-    """Of the content of a program and of what is said of it: the same wherever and whenever it was installed.
+def compute_digest(path: Path, version: Version) -> str:
+    """Return the digest of the contents of a program and its manifest, independent of where they are installed.
 
-    A program that we may run but not read goes by size and time.
+    For a program that can be executed but not read, size and modification time are used.
     """
     parts = [
-        _compute_content_digest(each, known) for each, known in zip((path, get_manifest_path(path)), seen, strict=True)
+        _compute_content_digest(each, info) for each, info in zip((path, get_manifest_path(path)), version, strict=True)
     ]
     return sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _compute_content_digest(path: Path, known: FileStat | None) -> str:
-    if known is None or not is_within(path) or not path.is_file():
+def _compute_content_digest(path: Path, info: FileStat | None) -> str:
+    if info is None or not is_within(path) or not path.is_file():
         return ""
     try:
         with path.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()
     except OSError:
-        return f"{known.size} {known.modified}"
+        return f"{info.size} {info.modified}"

@@ -1,4 +1,4 @@
-"""What has become of a program that has ended: a file, or one code that says why there is none."""
+"""Outcome of a program that has ended: its output as an artifact, or the error of the job."""
 
 import errno
 import os
@@ -11,52 +11,52 @@ from app.jobs.context import JobContext, JobFailed
 from app.programs.process import ProgramProcess
 
 OUTPUT_NAME = "output"
-"""The name of the file, and of the artifact."""
+"""Name of the output file and of the artifact."""
 
 INTERRUPT_TIMEOUT_SECONDS = 2.0
-"""For the news that the worker stops, which may come after the signal that ended the program."""
+"""Seconds to wait for the interruption of the job if a signal ended the program: the worker may be stopping too."""
 
 _SHUTDOWN_RETURNCODES = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
-"""Whoever stops a whole service says so to each of its processes."""
+"""Return codes of a program that got the signal by which an init system stops all processes of a service."""
 
 
-def require_success(child: ProgramProcess, path: Path, running: JobContext, stderr: str) -> None:
-    """Raise JobFailed unless the program has ended well."""
-    if child.errno is not None:
-        raise _classify_start_error(child.errno, path)
-    returncode = child.returncode or 0
+def require_success(process: ProgramProcess, path: Path, context: JobContext, stderr: str) -> None:
+    """Raise JobFailed unless the program has ended with exit status 0."""
+    if process.errno is not None:
+        raise _classify_start_error(process.errno, path)
+    returncode = process.returncode or 0
     if returncode in _SHUTDOWN_RETURNCODES:
-        running.wait(INTERRUPT_TIMEOUT_SECONDS)
+        context.wait(INTERRUPT_TIMEOUT_SECONDS)
     if returncode < 0:
         name = _get_signal_name(-returncode)
         raise JobFailed(
-            "signal", f"The program was ended by {name}.", returncode=returncode, signal=name, stderr=stderr
+            "signal", f"The program was killed by {name}.", returncode=returncode, signal=name, stderr=stderr
         )
     if returncode > 0:
         raise JobFailed(
-            "exit-status", f"The program ended with status {returncode}.", returncode=returncode, stderr=stderr
+            "exit-status", f"The program exited with status {returncode}.", returncode=returncode, stderr=stderr
         )
 
 
-def publish_output(running: JobContext, media_type: str, stderr: str) -> dict[str, Any]:
-    """Keep the file that the program has written; raises JobFailed where there is none."""
-    file = _open_output(running.work_dir / OUTPUT_NAME)
+def publish_output(context: JobContext, media_type: str, stderr: str) -> dict[str, Any]:
+    """Publish the output file of the program; raise JobFailed if it wrote none. Return the result of the job."""
+    file = _open_output(context.work_dir / OUTPUT_NAME)
     if file is None:
-        raise JobFailed("no-output", "The program has ended well, but has written nothing.", stderr=stderr)
+        raise JobFailed("no-output", "The program exited with status 0 but wrote no output file.", stderr=stderr)
     with file:
         size = os.fstat(file.fileno()).st_size
-        running.publish_file(OUTPUT_NAME, file, media_type)
+        context.publish_file(OUTPUT_NAME, file, media_type)
     return {"artifact": OUTPUT_NAME, "size": size}
 
 
 def _open_output(path: Path) -> BinaryIO | None:
-    """The file, where it is one and not empty: no link, no pipe, no directory."""
+    """Open a regular file that is not empty; return None for anything else, such as a link, a pipe or a directory."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode) or not info.st_size:
         os.close(descriptor)
         return None
     return open(descriptor, "rb")
@@ -65,18 +65,18 @@ def _open_output(path: Path) -> BinaryIO | None:
 def _classify_start_error(number: int, path: Path) -> JobFailed:
     reason = os.strerror(number)
     if number == errno.ENOENT and not path.exists():
-        return JobFailed("missing-program", "There is no such program on this server.")
+        return JobFailed("missing-program", "The program does not exist on this server.")
     if number == errno.ENOENT:
-        return JobFailed("not-executable", "The program cannot be run: its interpreter is not there.")
+        return JobFailed("not-executable", "The program cannot be executed: its interpreter does not exist.")
     if number in (errno.EACCES, errno.ENOEXEC, errno.EPERM, errno.ELOOP):
-        return JobFailed("not-executable", f"The program cannot be run: {reason}.")
+        return JobFailed("not-executable", f"The program cannot be executed: {reason}.")
     if number == errno.E2BIG:
-        return JobFailed("arguments-too-long", "The arguments are more than a program may get.")
+        return JobFailed("arguments-too-long", "The arguments exceed the limit of the operating system.")
     return make_start_error(reason)
 
 
 def make_start_error(reason: str) -> JobFailed:
-    """What to raise where the machine could not start it."""
+    """Return the error for a program that the operating system could not start."""
     return JobFailed("cannot-start", f"The program cannot be started: {reason}.")
 
 

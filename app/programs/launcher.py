@@ -1,12 +1,12 @@
-"""The process between a worker and a program: `child` runs this file, nothing imports it.
+"""The process between a worker and a program; `process` runs this file, nothing imports it.
 
-It ends all that descends from the program when it is told so, and when nobody is there any more to tell it: then its
-standard input has ended, as it does when the worker is killed. It has no settings and no secrets but those it passes
-on, and nothing is imported but what each start is worth.
+It kills all descendants of the program when its standard input ends, which also happens when the worker is killed. It
+has no settings and no secrets except those that it passes on, and imports only the standard library, because it starts
+for each program.
 
-Standard input is a line of JSON (`command`, `environment`, `directory`, `limits`, `user`), then a byte for each SIGTERM
-that the program is to get. The descriptor named by its one argument gets a line of JSON: `errno` where the program
-could not be started, or `returncode` when it has ended, negative for a signal.
+Standard input is a line of JSON (`command`, `environment`, `directory`, `limits`, `user`), then one byte for each
+SIGTERM to send to the program. The file descriptor given as the only argument receives a line of JSON: `errno` if the
+program could not be started, or `returncode` when it has ended, negative for a signal.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 KILL_TIMEOUT_SECONDS = 5.0
-"""Seconds for processes to be gone after SIGKILL; one that hangs in the kernel is left to it."""
+"""Seconds for processes to end after SIGKILL; a process that hangs in the kernel is left behind."""
 
 CONTROL_FD = 0
 CHUNK_SIZE = 2**16
@@ -39,77 +39,77 @@ def main() -> None:
     status = int(sys.argv[1])
     os.set_inheritable(status, False)
     for number in TERMINATION_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # what goes to each process of a service is for the worker to hear
+        signal.signal(number, signal.SIG_IGN)  # the worker handles signals that are sent to all processes of a service
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    plan, told = read_launch_spec()
-    leader = start_program(plan, status)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    spec, signals = read_launch_spec()
+    leader = start_program(spec, status)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
-        os.dup2(nowhere, stream)  # its streams end with it, not with us
-    if told:
+        os.dup2(devnull, stream)  # stdout and stderr must reach their end when the program ends, not the launcher
+    if signals:
         os.killpg(leader, signal.SIGTERM)
     watch_program(leader, status)
     kill_descendants()
 
 
 def read_launch_spec() -> tuple[dict[str, Any], bytes]:
-    """What is to be done, and what was told after it already."""
+    """Read the launch spec from standard input; return it with the signal bytes that were read after it."""
     parts = []
-    while piece := os.read(CONTROL_FD, CHUNK_SIZE):
-        line, end, told = piece.partition(b"\n")
+    while chunk := os.read(CONTROL_FD, CHUNK_SIZE):
+        line, end, signals = chunk.partition(b"\n")
         parts.append(line)
         if end:
-            return json.loads(b"".join(parts)), told
+            return json.loads(b"".join(parts)), signals
     sys.exit(os.EX_NOINPUT)
 
 
-def start_program(plan: dict[str, Any], status: int) -> int:
-    """The process that leads the program's session; where it cannot be started, this is the end."""
-    hearing, saying = os.pipe()
+def start_program(spec: dict[str, Any], status: int) -> int:
+    """Start the program as the leader of a new session; return its process id, or report the error and exit."""
+    error_reader, error_writer = os.pipe()
     try:
         leader = os.fork()
     except OSError as error:
         report_start_error(error.errno, status)
     if leader == 0:
-        exec_program(plan, saying)
-    os.close(saying)
-    said = os.read(hearing, CHUNK_SIZE)
-    os.close(hearing)
-    if said:
+        exec_program(spec, error_writer)
+    os.close(error_writer)
+    error_number = os.read(error_reader, CHUNK_SIZE)
+    os.close(error_reader)
+    if error_number:
         os.waitpid(leader, 0)
-        report_start_error(int(said), status)
+        report_start_error(int(error_number), status)
     return leader
 
 
 def report_start_error(number: int | None, status: int) -> NoReturn:
-    """Say why nothing was started."""
+    """Report the errno of a failed start and exit."""
     os.write(status, json.dumps({"errno": number}).encode() + b"\n")
     sys.exit(os.EX_OSERR)
 
 
-def exec_program(plan: dict[str, Any], saying: int) -> NoReturn:
-    """Be the program, or say the number of the error that keeps us from it."""
+def exec_program(spec: dict[str, Any], error_writer: int) -> NoReturn:
+    """Replace this process with the program, or write the errno to `error_writer` and exit."""
     try:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), CONTROL_FD)
         for number in (*TERMINATION_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
-        os.chdir(plan["directory"])
-        set_limits(plan["limits"])
-        if plan["user"]:
-            switch_user(*plan["user"])
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would have cleared it
-        command = [word.encode() for word in plan["command"]]
-        environment = {name.encode(): value.encode() for name, value in plan["environment"].items()}
+        os.chdir(spec["directory"])
+        set_limits(spec["limits"])
+        if spec["user"]:
+            switch_user(*spec["user"])
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
+        command = [word.encode() for word in spec["command"]]
+        environment = {name.encode(): value.encode() for name, value in spec["environment"].items()}
         os.execve(command[0], command, environment)  # noqa: S606  # no shell, and the operator's own program
     except OSError as error:
-        os.write(saying, str(error.errno).encode())
+        os.write(error_writer, str(error.errno).encode())
     finally:
         os._exit(os.EX_OSERR)
 
 
 def switch_user(user: int, group: int) -> None:
-    """Give up all rights but those of this user."""
+    """Change to this user and group, without other groups and without new privileges."""
     os.setgroups([])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
@@ -117,16 +117,16 @@ def switch_user(user: int, group: int) -> None:
 
 
 def set_limits(limits: dict[str, int]) -> None:
-    """No more of each than this; what we may not have ourselves it does not get either."""
-    for name, wanted in limits.items():
+    """Set resource limits (setrlimit(2)), but never above the hard limits of this process."""
+    for name, limit in limits.items():
         number = getattr(resource, name)
-        _, most = resource.getrlimit(number)
-        allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        resource.setrlimit(number, (allowed, allowed))
+        _, hard_limit = resource.getrlimit(number)
+        new_limit = limit if hard_limit == resource.RLIM_INFINITY else min(limit, hard_limit)
+        resource.setrlimit(number, (new_limit, new_limit))
 
 
 def watch_program(leader: int, status: int) -> None:
-    """Pass on what is told, and say when the program has ended; return when there is nobody to tell anything."""
+    """Forward SIGTERM and report the exit of the program; return when standard input ends."""
     ended = os.pidfd_open(leader)
     poll = select.poll()
     poll.register(CONTROL_FD, select.POLLIN)
@@ -144,17 +144,17 @@ def watch_program(leader: int, status: int) -> None:
 
 
 def report_exit(leader: int, status: int) -> None:
-    """How the program has ended; it is not buried yet, so that nobody else gets the number of its group."""
-    found = os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
-    if found is None:
+    """Report the return code of the program, without reaping it, so that its process group id is not reused."""
+    result = os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
+    if result is None:
         return
-    returncode = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    returncode = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
     with suppress(BrokenPipeError):
         os.write(status, json.dumps({"returncode": returncode}).encode() + b"\n")
 
 
 def kill_descendants() -> None:
-    """SIGKILL for all that descends from us, in whatever group; orphans come to us and are buried here."""
+    """Send SIGKILL to all descendants, in any process group, and reap them: as a subreaper we are their parent."""
     until = time.monotonic() + KILL_TIMEOUT_SECONDS
     while time.monotonic() < until:
         for process, group in list_descendants():
@@ -168,7 +168,7 @@ def kill_descendants() -> None:
 
 
 def kill_process_group(process: int, group: int) -> None:
-    """A whole group at once: none of it can fork faster than that."""
+    """Kill a process and its whole group at once, so that a process of the group cannot fork in between."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(process, signal.SIGKILL)
         if group != os.getpgrp():
@@ -176,19 +176,19 @@ def kill_process_group(process: int, group: int) -> None:
 
 
 def list_descendants() -> list[tuple[int, int]]:
-    """Process and group of all that we, or our children, have started."""
+    """Return the process id and process group id of all descendants of this process."""
     children: dict[int, list[tuple[int, int]]] = {}
     for process in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError), open(f"/proc/{process}/stat", "rb") as file:
             _, parent, group = file.read().rpartition(b")")[2].split()[:3]  # proc_pid_stat(5)
             children.setdefault(int(parent), []).append((int(process), int(group)))
-    found: list[tuple[int, int]] = []
-    below = [os.getpid()]
-    while below:
-        made = children.get(below.pop(), [])
-        found += made
-        below += [process for process, _ in made]
-    return found
+    descendants: list[tuple[int, int]] = []
+    parents = [os.getpid()]
+    while parents:
+        started = children.get(parents.pop(), [])
+        descendants += started
+        parents += [process for process, _ in started]
+    return descendants
 
 
 if __name__ == "__main__":

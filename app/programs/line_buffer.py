@@ -1,20 +1,20 @@
-"""What a program says, kept within bounds however much it is."""
+"""Buffers of limited size for the output of a program."""
 
 MAX_LINE_BYTES = 8 * 1024
-"""Bytes of a line that are kept."""
+"""Bytes of a line of stdout that are kept."""
 
 MAX_STDERR_BYTES = 64 * 1024
-"""Bytes of its stderr that are kept, the last ones."""
+"""Bytes of stderr that are kept, the last ones."""
 
 
 class LineBuffer:
-    """Lines of a stream that arrives in pieces."""
+    """Buffer that splits a stream into lines."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes, most: int) -> list[bytes]:
-        """The last `most` lines that are complete now; those before them, if there are any, are not looked at."""
+        """Add data; return the last `most` lines that it completes and drop earlier ones."""
         first, *others = data.rsplit(b"\n", most + 1)
         if not others:
             self._rest = (self._rest + first)[:MAX_LINE_BYTES]
@@ -25,27 +25,27 @@ class LineBuffer:
         return [line[:MAX_LINE_BYTES] for line in others]
 
     def get_last_line(self) -> list[bytes]:
-        """The last line, where nothing ended it."""
+        """Return the last line, as a list of one element, if it has no newline; otherwise an empty list."""
         return [self._rest] if self._rest else []
 
 
 class TailBuffer:
-    """The end of a stream."""
+    """Buffer that keeps the end of a stream."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._kept = bytearray()
         self.is_cut = False
-        """Whether there was more before it."""
+        """True if earlier data was dropped."""
 
     def feed(self, data: bytes) -> None:
-        """Go on."""
+        """Add data."""
         self._kept += data
         if len(self._kept) > 2 * self._size:
             self._drop_start()
 
     def get_content(self) -> bytes:
-        """What is kept."""
+        """Return the last bytes of the stream, up to the size of the buffer."""
         if len(self._kept) > self._size:
             self._drop_start()
         return bytes(self._kept)

@@ -1,6 +1,6 @@
-"""What a program says becomes what its job says: progress, a few warnings, and the end of its stderr.
+"""Reader of the output of a program: reports progress and a few warnings, and keeps the end of stderr.
 
-While the database is away it is kept, and said later: how long that may take is for the heart of the job to know.
+While the database does not answer, the last report is kept and stored later; `LeaseKeeper` limits how long.
 """
 
 from collections import deque
@@ -17,22 +17,22 @@ from app.programs.process import STDERR
 from app.programs.redaction import SecretRedactor
 
 MAX_WARNINGS = 20
-"""Of one attempt."""
+"""Warnings of one attempt that are stored."""
 MAX_LINES_PER_SECOND = 1000
-"""That are looked at; of what comes faster, only the last ones are."""
+"""Lines of stdout that are parsed per second, the last ones."""
 MAX_MESSAGE_LENGTH = 500
-"""Characters."""
+"""Characters of a message."""
 
-WARNINGS_OMITTED = "It says more that is not understood; no more of it is kept."
+WARNINGS_OMITTED = "Further lines that cannot be parsed are not stored."
 
 log = structlog.get_logger(__name__)
 
 
 class OutputReader:
-    """Hears one attempt."""
+    """Reader of the output of one attempt."""
 
-    def __init__(self, running: JobContext, secrets: Iterable[str]) -> None:
-        self._running = running
+    def __init__(self, context: JobContext, secrets: Iterable[str]) -> None:
+        self._context = context
         self._redactor = SecretRedactor(secrets)
         self._lines = LineBuffer()
         self._tail = TailBuffer(MAX_STDERR_BYTES)
@@ -43,7 +43,7 @@ class OutputReader:
         self._warnings = 0
 
     def feed(self, stream: str, data: bytes) -> None:
-        """What was said on a stream."""
+        """Process output: parse stdout as progress, keep the end of stderr."""
         if stream == STDERR:
             self._tail.feed(data)
             return
@@ -56,7 +56,7 @@ class OutputReader:
             self._parse_line(line)
 
     def feed_stderr(self, stream: str, data: bytes) -> None:
-        """The same when nobody asks any more how far it is."""
+        """Keep the end of stderr and ignore stdout, while the program is being terminated."""
         if stream == STDERR:
             self._tail.feed(data)
 
@@ -70,14 +70,14 @@ class OutputReader:
             self._report_last()
 
     def report_rest(self) -> None:
-        """Pass on the last word."""
+        """Parse the last line and store all pending warnings and the last report."""
         for line in self._lines.get_last_line():
             self._parse_line(line)
         self._report_warnings()
         self._report_last()
 
     def get_stderr(self) -> str:
-        """The end of what was said there."""
+        """Return the end of stderr as text, without secrets."""
         content = self._tail.get_content()
         return self._redactor.redact_text(content, is_cut=self._tail.is_cut, most=MAX_STDERR_BYTES)
 
@@ -95,11 +95,11 @@ class OutputReader:
             message = message or self._pending_report.message
         self._pending_report = progress_parser.ProgressReport(fraction, message)
 
-    def _add_warning(self, words: str) -> None:
+    def _add_warning(self, line: str) -> None:
         self._warnings += 1
         if self._warnings <= MAX_WARNINGS + 1:
             self._pending_warnings.append(
-                f"Not understood: {words}" if self._warnings <= MAX_WARNINGS else WARNINGS_OMITTED
+                f"Cannot parse: {line}" if self._warnings <= MAX_WARNINGS else WARNINGS_OMITTED
             )
 
     def _report_warnings(self) -> None:
@@ -112,11 +112,11 @@ class OutputReader:
             self._pending_report = None
 
     def _try_report(self, fraction: float | None, message: str | None, level: str) -> bool:
-        """Whether it could be said."""
+        """Store a report; return False if the database does not answer."""
         try:
-            self._running.report_progress(fraction, message, level=level)
+            self._context.report_progress(fraction, message, level=level)
         except SQLAlchemyError as error:
-            log.warning("program is not heard", error=type(error).__name__)
+            log.warning("program progress not stored", error=type(error).__name__)
             return False
         finally:
             self._reported_at = monotonic()

@@ -1,4 +1,4 @@
-"""How a program says on stdout how far it is: `0.25`, `0.25<TAB>message`, or a JSON object, a line each."""
+"""Parser of progress lines on the stdout of a program: `0.25`, `0.25<TAB>message`, or a JSON object."""
 
 import json
 import re
@@ -10,19 +10,19 @@ _NUMBER_RE = re.compile(
 
 
 class ProgressReport(NamedTuple):
-    """What a line says; nothing, perhaps."""
+    """Progress and message of a line; both are None for an empty line."""
 
     fraction: float | None
-    """0 to 1."""
+    """Progress, 0 to 1."""
     message: str | None
 
 
 class ProgressParseError(Exception):
-    """The line is none of these."""
+    """The line has none of the three formats."""
 
 
 def parse_progress(line: str) -> ProgressReport:
-    """What a line says; raises NotUnderstood."""
+    """Return the report in a line; raise ProgressParseError if it has none of the formats."""
     stripped = line.strip()
     if stripped.startswith("{"):
         return _parse_object(stripped)
@@ -36,11 +36,11 @@ def parse_progress(line: str) -> ProgressReport:
 
 def _parse_object(line: str) -> ProgressReport:
     try:
-        said: dict[str, Any] = json.loads(line)
+        members: dict[str, Any] = json.loads(line)
     except (ValueError, RecursionError):
         raise ProgressParseError from None
-    fraction = said.get("fraction", said.get("progress"))
-    message = said.get("message")
+    fraction = members.get("fraction", members.get("progress"))
+    message = members.get("message")
     if isinstance(fraction, bool) or not isinstance(fraction, int | float | None):
         raise ProgressParseError
     if not isinstance(message, str | None):
@@ -49,5 +49,5 @@ def _parse_object(line: str) -> ProgressReport:
 
 
 def _clamp_fraction(fraction: float) -> float:
-    """Within 0 to 1, which NaN is not on either side of; an integer may be too large to become a float first."""
+    """Return the number limited to 0 to 1, and 0 for NaN; limit first, because a large integer has no float."""
     return float(min(max(0, fraction), 1))

@@ -1,4 +1,4 @@
-"""Words of a program made fit to be stored and shown: text, without control characters, without its secrets."""
+"""Redaction of program output before it is stored: removes secrets and control characters."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,14 +8,14 @@ from urllib.parse import quote
 REDACTED_TEXT = "[hidden]"
 
 MIN_REDACTED_LENGTH = 4
-"""Characters of a secret that betray something of it, where a text was cut within it."""
+"""Characters of a part of a secret, at the cut end of a text, that are redacted; shorter parts reveal too little."""
 
 _CONTROLS_RE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and newlines
 _SURROGATES_RE = re.compile(r"[\ud800-\udfff]")
 
 
 class SecretRedactor:
-    """Knows the secrets of a job."""
+    """Redactor of the secrets of one job."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets for form in _iter_spellings(secret)}
@@ -23,15 +23,15 @@ class SecretRedactor:
         self._pattern = re.compile("|".join(map(re.escape, self._secrets))) if self._secrets else None
 
     def redact_line(self, text: str, *, most: int, is_cut: bool = False) -> str:
-        """One line, of so many characters at most; perhaps it had gone on."""
-        shown = self._redact_secrets(self._redact_trailing_part(text) if is_cut else text)
-        return " ".join(_strip_controls(shown).split())[:most]
+        """Return the first `most` characters of a redacted line; `is_cut` if its end is missing."""
+        redacted = self._redact_secrets(self._redact_trailing_part(text) if is_cut else text)
+        return " ".join(_strip_controls(redacted).split())[:most]
 
     def redact_text(self, content: bytes, *, is_cut: bool, most: int) -> str:
-        """Lines, so many characters of them at most, the last ones; perhaps there were more before them."""
-        decoded = content.decode(errors="replace")
-        shown = self._redact_leading_part(decoded.lstrip("\ufffd")) if is_cut else decoded
-        return _strip_controls(self._redact_secrets(shown).replace("\r\n", "\n"))[-most:]
+        """Return the last `most` characters of a redacted text; `is_cut` if its beginning is missing."""
+        text = content.decode(errors="replace")
+        text = self._redact_leading_part(text.lstrip("\ufffd")) if is_cut else text
+        return _strip_controls(self._redact_secrets(text).replace("\r\n", "\n"))[-most:]
 
     def _redact_secrets(self, text: str) -> str:
         return text if self._pattern is None else self._pattern.sub(REDACTED_TEXT, text)
@@ -52,7 +52,7 @@ class SecretRedactor:
 
 
 def _iter_spellings(secret: str) -> Iterator[str]:
-    """How a secret may be written: as it is, each of its lines, in JSON, in a URL."""
+    """Yield the forms in which a secret may occur: unchanged, each of its lines, escaped for JSON or a URL."""
     for part in (secret, *map(str.strip, secret.splitlines())):
         if part:
             yield from (part, dumps(part)[1:-1], dumps(part, ensure_ascii=False)[1:-1], quote(part, safe=""))

@@ -30,8 +30,8 @@ ARCHIVES, WAITS, OTHERS = (
 )
 """Their ids; the ids of their events and artifacts differ in the last digit."""
 
-WORKER_LOST_MESSAGE = "Its worker was lost; it starts again."
-LAST_ATTEMPT_LOST_MESSAGE = "Its worker was lost, at the last of 3 attempts."
+WORKER_LOST_MESSAGE = "The worker was lost; the job is queued again."
+LAST_ATTEMPT_LOST_MESSAGE = "The worker was lost in the last of 3 attempts."
 DISTANT_FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
 """No worker has what runs, and nobody is to miss it."""
 

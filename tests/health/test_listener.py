@@ -19,16 +19,16 @@ INTERVAL_SECONDS = 0.1
 
 @pytest.fixture
 def server(app: Flask) -> Iterator[HealthListener]:
-    """A listener of the app."""
-    made = HealthListener(app, ("127.0.0.1", 0))
-    made.start_thread()
-    yield made
-    made.shutdown()
-    made.server_close()
+    """Start a listener of the app."""
+    listener = HealthListener(app, ("127.0.0.1", 0))
+    listener.start_thread()
+    yield listener
+    listener.shutdown()
+    listener.server_close()
 
 
 def get_status(server: HealthListener) -> int:
-    """The status of /livez there."""
+    """Return the status of /livez on the listener."""
     connection = HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     try:
         connection.request("GET", "/livez")
@@ -48,7 +48,7 @@ def send_slowly(connections: list[socket.socket], stop: Event) -> None:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the server has closed a connection on which it sends nothing."""
+    """Return whether the server has closed the connection."""
     try:
         return connection.recv(1) == b""
     except TimeoutError:
@@ -59,7 +59,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 @contextmanager
 def slow_clients(server: HealthListener, count: int) -> Iterator[list[socket.socket]]:
-    """So many connections that send their headers byte by byte."""
+    """Open `count` connections that send their headers byte by byte."""
     stop = Event()
     with ExitStack() as stack:
         connections = []

@@ -1,4 +1,4 @@
-"""Whatever is dead or hung, /health-check names it within a second and /livez stays green."""
+"""Any part that is dead or hangs is reported by /health-check within a second, and /livez still succeeds."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 
 
 class Sentry(ThreadingHTTPServer):
-    """Where failures are reported."""
+    """A Sentry server that stores reports."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), SentryReceiver)
@@ -37,12 +37,12 @@ class Sentry(ThreadingHTTPServer):
 
 
 class SentryReceiver(BaseHTTPRequestHandler):
-    """Keeps what is posted."""
+    """Handler that stores posted envelopes."""
 
     server: Sentry
 
     def do_POST(self) -> None:
-        """Keep one envelope."""
+        """Store one envelope."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         envelope = gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body
         # A line about the envelope, then two for each item: about it, and the item.
@@ -51,11 +51,11 @@ class SentryReceiver(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Installation:
-    """A whole server on a PostgreSQL and a Redis of its own; every part of it can be broken and mended."""
+    """A whole server with its own PostgreSQL and Redis, whose parts can be stopped and started."""
 
     def __init__(self, environment: Mapping[str, str], directory: Path, stack: ExitStack) -> None:
         self.stack = stack
@@ -114,7 +114,7 @@ class Installation:
             self.running[name].wait(10)
 
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        """Status and document of an answer."""
+        """Return the status and the document of a response."""
         started = monotonic()
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
             connection.request("GET", path)
@@ -124,7 +124,7 @@ class Installation:
         return answer
 
     def list_failing_checks(self) -> set[str]:
-        """The checks that do not pass."""
+        """Return the names of the failing checks."""
         status, document = self.get("/health-check")
         failed = {result["checker"] for result in document["results"] if not result["passed"]}
         assert status == (503 if failed else 200)
@@ -133,14 +133,14 @@ class Installation:
         return {name.removeprefix("health_check_") for name in failed}
 
     def is_up(self) -> bool:
-        """Whether all is well."""
+        """Return whether all checks pass."""
         try:
             return not self.list_failing_checks()
         except ConnectionError:
             return False
 
     def run_sql(self, statement: str) -> None:
-        """Change the database behind the server's back."""
+        """Execute SQL in the database of the server."""
         with psycopg.connect(self.environment["DATABASE_URL"]) as connection:
             connection.execute(statement)
 
@@ -149,14 +149,14 @@ class Installation:
 def running_installation(
     environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """One for all cases."""
+    """Start one installation for all tests of the module."""
     with ExitStack() as stack:
         yield Installation(environment, tmp_path_factory.mktemp("installation"), stack)
 
 
 @pytest.fixture
 def installation(running_installation: Installation, wait_until: Callable[..., Any]) -> Installation:
-    """It is well when a case begins."""
+    """Return the installation once all its checks pass."""
     wait_until(running_installation.is_up, 30)
     running_installation.slowest = 0
     return running_installation

@@ -1,4 +1,4 @@
-"""A report asks everything at once, waits for nobody, and forgives the background for a while."""
+"""Health reports: probes run at once, with a deadline and a grace period."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ def failing_probe() -> str:
 
 @pytest.fixture
 def hang_release() -> Iterator[threading.Event]:
-    """Set it, and what hangs goes on."""
+    """Yield an event that ends hanging checks when it is set."""
     event = threading.Event()
     yield event
     event.set()
@@ -50,7 +50,7 @@ def hang_release() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def report(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """A function that answers /health-check with these probes."""
+    """Return a function that requests /health-check with these probes."""
 
     def ask(*probes: Probe) -> Any:
         monkeypatch.setitem(app.extensions, "health", HealthReport(probes))
@@ -108,7 +108,7 @@ def test_grace_starts_anew_when_a_check_has_passed(report: Callable[..., Any]) -
     assert report(probe).status_code == 200
 
 
-def test_an_exception_fails_its_check_and_its_text_stays_inside(report: Callable[..., Any]) -> None:
+def test_exception_fails_its_check_and_its_text_is_not_public(report: Callable[..., Any]) -> None:
     def breaks() -> str:
         raise OSError("could not connect as admin with hunter2")
 
@@ -223,12 +223,12 @@ def test_a_database_without_a_revision_is_behind(app: Flask) -> None:
 
 @pytest.fixture
 def redis(servers: dict[str, str]) -> Iterator[Redis]:
-    """The suite's Redis, in which no worker beats."""
+    """Yield the Redis of the suite, without heartbeats of workers."""
     with create_client(servers["REDIS_URL"], timeout=2) as client:
         yield client
 
 
-def test_a_worker_counts_while_its_beat_is_fresh(redis: Redis, app: Flask) -> None:
+def test_worker_is_alive_while_its_heartbeat_is_recent(redis: Redis, app: Flask) -> None:
     write_heartbeat(redis, "here/1", QUEUES)
     write_heartbeat(redis, "there/2", QUEUES)
     redis.zincrby(HEARTBEATS_KEY, -7, "here/1")
@@ -269,7 +269,7 @@ def test_redis_that_takes_no_writes_is_named(redis: Redis, app: Flask) -> None:
 
 
 @pytest.mark.parametrize(("age", "is_alive"), [(2, True), (11, False)])
-def test_a_relay_counts_while_its_beat_is_fresh(app: Flask, age: int, is_alive: bool) -> None:
+def test_relay_is_alive_while_its_heartbeat_is_recent(app: Flask, age: int, is_alive: bool) -> None:
     set_relay_heartbeat(app, age)
 
     if is_alive:
@@ -279,7 +279,7 @@ def test_a_relay_counts_while_its_beat_is_fresh(app: Flask, age: int, is_alive: 
             HealthChecks(app).check_outbox()
 
 
-def test_work_that_nobody_tries_is_found(app: Flask) -> None:
+def test_entries_that_are_not_handled_are_reported(app: Flask) -> None:
     set_relay_heartbeat(app, 0)
     enqueue_entry(app, "tests.record")
     waited = func.now() - timedelta(seconds=61)
@@ -344,7 +344,7 @@ def test_delayed_and_polling_entries_do_not_count_as_backlog(app: Flask) -> None
 
 
 def set_relay_heartbeat(app: Flask, age: int) -> None:
-    """As if a relay had beaten so many seconds ago."""
+    """Store a heartbeat of a relay that is `age` seconds old."""
     then = func.now() - timedelta(seconds=age)
     with app.app_context(), db.session.begin():
         db.session.execute(

@@ -65,7 +65,7 @@ def test_a_user_stores_no_more_than_the_share_of_a_day(
     before = list_files(storage)
 
     error = get_refusal(send(dataset.stranger, encode_image(make_flag_image(300, 200), "jpeg")), 429, "too-many-bytes")
-    assert error["detail"] == "At most 1 MiB a day are taken from one user. The next day begins at 00:00 UTC."
+    assert error["detail"] == "One user may upload at most 1 MiB a day. The next day begins at 00:00 UTC."
     set_sent_bytes(dataset, dataset.stranger, 2**20)
     get_refusal(send(dataset.stranger, encode_image(make_flag_image(200, 200), "jpeg")), 429, "too-many-bytes")
 
@@ -107,7 +107,7 @@ def test_callers_who_are_not_signed_in_are_counted_by_their_address(
     for address in ("192.0.2.1", "2001:db8::2"):  # a customer has the whole network of an IPv6 address
         error = get_refusal(send(address), 429, "too-many-bytes")
         assert error["detail"] == (
-            "At most 1 MiB a day are taken from one address without a log-in. The next day begins at 00:00 UTC."
+            "An anonymous client address may upload at most 1 MiB a day. The next day begins at 00:00 UTC."
         )
     assert [send(address).status_code for address in ("192.0.2.2", "2001:db8:0:1::1")] == [202, 202]
     assert dataset.count_rows(DailyBytes) == 4
@@ -222,7 +222,7 @@ def test_variants_of_a_resize_job_are_charged_to_its_owner(
     assert run_last_job(app) == ("failed", "too-many-bytes")
     assert list_files(storage) == stored
     assert (list_jobs(app)[-1].error or {})["detail"] == (
-        "The jobs of one user make at most 1 MiB a day, the last 0 of them by jobs that changes start. "
+        "The jobs of one user may write at most 1 MiB a day; the last 0 MiB are reserved for jobs that triggers start. "
         "The next day begins at 00:00 UTC."
     )
 

@@ -1,4 +1,4 @@
-"""What the tables of jobs hold now."""
+"""Helpers that read the tables of jobs."""
 
 from typing import Any
 from uuid import UUID
@@ -12,13 +12,13 @@ from app.jobs.records import JobRow
 
 
 def get_job(app: Flask, job_id: UUID) -> JobRow:
-    """A job as it is now."""
+    """Return the current row of a job."""
     with app.app_context(), open_transaction(is_read=True):
         return JobRow(*get_connection().execute(select(Job.__table__).where(Job.id == job_id)).one())
 
 
 def list_job_rows(app: Flask, table: type[Any], job_id: UUID) -> list[Any]:
-    """The rows of a table that belong to a job."""
+    """Return the rows of a table that belong to a job."""
     with app.app_context(), open_transaction(is_read=True):
         statement = select(table.__table__).where(table.job_id == job_id)
         return list(get_connection().execute(statement.order_by(text("2, 3"))).all())

@@ -1,4 +1,4 @@
-"""Kinds for tests, for the processes that are killed, frozen and starved: each writes down who ran it."""
+"""Kinds for tests in which processes are killed or frozen: each attempt writes its process id to a file."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ ANY_OBJECT_SCHEMA: dict[str, Any] = {"type": "object"}
 
 @job_kind("tests-linger", parameters=ANY_OBJECT_SCHEMA)
 def wait_for_release(running: JobContext) -> dict[str, Any]:
-    """Go on until a file is there, and say who ended it."""
+    """Report progress until a file exists; return the attempt and the process."""
     _sign_attempt(running)
     while not Path(running.parameters["until"]).exists():
         running.wait(0.02)
@@ -25,21 +25,21 @@ def wait_for_release(running: JobContext) -> dict[str, Any]:
 
 @job_kind("tests-die", parameters=ANY_OBJECT_SCHEMA)
 def kill_worker(running: JobContext) -> None:
-    """Kill the process of the worker, each time."""
+    """Kill the worker process in each attempt."""
     _sign_attempt(running)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @job_kind("tests-hang", parameters=ANY_OBJECT_SCHEMA, time_limit=timedelta(seconds=1))
 def hang_forever(running: JobContext) -> None:
-    """Never look whether it should end."""
+    """Sleep without a check for cancellation."""
     _sign_attempt(running)
     sleep(3600)
 
 
 @job_kind("tests-fail", parameters=ANY_OBJECT_SCHEMA)
 def fail_job(running: JobContext) -> None:
-    """Say why it cannot be done, or break."""
+    """Raise JobFailed or an unexpected exception."""
     (running.work_dir / "leftover").touch()
     if running.parameters.get("breaks"):
         raise RuntimeError("not for everybody")
@@ -48,14 +48,14 @@ def fail_job(running: JobContext) -> None:
 
 @job_kind("tests-make", parameters=ANY_OBJECT_SCHEMA)
 def make_file(running: JobContext) -> None:
-    """Make a file twice, the second time for good."""
+    """Publish a partial file, then its final version."""
     running.publish_file("made.json", b"[", "application/json", partial=True)
     running.publish_file("made.json", b"[]", "application/json")
 
 
 @job_kind("tests-spawn", parameters=ANY_OBJECT_SCHEMA)
 def spawn_processes(running: JobContext) -> None:
-    """Start a tree of processes that ignore SIGTERM, some of them orphans, and stay until told to end."""
+    """Start a tree of processes that ignore SIGTERM, some of them orphans, and wait until the job must end."""
     asleep = f"trap '' TERM; sleep {running.parameters['seconds']}; true"
     subprocess.Popen(["sh", "-c", asleep])
     subprocess.Popen(["sh", "-c", f'setsid sh -c "{asleep}" & {asleep}'], start_new_session=True)
@@ -66,7 +66,7 @@ def spawn_processes(running: JobContext) -> None:
 
 @job_kind("tests-work", parameters=ANY_OBJECT_SCHEMA)
 def work_for_a_while(running: JobContext) -> dict[str, Any]:
-    """Work for a while, and say who has done it."""
+    """Work for a while; return the attempt and the process."""
     for _ in range(10):
         running.wait(running.parameters["seconds"] / 10)
     return {"by": os.getpid(), "attempt": running.job.attempt}

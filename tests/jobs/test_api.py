@@ -1,4 +1,4 @@
-"""/v1/jobs: started, found again, watched, canceled and retried, by whom it may be."""
+"""API of jobs: submission, deduplication, streams, cancellation, retry and permissions."""
 
 from typing import Any
 from uuid import UUID
@@ -19,19 +19,19 @@ UNKNOWN_JOB_ID = "01900000-0000-7000-8000-000000000000"
 
 
 def post_job(caller: ApiClient, kind: str = "sleep", **parameters: Any) -> TestResponse:
-    """Submit a job; one that sleeps no time where nothing else is said."""
+    """Submit a job; without parameters, one that sleeps 0 s."""
     given = parameters or {"seconds": 0, "steps": 1}
     return caller.create("/v1/jobs", "job", {"kind": kind, "parameters": given})
 
 
 def execute_job(app: Flask, job: Any) -> None:
-    """What a worker does."""
+    """Run a job as a worker does."""
     with app.app_context():
         executor.run_job(UUID(job["id"]), "tests")
 
 
 def get_state(caller: ApiClient, job: Any) -> str:
-    """The state as the API tells it."""
+    """Return the state of a job in the API."""
     return str(get_data(caller.get(f"/v1/jobs/{job['id']}"))["attributes"]["state"])
 
 
@@ -54,7 +54,7 @@ def test_a_job_is_accepted_and_can_be_found(dataset: Dataset) -> None:
     assert get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}")) == job
 
 
-def test_a_job_that_was_run_tells_what_came_of_it(dataset: Dataset) -> None:
+def test_succeeded_job_has_result(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger))
 
     execute_job(dataset.app, job)
@@ -68,7 +68,7 @@ def test_a_job_that_was_run_tells_what_came_of_it(dataset: Dataset) -> None:
     assert {event["attributes"]["state"] for event in events} == {"running", "succeeded"}
 
 
-def test_a_job_that_fails_says_why(dataset: Dataset) -> None:
+def test_failed_job_has_error(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger, "tests-fail", breaks=False))
 
     execute_job(dataset.app, job)
@@ -114,7 +114,7 @@ def test_server_managed_attributes_are_refused(dataset: Dataset, name: str) -> N
     assert dataset.count_rows(Job) == 0
 
 
-def test_nobody_names_another_owner(dataset: Dataset) -> None:
+def test_owner_cannot_be_set(dataset: Dataset) -> None:
     response = dataset.stranger.create("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 1}}, owner=1)
 
     assert response.status_code == 403
@@ -135,13 +135,13 @@ def test_jobs_are_listed_newest_first_and_filtered(dataset: Dataset) -> None:
     other = get_data(post_job(dataset.stranger, "tests-fail", breaks=False))
     execute_job(dataset.app, first)
 
-    def listed(query: str) -> list[str]:
+    def list_ids(query: str) -> list[str]:
         return [each["id"] for each in get_data(dataset.stranger.get(f"/v1/jobs{query}"))]
 
-    assert listed("") == [other["id"], second["id"], first["id"]]
-    assert listed("?filter[state]=queued") == [other["id"], second["id"]]
-    assert listed("?filter[kind]=sleep") == [second["id"], first["id"]]
-    assert listed("?filter[state]=succeeded&filter[kind]=sleep&include=events")[:1] == [first["id"]]
+    assert list_ids("") == [other["id"], second["id"], first["id"]]
+    assert list_ids("?filter[state]=queued") == [other["id"], second["id"]]
+    assert list_ids("?filter[kind]=sleep") == [second["id"], first["id"]]
+    assert list_ids("?filter[state]=succeeded&filter[kind]=sleep&include=events")[:1] == [first["id"]]
 
 
 def test_a_job_is_its_owners_and_the_admins(dataset: Dataset) -> None:
@@ -173,7 +173,7 @@ def test_an_unknown_id_is_404(dataset: Dataset, id_: str) -> None:
         assert dataset.admin.send("POST", f"/v1/jobs/{id_}/{command}").status_code == 404
 
 
-def test_the_place_in_the_queue_counts_those_that_run_and_those_before(dataset: Dataset) -> None:
+def test_queue_position_counts_running_and_earlier_jobs(dataset: Dataset) -> None:
     jobs = [get_data(post_job(dataset.stranger)) for _ in range(3)]
     with dataset.app.app_context(), open_transaction(is_read=False):
         lifecycle.claim_job(UUID(jobs[2]["id"]), "tests", executor._get_lease())
@@ -202,7 +202,7 @@ def test_the_same_key_makes_one_job(dataset: Dataset) -> None:
     assert dataset.count_rows(Job) == 1
 
 
-def test_once_joins_what_lives_or_has_succeeded(dataset: Dataset) -> None:
+def test_once_returns_active_or_succeeded_job(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger, "sleep-once", seconds=0))
 
     joined = post_job(dataset.stranger, "sleep-once", seconds=0)
@@ -223,13 +223,13 @@ def test_1_and_1_0_are_the_same_number(dataset: Dataset) -> None:
     assert get_data(post_job(dataset.stranger, "sleep-once", seconds=1.0, steps=1))["id"] == job["id"]
 
 
-def test_every_parameter_that_is_missing_or_unknown_is_told(dataset: Dataset) -> None:
+def test_every_missing_or_unknown_parameter_is_reported(dataset: Dataset) -> None:
     response = post_job(dataset.stranger, "sleep", a=1, b=2)
 
     assert get_pointers(response) == {f"/data/attributes/parameters/{name}" for name in ("a", "b", "seconds")}
 
 
-def test_single_flight_joins_what_lives_only(dataset: Dataset) -> None:
+def test_single_flight_returns_active_job_only(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger, "sleep-single-flight", seconds=0))
 
     joined = post_job(dataset.stranger, "sleep-single-flight", seconds=0)
@@ -240,7 +240,7 @@ def test_single_flight_joins_what_lives_only(dataset: Dataset) -> None:
     assert (another.status_code, get_data(another)["id"] == job["id"]) == (202, False)
 
 
-def test_cancel_ends_what_waits_at_once_and_says_so_again_never(dataset: Dataset) -> None:
+def test_cancel_of_queued_job_ends_it_at_once_and_second_cancel_is_409(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger))
 
     canceled = dataset.stranger.send("POST", f"/v1/jobs/{job['id']}/cancel")
@@ -252,7 +252,7 @@ def test_cancel_ends_what_waits_at_once_and_says_so_again_never(dataset: Dataset
     assert get_state(dataset.stranger, job) == "canceled"
 
 
-def test_cancel_is_asked_of_what_runs_as_often_as_one_likes(dataset: Dataset) -> None:
+def test_cancel_of_running_job_can_be_repeated(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger))
     with dataset.app.app_context(), open_transaction(is_read=False):
         lifecycle.claim_job(UUID(job["id"]), "tests", executor._get_lease())
@@ -265,7 +265,7 @@ def test_cancel_is_asked_of_what_runs_as_often_as_one_likes(dataset: Dataset) ->
     assert len(get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}/events"))) == 2
 
 
-def test_retry_makes_a_new_job_of_one_that_has_ended(dataset: Dataset) -> None:
+def test_retry_of_ended_job_creates_new_job(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger, "tests-fail", breaks=False))
     early = dataset.stranger.send("POST", f"/v1/jobs/{job['id']}/retry")
     execute_job(dataset.app, job)
@@ -281,7 +281,7 @@ def test_retry_makes_a_new_job_of_one_that_has_ended(dataset: Dataset) -> None:
     assert again["relationships"]["owner"]["data"]["id"] == str(dataset.stranger.id)
 
 
-def test_retry_of_what_has_succeeded_once_runs_again(dataset: Dataset) -> None:
+def test_retry_of_succeeded_once_job_runs_again(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger, "sleep-once", seconds=0))
     execute_job(dataset.app, job)
 
@@ -290,7 +290,7 @@ def test_retry_of_what_has_succeeded_once_runs_again(dataset: Dataset) -> None:
     assert (again["id"] == job["id"], again["attributes"]["state"]) == (False, "queued")
 
 
-def test_an_artifact_is_fetched_by_who_may_read_its_job(dataset: Dataset) -> None:
+def test_artifact_is_downloaded_by_users_who_may_read_its_job(dataset: Dataset) -> None:
     job = get_data(post_job(dataset.stranger, "tests-make", any=1))
     execute_job(dataset.app, job)
 
@@ -325,12 +325,12 @@ def test_kinds_are_listed_with_their_schemas(dataset: Dataset) -> None:
 
 
 def get_stream(caller: ApiClient, job: Any, accept: str, **headers: str) -> TestResponse:
-    """The whole stream of a job that has terminal_job."""
+    """Return the whole stream of a job that has ended."""
     return caller.get(f"/v1/jobs/{job['id']}/progress", Accept=accept, **headers)
 
 
 def parse_elements(response: TestResponse) -> list[dict[str, Any]]:
-    """The elements of a stream in any format."""
+    """Return the events of a stream in any format."""
     text = response.get_data(as_text=True)
     if response.mimetype == "application/json":
         return list(orjson.loads(text))
@@ -343,14 +343,14 @@ FORMATS = ("application/json", "application/x-ndjson", "text/event-stream")
 
 @pytest.fixture
 def terminal_job(dataset: Dataset) -> Any:
-    """A job that has been run."""
+    """Return the resource object of a job that has succeeded."""
     job = get_data(post_job(dataset.stranger))
     execute_job(dataset.app, job)
     return job
 
 
 @pytest.mark.parametrize("accept", FORMATS)
-def test_the_stream_of_what_has_ended_is_its_last_event(dataset: Dataset, terminal_job: Any, accept: str) -> None:
+def test_stream_of_ended_job_is_its_last_event(dataset: Dataset, terminal_job: Any, accept: str) -> None:
     response = get_stream(dataset.stranger, terminal_job, accept)
 
     assert response.mimetype == accept
@@ -362,11 +362,11 @@ def test_the_stream_of_what_has_ended_is_its_last_event(dataset: Dataset, termin
 
 @pytest.mark.parametrize("accept", FORMATS)
 def test_stream_after_event_zero_sends_all_events(dataset: Dataset, terminal_job: Any, accept: str) -> None:
-    told = parse_elements(get_stream(dataset.stranger, terminal_job, accept, Last_Event_ID="0"))
+    events = parse_elements(get_stream(dataset.stranger, terminal_job, accept, Last_Event_ID="0"))
 
-    assert [each["seq"] for each in told] == list(range(1, len(told) + 1))
-    assert told[0]["state"] == "running"
-    assert told[-1]["state"] == "succeeded"
+    assert [each["seq"] for each in events] == list(range(1, len(events) + 1))
+    assert events[0]["state"] == "running"
+    assert events[-1]["state"] == "succeeded"
 
 
 def test_stream_after_last_event_is_204_or_empty(dataset: Dataset, terminal_job: Any) -> None:
@@ -382,7 +382,7 @@ def test_stream_after_last_event_is_204_or_empty(dataset: Dataset, terminal_job:
 
 
 @pytest.mark.parametrize("known", ["99", "-1", "abc", "1e3", "9" * 400, "", " ", UNKNOWN_JOB_ID])
-def test_an_event_that_never_was_is_400(dataset: Dataset, terminal_job: Any, known: str) -> None:
+def test_unknown_last_event_id_is_400(dataset: Dataset, terminal_job: Any, known: str) -> None:
     response = get_stream(dataset.stranger, terminal_job, "text/event-stream", Last_Event_ID=known)
 
     assert response.status_code == 400
@@ -412,11 +412,11 @@ def test_a_stream_follows_a_job_from_the_queue_to_its_end(dataset: Dataset) -> N
 
     execute_job(dataset.app, job)
 
-    told = orjson.loads(begun + b"".join(parts))
-    assert (told[0]["seq"], told[0]["state"]) == (0, "queued")
-    assert [each["seq"] for each in told] == list(range(len(told)))
-    assert told[-1]["state"] == "succeeded"
-    assert len(told) - 1 == get_job(dataset.app, UUID(job["id"])).last_seq
+    events = orjson.loads(begun + b"".join(parts))
+    assert (events[0]["seq"], events[0]["state"]) == (0, "queued")
+    assert [each["seq"] for each in events] == list(range(len(events)))
+    assert events[-1]["state"] == "succeeded"
+    assert len(events) - 1 == get_job(dataset.app, UUID(job["id"])).last_seq
 
 
 def test_a_stream_ends_when_a_waiting_job_is_canceled(dataset: Dataset) -> None:
@@ -431,7 +431,7 @@ def test_a_stream_ends_when_a_waiting_job_is_canceled(dataset: Dataset) -> None:
     assert (begun["state"], [orjson.loads(part)["state"] for part in parts]) == ("queued", ["canceled"])
 
 
-def test_a_job_asked_for_by_a_command_has_no_owner(dataset: Dataset) -> None:
+def test_job_submitted_by_command_has_no_owner(dataset: Dataset) -> None:
     with dataset.app.app_context(), open_transaction(is_read=False):
         job = submission.submit_job("sleep", {"seconds": 0}, trigger="cli", owner_id=None).job
         commit()
@@ -457,7 +457,7 @@ def test_last_event_id_as_a_parameter_is_as_the_header(dataset: Dataset, termina
 
 
 @pytest.mark.parametrize("known", ["99", "-1", "abc", "", "%20", "%D9%A1"])
-def test_last_event_id_as_a_parameter_that_never_was_is_400(dataset: Dataset, terminal_job: Any, known: str) -> None:
+def test_unknown_last_event_id_parameter_is_400(dataset: Dataset, terminal_job: Any, known: str) -> None:
     path = f"/v1/jobs/{terminal_job['id']}/progress?lastEventId={known}"
 
     response = dataset.stranger.get(path, Accept="text/event-stream")

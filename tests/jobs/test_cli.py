@@ -1,4 +1,4 @@
-"""`manage.py jobs`: what it prints for people and for programs, and how it exits."""
+"""Commands `manage.py jobs`: output for people and programs, and exit status."""
 
 import fcntl
 import json
@@ -44,19 +44,19 @@ WaitUntil = Callable[..., Any]
 
 
 def invoke_cli(app: Flask, *arguments: str, given: str | bytes | None = None) -> Result:
-    """What a command prints and how it exits."""
+    """Run a command; return its output and exit status."""
     return app.test_cli_runner().invoke(jobs_cli, list(arguments), input=given)
 
 
 def get_json_output(app: Flask, *arguments: str) -> Any:
-    """What a command says to programs."""
+    """Run a command with --json; return the parsed output."""
     result = invoke_cli(app, *arguments, "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 
 def enqueue_job(app: Flask, kind: str = "sleep", **parameters: Any) -> UUID:
-    """Commit a job; one that sleeps no time where nothing else is said."""
+    """Commit a job; without parameters, one that sleeps 0 s."""
     given = parameters or {"seconds": 0, "steps": 1}
     with app.app_context(), open_transaction(is_read=False):
         job = submission.submit_job(kind, given, trigger="cli", owner_id=None).job
@@ -65,13 +65,13 @@ def enqueue_job(app: Flask, kind: str = "sleep", **parameters: Any) -> UUID:
 
 
 def execute_job(app: Flask, job_id: UUID) -> None:
-    """What a worker does."""
+    """Run a job as a worker does."""
     with app.app_context():
         executor.run_job(job_id, "tests")
 
 
 def start_attempt(app: Flask, job_id: UUID) -> JobRow:
-    """The first thing that a worker does."""
+    """Claim a job as a worker does."""
     with app.app_context(), open_transaction(is_read=False):
         job = lifecycle.claim_job(job_id, "tests", timedelta(seconds=60))
         commit()
@@ -80,20 +80,20 @@ def start_attempt(app: Flask, job_id: UUID) -> JobRow:
 
 
 def commit_progress(app: Flask, write: Callable[..., JobRow | None], *arguments: Any) -> None:
-    """Commit what an attempt has to say."""
+    """Commit progress or an outcome of an attempt."""
     with app.app_context(), open_transaction(is_read=False):
         assert write(*arguments) is not None
         commit()
 
 
-def test_kinds_names_what_can_run_and_its_parameters(app: Flask) -> None:
+def test_kinds_lists_available_kinds_and_parameters(app: Flask) -> None:
     result = invoke_cli(app, "kinds")
 
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("sleep ")]
     assert line.endswith("  seconds=number [steps=integer]")
-    assert "  Sleep, and say how far it is after each step.  " in line
+    assert "  Sleep, and report progress at each step.  " in line
     (kind,) = [kind for kind in get_json_output(app, "kinds") if kind["name"] == "sleep"]
-    assert kind["title"] == "Sleep, and say how far it is after each step."
+    assert kind["title"] == "Sleep, and report progress at each step."
     assert kind["parameters"]["required"] == ["seconds"]
 
 
@@ -106,7 +106,7 @@ def test_submit_prints_the_id(app: Flask) -> None:
     assert (job.trigger, job.owner_id, job.event_id) == ("cli", None, None)
 
 
-def test_submit_says_to_programs_what_the_api_says(dataset: Dataset) -> None:
+def test_submit_prints_same_json_as_api(dataset: Dataset) -> None:
     job = get_json_output(dataset.app, "submit", "sleep", "--param", "seconds=2", "--owner", " Stranger@example.com")
 
     document = dataset.stranger.get(f"/v1/jobs/{job['id']}").get_json(force=True)["data"]
@@ -120,7 +120,7 @@ def test_submit_says_to_programs_what_the_api_says(dataset: Dataset) -> None:
     assert (job["kind"], job["state"], job["trigger"], job["queue-position"]) == ("sleep", "queued", "cli", 0)
 
 
-def test_submit_joins_what_does_the_same(app: Flask) -> None:
+def test_submit_returns_existing_job(app: Flask) -> None:
     first, again = (invoke_cli(app, "submit", "sleep-once", "--param", "seconds=0").stdout for _ in range(2))
 
     assert first == again
@@ -170,24 +170,27 @@ def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
         (["submit", "sleep", "--param", "seconds=1e400"], "--param seconds: A number is too large."),
         (["submit", "sleep", "--param", "seconds=a\nb"], "seconds: 'a\\nb' is not of type 'number'"),
         (["submit", "sleep", "--param", "seconds=" + "9" * 5000], "seconds: "),
-        (["submit", "sleep", "--param", "x" * 70_000 + "=1"], "parameters: More than 65536 bytes."),
-        (["submit", "sleep", "--param", "seconds=1", "--param", "seconds=2"], "--param: 'seconds' is there twice"),
+        (["submit", "sleep", "--param", "x" * 70_000 + "=1"], "parameters: Parameters must be at most 65536 bytes."),
+        (["submit", "sleep", "--param", "seconds=1", "--param", "seconds=2"], "--param: 'seconds' is given twice"),
         (["submit", "sleep", "--param", "seconds"], "--param: 'seconds' is not NAME=VALUE"),
         (["submit", "sleep", "--param", "=1"], "--param: '=1' is not NAME=VALUE"),
-        (["submit", "sleep", "--param", "seconds=\udcff"], "--param: 'seconds' is not UTF-8"),
-        (["submit", "sleep", "--params", "{"], "--params: this is not JSON"),
-        (["submit", "sleep", "--params", '{"a": ' + "[" * 100_000], "--params: this is not JSON"),
-        (["submit", "sleep", "--params", "[" * 40 + "]" * 40], "--params: this is not JSON, or nested too deep"),
-        (["submit", "sleep", "--params", "NaN"], "--params: this is not JSON"),
-        (["submit", "sleep", "--params", "[]"], "--params: this is not a JSON object"),
+        (["submit", "sleep", "--param", "seconds=\udcff"], "--param: 'seconds' is not valid UTF-8"),
+        (["submit", "sleep", "--params", "{"], "--params: the value is not valid JSON"),
+        (["submit", "sleep", "--params", '{"a": ' + "[" * 100_000], "--params: the value is not valid JSON"),
+        (
+            ["submit", "sleep", "--params", "[" * 40 + "]" * 40],
+            "--params: the value is not valid JSON, or nested too deep",
+        ),
+        (["submit", "sleep", "--params", "NaN"], "--params: the value is not valid JSON"),
+        (["submit", "sleep", "--params", "[]"], "--params: the value is not a JSON object"),
         (["submit", "sleep", "--params", '{"seconds": "\\u0000"}'], "seconds: Holds a NUL or a lone surrogate"),
         (["submit", "sleep", "--params", "@/nowhere"], "--params: '/nowhere' cannot be read: No such file"),
-        (["submit", "sleep", "--params", "@/dev/zero"], "--params: more than 1048576 bytes"),
-        (["submit", "sleep", "--param", "seconds=0", "--owner", "nobody@example.com"], "--owner: nobody has this"),
+        (["submit", "sleep", "--params", "@/dev/zero"], "--params: the document must be at most 1048576 bytes"),
+        (["submit", "sleep", "--param", "seconds=0", "--owner", "nobody@example.com"], "--owner: there is no user"),
         (["submit", "event-archive", "--param", "event=999"], "event: there is no event 999"),
         (["list", "--state", "done"], "'--state': 'done' is not one of 'queued', "),
-        (["list", "--kind", "no-such-kind"], "--kind: there is no such kind of job: 'no-such-kind'"),
-        (["list", "--kind", "\udcff"], "--kind: this is not UTF-8"),
+        (["list", "--kind", "no-such-kind"], "--kind: there is no kind of job 'no-such-kind'"),
+        (["list", "--kind", "\udcff"], "--kind: the value is not valid UTF-8"),
         (["list", "--limit", "0"], "'--limit': 0 is not in the range"),
         (["show", "abc"], "ID: there is no job 'abc'"),
         (["show", UNKNOWN_JOB_ID], f"ID: there is no job '{UNKNOWN_JOB_ID}'"),
@@ -199,7 +202,7 @@ def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line_and_exit_status_2(app: Flask, arguments: list[str], complaint: str) -> None:
+def test_usage_error_is_one_line_and_exit_status_2(app: Flask, arguments: list[str], complaint: str) -> None:
     result = invoke_cli(app, *arguments)
 
     assert (result.exit_code, result.stdout) == (2, "")
@@ -216,7 +219,7 @@ def test_a_job_about_an_event_needs_the_event(dataset: Dataset) -> None:
 
     assert live["event"] == str(dataset.events["draft"])
     assert (trashed.exit_code, trashed.stdout) == (2, "")
-    assert trashed.stderr == f"Error: event: there is no event {dataset.events['trashed']}, or it is in the trash\n"
+    assert trashed.stderr == f"Error: event: there is no event {dataset.events['trashed']}, or it is deleted\n"
 
 
 def test_list_has_the_newest_first(app: Flask) -> None:
@@ -286,24 +289,28 @@ def test_job_message_control_characters_are_removed(app: Flask) -> None:
     commit_progress(app, lifecycle.record_progress, job, 0.5, "a\x1b[2Jb\nc [red]d[/red]\u202e")
     commit_progress(app, lifecycle.finish_failed, job, "no-output", "é\x07\r!")
 
-    listed, shown, watched = (
+    table, details, watched = (
         invoke_cli(app, *command) for command in (["list"], ["show", str(job.id)], ["watch", str(job.id)])
     )
 
-    assert listed.stdout.endswith("  é !\n")
-    assert "  a [2Jb c [red]d[/red]  " in shown.stdout
+    assert table.stdout.endswith("  é !\n")
+    assert "  a [2Jb c [red]d[/red]  " in details.stdout
     assert watched.stdout == "0.50 failed: é !\n"
-    assert "\x1b" not in listed.stdout + shown.stdout + watched.stdout
+    assert "\x1b" not in table.stdout + details.stdout + watched.stdout
 
 
-def test_cancel_says_what_has_become_of_the_job(app: Flask) -> None:
+def test_cancel_prints_state_of_job(app: Flask) -> None:
     waits, runs = enqueue_job(app), start_attempt(app, enqueue_job(app)).id
 
     assert invoke_cli(app, "cancel", str(waits)).stdout == f"{waits} canceled\n"
     assert invoke_cli(app, "cancel", str(runs)).stdout == f"{runs} canceling\n"
     assert get_json_output(app, "cancel", str(runs))["state"] == "canceling"
     again = invoke_cli(app, "cancel", str(waits))
-    assert (again.exit_code, again.stdout, again.stderr) == (2, "", "Error: the job has ended: it is canceled\n")
+    assert (again.exit_code, again.stdout, again.stderr) == (
+        2,
+        "",
+        "Error: only active jobs can be canceled; this job is canceled\n",
+    )
 
 
 def test_retry_starts_the_same_again_for_the_same_owner(dataset: Dataset) -> None:
@@ -313,7 +320,10 @@ def test_retry_starts_the_same_again_for_the_same_owner(dataset: Dataset) -> Non
     invoke_cli(dataset.app, "cancel", old["id"])
     job = get_json_output(dataset.app, "retry", old["id"])
 
-    assert (lives.exit_code, lives.stderr) == (2, "Error: the job has not ended: it is queued\n")
+    assert (lives.exit_code, lives.stderr) == (
+        2,
+        "Error: only jobs that have ended can be retried; this job is queued\n",
+    )
     assert (job["state"], job["trigger"], job["retry-of"]) == ("queued", "retry", old["id"])
     assert (job["kind"], job["parameters"], job["owner"]) == (old["kind"], old["parameters"], old["owner"])
 
@@ -326,7 +336,7 @@ def test_retry_starts_the_same_again_for_the_same_owner(dataset: Dataset) -> Non
         ("", 3, "0.00 canceled"),
     ],
 )
-def test_the_exit_status_of_watch_tells_how_it_ended(app: Flask, kind: str, status: int, last: str) -> None:
+def test_exit_status_of_watch_is_outcome_of_job(app: Flask, kind: str, status: int, last: str) -> None:
     job_id = enqueue_job(app, kind or "sleep", seconds=0)
     if kind:
         execute_job(app, job_id)
@@ -340,7 +350,7 @@ def test_the_exit_status_of_watch_tells_how_it_ended(app: Flask, kind: str, stat
 
 @contextmanager
 def run_in_background(act: Callable[[], None]) -> Iterator[None]:
-    """Something happens while a command runs."""
+    """Run a function in a thread while a command runs."""
     failures: list[BaseException] = []
 
     def keep_failure() -> None:
@@ -360,21 +370,21 @@ def run_in_background(act: Callable[[], None]) -> Iterator[None]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """A function that returns once the command in this process knows how the job is, and waits for news."""
+    """Return a function that returns once the command in this process has read the job and waits for changes."""
     begun = threading.Event()
 
-    def waiting(connection: Connection, seconds: float) -> list[str]:
+    def wait_for_notification(connection: Connection, seconds: float) -> list[str]:
         begun.set()
         return poll_notifications(connection, seconds)
 
     def wait() -> None:
         assert begun.wait(15)
 
-    monkeypatch.setattr("app.jobs.cli_watch.notified", waiting)
+    monkeypatch.setattr("app.jobs.cli_watch.poll_notifications", wait_for_notification)
     return wait
 
 
-def test_programs_watch_what_a_stream_has(dataset: Dataset, waits: Callable[[], None]) -> None:
+def test_watch_with_json_prints_events_of_stream(dataset: Dataset, waits: Callable[[], None]) -> None:
     job = start_attempt(dataset.app, enqueue_job(dataset.app))
 
     def go_on() -> None:
@@ -395,7 +405,7 @@ def test_programs_watch_what_a_stream_has(dataset: Dataset, waits: Callable[[], 
 
 @contextmanager
 def disconnect_database(app: Flask) -> Iterator[None]:
-    """Every connection is cut, and nobody gets a new one."""
+    """Close every database connection and reject new ones."""
     url = app.config["DATABASE_URL"].replace("+psycopg", "").replace("/postgres?", "/template1?")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
@@ -423,10 +433,10 @@ def test_watch_waits_for_a_database_that_restarts(
         result = invoke_cli(app, "watch", str(job.id))
 
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "1.00 succeeded")
-    assert result.stderr == "the database does not answer; it is waited for\n"
+    assert result.stderr == "the database does not answer; retrying\n"
 
 
-def test_watch_gives_a_database_up_that_stays_away(
+def test_watch_fails_when_database_stays_down(
     app: Flask, waits: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = start_attempt(app, enqueue_job(app))
@@ -449,7 +459,7 @@ def test_watch_gives_a_database_up_that_stays_away(
 def start_command(
     environment: dict[str, str], *arguments: str, output: int = subprocess.PIPE, **settings: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """`manage.py jobs`, as people start it; killed at the end of the block."""
+    """Start `manage.py jobs` as a process; kill it at the end of the context."""
     with subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "jobs", *arguments],
         env={**os.environ, **environment, **settings},
@@ -466,7 +476,7 @@ def start_command(
 
 
 def read_lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
-    """What a command has printed when it prints this."""
+    """Return the lines that a command has printed up to one that contains this text."""
     lines: list[str] = []
     assert process.stdout is not None
     while last not in lines:
@@ -474,7 +484,7 @@ def read_lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
     return lines
 
 
-def test_the_exit_status_of_submit_tells_how_it_ended(
+def test_exit_status_of_submit_is_outcome_of_job(
     processes: Processes, environment: dict[str, str], app: Flask, wait_until: WaitUntil
 ) -> None:
     missing = ["submit", "resize-image", "--param", "image=uploads/none.png", "--watch", "--json"]
@@ -495,27 +505,27 @@ def test_the_exit_status_of_submit_tells_how_it_ended(
     assert [text.splitlines()[-1] for text in (good.stdout, canceled[0])] == ["1.00 succeeded", "0.00 canceled"]
     job, *elements = [json.loads(line) for line in bad[0].splitlines()]
     assert (job["state"], elements[-1]["state"]) == ("queued", "failed")
-    assert {good.stderr, bad[1], canceled[1]} <= {"", "no worker has taken it up yet\n"}
+    assert {good.stderr, bad[1], canceled[1]} <= {"", "no worker has started the job yet\n"}
 
 
-def test_whoever_stops_watching_leaves_the_job_running(environment: dict[str, str], app: Flask) -> None:
+def test_interrupted_watch_leaves_job_running(environment: dict[str, str], app: Flask) -> None:
     with start_command(environment, "submit", "sleep", "--param", "seconds=600", "--watch") as watching:
         job_id, *_ = read_lines_until(watching, "0.00 queued, 0 ahead")
         assert watching.stderr is not None
-        assert next(watching.stderr) == "no worker has taken it up yet\n"
+        assert next(watching.stderr) == "no worker has started the job yet\n"
         job = start_attempt(app, UUID(job_id))
         commit_progress(app, lifecycle.record_progress, job, 0.3, "a third")
         read_lines_until(watching, "0.30 a third")
 
         watching.send_signal(signal.SIGINT)
-        _, said = watching.communicate(timeout=30)
+        _, stderr = watching.communicate(timeout=30)
 
     assert watching.returncode == 130
-    assert said == f"0.30 a third; the job goes on, and `manage.py jobs watch {job_id}` follows it again\n"
+    assert stderr == f"0.30 a third; the job continues; `manage.py jobs watch {job_id}` watches it again\n"
     assert get_job(app, job.id).state == "running"
 
 
-def test_a_reader_that_goes_away_is_no_error_to_speak_of(environment: dict[str, str], app: Flask) -> None:
+def test_closed_pipe_is_no_error(environment: dict[str, str], app: Flask) -> None:
     job = start_attempt(app, enqueue_job(app))
     with start_command(environment, "watch", str(job.id)) as watching:
         read_lines_until(watching, "0.00 running")
@@ -535,7 +545,7 @@ def test_a_terminal_gets_a_bar(environment: dict[str, str], app: Flask, wait_unt
     seen: list[str] = []
 
     def look() -> None:
-        with suppress(OSError):  # what a terminal says when nobody is left on the other side
+        with suppress(OSError):  # EIO, when the other end of the terminal is closed
             while part := os.read(master, 65_536):
                 seen.append(part.decode(errors="replace"))
 

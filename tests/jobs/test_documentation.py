@@ -1,4 +1,4 @@
-"""docs/jobs.md is true: its limits are those of the code, its kind runs, its tables name what there is."""
+"""docs/jobs.md agrees with the code: limits, states, kinds and the example."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ DOCUMENT = (ROOT / "docs" / "jobs.md").read_text()
 
 
 def get_table_rows(title: str) -> list[list[str]]:
-    """The rows of the tables below a title."""
+    """Return the rows of the tables below a title."""
     section = DOCUMENT.partition(f"\n### {title}\n")[2].partition("\n#")[0]
     return [
         line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| (?!what |kind |state )", line)
@@ -65,9 +65,9 @@ def test_documented_job_context_members_exist(dataset: Dataset) -> None:
 
 @pytest.fixture
 def example_kind() -> Iterator[Kind]:
-    """The kind in the text, as long as the test takes."""
+    """Register the example kind in the document for one test."""
     (source,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
-    exec(compile(source, "docs/jobs.md", "exec"), {})  # noqa: S102  # what stands there is ours
+    exec(compile(source, "docs/jobs.md", "exec"), {})  # noqa: S102  # our own document
     yield KINDS["longest-word"]
     del KINDS["longest-word"]
 
@@ -90,5 +90,5 @@ def test_documented_kind_runs(dataset: Dataset, example_kind: Kind, words: list[
     attributes = get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}"))["attributes"]
     assert attributes["state"] == state
     assert (attributes["result"] or attributes["error"]) == outcome
-    made = [each["attributes"]["name"] for each in get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}/artifacts"))]
-    assert made == (["longest.json"] if state == "succeeded" else [])
+    names = [each["attributes"]["name"] for each in get_data(dataset.stranger.get(f"/v1/jobs/{job['id']}/artifacts"))]
+    assert names == (["longest.json"] if state == "succeeded" else [])

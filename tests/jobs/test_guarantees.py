@@ -1,4 +1,4 @@
-"""What is promised of jobs, kept while processes are killed and frozen; each test says its figure.
+"""Guarantees of jobs while processes are killed or frozen; each test prints its figure.
 
 `CHAOS_SECONDS=60` makes the long ones as long as that.
 """
@@ -113,7 +113,7 @@ def _terminate(victim: psutil.Process) -> None:
 
 
 def _freeze_past_lease(victim: psutil.Process) -> None:
-    """For longer than the lease."""
+    """Freeze a process for longer than the lease."""
 
     def go_on() -> None:
         try:
@@ -151,7 +151,7 @@ def test_p10_cancel_leaves_no_process_behind(
 
 
 def _find_marked_processes(mark: str) -> list[int]:
-    """Processes with this in their command line."""
+    """Return the ids of processes with this mark in their command line."""
     return [each.pid for each in psutil.process_iter(["cmdline"]) if mark in " ".join(each.info["cmdline"] or [])]
 
 

@@ -1,4 +1,4 @@
-"""Jobs in this process: what is refused, found again, ended, and swept up."""
+"""Jobs in this process: submission, deduplication, outcomes and maintenance."""
 
 import os
 from collections.abc import Iterator
@@ -38,9 +38,9 @@ def enqueue_job(
 ) -> submission.SubmitResult:
     """Commit a job."""
     with open_transaction(is_read=False):
-        made = submission.submit_job(kind, parameters or {}, trigger="api", owner_id=owner_id)
+        result = submission.submit_job(kind, parameters or {}, trigger="api", owner_id=owner_id)
         commit()
-    return made
+    return result
 
 
 def submit_and_claim(*jobs: JobRow) -> list[JobRow]:
@@ -67,23 +67,23 @@ def list_states() -> list[str]:
 
 
 def list_wakeups(app: Flask) -> list[str]:
-    """The jobs that workers were told of."""
+    """Return the ids of the jobs in the wake-up entries."""
     return [entry.payload["id"] for entry in list_entries(app) if entry.consumer == submission.RUN_CONSUMER]
 
 
 def expire_leases() -> None:
-    """As if nobody had heard of the workers for long."""
+    """Set all leases to a time in the past."""
     with open_transaction(is_read=False):
         get_connection().execute(update(Job).values(lease_until=func.now() - timedelta(seconds=1)))
         commit()
 
 
 def execute_job(job_id: UUID) -> None:
-    """What a worker does."""
+    """Run a job as a worker does."""
     executor.run_job(job_id, "tests")
 
 
-def test_a_job_that_cannot_be_done_says_why_and_leaves_nothing_lying(app_context: Flask) -> None:
+def test_failed_job_has_error_and_leaves_no_files(app_context: Flask) -> None:
     job_id = enqueue_job("tests-fail").job.id
     killed = Path(app_context.config["VAR_DIR"]) / "work" / f"{job_id}-0"
     killed.mkdir(parents=True)
@@ -95,7 +95,7 @@ def test_a_job_that_cannot_be_done_says_why_and_leaves_nothing_lying(app_context
     assert (job.state, job.error) == ("failed", {"code": "no-output", "detail": "There is nothing to make."})
 
 
-def test_a_job_that_breaks_tells_its_owner_nothing_of_the_inside(app_context: Flask) -> None:
+def test_unexpected_exception_is_not_shown_to_owner(app_context: Flask) -> None:
     job_id = enqueue_job("tests-fail", {"breaks": True}).job.id
 
     execute_job(job_id)
@@ -126,9 +126,9 @@ def test_a_file_is_replaced_by_the_next_of_its_name(app_context: Flask) -> None:
 
     execute_job(job_id)
 
-    (made,) = list_job_rows(app_context, Artifact, job_id)
-    assert (made.name, made.size, made.partial) == ("made.json", 2, False)
-    assert current_storage().read_file(made.storage_key) == b"[]"
+    (artifact,) = list_job_rows(app_context, Artifact, job_id)
+    assert (artifact.name, artifact.size, artifact.partial) == ("artifact.json", 2, False)
+    assert current_storage().read_file(artifact.stored_as) == b"[]"
 
 
 def test_repeated_wakeup_runs_job_once(app_context: Flask) -> None:
@@ -191,9 +191,7 @@ def test_rerun_of_undeclared_kind_is_submitted_later(app_context: Flask, monkeyp
     assert list_states() == ["succeeded", "queued"]
 
 
-def test_a_job_that_cannot_be_given_up_keeps_no_other_from_it(
-    app_context: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_reclaim_does_not_prevent_others(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_job: JobRow) -> None:
         raise RuntimeError("as always")
 
@@ -255,7 +253,7 @@ def test_submit_invalid_job_raises_with_pointers(
     assert list_entries(app_context) == []
 
 
-def test_one_fault_that_comes_often_hides_no_other(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_error_hides_no_other(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"x{n}" for n in range(20)]
     schema = {"type": "object", "required": names, "properties": {"y": {"type": "string"}}}
     monkeypatch.setitem(KINDS.declared, "tests-many", replace(KINDS["sleep"], name="tests-many", parameters=schema))
@@ -274,7 +272,7 @@ def test_submit_reports_at_most_max_errors(app_context: Flask) -> None:
     assert len(caught.value.errors) == MAX_ERRORS
 
 
-def test_a_wake_up_that_was_lost_is_repeated(app_context: Flask) -> None:
+def test_lost_wakeup_is_repeated(app_context: Flask) -> None:
     job_id = enqueue_job("sleep", {"seconds": 0}).job.id
     with open_transaction(is_read=False):
         get_connection().execute(text("UPDATE jobs SET queued_at = now() - interval '2 minutes'"))
@@ -285,7 +283,7 @@ def test_a_wake_up_that_was_lost_is_repeated(app_context: Flask) -> None:
     assert list_wakeups(app_context) == [str(job_id)] * 2
 
 
-def test_old_jobs_go_with_all_that_belongs_to_them(app_context: Flask) -> None:
+def test_old_jobs_are_pruned_with_events_and_files(app_context: Flask) -> None:
     job_id = enqueue_job("sleep", {"seconds": 0}).job.id
     execute_job(job_id)
     young = enqueue_job("sleep", {"seconds": 0}).job.id

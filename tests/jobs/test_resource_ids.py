@@ -15,7 +15,7 @@ from tests.jobs.test_cli import invoke_cli
 
 
 def post_job(caller: ApiClient, kind: str, parameters: Any) -> TestResponse:
-    """POST of a job."""
+    """POST a job; return the response."""
     return caller.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters})
 
 

@@ -1,4 +1,4 @@
-"""The shares of owners: who has many jobs keeps nobody else waiting."""
+"""Fair shares: an owner with many jobs does not delay others."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ SLOW_PICTURE = "http://10.255.255.1/x.png"
 
 @pytest.fixture
 def settings(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A function that changes settings of the app until the test ends."""
+    """Return a function that changes settings of the app until the test ends."""
 
     def change(**values: int) -> None:
         for name, value in values.items():
@@ -45,8 +45,8 @@ def settings(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def enqueue_jobs(
     app: Flask, owner_id: int | None, count: int = 1, *, trigger: str = "api", **parameters: Any
 ) -> list[UUID]:
-    """Commit jobs that sleep no time, one after the other."""
-    made = []
+    """Commit jobs that sleep 0 s, one after the other."""
+    ids = []
     with app.app_context():
         for _ in range(count):
             with open_transaction(is_read=False):
@@ -54,8 +54,8 @@ def enqueue_jobs(
                     "sleep", {"seconds": 0, **parameters}, trigger=trigger, owner_id=owner_id
                 ).job
                 commit()
-            made.append(job.id)
-    return made
+            ids.append(job.id)
+    return ids
 
 
 def verify_users(app: Flask, *, is_verified: bool) -> None:
@@ -79,14 +79,14 @@ def run_next(app: Flask) -> None:
 
 
 def list_start_order(app: Flask) -> list[int | None]:
-    """The owners of all jobs that have begun, in the order in which they began."""
+    """Return the owners of all jobs that have begun, in the order of their start."""
     with app.app_context(), open_transaction(is_read=True):
         statement = select(Job.owner_id).where(Job.started_at.is_not(None)).order_by(Job.started_at)
         return list(get_connection().scalars(statement))
 
 
 def send_job(caller: ApiClient) -> Any:
-    """POST of a job that sleeps no time."""
+    """POST a job that sleeps 0 s; return the response."""
     return caller.create("/v1/jobs", "job", {"kind": "sleep", "parameters": {"seconds": 0, "steps": 1}})
 
 
@@ -126,7 +126,7 @@ def test_the_owner_with_fewer_running_jobs_is_next(dataset: Dataset, settings: S
     assert claim_next(dataset.app) is None
 
 
-def test_what_the_operator_starts_is_not_limited_but_takes_turns(dataset: Dataset, settings: Settings) -> None:
+def test_jobs_of_operator_are_not_limited_but_take_turns(dataset: Dataset, settings: Settings) -> None:
     settings(MAX_RUNNING_JOBS_PER_OWNER=1)
     enqueue_jobs(dataset.app, None, 3, trigger="cli")
     enqueue_jobs(dataset.app, dataset.owner.id)
@@ -148,7 +148,7 @@ def test_callers_who_are_not_signed_in_have_one_share(app: Flask, settings: Sett
 
 
 def sign_up(dataset: Dataset, name: str) -> Any:
-    """POST of a user whose picture is fetched by a job."""
+    """POST a user whose picture is fetched by a job; return the response."""
     attributes = {"email": f"{name}@example.com", "password": "correct horse battery", "avatar-url": SLOW_PICTURE}
     return dataset.anonymous.create("/v1/users", "user", attributes)
 
@@ -211,7 +211,7 @@ def test_all_addresses_together_have_a_quarter_of_the_slots(dataset: Dataset, se
         assert shares.list_full_pools() == [ANONYMOUS_SHARE]
 
 
-def test_the_end_of_a_job_orders_a_worker_for_another_address(dataset: Dataset, settings: Settings) -> None:
+def test_end_of_job_wakes_worker_for_another_address(dataset: Dataset, settings: Settings) -> None:
     settings(WORKER_CONCURRENCY=1)
     verify_users(dataset.app, is_verified=False)
     send_job_from("203.0.113.1", dataset.owner)
@@ -237,7 +237,7 @@ def test_a_locked_address_share_holds_up_no_owner(dataset: Dataset) -> None:
     assert get_job(dataset.app, own).state == "succeeded"
 
 
-def test_turns_of_addresses_are_forgotten_after_a_day(dataset: Dataset) -> None:
+def test_turns_of_addresses_are_pruned_after_a_day(dataset: Dataset) -> None:
     old = func.now() - 2 * shares.ADDRESS_RETENTION
     with dataset.app.app_context():
         with open_transaction(is_read=False):
@@ -310,9 +310,7 @@ def test_callers_who_are_not_signed_in_have_a_quarter_of_the_slots(
         assert shares.max_running(ANONYMOUS_SHARE) == most
 
 
-def test_an_owner_who_was_never_served_waits_behind_one_who_waits_for_longer(
-    dataset: Dataset, settings: Settings
-) -> None:
+def test_new_owner_waits_behind_owner_who_has_waited_longer(dataset: Dataset, settings: Settings) -> None:
     settings(WORKER_CONCURRENCY=1)
     enqueue_jobs(dataset.app, dataset.owner.id)
     run_next(dataset.app)
@@ -335,7 +333,7 @@ def test_an_owner_who_comes_back_waits_behind_one_who_waits_for_longer(dataset: 
     assert (get_job(dataset.app, waiting).state, get_job(dataset.app, later).state) == ("succeeded", "queued")
 
 
-def test_the_end_of_a_job_orders_a_worker_for_the_next_of_its_owner(dataset: Dataset, settings: Settings) -> None:
+def test_end_of_job_wakes_worker_for_next_job_of_owner(dataset: Dataset, settings: Settings) -> None:
     settings(MAX_RUNNING_JOBS_PER_OWNER=1)
     _first, second = enqueue_jobs(dataset.app, dataset.owner.id, 2)
     before = len(list_entries(dataset.app))
@@ -366,7 +364,7 @@ def test_a_kind_that_is_full_does_not_hold_up_other_jobs_of_its_owner(
     assert get_job(dataset.app, other).state == "succeeded"
 
 
-def test_the_sweep_orders_no_worker_for_owners_who_have_their_share(
+def test_maintenance_wakes_no_worker_for_owners_at_their_limit(
     dataset: Dataset, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings(MAX_RUNNING_JOBS_PER_OWNER=1)
@@ -415,7 +413,7 @@ def test_more_queued_jobs_than_an_owner_may_have_are_429(dataset: Dataset, setti
 
 
 def change_picture(dataset: Dataset) -> Any:
-    """PATCH of the picture of an event, which starts a job."""
+    """PATCH the picture of an event, which starts a job; return the response."""
     url = f"/v1/events/{dataset.events['draft']}"
     return dataset.owner.update(url, "event", {"original-image-url": "https://example.com/a.png"})
 
@@ -492,7 +490,7 @@ def test_calls_of_a_hook_count_for_its_owner_and_for_the_hook(dataset: Dataset, 
 
 @pytest.fixture
 def app_with_limits(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> Flask:
-    """The app with rate limits on and three calls of a hook a minute; the suite's own app has them off."""
+    """Return an app with rate limits, of three hook calls a minute; the app of the suite has none."""
     monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
     return make_app(RATELIMIT_ENABLED="1", MAX_HOOK_CALLS_PER_MINUTE="3")
 

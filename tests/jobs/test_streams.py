@@ -29,7 +29,7 @@ LEASE = timedelta(minutes=5)
 
 @pytest.fixture
 def web(dataset: Dataset, processes: Processes, wait_until: Callable[..., Any]) -> str:
-    """A web process that serves."""
+    """Start a web process; return its URL."""
     processes.start("web")
     wait_until(lambda: _is_alive(processes.base_url), 30)
     return processes.base_url
@@ -43,7 +43,7 @@ def _is_alive(url: str) -> bool:
 
 
 def create_running_job(dataset: Dataset) -> JobRow:
-    """A job of the stranger's that a worker has begun."""
+    """Create a job of the stranger that a worker has claimed."""
     with dataset.app.app_context(), open_transaction(is_read=False):
         job = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=dataset.stranger.id).job
         claimed = lifecycle.claim_job(job.id, "tests", LEASE)
@@ -53,21 +53,21 @@ def create_running_job(dataset: Dataset) -> JobRow:
 
 
 def commit_progress(app: Flask, job: JobRow, fraction: float) -> None:
-    """One event more."""
+    """Commit one progress event."""
     with app.app_context(), open_transaction(is_read=False):
         lifecycle.record_progress(job, fraction, f"at {fraction}")
         commit()
 
 
 def finish_job(app: Flask, job: JobRow) -> None:
-    """The last event."""
+    """Commit the last event."""
     with app.app_context(), open_transaction(is_read=False):
         lifecycle.finish_succeeded(job, None)
         commit()
 
 
 class StreamClient:
-    """A client of a stream, as a browser's EventSource is one."""
+    """Client of a stream that behaves like an EventSource."""
 
     def __init__(self, url: str, job_id: UUID, token: str | None, source: str = "127.0.0.1") -> None:
         self.source = source
@@ -76,7 +76,7 @@ class StreamClient:
         self.seen: list[dict[str, Any]] = []
 
     def read_elements(self, at_most: int = 10**9) -> None:
-        """Take elements until the stream ends, or so many have come, and then hang up."""
+        """Read up to `at_most` events, then close the connection."""
         headers = {**self.headers, "Last-Event-ID": str(self.seen[-1]["seq"] if self.seen else 0)}
         transport = httpx.HTTPTransport(local_address=self.source)
         with (
@@ -95,13 +95,13 @@ class StreamClient:
 
     @property
     def list_seqs(self) -> list[int]:
-        """What it was told, in order."""
+        """Return the numbers of the events received, in order."""
         return [each["seq"] for each in self.seen]
 
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """Those who watch."""
+    """Yield the thread pool of the clients."""
     with ThreadPoolExecutor(256) as executor:
         yield executor
 
@@ -130,7 +130,7 @@ def test_a_stream_cut_50_times_has_no_gap_and_no_repeat(
 
 
 def count_listeners(servers: dict[str, str]) -> int:
-    """Connections on which processes wait for news of jobs."""
+    """Count database connections that listen for changes of jobs."""
     with psycopg.connect(servers["DATABASE_URL"]) as connection:
         ((count,),) = connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'open-event-watch'"
@@ -171,7 +171,7 @@ def test_160_watchers_of_20_jobs_miss_nothing_with_one_listener(
 
     assert {tuple(watcher.list_seqs) for watcher in watchers} == {tuple(range(1, 23))}
     assert listeners == 1
-    figure(f"160 watchers: connected in {watched - begun:.1f} s, 3520 events told in {monotonic() - watched:.1f} s")
+    figure(f"160 watchers: connected in {watched - begun:.1f} s, 3520 events received in {monotonic() - watched:.1f} s")
 
 
 def test_streams_end_when_the_server_stops(
@@ -206,7 +206,7 @@ def test_disconnected_client_frees_stream_slot(
     threads: ThreadPoolExecutor,
     wait_until: Callable[..., Any],
 ) -> None:
-    """More than may watch at once, one after the other: each place is given back."""
+    """Open more streams than allowed at once, one after the other: each slot is released."""
     job = create_running_job(dataset)
     count = 300
 
@@ -233,23 +233,23 @@ def test_a_stream_ends_when_its_watcher_logs_out(
     dataset: Dataset, web: str, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any]
 ) -> None:
     job = create_running_job(dataset)
-    told: list[int] = []
+    sizes: list[int] = []
     monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.2)
     client = dataset.app.test_client()
     headers = {"Accept": "text/event-stream", "Authorization": f"JWT {dataset.stranger.token}"}
     response = client.get(f"/v1/jobs/{job.id}/progress", headers=headers)
-    reading = threading.Thread(target=lambda: told.extend(len(part) for part in response.iter_encoded()))
+    reading = threading.Thread(target=lambda: sizes.extend(len(part) for part in response.iter_encoded()))
     reading.start()
-    wait_until(lambda: told)
+    wait_until(lambda: sizes)
 
     httpx.post(f"{web}/v1/auth/logout", headers=headers)
 
     reading.join(10)
     assert not reading.is_alive()
-    assert len(told) >= 1
+    assert len(sizes) >= 1
 
 
-def test_an_idle_stream_says_that_it_lives_and_holds_no_connection(
+def test_idle_stream_sends_keep_alive_and_holds_no_connection(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = create_running_job(dataset)
@@ -271,7 +271,7 @@ def test_an_idle_stream_says_that_it_lives_and_holds_no_connection(
 def _read_until_silent(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, accept: str
 ) -> tuple[JobRow, Iterator[bytes]]:
-    """A job, and its stream from behind the third sign of life on; what came before is its first part."""
+    """Return a job and its stream; its first chunk is everything up to the third keep-alive."""
     monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.1)
     job = create_running_job(dataset)
     parts = dataset.stranger.get(f"/v1/jobs/{job.id}/progress", Accept=accept).iter_encoded()
@@ -288,19 +288,19 @@ def _read_until_silent(
 
 
 def finish_after_silence(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
-    """The stream of a job that is silent, reports, is silent and ends."""
+    """Return the stream of a job that is silent, reports, is silent and ends."""
     job, parts = _read_until_silent(dataset, monkeypatch, accept)
     begun = next(parts)
     commit_progress(dataset.app, job, 0.5)
-    told = b""
-    while b"at 0.5" not in told or not told.endswith(b"  "):
-        told += next(parts)
+    data = b""
+    while b"at 0.5" not in data or not data.endswith(b"  "):
+        data += next(parts)
     finish_job(dataset.app, job)
-    return (begun + told + b"".join(parts)).decode()
+    return (begun + data + b"".join(parts)).decode()
 
 
 def end_stream_by_logout(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, accept: str) -> str:
-    """The stream of a job that is silent, until the caller logs out."""
+    """Return the stream of a silent job until the caller logs out."""
     _job, parts = _read_until_silent(dataset, monkeypatch, accept)
     begun = next(parts)
     assert dataset.stranger.send("POST", "/v1/auth/logout").status_code == 200
@@ -313,7 +313,7 @@ def test_every_line_of_a_silent_stream_is_an_element(
 ) -> None:
     text = ending(dataset, monkeypatch, "application/x-ndjson")
 
-    assert "   {" in text, "it said that it lives"
+    assert "   {" in text, "a keep-alive was sent"
     assert text.endswith("}\n")
     elements = [json.loads(line) for line in text.split("\n")[:-1]]
     assert [sorted(each) for each in elements] == [["fraction", "level", "message", "seq", "state"]] * len(elements)
@@ -331,9 +331,7 @@ def test_a_silent_array_is_one_document_without_empty_lines(
     assert all(line.strip() for line in text.splitlines())
 
 
-def test_an_ended_stream_whose_caller_knows_all_and_logs_out_ends_with_its_state(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stream_without_new_events_ends_with_state_at_logout(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.jobs.progress_stream.KEEP_ALIVE_INTERVAL_SECONDS", 0.1)
     job = create_running_job(dataset)
     path = f"/v1/jobs/{job.id}/progress"

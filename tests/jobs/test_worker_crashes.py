@@ -1,4 +1,4 @@
-"""The life of a job: nothing is lost, nothing is done twice, whoever dies or freezes on the way."""
+"""Jobs while processes are killed or frozen: none is lost, none succeeds twice."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ LEASE_SECONDS = 2
 
 
 class JobStack:
-    """A relay and a worker with two slots and a short lease; all of them may be killed."""
+    """A relay, and a worker with two slots and a short lease; tests may kill all of them."""
 
     def __init__(self, environment: dict[str, str], directory: Path, stack: ExitStack) -> None:
         self.redis = embedded.Redis(directory)
@@ -57,21 +57,21 @@ class JobStack:
         return job.id
 
     def get_job(self, job_id: UUID) -> JobRow:
-        """The job as it is now."""
+        """Return the current row of a job."""
         return get_job(self.app, job_id)
 
     def disconnect(self) -> None:
-        """Close what this process has opened."""
+        """Close the database connections of this process."""
         with self.app.app_context():
             db.engine.dispose()
 
     def restart_worker(self) -> None:
-        """What a supervisor does when the worker has ended."""
+        """Start the worker again, as a supervisor does."""
         if self.worker.poll() is not None:
             self.worker = self.stack.enter_context(run_process(self.environment, self.log, "worker"))
 
     def list_work_dirs(self) -> list[str]:
-        """What attempts have left behind."""
+        """Return the names of the working directories of attempts."""
         path = Path(self.app.config["VAR_DIR"]) / "work"
         return os.listdir(path) if path.exists() else []
 
@@ -80,31 +80,31 @@ class JobStack:
 def module_job_stack(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[JobStack]:
-    """Real processes on a Redis of their own."""
+    """Start real processes with a Redis of their own."""
     with ExitStack() as stack:
         yield JobStack(environment, tmp_path_factory.mktemp("jobs"), stack)
 
 
 @pytest.fixture
 def job_stack(module_job_stack: JobStack) -> JobStack:
-    """All of them running."""
+    """Return the stack with all processes running."""
     module_job_stack.restart_worker()
     return module_job_stack
 
 
 @pytest.fixture
 def attempts_dir(tmp_path: Path) -> Path:
-    """Where attempts sign."""
+    """Return the directory in which attempts write their signatures."""
     return tmp_path / "acts"
 
 
 def read_signatures(attempts_dir: Path) -> list[list[str]]:
-    """Attempt, process and work dir of all that began."""
+    """Return attempt, process and working directory of all attempts."""
     return [line.split() for line in attempts_dir.read_text().splitlines()] if attempts_dir.exists() else []
 
 
 def has_ended(job_stack: JobStack, job_id: UUID) -> bool:
-    """Whether the job has ended."""
+    """Return whether the job has ended."""
     return job_stack.get_job(job_id).finished_at is not None
 
 
@@ -124,7 +124,7 @@ def test_a_job_is_run_and_leaves_no_directory(job_stack: JobStack, wait_until: C
 
 
 @pytest.mark.parametrize("victim", ["child", "worker"])
-def test_a_job_whose_worker_is_killed_is_begun_again(
+def test_job_whose_worker_is_killed_is_run_again(
     job_stack: JobStack, attempts_dir: Path, tmp_path: Path, wait_until: Callable[..., Any], victim: str
 ) -> None:
     job_id = job_stack.enqueue_job("tests-linger", file=str(attempts_dir), until=str(tmp_path / "go-on"))
@@ -146,7 +146,7 @@ def test_a_job_whose_worker_is_killed_is_begun_again(
     assert outcomes == ["crashed", "succeeded"]
 
 
-def test_a_worker_that_is_told_to_stop_gives_its_jobs_back(
+def test_worker_that_is_stopped_requeues_its_jobs(
     job_stack: JobStack, attempts_dir: Path, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     job_id = job_stack.enqueue_job("tests-linger", file=str(attempts_dir), until=str(tmp_path / "go-on"))
@@ -194,7 +194,7 @@ def test_an_attempt_that_was_frozen_beyond_its_lease_changes_nothing(
 
     job = job_stack.get_job(job_id)
     assert (job.state, job.attempt, job.result) == ("succeeded", 2, {"by": int(read_signatures(attempts_dir)[1][1])})
-    wait_until(lambda: b"belongs to another attempt now" in job_stack.log.read_bytes())
+    wait_until(lambda: b"attempt no longer owns its job" in job_stack.log.read_bytes())
     assert job_stack.get_job(job_id) == job
 
 

@@ -27,7 +27,7 @@ def test_generate_job_ends_before_first_read_sends_its_end(
             job = lifecycle.claim_job(job_id, "tests", timedelta(seconds=30))
             if job is not None:
                 lifecycle.finish_failed(
-                    job, "exit-status", "The program ended with status 3.", returncode=3, stderr="why\n"
+                    job, "exit-status", "The program exited with status 3.", returncode=3, stderr="why\n"
                 )
             commit()
         return found(job_id, seq)

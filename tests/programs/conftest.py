@@ -1,4 +1,4 @@
-"""A directory of programs, and what one does with them."""
+"""Fixtures and helpers for programs: their directory, and jobs that run them."""
 
 import stat
 import sys
@@ -19,53 +19,53 @@ PYTHON = f"""#!/bin/sh
 '''exec' "{sys.executable}" -I "$0" "$@"
 ' '''
 """
-"""How a program in Python begins, wherever that lies: a `#!` takes no spaces. The shell reads a line, Python a text."""
+"""First lines of a program in Python; `#!` allows no spaces in the path. Python reads the shell line as a string."""
 
 
 class ProgramDirectory:
-    """JOB_PROGRAMS_DIR."""
+    """JOB_PROGRAMS_DIR, with methods to add programs."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir()
 
-    def add_program(self, name: str, script: str, **said: Any) -> str:
-        """Put a program there, with what is said of it; the name of its kind."""
-        if said:
-            self.write_manifest(name, orjson.dumps({key.replace("_", "-"): value for key, value in said.items()}))
-        new = self.directory / f".{name}"  # never half written where a worker looks
+    def add_program(self, name: str, script: str, **members: Any) -> str:
+        """Add a program, with a manifest of these members; return the name of its kind."""
+        if members:
+            self.write_manifest(name, orjson.dumps({key.replace("_", "-"): value for key, value in members.items()}))
+        new = self.directory / f".{name}"  # a worker must never see a half-written file
         new.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
         new.chmod(stat.S_IRWXU)
         new.replace(self.directory / name)
         return f"program:{name}"
 
     def write_manifest(self, name: str, content: bytes) -> None:
-        """Write the NAME.json."""
+        """Write the manifest of a program."""
         (self.directory / f"{name}.json").write_bytes(content)
 
 
 @pytest.fixture
 def programs(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProgramDirectory:
-    """The directory of the app in this process."""
-    made = ProgramDirectory(tmp_path / "programs")
-    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", made.directory)
-    return made
+    """Return the directory of programs of the app in this process."""
+    new = ProgramDirectory(tmp_path / "programs")
+    monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", new.directory)
+    return new
 
 
 def enqueue_job(caller: ApiClient, kind: str, **parameters: Any) -> Any:
-    """Submit a job; its resource."""
+    """Submit a job; return its resource object."""
     return get_data(caller.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters}))
 
 
 def execute_job(dataset: Dataset, kind: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Run a job in this process, and see what the API tells of it, and that it has left nothing lying."""
+    """Run a job in this process, check that it leaves no files, and return its resource object."""
     job = enqueue_job(dataset.admin, kind, **(parameters or {}))
     with dataset.app.app_context():
         executor.run_job(UUID(job["id"]), "tests")
-    told: dict[str, Any] = get_data(dataset.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]
-    assert told["finished-at"] is not None
+    attributes: dict[str, Any] = get_data(dataset.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]
+    assert attributes["finished-at"] is not None
     assert not list((Path(dataset.app.config["VAR_DIR"]) / "work").glob(f"{job['id']}-*"))
-    return {**told, "id": job["id"]}
+    return {**attributes, "id": job["id"]}
 
 
 RunProgram = Callable[..., dict[str, Any]]
@@ -73,16 +73,16 @@ RunProgram = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def run_program(dataset: Dataset, programs: ProgramDirectory) -> RunProgram:
-    """Put a program there, and run a job of it."""
+    """Return a function that adds a program and runs a job of it."""
 
-    def do(script: str, given: dict[str, Any] | None = None, /, **said: Any) -> dict[str, Any]:
-        return execute_job(dataset, programs.add_program("tried", script, **said), given)
+    def do(script: str, given: dict[str, Any] | None = None, /, **members: Any) -> dict[str, Any]:
+        return execute_job(dataset, programs.add_program("tried", script, **members), given)
 
     return do
 
 
 def read_output(dataset: Dataset, job_id: str) -> bytes:
-    """What a job has made."""
+    """Return the content of the artifact of a job."""
     (artifact,) = get_data(dataset.admin.get(f"/v1/jobs/{job_id}/artifacts"))
     assert artifact["attributes"]["name"] == "output"
     _, path, rest = artifact["attributes"]["url"].partition("/v1/")
@@ -90,11 +90,11 @@ def read_output(dataset: Dataset, job_id: str) -> bytes:
 
 
 def list_events(dataset: Dataset, job_id: str, level: str | None = None) -> list[dict[str, Any]]:
-    """What a job has said."""
-    listed = get_data(dataset.admin.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
-    return [each["attributes"] for each in listed if level in (None, each["attributes"]["level"])]
+    """Return the attributes of the events of a job."""
+    events = get_data(dataset.admin.get(f"/v1/jobs/{job_id}/events?page[size]=100"))
+    return [each["attributes"] for each in events if level in (None, each["attributes"]["level"])]
 
 
 def find_marked_processes(mark: str) -> list[int]:
-    """Processes with this in their command line."""
+    """Return the ids of processes with this mark in their command line."""
     return [each.pid for each in psutil.process_iter(["cmdline"]) if mark in " ".join(each.info["cmdline"] or [])]

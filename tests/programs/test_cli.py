@@ -1,4 +1,4 @@
-"""Programs on the command line: what is secret does not stand there."""
+"""Programs on the command line: secrets are not accepted there."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Programs become kinds: what lies in the directory, what does not, and who may start it."""
+"""Discovery of programs: files that become kinds, files that do not, and permissions."""
 
 import os
 from pathlib import Path
@@ -13,12 +13,12 @@ from tests.programs.conftest import ProgramDirectory, enqueue_job, execute_job
 
 
 def list_kinds(caller: ApiClient) -> set[str]:
-    """The names of all programs."""
+    """Return the names of all kinds of programs that the caller sees."""
     return {each["id"] for each in get_data(caller.get("/v1/job-kinds")) if each["id"].startswith("program:")}
 
 
 def get_refusal(dataset: Dataset, kind: str, parameters: dict[str, Any]) -> Any:
-    """The answer to a job that cannot be."""
+    """Return the response to a job that is rejected."""
     return dataset.admin.create("/v1/jobs", "job", {"kind": kind, "parameters": parameters})
 
 
@@ -38,19 +38,19 @@ def test_a_program_is_a_kind_as_soon_as_it_is_there_and_no_longer(dataset: Datas
     assert get_refusal(dataset, "program:count", {}).status_code == 422
 
 
-def test_a_kind_tells_what_its_file_says(dataset: Dataset, programs: ProgramDirectory) -> None:
-    said = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+def test_kind_has_members_of_manifest(dataset: Dataset, programs: ProgramDirectory) -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     more = {"time_limit": 7, "concurrency": 2, "dedupe": "none"}
-    programs.add_program("count", "true", title="Count", parameters=said, **more)
+    programs.add_program("count", "true", title="Count", parameters=schema, **more)
 
     kind = get_data(dataset.admin.get("/v1/job-kinds/program:count"))["attributes"]
 
     assert (kind["title"], kind["runner"], kind["dedupe"]) == ("Count", "executable", "none")
     assert (kind["time-limit"], kind["concurrency"]) == (7, 2)
-    assert kind["parameters"] == {**said, "additionalProperties": False}
+    assert kind["parameters"] == {**schema, "additionalProperties": False}
 
 
-def test_a_kind_is_as_its_file_says_now(dataset: Dataset, programs: ProgramDirectory) -> None:
+def test_changed_manifest_changes_kind(dataset: Dataset, programs: ProgramDirectory) -> None:
     kind = programs.add_program("count", "true", title="Before")
     before = get_data(dataset.admin.get(f"/v1/job-kinds/{kind}"))
     programs.write_manifest("count", b'{"title": "After"}')
@@ -60,7 +60,7 @@ def test_a_kind_is_as_its_file_says_now(dataset: Dataset, programs: ProgramDirec
     assert (before["attributes"]["title"], after["attributes"]["title"]) == ("Before", "After")
 
 
-def test_a_program_that_is_not_there_but_spoken_of_fails(dataset: Dataset, programs: ProgramDirectory) -> None:
+def test_manifest_without_program_fails_job(dataset: Dataset, programs: ProgramDirectory) -> None:
     programs.write_manifest("count", b"{}")
     (programs.directory / "plain").write_text("#!/bin/sh\n")
     programs.write_manifest("plain", b"{}")
@@ -110,13 +110,13 @@ def test_a_link_leads_only_to_what_lies_within(dataset: Dataset, programs: Progr
     (programs.directory / "alias").symlink_to("real")
     (programs.directory / "shell").symlink_to("/bin/sh")
     (programs.directory / "loop").symlink_to("loop")
-    (tmp_path / "said").write_text("{}")
-    (programs.directory / "said.json").symlink_to(tmp_path / "said")
+    (tmp_path / "manifest").write_text("{}")
+    (programs.directory / "manifest.json").symlink_to(tmp_path / "manifest")
 
     assert list_kinds(dataset.admin) == {"program:real", "program:alias", "program:process-docset"}
 
 
-def test_a_link_that_leads_out_is_not_run_although_something_is_said_of_it(
+def test_link_that_leads_out_is_not_run_although_it_has_a_manifest(
     dataset: Dataset, programs: ProgramDirectory
 ) -> None:
     (programs.directory / "shell").symlink_to("/bin/sh")
@@ -127,7 +127,7 @@ def test_a_link_that_leads_out_is_not_run_although_something_is_said_of_it(
     assert job["error"]["code"] == "missing-program"
 
 
-def test_a_faulty_file_is_named_once_and_its_program_is_not_offered(
+def test_invalid_manifest_is_logged_once_and_program_is_not_offered(
     dataset: Dataset, programs: ProgramDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     programs.add_program("count", "true")
@@ -138,17 +138,17 @@ def test_a_faulty_file_is_named_once_and_its_program_is_not_offered(
         assert list_kinds(dataset.admin) == {"program:process-docset"}
         assert dataset.admin.get("/v1/job-kinds/program:count").status_code == 404
 
-    lines = [line for line in capsys.readouterr().out.splitlines() if "not offered" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "manifest invalid" in line]
     assert len(lines) == 1
     assert "count.json" in lines[0]
     assert "titel" in lines[0]
     programs.write_manifest("count", b'{"titel": 22}')
     list_kinds(dataset.admin)
-    assert capsys.readouterr().out.count("not offered") == 1
+    assert capsys.readouterr().out.count("manifest invalid") == 1
 
 
 @pytest.mark.parametrize("how", ["folder", "pipe", "large"])
-def test_a_file_that_cannot_be_read_is_a_fault(dataset: Dataset, programs: ProgramDirectory, how: str) -> None:
+def test_unreadable_manifest_is_an_error(dataset: Dataset, programs: ProgramDirectory, how: str) -> None:
     programs.add_program("count", "true")
     path = programs.directory / "count.json"
     if how == "folder":
@@ -171,10 +171,10 @@ def test_a_lookup_costs_two_system_calls(
     with app.app_context():
         source.find_kind("program:count")
         monkeypatch.setattr(os, "stat", lambda path, **more: asked.append(path) or stat(path, **more))
-        found = source.find_kind("program:count")
+        kind = source.find_kind("program:count")
         monkeypatch.undo()
 
-    assert found is not None
+    assert kind is not None
     assert len(asked) == 2
 
 
@@ -193,7 +193,7 @@ def test_an_argument_has_at_most_64_kib(dataset: Dataset, programs: ProgramDirec
     ("parameters", "pointer"),
     [({"arguments": "x"}, "/arguments"), ({"arguments": [1]}, "/arguments/0"), ({"argument": []}, "/argument")],
 )
-def test_parameters_that_do_not_fit_are_pointed_at(
+def test_invalid_parameters_are_422_with_pointers(
     dataset: Dataset, programs: ProgramDirectory, parameters: dict[str, Any], pointer: str
 ) -> None:
     response = get_refusal(dataset, programs.add_program("count", "true"), parameters)
@@ -202,17 +202,17 @@ def test_parameters_that_do_not_fit_are_pointed_at(
     assert get_pointers(response) == {f"/data/attributes/parameters{pointer}"}
 
 
-@pytest.mark.parametrize("said", [{}, {"title": "Count"}, {"may_start": "admins"}])
-def test_a_program_is_for_admins_alone_unless_its_file_says_otherwise(
-    dataset: Dataset, programs: ProgramDirectory, said: dict[str, Any]
+@pytest.mark.parametrize("members", [{}, {"title": "Count"}, {"may_start": "admins"}])
+def test_program_is_for_admins_unless_manifest_allows_anyone(
+    dataset: Dataset, programs: ProgramDirectory, members: dict[str, Any]
 ) -> None:
-    kind = programs.add_program("count", "true", **said)
+    kind = programs.add_program("count", "true", **members)
     document = {"kind": kind, "parameters": {}}
 
     refused_job = dataset.stranger.create("/v1/jobs", "job", document)
 
     assert refused_job.status_code == 403
-    assert get_errors(refused_job)[0]["detail"] == "You may not start this."
+    assert get_errors(refused_job)[0]["detail"] == "You may not start this kind of job with these parameters."
     assert dataset.stranger.create("/v1/hooks", "hook", document).status_code == 403
     assert dataset.stranger.get(f"/v1/job-kinds/{kind}").status_code == 404
     assert kind not in list_kinds(dataset.stranger)
@@ -220,7 +220,7 @@ def test_a_program_is_for_admins_alone_unless_its_file_says_otherwise(
     assert dataset.admin.create("/v1/jobs", "job", {"kind": kind, "parameters": {}}).status_code == 202
 
 
-def test_a_program_is_for_anyone_where_its_file_says_so(dataset: Dataset, programs: ProgramDirectory) -> None:
+def test_program_is_for_anyone_if_manifest_allows(dataset: Dataset, programs: ProgramDirectory) -> None:
     kind = programs.add_program("count", "true", may_start="anyone")
 
     assert kind in list_kinds(dataset.stranger)
@@ -266,10 +266,10 @@ def test_the_program_of_overview_goes_to_no_server_that_is_not_listed(
     monkeypatch.setitem(dataset.app.config, "OVERVIEW_SERVERS", ("https://overview.example",))
     more = {"document_set_id": "1", "api_token": "t"}
 
-    listed = get_refusal(dataset, "program:process-docset", {"server": "https://overview.example/", **more})
+    accepted = get_refusal(dataset, "program:process-docset", {"server": "https://overview.example/", **more})
     other = get_refusal(dataset, "program:process-docset", {"server": "http://127.0.0.1:6379", **more})
 
-    assert (listed.status_code, other.status_code) == (202, 403)
+    assert (accepted.status_code, other.status_code) == (202, 403)
 
 
 def test_the_same_program_for_the_same_parameters_runs_once_until_it_is_changed(

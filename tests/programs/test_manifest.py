@@ -1,4 +1,4 @@
-"""NAME.json: what it may say, and what is said of its faults."""
+"""Manifests: members, defaults and error messages."""
 
 from datetime import timedelta
 from typing import Any
@@ -13,23 +13,23 @@ TOKEN_SCHEMA = {"type": "object", "properties": {"token": {"type": "string", "wr
 NAME_SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "sizes": {"type": "array"}}}
 
 
-def read_manifest(said: Any, *, is_overview: bool = False) -> Manifest:
-    """What a file with this content says."""
-    content = said if isinstance(said, bytes) else orjson.dumps(said)
+def read_manifest(members: Any, *, is_overview: bool = False) -> Manifest:
+    """Return the manifest that is parsed from these members or bytes."""
+    content = members if isinstance(members, bytes) else orjson.dumps(members)
     return manifest.parse_manifest("tried", content, is_overview=is_overview)
 
 
 def test_program_without_manifest_takes_argument_list() -> None:
-    found = manifest.parse_manifest("tried", None)
+    parsed = manifest.parse_manifest("tried", None)
 
-    assert found.arguments == ("arguments",)
-    assert list(found.parameters["properties"]) == ["arguments"]
-    assert (found.dedupe, found.time_limit, found.concurrency) == ("once", timedelta(minutes=10), None)
-    assert (found.media_type, found.may_start) == ("application/octet-stream", "admins")
+    assert parsed.arguments == ("arguments",)
+    assert list(parsed.parameters["properties"]) == ["arguments"]
+    assert (parsed.dedupe, parsed.time_limit, parsed.concurrency) == ("once", timedelta(minutes=10), None)
+    assert (parsed.media_type, parsed.may_start) == ("application/octet-stream", "admins")
 
 
 def test_manifest_with_every_property() -> None:
-    found = read_manifest(
+    parsed = read_manifest(
         {
             "title": "Count words",
             "parameters": {**NAME_SCHEMA, "properties": {**NAME_SCHEMA["properties"], **TOKEN_SCHEMA["properties"]}},
@@ -43,13 +43,13 @@ def test_manifest_with_every_property() -> None:
         }
     )
 
-    assert (found.title, found.arguments) == ("Count words", ("sizes", "name"))
-    assert found.environment == {"API_TOKEN": "token"}
-    assert (found.time_limit, found.concurrency, found.dedupe) == (timedelta(seconds=30), 1, "none")
-    assert (found.media_type, found.may_start) == ("text/csv; charset=utf-8", "admins")
+    assert (parsed.title, parsed.arguments) == ("Count words", ("sizes", "name"))
+    assert parsed.environment == {"API_TOKEN": "token"}
+    assert (parsed.time_limit, parsed.concurrency, parsed.dedupe) == (timedelta(seconds=30), 1, "none")
+    assert (parsed.media_type, parsed.may_start) == ("text/csv; charset=utf-8", "admins")
 
 
-def test_parameters_that_are_not_declared_are_not_taken_unless_it_says_so() -> None:
+def test_undeclared_parameters_are_rejected_unless_allowed() -> None:
     assert read_manifest({"parameters": NAME_SCHEMA}).parameters["additionalProperties"] is False
     assert (
         read_manifest({"parameters": {**NAME_SCHEMA, "additionalProperties": True}}).parameters["additionalProperties"]
@@ -63,11 +63,11 @@ def test_arguments_are_the_declared_parameters_in_order_without_secrets() -> Non
     assert read_manifest({"parameters": both, "environment": {"TOKEN": "token"}}).arguments == ("name", "sizes")
 
 
-def test_a_secret_in_the_arguments_is_the_operators_wish() -> None:
+def test_secret_in_declared_arguments_is_accepted() -> None:
     assert read_manifest({"parameters": TOKEN_SCHEMA, "arguments": ["token"]}).arguments == ("token",)
 
 
-def test_the_program_of_overview_has_parameters_of_its_own_unless_it_says_others() -> None:
+def test_overview_program_has_default_parameters_unless_declared() -> None:
     default = manifest.parse_manifest("tried", None, is_overview=True)
     with_token = read_manifest({"arguments": ["server", "document_set_id", "api_token"]}, is_overview=True)
     declared = manifest.OVERVIEW_DEFAULTS["parameters"]
@@ -80,20 +80,20 @@ def test_the_program_of_overview_has_parameters_of_its_own_unless_it_says_others
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("members", "message"),
     [
-        ({"parameters": NAME_SCHEMA}, "is given 'server'"),
+        ({"parameters": NAME_SCHEMA}, "needs the parameter 'server'"),
         (
             {"parameters": {"properties": {**manifest.OVERVIEW_DEFAULTS["parameters"]["properties"], "api_token": {}}}},
             "writeOnly",
         ),
-        ({"dedupe": "none"}, "runs once"),
-        ({"may-start": "admins"}, "may-start: whoever has a token may"),
+        ({"dedupe": "none"}, "dedupe: must be once"),
+        ({"may-start": "admins"}, "may-start: must be anyone"),
     ],
 )
-def test_invalid_overview_manifest_raises(said: Any, words: str) -> None:
-    with pytest.raises(manifest.ManifestError, match=words):
-        read_manifest(said, is_overview=True)
+def test_invalid_overview_manifest_raises(members: Any, message: str) -> None:
+    with pytest.raises(manifest.ManifestError, match=message):
+        read_manifest(members, is_overview=True)
 
 
 def _nest_arrays(levels: int) -> bytes:
@@ -101,24 +101,24 @@ def _nest_arrays(levels: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("members", "message"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b'{"time-limit": NaN}', "no JSON"),
+        (b"", "invalid JSON"),
+        (b"{", "invalid JSON"),
+        (b"\xff\xfe", "invalid JSON"),
+        (b'{"time-limit": NaN}', "invalid JSON"),
         (_nest_arrays(300), "nested too deep"),
-        (b"[" * 100_000, "no JSON"),
-        ([], "all of it: [] is not of type 'object'"),
+        (b"[" * 100_000, "invalid JSON"),
+        ([], "the whole value: [] is not of type 'object'"),
         ({"titel": "x"}, "'titel' was unexpected"),
         ({"title": 3}, "title"),
         ({"parameters": "none"}, "parameters"),
         ({"parameters": {"type": "array"}}, "'object' was expected"),
         ({"parameters": {"properties": {"a": True}}}, "parameters.properties.a"),
-        ({"parameters": {"properties": {"a": {"type": "word"}}}}, "no JSON Schema"),
-        ({"parameters": {"properties": {"a": {"pattern": "("}}}}, "no JSON Schema"),
+        ({"parameters": {"properties": {"a": {"type": "word"}}}}, "invalid JSON Schema"),
+        ({"parameters": {"properties": {"a": {"pattern": "("}}}}, "invalid JSON Schema"),
         ({"parameters": {"required": ["a"]}}, "'a' is required, but not declared"),
-        ({"parameters": {"properties": {"a": {"$ref": "http://127.0.0.1/a"}}}}, "no $ref"),
+        ({"parameters": {"properties": {"a": {"$ref": "http://127.0.0.1/a"}}}}, "$ref is not supported"),
         ({"parameters": {"properties": {"a": {"items": {"writeOnly": True}}}}}, "whole parameter"),
         ({"parameters": {"patternProperties": {"a": {"writeOnly": True}}}}, "whole parameter"),
         ({"parameters": NAME_SCHEMA, "arguments": ["nme"]}, "no parameter 'nme'"),
@@ -132,7 +132,7 @@ def _nest_arrays(levels: int) -> bytes:
         ({"parameters": TOKEN_SCHEMA, "environment": {"T": "token"}, "dedupe": "single-flight"}, "dedupe"),
         (
             {"parameters": {"properties": {"a": {"type": "integer", "writeOnly": True}}}, "arguments": ["a"]},
-            "is a secret, but no string",
+            "must be a string",
         ),
         ({"dedupe": "twice"}, "dedupe"),
         ({"time-limit": 0}, "time-limit"),
@@ -144,9 +144,9 @@ def _nest_arrays(levels: int) -> bytes:
         ({"may-start": "me"}, "may-start"),
     ],
 )
-def test_manifest_error_is_one_short_line(said: Any, words: str) -> None:
+def test_manifest_error_is_one_short_line(members: Any, message: str) -> None:
     with pytest.raises(ManifestError) as caught:
-        read_manifest(said)
+        read_manifest(members)
 
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) <= manifest.MAX_ERROR_LENGTH

@@ -1,4 +1,4 @@
-"""What programs say, in pieces of any size: lines, reports, and words that may be shown."""
+"""Output of programs in chunks of any size: lines, progress reports and redaction."""
 
 from time import monotonic
 
@@ -13,12 +13,12 @@ from app.programs.redaction import SecretRedactor
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_lines_are_the_same_however_they_arrive(size: int) -> None:
-    said = b"one\ntwo\n\nthree\nrest"
+    content = b"one\ntwo\n\nthree\nrest"
     lines = LineBuffer()
 
-    found = [line for start in range(0, len(said), size) for line in lines.feed(said[start : start + size], 100)]
+    parsed = [line for start in range(0, len(content), size) for line in lines.feed(content[start : start + size], 100)]
 
-    assert found == [b"one", b"two", b"", b"three"]
+    assert parsed == [b"one", b"two", b"", b"three"]
     assert lines.get_last_line() == [b"rest"]
 
 
@@ -107,23 +107,23 @@ def test_a_long_line_of_digits_is_soon_read() -> None:
     assert monotonic() - begun < 1
 
 
-def test_words_lose_controls_and_what_is_no_text() -> None:
-    words = SecretRedactor([])
+def test_control_characters_and_invalid_utf8_are_removed() -> None:
+    redactor = SecretRedactor([])
 
-    assert words.redact_text(b"a\x00b\x1b[31mc\r\n\td\xff", is_cut=False, most=100) == "ab[31mc\n\td\ufffd"
-    assert words.redact_line("a\x00\ud800\tb\x9b", most=100) == "a\ufffd b"
+    assert redactor.redact_text(b"a\x00b\x1b[31mc\r\n\td\xff", is_cut=False, most=100) == "ab[31mc\n\td\ufffd"
+    assert redactor.redact_line("a\x00\ud800\tb\x9b", most=100) == "a\ufffd b"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "spelling",
     ['s3cr3t/"ü', 's3cr3t/\\"\\u00fc', 's3cr3t/\\"ü', "s3cr3t%2F%22%C3%BC"],
     ids=["plain", "json", "utf-8", "url"],
 )
-def test_secrets_are_hidden_however_they_are_written(said: str) -> None:
-    words = SecretRedactor(['s3cr3t/"ü'])
+def test_secrets_are_hidden_however_they_are_written(spelling: str) -> None:
+    redactor = SecretRedactor(['s3cr3t/"ü'])
 
-    assert words.redact_line(f"with {said} in it", most=100) == "with [hidden] in it"
-    assert words.redact_text(f"with {said} in it".encode(), is_cut=False, most=100) == "with [hidden] in it"
+    assert redactor.redact_line(f"with {spelling} in it", most=100) == "with [hidden] in it"
+    assert redactor.redact_text(f"with {spelling} in it".encode(), is_cut=False, most=100) == "with [hidden] in it"
 
 
 def test_a_secret_of_several_lines_is_hidden_line_by_line() -> None:
@@ -133,21 +133,21 @@ def test_a_secret_of_several_lines_is_hidden_line_by_line() -> None:
 
 
 def test_a_part_of_a_secret_at_a_cut_is_hidden() -> None:
-    words = SecretRedactor(["0123456789"])
+    redactor = SecretRedactor(["0123456789"])
 
-    assert words.redact_text(b"3456789 is the end", is_cut=True, most=100) == "[hidden] is the end"
-    assert words.redact_line("it begins 012345", most=100, is_cut=True) == "it begins [hidden]"
+    assert redactor.redact_text(b"3456789 is the end", is_cut=True, most=100) == "[hidden] is the end"
+    assert redactor.redact_line("it begins 012345", most=100, is_cut=True) == "it begins [hidden]"
 
 
 def test_a_long_secret_takes_no_longer_than_the_text_at_a_cut() -> None:
-    words = SecretRedactor(["0123456789" * (MAX_PARAMETERS_BYTES // 10)])
+    redactor = SecretRedactor(["0123456789" * (MAX_PARAMETERS_BYTES // 10)])
     begun = monotonic()
 
     for _ in range(20):
-        assert words.redact_line(f"{'x' * MAX_LINE_BYTES}0123", most=2 * MAX_LINE_BYTES, is_cut=True).endswith(
+        assert redactor.redact_line(f"{'x' * MAX_LINE_BYTES}0123", most=2 * MAX_LINE_BYTES, is_cut=True).endswith(
             "xx[hidden]"
         )
-        assert words.redact_text(b"6789" + b"x" * MAX_LINE_BYTES, is_cut=True, most=2 * MAX_LINE_BYTES).startswith(
+        assert redactor.redact_text(b"6789" + b"x" * MAX_LINE_BYTES, is_cut=True, most=2 * MAX_LINE_BYTES).startswith(
             "[hidden]xx"
         )
 

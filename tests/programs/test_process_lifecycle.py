@@ -1,4 +1,4 @@
-"""Programs in real workers: canceled, killed, stopped, crowded; nothing of them is left behind."""
+"""Programs in real workers that are canceled, killed or stopped: no process is left behind."""
 
 import os
 import signal
@@ -33,13 +33,13 @@ sh -c "trap '' TERM; sleep $2; true" &
 setsid sh -c "trap '' TERM; sh -c 'sleep $2; true' & sleep $2; true" &
 sleep "$2"; sleep "$2"
 """
-"""Signs the file of its first argument, and goes on, four processes of it, however it is asked."""
+"""Program that writes its process id to the file of its first argument, forks to four processes and ignores signals."""
 
 STUBBORN_PROCESSES = 6
 
 
 class ProgramStack(JobStack):
-    """The same, with a directory of programs."""
+    """A job stack with a directory of programs."""
 
     programs: ProgramDirectory
 
@@ -48,49 +48,49 @@ class ProgramStack(JobStack):
 def module_program_stack(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ProgramStack]:
-    """Real processes on a Redis of their own."""
+    """Start real processes with a Redis of their own."""
     with ExitStack() as stack:
         directory = tmp_path_factory.mktemp("hall")
         programs = ProgramDirectory(directory / "programs")
-        made = ProgramStack({**environment, "JOB_PROGRAMS_DIR": str(programs.directory)}, directory, stack)
-        made.programs = programs
-        yield made
+        running = ProgramStack({**environment, "JOB_PROGRAMS_DIR": str(programs.directory)}, directory, stack)
+        running.programs = programs
+        yield running
 
 
 @pytest.fixture
 def program_stack(module_program_stack: ProgramStack) -> ProgramStack:
-    """All of them running."""
+    """Return the stack with all processes running."""
     module_program_stack.restart_worker()
     return module_program_stack
 
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """Seconds to sleep, known by which a process of this test is found; none is left after it."""
-    made = f"7{os.getpid()}.{os.urandom(3).hex().translate(str.maketrans('abcdef', '123456'))}"
-    yield made
-    assert find_marked_processes(made) == []
+    """Yield a unique number of seconds to sleep, by which processes of this test are found; check that none is left."""
+    seconds = f"7{os.getpid()}.{os.urandom(3).hex().translate(str.maketrans('abcdef', '123456'))}"
+    yield seconds
+    assert find_marked_processes(seconds) == []
 
 
 def start_stubborn_job(
-    program_stack: ProgramStack, tmp_path: Path, mark: str, wait_until: Callable[..., Any], **said: Any
+    program_stack: ProgramStack, tmp_path: Path, mark: str, wait_until: Callable[..., Any], **members: Any
 ) -> UUID:
-    """A job of a program that runs."""
-    kind = program_stack.programs.add_program("stubborn", STUBBORN_SCRIPT, **said)
+    """Start a job of a stubborn program and wait until it runs."""
+    kind = program_stack.programs.add_program("stubborn", STUBBORN_SCRIPT, **members)
     job_id = program_stack.enqueue_job(kind, arguments=[str(tmp_path / "signed"), mark])
     wait_until(lambda: len(find_marked_processes(f"sleep {mark}")) >= STUBBORN_PROCESSES, 30)
     return job_id
 
 
 def cancel_as_api(program_stack: ProgramStack, job_id: UUID) -> None:
-    """What the API does."""
+    """Cancel a job as the API does."""
     with program_stack.app.app_context(), open_transaction(is_read=False):
         lifecycle.cancel_job(job_id)
         commit()
 
 
 def get_pool_process(program_stack: ProgramStack, pid: int) -> psutil.Process:
-    """The process of the pool that a program belongs to."""
+    """Return the pool process that runs a program."""
     above = psutil.Process(pid).parents()
     return next(each for each in above if each.parent() and each.parent().pid in _list_nodes(program_stack))
 
@@ -127,7 +127,7 @@ def test_a_canceled_program_ends_although_it_ignores_sigterm(
     figure(f"program that ignores SIGTERM: 0 processes left {monotonic() - begun:.1f} s after the cancel")
 
 
-def test_a_canceled_program_that_listens_ends_soon(
+def test_canceled_program_that_handles_sigterm_ends_soon(
     program_stack: ProgramStack, tmp_path: Path, wait_until: Callable[..., Any], figure: Figure
 ) -> None:
     kind = program_stack.programs.add_program("silent", 'touch "$1"; exec sleep 600')
@@ -168,7 +168,7 @@ def test_kill_9_leaves_no_process_of_a_program(
     wait_until(lambda: has_ended(program_stack, job_id), 40)
 
 
-def test_a_program_is_begun_again_when_its_worker_stops(
+def test_program_is_restarted_when_its_worker_stops(
     program_stack: ProgramStack, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     go_on = tmp_path / "go-on"
@@ -191,7 +191,7 @@ def test_a_program_is_begun_again_when_its_worker_stops(
     assert [each.outcome for each in list_job_rows(program_stack.app, Attempt, job_id)] == ["interrupted", "succeeded"]
 
 
-def test_a_program_that_is_told_to_stop_with_its_worker_is_not_at_fault(
+def test_program_that_is_signaled_with_its_worker_is_requeued(
     program_stack: ProgramStack, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     kind = program_stack.programs.add_program(
@@ -201,7 +201,9 @@ def test_a_program_that_is_told_to_stop_with_its_worker_is_not_at_fault(
     wait_until((tmp_path / "signed").exists, 30)
 
     program_stack.worker.terminate()
-    os.kill(int((tmp_path / "signed").read_text()), signal.SIGTERM)  # as who stops a whole service does
+    os.kill(
+        int((tmp_path / "signed").read_text()), signal.SIGTERM
+    )  # as an init system that stops all processes of a service
     program_stack.worker.wait(15)
     given_back = program_stack.get_job(job_id)
     (tmp_path / "go-on").touch()
@@ -213,7 +215,7 @@ def test_a_program_that_is_told_to_stop_with_its_worker_is_not_at_fault(
     assert (given_back.state, program_stack.get_job(job_id).state) == ("queued", "succeeded")
 
 
-def test_a_program_that_floods_is_out_of_time(
+def test_program_that_floods_output_times_out(
     program_stack: ProgramStack, mark: str, wait_until: Callable[..., Any], figure: Figure
 ) -> None:
     kind = program_stack.programs.add_program("loud", f"trap '' TERM; : {mark}; yes & yes junk >&2", time_limit=2)

@@ -1,4 +1,4 @@
-"""Programs are run: what they get, what they say, how they end."""
+"""Execution of programs: arguments, environment, output, progress and errors."""
 
 import errno
 import os
@@ -63,31 +63,31 @@ SECRET_SCHEMA = {
 def test_arguments_come_in_order_and_the_file_comes_last(dataset: Dataset, run_program: RunProgram) -> None:
     job = run_program(REPORT_SCRIPT, {"arguments": ["x-", "", "a b", "ü\n$HOME"]})
 
-    told = orjson.loads(read_output(dataset, job["id"]))
-    *arguments, last = told["argv"]
+    report = orjson.loads(read_output(dataset, job["id"]))
+    *arguments, last = report["argv"]
     assert arguments == ["x-", "", "a b", "ü\n$HOME"]
-    assert Path(last).parent == Path(told["cwd"])
-    assert told["empty"]
+    assert Path(last).parent == Path(report["cwd"])
+    assert report["empty"]
 
 
-def test_it_has_a_closed_environment_and_a_directory_of_its_own(dataset: Dataset, run_program: RunProgram) -> None:
+def test_program_has_clean_environment_and_own_directory(dataset: Dataset, run_program: RunProgram) -> None:
     os.environ["NOT_FOR_PROGRAMS"] = "1"
     try:
-        told = orjson.loads(read_output(dataset, run_program(REPORT_SCRIPT)["id"]))
+        report = orjson.loads(read_output(dataset, run_program(REPORT_SCRIPT)["id"]))
     finally:
         del os.environ["NOT_FOR_PROGRAMS"]
 
-    assert told["environment"].pop("PATH").startswith("/usr/local/sbin:")
-    told["environment"].pop("LC_CTYPE", None)  # Python's own
+    assert report["environment"].pop("PATH").startswith("/usr/local/sbin:")
+    report["environment"].pop("LC_CTYPE", None)  # Python's own
     # The last one is the shell's, with which the script begins.
-    assert told["environment"] == {"LANG": "C.UTF-8", **dict.fromkeys(("HOME", "TMPDIR", "PWD"), told["cwd"])}
-    assert (told["stdin"], told["leads"], told["core"], told["mode"]) == ("", True, 0, 0o700)
-    assert told["files"] <= 1024
-    assert set(told["descriptors"]) <= {"0", "1", "2", "3"}
+    assert report["environment"] == {"LANG": "C.UTF-8", **dict.fromkeys(("HOME", "TMPDIR", "PWD"), report["cwd"])}
+    assert (report["stdin"], report["leads"], report["core"], report["mode"]) == ("", True, 0, 0o700)
+    assert report["files"] <= 1024
+    assert set(report["descriptors"]) <= {"0", "1", "2", "3"}
 
 
-def test_parameters_become_arguments_and_variables_as_its_file_says(dataset: Dataset, run_program: RunProgram) -> None:
-    said = {
+def test_parameters_become_declared_arguments_and_variables(dataset: Dataset, run_program: RunProgram) -> None:
+    members = {
         "parameters": SECRET_SCHEMA,
         "arguments": ["loud", "sizes", "scale", "name"],
         "environment": {"API_TOKEN": "token", "NAME": "name", "LOUD": "loud"},
@@ -95,20 +95,20 @@ def test_parameters_become_arguments_and_variables_as_its_file_says(dataset: Dat
     }
 
     full = run_program(
-        REPORT_SCRIPT, {"name": "n", "sizes": [1, 2], "scale": 0.5, "loud": True, "token": "s3cr3t"}, **said
+        REPORT_SCRIPT, {"name": "n", "sizes": [1, 2], "scale": 0.5, "loud": True, "token": "s3cr3t"}, **members
     )
-    sparse = run_program(REPORT_SCRIPT, {"name": "m"}, **said)
+    sparse = run_program(REPORT_SCRIPT, {"name": "m"}, **members)
 
-    told = orjson.loads(read_output(dataset, full["id"]))
-    assert told["argv"][:-1] == ["true", "1", "2", "0.5", "n"]
-    assert {name: told["environment"][name] for name in ("API_TOKEN", "NAME", "LOUD")} == {
+    report = orjson.loads(read_output(dataset, full["id"]))
+    assert report["argv"][:-1] == ["true", "1", "2", "0.5", "n"]
+    assert {name: report["environment"][name] for name in ("API_TOKEN", "NAME", "LOUD")} == {
         "API_TOKEN": "s3cr3t",
         "NAME": "n",
         "LOUD": "true",
     }
-    told = orjson.loads(read_output(dataset, sparse["id"]))
-    assert told["argv"][:-1] == ["m"]
-    assert "API_TOKEN" not in told["environment"]
+    report = orjson.loads(read_output(dataset, sparse["id"]))
+    assert report["argv"][:-1] == ["m"]
+    assert "API_TOKEN" not in report["environment"]
 
 
 def test_after_a_separator_no_value_is_an_option(dataset: Dataset, run_program: RunProgram) -> None:
@@ -152,11 +152,11 @@ def test_a_program_runs_as_its_own_user_and_reads_no_secret(
 
         job = execute_job(dataset, kind, {"arguments": [str(secret)]})
 
-        said = read_output(dataset, job["id"]).decode()
-    nobody = getpwnam("nobody")
-    assert said.splitlines()[:2] == [str(nobody.pw_uid), str(nobody.pw_gid)], said
-    assert "hunter2" not in said
-    assert said.count("Permission denied") == 3, said
+        output = read_output(dataset, job["id"]).decode()
+    user = getpwnam("nobody")
+    assert output.splitlines()[:2] == [str(user.pw_uid), str(user.pw_gid)], output
+    assert "hunter2" not in output
+    assert output.count("Permission denied") == 3, output
 
 
 def test_program_output_is_published(dataset: Dataset, run_program: RunProgram) -> None:
@@ -184,16 +184,16 @@ def test_program_without_output_fails_with_no_output(run_program: RunProgram, sc
     assert job["state"] == "failed"
     assert job["error"] == {
         "code": "no-output",
-        "detail": "The program has ended well, but has written nothing.",
+        "detail": "The program exited with status 0 but wrote no output file.",
         "stderr": "why\n",
     }
 
 
-def test_a_status_is_told_with_the_end_of_stderr(dataset: Dataset, run_program: RunProgram) -> None:
+def test_nonzero_exit_status_is_reported_with_end_of_stderr(dataset: Dataset, run_program: RunProgram) -> None:
     job = run_program(f"{PYTHON}import sys\nsys.stderr.write('x' * 100_000 + 'the end')\nsys.exit(3)")
 
     assert (job["state"], job["error"]["code"], job["error"]["returncode"]) == ("failed", "exit-status", 3)
-    assert job["error"]["detail"] == "The program ended with status 3."
+    assert job["error"]["detail"] == "The program exited with status 3."
     assert len(job["error"]["stderr"]) == MAX_STDERR_BYTES
     assert job["error"]["stderr"].endswith("xxthe end")
 
@@ -205,7 +205,7 @@ def test_stderr_control_characters_are_removed(run_program: RunProgram) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGTERM"])
-def test_a_signal_is_told_by_its_name(run_program: RunProgram, name: str) -> None:
+def test_signal_is_reported_by_name(run_program: RunProgram, name: str) -> None:
     job = run_program(f"echo oh >&2; kill -{name.removeprefix('SIG')} $$")
 
     error = job["error"]
@@ -213,7 +213,7 @@ def test_a_signal_is_told_by_its_name(run_program: RunProgram, name: str) -> Non
     assert error["returncode"] < 0
 
 
-def test_a_file_that_grows_beyond_the_limit_ends_it(run_program: RunProgram, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_beyond_file_size_limit_ends_program(run_program: RunProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(process.RESOURCE_LIMITS, "RLIMIT_FSIZE", 2**20)
 
     job = run_program('exec head -c 2000000 /dev/zero > "$1"')
@@ -221,9 +221,7 @@ def test_a_file_that_grows_beyond_the_limit_ends_it(run_program: RunProgram, mon
     assert (job["error"]["code"], job["error"]["signal"]) == ("signal", "SIGXFSZ")
 
 
-def test_a_job_whose_program_takes_other_parameters_by_now_says_so(
-    dataset: Dataset, programs: ProgramDirectory
-) -> None:
+def test_job_fails_when_parameters_of_program_have_changed(dataset: Dataset, programs: ProgramDirectory) -> None:
     job = enqueue_job(dataset.admin, programs.add_program("tried", "true"), arguments=["a"])
     programs.write_manifest("tried", orjson.dumps({"parameters": {"properties": {"name": {"type": "string"}}}}))
 
@@ -231,7 +229,7 @@ def test_a_job_whose_program_takes_other_parameters_by_now_says_so(
         executor.run_job(UUID(job["id"]), "tests")
 
     error = get_data(dataset.admin.get(f"/v1/jobs/{job['id']}"))["attributes"]["error"]
-    assert error == {"code": "invalid-parameters", "detail": "The program takes other parameters now."}
+    assert error == {"code": "invalid-parameters", "detail": "The parameters of the program have changed."}
 
 
 @pytest.mark.parametrize("script", ["#!/no/such/interpreter\n", "#!/etc/passwd\n"])
@@ -246,7 +244,7 @@ def test_a_program_without_first_line_is_not_executable(dataset: Dataset, progra
     assert execute_job(dataset, kind)["error"]["code"] == "not-executable"
 
 
-def test_a_machine_that_starts_nothing_more_says_so_and_nothing_is_left_open(
+def test_failed_fork_is_reported_and_leaves_no_open_pipe(
     run_program: RunProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **_more: Any) -> None:
@@ -262,16 +260,16 @@ def test_a_machine_that_starts_nothing_more_says_so_and_nothing_is_left_open(
 
 
 def list_open_pipes() -> set[str]:
-    """Those that this process has open."""
+    """Return the pipes that this process has open."""
     opened = {os.readlink(each.path) for each in os.scandir("/proc/self/fd") if os.path.lexists(each.path)}
     return {each for each in opened if each.startswith("pipe:")}
 
 
 def test_more_arguments_than_the_system_takes_are_too_long(dataset: Dataset, programs: ProgramDirectory) -> None:
-    said = {"type": "object", "properties": {"a": {"type": "array"}, "b": {"type": "array"}}}
-    kind = programs.add_program("tried", "true", parameters=said, arguments=["a", "b"], environment={"A": "a"})
+    schema = {"type": "object", "properties": {"a": {"type": "array"}, "b": {"type": "array"}}}
+    kind = programs.add_program("tried", "true", parameters=schema, arguments=["a", "b"], environment={"A": "a"})
     with dataset.app.app_context():
-        # From a command: what the API takes of one resource is never too long.
+        # Submitted by command: the API limits a resource to less than this.
         with db.session.begin():
             job = submission.submit_job(kind, {"a": [""] * 170_000}, trigger="cli", owner_id=None).job
         executor.run_job(job.id, "tests")
@@ -291,8 +289,8 @@ def test_progress_lines_become_events(dataset: Dataset, run_program: RunProgram)
 
     job = run_program(script)
 
-    told = [(each["fraction"], each["message"]) for each in list_events(dataset, job["id"])]
-    assert [one for one in told if one[0] not in (None, 1.0)] == [
+    progress = [(each["fraction"], each["message"]) for each in list_events(dataset, job["id"])]
+    assert [one for one in progress if one[0] not in (None, 1.0)] == [
         (0.25, None),
         (0.5, "half"),
         (0.75, "more"),
@@ -306,39 +304,39 @@ def test_progress_lines_become_events(dataset: Dataset, run_program: RunProgram)
 def test_rapid_progress_is_coalesced(dataset: Dataset, run_program: RunProgram) -> None:
     job = run_program("echo 0.1; sleep 0.2; echo 0.2; echo 0.3; sleep 1; echo x > $1")
 
-    told = [each["fraction"] for each in list_events(dataset, job["id"])]
-    assert 0.3 in told
-    assert 0.2 not in told
+    fractions = [each["fraction"] for each in list_events(dataset, job["id"])]
+    assert 0.3 in fractions
+    assert 0.2 not in fractions
 
 
 def test_unparsable_lines_become_limited_warnings(dataset: Dataset, run_program: RunProgram) -> None:
     job = run_program(f"{PYTHON}import sys\nfor n in range(500): print('what', n)\nopen(sys.argv[1], 'w').write('x')")
 
-    said = [each["message"] for each in list_events(dataset, job["id"], "warning")]
+    messages = [each["message"] for each in list_events(dataset, job["id"], "warning")]
     assert job["state"] == "succeeded"
-    assert said == [*(f"Not understood: what {number}" for number in range(MAX_WARNINGS)), WARNINGS_OMITTED]
+    assert messages == [*(f"Cannot parse: what {number}" for number in range(MAX_WARNINGS)), WARNINGS_OMITTED]
 
 
-def test_a_database_that_is_away_for_a_moment_ends_no_program_and_loses_no_word(
+def test_short_database_outage_keeps_program_and_messages(
     dataset: Dataset, run_program: RunProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = [OperationalError("", None, Exception())] * 3
-    report, heard = lifecycle.record_progress, tmp_path / "heard"
+    report, stored = lifecycle.record_progress, tmp_path / "stored"
 
-    def heard_later(job: Any, fraction: float | None, message: str | None, level: str) -> Any:
+    def record_progress_later(job: Any, fraction: float | None, message: str | None, level: str) -> Any:
         if away:
             raise away.pop()
         if fraction is not None:
-            heard.touch()
+            stored.touch()
         return report(job, fraction, message, level)
 
-    monkeypatch.setattr(lifecycle, "record_progress", heard_later)
+    monkeypatch.setattr(lifecycle, "record_progress", record_progress_later)
     script = r"""echo what; printf '0.5\thalf\n'; while [ ! -e "$1" ]; do sleep 0.05; done; echo x > "$2" """
 
-    job = run_program(script, {"arguments": [str(heard)]}, time_limit=30)
+    job = run_program(script, {"arguments": [str(stored)]}, time_limit=30)
 
     assert (job["state"], away) == ("succeeded", [])
-    assert [each["message"] for each in list_events(dataset, job["id"], "warning")] == ["Not understood: what"]
+    assert [each["message"] for each in list_events(dataset, job["id"], "warning")] == ["Cannot parse: what"]
     assert (0.5, "half") in [(each["fraction"], each["message"]) for each in list_events(dataset, job["id"])]
 
 
@@ -350,7 +348,7 @@ def test_a_program_that_ends_before_its_children_does_not_hang(run_program: RunP
     assert find_marked_processes(mark) == []
 
 
-def test_a_program_that_is_out_of_time_is_ended_with_all_it_has_started(run_program: RunProgram) -> None:
+def test_program_beyond_time_limit_is_killed_with_descendants(run_program: RunProgram) -> None:
     mark = f"9{os.getpid()}.75"
     asleep = f"trap '' TERM; sleep {mark}; true"
     forks = f'trap "" TERM; setsid sh -c "{asleep}" & sh -c "{asleep}" & echo late >&2; {asleep}'
@@ -362,14 +360,14 @@ def test_a_program_that_is_out_of_time_is_ended_with_all_it_has_started(run_prog
     assert find_marked_processes(mark) == []
 
 
-def test_a_program_that_listens_to_sigterm_ends_at_once(run_program: RunProgram) -> None:
+def test_program_that_handles_sigterm_ends_at_once(run_program: RunProgram) -> None:
     job = run_program("trap 'echo tidied >&2; exit 0' TERM; sleep 60 & wait", time_limit=1)
 
     assert job["error"]["code"] == "timed-out"
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
-def test_a_flood_neither_blocks_nor_is_kept(
+def test_flood_of_output_neither_blocks_nor_is_stored(
     dataset: Dataset, run_program: RunProgram, figure: Callable[[str], None], stream: str
 ) -> None:
     streams = {"stdout": ["1"], "stderr": ["2"], "both": ["1", "2"]}[stream]
@@ -391,7 +389,7 @@ def test_a_flood_neither_blocks_nor_is_kept(
     assert took < 60
 
 
-def test_secrets_are_nowhere_to_be_seen(
+def test_secrets_are_redacted_everywhere(
     dataset: Dataset, run_program: RunProgram, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = "s3cr3t-of-the-test"
@@ -409,5 +407,5 @@ def test_secrets_are_nowhere_to_be_seen(
     assert job["error"]["stderr"].startswith("oh [hidden]\n")
     shown = [str(job), str(list_events(dataset, job["id"])), capsys.readouterr().out]
     assert "my token is [hidden]" in shown[1]
-    assert "Not understood: what [hidden]" in shown[1]
+    assert "Cannot parse: what [hidden]" in shown[1]
     assert not [where for where in shown if secret in where]

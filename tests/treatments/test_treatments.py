@@ -212,7 +212,9 @@ def test_a_result_beyond_the_files_of_a_day_is_refused(
 
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
     (warning,) = treatment_client.list_log_messages(treatment_id, "warning")
-    assert warning.startswith("The result of 'one' was not stored. The jobs of one user make at most 1000 MiB a day")
+    assert warning.startswith(
+        "The result of 'one' was not stored. The jobs of one user may write at most 1000 MiB a day"
+    )
     assert treatment_client.get_job(treatment_id)["result"] == {"results": 0, "refused": 1}
     assert treatment_client.list_artifacts(treatment_id) == []
 
