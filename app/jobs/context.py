@@ -48,7 +48,9 @@ def charge_output(job: JobRow, size: int) -> None:
     """
     if job.owner_id is None and job.share == OPERATOR_SHARE:
         return
-    is_triggered = job.trigger == "signal" and not job.kept  # a kept job belongs to a treatment, which a user started
+    is_triggered = (
+        job.trigger == "signal" and not job.retained
+    )  # a kept job belongs to a treatment, which a user started
     if not quotas.charge_output(job.owner_id, size, is_triggered=is_triggered):
         raise JobFailed("too-many-bytes", quotas.describe_output_limit(job.owner_id))
 

@@ -90,7 +90,7 @@ def _has_lost_wakeups(full: Mapping[str, list[Any]]) -> bool:
 
 def prune_jobs(older_than: timedelta) -> int:
     """Delete a batch of jobs that ended longer ago than `older_than`, with events and files; return their number."""
-    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than, _jobs.c.kept.is_(False))
+    old = select(_jobs.c.id).where(_jobs.c.finished_at < func.now() - older_than, _jobs.c.retained.is_(False))
     with open_transaction(is_read=True):
         ids = get_connection().scalars(old.limit(BATCH_SIZE)).all()
     return sum(_delete_job(old, job_id) for job_id in ids)

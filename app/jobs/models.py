@@ -53,7 +53,7 @@ class Job(Model):
     trigger: Mapped[str]
     fingerprint: Mapped[bytes | None]
     """Digest that is equal for equal submissions; None if the kind does not deduplicate."""
-    runs_again: Mapped[bool] = false_column()
+    rerun_requested: Mapped[bool] = false_column()
     """True if it was submitted again while it ran: after its end it is submitted once more."""
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
@@ -68,9 +68,9 @@ class Job(Model):
     finished_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
-    sealed: Mapped[bytes | None]
+    encrypted_secrets: Mapped[bytes | None]
     """Encrypted secret parameters, until it ends."""
-    kept: Mapped[bool] = false_column()
+    retained: Mapped[bool] = false_column()
     """True if it is not pruned, because it belongs to another resource."""
 
     share: Mapped[int] = mapped_column(default=OPERATOR_SHARE, server_default=text("0"))

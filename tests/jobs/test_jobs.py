@@ -128,7 +128,7 @@ def test_a_file_is_replaced_by_the_next_of_its_name(app_context: Flask) -> None:
 
     (artifact,) = list_job_rows(app_context, Artifact, job_id)
     assert (artifact.name, artifact.size, artifact.partial) == ("artifact.json", 2, False)
-    assert current_storage().read_file(artifact.stored_as) == b"[]"
+    assert current_storage().read_file(artifact.storage_key) == b"[]"
 
 
 def test_repeated_wakeup_runs_job_once(app_context: Flask) -> None:
