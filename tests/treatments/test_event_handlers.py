@@ -103,7 +103,7 @@ def test_invalid_callback_does_not_block_later_ones(
     )
 
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
-    assert "passed over" in treatment_client.list_log_messages(treatment_id, "warning")[0]
+    assert "could not be applied" in treatment_client.list_log_messages(treatment_id, "warning")[0]
 
 
 def test_progress_is_coalesced_and_warnings_kept(
