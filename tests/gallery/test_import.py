@@ -473,7 +473,7 @@ def test_more_than_one_run_takes_is_for_the_next_ones(gallery: GalleryInbox, mon
 
     assert [get_counts(job)[:2] for job in runs] == [(2, 0), (2, 2), (1, 4), (0, 5)]
     assert [(job.result or {})["left"] for job in runs] == [3, 1, 0, 0]
-    assert gallery.list_warnings(runs[0]) == ["2 images were taken, 3 files are left: import again."]
+    assert gallery.list_warnings(runs[0]) == ["2 images were imported, 3 files are left: import again."]
     assert gallery.enqueue_job().job.id == runs[3].id
 
 
