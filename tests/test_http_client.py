@@ -805,9 +805,9 @@ def test_redirect_to_a_private_address_is_refused(
         ("ftp://93.184.216.34/", "not allowed. The URL must begin with https or http."),
         ("file:///etc/passwd", "not allowed. The URL must begin with https or http."),
         ("data:text/plain,hello", "not allowed. The URL must begin with https or http."),
-        ("http://me:hunter2@93.184.216.34/", "not allowed. The URL must not hold a user name or password."),
-        ("http://93.184.216.34:99999/", "not allowed. The URL names no host, or a port that cannot be."),
-        ("http://[::1", "The redirect leads to no URL."),
+        ("http://me:hunter2@93.184.216.34/", "not allowed. The URL must not contain a user name or password."),
+        ("http://93.184.216.34:99999/", "not allowed. The URL must have a host and a port from 1 to 65535."),
+        ("http://[::1", "The Location of the redirect is not a URL."),
     ],
 )
 def test_redirect_that_is_not_allowed_is_refused_in_clear_words(
@@ -932,7 +932,7 @@ def test_production_speaks_https_alone(
 
 def test_every_error_is_of_one_family() -> None:
     assert all(issubclass(kind, OutboundError) for kind in (UrlNotAllowed, TimedOut, RequestFailed, ResponseTooLarge))
-    assert str(ResponseTooLarge(HttpResponse(200, {}, b"abc"))) == "The answer is larger than 3 bytes."
+    assert str(ResponseTooLarge(HttpResponse(200, {}, b"abc"))) == "The response is larger than 3 bytes."
 
 
 def test_redirect_from_https_to_http_is_refused_and_to_https_is_followed(
