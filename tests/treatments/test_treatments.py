@@ -1,4 +1,4 @@
-"""Treatments from the request to the end, by real processes and a processor that does as it is told."""
+"""Treatments from the request to the end, with real processes and a fake processor."""
 
 import json
 import threading
@@ -33,14 +33,14 @@ REGION = {"x": 10, "y": 20, "width": 30, "height": 40}
 
 
 def build_region_file(uid: str, *places: dict[str, int]) -> bytes:
-    """A result file of `regions`."""
+    """Return a result file of `regions`."""
     return json.dumps([{"source": uid, "crops": [{"source": uid, "absolute": each} for each in places]}]).encode()
 
 
 def host_output(
     processor: FakeProcessor, uid: str, content: bytes | Answer, path: str = "/results/1.json"
 ) -> dict[str, Any]:
-    """The output that names one result file."""
+    """Host a result file and return the output member with its URL."""
     return {"results_url": [{"doc_id": uid, "result_url": processor.host_file(path, content)}]}
 
 
@@ -201,8 +201,8 @@ def test_a_result_that_does_not_fit_is_a_warning_and_the_others_are_kept(
 def test_a_result_beyond_the_files_of_a_day_is_refused(
     treatment_client: TreatmentClient, processor: FakeProcessor
 ) -> None:
-    with treatment_client.office.app.app_context(), open_transaction(is_read=False):
-        limit = treatment_client.office.app.config["MAX_JOB_OUTPUT_MB_PER_DAY"] * 2**20
+    with treatment_client.stack.app.app_context(), open_transaction(is_read=False):
+        limit = treatment_client.stack.app.config["MAX_JOB_OUTPUT_MB_PER_DAY"] * 2**20
         assert quotas.charge_output(treatment_client.caller.id, limit, is_triggered=True)
         commit()
     treatment_id = treatment_client.start_treatment()
