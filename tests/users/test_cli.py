@@ -14,7 +14,7 @@ CREATE_ARGUMENTS = ["create", "--email", " Ada@Example.com ", "--password-stdin"
 
 
 def invoke_cli(app: Flask, arguments: list[str], password: str = PASSWORD) -> Result:
-    """What the command prints and how it exits."""
+    """Run a command with the password on stdin and return the result."""
     return app.test_cli_runner().invoke(users_cli, arguments, input=password + "\n")
 
 
