@@ -72,11 +72,11 @@ def apply_pending_callbacks(job_id: UUID, attempt: int) -> bool:
 
 def _apply_next_callback(job: JobRow) -> bool:
     """Apply the oldest pending callback; return False when there is none."""
-    found = _select_next_callback.fetch_rows({"job_id": job.id, "attempt": job.attempt})
-    for id_, event, payload in found:
+    rows = _select_next_callback.fetch_rows({"job_id": job.id, "attempt": job.attempt})
+    for id_, event, payload in rows:
         _apply_or_warn(job, event, payload)
         _mark_applied.run({"id": id_})
-    return bool(found)
+    return bool(rows)
 
 
 def _apply_or_warn(job: JobRow, event: str, payload: Mapping[str, Any]) -> None:
