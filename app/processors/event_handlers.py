@@ -87,7 +87,7 @@ def _apply_or_warn(job: JobRow, event: str, payload: Mapping[str, Any]) -> None:
     except Exception as error:
         if is_outage(error):
             raise
-        log.exception("callback not applied", event_word=event)
+        log.exception("callback application failed", callback_event=event)
         message = f"Callback {event} could not be applied (internal error: {type(error).__name__})."
         lifecycle.record_remote_progress(job, message, level="warning")
 
