@@ -260,7 +260,7 @@ def test_session_ends_after_ten_wrong_passwords(
     refreshed = http.post("/v1/auth/token/refresh", json={"refresh_token": tokens["refresh_token"]})
     assert refreshed.status_code == 401
     assert change_password(http, others["access_token"], new_address()).status_code == 400, "another session goes on"
-    (line,) = [each for each in web.log("web").read_text().splitlines() if "sign-in ended after wrong pass" in each]
+    (line,) = [each for each in web.log("web").read_text().splitlines() if "session revoked after wrong pass" in each]
     assert f"account_id={user_id}" in line
 
 

@@ -306,5 +306,5 @@ def test_a_new_password_ends_all_hooks_and_the_mail_says_so(
 
     assert run_sql("SELECT enabled, token_hash IS NULL FROM hooks ORDER BY id") == [(False, True), (True, False)]
     (mail,) = [each for each in deliver_mails() if each["To"] == EMAIL]
-    assert "all hooks of the account were disabled" in mail.get_content()
+    assert "All hooks of the account were disabled" in mail.get_content()
     assert (call_hook(app, hook).status_code, call_hook(app, others).status_code) == (404, 202)
