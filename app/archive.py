@@ -1,4 +1,4 @@
-"""The archive of an event: all that its team has written, as a zip that any program can read."""
+"""Archive of an event: a zip file with its JSON:API documents, calendar and images."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -30,17 +30,17 @@ from app.storage import FileInfo, current_storage
 IMAGE_ATTRIBUTES = ("original-image-url", "logo-url", "large-image-url", "thumbnail-image-url", "icon-image-url")
 
 BATCH_SIZE = 100
-"""Resources in memory at once; each may have more than 100 kB."""
+"""Resources in memory at once; one may have more than 100 kB."""
 
 ARCHIVE_SCOPE = VisibilityScope(Role.ADMIN)
-"""The team sees all of its event; what is in the trash stays there."""
+"""Scope of the team: all resources of the event without trash."""
 
 log = structlog.get_logger(__name__)
 
 
 @job_kind("event-archive", parameters=EVENT_PARAMETERS, dedupe="single-flight", belongs_to_event=True)
 def archive_event(running: JobContext) -> dict[str, Any]:
-    """Put an event, its FAQs and their types, its calendar and its images into one zip."""
+    """Store an event, its FAQs and their types, its calendar and its images in one zip file."""
     running.report_progress(0.0, "reading the event")
     path = running.work_dir / "archive_event.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
@@ -54,18 +54,18 @@ def archive_event(running: JobContext) -> dict[str, Any]:
 
 
 class ArchiveContents:
-    """What went into an archive."""
+    """Contents of an archive."""
 
     def __init__(self, identifier: str) -> None:
         self.identifier = identifier
         self.counts: dict[str, int] = {}
-        """Resources by the name of their file."""
+        """Number of resources by file."""
         self.images: dict[str, str] = {}
-        """Files of ours that the event shows, by their name in the archive."""
+        """Storage names of images by name in the archive."""
 
 
 def _write_resources(running: JobContext, file: zipfile.ZipFile, event_id: int) -> ArchiveContents:
-    """All of them as they were at one moment."""
+    """Write the event, its resources and its calendar, all read from one snapshot."""
     with open_transaction(is_read=False):
         get_connection().execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         row = get_connection().execute(select(EVENT.table).where(EVENT.table.c.id == event_id)).one_or_none()
@@ -86,7 +86,7 @@ def _write_resources(running: JobContext, file: zipfile.ZipFile, event_id: int) 
 
 
 def _iterate_resources(running: JobContext, type_: ResourceType, condition: ColumnElement[bool]) -> Iterator[Item]:
-    # What only the owner reads is not in it: every member of the team may ask for an archive.
+    # Without attributes that only the owner may read: every member of the team may request an archive.
     plan = get_select_plan(type_, ARCHIVE_SCOPE, type_.public_fields)
     id_ = type_.table.c.id
     statement = plan.statement.where(condition).order_by(id_).limit(BATCH_SIZE)
@@ -98,7 +98,7 @@ def _iterate_resources(running: JobContext, type_: ResourceType, condition: Colu
 
 
 def _write_list(file: zipfile.ZipFile, written: ArchiveContents, name: str, items: Iterator[Item]) -> None:
-    """One JSON:API document, resource by resource: however many there are, few are in memory."""
+    """Write one JSON:API document from an iterator, so that BATCH_SIZE resources at most are in memory."""
     count = 0
     with file.open(_create_entry(f"{name}.json"), "w") as document:
         document.write(b'{"jsonapi":%s,"data":[\n' % orjson.dumps(JSONAPI))
@@ -113,23 +113,23 @@ def _write_list(file: zipfile.ZipFile, written: ArchiveContents, name: str, item
 def _collect_images(written: ArchiveContents, item: Mapping[str, Any]) -> None:
     attributes = item["attributes"]
     if item["type"] == EVENT.name:
-        shown = {name.removesuffix("-url"): attributes[name] for name in IMAGE_ATTRIBUTES if attributes[name]}
+        urls = {name.removesuffix("-url"): attributes[name] for name in IMAGE_ATTRIBUTES if attributes[name]}
     else:
-        shown = {f"gallery-{item['id']}": attributes["image-url"]} if "image-url" in attributes else {}
-    for name, url in shown.items():
-        if storage_key := current_storage().get_public_name(url):
-            written.images[f"images/{name}.{storage_key.rpartition('.')[2]}"] = storage_key
+        urls = {f"gallery-{item['id']}": attributes["image-url"]} if "image-url" in attributes else {}
+    for name, url in urls.items():
+        if stored_as := current_storage().get_public_name(url):
+            written.images[f"images/{name}.{stored_as.rpartition('.')[2]}"] = stored_as
 
 
 def _write_images(running: JobContext, file: zipfile.ZipFile, images: Mapping[str, str]) -> int:
-    """How many there were."""
+    """Write the images that are in storage; return their number."""
     missing = 0
     for number, (name, storage_key) in enumerate(images.items()):
         running.report_progress(0.1 + 0.8 * number / len(images), f"image {number + 1} of {len(images)}")
         try:
             _write_image(file, name, current_storage().stat(storage_key))
         except FileNotFoundError:
-            running.report_progress(message=f"{name} is not in storage any more", level="warning")
+            running.report_progress(message=f"{name} is missing in storage", level="warning")
             missing += 1
     return len(images) - missing
 
@@ -141,7 +141,7 @@ def _write_image(file: zipfile.ZipFile, name: str, stored: FileInfo) -> None:
 
 
 def _create_entry(name: str, compression: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipInfo:
-    """With the time that zips begin with: the same content makes the same file."""
+    """Return a zip entry with the earliest possible time, so that the same content gives the same file."""
     entry = zipfile.ZipInfo(name)
     entry.compress_type = compression
     entry.external_attr = 0o644 << 16
@@ -149,7 +149,7 @@ def _create_entry(name: str, compression: int = zipfile.ZIP_DEFLATED) -> zipfile
 
 
 class ArchiveEvent(ActionView):
-    """The friendly way to an `event-archive`."""
+    """Start a job of the kind `event-archive` for an event."""
 
     data_layer = {"class": EventData, "type": EVENT}
     methods = {"POST"}
@@ -159,7 +159,7 @@ class ArchiveEvent(ActionView):
         return {"POST": team_or_admin}
 
     def post(self, id: str) -> Response:
-        """202 with the job, which may be one that is at it already."""
+        """Return 202 with a new job or with the unfinished one of the same event."""
         viewer = require_current_user()
         reader = self.make_reader(name=id)
 
@@ -172,5 +172,5 @@ class ArchiveEvent(ActionView):
 
 
 def route(api: Api) -> None:
-    """The URL below an event."""
+    """Register the route of archives."""
     api.route(ArchiveEvent, "event_archive", "/events/<id>/archive")

@@ -1,7 +1,7 @@
-"""Secrets that have to be kept for a while: what lies in the database opens only with SECRET_KEY, and in its own place.
+"""Encryption of values in the database with a key derived from SECRET_KEY.
 
-AES-256-GCM of `cryptography`, with the table, the column and the row as associated data: a value that was copied to
-another row does not open there. Values of earlier versions (Fernet, bound to no place) open as before.
+AES-256-GCM with the table, the column and the row as associated data, so that a value that was copied to another row
+cannot be decrypted there. Values of earlier versions (Fernet, without associated data) can still be decrypted.
 """
 
 import os
@@ -19,34 +19,34 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from app.derived_keys import derive_key
 
 VERSION = b"\x02"
-"""The first byte of a sealed value; that of a Fernet token is `g`."""
+"""First byte of an encrypted value; that of a Fernet token is `g`."""
 
 TEXT_PREFIX = "sealed:"
-"""What a sealed text begins with in a column of texts."""
+"""Prefix of an encrypted text in a text column."""
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
-"""Bytes that AES-GCM adds."""
+"""Bytes of the authentication tag of AES-GCM."""
 
 log = structlog.get_logger(__name__)
 
 
 class DecryptionError(Exception):
-    """It was sealed with another SECRET_KEY or for another place, or changed."""
+    """The value was encrypted with another SECRET_KEY or other associated data, or was changed."""
 
 
 def build_associated_data(table: str, column: str, row_id: int | UUID | str) -> bytes:
-    """Return the name of the place that a value is sealed for."""
+    """Return the associated data of a value: its table, column and row."""
     return f"{table}.{column}.{row_id}".encode()
 
 
 def encrypt_values(values: Mapping[str, Any], about: bytes) -> bytes | None:
-    """These values as they may be stored in this place; None for none."""
+    """Return the encrypted JSON of these values; None when there are none."""
     return _encrypt_value(orjson.dumps(values), about) if values else None
 
 
 def decrypt_values(stored: bytes | None, about: bytes) -> dict[str, Any]:
-    """What was sealed for this place; raises Lost."""
+    """Return the decrypted values, none for None; raise DecryptionError."""
     if stored is None:
         return {}
     values: dict[str, Any] = orjson.loads(_decrypt_value(stored, about))
@@ -54,44 +54,44 @@ def decrypt_values(stored: bytes | None, about: bytes) -> dict[str, Any]:
 
 
 def encrypt_bytes(plain: bytes, about: bytes) -> bytes:
-    """Return bytes as they may be stored in this place."""
+    """Return the encrypted bytes."""
     return _encrypt_value(plain, about)
 
 
 def decrypt_bytes(stored: bytes, about: bytes) -> bytes:
-    """Return the bytes that were sealed for this place; raises Lost.
+    """Return the decrypted bytes; raise DecryptionError.
 
-    Bytes of before this column was sealed, none of which began with VERSION, stand there as they are.
+    Return bytes without VERSION unchanged: they were stored before the column was encrypted.
     """
     return _decrypt_value(stored, about) if stored.startswith(VERSION) else stored
 
 
 def encrypt_text(text: str, about: bytes) -> str:
-    """Return a text as it may be stored in this place."""
+    """Return the encrypted text: TEXT_PREFIX and base64."""
     return TEXT_PREFIX + b64encode(_encrypt_value(text.encode(), about)).decode()
 
 
 def try_decrypt_text(stored: str | None, about: bytes) -> str | None:
-    """Return the text that was sealed for this place; None, which is logged, for one that does not open.
+    """Return the decrypted text; log a warning and return None when it cannot be decrypted.
 
-    A text of before this column was sealed stands there as it is.
+    Return a text that is not encrypted unchanged: it was stored before the column was encrypted.
     """
     if stored is None or not is_encrypted_text(stored):
         return stored
     try:
         return decrypt_text(stored, about)
     except DecryptionError:
-        log.warning("sealed value cannot be opened", place=about.decode())
+        log.warning("decryption failed", place=about.decode())
         return None
 
 
 def decrypt_text(stored: str, about: bytes) -> str:
-    """Return the text that was sealed for this place; raise Lost for one that does not open."""
+    """Return the decrypted text; raise DecryptionError."""
     return _decrypt_value(b64decode(stored.removeprefix(TEXT_PREFIX)), about).decode()
 
 
 def is_encrypted_text(stored: str) -> bool:
-    """Return whether a stored text has the form of a sealed one: people may begin a text with the same word."""
+    """Return whether a stored text has the format of an encrypted one; the prefix alone may also be user input."""
     if not stored.startswith(TEXT_PREFIX):
         return False
     try:

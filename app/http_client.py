@@ -1,8 +1,8 @@
-"""The only way out to an address that a user can influence: public ones alone, within a deadline and a size.
+"""HTTP client for URLs that users can influence: only public addresses, with a deadline and a maximum size.
 
-The name is resolved once, all its addresses are judged, and the connection goes to one of those: what the name means a
-moment later does not matter. Beneath is httpx's bare transport, which knows no redirects, cookies, proxies or netrc:
-`fetch` follows redirects for callers that ask for it, and checks each target as it checks the first URL.
+The host name is resolved once, all its addresses are checked, and the connection goes to one of them, so that a later
+change of the DNS record has no effect (DNS rebinding). The httpx transport is used directly: it has no redirects,
+cookies, proxies or netrc. `fetch_url` follows redirects on request and checks each target like the first URL.
 """
 
 import asyncio
@@ -24,28 +24,28 @@ from httpcore import AsyncNetworkStream
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 TOTAL_TIMEOUT_SECONDS = 15.0
-"""From the first look at the URL to the last byte of the answer, however slowly they drip."""
+"""Seconds from the start of a request to the last byte of the response."""
 DEFAULT_MAX_BYTES = 64 * 1024
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 UNREACHABLE_DELAY_SECONDS = CONNECT_TIMEOUT_SECONDS
-"""Seconds after which an exchange fails whose address is not allowed or cannot be connected to: the time does not tell
-which of these it is."""
+"""Seconds after which a request fails when its address is not allowed or refuses the connection: the time does not
+reveal which of these it was."""
 
 NAT64 = IPv6Network("64:ff9b::/96")
 ISATAP = frozenset({0x00005EFE, 0x02005EFE})
-"""The third quarter of an IPv6 address of an ISATAP tunnel (RFC 5214); the fourth is the IPv4 address it leads to."""
+"""Third 32 bits of the IPv6 address of an ISATAP tunnel (RFC 5214); the last 32 bits are an IPv4 address."""
 NON_PUBLIC_NETWORKS = tuple(
     ip_network(text)
     for text in (
-        # Every range of the IANA special-purpose address registries, and what is not unicast.
+        # All ranges of the IANA special-purpose address registries, and all that are not unicast.
         "0.0.0.0/8",
         "10.0.0.0/8",
         "100.64.0.0/10",
         "127.0.0.0/8",
         "169.254.0.0/16",
         "172.16.0.0/12",
-        "192.0.0.0/24",  # one cloud's metadata lives at 192.0.0.192
+        "192.0.0.0/24",  # includes 192.0.0.192, a cloud metadata service
         "192.0.2.0/24",
         "192.31.196.0/24",
         "192.52.193.0/24",
@@ -56,74 +56,76 @@ NON_PUBLIC_NETWORKS = tuple(
         "198.51.100.0/24",
         "203.0.113.0/24",
         "224.0.0.0/3",  # multicast, reserved, broadcast
-        "168.63.129.16/32",  # Azure's door to its own machines, a global address only by its number
+        "168.63.129.16/32",  # platform services of Azure, reachable only from its own machines
         "::/3",  # with the two below, all that is not global unicast: mapped and compatible IPv4, translations
         "4000::/2",
         "8000::/1",  # private, link-local, site-local, multicast
-        "2001::/23",  # protocol assignments, such as Teredo, which has an IPv4 address inside
+        "2001::/23",  # protocol assignments, such as Teredo, which embeds an IPv4 address
         "2001:db8::/32",
-        "2002::/16",  # 6to4: an IPv4 address inside
+        "2002::/16",  # 6to4, which embeds an IPv4 address
         "2620:4f:8000::/48",
         "3ffe::/16",
         "3fff::/20",
     )
 )
-"""Networks of which no address is public, also where `ipaddress` of one Python or another says that it is global."""
+"""Networks that are not public, independent of `is_global`, which differs between Python versions."""
 
 
 class OutboundError(Exception):
-    """The exchange failed; the message says how without the address, which may hold a secret."""
+    """The request failed; the message has the reason, without the URL, which may contain a secret."""
 
 
 class UrlNotAllowed(OutboundError):
-    """The URL itself is not one that we send requests to."""
+    """The URL is not valid or not allowed."""
 
 
 class Unreachable(OutboundError):
-    """The address is not allowed, has no meaning, or cannot be connected to: one error for all of these."""
+    """The address is not allowed, cannot be resolved or cannot be connected to: the error does not reveal which."""
 
     def __init__(self) -> None:
         super().__init__("The address is not allowed or cannot be reached.")
 
 
 class TimedOut(OutboundError):
-    """The other side took too long."""
+    """The request exceeded its deadline."""
 
 
 class RequestFailed(OutboundError):
-    """No answer that is HTTP from beginning to end."""
+    """There was no complete HTTP response."""
 
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """The answer, whatever its status. `headers` do not mind case."""
+    """A response of any status; the names in `headers` are case-insensitive."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes
-    """As it came: compressed although we ask for `identity`, it stays so."""
+    """The body as received; a compressed one is not decoded, although the request accepts only `identity`."""
 
 
 class TooManyRedirects(OutboundError):
-    """The redirects form a loop, or are more than the caller follows."""
+    """The redirects form a loop or exceed `max_redirects`."""
 
 
 class ResponseTooLarge(OutboundError):
-    """The answer is longer than the caller wants; `answer` holds its beginning."""
+    """The body is larger than the limit; `answer` contains its beginning."""
 
     def __init__(self, answer: HttpResponse) -> None:
-        super().__init__(f"The answer is larger than {len(answer.content)} bytes.")
+        super().__init__(f"The response is larger than {len(answer.content)} bytes.")
         self.answer = answer
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What an exchange may cost; `trusted` ones go wherever the operator's own settings send us."""
+    """Limits of a request."""
 
     largest: int = DEFAULT_MAX_BYTES
+    """Bytes of the response body."""
     seconds: float | None = None
-    """TOTAL_TIMEOUT_SECONDS where nothing is said."""
+    """Seconds until the deadline; TOTAL_TIMEOUT_SECONDS for None."""
     trusted: bool = False
+    """True for URLs from settings, which may lead to any address."""
 
 
 DEFAULT_LIMITS = RequestLimits()
@@ -136,11 +138,10 @@ def fetch_url(
     limits: RequestLimits = DEFAULT_LIMITS,
     max_redirects: int = 0,
 ) -> HttpResponse:
-    """GET this URL; raises one of the errors above, and no other.
+    """GET a URL and return the response of any status; raise OutboundError.
 
-    With `max_redirects` the target of a redirect is fetched next, within the same deadline. It is checked like a URL
-    that a user gave, gets none of `headers`, and must not lead from https to http. Without, a redirect is an answer
-    like any other.
+    At most `max_redirects` redirects are followed, within the same deadline. Their targets must be public, get none of
+    `headers`, and must not lead from https to http. With 0, the response may be a redirect.
     """
     until = _compute_deadline(limits)
     answer = _send_request("GET", url, headers, limits, until)
@@ -156,14 +157,14 @@ def fetch_url(
 
 
 def _redirect_target(url: str, answer: HttpResponse) -> str | None:
-    """Return the absolute URL that a redirect leads to; None for any other answer."""
+    """Return the absolute URL of the target of a redirect; None for any other response."""
     if answer.status not in REDIRECT_STATUSES or not (location := answer.headers.get("Location")):
         return None
     try:
         source = httpx.URL(url)
         target = source.join(location)
     except (httpx.InvalidURL, ValueError):
-        raise UrlNotAllowed("The redirect leads to no URL.") from None
+        raise UrlNotAllowed("The Location of the redirect is not a URL.") from None
     if source.scheme == "https" and target.scheme == "http":
         raise UrlNotAllowed("The redirect leads from https to http.")
     return str(target)
@@ -184,7 +185,7 @@ def post(
     headers: Mapping[str, str] | None = None,
     limits: RequestLimits = DEFAULT_LIMITS,
 ) -> HttpResponse:
-    """POST these bytes, or this as JSON; raises as `fetch` does. A redirect is an answer like any other."""
+    """POST bytes or JSON and return the response of any status, also a redirect; raise OutboundError."""
     return _send_request("POST", url, headers, limits, _compute_deadline(limits), content=content, json=json)
 
 
@@ -209,13 +210,13 @@ def _send_request(
         sleep(max(0.0, min(until, started + UNREACHABLE_DELAY_SECONDS) - monotonic()))
         raise Unreachable from None
     except (TimeoutError, httpx.TimeoutException):
-        raise TimedOut("The other side takes too long.") from None
+        raise TimedOut("The server did not respond in time.") from None
     except (httpx.HTTPError, OSError) as error:
-        raise RequestFailed(f"The exchange failed: {type(error).__name__}.") from error
+        raise RequestFailed(f"The request failed: {type(error).__name__}.") from error
 
 
 class _NotConnected(Exception):
-    """There is no connection to the address; the message says why, for exchanges with servers of the operator's."""
+    """There is no connection to the address; only users of trusted URLs see the message with the reason."""
 
 
 def _parse_url(url: str, limits: RequestLimits) -> httpx.URL:
@@ -224,29 +225,32 @@ def _parse_url(url: str, limits: RequestLimits) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
-        raise UrlNotAllowed("This is no URL.") from None
+        raise UrlNotAllowed("This is not a URL.") from None
     if parsed.scheme not in schemes:
         raise UrlNotAllowed(f"The URL must begin with {' or '.join(schemes)}.")
     if not parsed.raw_host or not 0 < (parsed.port or 443) < 65536:
-        raise UrlNotAllowed("The URL names no host, or a port that cannot be.")
+        raise UrlNotAllowed("The URL must have a host and a port from 1 to 65535.")
     if parsed.userinfo:
-        raise UrlNotAllowed("The URL must not hold a user name or password.")
+        raise UrlNotAllowed("The URL must not contain a user name or password.")
     return parsed
 
 
 def _resolve_host(host: bytes, limits: RequestLimits, until: float) -> list[str]:
-    """The addresses of this host, all of them allowed; a name server that hangs keeps a thread waiting, not us."""
-    answers: SimpleQueue[list[str] | OSError] = SimpleQueue()
-    Thread(target=lambda: answers.put(_lookup_addresses(host)), daemon=True).start()
+    """Return the addresses of a host; raise _NotConnected unless all are allowed.
+
+    The look-up has no timeout of its own, so it runs in a thread.
+    """
+    results: SimpleQueue[list[str] | OSError] = SimpleQueue()
+    Thread(target=lambda: results.put(_lookup_addresses(host)), daemon=True).start()
     try:
-        found = answers.get(timeout=max(0.0, until - monotonic()))
+        addresses = results.get(timeout=max(0.0, until - monotonic()))
     except Empty:
-        raise _NotConnected("The name of the host takes too long to look up.") from None
-    if isinstance(found, OSError):
-        raise _NotConnected("The name of the host leads nowhere.")
-    if not limits.trusted and not all(_is_allowed(ip_address(address)) for address in found):
+        raise _NotConnected("The DNS look-up of the host timed out.") from None
+    if isinstance(addresses, OSError):
+        raise _NotConnected("The host name cannot be resolved.")
+    if not limits.trusted and not all(_is_allowed(ip_address(address)) for address in addresses):
         raise _NotConnected("The host has an address that is not public.")
-    return found
+    return addresses
 
 
 def _lookup_addresses(host: bytes) -> list[str] | OSError:
@@ -272,9 +276,9 @@ def _is_public_unembedded(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _get_embedded_address(address: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that packets to this address reach in the end; None where there is none.
+    """Return the IPv4 address that a NAT64 (RFC 6052) or ISATAP address leads to; None for any other address.
 
-    NAT64 is how an IPv6-only network reaches IPv4 (RFC 6052); other forms with one inside are never public.
+    All other forms with an embedded IPv4 address are in NON_PUBLIC_NETWORKS.
     """
     is_isatap = int.from_bytes(address.packed[8:12], "big") in ISATAP
     return IPv4Address(address.packed[-4:]) if address in NAT64 or is_isatap else None
@@ -288,7 +292,7 @@ def _build_request(
     connect_seconds: float,
     body: Mapping[str, Any],
 ) -> httpx.Request:
-    """To the address; the name goes into the Host header, and is what the certificate must be for."""
+    """Return a request to an address, with the name of the host in the Host header and for the certificate check."""
     all_headers = httpx.Headers(headers)
     all_headers["Host"] = target.netloc.decode("ascii")
     all_headers["User-Agent"] = f"open-event-api-server (+{current_app.config['PUBLIC_URL']})"
@@ -306,7 +310,7 @@ def _build_request(
 
 
 async def _send_to_first_reachable(requests: list[httpx.Request], largest: int, seconds: float) -> HttpResponse:
-    """The answer from the first address that can be connected to; nothing was sent to those before it."""
+    """Return the response from the first address that can be connected to."""
     async with (
         asyncio.timeout(seconds),
         httpx.AsyncHTTPTransport(verify=_load_certificates(), trust_env=False) as transport,
@@ -338,28 +342,28 @@ async def _read_response(transport: httpx.AsyncHTTPTransport, request: httpx.Req
 async def _translate_connect_errors(request: httpx.Request) -> AsyncIterator[None]:
     """Raise _NotConnected when there is no TCP connection.
 
-    Close what was connected for this request when the deadline ends it: httpcore forgets it during a handshake.
+    Close the connections of the request when the deadline cancels it: httpcore does not, during a TLS handshake.
     """
-    connected: list[AsyncNetworkStream] = []
+    streams: list[AsyncNetworkStream] = []
 
-    async def note(event: str, info: dict[str, Any]) -> None:
+    async def record_stream(event: str, info: dict[str, Any]) -> None:
         if event == "connection.connect_tcp.complete":
-            connected.append(info["return_value"])
+            streams.append(info["return_value"])
 
-    request.extensions["trace"] = note
+    request.extensions["trace"] = record_stream
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        if connected:
+        if streams:
             raise
         raise _NotConnected(f"The connection failed: {type(error).__name__}.") from error
     except asyncio.CancelledError:
-        for stream in connected:
+        for stream in streams:
             await stream.aclose()
         raise
 
 
 @cache
 def _load_certificates() -> SSLContext:
-    """Read once: it takes 20 ms."""
+    """Return the TLS context, loaded once, because that takes 20 ms."""
     return httpx.create_ssl_context(trust_env=False)

@@ -1,9 +1,9 @@
-"""Mails: the same order always makes the same bytes, and MAIL_URL says where they go.
+"""Mails: composition, daily limits, and delivery by SMTP or to files (MAIL_URL).
 
-A mailbox gets few mails of one kind a day, however they were brought about. They are counted in the database, in the
-transaction that sends the mail: no restart and no loss of Redis resets the counts. Some of them are kept for those who
-are likely to own the mailbox, so that others cannot use them up: orders of known devices, and accounts whose address is
-verified or has no `+tag`.
+The same outbox entry gives the same bytes. A mailbox gets a limited number of mails of one kind per day. Mails are
+counted in the database, in the transaction that sends them, so that no restart and no loss of Redis resets the counts.
+Orders of known devices, and accounts whose address is verified or has no `+tag`, have limits of their own: other people
+cannot use up the mails of the owner of a mailbox.
 """
 
 import os
@@ -32,28 +32,28 @@ from app.derived_keys import derive_key
 from app.extensions import Model, db
 
 SMTP_TIMEOUT_SECONDS = 10
-"""Seconds for each step of the talk with a mail server."""
+"""Seconds for each operation on the connection to a mail server."""
 
 MAX_MAILS_PER_DAY = 5
-"""Mails of one kind about one account on one day (UTC).
+"""Mails of one kind about one verified account per day (UTC).
 
-Also to a mailbox about all unverified accounts without a `+tag`, one after the other, and about all those with one.
+All unverified accounts of a mailbox without a `+tag` share this limit, and so do all those with a `+tag`.
 """
 
 MAX_MAILS_BY_UNKNOWN_DEVICES = 3
-"""Of these five, those that are ordered by unknown devices, or caused by a change to an unverified address."""
+"""Of MAX_MAILS_PER_DAY, mails ordered by unknown devices or caused by a change to an unverified address."""
 
 MAX_MAILS_PER_ORIGIN = 2
-"""Of those, the ones that are ordered from one client address."""
+"""Of MAX_MAILS_BY_UNKNOWN_DEVICES, mails ordered from one client address."""
 
 MAX_MAILS_TO_UNVERIFIED_PER_ORIGIN = 3
-"""Mails of one kind to a mailbox about unverified accounts that one account or client address causes a day (UTC)."""
+"""Mails of one kind to a mailbox about unverified accounts that one account or client address causes per day (UTC)."""
 
 MAX_MAILS_PER_MAILBOX = 10
-"""Mails of one kind that one mailbox gets on one day (UTC), of all accounts and devices."""
+"""Mails of one kind to one mailbox per day (UTC), about all accounts."""
 
 GMAIL_DOMAINS = frozenset({"gmail.com", "googlemail.com"})
-"""Domains of the provider that ignores dots in local parts."""
+"""Domains of the provider that ignores dots in local parts of addresses."""
 
 PRUNE_BATCH_SIZE = 1000
 
@@ -62,18 +62,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class MailOrder:
-    """Who a mail is about and who has ordered it, as far as that decides whether it is sent."""
+    """The account of a mail and the origin of its order, which decide the limits that apply."""
 
     account_id: int
     is_known: bool = True
-    """Whether the owner of the mailbox is likely to have ordered it: a device that the account has logged in from.
+    """True for an order from a device that the account has logged in from.
 
-    Not of an account that has changed to an address and not verified it: its devices say nothing about the mailbox.
+    False for an account that has changed to an address without verifying it: its devices prove nothing.
     """
     is_verified: bool = False
-    """Whether the account has shown that the mailbox is its own."""
+    """True when the address of the account is verified."""
     actor: int = SYSTEM_ACTOR
-    """Who has caused it (`app.actors`): the account or the client address."""
+    """Actor (`app.actors`) that caused the mail: an account or a client address."""
 
 
 class MailCount(Model):
@@ -83,7 +83,7 @@ class MailCount(Model):
 
     day: Mapped[date] = mapped_column(primary_key=True)
     mailbox: Mapped[bytes] = mapped_column(primary_key=True)
-    """The keyed hash of its address, with the account or the client address where those are counted."""
+    """HMAC of the counted key: the mailbox, where needed with the account, actor or client address."""
     kind: Mapped[str] = mapped_column(primary_key=True)
     sent: Mapped[int]
 
@@ -91,7 +91,7 @@ class MailCount(Model):
 def build_message(
     *, id: UUID, created_at: datetime, to: str, subject: str, body: str, resource_type: str, resource_id: int | UUID
 ) -> EmailMessage:
-    """A mail named after the order it follows from, about one resource; its body is ASCII."""
+    """Return a mail about a resource; its Message-ID is made of the id of the outbox entry, its body must be ASCII."""
     sender = current_app.config["MAIL_FROM"]
     message = EmailMessage(policy=SMTP)
     message["From"] = sender
@@ -102,16 +102,16 @@ def build_message(
     message["Auto-Submitted"] = "auto-generated"
     message["X-Resource-Type"] = resource_type
     message["X-Resource-Id"] = str(resource_id)
-    # Said, not chosen by the library: it would wrap a line as long as a token in base64.
+    # Explicit: the library would encode lines as long as a token in base64.
     message.set_content(body, charset="us-ascii", cte="7bit")
     return message
 
 
 def send_message(message: EmailMessage, *, kind: str, is_limited: bool = True, order: MailOrder | None = None) -> None:
-    """Hand a mail over, unless its mailbox, or the account that the order names, had enough mails of this kind today.
+    """Send a mail, unless a daily limit of its mailbox or its order is reached.
 
-    Whatever goes wrong is raised, and the order is tried again. `is_limited` is false where the mailbox is known to be
-    that of the user who asks for the mails.
+    Raise every error, so that the outbox entry is retried. `is_limited` is false when the user who requested the mail
+    has verified the address.
     """
     if is_limited and not _count_mail(str(message["To"]), kind, order):
         about = {"resource_type": message["X-Resource-Type"], "resource_id": message["X-Resource-Id"]}
@@ -125,22 +125,22 @@ def send_message(message: EmailMessage, *, kind: str, is_limited: bool = True, o
 
 
 def prune_counts(_older_than: timedelta) -> int:
-    """Delete a batch of counts of past days; the number deleted."""
+    """Delete a batch of counts of past days; return the number of rows."""
     key = tuple_(MailCount.day, MailCount.mailbox, MailCount.kind)
     past = select(MailCount.day, MailCount.mailbox, MailCount.kind).where(MailCount.day < func.current_date())
     with db.session.begin():
-        old = past.limit(PRUNE_BATCH_SIZE).with_for_update(skip_locked=True)
-        return get_connection().execute(delete(MailCount).where(key.in_(old))).rowcount
+        batch = past.limit(PRUNE_BATCH_SIZE).with_for_update(skip_locked=True)
+        return get_connection().execute(delete(MailCount).where(key.in_(batch))).rowcount
 
 
 def count_origin(address: str, kind: str, origin: str) -> bool:
-    """Count an order of a mail by an unknown device at this client address; False if it had as many today as it may."""
+    """Count an order of an unknown device from this client address; return False at the daily limit."""
     key = f"origin:{origin} {fold_address(address)}"
     return _increment_count(key, kind, MAX_MAILS_PER_ORIGIN)
 
 
 def fold_address(address: str) -> str:
-    """Return what all addresses of one mailbox have in common: most providers ignore `+tag`, one ignores dots."""
+    """Return the key that all addresses of a mailbox share: most providers ignore `+tag`, one ignores dots."""
     local_part, _, domain = address.lower().rpartition("@")
     local_part = local_part.partition("+")[0]
     if domain in GMAIL_DOMAINS:
@@ -149,7 +149,7 @@ def fold_address(address: str) -> str:
 
 
 def _count_mail(address: str, kind: str, order: MailOrder | None) -> bool:
-    """Count one mail for its account and its mailbox, or return False if one of them had as many today as it may."""
+    """Count a mail for its account, mailbox and origin; return False when one of them is at its daily limit."""
     mailbox = fold_address(address)
     if order is None:
         return _increment_count(f"mailbox:{mailbox}", kind, MAX_MAILS_PER_DAY)
@@ -168,7 +168,7 @@ def _count_mail(address: str, kind: str, order: MailOrder | None) -> bool:
 
 
 def _increment_counts(limits: Mapping[str, int], kind: str) -> bool:
-    """Count one mail under all of these keys, or under none and return False if one had as many today as it may."""
+    """Count a mail under all keys; return False, and count it under none, when one is at its daily limit."""
     with db.session.begin_nested() as savepoint:
         if all(_increment_count(counted_for, kind, limit) for counted_for, limit in limits.items()):
             return True
@@ -177,7 +177,7 @@ def _increment_counts(limits: Mapping[str, int], kind: str) -> bool:
 
 
 def _increment_count(counted_for: str, kind: str, limit: int) -> bool:
-    """Count one mail under this key, or return False if it had as many today as it may."""
+    """Count a mail under a key; return False when the key is at its daily limit."""
     values = {"day": func.current_date(), "mailbox": _hash_key(counted_for), "kind": kind, "sent": 1}
     counted = (
         insert(MailCount)
@@ -197,7 +197,7 @@ def _hash_key(counted_for: str) -> bytes:
 
 
 def _write_file(message: EmailMessage, directory: Path) -> None:
-    """One file a mail, named after its Message-ID: sending it again replaces it, and no reader sees half of it."""
+    """Write a mail to a file named by its Message-ID, atomically; a repeated mail replaces its file."""
     directory.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w@.-]", "", str(message["Message-ID"]))
     draft = directory / f".{name}.{uuid4().hex}"
@@ -206,7 +206,7 @@ def _write_file(message: EmailMessage, directory: Path) -> None:
 
 
 def _send_smtp(message: EmailMessage, url: SplitResult) -> None:
-    name = _get_domain(str(message["From"]))  # said in EHLO: smtplib would ask the DNS for our own name
+    name = _get_domain(str(message["From"]))  # for EHLO: the default of smtplib needs a DNS look-up
     host = url.hostname or "localhost"
     with (
         smtplib.SMTP_SSL(
@@ -223,12 +223,12 @@ def _send_smtp(message: EmailMessage, url: SplitResult) -> None:
 
 
 def _start_tls(server: smtplib.SMTP, *, must: bool) -> None:
-    """STARTTLS where it is offered; before a password is said it must be, with a certificate that holds."""
+    """Start TLS when the server offers it; with `must` require it, with a valid certificate, to protect a password."""
     server.ehlo_or_helo_if_needed()
     if must:
         server.starttls(context=ssl.create_default_context())
     elif server.has_extn("starttls"):
-        # Unauthenticated encryption is better than none (RFC 7435): relays on the same machine sign themselves.
+        # Unauthenticated encryption is better than none (RFC 7435): local relays have self-signed certificates.
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

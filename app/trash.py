@@ -1,7 +1,7 @@
-"""The trash: rows that were deleted long ago are deleted for good, with what belongs to them.
+"""Purge of the trash: rows that were deleted long ago are removed, with the rows and files that belong to them.
 
-What belongs to a row is read from the foreign keys: rows that must name it go with it, rows that may name it lose the
-name. Files of such rows are deleted by `stored_files`.
+Foreign keys define what belongs to a row: rows with a key that is not nullable are removed with it, nullable keys are
+set to NULL. `stored_files` deletes the files of removed rows.
 """
 
 from collections.abc import Collection, Iterator
@@ -33,12 +33,12 @@ from app.extensions import Model
 from app.jsonapi.resource_type import TYPES
 
 EXCLUDED_TABLES = frozenset({"users", "event_images", "treatments"})
-"""Users stay, because of what they did for others; images, so that the next import does not bring them back;
-treatments, because they go with their jobs. They belong to other rows all the same, except treatments: a document set
-stays as long as it has some."""
+"""Tables that are not purged: users, because resources of others refer to them; images, so that the next import does
+not bring them back; treatments, because they are pruned with their jobs. Images are removed with their event; a
+document set is kept while it has treatments."""
 
 BATCH_SIZE = 50
-"""Rows that one transaction purges at most, besides what belongs to them."""
+"""Rows that one transaction removes, not counting the rows that belong to them."""
 
 PURGE_INTERVAL_SECONDS = 3600.0
 
@@ -46,7 +46,10 @@ log = structlog.get_logger(__name__)
 
 
 def purge_trash(_older_than: timedelta) -> int:
-    """Purge a batch of rows that were deleted more than TRASH_RETENTION_DAYS ago; return how many, once an hour."""
+    """Remove a batch of rows that were deleted more than TRASH_RETENTION_DAYS ago; return their number.
+
+    When no rows are left, do nothing for PURGE_INTERVAL_SECONDS.
+    """
     days: int = current_app.config["TRASH_RETENTION_DAYS"]
     if not days or monotonic() < current_app.extensions.get("next_trash_purge", 0.0):
         return 0
@@ -65,7 +68,7 @@ def _list_tables() -> list[Table]:
 
 def _purge_batch(table: Table, older_than: timedelta) -> int:
     is_old = table.c.deleted_at < func.now() - older_than
-    old = (
+    expired = (
         select(table.c.id)
         .where(is_old, *_list_unused_criteria(table))
         .limit(BATCH_SIZE)
@@ -73,7 +76,7 @@ def _purge_batch(table: Table, older_than: timedelta) -> int:
     )
     with open_transaction(is_read=False):
         get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
-        ids = get_connection().scalars(old).all()
+        ids = get_connection().scalars(expired).all()
         if ids:
             _delete_rows(table, ids)
         commit()
@@ -81,14 +84,14 @@ def _purge_batch(table: Table, older_than: timedelta) -> int:
 
 
 def _list_unused_criteria(table: Table) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions under which no treatment names a row."""
+    """Yield the criteria for rows that no treatment refers to."""
     for key in _referring_keys(table):
         if key.parent.table.name == "treatments":
             yield ~exists().where(key.parent == table.c.id)
 
 
 def _delete_rows(table: Table, ids: Collection[Any]) -> None:
-    """Delete rows, and before them what belongs to them."""
+    """Delete rows after the rows that belong to them."""
     for key in _referring_keys(table):
         column = key.parent
         refers = _is_one_of(column, ids)
@@ -108,7 +111,7 @@ def _delete_rows(table: Table, ids: Collection[Any]) -> None:
 
 
 def _referring_keys(table: Table) -> Iterator[ForeignKey]:
-    """Yield the foreign keys to a table that the database does not follow by itself."""
+    """Yield the foreign keys to a table that have no ON DELETE action."""
     for referring in Model.metadata.sorted_tables:
         for key in referring.foreign_keys:
             if key.column.table is table and key.ondelete is None:

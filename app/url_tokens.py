@@ -1,14 +1,14 @@
-"""Tokens that stand in URLs which call us: known afterwards by their SHA-256 alone."""
+"""Tokens in the URLs of hooks and callbacks; only their SHA-256 is stored."""
 
 import secrets
 from hashlib import sha256
 
 
 def new_token() -> str:
-    """32 random bytes, as they stand in a URL."""
+    """Return 32 random bytes in URL-safe base64."""
     return secrets.token_urlsafe(32)
 
 
 def hash_token(token: str) -> bytes:
-    """What is kept of a token, whatever text it is."""
+    """Return the SHA-256 of a token; any text is accepted."""
     return sha256(token.encode(errors="replace")).digest()

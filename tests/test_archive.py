@@ -1,4 +1,4 @@
-"""The archive of an event: what is in the zip, and who gets one."""
+"""Archive of an event: content of the zip file, and permissions."""
 
 import io
 import json
@@ -21,12 +21,12 @@ PICTURE = b"\xff\xd8\xff the bytes of a picture"
 
 
 def request_archive(caller: ApiClient, event: Any) -> TestResponse:
-    """Ask for an archive."""
+    """Request an archive and return the response."""
     return caller.send("POST", f"/v1/events/{event}/archive")
 
 
 def fetch_archive(dataset: Dataset, caller: ApiClient, job: Any) -> zipfile.ZipFile:
-    """What a worker makes of it, fetched as the caller would."""
+    """Execute the job and download the archive as the caller."""
     with dataset.app.app_context():
         executor.run_job(UUID(job["id"]), "tests")
     (artifact,) = get_data(caller.get(f"/v1/jobs/{job['id']}/artifacts"))
@@ -37,7 +37,7 @@ def fetch_archive(dataset: Dataset, caller: ApiClient, job: Any) -> zipfile.ZipF
 
 @pytest.fixture
 def event_with_image(dataset: Dataset) -> int:
-    """An event with a picture in our storage, and one that is not there any more."""
+    """Return the id of an event with an image in storage and one that is missing there."""
     with dataset.app.app_context():
         name = current_storage().put_content_addressed("images", PICTURE, "jpg", "image/jpeg")
         urls = {

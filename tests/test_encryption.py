@@ -1,4 +1,4 @@
-"""What is sealed opens with the same key and in its own place only."""
+"""Encrypted values can be decrypted only with the same key and for the same row."""
 
 import hmac
 from base64 import urlsafe_b64encode
@@ -18,7 +18,7 @@ from app.encryption import (
 )
 
 HERE, THERE = build_associated_data("jobs", "sealed", 1), build_associated_data("jobs", "sealed", 2)
-SECRETS = {"token": "of somebody"}
+SECRETS = {"token": "of a user"}
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_sealed_values_open_in_their_place() -> None:
     stored = encrypt_values(SECRETS, HERE)
 
     assert stored is not None
-    assert b"somebody" not in stored
+    assert b"a user" not in stored
     assert decrypt_values(stored, HERE) == SECRETS
     assert encrypt_values(SECRETS, HERE) != stored  # a nonce of its own
 
@@ -54,7 +54,7 @@ def test_sealed_values_open_in_no_other_place(there: bytes) -> None:
 
 def test_sealed_values_of_before_open(app: Flask) -> None:
     key = hmac.digest(app.config["SECRET_KEY"].encode(), b"sealed", "sha256")
-    stored = Fernet(urlsafe_b64encode(key)).encrypt(b'{"token":"of somebody"}')
+    stored = Fernet(urlsafe_b64encode(key)).encrypt(b'{"token":"of a user"}')
 
     assert decrypt_values(stored, HERE) == SECRETS
 

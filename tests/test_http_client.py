@@ -1,4 +1,4 @@
-"""The way out: whatever an address says it is, and however the other side behaves."""
+"""HTTP client for untrusted URLs: address checks, limits, and servers that misbehave."""
 
 import contextlib
 import gzip
@@ -39,12 +39,12 @@ Behaviour = Callable[[socket.socket], None]
 
 
 def respond_with(*parts: bytes) -> Behaviour:
-    """Send this and hang up."""
+    """Return a behaviour that sends these bytes and closes the connection."""
     return lambda connection: connection.sendall(b"".join(parts))
 
 
 class Receiver:
-    """A real server that reads one request and then behaves as it is told."""
+    """A server that reads one request and then executes a behaviour."""
 
     def __init__(self, host: str = "", behave: Behaviour | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.behave, self.tls = behave or respond_with(OK), tls
@@ -77,7 +77,7 @@ class Receiver:
 
 
 def _read_request(stream: socket.socket) -> bytes:
-    """The head, and the body unless it is a large one."""
+    """Return the head, and the body unless it is large."""
     read = b""
     while (end := read.find(b"\r\n\r\n") + 4) < 4 and (more := stream.recv(65536)):
         read += more
@@ -89,7 +89,7 @@ def _read_request(stream: socket.socket) -> bytes:
 
 @pytest.fixture
 def receivers() -> Iterator[Callable[..., Receiver]]:
-    """`receivers(host, behave)` starts one on a free port; without a host on every address of this machine."""
+    """Return a function that starts a Receiver on a free port; without a host on every address of this machine."""
     started: list[Receiver] = []
 
     def start(*arguments: Any, **more: Any) -> Receiver:
@@ -106,7 +106,7 @@ def receivers() -> Iterator[Callable[..., Receiver]]:
 
 @pytest.fixture
 def use_settings(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
-    """`use_settings(**settings)` makes an app of these settings the current one."""
+    """Return a function that pushes the context of an app with these settings."""
     with contextlib.ExitStack() as stack:
 
         def enter(**settings: str) -> Flask:
@@ -120,13 +120,13 @@ def use_settings(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
 
 @pytest.fixture
 def allow_localhost(use_settings: Callable[..., Flask]) -> Flask:
-    """This machine may be reached."""
+    """Allow requests to this machine."""
     return use_settings(OUTBOUND_ALLOW="127.0.0.0/8, ::1/128")
 
 
 @pytest.fixture
 def dns_answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """What each name means, look-up by look-up; the last meaning stays. Numbers are read as always."""
+    """Return the scripted look-ups by name: each result once, the last repeatedly. Numbers are resolved as usual."""
     meanings: dict[str, list[list[str]]] = {}
     real = socket.getaddrinfo
 
@@ -143,13 +143,13 @@ def dns_answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
 
 @pytest.fixture(autouse=True)
 def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be reached fails at once."""
+    """Let requests to unreachable addresses fail without delay."""
     monkeypatch.setattr(http_client, "UNREACHABLE_DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadline is a second."""
+    """Set the deadline to a second."""
     monkeypatch.setattr(http_client, "TOTAL_TIMEOUT_SECONDS", 1.0)
 
 
@@ -398,7 +398,7 @@ def test_a_connection_that_is_not_answered_is_given_up_early(
     monkeypatch.setattr(http_client, "CONNECT_TIMEOUT_SECONDS", 0.3)
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):  # nobody accepts: the kernel answers no more of them
+        for _ in range(4):  # no accept: the kernel completes no further handshakes
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
@@ -425,7 +425,7 @@ HOSTS = [
     "0177.0.0.01",
     "127.0.0.1.",
     "0",
-    "0.0.0.0",  # noqa: S104  # nobody binds to it
+    "0.0.0.0",  # noqa: S104  # not bound
     "00000000",
     "①②⑦.⓪.⓪.①",
     "127。0。0。1",  # full stops of another script, which IDNA takes for ours
@@ -805,9 +805,9 @@ def test_redirect_to_a_private_address_is_refused(
         ("ftp://93.184.216.34/", "not allowed. The URL must begin with https or http."),
         ("file:///etc/passwd", "not allowed. The URL must begin with https or http."),
         ("data:text/plain,hello", "not allowed. The URL must begin with https or http."),
-        ("http://me:hunter2@93.184.216.34/", "not allowed. The URL must not hold a user name or password."),
-        ("http://93.184.216.34:99999/", "not allowed. The URL names no host, or a port that cannot be."),
-        ("http://[::1", "The redirect leads to no URL."),
+        ("http://me:hunter2@93.184.216.34/", "not allowed. The URL must not contain a user name or password."),
+        ("http://93.184.216.34:99999/", "not allowed. The URL must have a host and a port from 1 to 65535."),
+        ("http://[::1", "The Location of the redirect is not a URL."),
     ],
 )
 def test_redirect_that_is_not_allowed_is_refused_in_clear_words(
@@ -869,7 +869,7 @@ def test_redirect_target_larger_than_allowed_is_cut(allow_localhost: Flask, rece
 
 @pytest.fixture
 def certificate_authority(monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """Whom we trust."""
+    """Return a certificate authority that the client trusts."""
     certificate_authority = trustme.CA()
     trusting = ssl.create_default_context()
     certificate_authority.configure_trust(trusting)
@@ -932,7 +932,7 @@ def test_production_speaks_https_alone(
 
 def test_every_error_is_of_one_family() -> None:
     assert all(issubclass(kind, OutboundError) for kind in (UrlNotAllowed, TimedOut, RequestFailed, ResponseTooLarge))
-    assert str(ResponseTooLarge(HttpResponse(200, {}, b"abc"))) == "The answer is larger than 3 bytes."
+    assert str(ResponseTooLarge(HttpResponse(200, {}, b"abc"))) == "The response is larger than 3 bytes."
 
 
 def test_redirect_from_https_to_http_is_refused_and_to_https_is_followed(

@@ -1,4 +1,4 @@
-"""Mails into files, and to real SMTP servers."""
+"""Delivery of mails to files and to real SMTP servers."""
 
 import smtplib
 import socket
@@ -27,7 +27,7 @@ LONG_LINE = "t" * 900
 
 
 class SmtpInbox:
-    """What an SMTP server was given: envelopes, and the credentials people logged in with."""
+    """Mails and credentials that an SMTP server has received."""
 
     def __init__(self) -> None:
         self.envelopes: list[Envelope] = []
@@ -40,7 +40,7 @@ class SmtpInbox:
         return "250 OK"
 
     def authenticate(self, _server: object, _session: object, _envelope: object, _how: str, given: Any) -> AuthResult:
-        """The authenticator: one user has a password."""
+        """Accept the password of one user."""
         assert isinstance(given, LoginPassword)
         self.credentials.append((given.login, given.password))
         return AuthResult(success=given == LoginPassword(b"us er", b"p@ss"), handled=False)
@@ -48,7 +48,7 @@ class SmtpInbox:
 
 @contextmanager
 def smtp_server(**settings: Any) -> Iterator[tuple[SmtpInbox, int]]:
-    """A server on a port of its own."""
+    """Run an SMTP server on a free port."""
     inbox, port = SmtpInbox(), find_free_port()
     controller = Controller(
         inbox, hostname="127.0.0.1", port=port, authenticator=inbox.authenticate, server_hostname="test", **settings
@@ -61,7 +61,7 @@ def smtp_server(**settings: Any) -> Iterator[tuple[SmtpInbox, int]]:
 
 
 def server_tls() -> ssl.SSLContext:
-    """A certificate that nobody vouches for."""
+    """Return a server context with a self-signed certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATES / "server.crt", CERTIFICATES / "server.key")
     return context
@@ -69,7 +69,7 @@ def server_tls() -> ssl.SSLContext:
 
 @pytest.fixture
 def trust_test_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The certificate is vouched for, and its name leads here."""
+    """Trust the test certificate and resolve its host name to 127.0.0.1."""
     look_up = socket.getaddrinfo
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *more, **how: look_up("127.0.0.1" if host == "aes" else host, *more, **how)
@@ -91,7 +91,7 @@ def compose_mail(to: str = "ada@example.com", body: str = f"Hello\n\n{LONG_LINE}
 
 @pytest.fixture
 def send(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that sends a mail to a MAIL_URL."""
+    """Return a function that sends a mail to a MAIL_URL."""
 
     def run(url: str, **parts: str) -> None:
         monkeypatch.setitem(app.config, "MAIL_URL", url)

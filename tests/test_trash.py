@@ -1,4 +1,4 @@
-"""What was deleted long ago is deleted for good, with what belongs to it; before that it can be restored."""
+"""Purge of the trash: old rows are removed with what belongs to them; newer ones can be restored."""
 
 from datetime import timedelta
 from typing import Any

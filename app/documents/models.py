@@ -1,4 +1,4 @@
-"""Document sets: titled selections of what is to be treated."""
+"""Document sets: events, FAQs and uploads that are treated together."""
 
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from app.users.models import User
 
 
 def _create_link_table(name: str) -> Table:
-    """The table of what a set holds of one type."""
+    """Return the link table between document sets and the resources of one type."""
     return Table(
         f"document_set_{name}s",
         Model.metadata,

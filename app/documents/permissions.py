@@ -1,4 +1,4 @@
-"""Who may see and change document sets: whoever made them, and admins."""
+"""Permissions for document sets: their owner and admins."""
 
 from app.jsonapi.permissions import Permissions, any_user
 from app.users.ownership import is_live_and_owned, owner_or_admin

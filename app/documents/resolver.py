@@ -1,4 +1,4 @@
-"""What a document set comes to: its events with their images and FAQs, its FAQs and uploads, each document once."""
+"""Resolution of a document set to documents: its events, their images and FAQs, its FAQs and uploads, each once."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ from app.users.ownership import is_live_and_owned
 
 MAX_DOCUMENTS = 2_000
 
-FILE_COLUMNS = {"event": "original_image_url", "event-image": "storage_key", "upload": "storage_key"}
-"""The column that says where the image of a resource lies, by type."""
+FILE_COLUMNS = {"event": "original_image_url", "event-image": "stored_as", "upload": "stored_as"}
+"""Column with the storage name or URL of the image of a resource, by type."""
 
 _sets = DocumentSet.__table__
 _events, _faqs, _images, _uploads = Event.__table__, Faq.__table__, EventImage.__table__, Upload.__table__
@@ -41,11 +41,11 @@ class TooManyDocuments(Unprocessable):
     default_code = "too-many-documents"
 
     def __init__(self) -> None:
-        super().__init__(f"A document set may come to at most {MAX_DOCUMENTS} documents.")
+        super().__init__(f"A document set may have at most {MAX_DOCUMENTS} documents.")
 
 
 class Document(NamedTuple):
-    """One thing to be treated; `uid` names it in what is sent to a processor and comes back."""
+    """A document of a set; `uid` identifies it in requests to a processor and in its results."""
 
     uid: str
     type: str
@@ -55,47 +55,47 @@ class Document(NamedTuple):
 
 
 def resolve_documents(document_set_id: int, access: AccessContext) -> list[Document]:
-    """The documents of a set that `access` may see now, none of them trashed; TooMany beyond MOST_DOCUMENTS."""
+    """Return the documents of a set that `access` may see, without trash; raise TooManyDocuments."""
     live = _without_trash(access)
     values = {**live.sql_parameters(), "parent_id": document_set_id}
-    found = [sorted(map(tuple, each.fetch_rows(values))) for each in _prepare_statements(live.scope)]
-    documents = {each.uid: each for each in _build_documents(*found)}
-    # A step that is over the limit has been cut off, and all that it holds are different documents.
+    rows = [sorted(map(tuple, each.fetch_rows(values))) for each in _prepare_statements(live.scope)]
+    documents = {each.uid: each for each in _build_documents(*rows)}
+    # A statement that reaches its LIMIT alone returns more than MAX_DOCUMENTS different documents.
     if len(documents) > MAX_DOCUMENTS:
         raise TooManyDocuments
     return list(documents.values())
 
 
 def serve_document(document: Document, access: AccessContext) -> Response:
-    """What a document is when it is fetched: JSON:API, or the bytes of an image; NotFound where it is gone.
+    """Return a document as a response: JSON:API, or the bytes of an image; raise NotFound when it is gone.
 
-    In the transaction of the caller, and in answer to a request.
+    Call it during a request, in a transaction.
     """
     if document.type == "image":
         name = get_image_name(document, access)
         if name is None:
-            raise NotFound(f"There is no {document.uid} here any more.")
+            raise NotFound(f"The document {document.uid} does not exist any more.")
         return send_stored_file(name)
     live = _without_trash(access)
     type_ = TYPES[document.resource_type]
-    # What only the owner reads is no processor's business.
+    # Processors do not get the attributes that only the owner may read.
     query = Query(live.scope, fields={type_.name: type_.public_fields})
-    found = ResourceReader(live, query).get_document(type_, document.resource_id)
-    if found is None:
-        raise NotFound(f"There is no {document.uid} here any more.")
-    response = json_response({**found, "links": {"self": found["data"]["links"]["self"]}})
+    content = ResourceReader(live, query).get_document(type_, document.resource_id)
+    if content is None:
+        raise NotFound(f"The document {document.uid} does not exist any more.")
+    response = json_response({**content, "links": {"self": content["data"]["links"]["self"]}})
     response.headers["Cache-Control"] = CACHE_PRIVATE
     return response
 
 
 def get_image_name(document: Document, access: AccessContext) -> str | None:
-    """The name in storage of a document that is an image; None where it is gone, or may not be seen any more."""
+    """Return the storage name of an image; None for another type, or when it is gone or not visible."""
     live = _without_trash(access)
     if document.type != "image":
         return None
     values = {**live.sql_parameters(), "key": document.resource_id}
-    for (named,) in _prepare_file_select(document.resource_type, live.scope).fetch_rows(values):
-        return _get_own_file_name(named) if document.resource_type == "event" else str(named)
+    for (stored,) in _prepare_file_select(document.resource_type, live.scope).fetch_rows(values):
+        return _get_own_file_name(stored) if document.resource_type == "event" else str(stored)
     return None
 
 
@@ -132,7 +132,7 @@ def _get_own_file_name(url: str | None) -> str | None:
 
 @cache
 def _prepare_statements(scope: VisibilityScope) -> tuple[PreparedStatement, ...]:
-    """In the order of `_documents`."""
+    """Return the statements in the order of the parameters of `_build_documents`."""
     return (
         _select_members(scope, SET_EVENTS, _events, "id", ("id", "original_image_url"), is_visible),
         _select_members(scope, SET_EVENTS, _images, "event_id", ("event_id", "id"), is_visible_with_event),
@@ -143,17 +143,19 @@ def _prepare_statements(scope: VisibilityScope) -> tuple[PreparedStatement, ...]
 
 
 def _select_members(
-    scope: VisibilityScope, between: Table, table: FromClause, key: str, columns: tuple[str, ...], shown: Criterion
+    scope: VisibilityScope, links: Table, table: FromClause, key: str, columns: tuple[str, ...], visible: Criterion
 ) -> PreparedStatement:
-    """The rows whose `key` is in the selection of the set `parent_id`, one more than may be; in no order.
+    """Select at most MAX_DOCUMENTS + 1 rows whose `key` is linked to the set `parent_id`.
 
-    Sorted here they would all be read, however many: a cut-off step is refused anyway.
+    Without ORDER BY, which would read all rows before LIMIT: sets with more documents are refused anyway.
     """
-    near, far = between.c
-    joined = between.join(_sets, _sets.c.id == near).join(table, table.c[key] == far)
+    near, far = links.c
+    joined = links.join(_sets, _sets.c.id == near).join(table, table.c[key] == far)
     statement = select(*(table.c[name] for name in columns)).select_from(joined)
     return PreparedStatement(
-        statement.where(parent_is(near), is_live_and_owned(scope, _sets), shown(scope, table)).limit(MAX_DOCUMENTS + 1)
+        statement.where(parent_is(near), is_live_and_owned(scope, _sets), visible(scope, table)).limit(
+            MAX_DOCUMENTS + 1
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""/v1/document-sets: what its owner has chosen to be treated together."""
+"""/v1/document-sets: events, FAQs and uploads that are treated together."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from app.jsonapi.resource_type import ResourceType
 from app.jsonapi.resources import ResourceDetail, ResourceList
 
 LINK_TABLES: dict[str, Table] = {"events": SET_EVENTS, "faqs": SET_FAQS, "uploads": SET_UPLOADS}
-"""The tables between, by relationship."""
+"""Link tables, by relationship."""
 
 DOCUMENT_SET = ResourceType(
     schema=DocumentSetSchema,
@@ -31,20 +31,20 @@ DOCUMENT_SET = ResourceType(
 
 
 class DocumentSetData(DataLayer):
-    """The creator owns the set; it takes what the caller sees now."""
+    """Data layer of document sets: the creator is the owner; only visible resources can be added."""
 
     def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
         data["owner_id"] = access.viewer.id
 
     def change_related(self, row: Any, change: ToManyChange, access: AccessContext) -> None:
-        """What is hidden from the caller stays: he cannot have meant it."""
-        held, named = set(get_linked_ids(row, change.relation, access)), set(change.ids)
+        """Change the linkage; links to resources that the current user cannot see stay."""
+        current, requested = set(get_linked_ids(row, change.relation, access)), set(change.ids)
         change.lock_rows(access)
         table = LINK_TABLES[change.relation.name]
-        if leaving := {"add": set(), "remove": named, "replace": held - named}[change.mode]:
-            _remove_members(table, row.id, leaving)
-        if change.mode != "remove" and named:
-            _add_members(table, row.id, named)
+        if removed := {"add": set(), "remove": requested, "replace": current - requested}[change.mode]:
+            _remove_members(table, row.id, removed)
+        if change.mode != "remove" and requested:
+            _add_members(table, row.id, requested)
 
 
 def _remove_members(table: Table, set_id: int, ids: set[int]) -> None:
@@ -59,7 +59,7 @@ def _add_members(table: Table, set_id: int, ids: set[int]) -> None:
 
 
 class DocumentSetList(ResourceList):
-    """The caller's document sets, the newest first."""
+    """The document sets of the current user, newest first."""
 
     data_layer = {"class": DocumentSetData, "type": DOCUMENT_SET}
 
@@ -71,7 +71,7 @@ class DocumentSetDetail(ResourceDetail):
 
 
 def route(api: Api) -> None:
-    """The URLs of document sets."""
+    """Register the routes of document sets."""
     api.route(DocumentSetList, "document_set_list", "/document-sets")
     api.route(DocumentSetDetail, "document_set_detail", "/document-sets/<id>")
     register_relationship_routes(api, DOCUMENT_SET, DocumentSetData)

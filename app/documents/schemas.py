@@ -1,4 +1,4 @@
-"""Document sets as the API shows them."""
+"""Schema of document sets."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ MAX_TITLE_LENGTH = 50
 
 
 class Title(Text):
-    """A title, trimmed before it is measured."""
+    """Title that is trimmed before its length is checked."""
 
     def __init__(self) -> None:
         super().__init__(MAX_TITLE_LENGTH, required=True)

@@ -1,4 +1,4 @@
-"""An event as an iCalendar file (RFC 5545), with times in UTC (docs/decisions/0018)."""
+"""iCalendar file of an event (RFC 5545), with times in UTC (docs/decisions/0018)."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from app.events.models import Event
 
 MEDIA_TYPE = "text/calendar; charset=utf-8"
 
-# Each of these ends a line for one parser or another; `\r\n` is one line break.
+# Characters that some parser takes for the end of a line; `\r\n` is one line break.
 _LINE_BREAK = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
@@ -39,7 +39,7 @@ def _build_component(event: Event, written_at: datetime, host: str) -> Component
     if location := event.location_name or event.searchable_location_name:
         component.add("location", _remove_controls(location))
     if event.latitude is not None and event.longitude is not None:
-        # Not as floats, which `icalendar` writes with an exponent where they are small.
+        # Not as floats: `icalendar` writes small ones with an exponent.
         component.add("geo", vInline(f"{event.latitude:.6f};{event.longitude:.6f}"))
     if event.external_event_url:
         component.add("url", event.external_event_url)
@@ -51,7 +51,7 @@ def _floor_to_second(moment: datetime) -> datetime:
 
 
 def _ceil_to_second(moment: datetime) -> datetime:
-    """Round up to a whole second: an end stays after its start, however short the event is."""
+    """Round up to a whole second, so that the end of a short event stays after its start."""
     return _floor_to_second(moment + timedelta(seconds=1) - timedelta.resolution)
 
 

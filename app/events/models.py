@@ -1,4 +1,4 @@
-"""Events and who runs them."""
+"""Events and their teams."""
 
 import secrets
 from datetime import datetime
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 IDENTIFIER_BYTES = 10
-"""Random bytes of an identifier: it opens a private event, so it must not be found by trying."""
+"""Random bytes of an identifier: it gives access to a private event, so it must not be guessable."""
 
 
 def new_identifier() -> str:
-    """Return lower-case hex characters, never all digits: an id and an identifier are told apart by looking."""
+    """Return lower-case hex characters, never all digits: a name of digits only is an id."""
     while (identifier := secrets.token_hex(IDENTIFIER_BYTES)).isdigit():
         continue
     return identifier
 
 
 class EventRole(Model):
-    """What one user is in the team of one event: owner, organizer or coorganizer."""
+    """The role of a user in the team of an event: owner, organizer or coorganizer."""
 
     __tablename__ = "event_roles"
     __table_args__ = (
@@ -49,7 +49,7 @@ def _select_members(role: str) -> Subquery:
 
 
 class Event(EmitsChangeSignals, Model):
-    """Something that takes place; a draft until `state` is published."""
+    """An event; a draft until `state` is published."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -80,7 +80,7 @@ class Event(EmitsChangeSignals, Model):
     privacy: Mapped[str] = mapped_column(default="public", server_default="public")
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
     pending_owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"), index=True)
-    """The user who is asked to take the event over and has not answered yet."""
+    """User who is offered the ownership and has not answered yet."""
     description: Mapped[str | None]
     owner_name: Mapped[str | None]
     owner_description: Mapped[str | None]

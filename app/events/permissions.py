@@ -1,4 +1,4 @@
-"""Who may see and change which event."""
+"""Permissions for events and their resources."""
 
 from typing import Any
 
@@ -12,81 +12,85 @@ from app.jsonapi.resource_type import TYPES, ResourceType
 from app.users.ownership import can_act_for
 
 PAYMENT_DETAILS = frozenset({"paypal_email", "cheque_details", "bank_details", "onsite_details", "invoice_details"})
-"""Where money goes: the owner's to see and to change."""
+"""Attributes that decide who is paid: only the owner and admins can read and change them."""
 
 
 def is_visible(scope: VisibilityScope, events: FromClause) -> ColumnElement[bool]:
-    """Published public ones, private ones by their identifier, those of the own teams, those that are offered."""
+    """Return the criterion for events that the current user can see.
+
+    Published events that are public or named by their identifier, events of the own teams, and events whose ownership
+    is offered to the current user; every event for admins.
+    """
     if scope.role is Role.ADMIN:
         return scope.live_criterion(events)
-    reachable = or_(events.c.privacy == "public", events.c.identifier == CAPABILITY)
-    ways = [and_(events.c.state == "published", reachable)]
+    is_accessible = or_(events.c.privacy == "public", events.c.identifier == CAPABILITY)
+    alternatives = [and_(events.c.state == "published", is_accessible)]
     if scope.role is Role.USER:
         roles = EventRole.__table__.alias()
-        ways.append(
+        alternatives.append(
             exists(select(literal(1)).where(roles.c.event_id == events.c.id, roles.c.user_id == CURRENT_USER_ID))
         )
-        ways.append(events.c.pending_owner_id == CURRENT_USER_ID)
-    return and_(scope.live_criterion(events), or_(*ways))
+        alternatives.append(events.c.pending_owner_id == CURRENT_USER_ID)
+    return and_(scope.live_criterion(events), or_(*alternatives))
 
 
 def is_owned_by_viewer(scope: VisibilityScope, events: FromClause) -> ColumnElement[bool]:
-    """Those that the viewer owns; every event for admins."""
+    """Return the criterion for events that the current user owns; every event for admins."""
     if scope.role is Role.ADMIN:
         return true()
     return false() if scope.role is Role.ANONYMOUS else events.c.owner_id == CURRENT_USER_ID
 
 
 def sees_pending_owner(scope: VisibilityScope, events: FromClause) -> ColumnElement[bool]:
-    """Those that the viewer owns or is asked to take over; every event for admins."""
-    asked = false() if scope.role is Role.ANONYMOUS else events.c.pending_owner_id == CURRENT_USER_ID
-    return or_(is_owned_by_viewer(scope, events), asked)
+    """Return the criterion for events that the current user owns or is offered; every event for admins."""
+    is_offered = false() if scope.role is Role.ANONYMOUS else events.c.pending_owner_id == CURRENT_USER_ID
+    return or_(is_owned_by_viewer(scope, events), is_offered)
 
 
 def creator_or_owner(viewer: CurrentUser, event: Any) -> bool:
-    """The creator, on creation; the owner, or an admin; for what a super admin owns only a super admin."""
+    """Return whether the current user creates the event or may act for its owner."""
     return event is None or can_act_for(viewer, event.owner_id)
 
 
 def pending_owner(viewer: CurrentUser, event: Any) -> bool:
-    """The user who is named in pending-owner."""
+    """Return whether the current user is the pending owner."""
     return not viewer.is_anonymous and viewer.id == event.pending_owner_id
 
 
 def owner_or_admin(viewer: CurrentUser, event: Any) -> bool:
-    """The owner, or an admin; for what a super admin owns only a super admin."""
+    """Return whether the current user may act for the owner."""
     return can_act_for(viewer, event.owner_id)
 
 
 def organizer_or_admin(viewer: CurrentUser, event: Any) -> bool:
-    """The owner, an organizer, or an admin; for what a super admin owns no other admin."""
+    """Return whether the current user may act for the owner or is an organizer."""
     return can_act_for(viewer, event.owner_id) or is_member(viewer, event.id, OWNER, ORGANIZER)
 
 
 def team_or_admin(viewer: CurrentUser, event: Any) -> bool:
-    """A member of the team of the event, or an admin; for what a super admin owns no other admin."""
+    """Return whether the current user may act for the owner or is in the team."""
     return can_act_for(viewer, event.owner_id) or is_member(viewer, event.id, *TEAM)
 
 
 def is_visible_with_event(scope: VisibilityScope, table: FromClause) -> ColumnElement[bool]:
-    """What belongs to an event that the viewer sees."""
+    """Return the criterion for rows of events that the current user can see."""
     events = Event.__table__.alias()
     event = exists(select(literal(1)).where(events.c.id == table.c.event_id, is_visible(scope, events)))
     return and_(scope.live_criterion(table), event)
 
 
 def list_types_of_events() -> list[ResourceType]:
-    """Return the types whose resources belong to events and are visible with them, by name."""
+    """Return the resource types that are visible with their event, by name."""
     return [type_ for _, type_ in sorted(TYPES.items()) if type_.permissions.visible is is_visible_with_event]
 
 
 def team_of_named_event(viewer: CurrentUser, values: Any) -> bool:
-    """A member of the team of the event that the new resource names, or an admin."""
+    """Return whether the current user is an admin or in the team of the event of a new resource."""
     return has_role(viewer, values["event_id"], *TEAM)
 
 
 def team_of_event(viewer: CurrentUser, row: Any) -> bool:
-    """A member of the team of the event, or an admin."""
+    """Return whether the current user is an admin or in the team of the event of a row."""
     return has_role(viewer, row.event_id, *TEAM)
 
 

@@ -1,4 +1,4 @@
-"""/v1/events: events and their teams."""
+"""/v1/events: events, their teams, and offers of ownership."""
 
 import re
 from collections.abc import Mapping
@@ -31,20 +31,20 @@ from app.logs import log_success
 from app.users.reauthentication import require_password
 
 IDENTIFIER_RE = re.compile(f"[0-9a-f]{{8}}|[0-9a-f]{{{2 * IDENTIFIER_BYTES}}}")
-"""Events made before identifiers had so many characters have one of 8."""
+"""Identifier of an event; old events have one of 8 characters."""
 
 UNKNOWN_IDENTIFIER = "unknown-identifier"
 MAX_UNKNOWN_IDENTIFIERS = 60
-"""Identifiers without an event that one address may name in a minute; after that it can use none at all."""
+"""Unknown identifiers that one client address may request per minute; then requests with any identifier get 429."""
 
 UNKNOWN_IDENTIFIER_LIMIT = f"{MAX_UNKNOWN_IDENTIFIERS - 1}/minute"
-"""One less: the next request is refused once this is exceeded."""
+"""One less than the maximum: requests are refused once this limit is exceeded."""
 
 OWNER_POINTER = "/data/relationships/owner"
 
 
 def lookup_event(name: str) -> tuple[str, Any] | None:
-    """An event by its id or by its identifier, which is never all digits."""
+    """Return the look-up of an event by id or by identifier; raise TooManyRequests after many unknown identifiers."""
     if IDENTIFIER_RE.fullmatch(name) and not name.isdigit():
         throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIER_LIMIT, cost=0)
         if "named_by_identifier" not in g:
@@ -55,7 +55,7 @@ def lookup_event(name: str) -> tuple[str, Any] | None:
 
 
 def count_unknown_identifier(response: Response) -> Response:
-    """Count an answer of 404 to a request that names an event by an identifier: it may be a guess."""
+    """Count a 404 for an identifier: it may be a guess."""
     if response.status_code == HTTPStatus.NOT_FOUND:
         with suppress(TooManyRequests):  # the next request is refused
             throttle.count_address(UNKNOWN_IDENTIFIER, UNKNOWN_IDENTIFIER_LIMIT)
@@ -63,7 +63,7 @@ def count_unknown_identifier(response: Response) -> Response:
 
 
 def url_id(events: FromClause) -> ColumnElement[Any]:
-    """What links name an event by: a private one only by its identifier, which is what opens it."""
+    """Return the segment for links to an event: the identifier of a private event, else the id."""
     return case((events.c.privacy == "private", events.c.identifier), else_=cast(events.c.id, Text))
 
 
@@ -80,14 +80,14 @@ EVENT = ResourceType(
 
 
 def is_upcoming(events: FromClause) -> ColumnElement[bool]:
-    """Public, published events whose end lies ahead."""
-    # No event is longer than that, and the index is ordered by the start: what is over is not even looked at.
-    may_last = events.c.starts_at > func.now() - MAX_EVENT_DURATION
-    return and_(events.c.privacy == "public", events.c.state == "published", may_last, events.c.ends_at > func.now())
+    """Return the criterion for public, published events that have not ended."""
+    # Implied by `ends_at`, for the index, which is ordered by `starts_at`: it excludes past events from the scan.
+    is_recent = events.c.starts_at > func.now() - MAX_EVENT_DURATION
+    return and_(events.c.privacy == "public", events.c.state == "published", is_recent, events.c.ends_at > func.now())
 
 
 class EventData(DataLayer):
-    """The creator owns the event; roles follow the relationships."""
+    """Data layer of events: the creator is the owner; roles follow the relationships."""
 
     def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
         viewer = access.viewer
@@ -104,7 +104,7 @@ class EventData(DataLayer):
     def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         owner_id = data.get("owner_id", row.owner_id)
         if owner_id is None:
-            raise Forbidden("An event has an owner.", pointer=OWNER_POINTER)
+            raise Forbidden("An event must have an owner.", pointer=OWNER_POINTER)
         if "owner_id" in data:
             _require_consent(owner_id, access)
             require_password(access.viewer)
@@ -122,7 +122,7 @@ class EventData(DataLayer):
             offer_ownership(row)
 
     def change_related(self, row: Any, change: ToManyChange, access: AccessContext) -> None:
-        """Only organizers and coorganizers get here: FAQs and their types are dump-only."""
+        """Change organizers or coorganizers; all other to-many relationships are read-only."""
         change.lock_rows(access)
         change_members(row, change)
         _log_team_change(row, change.relation.name, change.ids, change.mode, access)
@@ -130,9 +130,9 @@ class EventData(DataLayer):
     def require_relationship_permission(
         self, row: Any, relation: Relation, change: ToManyChange | None, access: AccessContext
     ) -> None:
-        """Whoever was taken into a team may leave it, and then nothing else."""
-        leaves = change is not None and change.mode == "remove" and change.ids == [access.viewer.id]
-        if not (leaves and team_or_admin(access.viewer, row)):
+        """Require the permission for the relationship, unless a member of the team removes only themselves."""
+        is_leaving = change is not None and change.mode == "remove" and change.ids == [access.viewer.id]
+        if not (is_leaving and team_or_admin(access.viewer, row)):
             super().require_relationship_permission(row, relation, change, access)
 
 
@@ -142,26 +142,26 @@ def _log_team_change(row: Any, role: str, user_ids: list[int], mode: str, access
 
 
 def _require_verified(viewer: CurrentUser) -> None:
-    """403 for an unverified address, where only verified ones may own events."""
+    """Raise Forbidden for an unverified address when REQUIRE_VERIFIED_EMAIL is set."""
     if current_app.config["REQUIRE_VERIFIED_EMAIL"] and not (viewer.is_verified or viewer.is_admin):
         raise Forbidden("Verify your e-mail address first.", code="unverified-email")
 
 
 def _require_consent(owner_id: int, access: AccessContext) -> None:
-    """403 unless the new owner is the caller: all others are asked first."""
+    """Raise Forbidden unless the new owner is the current user: other users must accept an offer."""
     if owner_id != access.viewer.id:
         detail = "A new owner has to accept: name the user in the relationship pending-owner of the event."
         raise Forbidden(detail, pointer=OWNER_POINTER, code="acceptance-required")
 
 
 def _clear_payment_details(data: dict[str, Any]) -> None:
-    """Leave no payment details of the former owner to a new one, who may have sent others in the same request."""
+    """Clear payment details that the request does not set, so that a new owner gets none of the former owner."""
     for name in PAYMENT_DETAILS:
         data.setdefault(name, None)
 
 
 def _check_pending_owner(data: Mapping[str, Any], owner_id: int, access: AccessContext) -> None:
-    """409 when the event is offered to its owner; 403 without a recent log-in; 429 when a user is asked too often."""
+    """Raise Conflict for an offer to the owner, Forbidden without a recent log-in, TooManyRequests for many offers."""
     user_id = data.get("pending_owner_id")
     if user_id is not None and user_id == owner_id:
         raise Conflict("This user owns the event already.", pointer="/data/relationships/pending-owner")
@@ -171,20 +171,20 @@ def _check_pending_owner(data: Mapping[str, Any], owner_id: int, access: AccessC
 
 
 def _require_live_owner(owner_id: int, access: AccessContext) -> None:
-    """409 when the owner is in the trash; he stays out of it until this transaction ends."""
+    """Lock the owner against deletion until commit; raise Conflict when the owner is in the trash."""
     live = replace(access, scope=replace(access.scope, trashed=False))
     if not repository.lock_related(EVENT.relations["owner"], [owner_id], live):
-        raise Conflict("The owner has been deleted: name another.", pointer=OWNER_POINTER)
+        raise Conflict("The owner has been deleted: name another user.", pointer=OWNER_POINTER)
 
 
 class EventList(ResourceList):
-    """All events the viewer sees."""
+    """All events that the current user can see."""
 
     data_layer = {"class": EventData, "type": EVENT}
 
 
 class UpcomingEvents(ResourceList):
-    """Public, published events that are not over, the next one first."""
+    """Public, published events that have not ended, by start."""
 
     data_layer = {"class": EventData, "type": EVENT}
     methods = {"GET"}
@@ -198,7 +198,7 @@ class EventDetail(ResourceDetail):
 
 
 class OwnershipAnswer(ActionView):
-    """A POST without a body by which the user named in pending-owner answers."""
+    """Answer of the pending owner to an offer of ownership; the request has no body."""
 
     data_layer = {"class": EventData, "type": EVENT}
     methods = {"POST"}
@@ -208,11 +208,11 @@ class OwnershipAnswer(ActionView):
         return {"POST": pending_owner}
 
     def post(self, id: str) -> Response:
-        """Answered once for an Idempotency-Key."""
+        """Answer the offer, once for an Idempotency-Key; raise Forbidden for any user but the pending owner."""
         viewer = require_current_user()
         reader = self.make_reader(name=id)
 
-        def give() -> Response:
+        def answer() -> Response:
             row = self.lock_row(id, reader.access)
             if not pending_owner(viewer, row):
                 detail = "Only the user named in pending-owner may do this."
@@ -222,18 +222,18 @@ class OwnershipAnswer(ActionView):
         def check_rights(_document: Any) -> None:
             self.check_replay(id, reader.access.with_trash())
 
-        return run_idempotent(viewer, give, check_rights=check_rights)
+        return run_idempotent(viewer, answer, check_rights=check_rights)
 
     def check_replay(self, id: str, access: AccessContext) -> None:
-        """Refuse a replay to a caller who may not have it: an answer without a resource needs no right."""
+        """Raise an error when the current user may not get a replay; a response without a resource needs no check."""
 
     def answer_offer(self, row: Any, reader: ResourceReader) -> Response:
-        """The answer, nothing committed yet."""
+        """Change the locked event and return the response, before the commit."""
         raise NotImplementedError
 
 
 class AcceptOwnership(OwnershipAnswer):
-    """Makes the caller the owner, without the payment details of the former owner, who becomes an organizer."""
+    """Make the current user the owner; clear the payment details, and make the former owner an organizer."""
 
     methods = {"POST"}
 
@@ -249,7 +249,7 @@ class AcceptOwnership(OwnershipAnswer):
         _log_team_change(changed, "owner", [owner_id], "replace", reader.access)
         document = self.read_back(changed, reader)
         if document is None:
-            raise NotFound("The event has just gone away.")
+            raise NotFound("The event has just been deleted.")
         return json_response({**document, "links": {"self": document["data"]["links"]["self"]}})
 
     def check_replay(self, id: str, access: AccessContext) -> None:
@@ -257,7 +257,7 @@ class AcceptOwnership(OwnershipAnswer):
 
 
 class DeclineOwnership(OwnershipAnswer):
-    """Leaves the event with its owner."""
+    """Decline the offer: the owner stays."""
 
     methods = {"POST"}
 
@@ -267,7 +267,7 @@ class DeclineOwnership(OwnershipAnswer):
 
 
 def route(api: Api) -> None:
-    """The URLs of events."""
+    """Register the routes of events."""
     api.route(EventList, "event_list", "/events")
     api.route(UpcomingEvents, "event_upcoming", "/events/upcoming")
     api.route(EventDetail, "event_detail", "/events/<id>")

@@ -1,4 +1,4 @@
-"""Events as the API shows them."""
+"""Schema of events."""
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -27,14 +27,14 @@ from app.texts import is_blank, to_nfc
 from app.users.schemas import Email
 
 ENCRYPTED = {"sealed": True}
-"""Metadata of an attribute that is kept sealed."""
+"""Metadata of an attribute whose column is encrypted."""
 
 MAX_EVENT_DURATION = timedelta(days=20)
 MAX_DOCUMENT_LINKS = 50
 
 
 class DocumentLinks(marshmallow.fields.Field[list[dict[str, str]]]):
-    """A list of objects with a `name` and a `link`."""
+    """List of objects with a `name` and a `link`."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> list[dict[str, str]]:
         if not isinstance(value, list) or len(value) > MAX_DOCUMENT_LINKS:
@@ -150,7 +150,7 @@ class EventSchema(ResourceSchema):
         if values.get("state") == "published":
             for name, value in (("starts_at", starts_at), ("ends_at", ends_at)):
                 if value is None:
-                    yield name, "A published event needs this."
+                    yield name, "A published event must have this attribute."
         if starts_at and ends_at:
             if ends_at <= starts_at:
                 yield "ends_at", "Must be later than starts-at."

@@ -1,4 +1,4 @@
-"""What happens in the background because an event changed."""
+"""Outbox consumers of events: calendar files and mails about offers of ownership."""
 
 from urllib.parse import urlsplit
 
@@ -31,7 +31,7 @@ CALENDAR_COLUMNS = (
     "name,starts_at,ends_at,location_name,searchable_location_name,latitude,longitude,timezone,external_event_url,"
     "state,privacy"
 )
-"""The columns that show in the file, or decide whether there is one."""
+"""Columns that the calendar file contains or depends on."""
 
 
 @consumer_task("events.rewrite_calendar")  # for the entries of migration 0011
@@ -41,8 +41,8 @@ CALENDAR_COLUMNS = (
     merge_by="id",
 )
 def write_calendar(entry: OutboxEntry) -> None:
-    """Make the event's calendar file be what the event is now: written, moved or gone."""
-    # Not FOR UPDATE: that would keep FAQs of the event waiting while the file is written.
+    """Write, move or delete the calendar file of an event so that it matches the event."""
+    # FOR NO KEY UPDATE: it does not block inserts of FAQs of the event while the file is written.
     event = db.session.scalar(select(Event).where(Event.id == entry.payload["id"]).with_for_update(key_share=True))
     if event is None:
         return
@@ -60,7 +60,7 @@ def write_calendar(entry: OutboxEntry) -> None:
 
 @consumer_task(MAIL_OWNERSHIP_OFFER, queue=MAILS_QUEUE)
 def mail_ownership_offer(entry: OutboxEntry) -> None:
-    """Mail the user who is asked to take an event over, if the address is verified and the question is still open."""
+    """Mail an offer of ownership to the pending owner, if their address is verified and the offer is still open."""
     event = db.session.get(Event, entry.payload["id"])
     user = db.session.get(User, entry.payload["user_id"])
     if event is None or user is None or user.deleted_at is not None or user.is_blocked or not user.is_verified:
@@ -72,7 +72,7 @@ def mail_ownership_offer(entry: OutboxEntry) -> None:
         id=entry.id,
         created_at=entry.created_at,
         to=to_ascii_email(user.email),
-        subject="You are asked to take over an event",
+        subject="You are asked to become the owner of an event",
         body=OWNERSHIP_OFFER_BODY.format(site=site, url=f"{site}/v1/events/{event.id}"),
         resource_type="event",
         resource_id=event.id,
@@ -85,24 +85,25 @@ def _is_public(event: Event) -> bool:
 
 
 def _choose_name(entry: OutboxEntry, old_name: str | None) -> str:
-    """The name stays while the event stays published; who knew it from before is not told of what comes after."""
-    is_another = entry.topic != "event.updated" or not {"state", "privacy"}.isdisjoint(entry.payload["changed"])
-    return old_name if old_name and not is_another else _derive_name(entry)
+    """Return the name of the file: a new one when state or privacy has changed, so that the old URL stops working."""
+    needs_new_name = entry.topic != "event.updated" or not {"state", "privacy"}.isdisjoint(entry.payload["changed"])
+    return old_name if old_name and not needs_new_name else _derive_name(entry)
 
 
 def _list_earlier_names(entry: OutboxEntry, old_name: str | None) -> set[str]:
-    """The file there was, and one that an earlier try may have written before it failed."""
+    """Return the names of the old file and of the file that an earlier, failed try may have written."""
     names = {old_name} if old_name else set()
     return names | ({_derive_name(entry)} if entry.tries > 1 else set())
 
 
 def _derive_name(entry: OutboxEntry) -> str:
-    """Not to be guessed, and the same for every try of one entry, so that a try that failed leaves no file behind."""
-    return f"calendars/{derive_key(b'calendar:' + entry.id.bytes).hex()[:40]}.ics"
+    """Return a name that cannot be guessed and is the same for every try of an entry: no try leaves a file behind."""
+    key = current_app.config["SECRET_KEY"].encode()
+    return f"calendars/{hmac.new(key, b'calendar:' + entry.id.bytes, sha256).hexdigest()[:40]}.ics"
 
 
 def _set_url(event_id: int, url: str | None) -> None:
-    """In bulk: a flush would announce the change, and the change wake this consumer."""
+    """Set the URL by a bulk update: an ORM flush would emit a change signal, which would trigger this consumer."""
     db.session.execute(
         update(Event).where(Event.id == event_id).values(ical_url=url), execution_options={"synchronize_session": False}
     )

@@ -1,4 +1,4 @@
-"""Questions about an event, grouped by type: one type, one spelling."""
+"""FAQs of events and their types."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from app.extensions import Model
 
 
 class FaqType(EmitsChangeSignals, Model):
-    """A heading under which FAQs of one event stand."""
+    """A category of FAQs of one event; its name is unique in the event, without regard to case."""
 
     __tablename__ = "faq_types"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Who may see and change FAQs and their types: the event decides."""
+"""Permissions for FAQs and their types: those of their event."""
 
 from app.events.permissions import is_visible_with_event, team_of_event, team_of_named_event
 from app.jsonapi.permissions import Permissions, anyone

@@ -1,4 +1,4 @@
-"""/v1/faqs and /v1/faq-types."""
+"""/v1/faqs and /v1/faq-types: FAQs of events and their types."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,22 +39,22 @@ FAQ = ResourceType(
 
 
 class FaqTypeData(DataLayer):
-    """A type takes FAQs of its own event only."""
+    """Data layer of FAQ types: FAQs of the type must belong to its event."""
 
     def change_related(self, row: Any, change: ToManyChange, access: AccessContext) -> None:
-        held, named = set(get_linked_ids(row, change.relation, access)), set(change.ids)
-        leaving = {"add": set(), "remove": held & named, "replace": held - named}[change.mode]
-        for id_, faq in change.lock_rows(access, also=leaving, lock="update").items():
+        current, requested = set(get_linked_ids(row, change.relation, access)), set(change.ids)
+        removed = {"add": set(), "remove": current & requested, "replace": current - requested}[change.mode]
+        for id_, faq in change.lock_rows(access, also=removed, lock="update").items():
             access.require_permission(team_of_event, faq, pointer=change.pointer)
             _check_same_event(faq.event_id, row.event_id, change.pointer)
-            if id_ in leaving:
+            if id_ in removed:
                 repository.update_row(FAQ, faq, {"faq_type_id": None})
             elif change.mode != "remove":
                 repository.update_row(FAQ, faq, {"faq_type_id": row.id})
 
 
 class FaqData(DataLayer):
-    """A FAQ takes a type of its own event only."""
+    """Data layer of FAQs: the type of a FAQ must belong to its event."""
 
     def check_related(self, values: Mapping[str, Any], relation: Relation, other: Any) -> None:
         if relation.name == "faq_type":
@@ -63,23 +63,23 @@ class FaqData(DataLayer):
 
 def _check_same_event(one: int, other: int, pointer: str) -> None:
     if one != other:
-        raise Unprocessable("A FAQ and its type belong to the same event.", pointer=pointer)
+        raise Unprocessable("A FAQ and its type must belong to the same event.", pointer=pointer)
 
 
 class FaqTypeList(ResourceList):
-    """All types the viewer sees."""
+    """All FAQ types that the current user can see."""
 
     data_layer = {"class": FaqTypeData, "type": FAQ_TYPE}
 
 
 class FaqTypeDetail(ResourceDetail):
-    """One type."""
+    """One FAQ type."""
 
     data_layer = {"class": FaqTypeData, "type": FAQ_TYPE}
 
 
 class FaqList(ResourceList):
-    """All FAQs the viewer sees."""
+    """All FAQs that the current user can see."""
 
     data_layer = {"class": FaqData, "type": FAQ}
 
@@ -91,7 +91,7 @@ class FaqDetail(ResourceDetail):
 
 
 def route(api: Api) -> None:
-    """The URLs of FAQs and their types."""
+    """Register the routes of FAQs and their types."""
     api.route(FaqTypeList, "faq_type_list", "/faq-types")
     api.route(FaqTypeDetail, "faq_type_detail", "/faq-types/<id>")
     register_relationship_routes(api, FAQ_TYPE, FaqTypeData)

@@ -1,4 +1,4 @@
-"""FAQs and their types as the API shows them."""
+"""Schemas of FAQs and their types."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from app.jsonapi.inflection import dasherize
 
 
 class TypeName(Text):
-    """The name of a type, trimmed: `Venue` and ` venue ` are one type."""
+    """Name of a type, trimmed."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         return super()._deserialize(value, attr, data, **more).strip()

@@ -1,4 +1,4 @@
-"""How one file becomes one image of a gallery: read, looked up, made anew from its pixels, stored, written down."""
+"""Import of a file into a gallery: it is read, decoded, encoded again, stored and recorded."""
 
 import unicodedata
 from hashlib import sha256
@@ -18,7 +18,7 @@ from app.images.resizer import Variant, VariantSpec, make_variants
 from app.storage import FileInfo, current_storage
 
 MAX_SIDE_PIXELS = 2560
-"""More than the small variants get: to write a WebP of 16 megapixels takes 1.7 seconds, one of pure noise 4."""
+"""Pixels of the longer side: to encode a WebP of 16 megapixels takes 1.7 seconds, one of pure noise 4."""
 
 _VALUES = {
     "event_id": BigInteger,
@@ -56,35 +56,35 @@ stored_files.register_table(_images)
 
 
 def get_event_identifier(event_id: int) -> str | None:
-    """The identifier of an event; None where it is gone or in the trash."""
-    found = _select_identifier.fetch_rows({"event_id": event_id})
-    return found[0][0] if found else None
+    """Return the identifier of an event; None when the event does not exist or is in the trash."""
+    rows = _select_identifier.fetch_rows({"event_id": event_id})
+    return rows[0][0] if rows else None
 
 
 def count_images(event_id: int) -> int:
-    """The images that an event has ever got."""
+    """Return the number of images of an event, including those in the trash."""
     ((images,),) = _select_image_count.fetch_rows({"event_id": event_id})
     return int(images)
 
 
 def import_image(event_id: int, name: str, file: FileInfo) -> bool:
-    """Put a file of the inbox into the gallery; False when it is there, or was. Raises Refused, inbox.UNREADABLE."""
+    """Import a file of the inbox; return False when it was imported before. Raise ImageRejected or READ_ERRORS."""
     content = inbox.read_file(file)
     source_sha256 = sha256(content).hexdigest()
     if _is_known(event_id, source_sha256):
         return False
     size = VariantSpec("gallery", MAX_SIDE_PIXELS, MAX_SIDE_PIXELS, format=inspect_image(content).format)
     (image,) = make_variants(content, [size])
-    # A file from a Mac has its name decomposed; filters look for it composed.
-    shown_name = unicodedata.normalize("NFC", name)
+    # macOS decomposes file names (NFD); filters compare NFC.
+    composed_name = unicodedata.normalize("NFC", name)
     return _insert_if_new(
-        {"event_id": event_id, "name": shown_name, "source_sha256": source_sha256, **_store_image(image)}
+        {"event_id": event_id, "name": composed_name, "source_sha256": source_sha256, **_store_image(image)}
     )
 
 
 def _store_image(image: Variant) -> dict[str, object]:
-    """What the row says of a file that lies in storage now, for everybody who knows its name."""
-    storage_key = current_storage().put_content_addressed(
+    """Store an image and return the columns of its row that describe the file."""
+    stored_as = current_storage().put_content_addressed(
         "images", image.content, SUFFIXES[image.format], image.media_type
     )
     return {
@@ -103,12 +103,12 @@ def _is_known(event_id: int, source_sha256: str) -> bool:
 
 
 def _insert_if_new(values: dict[str, object]) -> bool:
-    """False when another import was faster, or another file has the same pixels: each image is there once."""
-    name = str(values["storage_key"])
+    """Insert an image; return False when the event has an image with the same content or source already."""
+    name = str(values["stored_as"])
     with open_transaction(is_read=False):
         stored_files.lock_file(name)
         added = _insert_image.fetch_rows(values)
         if added and not current_storage().exists(name):
-            raise FileNotFoundError(name)  # the same image has just been deleted elsewhere: the next import stores it
+            raise FileNotFoundError(name)  # the last row of this file was just deleted: the next import stores it again
         commit()
     return bool(added)

@@ -1,4 +1,4 @@
-"""The inbox of an event: files that others leave below `inbox/<identifier>/` in storage, and that stay theirs."""
+"""Inbox of an event: files below `inbox/<identifier>/` in storage, which imports read and do not change."""
 
 from hashlib import sha256
 
@@ -9,47 +9,47 @@ from app.images.inspection import MAX_IMAGE_BYTES
 from app.storage import FileInfo, current_storage
 
 READ_ERRORS = (BaseError, FileNotFoundError)
-"""What a file raises that is there no more, is another one by now, or lies in a storage that does not answer."""
+"""Exceptions for a file that was deleted or changed, or whose storage does not respond."""
 
 MAX_PRINTABLE_LENGTH = 100
 
 
 class UnusableName(ImageRejected):
-    """The file has a name by which it cannot be read."""
+    """The name of the file is not one that storage can read."""
 
     code = "unusable-name"
 
 
 def list_files(identifier: str) -> list[FileInfo]:
-    """All files in an inbox, by name; ValueError where one has a name that storage cannot even list."""
+    """Return the files in an inbox, by name; raise ValueError when storage cannot list one of the names."""
     return current_storage().list_files(_get_folder(identifier))
 
 
 def listing_digest(listed: list[FileInfo]) -> str:
-    """What tells this listing from every other, without reading a file."""
+    """Return a digest of the names, ETags and sizes of files."""
     hashed = sha256()
     for file in listed:
-        hashed.update(f"{file.name}\n{file.etag}\n{file.size}\n".encode())  # no name has a line break
+        hashed.update(f"{file.name}\n{file.etag}\n{file.size}\n".encode())  # names have no line breaks
     return hashed.hexdigest()
 
 
 def read_file(file: FileInfo) -> bytes:
-    """The content of the very file that was listed; `Refused` without a look at it where it cannot be an image."""
+    """Return the content of a listed file; raise ImageRejected for a name or size that cannot be imported."""
     if file.size > MAX_IMAGE_BYTES:
         raise ImageTooLarge(f"An image may have at most {MAX_IMAGE_BYTES // 2**20} MiB.")
     try:
         return b"".join(current_storage().stream_file(file))
     except ValueError:
-        raise UnusableName("A file with this name cannot be read: rename it.") from None
+        raise UnusableName("Storage cannot read a file with this name: rename it.") from None
 
 
 def get_relative_name(identifier: str, file: FileInfo) -> str:
-    """The name of a file as its owner knows it: below the inbox."""
+    """Return the name of a file relative to the inbox."""
     return file.name.removeprefix(f"{_get_folder(identifier)}/")
 
 
 def printable_name(name: str) -> str:
-    """A name in a sentence: names are free text, and may be long or move the cursor."""
+    """Return a name for use in messages: shortened, without characters that are not printable."""
     printable = "".join(character if character.isprintable() else "?" for character in name)
     return printable if len(printable) <= MAX_PRINTABLE_LENGTH else f"{printable[: MAX_PRINTABLE_LENGTH - 1]}…"
 

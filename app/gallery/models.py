@@ -1,4 +1,4 @@
-"""The images of an event's gallery."""
+"""Images in the galleries of events."""
 
 from datetime import datetime
 
@@ -10,11 +10,11 @@ from app.extensions import Model
 
 
 class EventImage(Model):
-    """One image of an event, stored under the digest of its content."""
+    """An image of an event; its file has the digest of its content as a name."""
 
     __tablename__ = "event_images"
     __table_args__ = (
-        # Among all rows, those in the trash too: what an organizer has deleted does not come back by the next import.
+        # Rows in the trash count, so that the next import does not bring deleted images back.
         UniqueConstraint("event_id", "sha256"),
         UniqueConstraint("event_id", "source_sha256"),
         Index("ix_event_images_name", func.text_sort_key(text("name")), "id"),
@@ -26,16 +26,16 @@ class EventImage(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
     name: Mapped[str]
-    """The name of the file it came from, below the event's inbox."""
-    storage_key: Mapped[str]
+    """Name of the source file relative to the inbox of the event."""
+    stored_as: Mapped[str]
     media_type: Mapped[str]
     width: Mapped[int]
     height: Mapped[int]
     size: Mapped[int]
     sha256: Mapped[str]
-    """Of the file as it is stored and served."""
+    """SHA-256 of the stored file, in hex."""
     source_sha256: Mapped[str]
-    """Of the file it was made from, which is never decoded again."""
+    """SHA-256 of the source file, in hex: the same source is not decoded again."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
 

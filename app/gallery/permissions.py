@@ -1,4 +1,4 @@
-"""Who may see and delete the images of a gallery: the event decides, as for its FAQs."""
+"""Permissions for gallery images: those of their event."""
 
 from app.events.permissions import is_visible_with_event, team_of_event
 from app.jsonapi.permissions import Permissions, anyone

@@ -1,4 +1,4 @@
-"""/v1/event-images: what imports have put into galleries; nobody posts there."""
+"""/v1/event-images: images in galleries; only imports create them."""
 
 from flask_rest_jsonapi_next import Api
 
@@ -21,20 +21,20 @@ EVENT_IMAGE = ResourceType(
 
 
 class EventImageList(ResourceList):
-    """All images the viewer sees."""
+    """All images that the current user can see."""
 
     data_layer = {"class": StoredFileData, "type": EVENT_IMAGE}
     methods = {"GET"}
 
 
 class EventImageDetail(ResourceDetail):
-    """One image; a PATCH takes it out of the trash as long as its file is there, and nothing else."""
+    """One image; a PATCH can only restore it from the trash, while its file exists."""
 
     data_layer = {"class": StoredFileData, "type": EVENT_IMAGE}
 
 
 def route(api: Api) -> None:
-    """The URLs of images."""
+    """Register the routes of gallery images."""
     api.route(EventImageList, "event_image_list", "/event-images")
     api.route(EventImageDetail, "event_image_detail", "/event-images/<id>")
     register_relationship_routes(api, EVENT_IMAGE, StoredFileData)

@@ -1,4 +1,4 @@
-"""The images of a gallery as the API shows them."""
+"""Schema of gallery images."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from app.storage import current_storage
 
 
 def _get_image_url(image: Any) -> str:
-    """At the server's present address, whatever it was when the image came."""
-    return current_storage().get_url(image.storage_key)
+    """Return the URL of an image at the current PUBLIC_URL or storage URL."""
+    return current_storage().get_url(image.stored_as)
 
 
 class EventImageSchema(ResourceSchema):
-    """Attributes and relationships of an image; all are written by the import."""
+    """Attributes and relationships of a gallery image; the import sets all of them."""
 
     class Meta:
         type_ = "event-image"

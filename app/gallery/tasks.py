@@ -1,4 +1,4 @@
-"""The job that takes the images in the inbox of an event into its gallery."""
+"""Job that imports the images in the inbox of an event into its gallery."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -19,23 +19,23 @@ from app.storage import FileInfo
 EVENT_POINTER = "/data/attributes/parameters/event"
 
 MAX_IMAGES_PER_RUN = 1000
-"""New ones of one run; what is left is for the next."""
+"""New images that one job imports; the next job imports the rest."""
 MAX_REPORTED_FILES = 100
-"""Files of which a run says that they are not taken; the others are counted."""
+"""Rejected or unreadable files that one job reports by name; further ones are only counted."""
 MAX_CONSECUTIVE_READ_ERRORS = 3
-"""In a row: then it is the storage, not the files."""
+"""Read errors in a row after which the storage is considered unavailable."""
 
-UNUSABLE_NAME = "A file in the inbox has a name that cannot be read: rename it."
+UNUSABLE_NAME = "A file in the inbox has a name that storage cannot read: rename it."
 STORAGE_UNAVAILABLE = "The storage does not answer. Try again."
 
 log = structlog.get_logger(__name__)
 
 
 def compute_input_digest(parameters: Mapping[str, Any]) -> str:
-    """What the import will find: new files are new work, the same ones the same.
+    """Return a digest of the inbox: an import of the same files is the same work and returns the earlier job.
 
-    An inbox that is again as it was gives the job that took it then: what came into the gallery stays there. An inbox
-    that one run cannot empty is other work once a run has taken its share.
+    An inbox with more than MAX_IMAGES_PER_RUN files is new work after each MAX_IMAGES_PER_RUN imported images. Raise
+    NotFound without the event, Unavailable when the storage does not respond, Unprocessable for an unusable name.
     """
     event_id = int(parameters["event"])
     identifier = image_import.get_event_identifier(event_id)
@@ -44,7 +44,7 @@ def compute_input_digest(parameters: Mapping[str, Any]) -> str:
     try:
         files = inbox.list_files(identifier)
     except BaseError as error:
-        log.warning("the storage does not answer", error=type(error).__name__)
+        log.warning("inbox listing failed", error=type(error).__name__)
         raise Unavailable(STORAGE_UNAVAILABLE, headers={"Retry-After": "2"}) from error
     except ValueError as error:
         raise Unprocessable(UNUSABLE_NAME, pointer=EVENT_POINTER) from error
@@ -61,12 +61,12 @@ def compute_input_digest(parameters: Mapping[str, Any]) -> str:
     time_limit=timedelta(hours=1),
 )
 def import_images(running: JobContext) -> dict[str, Any]:
-    """Take the images in the inbox of an event into its gallery, each once."""
+    """Import the images in the inbox of an event into its gallery, each once."""
     event_id = int(running.parameters["event"])
     with open_transaction(is_read=True):
         identifier = image_import.get_event_identifier(event_id)
     if identifier is None:
-        raise JobFailed("gone", "There is no such event any more.")
+        raise JobFailed("gone", "The event has been deleted.")
     files = _list_files(identifier)
     if quotas.is_storage_full():
         raise JobFailed("storage-full", "The server has no room for further files at the moment.")
@@ -91,7 +91,7 @@ def _list_files(identifier: str) -> list[FileInfo]:
 
 
 class _ImportSummary:
-    """What has become of the files so far."""
+    """Outcome of the files that a job has processed."""
 
     def __init__(self, running: JobContext, event_id: int) -> None:
         self.running = running
@@ -103,7 +103,7 @@ class _ImportSummary:
         self.unreadable_in_a_row = 0
 
     def import_file(self, name: str, file: FileInfo) -> None:
-        """Take a file, or say why it is not taken: no file ends the others' import."""
+        """Import a file, or report why it is not imported; raise JobFailed after MAX_CONSECUTIVE_READ_ERRORS."""
         try:
             is_new = image_import.import_image(self.event_id, name, file)
         except inbox.READ_ERRORS as error:
@@ -117,15 +117,15 @@ class _ImportSummary:
         self.unreadable_in_a_row = 0
 
     def report_remaining(self, left: int) -> None:
-        """Say that there is more than one run takes."""
+        """Record and report the number of files that are left for the next job."""
         self.left = left
-        self._report_warning(f"{MAX_IMAGES_PER_RUN} images were taken, {left} files are left: import again.")
+        self._report_warning(f"{MAX_IMAGES_PER_RUN} images were imported, {left} files are left: import again.")
 
     def build_result(self) -> dict[str, Any]:
-        """What the job has done; JobFailed when some of it was not possible now, so that it can be asked for again."""
+        """Return the result of the job; raise JobFailed when files could not be read, so that it can be repeated."""
         if self.unreadable:
             first, count = inbox.printable_name(self.unreadable[0]), len(self.unreadable)
-            detail = f"Files that could not be read: {count}, the first is {first}. All others are done: import again."
+            detail = f"{count} files could not be read, the first is {first}. All others are imported: import again."
             raise JobFailed("unreadable-files", detail)
         counts = {"imported": self.imported, "known": self.known, "refused-count": self.refused_count}
         return {**counts, "refused": self.refused, "left": self.left}
@@ -138,13 +138,13 @@ class _ImportSummary:
         self._report_warning(f"{inbox.printable_name(name)}: {refused}")
 
     def _record_unreadable(self, name: str, error: Exception) -> None:
-        log.warning("file not read", error=type(error).__name__)
+        log.warning("inbox file read failed", error=type(error).__name__)
         self.unreadable.append(name)
         self.unreadable_in_a_row += 1
         if self.unreadable_in_a_row == MAX_CONSECUTIVE_READ_ERRORS:
             raise JobFailed("storage-unavailable", STORAGE_UNAVAILABLE) from error
         if len(self.unreadable) <= MAX_REPORTED_FILES:
-            self._report_warning(f"{inbox.printable_name(name)}: The file cannot be read.")
+            self._report_warning(f"{inbox.printable_name(name)}: The file could not be read.")
 
     def _report_warning(self, words: str) -> None:
         self.running.report_progress(message=words, level="warning")

@@ -1,4 +1,4 @@
-"""Inbound hooks: each is a URL that starts jobs of one kind."""
+"""Hooks: URLs that start jobs of one kind when they are called."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from app.users.models import User
 
 
 class Hook(Model):
-    """What is started for its owner by whoever knows its URL."""
+    """A URL of a user; each call starts a job of its owner."""
 
     __tablename__ = "hooks"
     __table_args__ = (
@@ -25,14 +25,14 @@ class Hook(Model):
     name: Mapped[str | None]
     kind: Mapped[str]
     parameters: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """What every job of this hook is started with; no call changes it."""
+    """Fixed parameters of every job of this hook; a call cannot change them."""
     allowed_parameters: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
-    """The parameters that a call may set; None for all that are not fixed."""
+    """Names of the parameters that a call may set; None for all that are not fixed."""
     enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
     signed: Mapped[bool] = false_column()
-    """Whether a call must carry a signature."""
+    """True when calls must be signed (Standard Webhooks)."""
     token_hash: Mapped[bytes | None] = mapped_column(unique=True)
-    """SHA-256 of the token in its URL; None until it has been given one."""
+    """SHA-256 of the token in the URL; None without a token."""
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
     event_id: Mapped[int | None] = mapped_column(ForeignKey("events.id"), info={"is_part": True})
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

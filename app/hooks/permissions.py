@@ -1,4 +1,4 @@
-"""Who may see and change hooks, and what they may start: what their owner may start himself."""
+"""Permissions for hooks, and the check that their owner may start the jobs they start."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from app.users.ownership import is_live_and_owned, owner_or_admin
 PARTIAL_SCHEMA_KEYWORDS = frozenset(
     {"$defs", "type", "properties", "patternProperties", "additionalProperties", "propertyNames", "maxProperties"}
 )
-"""Keywords of JSON Schema that no further member can satisfy; those others ask for may come with the call."""
+"""JSON Schema keywords whose violation further members cannot repair; others are checked when the hook is called."""
 
 
 PERMISSIONS = Permissions(
@@ -29,11 +29,9 @@ PERMISSIONS = Permissions(
 
 
 def check_fixed_parameters(kind: Kind, parameters: Mapping[str, Any], access: AccessContext) -> None:
-    """422 for fixed parameters that no body can complete, 403 or 404 for those that the caller may not start."""
+    """Raise Unprocessable for fixed parameters that no call can make valid; require permission to start the kind."""
     for name in kind.secrets & parameters.keys():
-        raise Unprocessable(
-            "A secret comes with each call: it is not kept here.", pointer=f"{PARAMETERS_POINTER}/{name}"
-        )
+        raise Unprocessable("A secret cannot be fixed: send it with each call.", pointer=f"{PARAMETERS_POINTER}/{name}")
     parameters = kind.convert_ids(parameters)
     schema = {name: rule for name, rule in kind.parameters.items() if name in PARTIAL_SCHEMA_KEYWORDS}
     replace(kind, parameters=schema).validate_parameters(parameters, PARAMETERS_POINTER)

@@ -1,4 +1,4 @@
-"""/v1/hooks: URLs that start jobs; a POST to one of them is received in `trigger_view`."""
+"""/v1/hooks: URLs that start jobs; `trigger_view` handles calls of them."""
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -33,11 +33,11 @@ from app.users.reauthentication import require_password
 
 
 def lookup_hook(name: str) -> tuple[str, Any]:
-    """A hook by its id; what is none may be a token, which no error repeats."""
-    named = by_integer_id(name)
-    if named is None:
+    """Return the look-up of a hook by its id; raise NotFound, without quoting the name, because it may be a token."""
+    lookup = by_integer_id(name)
+    if lookup is None:
         raise NotFound("There is no such hook here.")
-    return named
+    return lookup
 
 
 HOOK = ResourceType(
@@ -53,7 +53,7 @@ HOOK = ResourceType(
 
 
 class HookData(DataLayer):
-    """A hook starts, for its owner, what its owner may start."""
+    """Data layer of hooks: the creator is the owner and must be allowed to start the jobs of the hook."""
 
     def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
         require_password(access.viewer)
@@ -62,12 +62,12 @@ class HookData(DataLayer):
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         if (data.get("enabled") and not row.enabled) or "deleted_at" in data:
-            require_password(access.viewer)  # a hook works on after the token of whoever enables it
+            require_password(access.viewer)  # a hook outlives the access token that enables it
         if "parameters" in data:
             data["event_id"] = _get_event_id(row.kind, data["parameters"], access)
 
     def update_object(self, row: Any, document: ResourceDocument, access: AccessContext) -> None:
-        """Clients that send back all they know send what they were shown, too."""
+        """Ignore `url` and `secret` when they are sent back with their current value."""
         for name in ("url", "secret"):
             if _is_current_value(row, name, document.attributes.get(name)):
                 del document.attributes[name]
@@ -75,7 +75,7 @@ class HookData(DataLayer):
 
 
 def _get_event_id(kind_name: str, parameters: Mapping[str, Any], access: AccessContext) -> int | None:
-    """The event that a hook belongs to; 422, 403 or 404 where its parameters may not be fixed."""
+    """Return the id of the event of a hook, None without one; raise like `check_fixed_parameters`."""
     kind = get_kind(kind_name)
     check_fixed_parameters(kind, parameters, access)
     return int(parameters["event"]) if kind.belongs_to_event and "event" in parameters else None
@@ -92,38 +92,38 @@ def _is_current_value(row: Any, name: str, sent: Any) -> bool:
 
 
 class TokenIssuingView(View):
-    """A view that gives a hook a new token."""
+    """View that issues a new token for a hook."""
 
     def respond_with_secret(
         self, viewer: CurrentUser, find: Callable[[], Any], reader: ResourceReader, status: HTTPStatus
     ) -> Response:
-        """The answer that shows the token; what an Idempotency-Key keeps for a day does not hold it."""
-        shown: list[Response] = []
+        """Issue a token and return the response with it; the response stored for an Idempotency-Key has no token."""
+        responses_with_token: list[Response] = []
 
-        def kept() -> Response:
+        def issue_token() -> Response:
             token = new_token()
             row = repository.update_row(HOOK, find(), {"token_hash": hash_token(token)})
             document = self.read_back(row, reader)
             if document is None:
-                raise NotFound("The hook has just gone away.")
-            shown.append(build_creation_response(_add_token(document, row, token), status))
-            return build_creation_response(document, status)
+                raise NotFound("The hook has just been deleted.")
+            responses_with_token.append(created_response(_add_token(document, row, token), status))
+            return created_response(document, status)
 
-        answered = run_idempotent(viewer, kept)
-        return answered if REPLAYED_HEADER in answered.headers else shown[0]
+        response = run_idempotent(viewer, issue_token)
+        return response if REPLAYED_HEADER in response.headers else responses_with_token[0]
 
 
 def _add_token(document: Item, row: Any, token: str) -> Item:
-    """The document with the URL and the secret, where those attributes are asked for."""
+    """Return a copy of the document with the URL and the secret, unless a sparse fieldset excludes them."""
     secret = webhook_signatures.derive_secret(signing_context(row.id, row.token_hash)) if row.signed else None
-    shown = {"url": build_hook_url(token), "secret": secret}
+    one_time_values = {"url": build_hook_url(token), "secret": secret}
     resource = document["data"]
-    attributes = {name: shown.get(name, value) for name, value in resource.get("attributes", {}).items()}
+    attributes = {name: one_time_values.get(name, value) for name, value in resource.get("attributes", {}).items()}
     return {**document, "data": {**resource, "attributes": attributes}}
 
 
 class HookList(TokenIssuingView, ResourceList):
-    """The caller's hooks, the newest first; a POST makes one and shows its URL."""
+    """The hooks of the current user, newest first; a POST creates one and returns its URL."""
 
     data_layer = {"class": HookData, "type": HOOK}
 
@@ -145,7 +145,7 @@ class HookDetail(ResourceDetail):
 
 
 class RotateHook(TokenIssuingView, ActionView):
-    """A POST without a body that gives a hook another URL; the old one is void at once."""
+    """Replace the URL of a hook; the old URL stops working at once."""
 
     data_layer = {"class": HookData, "type": HOOK}
     methods = {"POST"}
@@ -168,7 +168,7 @@ class RotateHook(TokenIssuingView, ActionView):
 
 
 def route(api: Api) -> None:
-    """The URLs of hooks; the last segment of one that is called is its token."""
+    """Register the routes of hooks; in a call the last segment is the token."""
     api.route(HookList, "hook_list", "/hooks")
     api.route(HookDetail, "hook_detail", "/hooks/<id>")
     api.route(RotateHook, "hook_rotate", "/hooks/<id>/rotate")

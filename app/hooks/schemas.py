@@ -1,4 +1,4 @@
-"""Hooks as the API shows them."""
+"""Schema of hooks."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,14 +21,14 @@ MAX_ALLOWED_PARAMETERS = 100
 
 
 class OneTimeSecret(marshmallow.fields.Function):
-    """A text in the answer that makes it, null in every other."""
+    """Attribute that only the response which creates its value contains; null in all others."""
 
     def __init__(self) -> None:
         super().__init__(lambda _hook: None, dump_only=True, allow_none=True)
 
 
 class ParameterNames(marshmallow.fields.Field[list[str]]):
-    """A list of different names of parameters."""
+    """List of different parameter names."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> list[str]:
         if not isinstance(value, list) or not all(
@@ -65,4 +65,4 @@ class HookSchema(ResourceSchema):
     def validate_object(self, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name in values.get("allowed_parameters") or ():
             if name in (values.get("parameters") or {}):
-                yield "allowed_parameters", f"{name!r} is fixed by parameters: a call cannot set it."
+                yield "allowed_parameters", f"{name!r} is in parameters, too: a call cannot set a fixed parameter."

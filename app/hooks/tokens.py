@@ -1,4 +1,4 @@
-"""The token in the URL of a hook: shown once, known afterwards by its SHA-256 alone."""
+"""URL and signing context of a hook; only the SHA-256 of its token is stored."""
 
 import re
 
@@ -8,10 +8,10 @@ TOKEN_RE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 def signing_context(hook_id: int, token_hash: bytes) -> bytes:
-    """What the secret of a hook is about: a new token brings a new secret."""
+    """Return the context from which the signing secret of a hook is derived: a new token changes the secret."""
     return b"hooks.signature\n%d\n" % hook_id + token_hash
 
 
 def build_hook_url(token: str) -> str:
-    """The URL to be called."""
+    """Return the URL at which a hook is called."""
     return f"{current_app.config['PUBLIC_URL']}/v1/hooks/{token}"

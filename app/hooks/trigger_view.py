@@ -1,4 +1,4 @@
-"""POST /v1/hooks/{token}: whoever knows the URL of a hook starts a job of its kind, and is answered at once."""
+"""POST /v1/hooks/{token}: submission of a job of the kind of a hook."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,13 +62,13 @@ _select_target = PreparedStatement(
         _users.c.is_blocked.is_(False),
     )
 )
-"""The hook with this token, where it may be called."""
+"""Enabled hook with this token whose owner is not blocked or deleted."""
 
 log = structlog.get_logger(__name__)
 
 
 class HookTarget(NamedTuple):
-    """A hook that is called, and its owner as he is now."""
+    """A called hook and the current rights of its owner."""
 
     id: int
     kind: str
@@ -81,25 +81,25 @@ class HookTarget(NamedTuple):
     is_super_admin: bool
     is_verified: bool
     is_stale: bool
-    """Whether it is a minute since a call was last noted."""
+    """True when `last_called_at` is empty or more than a minute ago."""
 
     @property
     def access(self) -> AccessContext:
-        """What its owner may do."""
+        """Return the access of the owner."""
         is_admin = self.is_admin or self.is_super_admin
         viewer = CurrentUser(self.owner_id, is_admin, self.is_super_admin, self.is_verified)
         return AccessContext(viewer, VisibilityScope(viewer.role))
 
 
 def handle_call(id: str) -> Response:
-    """Start what a hook is for: with its fixed parameters, and those of the body that it allows."""
+    """Start a job with the fixed parameters of the hook and the allowed ones of the body."""
     with open_transaction(is_read=False):
         hook = _get_target(id)
         parse_parameters(request.query_string, NO_FAMILIES)
         header, name = _identify_call(hook)
         # After the signature: calls without the secret do not use up the limit of a signed hook.
         throttle.count_subject("hook", str(hook.id), f"{current_app.config['MAX_HOOK_CALLS_PER_MINUTE']}/minute")
-        key = name and f"hook {hook.id} {name}"  # with spaces, which no key of the owner's own has
+        key = name and f"hook {hook.id} {name}"  # with spaces, which the owner's own keys cannot contain
         response = run_idempotent_with_key(hook.owner_id, key, lambda: _start_job(hook), header=header)
     if hook.is_stale:
         _touch_last_call_later(hook.id)
@@ -107,7 +107,7 @@ def handle_call(id: str) -> Response:
 
 
 def _get_max_body_bytes() -> int:
-    """The parameters; percent-encoding may make three characters of each in a form."""
+    """Return the largest body in bytes: MAX_PARAMETERS_BYTES, three times as many percent-encoded in a form."""
     return MAX_PARAMETERS_BYTES * (3 if request.mimetype == FORM_TYPE else 1)
 
 
@@ -117,7 +117,7 @@ handle_call.largest_body = _get_max_body_bytes  # type: ignore[attr-defined]  # 
 
 
 def _get_target(token: str) -> HookTarget:
-    """The hook, if it may be called and its owner may still do anything; the same 404 otherwise."""
+    """Return the hook with this token; raise the same NotFound for every reason why it cannot be called."""
     rows = _select_target.fetch_rows({"token_hash": hash_token(token)}) if TOKEN_RE.fullmatch(token) else ()
     for hook in (HookTarget(*row) for row in rows):
         if hook.kind in KINDS and is_offered(KINDS[hook.kind]):
@@ -130,15 +130,15 @@ def _build_not_found() -> NotFound:
 
 
 def _identify_call(hook: HookTarget) -> tuple[str, str | None]:
-    """What tells a call sent twice from two calls, and the header it stands in.
+    """Return the name of the header that identifies a call, and its value: a repeated call has the same.
 
-    Where nothing is signed, `webhook-id` says nothing: some senders put the id of the subscription there.
+    It is `webhook-id` only in signed calls: elsewhere some senders put the id of the subscription there.
     """
     if not hook.signed:
         return IDEMPOTENCY_KEY_HEADER, get_idempotency_key()
     if IDEMPOTENCY_KEY_HEADER in request.headers:
         raise BadRequest(
-            f"Calls of a signed hook are told apart by {webhook_signatures.ID}: send no {IDEMPOTENCY_KEY_HEADER}.",
+            f"Calls of a signed hook are identified by {webhook_signatures.ID}: send no {IDEMPOTENCY_KEY_HEADER}.",
             header=IDEMPOTENCY_KEY_HEADER,
         )
     return webhook_signatures.ID, webhook_signatures.verify_message(
@@ -147,7 +147,7 @@ def _identify_call(hook: HookTarget) -> tuple[str, str | None]:
 
 
 def _start_job(hook: HookTarget) -> Response:
-    """The job, and nothing of it but where it is: whoever calls may not read it."""
+    """Submit the job and return its id, state and URL only: callers may not read the job."""
     with _translate_errors():
         parameters = {**_check_parameters(hook, _parse_body()), **hook.parameters}
         job = submit_for(hook.kind, parameters, hook.access, trigger="hook", hook_id=hook.id).job
@@ -158,7 +158,7 @@ def _start_job(hook: HookTarget) -> Response:
 
 
 def _check_parameters(hook: HookTarget, members: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a call; 422 for each that is fixed to another value or that the hook does not allow."""
+    """Return the parameters of a call; raise an error for each that has another fixed value or is not allowed."""
     raise_errors(_find_parameter_errors(hook, members, KINDS[hook.kind]))
     return members
 
@@ -176,7 +176,7 @@ def _find_parameter_errors(hook: HookTarget, members: dict[str, Any], kind: Kind
 
 
 def _parse_body() -> dict[str, Any]:
-    """The parameters in the body; nothing is as good as an empty object."""
+    """Return the parameters in the body; an empty body is an empty object."""
     body = request.get_data()
     if not body:
         return {}
@@ -192,7 +192,7 @@ def _parse_body() -> dict[str, Any]:
 
 
 def _read_payload(form: bytes) -> bytes:
-    """Return the JSON in the field `payload` of a form, as GitHub sends it unless it is told otherwise."""
+    """Return the JSON in the field `payload` of a form, the default content type of GitHub webhooks."""
     try:
         fields = parse_qsl(
             form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
@@ -208,7 +208,7 @@ def _read_payload(form: bytes) -> bytes:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Errors point into the body; what its owner may not start is a hook that is not there."""
+    """Make pointers relative to the body; raise NotFound when the owner may not start the job."""
     try:
         yield
     except (Forbidden, NotFound):
@@ -222,7 +222,7 @@ def _translate_errors() -> Iterator[None]:
 def _rebase_pointer(error: ApiError) -> ApiError:
     if pointer := (error.source or {}).get("pointer"):
         error.source = {"pointer": pointer.removeprefix(PARAMETERS_POINTER)}
-        error.meta = {}  # names the attribute of a resource, which this is none of
+        error.meta = {}  # it names an attribute of a resource, which this body is not
     return error
 
 
@@ -236,11 +236,11 @@ def _touch_last_call_later(hook_id: int) -> None:
 
 
 def touch_last_call(engine: Engine, hook_id: int) -> None:
-    """Write `last_called_at`, at most once a minute; whoever holds the row at the moment is not waited for."""
+    """Set `last_called_at`, at most once a minute; skip a locked row."""
     free = select(Hook.id).where(Hook.id == hook_id, _is_stale).with_for_update(skip_locked=True, key_share=True)
     try:
         with engine.begin() as connection:
             connection.execute(update(Hook).where(Hook.id == free.scalar_subquery()).values(last_called_at=func.now()))
     except SQLAlchemyError as error:
-        # The answer has gone out; the next call tries again.
-        log.warning("call not noted", hook_id=hook_id, error=type(error).__name__)
+        # The response is sent; the next call tries again.
+        log.warning("hook call time not stored", hook_id=hook_id, error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""What a processor may say: the members of a callback, and of the answer to a question."""
+"""JSON Schemas of callbacks and status responses of a processor."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ STATUS_SCHEMA: dict[str, Any] = {
         "output": _OUTPUT,
     },
 }
-"""Members that are not named are kept, and mean nothing to us."""
+"""JSON Schema of a status response; other members are stored and ignored."""
 CALLBACK_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -48,16 +48,16 @@ CALLBACK_SCHEMA: dict[str, Any] = {
     "required": ["event"],
 }
 
-_answer, _callback = Draft202012Validator(STATUS_SCHEMA), Draft202012Validator(CALLBACK_SCHEMA)
+_status_validator, _callback_validator = Draft202012Validator(STATUS_SCHEMA), Draft202012Validator(CALLBACK_SCHEMA)
 
 
 def is_valid_status(value: Any) -> bool:
-    """Whether it can be the answer to a question."""
-    return bool(_answer.is_valid(value))
+    """Return whether a value is a valid status response."""
+    return bool(_status_validator.is_valid(value))
 
 
 def find_callback_errors(value: Any) -> Iterator[ApiError]:
-    """What makes it no callback."""
-    for error in _callback.iter_errors(value):
+    """Yield an error with a JSON pointer for each violation of CALLBACK_SCHEMA."""
+    for error in _callback_validator.iter_errors(value):
         pointer = "".join(f"/{escape_pointer(str(part))}" for part in error.absolute_path)
         yield Unprocessable(error.message[:200], pointer=pointer)

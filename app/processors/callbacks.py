@@ -1,4 +1,4 @@
-"""POST /v1/jobs/{id}/callback: a processor says what has become of a run; it is stored, and applied a moment later."""
+"""POST /v1/jobs/{id}/callback: a processor reports on a run; the callback is stored, then applied by a consumer."""
 
 import hmac
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ from app.url_tokens import hash_token
 
 TOKEN_PARAMETER = "token"  # noqa: S105 - the name of a parameter
 MAX_CALLBACKS = 10_000
-"""Of one attempt."""
+"""Callbacks stored for one attempt."""
 FINAL_EVENT_RESERVE = 100
-"""More, for words that may end it."""
+"""Further callbacks stored when their event may end the run."""
 
 DELETE_BATCH_SIZE = 100
 CLEANUP_DELAY = timedelta(minutes=1)
-"""After the end: whoever was just storing one has done so by then."""
+"""Delay after the end of a job: requests that were storing a callback have committed by then."""
 
 _jobs, _runs, _callbacks = Job.__table__, RemoteRun.__table__, Callback.__table__
 _select_target = PreparedStatement(
@@ -68,7 +68,7 @@ _delete_batch = PreparedStatement(
 
 
 class CallbackTarget(NamedTuple):
-    """The job that is called back, and the hash of the token that may."""
+    """The job of a callback URL and the hash of the token it requires."""
 
     job_id: UUID
     attempt: int
@@ -77,15 +77,15 @@ class CallbackTarget(NamedTuple):
 
 
 class InvalidCallbackToken(Unauthenticated):
-    """The callback has no token, or not that of the present attempt."""
+    """The token is missing or is not that of the current attempt."""
 
     def __init__(self) -> None:
-        super().__init__("The token is not the one of this run.", parameter=TOKEN_PARAMETER, code="invalid-token")
+        super().__init__("The token is not that of this run.", parameter=TOKEN_PARAMETER, code="invalid-token")
         self.headers = {"WWW-Authenticate": 'Callback-Token realm="open-event"'}
 
 
 def handle_callback(id: str) -> Response:
-    """Store what a processor says, once, and order it to be applied; after the end it means nothing any more."""
+    """Store a callback once and enqueue its application; ignore it when the job has ended."""
     write_limits.exempt_request()
     with open_transaction(is_read=False):
         called = _get_target(id)
@@ -102,18 +102,21 @@ handle_callback.permission = "the processor, by the token in its notify_url"  # 
 
 
 def _get_target(id: str) -> CallbackTarget:
-    """The job of the URL; 404 for one that no processor has, 401 without its token."""
+    """Return the job of the URL; raise NotFound when it has no run, InvalidCallbackToken without its token."""
     job_id = parse_uuid(id)
     rows = _select_target.fetch_rows({"id": job_id}) if job_id is not None else ()
     for called in (CallbackTarget(*row) for row in rows):
         if not hmac.compare_digest(hash_token(request.args.get(TOKEN_PARAMETER, "")), called.token_hash):
             raise InvalidCallbackToken
         return called
-    raise NotFound("There is no such job at a processor.")
+    raise NotFound("There is no such job with a run at a processor.")
 
 
 def _get_message_id(called: CallbackTarget, body: bytes) -> str:
-    """What tells a callback sent twice from two; 401 for a signature that does not hold, or is missing and must not."""
+    """Return the webhook-id, or a digest of an unsigned body; raise InvalidSignature when the signature is not valid.
+
+    A callback that is sent again has the same id. With PROCESSOR_REQUIRE_SIGNATURE a missing signature is not valid.
+    """
     if webhook_signatures.has_signature(request.headers) or current_app.config["PROCESSOR_REQUIRE_SIGNATURE"]:
         about = runs.signing_context(called.job_id, called.attempt, called.token_hash)
         return webhook_signatures.verify_message(about, request.headers, body)
@@ -124,7 +127,7 @@ def _parse_callback(called: CallbackTarget, body: bytes) -> dict[str, Any]:
     said = parse_json(body)
     raise_errors(find_callback_errors(said))
     if said.get("experiment_id") not in (None, str(called.job_id)):
-        raise Unprocessable("This is another job.", pointer="/experiment_id")
+        raise Unprocessable("Must be the id of the job in the URL.", pointer="/experiment_id")
     members: dict[str, Any] = said
     return members
 
@@ -134,18 +137,18 @@ def _store_callback(called: CallbackTarget, message_id: str, said: Mapping[str, 
     ((count,),) = _count_callbacks.fetch_rows(key)
     may_end = said["event"] not in ("STARTED", "PROGRESS")
     if count >= MAX_CALLBACKS + FINAL_EVENT_RESERVE * may_end:
-        raise TooManyRequests(f"More than {MAX_CALLBACKS} callbacks of one run.")
+        raise TooManyRequests(f"A run may send at most {MAX_CALLBACKS} callbacks.")
     if _insert_callback.fetch_rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
         enqueue_entry(runs.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
-    # Last, as whoever holds the job comes here after it; also by what was said before.
+    # Last: transactions that hold the job lock update this row after it. Repeated callbacks count as activity, too.
     runs.touch_run(called.job_id, called.attempt)
 
 
 def schedule_cleanup(job: JobRow) -> None:
-    """Have what was called back about a job that has ended deleted: nobody reads it, and the job may stay for years."""
+    """Enqueue the deletion of the callbacks of a job that has ended: they are not read again."""
     runs.enqueue_for_run(runs.CLEAR, job, delay=CLEANUP_DELAY)
 
 
 def delete_callbacks(job_id: UUID) -> bool:
-    """Delete some of it, in the time that a statement has; whether there may be more."""
+    """Delete a batch of the callbacks of a job; return whether there may be more."""
     return len(_delete_batch.fetch_rows({"job_id": job_id})) == DELETE_BATCH_SIZE

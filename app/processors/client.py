@@ -1,4 +1,4 @@
-"""What we ask a processor: to start, how far it is, to stop; and the results that it names."""
+"""HTTP client of the processor: start a run, get its status, cancel it, download its results."""
 
 import re
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ MAX_TRACKING_ID_LENGTH = 200
 
 START_LIMITS = RequestLimits(trusted=True)
 CONTROL_LIMITS = RequestLimits(largest=2**20, seconds=5.0, trusted=True)
-"""Many runs are asked by few slots: it must not take long."""
+"""Limits of status and cancel requests: short, because few worker slots poll many runs."""
 
 _DOTS = re.compile(r"\.+")
 
 
 class StartRejected(Exception):
-    """The processor did not take the task; the message says why."""
+    """The processor did not start the run; the message has the reason."""
 
 
 class DownloadFailed(Exception):
-    """A result could not be fetched; `is_transient` where another time it might."""
+    """A result could not be downloaded; with `is_transient` another attempt may succeed."""
 
     def __init__(self, detail: str, *, is_transient: bool = False) -> None:
         self.is_transient = is_transient
@@ -37,34 +37,34 @@ class DownloadFailed(Exception):
 
 
 def start_run(task: str, body: Mapping[str, Any]) -> str:
-    """The tracking id under which the processor has begun; raises Rejected."""
+    """Start a run and return its tracking id; raise StartRejected."""
     try:
         answer = http_client.post(_build_url(task, "start"), json=body, limits=START_LIMITS)
     except OutboundError as error:
         raise StartRejected(f"The processor cannot be reached: {error}") from None
     if not HTTPStatus(200) <= answer.status < HTTPStatus(300):
-        raise StartRejected(f"The processor answered {answer.status}.{_describe_error(answer)}")
+        raise StartRejected(f"The processor responded with {answer.status}.{_describe_error(answer)}")
     tracking_id = _get_tracking_id(_parse_object(answer))
     if tracking_id is None:
-        raise StartRejected("The processor answered without a tracking_id that can be used.")
+        raise StartRejected("The response of the processor has no valid tracking_id.")
     return tracking_id
 
 
 def fetch_status(task: str, tracking_id: str) -> dict[str, Any] | None:
-    """What the processor says of a run; None for an answer that says nothing. Raises OutboundError."""
+    """Return the status response for a run; None unless it is 200 with a JSON object. Raise OutboundError."""
     return _parse_ok_response(http_client.fetch_url(_build_url(task, tracking_id, "status"), limits=CONTROL_LIMITS))
 
 
 def cancel_run(task: str, tracking_id: str) -> dict[str, Any] | None:
-    """Ask the processor to stop; as `status`, and raises OutboundError also where it could not take the question."""
+    """Cancel a run and return the response like `fetch_status`; raise OutboundError also for 408, 429 and 5xx."""
     answer = http_client.post(_build_url(task, tracking_id, "cancel"), limits=CONTROL_LIMITS)
     if _is_transient_status(answer.status):
-        raise OutboundError(f"The answer is {answer.status}.")
+        raise OutboundError(f"The response is {answer.status}.")
     return _parse_ok_response(answer)
 
 
 def fetch_result(url: str) -> bytes:
-    """A result, from the processor itself or from a public address; raises Unfetched."""
+    """Download a result from the processor or from a public address; raise DownloadFailed."""
     limits = RequestLimits(largest=MAX_RESULT_BYTES, trusted=_is_processor_url(url))
     try:
         answer = http_client.fetch_url(url, limits=limits)
@@ -73,7 +73,7 @@ def fetch_result(url: str) -> bytes:
     except OutboundError as error:
         raise DownloadFailed(str(error), is_transient=True) from None
     if answer.status != HTTPStatus.OK:
-        raise DownloadFailed(f"The answer is {answer.status}.", is_transient=_is_transient_status(answer.status))
+        raise DownloadFailed(f"The response is {answer.status}.", is_transient=_is_transient_status(answer.status))
     return answer.content
 
 
@@ -82,11 +82,11 @@ def _build_url(*parts: str) -> str:
 
 
 def _is_processor_url(url: str) -> bool:
-    """Whether a URL leads to the processor that the operator has named."""
+    """Return whether a URL has the origin of PROCESSOR_URL."""
     try:
-        asked, own = httpx.URL(url), httpx.URL(current_app.config["PROCESSOR_URL"])
-        return not asked.userinfo and _get_origin(asked) == _get_origin(own)
-    except (httpx.InvalidURL, ValueError):  # also of a name that IDNA does not know, read from the text only now
+        target, processor = httpx.URL(url), httpx.URL(current_app.config["PROCESSOR_URL"])
+        return not target.userinfo and _get_origin(target) == _get_origin(processor)
+    except (httpx.InvalidURL, ValueError):  # ValueError: a host that is not valid in IDNA, decoded only here
         return False
 
 
@@ -95,7 +95,7 @@ def _get_origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 def _is_transient_status(status: int) -> bool:
-    """Whether another time the answer may be another one."""
+    """Return whether the same request may succeed later."""
     return status >= HTTPStatus(500) or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
 
@@ -112,7 +112,7 @@ def _parse_object(answer: HttpResponse) -> dict[str, Any] | None:
 
 
 def _get_tracking_id(members: Mapping[str, Any] | None) -> str | None:
-    """As text; None for what can be none, or would lead elsewhere when it stands in a URL."""
+    """Return the tracking id as text; None when it is missing or not valid as one segment of a URL path."""
     value = (members or {}).get("tracking_id")
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
@@ -124,7 +124,7 @@ def _get_tracking_id(members: Mapping[str, Any] | None) -> str | None:
 
 
 def _describe_error(answer: HttpResponse) -> str:
-    """What it says of an error, where it says it in JSON."""
+    """Return the error message of a JSON response, as a suffix for ours; empty when there is none."""
     members = _parse_object(answer) or {}
-    said = next((members[name] for name in ("error", "message", "detail") if isinstance(members.get(name), str)), "")
-    return f" It says: {INVALID_TEXT_RE.sub('', said)[:200]}" if said else ""
+    message = next((members[name] for name in ("error", "message", "detail") if isinstance(members.get(name), str)), "")
+    return f" Message: {INVALID_TEXT_RE.sub('', message)[:200]}" if message else ""

@@ -1,4 +1,4 @@
-"""GET /v1/jobs/{id}/documents/{uid}: a document for the processor, by a signed URL that expires with the job."""
+"""GET /v1/jobs/{id}/documents/{uid}: a document for the processor, at a signed URL that is valid until the job ends."""
 
 import hmac
 from base64 import urlsafe_b64encode
@@ -30,13 +30,13 @@ _select_document = PreparedStatement(
 
 
 def build_source_url(job: JobRow, uid: str) -> str:
-    """Where the processor fetches a document of a job."""
+    """Return the signed URL at which the processor downloads a document of a job."""
     path = f"/v1/jobs/{job.id}/documents/{quote(uid, safe='')}"
     return f"{current_app.config['PUBLIC_URL']}{path}?{SIGNATURE_PARAMETER}={_sign_document(job.id, uid)}"
 
 
 def serve_job_document(id: str, uid: str) -> Response:
-    """What the document holds now, as far as the owner of the job may see it; 404 once the job has ended."""
+    """Return the current content of a document that the owner of the job may see; raise NotFound after the job."""
     job_id = parse_uuid(id)
     with open_transaction(is_read=True):
         if job_id is None or not _has_valid_signature(job_id, uid):

@@ -1,7 +1,4 @@
-"""What the processor says becomes what the job is: forward only, each thing once, in the order of its arrival.
-
-All of this happens in transactions that hold the job.
-"""
+"""Application of callbacks and status responses to jobs: each once, in order of arrival, while the job is locked."""
 
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
@@ -23,10 +20,10 @@ from app.processors.runs import APPLY, Run
 
 PROCESSOR_ERROR = "processor-error"
 MAX_MESSAGE_LENGTH = 2_000
-"""Characters of what it says that are kept."""
+"""Characters of a message that are stored."""
 
 APPLY_BUDGET_SECONDS = 0.5
-"""Seconds for which the job is held to hear: whoever else wants it, or calls back, waits for 2 s (`lock_timeout`)."""
+"""Seconds for which the job stays locked while callbacks are applied; other transactions wait 2 s (`lock_timeout`)."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +40,7 @@ _select_warning = PreparedStatement(
     .where(
         _events.c.job_id == bindparam("job_id", type_=Uuid),
         _events.c.level == "warning",
-        _events.c.message == bindparam("words", type_=Text),
+        _events.c.message == bindparam("message", type_=Text),
     )
     .limit(1)
 )
@@ -58,61 +55,58 @@ _mark_applied = PreparedStatement(
 
 
 def apply_pending_callbacks(job_id: UUID, attempt: int) -> bool:
-    """Apply what was called back and not applied yet, and order the rest when that takes long; whether it was all.
+    """Apply pending callbacks for APPLY_BUDGET_SECONDS, then enqueue the rest; return whether all were applied.
 
-    Before the start has been answered, it waits for that.
+    Callbacks stay pending until the run has a tracking id.
     """
-    held = lock_run(job_id, attempt)
-    if held is None:
+    locked = lock_run(job_id, attempt)
+    if locked is None:
         return False
     until = monotonic() + APPLY_BUDGET_SECONDS
     while monotonic() < until:
-        if not _apply_next_callback(held[0]):
+        if not _apply_next_callback(locked[0]):
             return True
-    runs.enqueue_for_run(APPLY, held[0])
+    runs.enqueue_for_run(APPLY, locked[0])
     return False
 
 
 def _apply_next_callback(job: JobRow) -> bool:
-    """Apply what was called back first of all that was not applied yet; False where there is nothing."""
-    found = _select_next_callback.fetch_rows({"job_id": job.id, "attempt": job.attempt})
-    for id_, event, payload in found:
+    """Apply the oldest pending callback; return False when there is none."""
+    rows = _select_next_callback.fetch_rows({"job_id": job.id, "attempt": job.attempt})
+    for id_, event, payload in rows:
         _apply_or_warn(job, event, payload)
         _mark_applied.run({"id": id_})
-    return bool(found)
+    return bool(rows)
 
 
 def _apply_or_warn(job: JobRow, event: str, payload: Mapping[str, Any]) -> None:
-    """One that we cannot apply must not keep all that follow it from being heard."""
+    """Apply an event; when that fails, record a warning, because later callbacks must still be applied."""
     try:
         with db.session.begin_nested():
             apply_event(job.id, event, payload)
     except Exception as error:
         if is_outage(error):
             raise
-        log.exception("callback not applied", event_word=event)
-        words = f"A word of the processor ({event}) is passed over: this is our fault ({type(error).__name__})."
-        lifecycle.record_remote_progress(job, words, level="warning")
+        log.exception("callback application failed", callback_event=event)
+        message = f"Callback {event} could not be applied (internal error: {type(error).__name__})."
+        lifecycle.record_remote_progress(job, message, level="warning")
 
 
 def flush_progress(job_id: UUID, attempt: int) -> None:
-    """Let what was last said of its progress become an event, where none has come after it."""
-    held = lock_run(job_id, attempt)
-    if (
-        held is None
-        or not held[1].has_pending_progress
-        or held[1].completed_at is not None
-        or not runs.try_publish_progress(held[0])
-    ):
+    """Record the latest unpublished progress of a run as a progress event."""
+    locked = lock_run(job_id, attempt)
+    if locked is None:
         return
-    job = held[0]
+    job, run = locked
+    if not run.untold or run.completed_at is not None or not runs.try_publish_progress(job):
+        return
     ((progress, message),) = _select_event.fetch_rows({"job_id": job.id, "seq": job.last_seq})
     if (progress, message) != (job.progress, job.message):
         lifecycle.record_remote_progress(job, job.message)
 
 
 def lock_run(job_id: UUID, attempt: int) -> tuple[JobRow, Run] | None:
-    """A job that has not ended and its run at the processor, nobody else's until this transaction ends."""
+    """Lock an unfinished job and return it with its run; None when there is none or it has no tracking id yet."""
     job = lifecycle.get_job_for_update(job_id)
     if job is None or job.attempt != attempt or job.state in TERMINAL_STATES:
         return None
@@ -121,7 +115,7 @@ def lock_run(job_id: UUID, attempt: int) -> tuple[JobRow, Run] | None:
 
 
 def apply_event(job_id: UUID, event: str, payload: Mapping[str, Any]) -> None:
-    """Let one word of the processor count; after the end none does."""
+    """Apply an event of the processor to its job; ignore it when the job has ended."""
     job = lifecycle.get_job_for_update(job_id)
     if job is not None and job.state not in TERMINAL_STATES:
         EVENT_HANDLERS[event](job, runs.record_event(job), payload)
@@ -129,18 +123,18 @@ def apply_event(job_id: UUID, event: str, payload: Mapping[str, Any]) -> None:
 
 def _handle_started(job: JobRow, _run: Run, payload: Mapping[str, Any]) -> None:
     lifecycle.record_remote_progress(
-        job, _get_message(payload) or "The processor has begun.", fraction=_get_fraction(payload)
+        job, _get_message(payload) or "The processor has started the run.", fraction=_get_fraction(payload)
     )
 
 
 def _handle_progress(job: JobRow, run: Run, payload: Mapping[str, Any]) -> None:
     if run.completed_at is not None:
-        return  # late: all that it names was named at the end
-    words, fraction = _get_message(payload), _get_fraction(payload)
+        return  # late: SUCCESS has named all results
+    message, fraction = _get_message(payload), _get_fraction(payload)
     if runs.try_publish_progress(job):
-        lifecycle.record_remote_progress(job, words, fraction=fraction)
-    else:  # as of functions, not all that is said becomes an event
-        lifecycle.update_remote_progress(job, words, fraction)
+        lifecycle.record_remote_progress(job, message, fraction=fraction)
+    else:  # above MAX_REPORTS_PER_SECOND, as for jobs that run here
+        lifecycle.update_remote_progress(job, message, fraction)
         runs.schedule_progress_flush(job)
     _record_results(job, payload, final=False)
 
@@ -150,30 +144,30 @@ def _handle_success(job: JobRow, run: Run, payload: Mapping[str, Any]) -> None:
         return
     runs.complete_run(job)
     lifecycle.record_remote_progress(
-        job, _get_message(payload) or "The processor is done; its results are fetched.", finalizing=True
+        job, _get_message(payload) or "The processor has finished; downloading its results.", finalizing=True
     )
     _record_results(job, payload, final=True)
     results.complete_if_done(job)
 
 
 def _handle_error(job: JobRow, run: Run, payload: Mapping[str, Any]) -> None:
-    words = _get_message(payload) or _get_error_message(payload) or "The processor gives no reason."
+    message = (
+        _get_message(payload) or _get_error_message(payload) or "The processor reported an error without a message."
+    )
     if run.completed_at is not None:
-        lifecycle.record_remote_progress(
-            job, f"After its SUCCESS, which counts, the processor said ERROR: {words}", level="warning"
-        )
+        lifecycle.record_remote_progress(job, f"Ignored ERROR received after SUCCESS: {message}", level="warning")
     elif payload.get("completed", True):
         _record_results(job, payload, final=False)
-        finish_job(lifecycle.finish_failed(job, PROCESSOR_ERROR, words))
+        finish_job(lifecycle.finish_failed(job, PROCESSOR_ERROR, message))
     else:
-        lifecycle.record_remote_progress(job, words, level="warning")
+        lifecycle.record_remote_progress(job, message, level="warning")
         _record_results(job, payload, final=False)
 
 
 def _handle_canceled(job: JobRow, run: Run, _payload: Mapping[str, Any]) -> None:
     if run.completed_at is None:
         if job.state != CANCELING:
-            lifecycle.record_remote_progress(job, "The processor canceled this by itself.", level="warning")
+            lifecycle.record_remote_progress(job, "The processor canceled the run without a request.", level="warning")
         finish_job(lifecycle.finish_canceled(job))
 
 
@@ -188,27 +182,26 @@ EVENT_HANDLERS: Mapping[str, Callable[[JobRow, Run, Mapping[str, Any]], None]] =
 
 
 def finish_job(job: JobRow | None) -> None:
-    """What follows from the end of a job."""
+    """Run the hooks of a job that has just ended; None for a job that had ended before."""
     if job is not None:
         state_hooks.on_state_change(job)
 
 
 def _record_results(job: JobRow, payload: Mapping[str, Any], *, final: bool) -> None:
     output = payload.get("output") or {}
-    faults = [each[:MAX_MESSAGE_LENGTH] for each in _list_errors(output.get("error"))]
+    warnings = [each[:MAX_MESSAGE_LENGTH] for each in _list_errors(output.get("error"))]
     if not results.register_files(job, output.get("results_url") or [], final=final):
-        faults.append(f"Of all its results only {results.MAX_FILES} are fetched.")
-    for words in dict.fromkeys(faults):
-        if not _select_warning.fetch_rows(
-            {"job_id": job.id, "words": words}
-        ):  # processors repeat all of them each time
-            lifecycle.record_remote_progress(job, words, level="warning")
+        warnings.append(f"The run has more than {results.MAX_FILES} results; the others are not downloaded.")
+    for message in dict.fromkeys(warnings):
+        # Processors repeat all errors in each callback.
+        if not _select_warning.fetch_rows({"job_id": job.id, "message": message}):
+            lifecycle.record_remote_progress(job, message, level="warning")
 
 
 def _list_errors(errors: Any) -> Iterator[str]:
-    """What stands in `output.error`: a text, or a list of what may be anything."""
-    listed = errors if isinstance(errors, list) else [errors] if errors else []
-    for each in listed[:20]:
+    """Yield the first 20 errors, as text, of a member that is a text or a list of any values."""
+    values = errors if isinstance(errors, list) else [errors] if errors else []
+    for each in values[:20]:
         yield each if isinstance(each, str) else str(each)
 
 

@@ -1,4 +1,4 @@
-"""What an external processor was asked, what it says, and what it has made."""
+"""Runs at the processor: their documents, callbacks and result files."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ PENDING, STORED, REFUSED, REPLACED = "pending", "stored", "refused", "replaced"
 
 
 class JobDocument(Model):
-    """A document as it was named to the processor; what it holds is read when it is fetched."""
+    """A document that was sent to the processor by URL; its content is read when it is downloaded."""
 
     __tablename__ = "job_documents"
 
@@ -29,7 +29,7 @@ class JobDocument(Model):
 
 
 class RemoteRun(Model):
-    """An attempt that goes on at the processor."""
+    """The run of one attempt of a job at the processor."""
 
     __tablename__ = "remote_runs"
 
@@ -37,24 +37,25 @@ class RemoteRun(Model):
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     task: Mapped[str]
     token_hash: Mapped[bytes]
-    """SHA-256 of the token in its notify_url."""
+    """SHA-256 of the token in `notify_url`."""
     tracking_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     begun_at: Mapped[datetime | None]
-    """When the processor said that it has begun."""
-    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    unanswered_polls: Mapped[int] = mapped_column(server_default=text("0"))
-    """Questions in a row that it did not answer."""
+    """Time of the first event from the processor."""
+    heard_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """Time of the last callback or valid status response."""
+    unanswered: Mapped[int] = mapped_column(server_default=text("0"))
+    """Consecutive status requests without a valid response."""
     completed_at: Mapped[datetime | None]
-    """When it said that it is done: only its results are missing."""
-    progress_published_at: Mapped[datetime | None]
-    """When it last said something of its progress that became an event of the job."""
-    has_pending_progress: Mapped[bool] = false_column()
-    """Whether it has said more since, which becomes an event a moment later."""
+    """Time of SUCCESS: afterwards only results are downloaded."""
+    told_at: Mapped[datetime | None]
+    """Time at which progress was last recorded as a progress event of the job."""
+    untold: Mapped[bool] = false_column()
+    """True while progress received since then waits to be recorded as a progress event."""
 
 
 class Callback(Model):
-    """Something that a processor has said, stored once; applied in the order of arrival."""
+    """A callback of a run, stored once and applied in order of arrival."""
 
     __tablename__ = "job_callbacks"
     __table_args__ = (
@@ -66,7 +67,7 @@ class Callback(Model):
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     attempt: Mapped[int]
     message_id: Mapped[str]
-    """Its webhook-id, or the digest of its body."""
+    """webhook-id of a signed callback, else the digest of its body."""
     event: Mapped[str]
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     received_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -74,7 +75,7 @@ class Callback(Model):
 
 
 class ResultFile(Model):
-    """A file that a processor names as a result, to be fetched."""
+    """A result file of a run, to be downloaded from the processor."""
 
     __tablename__ = "result_files"
     __table_args__ = (
@@ -87,10 +88,10 @@ class ResultFile(Model):
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     attempt: Mapped[int]
     number: Mapped[int]
-    """Counts the URLs of an attempt: the name of the artifact, which is never what the processor says."""
+    """Number of the URL in the attempt: it names the artifact, because names of the processor are not trusted."""
     doc_id: Mapped[str]
     url: Mapped[str]
     final: Mapped[bool] = false_column()
-    """Whether it was named at the end; one that was named before may have been half done."""
+    """True for a file named by SUCCESS; one that was named before may be incomplete."""
     state: Mapped[str] = mapped_column(default=PENDING, server_default=PENDING)
     error: Mapped[str | None]

@@ -1,4 +1,4 @@
-"""What we ask a processor on our own account: how far it is when it is silent, and to stop."""
+"""Polling of runs that send no callbacks, and cancellation of runs."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,12 +18,12 @@ from app.processors.runs import CANCEL, CANCEL_DEADLINE, POLL, Run
 
 HEARTBEAT_LOST = "heartbeat-lost"
 MAX_UNANSWERED_POLLS = 5
-"""Questions in a row."""
+"""Consecutive status requests without a valid response after which the job fails."""
 MAX_RUN_DURATION = timedelta(days=7)
-"""What a processor may take."""
+"""Longest time from the start of a run to its end."""
 
 MAX_STORING_DURATION = timedelta(days=1)
-"""From its word that it is done until all results are here: they wait for slots, and for the storage."""
+"""Longest time without progress after SUCCESS until all results are stored: they wait for slots and the storage."""
 
 CANCEL_RETRY_DELAY = timedelta(seconds=5)
 
@@ -42,22 +42,22 @@ STATUS_TO_EVENT: Mapping[str, str | None] = {
     "CANCELLED": "CANCELLED",
     "CANCELED": "CANCELLED",
 }
-"""The words of a status, and the event that says the same; None for a run that has not begun."""
+"""Event that is equivalent to each status of a status response; None for a run that has not started."""
 
 log = structlog.get_logger(__name__)
 
 
 def poll_run(job_id: UUID, attempt: int) -> None:
-    """Ask how far it is where nothing was heard for a while, and see to it that it is asked again."""
+    """Request the status of a run without recent callbacks, enqueue the next poll, and fail overdue jobs."""
     job = lifecycle.get_job(job_id)
     run = None if job is None else runs.get_run(job)
     if job is None or run is None or job.attempt != attempt or job.state in TERMINAL_STATES:
         return
     silence = datetime.now(UTC) - run.last_seen_at
     if silence > MAX_STORING_DURATION and run.completed_at is not None:
-        _fail_job(job_id, attempt, lifecycle.UNAVAILABLE, "Its results could not be stored for a day.")
+        _fail_job(job_id, attempt, lifecycle.UNAVAILABLE, "The results could not be stored within a day.")
     elif datetime.now(UTC) - run.created_at > MAX_RUN_DURATION:
-        _fail_job(job_id, attempt, lifecycle.TIMED_OUT, "The processor took longer than it may.")
+        _fail_job(job_id, attempt, lifecycle.TIMED_OUT, f"The run took more than {MAX_RUN_DURATION.days} days.")
     elif silence < runs.get_poll_interval() or run.completed_at is not None:
         runs.enqueue_for_run(POLL, job, delay=max(runs.get_poll_interval() - silence, runs.get_poll_interval() / 2))
     else:
@@ -65,15 +65,14 @@ def poll_run(job_id: UUID, attempt: int) -> None:
 
 
 def _poll_processor(job: JobRow, run: Run) -> None:
-    """One question, which the job is not held for."""
+    """Request the status, then lock the job and apply the response."""
     answer = _fetch_status(run)
-    held = event_handlers.lock_run(job.id, job.attempt)
-    if held is None:
+    if event_handlers.lock_run(job.id, job.attempt) is None:
         return
     if answer is None:
         _record_no_answer(job)
         return
-    if event_handlers.apply_pending_callbacks(job.id, job.attempt):  # what was called back before counts first
+    if event_handlers.apply_pending_callbacks(job.id, job.attempt):  # callbacks received before come first
         _apply_answer(job, answer)
     runs.enqueue_for_run(POLL, job, delay=runs.get_poll_interval())
 
@@ -87,11 +86,11 @@ def _apply_answer(job: JobRow, answer: Mapping[str, Any]) -> None:
 
 
 def _fetch_status(run: Run) -> dict[str, Any] | None:
-    """What it says; None for nothing that could be understood."""
+    """Return a valid status response of the processor; None when there is none."""
     try:
         answer = client.fetch_status(run.task, str(run.tracking_id))
     except OutboundError as error:
-        log.warning("processor does not answer", reason=str(error))
+        log.warning("processor status request failed", reason=str(error))
         return None
     return (
         answer
@@ -109,24 +108,24 @@ def _record_no_answer(job: JobRow) -> None:
     if unanswered_polls < MAX_UNANSWERED_POLLS:
         runs.enqueue_for_run(POLL, job, delay=runs.get_poll_interval())
     elif current_app.config["PROCESSOR_URL"]:
-        words = f"The processor has not been heard of, and did not answer {unanswered_polls} times."
-        _fail_job(job.id, job.attempt, HEARTBEAT_LOST, words)
+        message = f"The processor sends no callbacks and has not answered {unanswered} status requests."
+        _fail_job(job.id, job.attempt, HEARTBEAT_LOST, message)
     else:
-        _fail_job(job.id, job.attempt, HEARTBEAT_LOST, "This server has no processor any more.")
+        _fail_job(job.id, job.attempt, HEARTBEAT_LOST, "This server no longer has a processor (PROCESSOR_URL).")
 
 
-def _fail_job(job_id: UUID, attempt: int, code: str, words: str) -> None:
-    """Fail a job; whatever still goes on there is asked to stop."""
-    held = event_handlers.lock_run(job_id, attempt)
-    if held is not None:
-        runs.enqueue_for_run(CANCEL, held[0])
-        event_handlers.finish_job(lifecycle.finish_failed(held[0], code, words))
+def _fail_job(job_id: UUID, attempt: int, code: str, message: str) -> None:
+    """Fail an unfinished job and enqueue the cancellation of its run."""
+    locked = event_handlers.lock_run(job_id, attempt)
+    if locked is not None:
+        runs.enqueue_for_run(CANCEL, locked[0])
+        event_handlers.finish_job(lifecycle.finish_failed(locked[0], code, message))
 
 
 def cancel_run(job_id: UUID, attempt: int) -> None:
-    """Ask to stop, until there is an answer or nobody waits for it; that it has, it says by it or by a callback.
+    """Cancel a run; while the job is canceling, retry until the processor responds.
 
-    A job that has ended meanwhile without its word is asked about once.
+    The response or a later callback confirms the cancellation. A run whose job has ended is canceled without retries.
     """
     job = lifecycle.get_job(job_id)
     run = None if job is None else runs.get_run(job)
@@ -135,7 +134,7 @@ def cancel_run(job_id: UUID, attempt: int) -> None:
     try:
         answer = client.cancel_run(run.task, run.tracking_id)
     except OutboundError as error:
-        log.warning("processor does not answer", reason=str(error))
+        log.warning("processor cancel request failed", reason=str(error))
         if job.state == CANCELING:
             runs.enqueue_for_run(CANCEL, job, delay=CANCEL_RETRY_DELAY)
         return
@@ -144,20 +143,20 @@ def cancel_run(job_id: UUID, attempt: int) -> None:
 
 
 def expire_cancel(job_id: UUID, attempt: int) -> None:
-    """End what was to be canceled without the word of the processor, which had its time to say it."""
-    held = event_handlers.lock_run(job_id, attempt)
-    if held is None or held[0].state != CANCELING or held[1].completed_at is not None:
+    """End a canceling job whose processor has not confirmed within PROCESSOR_CANCEL_GRACE_SECONDS."""
+    locked = event_handlers.lock_run(job_id, attempt)
+    if locked is None or locked[0].state != CANCELING or locked[1].completed_at is not None:
         return
     seconds = current_app.config["PROCESSOR_CANCEL_GRACE_SECONDS"]
-    words = f"The processor has not said within {seconds} s that it stopped: it may still be at work."
-    lifecycle.record_remote_progress(held[0], words, level="warning")
-    event_handlers.finish_job(lifecycle.finish_canceled(held[0]))
+    message = f"The processor has not confirmed the cancellation within {seconds} s: the run may continue there."
+    lifecycle.record_remote_progress(locked[0], message, level="warning")
+    event_handlers.finish_job(lifecycle.finish_canceled(locked[0]))
 
 
 def request_cancel(job: JobRow) -> None:
-    """Order the processor to be asked to stop; its word is not waited for longer than the grace.
+    """Enqueue the cancellation of a run and its deadline.
 
-    One that is done has nothing to stop: the job ends at once. One that has not answered the start is asked after that.
+    After SUCCESS the job ends at once. Without a tracking id the run is canceled once it has one.
     """
     run = runs.get_run(job)
     if run is None or run.tracking_id is None:

@@ -1,4 +1,4 @@
-"""A result file is fetched, kept as an artifact, and handed to its task: in one transaction, so once."""
+"""Download of a result file: it is stored as an artifact and processed by its task in one transaction."""
 
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 def download_result(file_id: UUID, time: int) -> None:
-    """Fetch a file that is still wanted and store what is in it; what fails for a while is tried a few times."""
+    """Download and process a pending result file; retry transient errors up to MAX_DOWNLOAD_ATTEMPTS."""
     wanted = results.get_pending(file_id)
     if wanted is None:
         return
@@ -34,21 +34,21 @@ def download_result(file_id: UUID, time: int) -> None:
         if error.is_transient and time < MAX_DOWNLOAD_ATTEMPTS:
             results.schedule_download(file_id, time + 1)
         else:
-            _reject_result(file, f"The result of {file.doc_id!r} was not fetched. {error}")
+            _reject_result(file, f"The result of {file.doc_id!r} could not be downloaded. {error}")
         return
     except (ApiError, ApiErrorGroup):
         _reject_result(file, f"The result of {file.doc_id!r} is not JSON.")
         return
-    except Exception as error:  # else the job would wait for this file for days
-        log.exception("result not fetched")
+    except Exception as error:  # else the job would wait for this file for MAX_STORING_DURATION
+        log.exception("result download failed")
         _reject_result(
-            file, f"The result of {file.doc_id!r} was not fetched: this is our fault ({type(error).__name__})."
+            file, f"The result of {file.doc_id!r} could not be downloaded (internal error: {type(error).__name__})."
         )
         return
     try:
         charge_output(job, len(content))
     except JobFailed as failed:
-        _reject_result(file, f"The result of {file.doc_id!r} was not stored. {failed.detail}")
+        _reject_result(file, f"The result of {file.doc_id!r} could not be stored. {failed.detail}")
         return
     stored = artifacts.store_file(
         job, f"result-{file.number}.json", content, "application/json", partial=not file.final
@@ -77,18 +77,18 @@ def _close_file(job: JobRow, file: ResultFileRow, fault: str | None) -> None:
 
 
 def _process_result(job: JobRow, file: ResultFileRow, document: Any) -> str | None:
-    """Let the task store it; why it could not, all undone that it did."""
+    """Let the task process a result in a savepoint; return the reason when it cannot."""
     task = load_tasks().get(job.kind)
     if task is None:
-        return "This server does not know the task any more."
+        return f"The task {job.kind} is no longer installed."
     try:
         with db.session.begin_nested():
             task.process_results(Payload(job, file.doc_id, document), completed=file.final)
     except InvalidResult as error:
-        return f"The result of {file.doc_id!r} does not fit. {error}"
-    except Exception as error:  # a task may raise anything; the other files are kept
+        return f"The result of {file.doc_id!r} is not valid. {error}"
+    except Exception as error:  # a task may raise any exception; other results are not affected
         if is_outage(error):
             raise
-        log.exception("result not processed", task=job.kind)
-        return f"The result of {file.doc_id!r} was not processed: this is our fault ({type(error).__name__})."
+        log.exception("result processing failed", task=job.kind)
+        return f"The result of {file.doc_id!r} could not be processed (internal error: {type(error).__name__})."
     return None

@@ -1,4 +1,4 @@
-"""The result files that a processor names, and when all of them are here."""
+"""Result files of a run: registration, state, and the end of the job once all are stored or refused."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -18,9 +18,9 @@ from app.processors import runs
 from app.processors.models import PENDING, REFUSED, REPLACED, STORED, ResultFile
 
 RETRY_DELAY = timedelta(seconds=2)
-"""Before a file is fetched for the second time; twice as long before each time after it."""
+"""Delay before the second download attempt; it doubles before each further one."""
 MAX_FILES = 10_000
-"""Of one attempt."""
+"""Result files of one attempt."""
 MAX_DOC_ID_LENGTH = 200
 
 _files = ResultFile.__table__
@@ -89,44 +89,44 @@ _count_outcomes = PreparedStatement(
 )
 
 
-def register_files(job: JobRow, named: Sequence[Mapping[str, Any]], *, final: bool) -> bool:
-    """Have the files fetched that were not named before, and whether all of them are; the job is held."""
-    doc_ids = _map_doc_ids(named)
-    known = _select_known_files.fetch_rows(_build_key(job)) if named else ()
+def register_files(job: JobRow, files: Sequence[Mapping[str, Any]], *, final: bool) -> bool:
+    """Enqueue the download of new result files of a locked job; return False when some exceed MAX_FILES."""
+    doc_ids = _map_doc_ids(files)
+    known = _select_known_files.fetch_rows(_build_key(job)) if files else ()
     numbers: dict[str, int] = {url: number for url, number, _ in known}
     room = MAX_FILES - max(numbers.values(), default=0)
     new = [url for url in doc_ids if url not in numbers]
     numbers.update(zip(new[: max(room, 0)], count(MAX_FILES - room + 1), strict=False))
-    again = {url for url, _, was_final in known if was_final == final}  # processors repeat all of them each time
-    urls = [url for url in doc_ids if url in numbers and url not in again]
+    repeated = {url for url, _, was_final in known if was_final == final}  # processors repeat all URLs each time
+    urls = [url for url in doc_ids if url in numbers and url not in repeated]
     if urls:
-        files = {"urls": urls, "numbers": [numbers[url] for url in urls], "doc_ids": [doc_ids[url] for url in urls]}
-        _store_files(job, {**files, "final": final}, [uuid7() for _ in urls])
+        values = {"urls": urls, "numbers": [numbers[url] for url in urls], "doc_ids": [doc_ids[url] for url in urls]}
+        _store_files(job, {**values, "final": final}, [uuid7() for _ in urls])
     return len(new) <= room
 
 
-def _map_doc_ids(named: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The documents by the URLs of their results; of two the first counts."""
-    found: dict[str, str] = {}
-    for each in named:
+def _map_doc_ids(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the document ids by result URL; of repeated URLs the first counts."""
+    doc_ids: dict[str, str] = {}
+    for each in files:
         doc_id = each.get("doc_id")
-        found.setdefault(each["result_url"], "" if doc_id is None else str(doc_id)[:MAX_DOC_ID_LENGTH])
-    return found
+        doc_ids.setdefault(each["result_url"], "" if doc_id is None else str(doc_id)[:MAX_DOC_ID_LENGTH])
+    return doc_ids
 
 
-def _store_files(job: JobRow, files: Mapping[str, Any], ids: Sequence[UUID]) -> None:
-    _insert_files.run({**_build_key(job), **files, "ids": ids})
+def _store_files(job: JobRow, values: Mapping[str, Any], ids: Sequence[UUID]) -> None:
+    _insert_files.run({**_build_key(job), **values, "ids": ids})
     outbox.enqueue_entries(runs.FETCH, "result.named", [{"id": str(file_id), "time": 1} for file_id in ids])
 
 
 def schedule_download(file_id: UUID, time: int) -> None:
-    """Have a file fetched, for the first time now, later for the others."""
+    """Enqueue a download attempt: the first at once, each further one after a longer delay."""
     delay = RETRY_DELAY * 2 ** (time - 2) if time > 1 else timedelta(0)
     outbox.enqueue_entry(runs.FETCH, "result.named", {"id": str(file_id), "time": time}, delay=delay)
 
 
 def get_pending(file_id: UUID) -> tuple[ResultFileRow, JobRow] | None:
-    """A file that has neither been fetched nor replaced, and its job, which waits for it."""
+    """Return a pending file and its unfinished job; None when the file is not needed any more."""
     for row in _select_file.fetch_rows({"id": file_id}):
         file = ResultFileRow(*row)
         job = lifecycle.get_job(file.job_id)
@@ -136,14 +136,14 @@ def get_pending(file_id: UUID) -> tuple[ResultFileRow, JobRow] | None:
 
 
 def lock_job(file: ResultFileRow) -> JobRow | None:
-    """The job of a file, nobody else's until this transaction ends; None where it waits for the file no longer."""
+    """Lock and return the job of a file; None when the file is not needed any more."""
     job = lifecycle.get_job_for_update(file.job_id)
     now = (ResultFileRow(*row) for row in _select_file.fetch_rows({"id": file.id}))
     return job if job is not None and any(_is_waiting_for(job, each) for each in now) else None
 
 
 def set_outcome(file: ResultFileRow, fault: str | None) -> None:
-    """Write down what has become of a file; one that was named at the end takes the place of those before it."""
+    """Set a file to stored, or to refused with the fault; a stored final file replaces earlier versions of it."""
     _update_outcome.run({"id": file.id, "new_state": REFUSED if fault else STORED, "new_error": fault})
     if file.final and not fault:
         of_job = {"job_id": file.job_id, "attempt": file.attempt}
@@ -151,13 +151,13 @@ def set_outcome(file: ResultFileRow, fault: str | None) -> None:
 
 
 def complete_if_done(job: JobRow) -> None:
-    """End the job well when the processor is done, and every file has been fetched or refused; the job is held."""
+    """Finish a locked job as succeeded when its run has completed and no result file is pending."""
     run = runs.get_run(job)
     if run is None or run.completed_at is None or _select_pending_file.fetch_rows(_build_key(job)):
         return
-    ((stored, named),) = _count_outcomes.fetch_rows(_build_key(job))
-    words = "All results are here." if stored == named else f"Of {named} results {stored} are here."
-    ended = lifecycle.finish_succeeded(job, {"results": stored, "refused": named - stored}, words)
+    ((stored, total),) = _count_outcomes.fetch_rows(_build_key(job))
+    message = "All results are stored." if stored == total else f"{stored} of {total} results are stored."
+    ended = lifecycle.finish_succeeded(job, {"results": stored, "refused": total - stored}, message)
     if ended is not None:
         state_hooks.on_state_change(ended)
 

@@ -1,4 +1,4 @@
-"""The two URLs that processors call."""
+"""Routes that processors call."""
 
 from flask_rest_jsonapi_next import Api
 
@@ -7,6 +7,6 @@ from app.processors.document_view import serve_job_document
 
 
 def route(api: Api) -> None:
-    """Both lie below a job."""
+    """Register the callback and document routes of a job."""
     api.blueprint.add_url_rule("/jobs/<id>/callback", "job_callback", handle_callback, methods=["POST"])
     api.blueprint.add_url_rule("/jobs/<id>/documents/<uid>", "job_document", serve_job_document, methods=["GET"])

@@ -1,4 +1,4 @@
-"""The start of a task at the processor: documents chosen, a request sent, and the worker free for something else."""
+"""Start of a run: documents are resolved, the start request is sent, and the worker hands the job off."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,11 +16,11 @@ from app.processors.task_registry import RequestDocument, Task, add_defaults
 from app.url_tokens import new_token
 
 DOCUMENT_SET_PARAMETER = "document-set"
-"""The parameter that names the set; all others go to the processor."""
+"""Parameter with the id of the document set; all others are sent to the processor."""
 
 
 def start_run(name: str, task: Task, running: JobContext) -> NoReturn:
-    """Ask the processor to begin, and leave the rest to what it calls back; JobFailed when it does not."""
+    """Start a run at the processor and raise HandedOff; raise JobFailed when it cannot be started."""
     job = running.job
     documents = _resolve_documents(job)
     token = new_token()
@@ -50,18 +50,18 @@ def _resolve_documents(job: JobRow) -> Sequence[resolver.Document]:
     with open_transaction(is_read=True):
         access = get_owner_access(job)
         if access is None:
-            raise JobFailed("forbidden", "Its owner may not start this any more.")
+            raise JobFailed("forbidden", "The owner of the job is blocked or deleted.")
         try:
             found = resolver.resolve_documents(job.parameters[DOCUMENT_SET_PARAMETER], access)
         except resolver.TooManyDocuments as error:
             raise JobFailed("too-many-documents", str(error)) from None
     if not found:
-        raise JobFailed("no-documents", "There is nothing in the document set any more.")
+        raise JobFailed("no-documents", "The document set has no documents that its owner can see.")
     return found
 
 
 def _record_start(tracking_id: str, job: JobRow) -> None:
-    """In the transaction that lets the worker go: what has been said meanwhile is heard now."""
+    """Store the tracking id in the hand-off transaction; apply the callbacks received since, and begin to poll."""
     runs.set_tracking_id(job, tracking_id)
     runs.enqueue_for_run(APPLY, job)
     runs.enqueue_for_run(POLL, job, delay=runs.get_poll_interval())

@@ -1,4 +1,4 @@
-"""The rows of what a processor was asked, and the tokens with which it calls back."""
+"""Run rows, the outbox consumers of runs, and the callback URL and secret of a run."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from app.url_tokens import hash_token
 APPLY, FLUSH_PROGRESS, POLL, CANCEL, CANCEL_DEADLINE, FETCH, CLEAR = (
     f"processors.{name}" for name in ("apply", "tell", "poll", "cancel", "cancel-deadline", "fetch", "clear")
 )
-"""The consumers, told of a job and its attempt; FETCH of a result file."""
+"""Outbox consumers; the payload is a job id and attempt, for FETCH the id of a result file."""
 
 _runs, _documents = RemoteRun.__table__, JobDocument.__table__
 _RUN_CRITERIA = (
@@ -97,14 +97,14 @@ _mark_pending = PreparedStatement(
 
 
 def get_run(job: JobRow) -> Run | None:
-    """What the processor has of the present attempt of a job."""
+    """Return the run of the current attempt of a job, None when there is none."""
     return next((Run(*row) for row in _select_run.fetch_rows(_build_key(job))), None)
 
 
 def create_run(job: JobRow, task: str, token: str, documents: Sequence[Document]) -> None:
-    """Write down what the processor is about to be asked: it may call back before it has answered."""
+    """Insert a run and its documents before the start request: callbacks may arrive before its response."""
     _insert_run.run({**_build_key(job), "task": task, "token_hash": hash_token(token)})
-    get_connection().execute(delete(JobDocument).where(_documents.c.job_id == job.id))  # of the attempt before
+    get_connection().execute(delete(JobDocument).where(_documents.c.job_id == job.id))  # of the previous attempt
     rows = [
         {**document._asdict(), "job_id": job.id, "position": position} for position, document in enumerate(documents)
     ]
@@ -112,65 +112,65 @@ def create_run(job: JobRow, task: str, token: str, documents: Sequence[Document]
 
 
 def set_tracking_id(job: JobRow, tracking_id: str) -> None:
-    """Write down the name that the processor has given to the run."""
+    """Store the tracking id that the processor has assigned to the run."""
     _update_tracking_id.run({**_build_key(job), "tracking_id": tracking_id})
 
 
 def record_event(job: JobRow) -> Run:
-    """Note that the processor is at work, and has just said so."""
+    """Record that the processor has just sent an event, and return the run."""
     (row,) = _mark_active.fetch_rows(_build_key(job))
     return Run(*row)
 
 
 def touch_run(job_id: UUID, attempt: int) -> None:
-    """Note that the processor knows of a run, whatever it says of it."""
+    """Record that the processor has just reported on a run, without a change of its state."""
     _mark_seen.run({"job_id": job_id, "attempt": attempt})
 
 
 def increment_unanswered(job: JobRow) -> int:
-    """Note a question without an answer; how many there were in a row."""
-    ((unanswered_polls,),) = _update_unanswered.fetch_rows(_build_key(job))
-    return int(unanswered_polls)
+    """Count a status request without a valid response; return how many there were in a row."""
+    ((unanswered,),) = _update_unanswered.fetch_rows(_build_key(job))
+    return int(unanswered)
 
 
 def complete_run(job: JobRow) -> None:
-    """Note that the processor is done."""
+    """Record that the processor has finished the run."""
     _mark_completed.run(_build_key(job))
 
 
 def try_publish_progress(job: JobRow) -> bool:
-    """Note that what it says of its progress becomes an event now; False while the last one is too new for that."""
+    """Claim the right to publish a progress event now; return False within 1 / MAX_REPORTS_PER_SECOND of the last."""
     return bool(_mark_published.fetch_rows(_build_key(job)))
 
 
 def schedule_progress_flush(job: JobRow) -> None:
-    """Order that what it has said of its progress by then becomes an event, once that may be."""
+    """Enqueue the publication of the latest progress, unless it is enqueued already."""
     if _mark_pending.fetch_rows(_build_key(job)):
         enqueue_for_run(FLUSH_PROGRESS, job, delay=_REPORT_INTERVAL)
 
 
 def build_callback_url(job: JobRow, token: str) -> str:
-    """Where the processor calls back: whoever knows it can."""
+    """Return the callback URL of a job; its token authorizes the caller."""
     return f"{current_app.config['PUBLIC_URL']}/v1/jobs/{job.id}/callback?token={token}"
 
 
 def signing_context(job_id: UUID, attempt: int, hashed_token: bytes) -> bytes:
-    """What the secret of the callbacks of an attempt is about."""
+    """Return the context from which the signing secret of the callbacks of an attempt is derived."""
     return b"processors.callback\n%s\n%d\n" % (str(job_id).encode(), attempt) + hashed_token
 
 
 def derive_callback_secret(job: JobRow, token: str) -> str:
-    """With which the processor may sign its callbacks."""
+    """Return the secret with which the processor can sign its callbacks."""
     return webhook_signatures.derive_secret(signing_context(job.id, job.attempt, hash_token(token)))
 
 
 def enqueue_for_run(consumer: str, job: JobRow, *, delay: timedelta = timedelta(0)) -> None:
-    """Order something to be done about an attempt."""
+    """Enqueue an outbox entry about the current attempt of a job."""
     outbox.enqueue_entry(consumer, f"job.{job.state}", {"job_id": str(job.id), "attempt": job.attempt}, delay=delay)
 
 
 def get_poll_interval() -> timedelta:
-    """How long the processor may be silent before it is asked."""
+    """Return the time without callbacks after which the status is requested."""
     return timedelta(seconds=current_app.config["PROCESSOR_POLL_SECONDS"])
 
 

@@ -1,8 +1,8 @@
-"""What a processor can be asked to do: each task is a module, one of ours or of a package that is installed beside us.
+"""Registry of treatment tasks: modules of this server, and modules that other packages install.
 
-A module says what the task takes (`PARAMETERS`, the properties of a JSON Schema with their defaults), what is sent
-(`prepare_request`) and what becomes of a result (`process_results`). Others are found by the entry point group
-`open_event.tasks`, as their name there.
+A module defines the parameters of the task (`PARAMETERS`, the properties of a JSON Schema with their defaults), the
+start request (`prepare_request`) and the processing of a result (`process_results`). Modules of other packages are
+entry points of the group `open_event.tasks`; the name of the entry point is the name of the task.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class RequestDocument(NamedTuple):
-    """A document as the processor is told of it; `src` can be fetched as long as the job lives."""
+    """A document in a start request; `src` is a URL that is valid until the job ends."""
 
     type: str
     src: str
@@ -31,7 +31,7 @@ class RequestDocument(NamedTuple):
 
 @dataclass(frozen=True)
 class Payload:
-    """One result file: of which job and document, and the JSON in it."""
+    """A result file: its job, its document, and its parsed JSON."""
 
     job: JobRow
     doc_id: str
@@ -39,50 +39,50 @@ class Payload:
 
 
 class InvalidResult(Exception):
-    """The content is not what the task makes; the message says why, and becomes a warning of the job."""
+    """The content is not valid for the task; the message has the reason and becomes a warning of the job."""
 
 
 class Task(Protocol):
-    """A module that is a task; the first line of its docstring is its title."""
+    """Interface of a task module; the first line of its docstring is its title."""
 
     PARAMETERS: Mapping[str, Mapping[str, Any]]
-    """The schema of each parameter, by name."""
+    """JSON Schema of each parameter, by name."""
 
     def prepare_request(self, documents: Sequence[RequestDocument], job: JobRow) -> Mapping[str, Any]:
-        """`documents` to be sent, and the parameters beside them; raises JobFailed when there is nothing to do."""
+        """Return `documents` and further members of the start request; raise JobFailed when there is nothing to do."""
 
     def process_results(self, payload: Payload, completed: bool) -> None:
-        """Store a result in the current transaction, in place of what was stored of the document; raises Unfit."""
+        """Store a result in the current transaction and replace earlier ones of the document; raise InvalidResult."""
 
 
 BUILTIN_TASKS: dict[str, Task] = {}
-"""Ours, by name."""
+"""Tasks of this server, by name."""
 
 
 @cache
 def load_tasks() -> dict[str, Task]:
-    """All tasks by name; one that cannot be imported is told of in the log, and is none."""
-    found = dict(BUILTIN_TASKS)
+    """Return all tasks by name; log and skip those that cannot be imported."""
+    tasks = dict(BUILTIN_TASKS)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
-            found[entry.name] = _check_task(entry.load())
-        except Exception:  # somebody else's module may raise anything; the server starts without it
-            log.exception("task not loaded", task=entry.name)
-    return found
+            tasks[entry.name] = _check_task(entry.load())
+        except Exception:  # a module of another package may raise any exception; the server starts without it
+            log.exception("task import failed", task=entry.name)
+    return tasks
 
 
 def _check_task(task: Task) -> Task:
     if get_secret_names({"properties": task.PARAMETERS}):
-        raise TypeError("PARAMETERS have secrets, which treatments cannot keep")
+        raise TypeError("PARAMETERS must not have secrets, because treatments cannot store them encrypted")
     return task
 
 
 def get_parameter_schemas(task: Task) -> dict[str, Any]:
-    """The schemas of its parameters."""
+    """Return a copy of the JSON Schemas of the parameters of a task."""
     return {name: dict(schema) for name, schema in task.PARAMETERS.items()}
 
 
 def add_defaults(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given, over what each parameter is by default."""
+    """Return the default of each parameter, overridden by the given ones."""
     defaults = {name: schema["default"] for name, schema in task.PARAMETERS.items() if "default" in schema}
     return {**defaults, **given}

@@ -1,4 +1,4 @@
-"""The Celery side of processors: what they say is applied, they are asked, and their results are fetched."""
+"""Outbox consumers of runs: apply callbacks, poll and cancel runs, download results."""
 
 from uuid import UUID
 
@@ -11,43 +11,43 @@ from app.processors.runs import APPLY, CANCEL, CANCEL_DEADLINE, CLEAR, FETCH, FL
 
 @consumer_task(APPLY)
 def apply_callbacks(entry: OutboxEntry) -> None:
-    """Let what was called back count."""
+    """Apply the pending callbacks of a run."""
     event_handlers.apply_pending_callbacks(*_get_attempt(entry))
 
 
 @consumer_task(FLUSH_PROGRESS)
 def flush_progress(entry: OutboxEntry) -> None:
-    """Let watchers know of progress that came too soon after other progress."""
+    """Publish progress that arrived too soon after the previous progress event."""
     event_handlers.flush_progress(*_get_attempt(entry))
 
 
 @consumer_task(POLL, queue=REMOTE_QUEUE)
 def poll_run(entry: OutboxEntry) -> None:
-    """Ask a silent processor how far it is."""
+    """Request the status of a run that sends no callbacks."""
     polling.poll_run(*_get_attempt(entry))
 
 
 @consumer_task(CANCEL, queue=REMOTE_QUEUE)
 def cancel_run(entry: OutboxEntry) -> None:
-    """Ask the processor to stop."""
+    """Cancel a run at the processor."""
     polling.cancel_run(*_get_attempt(entry))
 
 
 @consumer_task(CANCEL_DEADLINE)
 def expire_cancel(entry: OutboxEntry) -> None:
-    """Wait no longer for its word that it has."""
+    """End a job whose cancellation the processor has not confirmed in time."""
     polling.expire_cancel(*_get_attempt(entry))
 
 
 @consumer_task(FETCH, queue=REMOTE_QUEUE)
 def fetch_result(entry: OutboxEntry) -> None:
-    """Fetch a result file and store what is in it."""
+    """Download and process a result file."""
     result_download.download_result(UUID(entry.payload["id"]), entry.payload["time"])
 
 
 @consumer_task(CLEAR)
 def delete_callbacks(entry: OutboxEntry) -> None:
-    """Delete what was called back about a job that has ended."""
+    """Delete the callbacks of a job that has ended, in batches."""
     if callbacks.delete_callbacks(UUID(entry.payload["job_id"])):
         outbox.enqueue_entry(CLEAR, entry.topic, entry.payload)
 

@@ -1,4 +1,4 @@
-"""A treatment becomes a job when it is created, and another treatment when it is launched again."""
+"""Creation of the job of a treatment, and relaunch of a treatment as a new one."""
 
 from typing import Any
 from uuid import UUID
@@ -23,8 +23,8 @@ API_PARAMETERS_POINTER = "/data/attributes/api-parameters"
 _COPIED_COLUMNS = ("task_type", "api_parameters", "notify_email", "document_set_id", "requested_by_id")
 
 
-def submit_job(_app: object, verb: str, id: UUID, **_sent: Any) -> None:
-    """Submit the job of a treatment that has just been created, in the same transaction, under the same id."""
+def submit_job(_app: object, verb: str, id: UUID, **_payload: Any) -> None:
+    """Submit the job of a new treatment under the same id, in the transaction that creates the treatment."""
     if verb != "created":
         return
     table = Treatment.__table__
@@ -42,52 +42,55 @@ def submit_job(_app: object, verb: str, id: UUID, **_sent: Any) -> None:
 
 
 def check_documents(document_set_id: int, access: AccessContext, pointer: str | None) -> None:
-    """422 for a set that comes to nothing, or to too much."""
+    """Raise Unprocessable when a document set has no documents or too many."""
     try:
         is_empty = not resolve_documents(document_set_id, access)
     except TooManyDocuments as error:
         raise Unprocessable(str(error), pointer=pointer, code="too-many-documents") from None
     if is_empty:
-        raise Unprocessable("There is nothing in this set.", pointer=pointer, code="no-documents")
+        raise Unprocessable("The document set has no documents.", pointer=pointer, code="no-documents")
 
 
 def relaunch_treatment(job: JobRow) -> JobRow:
-    """A new treatment like the one of this job, and its job."""
+    """Create a copy of the treatment of this job, and return the job of the copy.
+
+    Raise NotFound when the treatment is in the trash, Conflict when its owner is blocked or deleted.
+    """
     type_ = TYPES["treatment"]
     table = type_.table
-    old = (
+    original = (
         get_connection().execute(select(table).where(table.c.id == job.id, table.c.deleted_at.is_(None))).one_or_none()
     )
-    if old is None:
+    if original is None:
         raise NotFound("The treatment of this job has been deleted.")
     access = get_owner_access(job)
     if access is None:
-        raise Conflict("Whoever asked for it may do nothing any more.", code="gone")
-    check_documents(old.document_set_id, access, None)
+        raise Conflict("The user who requested the treatment is blocked or deleted.", code="gone")
+    check_documents(original.document_set_id, access, None)
     try:
-        made = repository.insert_row(
-            type_, {**{name: getattr(old, name) for name in _COPIED_COLUMNS}, "retry_of_id": old.id}
+        copy = repository.insert_row(
+            type_, {**{name: getattr(original, name) for name in _COPIED_COLUMNS}, "retry_of_id": original.id}
         )
-    except ApiErrorGroup as refused:
-        raise ApiErrorGroup(_without_pointer(each) for each in refused.errors) from None
-    except Unprocessable as refused:
-        raise _without_pointer(refused) from None
-    new = lifecycle.get_job(made.id)
-    if new is None:
+    except ApiErrorGroup as group:
+        raise ApiErrorGroup(_without_pointer(each) for each in group.errors) from None
+    except Unprocessable as error:
+        raise _without_pointer(error) from None
+    new_job = lifecycle.get_job(copy.id)
+    if new_job is None:
         raise RuntimeError("A treatment without a job")
-    return new
+    return new_job
 
 
-def _without_pointer(refused: ApiError) -> ApiError:
-    """The same without a pointer: what is wrong stands in no document that was sent."""
-    return type(refused)(refused.detail, code=refused.code)
+def _without_pointer(error: ApiError) -> ApiError:
+    """Return a copy of an error without a pointer: the request has no document to point into."""
+    return type(error)(error.detail, code=error.code)
 
 
-def set_job_retention(treatment_id: UUID, *, retained: bool) -> None:
-    """Keep the job of a treatment from being pruned; without, it is, and the treatment with it."""
-    get_connection().execute(update(Job).where(Job.id == treatment_id).values(retained=retained))
+def set_job_retention(treatment_id: UUID, *, kept: bool) -> None:
+    """Keep the job of a treatment, or let it be pruned, with the treatment, once the treatment is in the trash."""
+    get_connection().execute(update(Job).where(Job.id == treatment_id).values(kept=kept))
 
 
 def connect_signal() -> None:
-    """Let each new treatment have its job; once, however many apps a process makes."""
+    """Connect `submit_job` to the change signal of treatments, once per process."""
     Treatment.__signal__.connect(submit_job)

@@ -1,4 +1,4 @@
-"""Each task that is installed is a kind of job, where the server has a processor."""
+"""Kinds of jobs for treatment tasks: one per task, available when the server has a processor."""
 
 from collections.abc import Iterator
 from functools import cache, partial
@@ -15,14 +15,14 @@ from app.treatments.tasks import regions, similarity
 
 
 class TaskKindProvider:
-    """A source of kinds."""
+    """Provider of the kinds of treatment tasks."""
 
     def find_kind(self, name: str) -> Kind | None:
-        """The kind that has the name of a task."""
+        """Return the kind of the task with this name, None when there is no such task."""
         return _build_kind(name) if name in load_tasks() else None
 
     def list_names(self) -> Iterator[str]:
-        """Of all tasks."""
+        """Yield the names of all tasks."""
         yield from load_tasks()
 
 

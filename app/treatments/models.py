@@ -1,4 +1,4 @@
-"""Treatments: what a processor makes of the documents of a set."""
+"""Treatments and their results."""
 
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from app.users.models import User
 
 
 class Treatment(EmitsChangeSignals, Model):
-    """A task that is done to a document set; it shares its id with its job, and lives as long."""
+    """The execution of a task on a document set; it has the id of its job and is deleted with it."""
 
     __tablename__ = "treatments"
     __table_args__ = (
@@ -26,7 +26,7 @@ class Treatment(EmitsChangeSignals, Model):
     )
 
     id: Mapped[UUID] = mapped_column(
-        # The job is written by who is told of the treatment, a moment later.
+        # The job is inserted after the treatment, by the receiver of its change signal.
         ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
         primary_key=True,
         default=uuid7,
@@ -49,7 +49,7 @@ class Treatment(EmitsChangeSignals, Model):
 
 
 class Region(Model):
-    """A part of an image that a processor has found, in pixels from its upper left corner."""
+    """A region of an image that a processor found, in pixels from the upper left corner."""
 
     __tablename__ = "regions"
     __table_args__ = (
@@ -60,9 +60,9 @@ class Region(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     treatment_id: Mapped[UUID] = mapped_column(ForeignKey("treatments.id", ondelete="CASCADE"))
     document: Mapped[str]
-    """The uid of the document whose result it stands in."""
+    """`uid` of the document that the result file is about."""
     source: Mapped[str]
-    """What the processor calls the image."""
+    """Name of the image in the result file."""
     x: Mapped[float] = mapped_column(Double)
     y: Mapped[float] = mapped_column(Double)
     width: Mapped[float] = mapped_column(Double)
@@ -72,7 +72,7 @@ class Region(Model):
 
 
 class Similarity(Model):
-    """How much two documents are alike, 0 to 1."""
+    """The similarity of two documents, from 0 to 1."""
 
     __tablename__ = "similarities"
     __table_args__ = (
@@ -83,7 +83,7 @@ class Similarity(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     treatment_id: Mapped[UUID] = mapped_column(ForeignKey("treatments.id", ondelete="CASCADE"))
     document: Mapped[str]
-    """The uid of the document whose result it stands in."""
+    """`uid` of the document that the result file is about."""
     a: Mapped[str]
     b: Mapped[str]
     score: Mapped[float] = mapped_column(Double)

@@ -1,4 +1,4 @@
-"""The mail about the end of a treatment, to whoever wanted one."""
+"""Mail to the requester of a treatment when it has ended."""
 
 from textwrap import fill
 from uuid import UUID
@@ -22,31 +22,31 @@ MAIL_CONSUMER = "treatments.mail"
 OUTCOMES = {SUCCEEDED: "has succeeded", FAILED: "has failed", CANCELED: "was canceled"}
 
 BODY_TEMPLATE = """\
-The treatment ({task}) that you asked for {end}.
+The treatment ({task}) that you requested {end}.
 {why}
 {url}
 """
 
 
 def enqueue_mail(job: JobRow) -> None:
-    """Order the mail where one is wanted, in the transaction that ends the job."""
-    wanted = select(Treatment.id).where(Treatment.id == job.id, Treatment.notify_email.is_(True))
-    if get_connection().scalar(wanted) is not None:
+    """Enqueue the mail, when `notify-email` is set, in the transaction that ends the job."""
+    statement = select(Treatment.id).where(Treatment.id == job.id, Treatment.notify_email.is_(True))
+    if get_connection().scalar(statement) is not None:
         outbox.enqueue_entry(MAIL_CONSUMER, f"treatment.{job.state}", {"id": str(job.id)})
 
 
 @consumer_task(MAIL_CONSUMER, queue=MAILS_QUEUE)
 def send_mail(entry: OutboxEntry) -> None:
-    """Tell whoever asked for a treatment how it has ended, unless he is gone."""
-    found = db.session.execute(
+    """Mail the outcome of a treatment to its requester, unless they are blocked or deleted."""
+    row = db.session.execute(
         select(Job, User)
         .join_from(Treatment, Job, Job.id == Treatment.id)
         .join(User, Treatment.requested_by)
         .where(Treatment.id == UUID(entry.payload["id"]))
     ).one_or_none()
-    if found is None:
+    if row is None:
         return
-    job, user = found
+    job, user = row
     if user.deleted_at is None and not user.is_blocked:
         mail.send_message(
             mail.build_message(
@@ -64,7 +64,7 @@ def send_mail(entry: OutboxEntry) -> None:
 
 
 def _build_body(job: Job) -> str:
-    """What has become of it, and why it failed; in ASCII, as every mail of ours."""
+    """Return the text of the mail, in ASCII: the outcome of the job and the detail of its error."""
     detail = (job.error or {}).get("detail", "")
     why = f"\n{fill(ascii(detail)[1:-1], 76)}\n" if detail else ""
     url = f"{current_app.config['PUBLIC_URL']}/jobs/{job.id}"

@@ -1,4 +1,4 @@
-"""Who may see and change treatments: who asked for them."""
+"""Permissions for treatments: their requester and admins."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from app.users.ownership import can_act_for
 
 
 def is_requested_by_viewer(scope: VisibilityScope, treatments: FromClause) -> ColumnElement[bool]:
-    """What the viewer has asked for; every treatment for admins."""
+    """Return the criterion for treatments that the current user requested; every treatment for admins."""
     if scope.role is Role.ADMIN:
         return scope.live_criterion(treatments)
     is_own = false() if scope.role is Role.ANONYMOUS else treatments.c.requested_by_id == CURRENT_USER_ID
@@ -19,7 +19,7 @@ def is_requested_by_viewer(scope: VisibilityScope, treatments: FromClause) -> Co
 
 
 def is_visible_with_treatment(scope: VisibilityScope, table: FromClause) -> ColumnElement[bool]:
-    """What belongs to a treatment that the viewer sees."""
+    """Return the criterion for rows of treatments that the current user can see."""
     treatments = Treatment.__table__.alias()
     return exists(
         select(literal(1)).where(treatments.c.id == table.c.treatment_id, is_requested_by_viewer(scope, treatments))
@@ -27,7 +27,7 @@ def is_visible_with_treatment(scope: VisibilityScope, table: FromClause) -> Colu
 
 
 def requester_or_admin(viewer: CurrentUser, row: Any) -> bool:
-    """The user who requested it, or an admin; for one that a super admin requested only a super admin."""
+    """Return whether the current user requested it or may act for its requester."""
     return can_act_for(viewer, row.requested_by_id)
 
 

@@ -1,4 +1,4 @@
-"""/v1/treatments: what a processor makes of document sets; each one is a job under the same id."""
+"""/v1/treatments: execution of tasks on document sets, and their results."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -60,7 +60,7 @@ SIMILARITY = ResourceType(
 
 
 class TreatmentData(DataLayer):
-    """What is asked for can be done: the task is installed, and there is something in the set."""
+    """Data layer of treatments: requires an available task and a document set with documents."""
 
     def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
         _check_task(data["task_type"], data["api_parameters"], data["document_set_id"])
@@ -68,11 +68,11 @@ class TreatmentData(DataLayer):
         data["requested_by_id"] = access.viewer.id
 
     def before_delete_object(self, row: Any, access: AccessContext) -> None:
-        # Not locked: who stores results of one that lives holds it and waits for this row, and what has ended stays so.
+        # Not locked: a transaction that stores results locks the job before this row, and a terminal state is final.
         job = lifecycle.get_job(row.id)
         if job is not None and job.state not in TERMINAL_STATES:
-            raise Conflict(f"Its job has not ended: it is {job.state}. Cancel it first.", code="job-not-finished")
-        job_creation.set_job_retention(row.id, retained=False)
+            raise Conflict(f"The job of the treatment is {job.state}: cancel it first.", code="job-lives")
+        job_creation.set_job_retention(row.id, kept=False)
 
     def after_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         if "deleted_at" in data:
@@ -80,7 +80,7 @@ class TreatmentData(DataLayer):
 
 
 class TreatmentResultData(DataLayer):
-    """What processors have found; nobody else writes it."""
+    """Data layer of results, which only tasks write."""
 
 
 def _check_task(task_type: str, parameters: Mapping[str, Any], document_set_id: int) -> None:
@@ -89,13 +89,14 @@ def _check_task(task_type: str, parameters: Mapping[str, Any], document_set_id: 
         raise Unprocessable("This server has no such task.", pointer=TASK_TYPE_POINTER, code="unknown-kind")
     if DOCUMENT_SET_PARAMETER in parameters:
         raise Unprocessable(
-            "The set is a relationship, not a parameter.", pointer=f"{API_PARAMETERS_POINTER}/{DOCUMENT_SET_PARAMETER}"
+            "The document set is a relationship, not a parameter.",
+            pointer=f"{API_PARAMETERS_POINTER}/{DOCUMENT_SET_PARAMETER}",
         )
     kind.validate_parameters({**parameters, DOCUMENT_SET_PARAMETER: document_set_id}, API_PARAMETERS_POINTER)
 
 
 class TreatmentList(ResourceList):
-    """The caller's treatments, the newest first; a POST starts one."""
+    """The treatments of the current user, newest first; a POST starts one."""
 
     data_layer = {"class": TreatmentData, "type": TREATMENT}
 
@@ -107,7 +108,7 @@ class TreatmentDetail(ResourceDetail):
 
 
 class RelaunchTreatment(ActionView):
-    """Starts the same once more, as a new treatment."""
+    """Start a copy of a treatment."""
 
     data_layer = {"class": TreatmentData, "type": TREATMENT}
     methods = {"POST"}
@@ -117,7 +118,7 @@ class RelaunchTreatment(ActionView):
         return {"POST": PERMISSIONS.update}
 
     def post(self, id: str) -> Response:
-        """201 with the new treatment; 409 for one that has not ended."""
+        """Return 201 with the new treatment; raise Conflict when the job of the original is unfinished."""
         reader = self.make_reader()
         return run_idempotent(require_current_user(), lambda: self._create_relaunch(id, reader))
 
@@ -126,11 +127,13 @@ class RelaunchTreatment(ActionView):
         reader.access.require_permission(PERMISSIONS.update, row)
         job = lifecycle.get_job(row.id)  # not locked, as above
         if job is not None and job.state not in TERMINAL_STATES:
-            raise Conflict(f"It has not ended: its job is {job.state}.", code="job-not-finished")
+            raise Conflict(
+                f"The job of the treatment is {job.state}: it can be relaunched once it has ended.", code="job-lives"
+            )
         document = job and reader.get_document(TREATMENT, job_creation.relaunch_treatment(job).id)
         if not document:
-            raise NotFound("The treatment has just gone away.")
-        return build_creation_response(document, HTTPStatus.CREATED)
+            raise NotFound("The treatment has just been deleted.")
+        return created_response(document, HTTPStatus.CREATED)
 
 
 class RegionDetail(ResourceDetail):
@@ -148,7 +151,7 @@ class SimilarityDetail(ResourceDetail):
 
 
 def route(api: Api) -> None:
-    """The URLs of treatments and of what they have found."""
+    """Register the routes of treatments and their results."""
     api.route(TreatmentList, "treatment_list", "/treatments")
     api.route(TreatmentDetail, "treatment_detail", "/treatments/<id>")
     api.route(RelaunchTreatment, "treatment_relaunch", "/treatments/<id>/relaunch")

@@ -1,4 +1,4 @@
-"""Treatments and what they have found, as the API shows them."""
+"""Schemas of treatments and their results."""
 
 from marshmallow_jsonapi import fields as jsonapi_fields
 
@@ -60,7 +60,7 @@ class RegionSchema(ResourceSchema):
 
 
 class SimilaritySchema(ResourceSchema):
-    """Attributes and relationships of what was said of two documents."""
+    """Attributes and relationships of a similarity of two documents."""
 
     class Meta:
         type_ = "similarity"

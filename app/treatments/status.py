@@ -1,4 +1,4 @@
-"""What a treatment has come to, in the words of the original: read from its job and what the processor has said."""
+"""Status of a treatment in the values of the original server, computed from its job and run."""
 
 from sqlalchemy import ColumnElement, FromClause, and_, case, select
 
@@ -11,14 +11,14 @@ STATUSES = (PENDING, STARTED, IN_PROGRESS, SUCCESS, ERROR, CANCELLED)
 
 
 def is_current_run(jobs: FromClause, runs: FromClause) -> ColumnElement[bool]:
-    """The run of the present attempt of a job."""
+    """Return the join condition of a job and the run of its current attempt."""
     return and_(runs.c.job_id == jobs.c.id, runs.c.attempt == jobs.c.attempt)
 
 
 def status_column(treatments: FromClause) -> ColumnElement[str]:
-    """PENDING until the processor has it, STARTED until it says that it has begun."""
+    """Return the status: PENDING until the run is started, STARTED until the first event of the processor."""
     jobs, runs = Job.__table__.alias(), RemoteRun.__table__.alias()
-    words = case(
+    status = case(
         (jobs.c.state.in_((QUEUED, RUNNING)), PENDING),
         (jobs.c.state == SUCCEEDED, SUCCESS),
         (jobs.c.state == FAILED, ERROR),
@@ -27,7 +27,7 @@ def status_column(treatments: FromClause) -> ColumnElement[str]:
         else_=IN_PROGRESS,
     )
     return (
-        select(words)
+        select(status)
         .select_from(jobs.outerjoin(runs, is_current_run(jobs, runs)))
         .where(jobs.c.id == treatments.c.id)
         .scalar_subquery()
@@ -35,7 +35,7 @@ def status_column(treatments: FromClause) -> ColumnElement[str]:
 
 
 def tracking_id_column(treatments: FromClause) -> ColumnElement[str]:
-    """The name that the processor has given to the run of the present attempt."""
+    """Return the tracking id of the run of the current attempt."""
     jobs, runs = Job.__table__.alias(), RemoteRun.__table__.alias()
     return (
         select(runs.c.tracking_id)

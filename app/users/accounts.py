@@ -1,7 +1,7 @@
-"""What people do with their account: log in, verify an address, change or reset a password.
+"""Operations on accounts: log-in, verification of an address, change and reset of a password.
 
-Nothing here commits. While a password is hashed no database connection is held; what was read before is checked again
-under a lock afterwards.
+The caller commits. No database connection is held while a password is hashed; afterwards the row is locked and what
+was read before is checked again.
 """
 
 import hmac
@@ -40,10 +40,10 @@ MAIL_ACCOUNT_DELETED = "users.mail_account_deleted"
 MAIL_PASSWORD_CHANGED = "users.mail_password_changed"  # noqa: S105  # the name of a consumer
 
 LOG_IN = "log-in"
-"""The action under which every try of a password is counted, wherever it is made."""
+"""Action under which all password attempts are counted, also those of other routes."""
 
 MAX_WRONG_PASSWORDS = 10
-"""Wrong passwords of its owner that one sign-in may send in 30 days: with the last of them it ends."""
+"""Wrong passwords in 30 days after which a session is revoked."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +51,10 @@ log = structlog.get_logger(__name__)
 def log_in(
     email: str, password: str, *, refresh_token: str | None = None, sign_in_id: UUID | None = None
 ) -> login_sessions.TokenPair | None:
-    """Count one try, and return tokens if the password is right, else None; maybe 429.
+    """Count an attempt and return tokens, None when the password is wrong; raise TooManyRequests.
 
-    It takes as long whether or not the account exists. A refresh token, or the id of a sign-in, that the account had
-    before makes the device known: tries from other addresses do not lock it out.
+    It takes the same time for accounts that do not exist. An earlier refresh token or session id of the account makes
+    the device known: attempts from other addresses do not lock it out.
     """
     address = throttle.client_bucket()
     is_known_device = _count_log_in(email, refresh_token, sign_in_id)
@@ -78,7 +78,7 @@ def log_in(
 
 
 def _count_log_in(email: str, refresh_token: str | None, sign_in_id: UUID | None) -> bool:
-    """Count one try, and return whether an earlier session of the account was named with it."""
+    """Count an attempt; return whether it names an earlier session of the account."""
     device = login_sessions.find_device(has_email(email), refresh_token=refresh_token, sign_in_id=sign_in_id)
     db.session.rollback()
     _count_anonymous(LOG_IN, email, device=None if device is None else str(device))
@@ -86,7 +86,7 @@ def _count_log_in(email: str, refresh_token: str | None, sign_in_id: UUID | None
 
 
 def _count_anonymous(action: str, email: str, *, device: str | None = None) -> None:
-    """Count a try of a caller who is not signed in, for the account with this address."""
+    """Count an attempt of an anonymous caller for the account with this e-mail address."""
     criterion, address = has_email(email), throttle.client_bucket()
     throttle.count_account(
         action,
@@ -97,18 +97,18 @@ def _count_anonymous(action: str, email: str, *, device: str | None = None) -> N
 
 
 def check_password(viewer: CurrentUser, password: str) -> str | None:
-    """Count one try of the viewer's own password with the log-ins, and return the hash it belongs to, else None.
+    """Count an attempt at the password of the current user with the log-ins; return its hash, None when it is wrong.
 
-    429 after too many tries; 401 after MAX_WRONG_PASSWORDS of one sign-in, which ends. Call it outside of a
-    transaction: no database connection is held while it hashes. The caller compares the hash with that of the locked
-    row, which may have changed meanwhile.
+    Raise TooManyRequests after too many attempts, Unauthenticated after MAX_WRONG_PASSWORDS of a session, which is
+    revoked. Call it outside of a transaction: no database connection is held while it hashes. The caller must compare
+    the hash with that of the locked row, which may have changed since.
     """
     with open_transaction(is_read=True):
         owner = select(User.email, User.password_hash).where(User.id == viewer.id)
         found = get_connection().execute(owner).one_or_none()
     if found is None:
         return None
-    # A signed-in device is known: many tries of unknown devices do not keep it from changing its own account.
+    # The device of a session is known: attempts of unknown devices do not lock it out.
     throttle.count_account(LOG_IN, email_key(found.email), device=str(viewer.sign_in_id))
     if verify_password(found.password_hash, password):
         return str(found.password_hash)
@@ -119,21 +119,21 @@ def check_password(viewer: CurrentUser, password: str) -> str | None:
 
 
 def _count_wrong_password(user_id: int, sign_in_id: UUID) -> None:
-    """Count a wrong password of a sign-in; end the sign-in and raise 401 at MAX_WRONG_PASSWORDS."""
+    """Count a wrong password of a session; at MAX_WRONG_PASSWORDS revoke the session and raise Unauthenticated."""
     if not throttle.is_exceeded("wrong-password", str(sign_in_id), f"{MAX_WRONG_PASSWORDS - 1}/30 days"):
         return
     with open_transaction(is_read=False):
         login_sessions.revoke_session(sign_in_id)
         commit()
-    log.warning("sign-in ended after wrong passwords", account_id=user_id, **describe_request())
+    log.warning("session revoked after wrong passwords", account_id=user_id, **describe_request())
     detail = f"This session has ended after {MAX_WRONG_PASSWORDS} wrong passwords: log in again."
     raise Unauthenticated(detail, code="token-revoked")
 
 
 def change_password(viewer: CurrentUser, old: str, new: str) -> bool:
-    """Set a new password, end all other sessions and disable all hooks; False when the old one is wrong.
+    """Set a new password, revoke all other sessions and disable all hooks; return False when the old one is wrong.
 
-    ValueError: unfit.
+    Raise ValueError when the length of the new password is not allowed.
     """
     old_hash = check_password(viewer, old)
     if old_hash is None:
@@ -149,17 +149,17 @@ def change_password(viewer: CurrentUser, old: str, new: str) -> bool:
 
 
 def has_email(email: str) -> ColumnElement[bool]:
-    """Return the criterion for the users who have this address in any spelling; it uses the unique index."""
+    """Return the criterion for users with this address in any spelling; it uses the unique index."""
     return func.lower(User.email) == email_key(email)
 
 
 def is_email_taken(email: str) -> bool:
-    """Whether somebody has an account with this address."""
+    """Return whether an account has this e-mail address."""
     return db.session.scalar(select(User.id).where(User.deleted_at.is_(None), has_email(email))) is not None
 
 
 def request_verification(email: str, *, viewer: CurrentUser, refresh_token: str | None = None) -> None:
-    """Count one try, and mail a verification token to this address if an account has it that is not verified."""
+    """Count an attempt, and mail a verification token if an unverified account has this address."""
     is_known = _count_mail_order("verification", email, viewer, refresh_token)
     user = _lock_user(has_email(email), User.is_verified.is_(False))
     if user is None:
@@ -167,16 +167,16 @@ def request_verification(email: str, *, viewer: CurrentUser, refresh_token: str 
     is_known = is_known and _is_own_mailbox(user)
     if not _can_order_mail(MAIL_VERIFICATION, user, is_known):
         return
-    # Two topics: an order of another person is not merged with that of a known device.
+    # Two topics, so that the order of an unknown device is not merged with that of a known one.
     topic = "user.verification-requested" if is_known else "user.verification-requested-by-unknown-device"
     outbox.enqueue_entry(MAIL_VERIFICATION, topic, {"id": user.id, "is_known": is_known})
 
 
 def verify_email(token: str, viewer: CurrentUser) -> bool:
-    """Mark the address as verified; False when the token is not, or no longer, good for that.
+    """Mark the address as verified; return False when the token is invalid, expired or used.
 
-    The first time, all that was made before stops working but the caller's own session: the account may have been
-    made by another person than the one who reads the mails.
+    The first verification revokes all other sessions and hooks: the account may have been created by a person who
+    does not own the mailbox.
     """
     try:
         claims = read_mail_token(VERIFY_EMAIL, token)
@@ -196,7 +196,7 @@ def verify_email(token: str, viewer: CurrentUser) -> bool:
 
 
 def request_reset(email: str, *, viewer: CurrentUser, refresh_token: str | None = None) -> None:
-    """Count one try, and mail a reset token to this address if an account has it."""
+    """Count an attempt, and mail a reset token if an account has this address."""
     is_known = _count_mail_order("reset", email, viewer, refresh_token)
     user = _lock_user(has_email(email))
     if user is None:
@@ -209,7 +209,7 @@ def request_reset(email: str, *, viewer: CurrentUser, refresh_token: str | None 
 
 
 def _count_mail_order(action: str, email: str, viewer: CurrentUser, refresh_token: str | None) -> bool:
-    """Count one try, and return whether the account with this address knows the device that orders the mail."""
+    """Count an attempt; return whether the device of the request is known to the account with this address."""
     criterion, address = has_email(email), throttle.client_bucket()
     device = login_sessions.find_device(criterion, refresh_token=refresh_token, sign_in_id=viewer.sign_in_id)
     is_known_address = login_sessions.is_known_address(criterion, address)
@@ -219,22 +219,22 @@ def _count_mail_order(action: str, email: str, viewer: CurrentUser, refresh_toke
 
 
 def _is_own_mailbox(user: User) -> bool:
-    """Return whether the address is verified or the one that the account was made with."""
+    """Return whether the address is verified or has not changed since the account was created."""
     return user.is_verified or user.email_changed_at is None
 
 
 def _can_order_mail(kind: str, user: User, is_known: bool) -> bool:
-    """Count an order by an unknown device; False after as many as its address may order a day for this mailbox."""
+    """Count an order by an unknown device; return False when its client address has reached the daily limit."""
     if is_known or mail.count_origin(user.email, kind, throttle.client_bucket()):
         return True
-    log.warning("mail not ordered, daily limit of its client address reached", kind=kind, account_id=user.id)
+    log.warning("mail order refused, daily limit of client address reached", kind=kind, account_id=user.id)
     return False
 
 
 def reset_password(token: str, password: str) -> bool:
-    """Set a new password, end all sessions and disable all hooks; False when the token is not good for that.
+    """Set a new password, revoke all sessions and disable all hooks; return False when the token is not valid.
 
-    ValueError: unfit.
+    Raise ValueError when the length of the password is not allowed.
     """
     try:
         claims = read_mail_token(RESET_PASSWORD, token)
@@ -248,31 +248,31 @@ def reset_password(token: str, password: str) -> bool:
         return False
     user.password_hash = new_hash
     if not user.is_verified:
-        # The token went to this address and nowhere else.
+        # The token proves that the user reads the mails to this address.
         _mark_verified(user)
     revoke_credentials(user.id)
-    # The owner gets in here, while tries from many other addresses lock out unknown devices.
+    # So that the owner can log in from here while attempts from other addresses lock out unknown devices.
     login_sessions.remember_address(user.id, throttle.client_bucket())
     notify_password_changed(user.id, user.email, is_verified=user.is_verified)
     return True
 
 
 def notify_email_changed(user_id: int, old: str, *, is_verified: bool) -> None:
-    """Mail the new address a verification token, and the old one that it has changed, if it was verified.
+    """Enqueue a verification mail to the new address and, if the old one was verified, a notice to the old one.
 
-    A mailbox whose owner has not shown that the account is theirs gets no notices about it.
+    Addresses that are not verified get no notices: the account may not belong to the owner of the mailbox.
     """
     outbox.enqueue_entry(MAIL_VERIFICATION, "user.email-changed", {"id": user_id, "is_known": False})
     _enqueue_notice(MAIL_EMAIL_CHANGED, "user.email-changed", user_id, old, is_verified=is_verified)
 
 
 def notify_password_changed(user_id: int, address: str, *, is_verified: bool) -> None:
-    """Mail the address that the account had that its password has changed, if it was verified."""
+    """Enqueue a notice of the new password to the address of the account, if it was verified."""
     _enqueue_notice(MAIL_PASSWORD_CHANGED, "user.password-changed", user_id, address, is_verified=is_verified)
 
 
 def notify_account_deleted(user_id: int, address: str, *, is_verified: bool) -> None:
-    """Mail the address that the account had that it was deleted, if it was verified."""
+    """Enqueue a notice of the deletion to the address of the account, if it was verified."""
     _enqueue_notice(MAIL_ACCOUNT_DELETED, "user.account-deleted", user_id, address, is_verified=is_verified)
 
 
@@ -282,16 +282,16 @@ def _enqueue_notice(kind: str, topic: str, user_id: int, address: str, *, is_ver
 
 
 def revoke_credentials(user_id: int, except_sign_in_id: UUID | None = None) -> None:
-    """End all sign-ins of a user but the one named, forget their devices, and make the URLs of all hooks void."""
+    """Revoke all sessions of a user except one, forget their devices, and invalidate the URLs of all hooks."""
     login_sessions.revoke_all_sessions(user_id, except_sign_in_id)
     login_sessions.forget_devices(user_id, except_sign_in_id)
-    # By type: hooks stand above users.
+    # Not imported: the package `hooks` imports `users`.
     hooks = TYPES["hook"].table
     get_connection().execute(update(hooks).where(hooks.c.owner_id == user_id).values(enabled=False, token_hash=None))
 
 
 def compute_fingerprint(kind: str, user: User) -> str:
-    """What a mail's token is bound to: it is void once the address or, for a reset, the password is another one."""
+    """Return the HMAC, in hex, that invalidates a mail token when the address or, for a reset, the password changes."""
     bound_to = [kind, email_key(user.email)]
     if kind == RESET_PASSWORD:
         bound_to.append(user.password_hash)

@@ -1,4 +1,4 @@
-"""The Authorization header becomes a Viewer."""
+"""Authentication of requests by the Authorization header."""
 
 from datetime import timedelta
 
@@ -30,19 +30,19 @@ _select_user = PreparedStatement(
         _sign_ins.c.revoked_at.is_(None),
     )
 )
-"""Every signed-in request asks this first."""
+"""Executed first in every authenticated request."""
 
 log = structlog.get_logger(__name__)
 
 
 def authenticate_request() -> CurrentUser:
-    """The caller of this request, nobody without a token; 401 when the token is no good."""
+    """Return the current user, anonymous without a token; raise Unauthenticated when the token is not valid."""
     token = _get_header_token()
     return ANONYMOUS_USER if token is None else load_user(_read_token(token))
 
 
 def load_user_ignoring_expiry() -> CurrentUser:
-    """The caller even when the token has expired; all else that may be wrong with it is a 401 as ever."""
+    """Return the current user like `authenticate_request`, but accept expired tokens."""
     token = _get_header_token()
     return ANONYMOUS_USER if token is None else load_user(_read_token(token, forgive_expiry=True))
 
@@ -67,13 +67,13 @@ def _read_token(token: str, *, forgive_expiry: bool = False) -> AccessClaims:
 
 
 def load_user(access: AccessClaims) -> CurrentUser:
-    """Whom this access is given to; 401 when the sign-in has ended, or the user was blocked or deleted."""
+    """Return the user of a token; raise Unauthenticated when the session has ended or the user may not use it."""
     parameters = {"user_id": access.user_id, "sign_in_id": access.sign_in_id}
-    set_slot_user(access.user_id)  # the token is ours; the transaction takes its connection now
-    found = _select_user.fetch_rows(parameters)
-    if not found:
+    set_slot_user(access.user_id)  # before the first statement, which takes a connection
+    rows = _select_user.fetch_rows(parameters)
+    if not rows:
         raise Unauthenticated("The session of this token has ended: log in again.", code="token-revoked")
-    ((id_, is_admin, is_super_admin, is_verified, is_stale),) = found
+    ((id_, is_admin, is_super_admin, is_verified, is_stale),) = rows
     if is_stale:
         _touch_last_access_later(id_)
     if is_verified or is_admin:
@@ -89,7 +89,7 @@ def load_user(access: AccessClaims) -> CurrentUser:
 
 
 def is_session_valid(viewer: CurrentUser) -> bool:
-    """Whether somebody who was authenticated before has not logged out, nor been blocked or deleted, since."""
+    """Return whether an authenticated user still has the session and is neither blocked nor deleted."""
     return bool(_select_user.fetch_rows({"user_id": viewer.id, "sign_in_id": viewer.sign_in_id}))
 
 
@@ -103,7 +103,7 @@ def _touch_last_access_later(user_id: int) -> None:
 
 
 def touch_last_access(engine: Engine, user_id: int) -> None:
-    """Write `last_accessed_at`, at most once an hour; whoever holds the row at the moment is not waited for."""
+    """Set `last_accessed_at`, at most once an hour; skip a locked row."""
     free = select(User.id).where(User.id == user_id, _is_stale).with_for_update(skip_locked=True, key_share=True)
     try:
         with engine.begin() as connection:
@@ -111,5 +111,5 @@ def touch_last_access(engine: Engine, user_id: int) -> None:
                 update(User).where(User.id == free.scalar_subquery()).values(last_accessed_at=func.now())
             )
     except SQLAlchemyError as error:
-        # The answer has gone out; the next request of this user tries again.
-        log.warning("last access not noted", user_id=user_id, error=type(error).__name__)
+        # The response is sent; the next request of this user tries again.
+        log.warning("last access time not stored", user_id=user_id, error=type(error).__name__)

@@ -1,6 +1,6 @@
-"""The routes of accounts: log in, refresh, log out, passwords, verification.
+"""Routes of accounts: log-in, refresh, log-out, passwords, verification.
 
-Each view is one transaction, committed at its end. Answers are plain JSON and never cached; errors are JSON:API's.
+Each view is one transaction, committed at its end. Responses are plain JSON and never cached; errors are JSON:API.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ MESSAGE = {"message": str}
 
 
 REFRESH_LIMIT = "300/minute"
-"""Refreshes from one address, which may be that of many users: the tokens cannot be guessed."""
+"""Refreshes from one client address: high, because many users may share it and tokens cannot be guessed."""
 
 
 def _auth_route(
@@ -45,9 +45,9 @@ def _auth_route(
     action: str | None = None,
     per_address: str = throttle.ADDRESS_LIMIT,
 ) -> Callable[[View], View]:
-    """Register a view, with and without a trailing slash; name who may call it, its form and its answer.
+    """Register a view, with and without a trailing slash, and its permission, request and response schemas.
 
-    A request with a form counts as this action of the caller's address, before a byte of the form is read.
+    With an `action`, requests are counted for the client address before the body is read.
     """
 
     def largest_body() -> int:
@@ -99,7 +99,7 @@ def log_in() -> Response:
 def refresh() -> Response:
     """Exchange a refresh token for a new pair of tokens."""
     tokens = login_sessions.rotate_refresh_token(read_form().get_text("refresh_token"))
-    db.session.commit()  # also when refused: the sign-in of a stolen token has ended
+    db.session.commit()  # also when refused: reuse of a token has revoked its session
     if tokens is None:
         raise Unauthenticated("The refresh token is not valid: log in again.", code="token-invalid")
     return jsonify(asdict(tokens))
@@ -216,7 +216,7 @@ def get_user_id() -> Response:
 
 
 def _get_optional_caller() -> CurrentUser:
-    """Return the caller; nobody where the access token is not valid, which need not be sent here."""
+    """Return the current user, anonymous also when the access token is not valid: it is optional here."""
     try:
         return load_user_ignoring_expiry()
     except Unauthenticated:
@@ -231,5 +231,5 @@ def _get_new_password(form: Form, name: str) -> str:
 
 
 def _build_mail_token_error(form: Form) -> BadRequest:
-    detail = "This token is not valid: it may be too old, or used already."
+    detail = "This token is not valid: it may have expired or been used already."
     return BadRequest(detail, pointer=form.get_pointer("token"), code="token-invalid")

@@ -12,11 +12,11 @@ from app.users.emails import normalize_email
 from app.users.models import User
 from app.users.passwords import hash_password
 
-users_cli = AppGroup("users", help="People who use the server.")
+users_cli = AppGroup("users", help="User accounts.")
 
 
 class UserCommandError(click.ClickException):
-    """What was asked for cannot be done; one line on stderr."""
+    """Error of a command; printed as one line on stderr, exit status 2."""
 
     exit_code = 2
 
@@ -42,9 +42,9 @@ def create_user(*, email: str, admin: bool, super_admin: bool, verified: bool) -
         db.session.add(user)
         db.session.commit()
     except UnicodeError:
-        raise UserCommandError("a password is UTF-8 text") from None
+        raise UserCommandError("the password must be UTF-8 text") from None
     except ValueError as error:
         raise UserCommandError(f"{error}") from None
     except IntegrityError:
-        raise UserCommandError("there is a user with this e-mail address already") from None
+        raise UserCommandError("a user with this e-mail address exists already") from None
     click.echo(json.dumps({"id": str(user.id)}))

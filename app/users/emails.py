@@ -1,4 +1,4 @@
-"""E-mail addresses: what counts as one, and how it is spelled."""
+"""Validation and normalization of e-mail addresses."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ from app.texts import NFC_SHRINK_FACTOR
 MAX_EMAIL_LENGTH = 254
 """Characters of an address, from RFC 5321, 4.5.3.1.3."""
 
-# The documented way to allow names that mean something inside a network, and in tests.
+# The documented way to allow domains of local networks and tests.
 SPECIAL_USE_DOMAIN_NAMES[:] = [name for name in SPECIAL_USE_DOMAIN_NAMES if name not in ("local", "test")]
 
 
@@ -23,19 +23,19 @@ FULL_STOPS = str.maketrans(dict.fromkeys("\u3002\uff0e\uff61", "."))
 
 
 def normalize_email(text: str) -> str:
-    """Return the one spelling in which an address is stored; raise ValueError for what is none.
+    """Return the form in which an address is stored; raise ValueError when it is not valid.
 
-    It is trimmed and in NFC, its domain is lower-case and in Unicode rather than in A-labels, its local part is as
-    given. Only what every mail server takes is an address: the local part is ASCII (no SMTPUTF8).
+    It is trimmed and in NFC, the domain is lower-case Unicode without A-labels, the local part is unchanged. The local
+    part must be ASCII, because not all mail servers support SMTPUTF8.
     """
     return _parse_email(text).normalized
 
 
 def email_key(text: str) -> str:
-    """Return what all spellings of one address have in common: what look-ups, filters and limits compare.
+    """Return the key that all spellings of an address share; look-ups, filters and limits compare it.
 
-    A stored address has it as `lower(email)`: its local part is ASCII and its domain lower-case, so PostgreSQL and
-    Python agree. What is no address gets a key that only an old row may have.
+    For a stored address it is `lower(email)`: the local part is ASCII and the domain lower-case, so PostgreSQL and
+    Python agree. The key of a text that is not an address can only match rows of earlier versions.
     """
     try:
         return normalize_email(text).lower()
@@ -45,7 +45,7 @@ def email_key(text: str) -> str:
 
 
 def normalize_pattern(pattern: str) -> str:
-    """Return a LIKE pattern for stored addresses: A-labels, which are stored in Unicode, and dots are respelled."""
+    """Return a LIKE pattern that matches stored addresses: with Unicode instead of A-labels, and ASCII dots."""
     return A_LABEL_RE.sub(_decode_label, unicodedata.normalize("NFC", pattern).translate(FULL_STOPS))
 
 
@@ -57,7 +57,7 @@ def _decode_label(match: re.Match[str]) -> str:
 
 
 def to_ascii_email(address: str) -> str:
-    """The address as a mail server takes it: an international domain in its ASCII form."""
+    """Return the address with its domain in ASCII (A-labels), as SMTP requires."""
     return _parse_email(address).ascii_email or address
 
 
@@ -66,7 +66,7 @@ def _parse_email(text: str) -> ValidatedEmail:
     if len(trimmed) <= NFC_SHRINK_FACTOR * MAX_EMAIL_LENGTH:
         trimmed = unicodedata.normalize("NFC", trimmed)
     if len(trimmed) > MAX_EMAIL_LENGTH:
-        raise ValueError(f"an e-mail address has at most {MAX_EMAIL_LENGTH} characters")
+        raise ValueError(f"an e-mail address may have at most {MAX_EMAIL_LENGTH} characters")
     try:
         return validate_email(trimmed, allow_smtputf8=False, check_deliverability=False, strict=True)
     except EmailNotValidError:

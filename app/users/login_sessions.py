@@ -1,4 +1,4 @@
-"""Sign-ins: a log-in, the chain of refresh tokens that descends from it, and its end."""
+"""Sessions: a log-in, the chain of its refresh tokens, and revocation."""
 
 import base64
 import secrets
@@ -21,7 +21,7 @@ from app.users.tokens import ACCESS_TOKEN_LIFETIME, AccessClaims, new_access_tok
 REFRESH_TOKEN_LIFETIME = timedelta(days=30)
 
 REUSE_GRACE_PERIOD = timedelta(seconds=10)
-"""How long a used refresh token still gives its successor: the answer may have been lost, or two tabs refreshed."""
+"""Time in which a used refresh token returns the same successor: the response may be lost, or two tabs may refresh."""
 
 PRUNE_BATCH_SIZE = 1000
 
@@ -30,14 +30,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class TokenPair:
-    """What a client holds: one token for requests, one for the next pair."""
+    """An access token, and the refresh token for the next pair."""
 
     access_token: str
     refresh_token: str
 
 
 def create_session(user_id: int, address: str | None = None) -> TokenPair:
-    """Sign a user in, from this client address."""
+    """Create a session of a user and return its first tokens; `address` is the client address of the log-in."""
     sign_in_id, refresh_token = uuid7(), secrets.token_urlsafe(32)
     address_key = address and _derive_address_key(address)
     db.session.execute(insert(LoginSession).values(id=sign_in_id, user_id=user_id, address_key=address_key))
@@ -47,10 +47,10 @@ def create_session(user_id: int, address: str | None = None) -> TokenPair:
 
 
 def rotate_refresh_token(presented: str) -> TokenPair | None:
-    """The next pair for a refresh token, which is used up by it; None for one that is no good.
+    """Use a refresh token and return the next pair; return None when it is not valid.
 
-    A token that was used up longer ago than the grace has been stolen from one of two holders: its sign-in ends. The
-    caller commits in either case.
+    Reuse after REUSE_GRACE_PERIOD means that the token has two holders: the session is revoked. The caller must commit
+    in every case.
     """
     link = db.session.execute(
         select(
@@ -69,7 +69,7 @@ def rotate_refresh_token(presented: str) -> TokenPair | None:
             User.deleted_at.is_(None),
             User.is_blocked.is_(False),
         )
-        # Two requests with one token stand in line here: the second sees what the first has done.
+        # Requests with the same token wait for each other here.
         .with_for_update(of=RefreshToken)
     ).one_or_none()
     if link is None:
@@ -79,7 +79,7 @@ def rotate_refresh_token(presented: str) -> TokenPair | None:
         _mark_used(presented)
         _store_refresh_token(successor, link.sign_in_id)
     elif not link.in_grace:
-        log.warning("refresh token used twice", sign_in_id=str(link.sign_in_id), user_id=link.user_id)
+        log.warning("refresh token reused", sign_in_id=str(link.sign_in_id), user_id=link.user_id)
         revoke_session(link.sign_in_id)
         return None
     authenticated_at = int(link.created_at.timestamp())
@@ -87,46 +87,46 @@ def rotate_refresh_token(presented: str) -> TokenPair | None:
 
 
 def remember_address(user_id: int, address: str) -> None:
-    """Make a client address known for a user, without a session: the row is that of one that has ended."""
+    """Make a client address known for a user, by inserting a session that is revoked already."""
     values = {"id": uuid7(), "user_id": user_id, "address_key": _derive_address_key(address), "revoked_at": func.now()}
     get_connection().execute(insert(LoginSession).values(values))
 
 
 def find_device(criterion: ColumnElement[bool], *, refresh_token: str | None, sign_in_id: UUID | None) -> UUID | None:
-    """Return the earlier sign-in that a refresh token or an id names, if it is one of this user; it may have ended.
+    """Return the id of the session, which may have ended, of a refresh token or an id, if it is of this user.
 
-    None where the account has forgotten its devices since.
+    Return None when the device of the session was forgotten.
     """
-    named = [LoginSession.id == sign_in_id] if sign_in_id is not None else []
+    matches = [LoginSession.id == sign_in_id] if sign_in_id is not None else []
     if refresh_token is not None:
-        held = select(RefreshToken.sign_in_id).where(RefreshToken.token_hash == _hash_token(refresh_token))
-        named.append(LoginSession.id == held.scalar_subquery())
-    if not named:
+        of_token = select(RefreshToken.sign_in_id).where(RefreshToken.token_hash == _hash_token(refresh_token))
+        matches.append(LoginSession.id == of_token.scalar_subquery())
+    if not matches:
         return None
-    found = select(LoginSession.id).join(User, User.id == LoginSession.user_id).where(criterion, or_(*named))
-    return db.session.scalar(found.where(LoginSession.address_key.is_not(None)).limit(1))
+    statement = select(LoginSession.id).join(User, User.id == LoginSession.user_id).where(criterion, or_(*matches))
+    return db.session.scalar(statement.where(LoginSession.address_key.is_not(None)).limit(1))
 
 
 def has_known_address(address: str) -> ColumnElement[bool]:
-    """Return the criterion for users who have logged in from this client address, as far as sign-ins are kept."""
+    """Return the criterion for users with a session, not pruned yet, from this client address."""
     return exists().where(LoginSession.user_id == User.id, LoginSession.address_key == _derive_address_key(address))
 
 
 def is_known_address(criterion: ColumnElement[bool], address: str) -> bool:
-    """Return whether this user has logged in from this client address before, as far as sign-ins are kept."""
+    """Return whether this user has a session, not pruned yet, from this client address."""
     return db.session.scalar(select(User.id).where(criterion, has_known_address(address)).limit(1)) is not None
 
 
 def forget_devices(user_id: int, except_sign_in_id: UUID | None = None) -> None:
-    """Make the devices and client addresses of all sign-ins of a user, but the one named, unknown again."""
-    forgotten = update(LoginSession).where(LoginSession.user_id == user_id, LoginSession.address_key.is_not(None))
+    """Forget the devices and client addresses of all sessions of a user, except one."""
+    statement = update(LoginSession).where(LoginSession.user_id == user_id, LoginSession.address_key.is_not(None))
     if except_sign_in_id is not None:
-        forgotten = forgotten.where(LoginSession.id != except_sign_in_id)
-    _execute_bulk(forgotten.values(address_key=None))
+        statement = statement.where(LoginSession.id != except_sign_in_id)
+    _execute_bulk(statement.values(address_key=None))
 
 
 def revoke_session(sign_in_id: UUID) -> None:
-    """End one sign-in: its tokens, access tokens too, stop working at once."""
+    """Revoke a session: its refresh and access tokens stop working at once."""
     _execute_bulk(
         update(LoginSession)
         .where(LoginSession.id == sign_in_id, LoginSession.revoked_at.is_(None))
@@ -135,15 +135,15 @@ def revoke_session(sign_in_id: UUID) -> None:
 
 
 def revoke_all_sessions(user_id: int, except_sign_in_id: UUID | None = None) -> None:
-    """End every sign-in of a user, but the one named."""
-    ended = update(LoginSession).where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
+    """Revoke all sessions of a user, except one."""
+    statement = update(LoginSession).where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
     if except_sign_in_id is not None:
-        ended = ended.where(LoginSession.id != except_sign_in_id)
-    _execute_bulk(ended.values(revoked_at=func.now()))
+        statement = statement.where(LoginSession.id != except_sign_in_id)
+    _execute_bulk(statement.values(revoked_at=func.now()))
 
 
 def prune_sessions(older_than: timedelta) -> int:
-    """Delete a batch of refresh tokens and of sign-ins that ended longer ago than this; the number deleted."""
+    """Delete a batch of refresh tokens and sessions that ended longer ago than this; return the number of rows."""
     past = func.now() - older_than
     expired = select(RefreshToken.token_hash).where(RefreshToken.expires_at < past).limit(PRUNE_BATCH_SIZE)
     is_over = ~exists().where(RefreshToken.sign_in_id == LoginSession.id) & (
@@ -168,7 +168,7 @@ def _mark_used(token: str) -> None:
 
 
 def _execute_bulk(statement: Executable) -> int:
-    """Run a bulk statement; the number of rows it touched."""
+    """Execute a bulk statement; return the number of rows."""
     return get_connection().execute(statement).rowcount
 
 
@@ -181,6 +181,7 @@ def _derive_address_key(address: str) -> bytes:
 
 
 def _derive_next_token(token: str) -> str:
-    """The token that follows this one: derived, so that within the grace it is given again without being stored."""
-    digest = derive_key(b"refresh-token:" + token.encode())
+    """Return the successor of a token: derived, so that it can be returned again without being stored."""
+    key = current_app.config["SECRET_KEY"].encode()
+    digest = hmac.digest(key, b"refresh-token:" + token.encode(), "sha256")
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""The people who use the server."""
+"""Users, their sessions and refresh tokens."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class User(EmitsChangeSignals, Model):
-    """Somebody with an account; `deleted_at` set means trashed."""
+    """An account; in the trash when `deleted_at` is set."""
 
     __tablename__ = "users"
     __table_args__ = (
         Index("ix_users_email", func.text_sort_key(text("email")), "id"),
-        # Among users that are not deleted, without regard to case; no citext, which needs an extension.
+        # Not citext, which needs an extension.
         Index("uq_users_email", func.lower(text("email")), unique=True, postgresql_where=text("deleted_at IS NULL")),
     )
 
@@ -61,9 +61,9 @@ class User(EmitsChangeSignals, Model):
     is_sales_admin: Mapped[bool] = false_column()
     is_marketer: Mapped[bool] = false_column()
     email_verified_at: Mapped[datetime | None]
+    """Time at which an address was last verified by mail; tokens issued before it are not valid."""
     email_changed_at: Mapped[datetime | None]
-    """When the account changed to its address; NULL where it was made with it, or has verified it since."""
-    """When an address was last verified by mail: tokens sent before are used up."""
+    """Time of the change to the current address; NULL since creation or once it is verified."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     last_accessed_at: Mapped[datetime | None]
@@ -72,23 +72,23 @@ class User(EmitsChangeSignals, Model):
 
 
 class LoginSession(Model):
-    """One log-in and all tokens that descend from it; revoked by logout, password change or reuse of a token."""
+    """A log-in and its tokens; revoked by log-out, by a change of the password, or by reuse of a token."""
 
     __tablename__ = "sign_ins"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
     address_key: Mapped[bytes | None]
-    """The keyed hash of the client address of the log-in: it is known for the account as long as this row is kept.
+    """HMAC of the client address of the log-in, which is known to the account until this row is pruned.
 
-    None makes the device unknown, as after a reset of the password.
+    NULL when the device was forgotten, for example after a reset of the password.
     """
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
 
 
 class RefreshToken(Model):
-    """One link of a sign-in's chain, known by the SHA-256 of the token alone."""
+    """A refresh token of a session; only its SHA-256 is stored."""
 
     __tablename__ = "refresh_tokens"
 

@@ -1,4 +1,4 @@
-"""Who owns what: the rules of all that one user has made and others do not see."""
+"""Criteria and predicates for resources that only their owner and admins can see."""
 
 from typing import Any
 
@@ -16,24 +16,27 @@ _select_super_admin = PreparedStatement(
 
 
 def is_owned_by_viewer(scope: VisibilityScope, table: FromClause) -> ColumnElement[bool]:
-    """What the viewer owns; everything for admins."""
+    """Return the criterion for rows that the current user owns; every row for admins."""
     if scope.role is Role.ADMIN:
         return true()
     return false() if scope.role is Role.ANONYMOUS else table.c.owner_id == CURRENT_USER_ID
 
 
 def is_live_and_owned(scope: VisibilityScope, table: FromClause) -> ColumnElement[bool]:
-    """The same, where it may be in the trash."""
+    """Return the criterion for rows that the current user owns, without trash unless the scope includes it."""
     return and_(scope.live_criterion(table), is_owned_by_viewer(scope, table))
 
 
 def owner_or_admin(viewer: CurrentUser, row: Any) -> bool:
-    """The owner, or an admin; for what a super admin owns only a super admin."""
+    """Return whether the current user may act for the owner of a row."""
     return can_act_for(viewer, row.owner_id)
 
 
 def can_act_for(viewer: CurrentUser, user_id: int | None) -> bool:
-    """Return whether the viewer may change what this user owns, or start it in their name."""
+    """Return whether the current user may change what a user owns: the user, a super admin, or an admin.
+
+    Admins may not act for super admins.
+    """
     if viewer.id == user_id or viewer.is_super_admin:
         return True
     return viewer.is_admin and (user_id is None or not _select_super_admin.fetch_rows({"id": user_id}))

@@ -1,6 +1,6 @@
-"""Passwords: argon2id, never more hashes at once than there are cores, and of one client half of them.
+"""Password hashes (argon2id), at most one at a time per core and half of them for one client.
 
-Hash while no database connection is held: `DataLayer.before_transaction` is the place for it in a write of the API.
+Hash while no database connection is held: in writes of the API, in `DataLayer.before_transaction`.
 """
 
 import base64
@@ -20,22 +20,22 @@ from app.texts import NFC_SHRINK_FACTOR
 MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 8, 128
 
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
-"""19 MiB, two passes, one lane: OWASP's recommendation for argon2id."""
+"""19 MiB, two passes, one lane: the OWASP recommendation for argon2id."""
 
 HASH_SLOT_TIMEOUT_SECONDS = 3.0
-"""Seconds a request waits for its turn to hash."""
+"""Seconds that a request waits for a slot to hash."""
 
 MAX_WAITING = 64
-"""Requests that wait for their turn; more are refused at once, as each holds a thread of the web process."""
+"""Requests that wait for a slot; further ones are refused at once, because each occupies a thread."""
 
 MAX_WAITING_PER_HOLDER = 16
-"""Of these, how many one client address and one user may have; a network (/48) of IPv6 twice as many."""
+"""Waiting requests of one client address or user; an IPv6 network (/48) may have twice as many."""
 
 log = structlog.get_logger(__name__)
 
 
 def make_hash_slots(cores: int) -> SlotPool:
-    """Return the slots for hashes at once: one a core, half of them for one client address and for one user."""
+    """Return a pool with one slot per core, of which one client address or user can use half."""
     return SlotPool(
         cores,
         max(1, cores // 2),
@@ -49,31 +49,31 @@ _slots = make_hash_slots(len(os.sched_getaffinity(0)))
 
 
 def check_length(password: str) -> str:
-    """Return the password; raise ValueError when it is too short or too long to be one, in its normal form."""
+    """Return the password; raise ValueError when its length in NFC is not allowed."""
     _validate_length(password)
     return password
 
 
 def hash_password(password: str) -> str:
-    """Return what is stored of a password, in its normal form; raise ValueError when its length is wrong."""
+    """Return the hash of a password in NFC; raise ValueError when its length is not allowed."""
     return _compute_hash(_validate_length(password))
 
 
 def rehash_password(password: str) -> str:
-    """Return a new hash of a password that was verified; old ones may have another length in their normal form."""
+    """Return a new hash of a verified password without a check of its length, which old passwords may violate."""
     return _compute_hash(_normalize_password(password))
 
 
 def verify_password(password_hash: str | None, password: str) -> bool:
-    """Return whether the password belongs to the hash; without a hash (no such account) False, after as long."""
+    """Return whether the password matches the hash; without a hash return False after the same time."""
     return find_verified_spelling(password_hash, password) is not None
 
 
 def find_verified_spelling(password_hash: str | None, password: str, *, is_known_device: bool = False) -> str | None:
-    """Return the spelling of the password that the hash was made of, None when it was made of another password.
+    """Return the spelling of the password that matches the hash, None when no spelling matches.
 
-    Normalization Form C (NIST SP 800-63B-4, 3.1.1.2), else as typed: hashes of before were made of that. Tries of known
-    devices and of signed-in callers are hashed before those of others.
+    Try NFC (NIST SP 800-63B-4, 3.1.1.2), then the password as sent, which earlier versions hashed. Attempts of known
+    devices and of authenticated users are hashed before others.
     """
     if len(password) > NFC_SHRINK_FACTOR * MAX_PASSWORD_LENGTH:
         return None
@@ -89,7 +89,7 @@ def find_verified_spelling(password_hash: str | None, password: str, *, is_known
 
 
 def is_normalized(password: str) -> bool:
-    """Return whether this spelling of a password is its normal form."""
+    """Return whether a password is in NFC."""
     return unicodedata.is_normalized("NFC", password)
 
 
@@ -100,7 +100,7 @@ def _matches_hash(password_hash: str | None, password: str, is_known_device: boo
     except VerifyMismatchError:
         return False
     except (VerificationError, InvalidHashError):
-        log.exception("a stored password hash cannot be read")
+        log.exception("password hash invalid")
         return False
 
 
@@ -112,7 +112,7 @@ def _compute_hash(password: str) -> str:
 def _validate_length(password: str) -> str:
     normalized = _normalize_password(password) if len(password) <= NFC_SHRINK_FACTOR * MAX_PASSWORD_LENGTH else password
     if not MIN_PASSWORD_LENGTH <= len(normalized) <= MAX_PASSWORD_LENGTH:
-        raise ValueError(f"a password has {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters")
+        raise ValueError(f"a password must have {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters")
     return normalized
 
 
@@ -121,25 +121,25 @@ def _normalize_password(password: str) -> str:
 
 
 def needs_rehash(password_hash: str) -> bool:
-    """Whether the hash was made with other parameters than today's."""
+    """Return whether the hash has other parameters than HASHER."""
     return HASHER.check_needs_rehash(password_hash)
 
 
 def _dummy_hash() -> str:
-    """A well-formed hash with today's parameters of which nobody knows the password."""
+    """Return a valid hash with the parameters of HASHER that no known password matches."""
     salt, tag = (base64.b64encode(bytes(size)).decode().rstrip("=") for size in (HASHER.salt_len, HASHER.hash_len))
     return f"$argon2id$v=19$m={HASHER.memory_cost},t={HASHER.time_cost},p={HASHER.parallelism}${salt}${tag}"
 
 
 @contextmanager
 def _hash_slot(*, is_known_device: bool = False) -> Iterator[None]:
-    """Hold a slot while hashing; raise 429 where the caller has its share, 503 where none gets free in time."""
+    """Hold a slot while hashing; raise TooManyRequests at the limit of the caller, Unavailable after the timeout."""
     user_id = g.get("user_id", 0) if has_request_context() else 0
     slot = take_slot(
         _slots,
         caller_holders(request.remote_addr, user_id) if has_request_context() else (),
-        full="Too many passwords are being checked at this moment.",
-        share="Too many passwords of {holder} are being checked at this moment. Send them one after the other.",
+        full="The server is checking too many passwords.",
+        share="The server is checking too many passwords of {holder}. Send them one after the other.",
         timeout_seconds=HASH_SLOT_TIMEOUT_SECONDS,
         is_preferred=is_known_device or bool(user_id),
     )

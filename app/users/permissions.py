@@ -1,7 +1,7 @@
-"""Who may see and change which user.
+"""Permissions for users.
 
-A user sees himself whole and admins see everybody; others see at most a public profile. Events are named by type, not
-imported: they stand above users.
+Users can read all attributes of their own account, admins those of every account; others can read at most a public
+profile. Events are looked up by type, not imported, because the package `events` imports `users`.
 """
 
 from typing import Any
@@ -28,40 +28,41 @@ PUBLIC_PROFILE = frozenset(
         "google_plus_url",
     }
 )
-"""What others may read of a user who shows himself."""
+"""Attributes of a public profile."""
 
 PRIVATE_ATTRIBUTES = frozenset(UserSchema().fields) - PUBLIC_PROFILE
 
 
 def alias_event_roles() -> FromClause:
-    """The table of who is what in which event, under a name of its own."""
-    between = TYPES["user"].relations["events"].secondary
-    if between is None:
+    """Return a new alias of the table of event roles."""
+    roles = TYPES["user"].relations["events"].secondary
+    if roles is None:
         raise TypeError("users and events are related through a table")
-    return between.alias()
+    return roles.alias()
 
 
 def is_self(scope: VisibilityScope, users: FromClause) -> ColumnElement[bool]:
-    """The viewer's own row; every row for admins."""
+    """Return the criterion for the row of the current user; every row for admins."""
     if scope.role is Role.ADMIN:
         return true()
     return false() if scope.role is Role.ANONYMOUS else users.c.id == CURRENT_USER_ID
 
 
 def is_live_self(scope: VisibilityScope, users: FromClause) -> ColumnElement[bool]:
-    """The rows reached at /v1/users/{id}."""
+    """Return the criterion for users that the current user can read at /v1/users/{id}."""
     return and_(scope.live_criterion(users), is_self(scope, users))
 
 
 def is_live(scope: VisibilityScope, users: FromClause) -> ColumnElement[bool]:
-    """Every user that is not in the trash: ids in teams are no secret to those who see the event."""
+    """Return the criterion for linkage: every user not in the trash, because a team is visible with its event."""
     return scope.live_criterion(users)
 
 
 def is_visible_profile(scope: VisibilityScope, users: FromClause) -> ColumnElement[bool]:
-    """Oneself, and public profiles: of members of one's teams, and of owners of an event that the viewer sees.
+    """Return the criterion for users that the current user can read through relationships.
 
-    A private profile is not shown to a team: its owner or an organizer puts users into it without asking them.
+    The own account, and public profiles of members of the own teams and of owners of visible, published events. A
+    private profile is not visible to the team: users are added to teams without their consent.
     """
     event = TYPES["event"]
     events = event.table.alias()
@@ -72,8 +73,8 @@ def is_visible_profile(scope: VisibilityScope, users: FromClause) -> ColumnEleme
             event.permissions.visibility_criterion(scope, events, related=True),
         )
     )
-    known = or_(owns, _shares_team(users)) if scope.role is Role.USER else owns
-    return and_(scope.live_criterion(users), or_(is_self(scope, users), and_(users.c.is_profile_public, known)))
+    is_related = or_(owns, _shares_team(users)) if scope.role is Role.USER else owns
+    return and_(scope.live_criterion(users), or_(is_self(scope, users), and_(users.c.is_profile_public, is_related)))
 
 
 def _shares_team(users: FromClause) -> ColumnElement[bool]:
@@ -86,22 +87,22 @@ def _shares_team(users: FromClause) -> ColumnElement[bool]:
 
 
 def self_or_admin(viewer: CurrentUser, row: Any) -> bool:
-    """The user, or an admin; for a super admin only a super admin."""
+    """Return whether the current user is this user or an admin; only super admins may change super admins."""
     return viewer.id == row.id or (viewer.is_admin and (viewer.is_super_admin or not row.is_super_admin))
 
 
 def admin_after_create(viewer: CurrentUser, row: Any) -> bool:
-    """An admin, for an existing user."""
+    """Return whether the current user is an admin and the row exists already."""
     return row is not None and viewer.is_admin
 
 
 def super_admin_after_create(viewer: CurrentUser, row: Any) -> bool:
-    """A super admin, for an existing user."""
+    """Return whether the current user is a super admin and the row exists already."""
     return row is not None and super_admin(viewer, row)
 
 
 def only_on_update(_viewer: CurrentUser, row: Any) -> bool:
-    """With an existing user only."""
+    """Return whether the row exists already."""
     return row is not None
 
 

@@ -1,4 +1,4 @@
-"""/v1/users: sign-up, oneself, and what admins see."""
+"""/v1/users: sign-up, the own account, and the accounts for admins."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,25 +33,25 @@ from app.users.reauthentication import mark_password_confirmed, require_password
 from app.users.schemas import UserSchema
 
 ROLE_ATTRIBUTES = ("is_admin", "is_super_admin", "is_blocked", "is_sales_admin", "is_marketer")
-"""Attributes that say what an account can do; changes are logged."""
+"""Attributes that control the rights of an account; changes are logged."""
 
 MAX_PASSWORDS = 1
-"""Passwords that one request can set."""
+"""Passwords that one request may set."""
 
 ADMIN_SET_PASSWORD_LIMIT = "20/minute"  # noqa: S105  # a limit
-"""Passwords that one admin can set, those of others too; other accounts set as many as they can try."""
+"""Passwords that one admin may set, including those of others; other users have ACCOUNT_LIMIT."""
 
 EMAIL_CHANGE_LIMIT = "20/day"
-"""Changes of the address of one account, spelling included: each new address gets mails."""
+"""Changes of the address of one account, including its spelling: each new address gets mails."""
 
 MAX_SIGN_UP_BYTES = 128 * 1024
-"""Bytes of a sign-up, which anyone can send."""
+"""Bytes of a sign-up: small, because it needs no authentication."""
 
 
 def _build_role_expression(role: str) -> Callable[[FromClause], ColumnElement[Any]]:
     def expression(users: FromClause) -> ColumnElement[Any]:
         roles = alias_event_roles()
-        # Not `exists`, which PostgreSQL answers in a list by reading all teams first.
+        # Not `exists`: for lists PostgreSQL would plan it as a hashed scan of all teams.
         has = select(true()).where(roles.c.user_id == users.c.id, roles.c.role == role).limit(1)
         return func.coalesce(has.scalar_subquery(), false())
 
@@ -77,12 +77,12 @@ CURRENT_PASSWORD_ATTRIBUTE = USER.attributes["current_password"]
 
 
 class UserData(DataLayer):
-    """Passwords become hashes; what ends trust in a session ends the session."""
+    """Data layer of users: hashes passwords, and revokes sessions when a password changes or the account is deleted."""
 
     has_slow_work = True
 
     def before_transaction(self, resources: Sequence[SentResource], viewer: CurrentUser) -> None:
-        """Check and hash the passwords of the request; refuse a request with several, for each takes its time."""
+        """Check the current password and hash the new one; refuse a request with several, because hashing is slow."""
         current = _find_attribute_value(CURRENT_PASSWORD_ATTRIBUTE, resources)
         new = _find_attribute_value(PASSWORD_ATTRIBUTE, resources)
         if current is not None and current[0] is not None and not viewer.is_anonymous:
@@ -98,20 +98,20 @@ class UserData(DataLayer):
 
     def after_create_object(self, row: Any, access: AccessContext) -> None:
         if access.viewer.is_anonymous:
-            # Others who have mails sent to this address leave some to the one who signs up with it.
+            # The device is known then: the daily mails that unknown devices can order do not use up its own.
             remember_address(row.id, throttle.client_bucket())
 
     def get_answer_access(self, row: Any, access: AccessContext) -> AccessContext:
-        """Whoever signed up sees himself, though he is not signed in yet."""
+        """Return the access of the new user after a sign-up, so that the response contains the whole account."""
         if access.viewer.is_admin:
             return access
         viewer = CurrentUser(id=row.id)
         return AccessContext(viewer, replace(access.scope, role=viewer.role))
 
     def update_object(self, row: Any, document: ResourceDocument, access: AccessContext) -> None:
-        document.attributes.pop("current_password", None)  # `before_transaction` has checked it
+        document.attributes.pop("current_password", None)  # checked in `before_transaction`
         if document.attributes.get("email") == row.email:
-            del document.attributes["email"]  # sent back as it was read
+            del document.attributes["email"]  # unchanged
         super().update_object(row, document, access)
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
@@ -150,17 +150,17 @@ class UserData(DataLayer):
 
 
 def _leave_teams(user_id: int) -> None:
-    """Take a user out of the teams of all events of other owners."""
+    """Remove a user from the teams of events of other owners."""
     roles = TYPES["user"].relations["events"].secondary
     if not isinstance(roles, Table):
         raise TypeError("users and events are related through a table")
-    left = delete(roles).where(roles.c.user_id == user_id, roles.c.role != "owner")
-    for event_id, role in get_connection().execute(left.returning(roles.c.event_id, roles.c.role)).all():
+    removal = delete(roles).where(roles.c.user_id == user_id, roles.c.role != "owner")
+    for event_id, role in get_connection().execute(removal.returning(roles.c.event_id, roles.c.role)).all():
         emit_change(SIGNALS_BY_TOPIC["event"], verb="updated", id=event_id, event_id=event_id, changed={f"{role}s"})
 
 
 def _confirm_password(viewer: CurrentUser, sent: Any, pointer: str) -> None:
-    """Let this request do what needs the password of the caller; 403 when `current-password` is wrong."""
+    """Check `current-password` and mark the password as confirmed; raise Forbidden when it is wrong."""
     if not isinstance(sent, str):
         raise Unprocessable("Must be a text.", pointer=pointer)
     if accounts.check_password(viewer, sent) is None:
@@ -169,7 +169,7 @@ def _confirm_password(viewer: CurrentUser, sent: Any, pointer: str) -> None:
 
 
 def _find_attribute_value(attribute: Attribute, resources: Sequence[SentResource]) -> tuple[Any, str] | None:
-    """Return the value that resource objects have for an attribute and its JSON pointer; 422 for more than one."""
+    """Return the value of an attribute in the resource objects and its pointer; raise Unprocessable for several."""
     sent = [
         (value, f"{each.pointer}/attributes/{spelled}")
         for each in resources
@@ -178,13 +178,13 @@ def _find_attribute_value(attribute: Attribute, resources: Sequence[SentResource
         if USER.find_attribute(spelled) is attribute
     ]
     if len(sent) > MAX_PASSWORDS:
-        detail = f"A request can hold {MAX_PASSWORDS} {attribute.key}: send the others in requests of their own."
+        detail = f"A request may contain {MAX_PASSWORDS} {attribute.key}: send others in separate requests."
         raise Unprocessable(detail, pointer=sent[MAX_PASSWORDS][1], code="too-many-passwords")
     return sent[0] if sent else None
 
 
 def _hash_if_valid(sent: Any) -> tuple[str, str] | None:
-    """Return a valid password, as the schema has it, with its hash; of others validation says what is wrong."""
+    """Return a valid password and its hash; None for an invalid one, which the validation will report."""
     try:
         password = PASSWORD_ATTRIBUTE.field.deserialize(sent)
     except marshmallow.ValidationError:
@@ -193,7 +193,7 @@ def _hash_if_valid(sent: Any) -> tuple[str, str] | None:
 
 
 def _pop_hash(password: str) -> str:
-    """Return the hash that was made of this password before the transaction."""
+    """Return the hash of this password from `before_transaction`."""
     hashed, password_hash = g.pop("hashed_password")
     if hashed != password:
         raise RuntimeError("before_transaction has hashed another password")
@@ -201,13 +201,13 @@ def _pop_hash(password: str) -> str:
 
 
 class UserList(ResourceList):
-    """All users, for admins; signing up, for anyone."""
+    """All users, for admins; a POST of anyone signs up."""
 
     data_layer = {"class": UserData, "type": USER}
 
     @staticmethod
     def largest_body() -> int:
-        """Count a sign-up before its body is read, and return how many bytes it may have."""
+        """Count a sign-up before its body is read; return the largest body in bytes."""
         if request.method == "POST":
             throttle.count_address("sign-up")
         return MAX_SIGN_UP_BYTES
@@ -220,7 +220,7 @@ class UserDetail(ResourceDetail):
 
 
 def route(api: Api) -> None:
-    """The URLs of users."""
+    """Register the routes of users."""
     api.route(UserList, "user_list", "/users")
     api.route(UserDetail, "user_detail", "/users/<id>")
     register_relationship_routes(api, USER, UserData)

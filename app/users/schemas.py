@@ -1,4 +1,4 @@
-"""Users as the API shows them."""
+"""Schema of users."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from app.users.passwords import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH
 
 
 class Email(Text):
-    """An e-mail address in its one spelling; filters find it by any other."""
+    """E-mail address, stored in its normalized form; filters match every spelling."""
 
     def to_storage_form(self, text: str) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Signed tokens (JWT): access tokens and those sent by mail, told apart by their `typ`."""
+"""Signed tokens (JWT): access tokens and mail tokens, distinguished by the `typ` header."""
 
 import time
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from flask import current_app
 
 ALGORITHM = "HS256"
 MAX_TOKEN_LENGTH = 2048
-"""Characters of a token; what is longer is not even decoded."""
+"""Characters of a token; longer ones are refused without being decoded."""
 
 CLOCK_LEEWAY_SECONDS = 10
-"""How far `iat` and `nbf` may lie ahead, as the clocks of servers differ (RFC 7519, 4.1.5); `exp` has no leeway."""
+"""Seconds that `iat` and `nbf` may be in the future, for clock skew (RFC 7519, 4.1.5); `exp` has no leeway."""
 
 ACCESS = "at+jwt"
 VERIFY_EMAIL = "verify-email+jwt"
@@ -24,7 +24,7 @@ RESET_PASSWORD = "reset-password+jwt"  # noqa: S105  # the name of a kind of tok
 
 ACCESS_TOKEN_LIFETIME = timedelta(minutes=15)
 MAX_AUTHENTICATION_AGE_SECONDS = 300
-"""How long after a log-in its access token changes the password or the address, or deletes an account."""
+"""Seconds after a log-in in which its access token may be used where a password is required."""
 
 MAIL_TOKEN_LIFETIMES = {VERIFY_EMAIL: timedelta(hours=24), RESET_PASSWORD: timedelta(hours=1)}
 
@@ -37,32 +37,32 @@ REQUIRED_CLAIMS = {
 
 
 class InvalidToken(Exception):
-    """The token is not one of ours, or was changed on its way."""
+    """The token was not issued by this server, or was changed."""
 
 
 class ExpiredToken(InvalidToken):
-    """The token was ours and its time is over."""
+    """The token was issued by this server and has expired."""
 
 
 @dataclass(frozen=True)
 class AccessClaims:
-    """What a valid access token says."""
+    """Claims of a valid access token."""
 
     user_id: int
     sign_in_id: UUID
     is_fresh: bool
-    """Whether it comes from a log-in, not from a refresh."""
+    """True for the token of a log-in, false for that of a refresh."""
     authenticated_at: int = 0
-    """When the password was given, in seconds since 1970; 0 when that is unknown."""
+    """Unix time of the log-in in seconds; 0 when it is unknown."""
 
     @property
     def is_recently_authenticated(self) -> bool:
-        """Whether the password was given for this very token, and just now."""
+        """Return whether the token is of a log-in in the last MAX_AUTHENTICATION_AGE_SECONDS."""
         return self.is_fresh and time.time() - self.authenticated_at <= MAX_AUTHENTICATION_AGE_SECONDS
 
 
 def new_access_token(access: AccessClaims) -> str:
-    """An access token for 15 minutes (RFC 9068)."""
+    """Return an access token (RFC 9068) that is valid for ACCESS_TOKEN_LIFETIME."""
     now = int(time.time())
     claims = {"iat": now, "nbf": now, "exp": now + int(ACCESS_TOKEN_LIFETIME.total_seconds()), "jti": uuid4().hex}
     session = {"sid": str(access.sign_in_id), "fresh": access.is_fresh, "auth_time": access.authenticated_at}
@@ -70,7 +70,7 @@ def new_access_token(access: AccessClaims) -> str:
 
 
 def read_access_token(token: str, *, forgive_expiry: bool = False) -> AccessClaims:
-    """What the token says; InvalidToken or ExpiredToken otherwise. Signature, issuer and audience always count."""
+    """Return the claims of an access token; raise InvalidToken or, unless expiry is forgiven, ExpiredToken."""
     claims = _decode_token(ACCESS, token, forgive_expiry=forgive_expiry)
     try:
         return AccessClaims(
@@ -81,19 +81,19 @@ def read_access_token(token: str, *, forgive_expiry: bool = False) -> AccessClai
 
 
 def new_mail_token(kind: str, *, user_id: int, sent_at: datetime, jti: UUID, fingerprint: str) -> str:
-    """A token for a mail; equal arguments make equal tokens, so that a mail sent twice has the same bytes."""
+    """Return a mail token; the same arguments give the same token, so that a repeated mail has the same bytes."""
     issued = sent_at.timestamp()
     life = {"iat": issued, "exp": issued + MAIL_TOKEN_LIFETIMES[kind].total_seconds()}
     return _encode_token(kind, {**life, "sub": str(user_id), "jti": str(jti), "fingerprint": fingerprint})
 
 
 def read_mail_token(kind: str, token: str) -> dict[str, Any]:
-    """The claims of a token of this kind; InvalidToken or ExpiredToken otherwise."""
+    """Return the claims of a mail token of this kind; raise InvalidToken or ExpiredToken."""
     return _decode_token(kind, token)
 
 
 def get_user_id(claims: Mapping[str, Any]) -> int:
-    """The id of the user a token is about; ValueError when `sub` is no id."""
+    """Return the user id in the claim `sub`; raise ValueError when it is not an id."""
     subject = claims["sub"]
     if not subject.isascii() or not subject.isdigit() or len(subject) > 18:
         raise ValueError("sub is not an id")
@@ -127,7 +127,7 @@ def _decode_token(kind: str, token: str, *, forgive_expiry: bool = False) -> dic
     if decoded["header"].get("typ") != kind:
         raise InvalidToken
     claims: dict[str, Any] = decoded["payload"]
-    # Last, as "expired" is an answer for our own tokens only; and here, as PyJWT would give `exp` the leeway too.
+    # Last, so that only tokens of this server can be expired; and here, because PyJWT would apply the leeway to `exp`.
     if not forgive_expiry and _is_expired(claims["exp"]):
         raise ExpiredToken
     return claims
@@ -142,7 +142,7 @@ def _is_expired(exp: Any) -> bool:
 
 @lru_cache(maxsize=16)
 def _get_key_id(header: str) -> Any:
-    # All tokens of one key have the same header; PyJWT wants to see a whole token to read it.
+    # Cached by header, which all tokens of one key share; PyJWT reads it only from a complete token.
     return jwt.get_unverified_header(f"{header}.e30.e30").get("kid")
 
 

@@ -1,4 +1,4 @@
-"""Runs: what was asked, how far it is, what came of it; a few are worked on at once, the others wait."""
+"""Runs and their results; WORKER_THREADS runs are executed at once, the others wait."""
 
 import json
 import logging
@@ -16,37 +16,37 @@ from uuid import uuid4
 import pyvips  # type: ignore[import-untyped]  # pyvips carries no types
 
 from callbacks import Callbacks
-from images import Unreadable, fetch, opened
+from images import UnreadableImage, download, open_image
 from tasks import TASKS
 
 PENDING, IN_PROGRESS, SUCCESS, ERROR, CANCELLED = "PENDING", "IN PROGRESS", "SUCCESS", "ERROR", "CANCELLED"
-ENDED = {SUCCESS, ERROR, CANCELLED}
+TERMINAL_STATES = {SUCCESS, ERROR, CANCELLED}
 
-WORKERS = 2
-MOST_RUNS = 50
-"""Kept, with their results; the oldest that has ended makes room."""
-RUN_SECONDS = 1800.0
+WORKER_THREADS = 2
+MAX_RUNS = 50
+"""Runs in memory, with their results; a new run replaces the oldest that has ended."""
+RUN_TIMEOUT_SECONDS = 1800.0
 
 log = logging.getLogger(__name__)
 
 
-class Ended(Exception):
-    """The run has ended while it was worked on: it was cancelled, or took too long."""
+class RunEnded(Exception):
+    """The run was cancelled or timed out while it was executed."""
 
 
-class Full(Exception):
-    """As many runs as can be kept are waiting or worked on."""
+class TooManyRuns(Exception):
+    """MAX_RUNS runs are waiting or being executed."""
 
 
 @dataclass
 class Run:
-    """One run; its state changes and is told of under its lock, so that nothing is told after its end."""
+    """A run; its lock is held while its state changes and the event is queued, so no event follows the last one."""
 
     task: str
     experiment_id: str
     documents: Sequence[dict[str, Any]]
     url: str
-    """Of the task at this processor."""
+    """URL of the task at this processor."""
     directory: Path
     callbacks: Callbacks
     tracking_id: str
@@ -58,21 +58,21 @@ class Run:
     until: float = 0.0
 
     def begin(self) -> None:
-        """It is worked on from now on; raises Ended."""
+        """Start the run; raise RunEnded."""
         with self.lock:
             self.check()
-            self.status, self.until = IN_PROGRESS, monotonic() + RUN_SECONDS
-            self._tell("STARTED", "The work has begun.")
+            self.status, self.until = IN_PROGRESS, monotonic() + RUN_TIMEOUT_SECONDS
+            self._send_event("STARTED", "The run has started.")
 
     def check(self) -> None:
-        """Raises Ended where there is no reason to go on."""
+        """Raise RunEnded when the run was cancelled; fail it at the timeout."""
         if self.status == IN_PROGRESS and monotonic() > self.until:
-            self.end(ERROR, f"It was not done within {RUN_SECONDS / 60:g} minutes.")
-        if self.status in ENDED:
-            raise Ended
+            self.end(ERROR, f"The run took more than {RUN_TIMEOUT_SECONDS / 60:g} minutes.")
+        if self.status in TERMINAL_STATES:
+            raise RunEnded
 
     def publish(self, uid: str, content: Any) -> list[dict[str, str]]:
-        """Keep a result file, under a name of ours; what is said of it."""
+        """Store a result file; return its entry for `results_url`. Raise RunEnded."""
         with self.lock:
             self.check()
             name = f"{len(self.results)}.json"
@@ -82,120 +82,120 @@ class Run:
             return [result]
 
     def advance(self, fraction: float, message: str, results: list[dict[str, str]]) -> None:
-        """A part is done; raises Ended."""
+        """Set the fraction and send PROGRESS; raise RunEnded."""
         with self.lock:
             self.check()
             self.fraction = fraction
-            self._tell("PROGRESS", message, fraction=fraction, output={"results_url": results, "error": []})
+            self._send_event("PROGRESS", message, fraction=fraction, output={"results_url": results, "error": []})
 
     def warn(self, message: str) -> None:
-        """Something cannot be done, the rest goes on; raises Ended."""
+        """Record an error that does not end the run, and send it; raise RunEnded."""
         with self.lock:
             self.check()
             self.errors.append(message)
-            self._tell("ERROR", message, completed=False, output={"results_url": [], "error": [message]})
+            self._send_event("ERROR", message, completed=False, output={"results_url": [], "error": [message]})
 
     def end(self, status: str, message: str) -> None:
-        """It is over; the first end counts."""
+        """End the run and send its last event; do nothing when it has ended already."""
         with self.lock:
-            if self.status in ENDED:
+            if self.status in TERMINAL_STATES:
                 return
             self.status = status
             if status == SUCCESS:
                 self.fraction = 1.0
             if status == ERROR:
                 self.errors.append(message)
-            self._tell(status, message, fraction=self.fraction, completed=True, output=self.output())
+            self._send_event(status, message, fraction=self.fraction, completed=True, output=self.output())
 
     def output(self) -> dict[str, Any]:
-        """All that came of it so far."""
+        """Return all results and errors so far."""
         with self.lock:
             return {"results_url": list(self.results), "error": list(self.errors)}
 
-    def _tell(self, event: str, message: str, **members: Any) -> None:
+    def _send_event(self, event: str, message: str, **members: Any) -> None:
         about = {"experiment_id": self.experiment_id, "tracking_id": self.tracking_id, "event": event}
-        self.callbacks.send({**about, "message": message, **members}, is_last=self.status in ENDED)
+        self.callbacks.send({**about, "message": message, **members}, is_last=self.status in TERMINAL_STATES)
 
 
 class Runs:
-    """All runs that are kept, and the threads that work on them."""
+    """All runs in memory, and the threads that execute them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._kept: dict[str, Run] = {}
+        self._runs: dict[str, Run] = {}
         self._waiting: SimpleQueue[Run] = SimpleQueue()
         self._lock = RLock()
-        for _ in range(WORKERS):
+        for _ in range(WORKER_THREADS):
             Thread(target=self._work, daemon=True).start()
 
-    def add(self, task: str, asked: dict[str, Any], url: str) -> Run:
-        """A run of what was asked; raises Full."""
+    def add(self, task: str, body: dict[str, Any], url: str) -> Run:
+        """Create and queue a run for the body of a start request; raise TooManyRuns."""
         with self._lock:
             self._make_room()
             tracking_id = uuid4().hex
             directory = self._directory / tracking_id
             directory.mkdir()
-            callbacks = Callbacks(asked["notify_url"], asked.get("notify_secret"))
-            run = Run(task, asked["experiment_id"], asked["documents"], url, directory, callbacks, tracking_id)
-            self._kept[tracking_id] = run
+            callbacks = Callbacks(body["notify_url"], body.get("notify_secret"))
+            run = Run(task, body["experiment_id"], body["documents"], url, directory, callbacks, tracking_id)
+            self._runs[tracking_id] = run
         self._waiting.put(run)
         return run
 
     def find(self, task: str, tracking_id: str) -> Run | None:
-        """The run of this task and id."""
-        run = self._kept.get(tracking_id)
+        """Return the run of a task with this tracking id, None when there is none."""
+        run = self._runs.get(tracking_id)
         return run if run and run.task == task else None
 
     def stop(self, seconds: float) -> None:
-        """End all runs; whoever waits for them is told, as far as that takes no longer than this."""
+        """End all runs and wait for their callbacks, at most this many seconds."""
         until = monotonic() + seconds
         with self._lock:
-            live = [run for run in self._kept.values() if run.status not in ENDED]
-        for run in live:
+            active = [run for run in self._runs.values() if run.status not in TERMINAL_STATES]
+        for run in active:
             run.end(ERROR, "The processor was stopped.")
-        for run in live:
+        for run in active:
             run.callbacks.wait(until - monotonic())
 
     def _make_room(self) -> None:
-        if len(self._kept) < MOST_RUNS:
+        if len(self._runs) < MAX_RUNS:
             return
-        oldest = next((run for run in self._kept.values() if run.status in ENDED), None)
+        oldest = next((run for run in self._runs.values() if run.status in TERMINAL_STATES), None)
         if oldest is None:
-            raise Full
-        del self._kept[oldest.tracking_id]
+            raise TooManyRuns
+        del self._runs[oldest.tracking_id]
         shutil.rmtree(oldest.directory, ignore_errors=True)
 
     def _work(self) -> None:
         while True:
             run = self._waiting.get()
             try:
-                with suppress(Ended):
-                    perform(run)
+                with suppress(RunEnded):
+                    execute_run(run)
             except Exception:
                 log.exception("run %s failed", run.tracking_id)
                 run.end(ERROR, "The processor failed.")
 
 
-def perform(run: Run) -> None:
-    """Look at each image of the run; one that cannot be read does not keep the others from it."""
+def execute_run(run: Run) -> None:
+    """Execute the task on each image; an image that cannot be read is a warning."""
     run.begin()
-    task, seen = TASKS[run.task], []
+    task, values = TASKS[run.task], []
     images = [document for document in run.documents if document["type"] == "image"]
-    steps = len(images) + (task.together is not None)
+    steps = len(images) + (task.combine is not None)
     for number, document in enumerate(images, 1):
         run.check()
         uid = document["uid"]
         try:
-            value = task.look(uid, opened(fetch(document["src"], run.check)))
-        except (Unreadable, pyvips.Error) as error:
-            run.warn(f"{uid}: {error if isinstance(error, Unreadable) else 'It cannot be decoded.'}")
+            value = task.analyze(uid, open_image(download(document["src"], run.check)))
+        except (UnreadableImage, pyvips.Error) as error:
+            run.warn(f"{uid}: {error if isinstance(error, UnreadableImage) else 'It cannot be decoded.'}")
             continue
-        seen.append((uid, value))
-        results = [] if task.together else run.publish(uid, value)
+        values.append((uid, value))
+        results = [] if task.combine else run.publish(uid, value)
         run.advance(number / steps, f"{number} of {len(images)} images", results)
-    if seen and task.together:
-        run.publish("all", task.together(seen))
-    if seen:
-        run.end(SUCCESS, f"{len(seen)} of {len(images)} images are done.")
+    if values and task.combine:
+        run.publish("all", task.combine(values))
+    if values:
+        run.end(SUCCESS, f"{len(values)} of {len(images)} images were processed.")
     else:
         run.end(ERROR, "No image could be read." if images else "There is no image among the documents.")

@@ -30,7 +30,7 @@ PICTURE = b64decode(
     "H+H4M7UbAAAAAElFTkSuQmCC"
 )
 
-REFUSED = "The processor answered 503. It says: too busy"
+REFUSED = "The processor responded with 503. Message: too busy"
 SET = {"document-set": 1}
 REGION_TREE = [
     {"source": "event-image-1", "crops": [{"source": "event-image-1", "absolute": place}]}
@@ -57,8 +57,8 @@ JOBS = (
             (0, "running", None, None),
             (0.3, "waiting", None, None),
             (0.6, "waiting", 0.0, "3 images to look at"),
-            (4.2, "finalizing", 1.0, "The processor is done; its results are fetched."),
-            (4.5, "succeeded", 1.0, "All results are here."),
+            (4.2, "finalizing", 1.0, "The processor has finished; downloading its results."),
+            (4.5, "succeeded", 1.0, "All results are stored."),
         ),
         trigger="retry",
         retry_of=FAILED,
@@ -73,7 +73,7 @@ JOBS = (
         35,
         "similarity",
         SET,
-        ((0, "running", None, None), (0.3, "waiting", None, None), (2.9, "succeeded", 1.0, "All results are here.")),
+        ((0, "running", None, None), (0.3, "waiting", None, None), (2.9, "succeeded", 1.0, "All results are stored.")),
         trigger="signal",
         result={"results": 1, "refused": 0},
         retained=True,

@@ -1,3 +1,3 @@
-"""Storage of a test's own."""
+"""Storage fixture for the tests of document sets."""
 
 from tests.images.conftest import storage  # noqa: F401  # a fixture

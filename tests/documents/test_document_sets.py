@@ -1,4 +1,4 @@
-"""/v1/document-sets: made, filled, shown and trashed, by whom it may be."""
+"""/v1/document-sets: creation, linkage, reading and deletion, with permissions."""
 
 from typing import Any
 
@@ -33,23 +33,23 @@ VISIBLE_EVENTS = {role: {"published", "others", "draft", "private"} for role in 
 
 
 def post_document_set(caller: ApiClient, title: Any = "Selected", **related: Any) -> TestResponse:
-    """A new document set."""
+    """Create a document set and return the response."""
     return caller.create("/v1/document-sets", "document-set", {"title": title}, **related)
 
 
 def create_document_set(caller: ApiClient, **related: Any) -> str:
-    """The path of a new document set."""
+    """Create a document set and return its path."""
     return f"/v1/document-sets/{get_data(post_document_set(caller, **related))['id']}"
 
 
 def change_relationship(caller: ApiClient, method: str, path: str, relation: str, *rows: int) -> TestResponse:
-    """A request to a relationship URL."""
+    """Send linkage to a relationship URL and return the response."""
     document = {"data": build_linkage(TYPES_BY_MEMBER[relation], list(rows))}
     return caller.send(method, f"{path}/relationships/{relation}", document)
 
 
 def fetch_members(caller: ApiClient, path: str, relation: str) -> list[int]:
-    """What a set holds, by every way in."""
+    """Read the members of a set in every way and return their ids."""
     found = sorted(get_ids(caller.get(f"{path}/relationships/{relation}")))
     included = caller.get(f"{path}?include={relation}").get_json(force=True)
     assert sorted(get_ids(caller.get(f"{path}/{relation}"))) == found
@@ -59,7 +59,7 @@ def fetch_members(caller: ApiClient, path: str, relation: str) -> list[int]:
 
 
 def list_selectable_ids(dataset: Dataset, relation: str, role: str = "owner") -> dict[str, int]:
-    """What could be selected: of each event, or uploads of somebody and of another."""
+    """Return the ids of resources by name: of each event, or of uploads of the role and of another user."""
     if relation == "uploads":
         other = "stranger" if role != "stranger" else "owner"
         return {
@@ -154,7 +154,7 @@ def test_a_set_is_its_owners_and_the_admins_on_every_way_in(dataset: Dataset, ro
 
     for rest in ("", "?include=owner,events", *(f"/relationships/{name}" for name in ("owner", *RELATIONS))):
         assert caller.get(f"{path}{rest}").status_code == expected.get(role, 404), rest
-    for rest in ("/owner", "/events", "/faqs"):  # these types have rows for everybody
+    for rest in ("/owner", "/events", "/faqs"):  # these types have rows that all roles see
         assert caller.get(f"{path}{rest}").status_code == (200 if role in ALLOWED else 404), rest
     assert caller.get(f"{path}/uploads").status_code == expected.get(role, 404)
     for query in ("", "?include=events", f"?filter={having}", f"?filter[owner]={dataset.owner.id}"):

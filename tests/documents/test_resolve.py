@@ -1,4 +1,4 @@
-"""What a document set comes to: which documents, in which order, for whom, and what each is when it is fetched."""
+"""Resolution of a document set: documents, order, visibility and content."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,13 +37,13 @@ PICTURE = encode_image(make_flag_image(), "png")
 
 
 def build_access(dataset: Dataset, role: str) -> AccessContext:
-    """Somebody's, as a worker makes it."""
+    """Return the access of a role, as a worker builds it."""
     viewer = CurrentUser(dataset.callers[role].id, is_admin=role == "admin")
     return AccessContext(viewer, VisibilityScope(viewer.role))
 
 
 def create_document_set(dataset: Dataset, role: str = "owner", **ids: list[int]) -> int:
-    """The id of a document set that holds these, seen or not."""
+    """Create a document set with these members, without checks, and return its id."""
     with dataset.app.app_context():
         made = DocumentSet(title="Selected", owner_id=dataset.callers[role].id)
         db.session.add(made)
@@ -55,7 +55,7 @@ def create_document_set(dataset: Dataset, role: str = "owner", **ids: list[int])
 
 
 def store_rows(dataset: Dataset, *rows: Any) -> list[int]:
-    """Their ids."""
+    """Store rows and return their ids."""
     with dataset.app.app_context():
         db.session.add_all(rows)
         db.session.commit()
@@ -63,7 +63,7 @@ def store_rows(dataset: Dataset, *rows: Any) -> list[int]:
 
 
 def set_value(dataset: Dataset, model: type[Any], id_: int, **values: Any) -> None:
-    """Another value, whoever may set it."""
+    """Update columns of a row."""
     with dataset.app.app_context():
         db.session.execute(update(model).where(model.id == id_).values(values))
         db.session.commit()
@@ -71,24 +71,24 @@ def set_value(dataset: Dataset, model: type[Any], id_: int, **values: Any) -> No
 
 @contextmanager
 def request_context(dataset: Dataset) -> Iterator[None]:
-    """What a view has around it."""
+    """Open the context of a request with a read transaction."""
     with dataset.app.test_request_context(), open_transaction(is_read=True):
         yield
 
 
 def list_documents(dataset: Dataset, set_id: int, role: str = "owner") -> list[Document]:
-    """The documents of a set."""
+    """Return the documents of a set."""
     with request_context(dataset):
         return resolve_documents(set_id, build_access(dataset, role))
 
 
 def list_uids(dataset: Dataset, set_id: int, role: str = "owner") -> list[str]:
-    """Their names."""
+    """Return the uids of the documents of a set."""
     return [document.uid for document in list_documents(dataset, set_id, role)]
 
 
 def fetch_document(dataset: Dataset, document: Document, role: str = "owner") -> Response:
-    """What a processor gets, read to its end."""
+    """Return the response with a document, with its body read."""
     with request_context(dataset):
         response = serve_document(document, build_access(dataset, role))
         response.get_data()
@@ -96,7 +96,7 @@ def fetch_document(dataset: Dataset, document: Document, role: str = "owner") ->
 
 
 def send_image(dataset: Dataset, role: str) -> dict[str, str]:
-    """The address and the id of a picture of somebody's."""
+    """Upload an image and return its URL and id."""
     answer: dict[str, str] = send_as_form(dataset.callers[role], PICTURE).get_json()
     return answer
 

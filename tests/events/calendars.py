@@ -1,4 +1,4 @@
-"""Calendar files of events in every time zone, and the moments that a parser must read in them."""
+"""Calendar files of events in every time zone, and the times that parsers must read in them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

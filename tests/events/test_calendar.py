@@ -1,4 +1,4 @@
-"""The calendar file of an event: what is in it, where it is, and when it goes."""
+"""Calendar file of an event: content, URL and deletion."""
 
 import unicodedata
 from collections.abc import Callable
@@ -31,7 +31,7 @@ REWRITE_CONSUMER = "events.rewrite_calendar"
 
 
 def parse_event(content: bytes) -> Any:
-    """The event of a file."""
+    """Return the event of a calendar file."""
     (component,) = icalendar.Calendar.from_ical(content).walk("VEVENT")
     return component
 
@@ -132,7 +132,7 @@ def test_the_same_entry_makes_the_same_bytes() -> None:
 
 @pytest.fixture
 def storage(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """An empty directory behind /files."""
+    """Use an empty directory as the storage behind /files."""
     empty = Storage(tmp_path.as_uri(), app.config["PUBLIC_URL"])
     monkeypatch.setitem(app.extensions, "storage", empty)
     return empty
@@ -140,7 +140,7 @@ def storage(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stor
 
 @pytest.fixture
 def write_calendars(app: Flask, storage: Storage) -> Callable[..., int]:
-    """A function that does what the worker does with open calendar entries; how many there were."""
+    """Return a function that consumes pending calendar entries and returns their number."""
 
     def run(consumer: str = CONSUMER) -> int:
         is_open = select(OutboxEntry.id).where(OutboxEntry.consumer == consumer, OutboxEntry.done_at.is_(None))
@@ -156,7 +156,7 @@ def write_calendars(app: Flask, storage: Storage) -> Callable[..., int]:
 
 @pytest.fixture
 def ical_url(app: Flask) -> Callable[[int], str | None]:
-    """A function that tells the URL an event has now."""
+    """Return a function that reads the calendar URL of an event."""
 
     def read(event_id: int) -> str | None:
         with app.app_context():
@@ -167,12 +167,12 @@ def ical_url(app: Flask) -> Callable[[int], str | None]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Callable[[], list[Path]]:
-    """A function that lists all files."""
+    """Return a function that lists all files."""
     return lambda: [each for each in tmp_path.rglob("*") if each.is_file()]
 
 
 def get_status(app: Flask, client: FlaskClient, url: str | None) -> int:
-    """The status of an address that was handed out."""
+    """Return the status of a GET of a file URL."""
     assert url
     return client.get(url.removeprefix(app.config["PUBLIC_URL"])).status_code
 

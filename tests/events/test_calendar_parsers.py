@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    """All cases, made once."""
+    """Return all cases, built once."""
     return list(build_cases())
 
 

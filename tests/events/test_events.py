@@ -1,4 +1,4 @@
-"""Events: their rules beyond who may do what."""
+"""Rules of events beyond permissions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -261,7 +261,7 @@ def test_upcoming_leaves_out_what_is_over(dataset: Dataset) -> None:
 
 
 def user_identifier(caller: ApiClient) -> dict[str, str]:
-    """A resource identifier of somebody."""
+    """Return the resource identifier of a user."""
     return {"type": "user", "id": str(caller.id)}
 
 

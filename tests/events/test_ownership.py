@@ -1,4 +1,4 @@
-"""Ownership is offered and accepted; membership in a team binds no one and shows no private profile."""
+"""Offer and acceptance of ownership; teams see no private profiles."""
 
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -17,23 +17,23 @@ Deliver = Callable[[], list[EmailMessage]]
 
 
 def user_identifier(caller: ApiClient) -> dict[str, str]:
-    """The identifier of a user."""
+    """Return the resource identifier of a user."""
     return {"type": "user", "id": str(caller.id)}
 
 
 def offer_event(dataset: Dataset, caller: ApiClient, to: ApiClient | None, event: str = "draft") -> Any:
-    """Ask a user to take an event over, or no user any more."""
+    """Offer the ownership of an event to a user, or withdraw the offer."""
     path = f"/v1/events/{dataset.events[event]}/relationships/pending-owner"
     return caller.send("PATCH", path, {"data": to and user_identifier(to)})
 
 
 def answer_offer(dataset: Dataset, caller: ApiClient, answer: str, event: str = "draft") -> Any:
-    """Accept or decline."""
+    """Accept or decline an offer."""
     return caller.send("POST", f"/v1/events/{dataset.events[event]}/{answer}-ownership")
 
 
 def get_owner_ids(dataset: Dataset, event: str = "draft") -> tuple[str, str | None]:
-    """The ids of the owner and of the user who is asked."""
+    """Return the ids of the owner and of the pending owner."""
     relationships = get_data(dataset.admin.get(f"/v1/events/{dataset.events[event]}"))["relationships"]
     asked = relationships["pending-owner"]["data"]
     return relationships["owner"]["data"]["id"], asked and asked["id"]
@@ -193,8 +193,8 @@ def test_a_private_profile_is_not_shown_to_a_team_it_was_put_into(dataset: Datas
         "POST", f"{event}/relationships/organizers", {"data": [user_identifier(dataset.stranger)]}
     ).status_code
 
-    def shown() -> set[str]:
-        """Where the name that the profile has in public appears."""
+    def list_exposures() -> set[str]:
+        """Return the ways in which the public name of the profile is visible."""
         condition = {
             "name": "organizers",
             "op": "any",
@@ -210,12 +210,12 @@ def test_a_private_profile_is_not_shown_to_a_team_it_was_put_into(dataset: Datas
         filtered = dataset.other.get(f"/v1/events?filter={quote(dataset.app.json.dumps([condition]))}")
         return found | ({"filter"} if get_ids(filtered) else set())
 
-    assert shown() == set()
+    assert list_exposures() == set()
     assert get_ids(dataset.other.get(f"{event}/relationships/organizers")) == [dataset.stranger.id]  # the number alone
 
     dataset.stranger.update(f"/v1/users/{dataset.stranger.id}", "user", {"is-profile-public": True})
 
-    assert shown() == {"include", "list", "related", "operations", "filter"}
+    assert list_exposures() == {"include", "list", "related", "operations", "filter"}
     assert "in private" not in dataset.other.get(f"{event}?include=organizers").text
 
 

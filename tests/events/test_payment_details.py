@@ -1,4 +1,4 @@
-"""Where money goes: read and changed by the owner and admins, and sealed in the database."""
+"""Payment details: read and changed by the owner and admins, encrypted in the database."""
 
 import io
 import json
@@ -24,22 +24,22 @@ DETAILS = {
 
 
 @pytest.fixture
-def paid_event_path(dataset: Dataset) -> str:
-    """The path of a published event that has them all."""
+def event_path(dataset: Dataset) -> str:
+    """Return the path of a published event with all payment details."""
     path = f"/v1/events/{dataset.events['published']}"
     assert dataset.owner.update(path, "event", DETAILS).status_code == 200
     return path
 
 
 def read_columns(dataset: Dataset, event: str = "published") -> dict[str, str | None]:
-    """What the database holds."""
+    """Return the stored columns of the payment details."""
     with dataset.app.app_context():
         statement = f"SELECT {', '.join(sorted(PAYMENT_DETAILS))} FROM events WHERE id = :id"  # noqa: S608  # our own names
         return dict(db.session.execute(text(statement), {"id": dataset.events[event]}).mappings().one())
 
 
 def execute_statement(dataset: Dataset, statement: str, **values: Any) -> None:
-    """Run a statement beside the server."""
+    """Execute and commit a statement."""
     with dataset.app.app_context():
         db.session.execute(text(statement), values)
         db.session.commit()
@@ -50,11 +50,11 @@ def test_payment_details_lists_every_owner_only_attribute() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_owner_and_admins_read_them(dataset: Dataset, paid_event_path: str, role: str) -> None:
+def test_the_owner_and_admins_read_them(dataset: Dataset, event_path: str, role: str) -> None:
     caller, may = dataset.callers[role], role in ("owner", "admin", "super_admin")
 
     for path in (
-        paid_event_path,
+        event_path,
         "/v1/events",
         f"/v1/faqs/{dataset.faqs['published']}?include=event",
         "/v1/events/upcoming",
@@ -63,24 +63,24 @@ def test_the_owner_and_admins_read_them(dataset: Dataset, paid_event_path: str, 
         assert answer.status_code == 200
         for value in DETAILS.values():
             assert (value in answer.text) == may, (path, value)
-    event = get_data(caller.get(paid_event_path))
+    event = get_data(caller.get(event_path))
     assert (DETAILS.keys() <= event["attributes"].keys()) == may
     assert {"owner", "faqs"} <= event["relationships"].keys()
-    assert event["links"]["self"] == paid_event_path
+    assert event["links"]["self"] == event_path
 
 
 @pytest.mark.parametrize("role", ["organizer", "coorganizer"])
-def test_team_cannot_change_payment_details(dataset: Dataset, paid_event_path: str, role: str) -> None:
+def test_team_cannot_change_payment_details(dataset: Dataset, event_path: str, role: str) -> None:
     caller = dataset.callers[role]
 
     for name, value in (("bank-details", "mine"), ("paypal-email", "mine@example.com"), ("bank-details", None)):
-        refused = caller.update(paid_event_path, "event", {name: value, "name": "x"})
+        refused = caller.update(event_path, "event", {name: value, "name": "x"})
         expected = (200, None) if value is None else (403, {f"/data/attributes/{name}"})
         assert (refused.status_code, get_pointers(refused) if value else None) == expected
-    everything = get_data(caller.get(paid_event_path))
+    everything = get_data(caller.get(event_path))
     everything["attributes"]["location-name"] = "Hall"
-    assert caller.send("PATCH", paid_event_path, {"data": everything}).status_code == 200
-    assert {name: get_data(dataset.owner.get(paid_event_path))["attributes"][name] for name in DETAILS} == DETAILS
+    assert caller.send("PATCH", event_path, {"data": everything}).status_code == 200
+    assert {name: get_data(dataset.owner.get(event_path))["attributes"][name] for name in DETAILS} == DETAILS
 
 
 def test_owner_creates_changes_and_clears_payment_details(dataset: Dataset) -> None:
@@ -94,7 +94,7 @@ def test_owner_creates_changes_and_clears_payment_details(dataset: Dataset) -> N
     assert (changed["bank-details"], changed["paypal-email"], changed["cheque-details"]) == ("other", None, "To Ada")
 
 
-def test_payment_details_are_encrypted_per_column_and_row(dataset: Dataset, paid_event_path: str) -> None:
+def test_payment_details_are_encrypted_per_column_and_row(dataset: Dataset, event_path: str) -> None:
     held = read_columns(dataset)
 
     assert all(value and value.startswith("sealed:") for value in held.values())
@@ -123,37 +123,32 @@ def test_plaintext_payment_details_are_encrypted_on_write(dataset: Dataset) -> N
     assert (read_columns(dataset)["bank_details"] or "").startswith("sealed:")
 
 
-def test_the_same_again_writes_nothing(dataset: Dataset, paid_event_path: str) -> None:
+def test_the_same_again_writes_nothing(dataset: Dataset, event_path: str) -> None:
     before = read_columns(dataset)
 
-    assert (
-        dataset.owner.send("PATCH", paid_event_path, {"data": get_data(dataset.owner.get(paid_event_path))}).status_code
-        == 200
-    )
+    assert dataset.owner.send("PATCH", event_path, {"data": get_data(dataset.owner.get(event_path))}).status_code == 200
     assert read_columns(dataset) == before
 
 
-def test_a_text_that_looks_sealed_is_a_text(dataset: Dataset, paid_event_path: str) -> None:
-    changed = dataset.owner.update(paid_event_path, "event", {"bank-details": "sealed:AAAA"})
+def test_a_text_that_looks_sealed_is_a_text(dataset: Dataset, event_path: str) -> None:
+    changed = dataset.owner.update(event_path, "event", {"bank-details": "sealed:AAAA"})
 
     assert get_data(changed)["attributes"]["bank-details"] == "sealed:AAAA"
 
 
 def test_another_secret_key_loses_them_and_nothing_else(
-    dataset: Dataset, paid_event_path: str, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, event_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(dataset.app.config, "SECRET_KEY", "another one")
 
-    event = get_data(dataset.owner.get(paid_event_path))["attributes"]
+    event = get_data(dataset.owner.get(event_path))["attributes"]
 
     assert (event["name"], event["bank-details"]) == ("published event", None)
 
 
 @pytest.mark.parametrize("name", DETAILS)
 @pytest.mark.parametrize("role", ["anonymous", "coorganizer", "owner", "admin"])
-def test_payment_details_cannot_be_filtered_or_sorted(
-    dataset: Dataset, paid_event_path: str, role: str, name: str
-) -> None:
+def test_payment_details_cannot_be_filtered_or_sorted(dataset: Dataset, event_path: str, role: str, name: str) -> None:
     for query in (f"filter[{name}]=x", f"filter[{name}][like]=%25a%25", f"sort={name}"):
         refused = dataset.callers[role].get(f"/v1/events?{query}")
         assert (refused.status_code, get_errors(refused)[0]["code"] in ("invalid-filter", "invalid-parameter")) == (
@@ -162,10 +157,10 @@ def test_payment_details_cannot_be_filtered_or_sorted(
         )
 
 
-def test_an_archive_does_not_hold_them(dataset: Dataset, paid_event_path: str) -> None:
+def test_an_archive_does_not_hold_them(dataset: Dataset, event_path: str) -> None:
     asked = {"type": "user", "id": str(dataset.stranger.id)}
-    dataset.owner.send("PATCH", f"{paid_event_path}/relationships/pending-owner", {"data": asked})
-    job = get_data(dataset.coorganizer.send("POST", f"{paid_event_path}/archive"))
+    dataset.owner.send("PATCH", f"{event_path}/relationships/pending-owner", {"data": asked})
+    job = get_data(dataset.coorganizer.send("POST", f"{event_path}/archive"))
     with dataset.app.app_context():
         executor.run_job(UUID(job["id"]), "tests")
     (artifact,) = get_data(dataset.coorganizer.get(f"/v1/jobs/{job['id']}/artifacts"))

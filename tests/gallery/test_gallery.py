@@ -1,4 +1,4 @@
-"""The images of an event: who sees them, who deletes them, and that nobody writes them."""
+"""Gallery images: visibility and deletion; clients cannot write them."""
 
 import pytest
 from flask import Flask
@@ -14,11 +14,11 @@ VISIBLE_EVENTS = {
     "private": {*ROLES[2:]},
     "trashed": set[str](),
 }
-"""Who sees the images of an event in this state."""
+"""Roles that see the images of an event, by its state."""
 
 
 def build_restore_document(image: int) -> dict[str, object]:
-    """A document that takes an image out of the trash."""
+    """Return a document that restores an image from the trash."""
     return {"data": {"type": "event-image", "id": str(image), "attributes": {"deleted-at": None}}}
 
 

@@ -1,4 +1,4 @@
-"""The import of an inbox: each image once, whatever else lies there and however often it is asked for."""
+"""Import of an inbox: each image once, whatever other files are there."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 
 @dataclass
 class GalleryInbox:
-    """The gallery of one event of the dataset, and the inbox it is filled from."""
+    """The gallery and the inbox of an event of the dataset."""
 
     app: Flask
     dataset: Dataset
@@ -53,75 +53,75 @@ class GalleryInbox:
 
     @property
     def event(self) -> int:
-        """The event's id."""
+        """Return the id of the event."""
         return self.dataset.events[self.state]
 
     @property
     def folder(self) -> Path:
-        """The inbox as a directory, for what no client of a storage would do."""
+        """Return the directory of the inbox, for files that no storage client would create."""
         root = Path(unquote(urlsplit(self.app.config["STORAGE_URL"]).path))
         return root / "inbox" / self.dataset.identifiers[self.state]
 
     def add_file(self, name: str, content: bytes) -> None:
-        """Leave a file in the inbox."""
+        """Store a file in the inbox."""
         current_storage().put(f"inbox/{self.dataset.identifiers[self.state]}/{name}", content, "image/jpeg")
 
     def enqueue_job(self, owner_id: int | None = None) -> submission.SubmitResult:
-        """Commit a job."""
+        """Submit an import and commit."""
         with open_transaction(is_read=False):
             made = submission.submit_job("import-images", {"event": self.event}, trigger="hook", owner_id=owner_id)
             commit()
         return made
 
     def execute_job(self, job_id: UUID) -> JobRow:
-        """What a worker does; the job as it is then."""
+        """Execute a job like a worker and return its row."""
         with self.app.app_context():
             executor.run_job(job_id, "tests")
         return get_job(self.app, job_id)
 
     def run_import(self) -> JobRow:
-        """A new job that has run."""
+        """Submit and execute a new import."""
         made = self.enqueue_job()
         assert made.is_new
         return self.execute_job(made.job.id)
 
     def images(self) -> list[dict[str, Any]]:
-        """What imports have brought, by name."""
+        """Return the imported images, by name."""
         listed = get_data(self.dataset.owner.get(f"/v1/events/{self.event}/images?sort=name&page[size]=100"))
         return [image for image in listed if image["id"] != str(self.dataset.images[self.state])]
 
     def image_names(self) -> list[str]:
-        """Their names."""
+        """Return the names of the imported images."""
         return [image["attributes"]["name"] for image in self.images()]
 
     def fetch_image(self, name: str) -> bytes:
-        """An image as everybody fetches it."""
+        """Download an image without authentication."""
         (url,) = [each["attributes"]["image-url"] for each in self.images() if each["attributes"]["name"] == name]
         served = self.app.test_client().get(urlsplit(url).path)
         assert served.status_code == 200
         return served.data
 
     def list_warnings(self, job: JobRow) -> list[str]:
-        """What a job has warned of."""
-        return [told.message for told in list_job_rows(self.app, JobEvent, job.id) if told.level == "warning"]
+        """Return the warnings of a job."""
+        return [event.message for event in list_job_rows(self.app, JobEvent, job.id) if event.level == "warning"]
 
 
 @pytest.fixture
 def app_context(app: Flask) -> Iterator[Flask]:
-    """The context of the app."""
+    """Enter the context of the app."""
     with app.app_context():
         yield app
 
 
 @pytest.fixture
 def gallery(app_context: Flask, dataset: Dataset) -> GalleryInbox:
-    """The gallery of a published event; nothing lies in its inbox."""
+    """Return the gallery of a published event with an empty inbox."""
     return GalleryInbox(app_context, dataset)
 
 
 @pytest.fixture
 def no_storage(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Lets the storage go away: a bucket behind a port where nobody listens."""
+    """Return a function that makes the storage unavailable: a bucket at a closed port."""
     for name, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ACCESS_KEY_ID": "nobody",
@@ -135,7 +135,7 @@ def no_storage(app_context: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 def get_counts(job: JobRow) -> tuple[int, int, int]:
-    """Imported, known, refused."""
+    """Return the numbers of imported, known and refused images."""
     assert job.state == "succeeded", job.error
     result = job.result or {}
     return result["imported"], result["known"], result["refused-count"]
@@ -329,7 +329,7 @@ def test_a_bad_file_is_named_and_ends_nothing(gallery: GalleryInbox) -> None:
     }
     assert get_counts(job) == (1, 0, 8)
     assert (job.result or {})["refused"] == [{"name": name, "code": code} for name, code in refused.items()]
-    assert [told.partition(": ")[0] for told in gallery.list_warnings(job)] == [*refused]
+    assert [warning.partition(": ")[0] for warning in gallery.list_warnings(job)] == [*refused]
     assert gallery.image_names() == ["g.jpg"]
 
 
@@ -453,12 +453,12 @@ def test_a_file_that_changes_meanwhile_is_for_the_next_import(
 def _run_after_listing(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
     files = inbox.list_files
 
-    def listed(identifier: str) -> Any:
+    def list_and_run(identifier: str) -> Any:
         found = files(identifier)
         happens()
         return found
 
-    monkeypatch.setattr(inbox, "list_files", listed)
+    monkeypatch.setattr(inbox, "list_files", list_and_run)
 
 
 # How far it goes
@@ -473,7 +473,7 @@ def test_more_than_one_run_takes_is_for_the_next_ones(gallery: GalleryInbox, mon
 
     assert [get_counts(job)[:2] for job in runs] == [(2, 0), (2, 2), (1, 4), (0, 5)]
     assert [(job.result or {})["left"] for job in runs] == [3, 1, 0, 0]
-    assert gallery.list_warnings(runs[0]) == ["2 images were taken, 3 files are left: import again."]
+    assert gallery.list_warnings(runs[0]) == ["2 images were imported, 3 files are left: import again."]
     assert gallery.enqueue_job().job.id == runs[3].id
 
 
@@ -482,8 +482,8 @@ def test_an_import_says_which_file_it_is_at(gallery: GalleryInbox) -> None:
 
     job = gallery.run_import()
 
-    told = [(entry.fraction, entry.message) for entry in list_job_rows(gallery.app, JobEvent, job.id)]
-    assert (0.0, "1 of 1: red.jpg") in told
+    progress = [(entry.fraction, entry.message) for entry in list_job_rows(gallery.app, JobEvent, job.id)]
+    assert (0.0, "1 of 1: red.jpg") in progress
     assert job.progress == 1
 
 

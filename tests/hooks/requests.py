@@ -1,4 +1,4 @@
-"""Hooks as people make them, and calls as senders send them."""
+"""Requests of users who manage hooks, and of senders that call them."""
 
 import hmac
 import time
@@ -15,25 +15,25 @@ JSON = "application/json"
 
 
 def post_hook(caller: ApiClient, kind: str = "sleep", parameters: Any = None, **more: Any) -> TestResponse:
-    """A new hook; one whose jobs sleep no time where nothing else is said."""
+    """Create a hook, by default of the kind `sleep` with 0 seconds, and return the response."""
     given = {"seconds": 0} if parameters is None else parameters
     named = {name.replace("_", "-"): value for name, value in more.items()}
     return caller.create("/v1/hooks", "hook", {"kind": kind, "parameters": given, **named})
 
 
 def create_hook(caller: ApiClient, kind: str = "sleep", parameters: Any = None, **more: Any) -> Any:
-    """The same, which must succeed; the resource."""
+    """Create a hook like `post_hook` and return the resource."""
     return get_data(post_hook(caller, kind, parameters, **more))
 
 
 def get_hook_path(hook: Any) -> str:
-    """The URL that is called, as the client of a test wants it."""
+    """Return the path at which a hook is called."""
     url: str = hook["attributes"]["url"]
     return url[url.index("/v1/") :]
 
 
 def call_hook(app: Flask, hook: Any, body: Any = None, **headers: str) -> TestResponse:
-    """What a sender does, who has no account; bytes go as they are, all else as JSON. The answer is read to its end."""
+    """Call a hook without authentication and return the buffered response; a body that is not bytes becomes JSON."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if body is not None and not isinstance(body, bytes):
         body = orjson.dumps(body)
@@ -42,14 +42,14 @@ def call_hook(app: Flask, hook: Any, body: Any = None, **headers: str) -> TestRe
 
 
 def get_job_id(response: TestResponse) -> str:
-    """The id of the job in an answer."""
+    """Return the id of the job in a response."""
     assert response.status_code in (200, 202), response.text
     id_: str = response.get_json()["job"]["id"]
     return id_
 
 
 def sign_message(secret: str, message_id: str, sent_at: str, body: bytes) -> str:
-    """As the sender of a signed message makes it."""
+    """Return the signature of a message (Standard Webhooks)."""
     key = b64decode(secret.removeprefix("whsec_"), validate=True)
     signed = b".".join((message_id.encode(), sent_at.encode(), body))
     return f"v1,{b64encode(hmac.digest(key, signed, 'sha256')).decode()}"
@@ -58,7 +58,7 @@ def sign_message(secret: str, message_id: str, sent_at: str, body: bytes) -> str
 def build_signed_headers(
     hook: Any, body: bytes = b"", *, message_id: str = "msg_1", seconds: int = 0
 ) -> dict[str, str]:
-    """The headers of a signed message that is sent in so many seconds."""
+    """Return the headers of a message that is signed with a time this many seconds from now."""
     sent_at = str(int(time.time()) + seconds)
     return {
         "webhook-id": message_id,

@@ -1,4 +1,4 @@
-"""/v1/hooks: made, shown, changed, rotated and trashed, by whom it may be."""
+"""/v1/hooks: creation, reading, update, rotation and deletion, with permissions."""
 
 import re
 from base64 import b64decode
@@ -19,13 +19,13 @@ from tests.hooks.requests import call_hook, create_hook, get_hook_path, post_hoo
 
 
 def get_hook_row(dataset: Dataset, hook: Any) -> Hook:
-    """The row of a hook."""
+    """Return the row of a hook."""
     with dataset.app.app_context():
         return db.session.execute(select(Hook).where(Hook.id == int(hook["id"]))).scalar_one()
 
 
 def build_hook_document(**attributes: Any) -> dict[str, Any]:
-    """A new hook as it is sent."""
+    """Return the document of a new hook."""
     return {"data": {"type": "hook", "attributes": {"kind": "sleep", "parameters": {"seconds": 0}, **attributes}}}
 
 
@@ -212,12 +212,12 @@ def test_a_hook_is_its_owners_and_the_admins(dataset: Dataset) -> None:
 def test_hooks_are_listed_newest_first_and_filtered(dataset: Dataset) -> None:
     first, second = create_hook(dataset.stranger), create_hook(dataset.stranger, "sleep-once", enabled=False)
 
-    def listed(query: str) -> list[int]:
+    def list_hooks(query: str) -> list[int]:
         return get_ids(dataset.stranger.get(f"/v1/hooks{query}"))
 
-    assert listed("") == [int(second["id"]), int(first["id"])]
-    assert listed("?filter[kind]=sleep") == [int(first["id"])]
-    assert listed("?filter[enabled]=false&include=owner,event") == [int(second["id"])]
+    assert list_hooks("") == [int(second["id"]), int(first["id"])]
+    assert list_hooks("?filter[kind]=sleep") == [int(first["id"])]
+    assert list_hooks("?filter[enabled]=false&include=owner,event") == [int(second["id"])]
 
 
 @pytest.mark.parametrize("name", ["token_hash", "token-hash", "url", "secret", "parameters"])

@@ -1,4 +1,4 @@
-"""No line that is logged, and nothing that goes to Sentry, holds the token of a hook."""
+"""The token of a hook is in no log line and in no Sentry event."""
 
 import re
 from collections.abc import Callable
@@ -38,21 +38,21 @@ METHODS = ("POST", "GET", "PATCH", "DELETE", "PUT", "OPTIONS", "TRACE")
 
 
 def insert_token(path: str, token: str) -> str:
-    """A path with the token in it."""
+    """Return a path with the token in it."""
     encoded = "".join(f"%{ord(each):02X}" for each in token)
     return path.format(token=token, encoded=encoded, twice=encoded.replace("%", "%25"))
 
 
 @pytest.fixture
 def token(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> str:
-    """That of a hook; what was logged until now is forgotten."""
+    """Create a hook and return its token; discard what was logged until then."""
     made_token = get_hook_path(create_hook(dataset.stranger)).rpartition("/")[2]
     capsys.readouterr()
     return made_token
 
 
 def is_token_logged(token: str, lines: str) -> bool:
-    """Whether some lines hold a part of the token."""
+    """Return whether lines contain a part of the token."""
     parts = (token[:12], token[-12:], "".join(f"%{ord(each):02X}" for each in token[:6]))
     return any(part in lines for part in parts)
 
@@ -76,7 +76,7 @@ def test_no_request_logs_the_token(
 
 
 def is_answered(processes: Processes, method: str, path: str) -> bool:
-    """Whether anything at all comes back for this path, sent as it stands here."""
+    """Return whether the server responds to a path, which is sent without normalization."""
     connection = HTTPConnection(processes.base_url.removeprefix("http://"), timeout=10)
     try:
         connection.request(method, path)
@@ -139,7 +139,7 @@ def test_sentry_is_told_no_token(token: str) -> None:
         url = f"https://hooks.example.org/{insert_token(path, token)}"
         event = {"request": {"url": url, "method": "POST", "query_string": f"token={token}"}}
 
-        told = logs._scrub_sentry_event(event, {})
+        scrubbed = logs._scrub_sentry_event(event, {})
 
-        assert not is_token_logged(token, repr(told)), spelling
-        assert told["request"]["url"].startswith("https://hooks.example.org/"), spelling
+        assert not is_token_logged(token, repr(scrubbed)), spelling
+        assert scrubbed["request"]["url"].startswith("https://hooks.example.org/"), spelling

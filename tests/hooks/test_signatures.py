@@ -1,4 +1,4 @@
-"""Signed calls, as Standard Webhooks describes them."""
+"""Signed calls (Standard Webhooks)."""
 
 import time
 from typing import Any
@@ -13,13 +13,13 @@ BODY = b'{"steps": 2}'
 
 
 def send_call(dataset: Dataset, hook: Any, body: bytes = BODY, **headers: str) -> Any:
-    """A call with these headers and no others."""
+    """Call a hook with these headers."""
     return call_hook(dataset.app, hook, body, **headers)
 
 
 @pytest.fixture
 def hook(dataset: Dataset) -> Any:
-    """One that takes signed calls only."""
+    """Create a hook that requires signed calls."""
     return create_hook(dataset.stranger, signed=True)
 
 

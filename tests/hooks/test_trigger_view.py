@@ -1,4 +1,4 @@
-"""POST /v1/hooks/{token}: what a sender without an account can start, and what he is told."""
+"""POST /v1/hooks/{token}: jobs that calls start, and errors of calls."""
 
 import json
 from typing import Any
@@ -25,13 +25,13 @@ from tests.jobs.db_helpers import get_job
 
 
 def execute_job(dataset: Dataset, job_id: str) -> None:
-    """What a worker does."""
+    """Execute a job like a worker."""
     with dataset.app.app_context():
         executor.run_job(UUID(job_id), "tests")
 
 
 def execute_statement(dataset: Dataset, statement: Any) -> None:
-    """What somebody else does in between."""
+    """Execute and commit a statement, like a concurrent change."""
     with dataset.app.app_context():
         db.session.execute(statement)
         db.session.commit()
@@ -232,14 +232,14 @@ def test_call_ignores_access_token(dataset: Dataset) -> None:
 
 
 def normalize_response(response: Any) -> Any:
-    """An answer without what differs each time."""
+    """Return a response without the parts that differ each time."""
     (error,) = get_errors(response)
     del error["id"]
     return response.status_code, error
 
 
 def call_unknown_hook(dataset: Dataset) -> Any:
-    """What an unknown token gets."""
+    """Call a hook with an unknown token."""
     return normalize_response(dataset.app.test_client().post(f"/v1/hooks/{'A' * 43}"))
 
 
@@ -403,7 +403,7 @@ def test_new_images_behind_the_same_url_are_a_new_job(dataset: Dataset) -> None:
 
 
 def list_images(caller: ApiClient, dataset: Dataset) -> Any:
-    """The gallery of the published event."""
+    """Return the gallery of the published event."""
     return get_data(caller.get(f"/v1/events/{dataset.events['published']}/images"))
 
 
@@ -411,7 +411,7 @@ def list_images(caller: ApiClient, dataset: Dataset) -> Any:
 
 
 def get_last_called_at(dataset: Dataset, hook: Any) -> str | None:
-    """As its owner reads it."""
+    """Return the last call of a hook, as its owner reads it."""
     at: str | None = get_data(dataset.stranger.get(f"/v1/hooks/{hook['id']}"))["attributes"]["last-called-at"]
     return at
 
@@ -465,7 +465,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 def encode_form(members: Any) -> bytes:
-    """The body that GitHub sends unless a webhook is set to JSON."""
+    """Return a form like that of a GitHub webhook with the default content type."""
     return urlencode({"payload": json.dumps(members)}).encode()
 
 

@@ -285,7 +285,10 @@ def test_an_empty_set_is_refused_at_its_field(processor: Dataset, browser: Brows
 
     response = post_form(browser, empty)
 
-    assert (response.status_code, get_field_error(response, "document-set")) == (422, "There is nothing in this set.")
+    assert (response.status_code, get_field_error(response, "document-set")) == (
+        422,
+        "The document set has no documents.",
+    )
     assert get_selected_set(response) == [str(empty)]
     assert processor.count_rows(Job) == 0
 

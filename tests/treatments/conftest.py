@@ -1,4 +1,4 @@
-"""An office for a module of tests, and a desk in it for each."""
+"""Processes with a fake processor for a module of tests, and a client for each test."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,14 +15,14 @@ from tests.treatments.processor_stack import ProcessorStack, TreatmentClient
 def processor_stack(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ProcessorStack]:
-    """Its processes live as long as the tests of a module."""
+    """Run the processes for the tests of a module."""
     with ExitStack() as stack:
-        yield ProcessorStack(environment, tmp_path_factory.mktemp("office"), stack)
+        yield ProcessorStack(environment, tmp_path_factory.mktemp("stack"), stack)
 
 
 @pytest.fixture
 def processor(processor_stack: ProcessorStack) -> FakeProcessor:
-    """The double, which behaves until it is told otherwise."""
+    """Return the fake processor without scripted behaviour."""
     processor_stack.processor.reset_script()
     return processor_stack.processor
 
@@ -31,6 +31,6 @@ def processor(processor_stack: ProcessorStack) -> FakeProcessor:
 def treatment_client(
     processor_stack: ProcessorStack, dataset: Dataset, processor: FakeProcessor
 ) -> Iterator[TreatmentClient]:
-    """The owner of an event, with a set of its documents."""
+    """Yield the owner of an event, with a set of its documents; end all jobs afterwards."""
     yield TreatmentClient(processor_stack, dataset)
     processor_stack.end_all_jobs()

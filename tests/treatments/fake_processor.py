@@ -1,10 +1,10 @@
-"""A processor that answers, calls back and misbehaves as a test wants it, over real HTTP.
+"""Fake processor over real HTTP, with scripted responses and callbacks.
 
-with Processor() as processor:
-    processor.answer_start(FAILURE)             # for all that follow; several: one after the other, the last stays
-    ...                                         # our server, with PROCESSOR_URL=processor.url, starts a treatment
+with FakeProcessor() as processor:
+    processor.answer_start(FAILURE)             # repeatedly; of several each once, the last repeatedly
+    ...                                         # start a treatment with PROCESSOR_URL=processor.url
     start = processor.starts[0]
-    url = processor.host("/results/1.json", b"[]")
+    url = processor.host_file("/results/1.json", b"[]")
     processor.call_back(start, "SUCCESS", output={"results_url": [{"doc_id": "image-1", "result_url": url}]})
 """
 
@@ -32,7 +32,7 @@ ROUTE = re.compile(r"/([^/]+)/(?:(start)|([^/]+)/(status|cancel))")
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent, when, and how often its body is repeated; `reset`: nothing but a TCP reset."""
+    """A response, its delay in seconds and the repetitions of its body; with `reset` only a TCP reset."""
 
     status: int = 200
     body: bytes = b""
@@ -43,17 +43,17 @@ class Answer:
     reset: bool = False
 
     def with_delay(self, seconds: float) -> "Answer":
-        """The same, later."""
+        """Return a copy with this delay."""
         return replace(self, delay=seconds)
 
 
 def json_answer(value: Any, status: int = 200) -> Answer:
-    """This value as JSON."""
+    """Return a response with this value as JSON."""
     return Answer(status, json.dumps(value).encode())
 
 
 def start_answer(tracking_id: Any) -> Answer:
-    """The run goes on under this id, whatever it is."""
+    """Return the response to a start request with this tracking id."""
     return json_answer({"tracking_id": tracking_id}, 202)
 
 
@@ -67,18 +67,18 @@ LONG_TRACKING_ID = start_answer("x" * 100_000)
 SLASH_TRACKING_ID = start_answer("../../v1/users/1")
 RESET = Answer(reset=True)
 HUGE_ANSWER = Answer(body=BODY_CHUNK, times=2**14)
-"""1 GiB."""
+"""Response with a body of 1 GiB."""
 NEVER_ANSWERS = Answer(delay=3600)
 
 
 def redirect_answer(url: str) -> Answer:
-    """Somewhere else."""
+    """Return a redirect to a URL."""
     return Answer(302, headers={"Location": url})
 
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """A request as it came; `task` and `tracking_id` as its path says."""
+    """A received request, with the task and the tracking id of its path."""
 
     method: str
     path: str
@@ -90,7 +90,7 @@ class ReceivedRequest:
 
 @dataclass(frozen=True)
 class StartRequest:
-    """A start request, and the tracking id that it is answered with if nothing else is scripted."""
+    """A start request and the tracking id of the default response."""
 
     task: str
     headers: Mapping[str, str]
@@ -99,16 +99,16 @@ class StartRequest:
 
 
 class FakeProcessor:
-    """Listens on a free port of 127.0.0.1 while it is entered; it records all requests."""
+    """Context manager that listens on a free port of 127.0.0.1 and records all requests."""
 
     def __init__(self) -> None:
         self.starts: list[StartRequest] = []
         self.status_requests: list[ReceivedRequest] = []
         self.cancels: list[ReceivedRequest] = []
         self.fetched: list[ReceivedRequest] = []
-        """Requests for files that are hosted here, and whatever else was asked."""
+        """Requests for hosted files, and all other requests."""
         self.before_answer: Callable[[StartRequest], object] | None = None
-        """Called once a start is recorded and before it is answered: for callbacks that come early."""
+        """Function that is called before the response to a start request: for early callbacks."""
         self._scripts: dict[str, list[Answer]] = {}
         self._files: dict[str, Answer] = {}
         self._numbers = count(1)
@@ -127,23 +127,23 @@ class FakeProcessor:
 
     @property
     def url(self) -> str:
-        """The PROCESSOR_URL."""
+        """Return the value for PROCESSOR_URL."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer_start(self, *answers: Answer) -> None:
-        """How starts are answered: one after the other, the last for all that follow; none: as they should be."""
+        """Script the responses to start requests: each once, the last repeatedly; without responses, 202."""
         self._set_script("start", answers)
 
     def answer_status(self, *answers: Answer | Mapping[str, Any]) -> None:
-        """The same for questions about the status; a mapping is sent as JSON. None: 404."""
+        """Script the responses to status requests; mappings are sent as JSON; without responses, 404."""
         self._set_script("status", answers)
 
     def answer_cancel(self, *answers: Answer | Mapping[str, Any]) -> None:
-        """The same for cancelling. None: 200, CANCELLED."""
+        """Script the responses to cancel requests; without responses, 200 with CANCELLED."""
         self._set_script("cancel", answers)
 
     def host_file(self, path: str, content: bytes | Answer, **more: Any) -> str:
-        """The URL of a file with this content; `more` as Answer has it."""
+        """Host a file and return its URL; `more` are fields of Answer."""
         self._files[path] = content if isinstance(content, Answer) else Answer(body=content, **more)
         return f"{self.url}{path}"
 
@@ -160,7 +160,7 @@ class FakeProcessor:
         raw: bytes | None = None,
         **members: Any,
     ) -> httpx.Response:
-        """Say this about a start, as a processor does; with another token, secret, time or body where one is given."""
+        """Send a callback for a start request, by default signed and with the right token."""
         about = {"experiment_id": start.body["experiment_id"], "tracking_id": start.tracking_id, "event": event}
         body = json.dumps({**about, **members}).encode() if raw is None else raw
         headers = {"Content-Type": "application/json"}
@@ -174,7 +174,7 @@ class FakeProcessor:
         return httpx.post(url, content=body, headers=headers, timeout=30, trust_env=False)
 
     def answer_for(self, asked: ReceivedRequest) -> Answer:
-        """Record a request, and what it is answered."""
+        """Record a request and return its response."""
         found = ROUTE.fullmatch(asked.path)
         if found is None or asked.path in self._files:
             with self._lock:
@@ -192,12 +192,12 @@ class FakeProcessor:
         return self._next_answer(question) or default
 
     def wait_until_closed(self, seconds: float) -> None:
-        """So long, or until this is closed."""
+        """Wait this many seconds, or until the server is closed."""
         self._closing.wait(seconds)
 
     @property
     def is_closing(self) -> bool:
-        """Whether nobody waits any more."""
+        """Return whether the server is being closed."""
         return self._closing.is_set()
 
     def _build_start_answer(self, task: str, asked: ReceivedRequest) -> Answer:
@@ -209,7 +209,7 @@ class FakeProcessor:
         return self._next_answer("start") or start_answer(start.tracking_id)
 
     def reset_script(self) -> None:
-        """Behave as it should, and remember nothing."""
+        """Remove all scripts, files and records."""
         with self._lock:
             for recorded in (self.starts, self.status_requests, self.cancels, self.fetched):
                 recorded.clear()
@@ -229,7 +229,7 @@ class FakeProcessor:
 
 
 def sign_message(secret: str, id: str, sent_at: str, body: bytes) -> dict[str, str]:
-    """The headers of Standard Webhooks."""
+    """Return the headers of Standard Webhooks."""
     key = b64decode(secret.removeprefix("whsec_"), validate=True)
     digest = hmac.digest(key, b".".join((id.encode(), sent_at.encode(), body)), "sha256")
     made = f"v1,{b64encode(digest).decode()}"
@@ -267,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def log_message(self, *arguments: object) -> None:
-        """Tests print what they need."""
+        """Print no requests."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -278,6 +278,6 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up in the middle of an answer is none of our business."""
+        """Ignore clients that close the connection during a response."""
         with contextlib.suppress(ConnectionError):
             super().finish_request(request, client_address)

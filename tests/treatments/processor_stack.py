@@ -1,4 +1,4 @@
-"""Web, relay and worker beside a processor that does as a test wants, and what people ask them for."""
+"""Web, relay and worker processes with a fake processor, and clients of their API."""
 
 import subprocess
 from collections.abc import Callable
@@ -32,7 +32,7 @@ TERMINAL_STATES = ("SUCCESS", "ERROR", "CANCELLED")
 
 
 class ProcessorStack:
-    """The processes, which may be killed; what is asked for goes through the API of an app like theirs."""
+    """The processes, which tests may kill; requests go to an app in this process with the same settings."""
 
     def __init__(self, environment: dict[str, str], directory: Path, stack: ExitStack, **settings: str) -> None:
         redis = embedded.Redis(directory)
@@ -43,7 +43,7 @@ class ProcessorStack:
             "PROCESSOR_URL": self.processor.url,
             "VAR_DIR": str(directory),
         }
-        # The keys of the suite: whoever signs in there is known here.
+        # The keys of the test suite, so that its access tokens are valid here.
         kept = {"SECRET_KEY": "s" * 40, "STORAGE_URL": (directory / "files").as_uri()}
         self.environment = {**environment, **more, **SETTINGS, **kept, **settings}
         for name in ("jwt-key", "secret-key"):
@@ -59,17 +59,17 @@ class ProcessorStack:
         self.wait_for_web()
 
     def start(self, name: str) -> None:
-        """Another process of this name; the one before is left to itself."""
+        """Start a process of this name; an earlier one is not stopped."""
         arguments = ("relay", "2") if name == "relay" else (name,)
         self.children[name] = self.stack.enter_context(run_process(self.environment, self.log, *arguments))
 
     @property
     def worker(self) -> subprocess.Popen[bytes]:
-        """The present one."""
+        """Return the latest worker process."""
         return self.children["worker"]
 
     def wait_for_web(self) -> None:
-        """Until it answers."""
+        """Wait until the web process responds."""
 
         def answers() -> bool:
             try:
@@ -85,7 +85,7 @@ class ProcessorStack:
             db.engine.dispose()
 
     def end_all_jobs(self) -> None:
-        """End whatever still goes on, and wait until nobody is at it any more: the tables are emptied next."""
+        """End all jobs and wait until no process works on them, before the tables are emptied."""
         with self.app.app_context():
             db.session.execute(
                 update(Job).where(Job.state.in_(ACTIVE_STATES)).values(state="failed", finished_at=func.now())
@@ -95,16 +95,16 @@ class ProcessorStack:
         wait_until(lambda: are_all_closed(self.app), 20)
 
     def build_processor_client(self, dataset: Dataset, role: str) -> ApiClient:
-        """Somebody who talks to the server with the processor."""
+        """Return a client of a role for the app with the processor."""
         known = dataset.callers[role]
         return ApiClient(self.app.test_client(), known.token, known.id)
 
 
 class TreatmentClient:
-    """An owner of a document set, who asks for treatments and looks at what becomes of them."""
+    """The owner of a document set, who starts treatments and reads their results."""
 
     def __init__(self, processor_stack: ProcessorStack, dataset: Dataset, role: str = "owner") -> None:
-        self.office = processor_stack
+        self.stack = processor_stack
         self.caller = processor_stack.build_processor_client(dataset, role)
         self.set_id = get_data(
             self.caller.create(
@@ -113,11 +113,11 @@ class TreatmentClient:
         )["id"]
 
     def start_treatment(self, task_type: str = "regions", **attributes: Any) -> str:
-        """The id of a new treatment."""
+        """Start a treatment and return its id."""
         return str(get_data(self.post_treatment(task_type, **attributes))["id"])
 
     def post_treatment(self, task_type: str = "regions", **attributes: Any) -> Any:
-        """The answer to a POST."""
+        """Start a treatment and return the response."""
         return self.caller.create(
             "/v1/treatments",
             "treatment",
@@ -126,22 +126,22 @@ class TreatmentClient:
         )
 
     def wait_for_start(self, treatment_id: str) -> StartRequest:
-        """The start request that the processor has been sent, once the server knows that it has."""
+        """Wait until the treatment is STARTED and return its start request."""
         self.wait_for_status(treatment_id, "STARTED")
         return self.get_start(treatment_id)
 
     def get_start(self, treatment_id: str) -> StartRequest:
-        """The last start request for a treatment."""
-        mine = [each for each in self.office.processor.starts if each.body["experiment_id"] == treatment_id]
+        """Return the last start request of a treatment."""
+        mine = [each for each in self.stack.processor.starts if each.body["experiment_id"] == treatment_id]
         return mine[-1]
 
     def get_attributes(self, treatment_id: str) -> dict[str, Any]:
-        """Its attributes now."""
+        """Return the attributes of a treatment."""
         attributes: dict[str, Any] = get_data(self.caller.get(f"/v1/treatments/{treatment_id}"))["attributes"]
         return attributes
 
     def wait_for_status(self, treatment_id: str, *status: str) -> dict[str, Any]:
-        """Its attributes, once it has come to one of these."""
+        """Wait until a treatment has one of these statuses and return its attributes."""
         wait_until(
             lambda: self.get_attributes(treatment_id)["status"] in status,
             20,
@@ -150,25 +150,25 @@ class TreatmentClient:
         return self.get_attributes(treatment_id)
 
     def get_job(self, treatment_id: str) -> dict[str, Any]:
-        """The attributes of its job."""
+        """Return the attributes of the job of a treatment."""
         attributes: dict[str, Any] = get_data(self.caller.get(f"/v1/jobs/{treatment_id}"))["attributes"]
         return attributes
 
     def list_log_messages(self, treatment_id: str, level: str | None = None) -> list[str]:
-        """What its job has said, all of it or on this level."""
+        """Return the messages of the job of a treatment, all or those of a level."""
         listed = get_data(self.caller.get(f"/v1/jobs/{treatment_id}/events?page[size]=100"))
         events = [item["attributes"] for item in listed]
         return [each["message"] for each in events if level in (None, each["level"])]
 
     def list_artifacts(self, treatment_id: str) -> list[dict[str, Any]]:
-        """The artifacts of its job."""
+        """Return the artifacts of the job of a treatment."""
         return [item["attributes"] for item in get_data(self.caller.get(f"/v1/jobs/{treatment_id}/artifacts"))]
 
     def list_results(self, treatment_id: str, what: str) -> list[dict[str, Any]]:
-        """Its regions or similarities."""
+        """Return the regions or similarities of a treatment."""
         listed = get_data(self.caller.get(f"/v1/treatments/{treatment_id}/{what}?page[size]=100"))
         return [item["attributes"] for item in listed]
 
     def wait_for(self, condition: Callable[[], Any]) -> Any:
-        """What it returns once it is true."""
+        """Wait until a condition is true and return its value."""
         return wait_until(condition, 20)

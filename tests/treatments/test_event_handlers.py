@@ -1,4 +1,4 @@
-"""What a processor says all at once, too often, twice or too late, and what is kept of it."""
+"""Callbacks that arrive all at once, too often, twice or too late."""
 
 import json
 from datetime import datetime, timedelta
@@ -23,12 +23,12 @@ PLACE = {"x": 1, "y": 2, "width": 3, "height": 4}
 CallbackEvent = tuple[str, dict[str, Any]]
 
 
-def store_callbacks(processor_stack: ProcessorStack, treatment_id: str, *said: CallbackEvent) -> None:
-    """Have all of this called back, as if no worker had been there to hear it."""
+def store_callbacks(processor_stack: ProcessorStack, treatment_id: str, *callbacks: CallbackEvent) -> None:
+    """Store callbacks for a consumer, as if no worker had been there when they arrived."""
     run = {"job_id": treatment_id, "attempt": 1}
     rows = [
         {**run, "message_id": f"left {number}", "event": event, "payload": {"event": event, **members}}
-        for number, (event, members) in enumerate(said)
+        for number, (event, members) in enumerate(callbacks)
     ]
     with processor_stack.app.app_context(), open_transaction(is_read=False):
         get_connection().execute(insert(Callback), rows)
@@ -37,12 +37,12 @@ def store_callbacks(processor_stack: ProcessorStack, treatment_id: str, *said: C
 
 
 def build_progress_events(number: int) -> list[CallbackEvent]:
-    """So many steps, numbered."""
+    """Build this many PROGRESS events with numbered messages."""
     return [("PROGRESS", {"fraction": step / number, "message": str(step)}) for step in range(number)]
 
 
 def list_step_events(treatment_client: TreatmentClient, treatment_id: str) -> list[tuple[int, datetime]]:
-    """The steps that became events, and when."""
+    """Return the number and time of the steps that became progress events."""
     listed = get_data(treatment_client.caller.get(f"/v1/jobs/{treatment_id}/events?page[size]=100"))
     events = [each["attributes"] for each in listed]
     return [
@@ -53,22 +53,22 @@ def list_step_events(treatment_client: TreatmentClient, treatment_id: str) -> li
 
 
 def build_region_file(*sources: str) -> bytes:
-    """A result file with a region in each of these images."""
+    """Return a result file with a region in each of these images."""
     return json.dumps([{"source": each, "crops": [{"absolute": PLACE}]} for each in sources]).encode()
 
 
 def build_output(url: str, doc_id: str = "one") -> dict[str, Any]:
-    """What names one result."""
+    """Return the output member with one result."""
     return {"results_url": [{"doc_id": doc_id, "result_url": url}]}
 
 
 def is_requested(processor: FakeProcessor, path: str) -> bool:
-    """Whether the server wants this file; the answer may still be on its way."""
+    """Return whether the server has requested this file."""
     return any(each.path == path for each in processor.fetched)
 
 
 def count_rows(processor_stack: ProcessorStack, *where: Any) -> int:
-    """How many rows there are."""
+    """Return the number of rows."""
     with processor_stack.app.app_context(), open_transaction(is_read=True):
         return int(get_connection().scalar(select(func.count()).where(*where)) or 0)
 
@@ -87,8 +87,8 @@ def test_a_backlog_is_heard_in_its_order_and_holds_nobody_up(
     treatment_client.wait_for(lambda: 0 < (treatment_client.get_job(treatment_id)["progress"] or 0) < 0.9)
     assert processor.call_back(start, "PROGRESS", message="late").status_code == 200
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
-    heard = [step for step, _ in list_step_events(treatment_client, treatment_id)]
-    assert heard == sorted(heard)
+    steps = [step for step, _ in list_step_events(treatment_client, treatment_id)]
+    assert steps == sorted(steps)
     assert "late" not in treatment_client.list_log_messages(treatment_id)
 
 
@@ -103,7 +103,7 @@ def test_invalid_callback_does_not_block_later_ones(
     )
 
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
-    assert "passed over" in treatment_client.list_log_messages(treatment_id, "warning")[0]
+    assert "could not be applied" in treatment_client.list_log_messages(treatment_id, "warning")[0]
 
 
 def test_progress_is_coalesced_and_warnings_kept(
@@ -116,9 +116,9 @@ def test_progress_is_coalesced_and_warnings_kept(
     store_callbacks(processor_stack, treatment_id, *build_progress_events(800), *torn)
 
     treatment_client.wait_for(lambda: len(treatment_client.list_log_messages(treatment_id, "warning")) == 5)
-    told = [at for _, at in list_step_events(treatment_client, treatment_id)]
-    assert told
-    assert all(later - earlier >= timedelta(seconds=0.5) for earlier, later in pairwise(told))
+    published_at = [at for _, at in list_step_events(treatment_client, treatment_id)]
+    assert published_at
+    assert all(later - earlier >= timedelta(seconds=0.5) for earlier, later in pairwise(published_at))
     assert treatment_client.get_job(treatment_id)["progress"] == 799 / 800
 
 
@@ -133,7 +133,7 @@ def test_the_last_of_much_progress_is_told_a_moment_later(
     treatment_client.wait_for(lambda: treatment_client.get_job(treatment_id)["message"] == "299")
     treatment_client.wait_for(
         lambda: list_step_events(treatment_client, treatment_id)[-1][0] == 299
-    )  # the last one is told, a moment later
+    )  # the last one is published later
     assert len(list_step_events(treatment_client, treatment_id)) < 100
 
 

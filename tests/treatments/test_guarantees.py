@@ -1,7 +1,7 @@
-"""What is promised of treatments, kept while workers are killed; `TREATMENTS=100` makes it as many.
+"""Guarantees of treatments while workers are killed; `TREATMENTS=100` sets their number.
 
-A test of the whole: a processor calls back out of order, twice, and more at once than we take in; in the end every
-treatment has succeeded and every result is there once.
+A processor calls back out of order, twice, and faster than callbacks are applied; in the end every treatment has
+succeeded and every result is stored once.
 """
 
 import contextlib
@@ -52,13 +52,13 @@ def test_the_columns_of_rows_are_those_of_their_models() -> None:
 def slow_polling_stack(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ProcessorStack]:
-    """One whose processor is asked only when it has been silent for long; the last kill may have left it no worker."""
+    """Run processes of their own that poll after 20 s, because kills may leave them without a worker."""
     with ExitStack() as stack:
-        yield ProcessorStack(environment, tmp_path_factory.mktemp("office"), stack, PROCESSOR_POLL_SECONDS="20")
+        yield ProcessorStack(environment, tmp_path_factory.mktemp("stack"), stack, PROCESSOR_POLL_SECONDS="20")
 
 
 class ApiClient:
-    """The processor's side of many runs: what it has to say of each, in any order, some of it twice."""
+    """Sender of the callbacks of many runs, in random order and some of them twice."""
 
     def __init__(self, processor: FakeProcessor) -> None:
         self.processor = processor
@@ -69,7 +69,7 @@ class ApiClient:
         self._lock = threading.Lock()
 
     def build_shuffled_events(self, start: StartRequest) -> list[tuple[str, str, dict[str, Any]]]:
-        """Events with their ids and members: shuffled, but the end comes after half of them at the earliest."""
+        """Return events with ids and members in random order; SUCCESS comes in the second half."""
         uids = [each["uid"] for each in start.body["documents"]]
         assert len(uids) == DOCUMENT_COUNT
         listed = [{"doc_id": uid, "result_url": self._host_result(uid)} for uid in uids]
@@ -88,7 +88,7 @@ class ApiClient:
         return self.processor.host_file(f"/results/{next(self._names)}.json", content)
 
     def send_callbacks(self, start: StartRequest) -> None:
-        """Say it all, each until it is heard."""
+        """Send all callbacks of a run, each until it is accepted."""
         for id_, event, members in self.build_shuffled_events(start):
             self._send_until_accepted(start, id_, event, members)
 
@@ -103,7 +103,7 @@ class ApiClient:
             if answer is not None and answer.status_code == 200:
                 return
             threading.Event().wait(0.1)
-        raise AssertionError(f"{event} was never heard")
+        raise AssertionError(f"{event} was never accepted")
 
 
 @pytest.mark.timeout(120 + 5 * TREATMENT_COUNT)
@@ -111,11 +111,11 @@ def test_every_result_is_stored_once_whatever_dies(
     slow_polling_stack: ProcessorStack, dataset: Dataset, figure: Callable[[str], None]
 ) -> None:
     processor_stack = slow_polling_stack
-    desk = TreatmentClient(processor_stack, dataset)
+    client = TreatmentClient(processor_stack, dataset)
     uploads = [dataset.create_upload("owner", f"picture {number}") for number in range(DOCUMENT_COUNT)]
     linkage = {"uploads": {"data": [{"type": "upload", "id": str(each)} for each in uploads]}}
     document = {"data": {"type": "document-set", "attributes": {"title": "Ten"}, "relationships": linkage}}
-    desk.set_id = get_data(desk.caller.send("POST", "/v1/document-sets", document))["id"]
+    client.set_id = get_data(client.caller.send("POST", "/v1/document-sets", document))["id"]
     caller = ApiClient(processor_stack.processor)
     stop, kills = threading.Event(), []
     killer = threading.Thread(target=_kill_processes, args=(processor_stack, stop, kills), daemon=True)
@@ -124,7 +124,9 @@ def test_every_result_is_stored_once_whatever_dies(
     with ThreadPoolExecutor(CALLER_COUNT) as threads:
         processor_stack.processor.before_answer = lambda start: threads.submit(caller.send_callbacks, start)
         killer.start()
-        ids = [desk.start_treatment(**{"api-parameters": {"model": str(number)}}) for number in range(TREATMENT_COUNT)]
+        ids = [
+            client.start_treatment(**{"api-parameters": {"model": str(number)}}) for number in range(TREATMENT_COUNT)
+        ]
         wait_until(
             lambda: _count_ended_jobs(processor_stack) == TREATMENT_COUNT, 60 + 4 * TREATMENT_COUNT, "all have ended"
         )
@@ -159,7 +161,7 @@ def _count_ended_jobs(processor_stack: ProcessorStack) -> int:
 
 
 def _kill_processes(processor_stack: ProcessorStack, stop: threading.Event, kills: list[int]) -> None:
-    """Every two seconds a child of the worker, or the whole worker, which is then started again."""
+    """Kill a child of the worker or the whole worker every two seconds; start a new worker when needed."""
     chance = random.Random(6)  # noqa: S311  # not for secrets
     while not stop.wait(2):
         if processor_stack.worker.poll() is not None:

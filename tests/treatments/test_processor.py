@@ -1,4 +1,4 @@
-"""The reference processor alone: a real process, real images, and someone who takes its callbacks."""
+"""Reference processor (examples/processor) as a process, with real images and a server for its callbacks."""
 
 import json
 import os
@@ -31,7 +31,7 @@ BOXES = [(200, 100, 100, 80), (10, 20, 50, 40), (20, 200, 60, 30)]
 
 
 class CallbackMessage(NamedTuple):
-    """A callback as it came."""
+    """A received callback."""
 
     path: str
     headers: Mapping[str, str]
@@ -43,7 +43,7 @@ class CallbackMessage(NamedTuple):
 
 
 class CallbackServer(ThreadingHTTPServer):
-    """Hosts images, and takes callbacks; both as it is told."""
+    """Server of images, and receiver of callbacks with scripted responses."""
 
     daemon_threads = True
 
@@ -51,27 +51,27 @@ class CallbackServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.images: dict[str, bytes] = {}
         self.statuses: list[int] = []
-        """The answers to the first callbacks; those after them are 200."""
+        """Statuses of the first responses to callbacks; further ones are 200."""
         self.messages: list[CallbackMessage] = []
-        self.held = Event()
-        """Images whose path begins with /held come once this is set."""
+        self.release_images = Event()
+        """Set to send the images whose path begins with /held."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def document(self, uid: str, content: bytes, prefix: str = "") -> dict[str, str]:
-        """An image as a start request names it."""
+        """Host an image and return its document for a start request."""
         path = f"/{prefix}{uid}"
         self.images[path] = content
         return {"type": "image", "src": f"{self.url}{path}", "uid": uid}
 
     def list_messages(self, path: str = "/callback") -> list[Any]:
-        """All that was said at this path."""
+        """Return the bodies of the callbacks to this path."""
         return [message.json_body for message in self.messages if message.path.startswith(path)]
 
     def list_event_names(self, path: str = "/callback") -> list[str]:
-        return [said["event"] for said in self.list_messages(path)]
+        return [callback["event"] for callback in self.list_messages(path)]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.startswith("/held"):
-            self.server.held.wait(30)
+            self.server.release_images.wait(30)
         self._answer(200 if self.path in self.server.images else 404, self.server.images.get(self.path, b""))
 
     def do_POST(self) -> None:
@@ -95,10 +95,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *arguments: object) -> None:
-        """Tests print what they need."""
+        """Print no requests."""
 
     def finish(self) -> None:
-        """Let go of images that nobody waits for any more."""
+        """Ignore connections that the client has closed."""
         try:
             super().finish()
         except ConnectionError:
@@ -107,44 +107,47 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[CallbackServer]:
-    """What the processor speaks to."""
+    """Run the server of images and callbacks."""
     with CallbackServer() as server:
         Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
-        server.held.set()
+        server.release_images.set()
         server.shutdown()
 
 
 class ReferenceProcessor(NamedTuple):
-    """A processor that has said where it listens."""
+    """A running processor, a client for it, and the server of its images and callbacks."""
 
     process: subprocess.Popen[str]
     client: httpx.Client
     server: CallbackServer
 
     def start_run(self, task: str, *documents: dict[str, str], **members: Any) -> str:
-        """The tracking id of a run of these documents."""
+        """Start a run with these documents and return its tracking id."""
         answer = self.client.post(f"/{task}/start", json=self.build_start_body(*documents, **members))
         assert answer.status_code == 202, answer.text
         tracking_id: str = answer.json()["tracking_id"]
         return tracking_id
 
     def build_start_body(self, *documents: dict[str, str], **members: Any) -> dict[str, Any]:
-        """A start request."""
+        """Build the body of a start request."""
         notify = {"notify_url": f"{self.server.url}/callback?token=t", "notify_secret": SECRET}
         return {"experiment_id": "an-id", "documents": documents, **notify, "model": "", **members}
 
     def wait_for_end(self, task: str, tracking_id: str) -> Any:
-        """The status once the run has ended and its end was called back."""
+        """Wait until the run has ended and its last callback is received; return its status."""
         url = f"/{task}/{tracking_id}/status"
         wait_until(lambda: self.client.get(url).json()["status"] in TERMINAL_STATES, what="the end")
         wait_until(
-            lambda: any(said["event"] in TERMINAL_STATES and said["completed"] for said in self.server.list_messages())
+            lambda: any(
+                callback["event"] in TERMINAL_STATES and callback["completed"]
+                for callback in self.server.list_messages()
+            )
         )
         return self.client.get(url).json()
 
     def fetch_results(self, status: Any) -> dict[str, Any]:
-        """Each result file by document."""
+        """Return the content of each result file by document."""
         return {
             result["doc_id"]: self.client.get(result["result_url"]).json() for result in status["output"]["results_url"]
         }
@@ -152,7 +155,7 @@ class ReferenceProcessor(NamedTuple):
 
 @contextmanager
 def run_processor(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A processor on a free port that keeps its results here, and its URL."""
+    """Run a processor on a free port with its results in this directory; yield the process and its URL."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "examples/processor/server.py"), "--port", "0"],
         env={**os.environ, "TMPDIR": str(directory)},
@@ -171,7 +174,7 @@ def run_processor(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]
 
 @pytest.fixture(scope="module")
 def module_processor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """One processor for all tests that leave it as it was."""
+    """Run one processor for all tests that do not stop it or fill its memory."""
     with run_processor(tmp_path_factory.mktemp("processor")) as started:
         yield started
 
@@ -180,7 +183,7 @@ def module_processor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
 def reference_processor(
     module_processor: tuple[subprocess.Popen[str], str], server: CallbackServer
 ) -> Iterator[ReferenceProcessor]:
-    """The shared processor, as this test speaks to it."""
+    """Return the processor of the module with the server of this test."""
     process, url = module_processor
     with httpx.Client(base_url=url, trust_env=False) as client:
         yield ReferenceProcessor(process, client, server)
@@ -188,13 +191,13 @@ def reference_processor(
 
 @pytest.fixture
 def own_processor(server: CallbackServer, tmp_path: Path) -> Iterator[ReferenceProcessor]:
-    """A processor of this test's own; its results are in `tmp_path`."""
+    """Run a processor for this test only; its results are in `tmp_path`."""
     with run_processor(tmp_path) as (process, url), httpx.Client(base_url=url, trust_env=False) as client:
         yield ReferenceProcessor(process, client, server)
 
 
 def draw_rectangles() -> Image:
-    """Three white ones on black."""
+    """Draw three white rectangles on black."""
     image = Image.black(400, 300)
     for box in BOXES:
         image = image.draw_rect(255, *box, fill=True)
@@ -202,7 +205,7 @@ def draw_rectangles() -> Image:
 
 
 def list_boxes(content: Any) -> list[tuple[int, ...]]:
-    """The regions in a result file of one image."""
+    """Return the regions in a result file of one image."""
     return [tuple(crop["absolute"][name] for name in ("x", "y", "width", "height")) for crop in content[0]["crops"]]
 
 
@@ -296,7 +299,9 @@ def test_each_image_is_called_back_when_it_is_done_and_all_of_them_at_the_end(
 
     first, one, two, last = server.list_messages()
     assert [first["event"], one["event"], two["event"], last["event"]] == ["STARTED", "PROGRESS", "PROGRESS", "SUCCESS"]
-    assert {(said["experiment_id"], said["tracking_id"]) for said in server.list_messages()} == {("an-id", tracking_id)}
+    assert {(callback["experiment_id"], callback["tracking_id"]) for callback in server.list_messages()} == {
+        ("an-id", tracking_id)
+    }
     assert [one["fraction"], two["fraction"], last["fraction"]] == [0.5, 1.0, 1.0]
     assert [result["doc_id"] for result in one["output"]["results_url"]] == ["one"]
     assert last["output"]["results_url"] == one["output"]["results_url"] + two["output"]["results_url"]
@@ -360,7 +365,7 @@ def test_a_callback_that_is_refused_does_not_come_again(
 
 
 def list_unreadable_images() -> dict[str, bytes]:
-    """What cannot be read, by what is said of it."""
+    """Return images that cannot be read, by error message."""
     return {
         "It is not a JPEG, PNG or WebP image.": b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
         "It cannot be decoded.": encode_image(make_photo(300, 200), "png")[:5000],
@@ -379,15 +384,17 @@ def test_a_broken_image_does_not_keep_the_others_from_it(
 
     status = reference_processor.wait_for_end("regions", reference_processor.start_run("regions", *documents))
 
-    errors = [f"bad-{number}: {words}" for number, words in enumerate(contents)]
-    errors.append("gone: It could not be fetched: the answer was 404.")
+    errors = [f"bad-{number}: {message}" for number, message in enumerate(contents)]
+    errors.append("gone: It could not be downloaded: the response was 404.")
     assert status["status"] == "SUCCESS"
     assert {uid: list_boxes(content) for uid, content in reference_processor.fetch_results(status).items()} == {
         "good": BOXES
     }
     assert status["error"] == status["output"]["error"] == errors
-    warnings = [said for said in server.list_messages() if said["event"] == "ERROR"]
-    assert [(said["completed"], said["message"]) for said in warnings] == [(False, words) for words in errors]
+    warnings = [callback for callback in server.list_messages() if callback["event"] == "ERROR"]
+    assert [(callback["completed"], callback["message"]) for callback in warnings] == [
+        (False, message) for message in errors
+    ]
     assert server.list_event_names()[-1] == "SUCCESS"
 
 
@@ -430,7 +437,7 @@ def test_cancelling_stops_the_work_and_is_called_back_once(
 
     answers = [reference_processor.client.post(f"/regions/{tracking_id}/cancel") for _ in range(2)]
     status = reference_processor.wait_for_end("regions", tracking_id)
-    server.held.set()
+    server.release_images.set()
 
     assert [answer.json() for answer in answers] == [{"status": "CANCELLED"}] * 2
     assert (status["status"], status["fraction"]) == ("CANCELLED", 0.5)
@@ -491,34 +498,34 @@ DOCUMENT = {"type": "image", "src": "http://127.0.0.1:9/", "uid": "one"}
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        ({"documents": None}, "documents is not a list of at least one document."),
-        ({"documents": []}, "documents is not a list of at least one document."),
-        ({"documents": "all"}, "documents is not a list of at least one document."),
-        ({"documents": [DOCUMENT] * 2001}, "There are more than 2000 documents."),
-        ({"documents": [DOCUMENT, "two"]}, "documents/1 has not type, src and uid."),
-        ({"documents": [{"type": "image", "src": "http://a/"}]}, "documents/0 has not type, src and uid."),
+        ({"documents": None}, "documents must be a list of at least one document."),
+        ({"documents": []}, "documents must be a list of at least one document."),
+        ({"documents": "all"}, "documents must be a list of at least one document."),
+        ({"documents": [DOCUMENT] * 2001}, "documents must be a list of at most 2000 documents."),
+        ({"documents": [DOCUMENT, "two"]}, "documents/1 must have type, src and uid."),
+        ({"documents": [{"type": "image", "src": "http://a/"}]}, "documents/0 must have type, src and uid."),
         (
             {"documents": [{**DOCUMENT, "src": "file:///etc/passwd"}]},
-            "documents/0: src is not an http or https URL.",
+            "documents/0: src must be an http or https URL.",
         ),
-        ({"documents": [{**DOCUMENT, "src": "http://a:b/"}]}, "documents/0: src is not an http or https URL."),
+        ({"documents": [{**DOCUMENT, "src": "http://a:b/"}]}, "documents/0: src must be an http or https URL."),
         ({"experiment_id": None}, "experiment_id is missing."),
-        ({"notify_url": None}, "notify_url is not an http or https URL."),
-        ({"notify_url": "ftp://example.com/"}, "notify_url is not an http or https URL."),
-        ({"notify_secret": "secret"}, "notify_secret: a secret begins with whsec_."),
-        ({"notify_secret": "whsec_?"}, "notify_secret: what follows whsec_ is not base64."),
+        ({"notify_url": None}, "notify_url must be an http or https URL."),
+        ({"notify_url": "ftp://example.com/"}, "notify_url must be an http or https URL."),
+        ({"notify_secret": "secret"}, "notify_secret: a secret must begin with whsec_."),
+        ({"notify_secret": "whsec_?"}, "notify_secret: a secret must be base64 after whsec_."),
     ],
 )
 def test_a_start_that_makes_no_sense_is_400(
-    reference_processor: ReferenceProcessor, change: dict[str, Any], words: str
+    reference_processor: ReferenceProcessor, change: dict[str, Any], message: str
 ) -> None:
     answer = reference_processor.client.post(
         "/regions/start", json={**reference_processor.build_start_body(DOCUMENT), **change}
     )
 
-    assert (answer.status_code, answer.json()) == (400, {"error": words})
+    assert (answer.status_code, answer.json()) == (400, {"error": message})
 
 
 @pytest.mark.parametrize(
@@ -562,8 +569,8 @@ def test_a_repeated_start_is_another_run(reference_processor: ReferenceProcessor
     second = reference_processor.start_run("regions", document, notify_url=f"{server.url}/second")
 
     wait_until(lambda: server.list_event_names()[-1:] == server.list_event_names("/second")[-1:] == ["SUCCESS"])
-    assert {said["tracking_id"] for said in server.list_messages()} == {first}
-    assert {said["tracking_id"] for said in server.list_messages("/second")} == {second}
+    assert {callback["tracking_id"] for callback in server.list_messages()} == {first}
+    assert {callback["tracking_id"] for callback in server.list_messages("/second")} == {second}
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -1,4 +1,4 @@
-"""What a result file costs while its job is held, and names as long as they may be."""
+"""Cost of storing a result file while its job is locked, and names of maximum length."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ Store = Callable[[Task, str, Any], None]
 
 @pytest.fixture
 def treatment_id(dataset: Dataset) -> UUID:
-    """A treatment, whatever it is."""
+    """Return the id of a treatment."""
     return UUID(dataset.get_background_ids()["treatment"])
 
 
@@ -47,12 +47,12 @@ def store(app: Flask, treatment_id: UUID) -> Iterator[Store]:
 
 
 def build_region_file(*sources: str) -> list[dict[str, Any]]:
-    """The content of a file with one region in each."""
+    """Return the content of a result file with one region for each source."""
     return [{"source": each, "crops": [{"absolute": PLACE}]} for each in sources]
 
 
 def count_rows(model: type[Any]) -> int:
-    """How many rows there are."""
+    """Return the number of rows of a model."""
     with open_transaction(is_read=True):
         return int(get_connection().scalar(select(func.count()).select_from(model)) or 0)
 
@@ -80,7 +80,7 @@ def test_regions_are_replaced_without_a_look_at_those_of_other_images(
 
 
 def _record_statements(monkeypatch: pytest.MonkeyPatch) -> list[Statement]:
-    """What the driver is asked from here on."""
+    """Record all statements from now on; return the list they are added to."""
     asked: list[Statement] = []
     execute = psycopg.Cursor.execute
 

@@ -1,4 +1,4 @@
-"""Treatments from the request to the end, by real processes and a processor that does as it is told."""
+"""Treatments from the request to the end, with real processes and a fake processor."""
 
 import json
 import threading
@@ -33,14 +33,14 @@ REGION = {"x": 10, "y": 20, "width": 30, "height": 40}
 
 
 def build_region_file(uid: str, *places: dict[str, int]) -> bytes:
-    """A result file of `regions`."""
+    """Return a result file of `regions`."""
     return json.dumps([{"source": uid, "crops": [{"source": uid, "absolute": each} for each in places]}]).encode()
 
 
 def host_output(
     processor: FakeProcessor, uid: str, content: bytes | Answer, path: str = "/results/1.json"
 ) -> dict[str, Any]:
-    """The output that names one result file."""
+    """Host a result file and return the output member with its URL."""
     return {"results_url": [{"doc_id": uid, "result_url": processor.host_file(path, content)}]}
 
 
@@ -134,7 +134,7 @@ def test_callbacks_come_early_twice_and_in_any_order(
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
     start = treatment_client.get_start(treatment_id)
     before = treatment_client.list_log_messages(treatment_id)
-    assert before.count("The processor has begun.") == 1
+    assert before.count("The processor has started the run.") == 1
     for event in ("ERROR", "PROGRESS", "STARTED", "CANCELLED"):
         assert processor.call_back(start, event).status_code == 200
     assert treatment_client.list_log_messages(treatment_id) == before
@@ -201,8 +201,8 @@ def test_a_result_that_does_not_fit_is_a_warning_and_the_others_are_kept(
 def test_a_result_beyond_the_files_of_a_day_is_refused(
     treatment_client: TreatmentClient, processor: FakeProcessor
 ) -> None:
-    with treatment_client.office.app.app_context(), open_transaction(is_read=False):
-        limit = treatment_client.office.app.config["MAX_JOB_OUTPUT_MB_PER_DAY"] * 2**20
+    with treatment_client.stack.app.app_context(), open_transaction(is_read=False):
+        limit = treatment_client.stack.app.config["MAX_JOB_OUTPUT_MB_PER_DAY"] * 2**20
         assert quotas.charge_output(treatment_client.caller.id, limit, is_triggered=True)
         commit()
     treatment_id = treatment_client.start_treatment()
@@ -213,7 +213,7 @@ def test_a_result_beyond_the_files_of_a_day_is_refused(
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
     (warning,) = treatment_client.list_log_messages(treatment_id, "warning")
     assert warning.startswith(
-        "The result of 'one' was not stored. The jobs of one user may write at most 1000 MiB a day"
+        "The result of 'one' could not be stored. The jobs of one user make at most 1000 MiB a day"
     )
     assert treatment_client.get_job(treatment_id)["result"] == {"results": 0, "refused": 1}
     assert treatment_client.list_artifacts(treatment_id) == []
@@ -242,7 +242,7 @@ def test_a_result_at_a_private_address_is_refused(
 
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
     (warning,) = treatment_client.list_log_messages(treatment_id, "warning")
-    assert "was not fetched" in warning
+    assert "could not be downloaded" in warning
     assert treatment_client.list_artifacts(treatment_id) == []
 
 
@@ -336,7 +336,7 @@ def test_a_cancel_without_a_word_ends_with_a_warning(
 
     treatment_client.wait_for_status(treatment_id, "CANCELLED")
     (warning,) = treatment_client.list_log_messages(treatment_id, "warning")
-    assert "may still be at work" in warning
+    assert "may continue there" in warning
 
 
 def test_a_success_that_is_quicker_than_the_cancel_counts(
@@ -532,7 +532,7 @@ def test_a_mail_is_sent_at_the_end_where_one_is_wanted(
     assert not [path for path in mails.glob("*.eml") if quiet in path.read_text()]
     (mail,) = [path.read_text() for path in mails.glob("*.eml") if loud in path.read_text()]
     assert "To: owner@example.com" in mail
-    assert "The processor answered 500" in mail
+    assert "The processor responded with 500" in mail
 
 
 def test_callbacks_without_the_right_token_are_refused(

@@ -1,4 +1,4 @@
-"""People for the tests of accounts, and the mails they get."""
+"""Users for the tests of accounts, and their mails."""
 
 from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
@@ -23,7 +23,7 @@ Sql = Callable[..., list[tuple[object, ...]]]
 
 @pytest.fixture
 def make_user(app: Flask) -> Callable[..., int]:
-    """A function that stores a user and gives the id."""
+    """Return a function that stores a user and returns the id."""
 
     def make(email: str = EMAIL, password: str = PASSWORD, **columns: object) -> int:
         with app.app_context():
@@ -37,13 +37,13 @@ def make_user(app: Flask) -> Callable[..., int]:
 
 @pytest.fixture
 def user_id(make_user: Callable[..., int]) -> int:
-    """Ada, who has not verified her address yet."""
+    """Create the user Ada, whose address is not verified, and return the id."""
     return make_user()
 
 
 @pytest.fixture
 def run_sql(app: Flask) -> Sql:
-    """A function that runs a statement in a transaction of its own and gives its rows."""
+    """Return a function that executes a statement in a transaction and returns the rows."""
 
     def run(statement: str, **parameters: object) -> list[tuple[object, ...]]:
         with app.app_context(), db.engine.begin() as connection:
@@ -55,7 +55,7 @@ def run_sql(app: Flask) -> Sql:
 
 @pytest.fixture
 def log_in(client: FlaskClient) -> Callable[..., dict[str, str]]:
-    """A function that logs Ada in and gives her tokens."""
+    """Return a function that logs a user in, by default Ada, and returns the tokens."""
 
     def post(email: str = EMAIL, password: str = PASSWORD) -> dict[str, str]:
         response = client.post("/v1/auth/login", json={"email": email, "password": password})
@@ -67,7 +67,7 @@ def log_in(client: FlaskClient) -> Callable[..., dict[str, str]]:
 
 @pytest.fixture
 def is_signed_in(client: FlaskClient) -> Callable[[dict[str, str]], bool]:
-    """Whether an access token works."""
+    """Return a function that checks whether an access token is accepted."""
 
     def ask(tokens: dict[str, str]) -> bool:
         return client.get("/v1/users/user-details/get-user-id", headers=bearer_header(tokens)).status_code == 200
@@ -79,7 +79,7 @@ def is_signed_in(client: FlaskClient) -> Callable[[dict[str, str]], bool]:
 def deliver_mails(
     app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], list[EmailMessage]]]:
-    """A function that does what the worker does with all open orders, and gives the mails this made."""
+    """Return a function that consumes all pending outbox entries and returns the mails."""
     monkeypatch.setitem(app.config, "VAR_DIR", tmp_path)
 
     def run() -> list[EmailMessage]:
@@ -95,18 +95,18 @@ def deliver_mails(
 
 
 def parse_mail(content: bytes) -> EmailMessage:
-    """A mail as its reader sees it."""
+    """Return the parsed mail."""
     mail = message_from_bytes(content, policy=policy.default)
     assert isinstance(mail, EmailMessage)
     return mail
 
 
 def bearer_header(tokens: dict[str, str]) -> dict[str, str]:
-    """The header a client sends."""
+    """Return the Authorization header for these tokens."""
     return {"Authorization": f"JWT {tokens['access_token']}"}
 
 
 def get_mailed_token(mail: EmailMessage) -> str:
-    """The token of a mail: a line of its own."""
+    """Return the token in a mail, which is a line of its own."""
     (token,) = [line for line in mail.get_content().splitlines() if line.startswith("ey")]
     return str(token)

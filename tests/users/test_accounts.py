@@ -20,7 +20,7 @@ LogIn = Callable[..., dict[str, str]]
 
 
 def get_refusal(response: object) -> tuple[int, str, str]:
-    """Status, code and pointer of a refusal."""
+    """Return the status, code and pointer of an error response."""
     (error,) = response.get_json(force=True)["errors"]  # type: ignore[attr-defined]  # a test response
     return response.status_code, error["code"], error.get("source", {}).get("pointer", "")  # type: ignore[attr-defined]  # same
 
@@ -163,7 +163,7 @@ def test_tokens_of_one_kind_do_not_serve_for_another(
 
 
 def make_hook(client: FlaskClient, session: dict[str, str]) -> dict[str, Any]:
-    """A signed-in user makes a hook; the resource."""
+    """Create a hook for a user and return the resource."""
     attributes = {"kind": "sleep", "parameters": {"seconds": 0}}
     headers = {**bearer_header(session), "Content-Type": "application/vnd.api+json"}
     made = client.post("/v1/hooks", json={"data": {"type": "hook", "attributes": attributes}}, headers=headers)
@@ -173,7 +173,7 @@ def make_hook(client: FlaskClient, session: dict[str, str]) -> dict[str, Any]:
 
 
 def call_hook(client: FlaskClient, hook: dict[str, Any]) -> int:
-    """The status of a call by the URL of a hook."""
+    """Call a hook by its URL and return the status."""
     url: str = hook["attributes"]["url"]
     return client.post(url[url.index("/v1/") :]).status_code
 

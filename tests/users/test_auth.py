@@ -1,4 +1,4 @@
-"""The Authorization header: which tokens are somebody, and what all others are answered."""
+"""Authorization header: accepted tokens, and errors for all others."""
 
 import base64
 import json
@@ -31,13 +31,13 @@ Change = Callable[[dict[str, Any], dict[str, Any]], None]
 
 @pytest.fixture
 def access_token(log_in: Callable[..., dict[str, str]], user_id: int) -> str:
-    """A good access token."""
+    """Return a valid access token."""
     return log_in()["access_token"]
 
 
 @pytest.fixture
 def forge_token(app: Flask, access_token: str) -> Callable[..., str]:
-    """A function that signs the good token again with one thing changed."""
+    """Return a function that signs the valid token again with a changed claim or header."""
 
     def sign(claims: dict[str, Any] | None = None, header: dict[str, Any] | None = None, **how: Any) -> str:
         payload = jwt.decode(access_token, options={"verify_signature": False}) | (claims or {})
@@ -53,7 +53,7 @@ def forge_token(app: Flask, access_token: str) -> Callable[..., str]:
 
 
 def get_user_id(client: FlaskClient, header: str | None) -> tuple[int, str]:
-    """Status and error code."""
+    """Return the status and error code of a request with this header."""
     response = client.get(USER_ID_URL, headers={"Authorization": header} if header is not None else {})
     if response.status_code == 401:
         assert response.content_type == "application/vnd.api+json"

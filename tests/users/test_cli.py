@@ -14,7 +14,7 @@ CREATE_ARGUMENTS = ["create", "--email", " Ada@Example.com ", "--password-stdin"
 
 
 def invoke_cli(app: Flask, arguments: list[str], password: str = PASSWORD) -> Result:
-    """What the command prints and how it exits."""
+    """Run a command with the password on stdin and return the result."""
     return app.test_cli_runner().invoke(users_cli, arguments, input=password + "\n")
 
 
@@ -42,7 +42,7 @@ def test_create_sets_the_flags(app: Flask, run_sql: Sql) -> None:
         ("nobody", PASSWORD, "this is not an e-mail address"),
         ("new@example.com", "short", "8 to 128 characters"),
         ("new@example.com", "", "8 to 128 characters"),
-        ("ADA@example.com", PASSWORD, "there is a user with this e-mail address already"),
+        ("ADA@example.com", PASSWORD, "a user with this e-mail address exists already"),
     ],
 )
 def test_create_exits_2_with_one_line(

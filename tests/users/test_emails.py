@@ -42,7 +42,7 @@ LETTERS = [chr(code) for code in (*range(0xC0, 0x250), *range(0x1E00, 0x1F00), *
 
 
 def test_email_key_is_that_of_an_account_only_where_the_address_is() -> None:
-    """Limits count the account that look-ups find, or none, however Python lowers the letter."""
+    """Check that limits count the account that look-ups find, or none, for every letter."""
     emails = [email for letter in LETTERS for email in (f"{letter}@example.com", f"ada@{letter}.example")]
 
     for email in emails:

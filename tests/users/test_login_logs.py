@@ -1,4 +1,4 @@
-"""Log lines about sign-ins and rights: who did what, from where, and never a password."""
+"""Log lines of sign-ins and of changed rights: account, address and route, and never a password."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ WRONG_PASSWORD = "a secret guess"
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
-    """A function that gives the lines logged so far that have these words."""
+    """Return a function that returns the logged lines with a text."""
     caplog.set_level(logging.INFO)
     return lambda words: [record.getMessage() for record in caplog.records if words in record.getMessage()]
 

@@ -21,7 +21,7 @@ Tokens = dict[str, str]
 
 
 def refresh_tokens(client: FlaskClient, token: str) -> tuple[int, Tokens]:
-    """Status and the new pair."""
+    """Refresh and return the status and the new tokens."""
     response = client.post("/v1/auth/token/refresh", json={"refresh_token": token})
     assert response.headers["Cache-Control"] == "no-store"
     return response.status_code, response.get_json(force=True)

@@ -1,4 +1,4 @@
-"""Mails that a user can have sent to an address, and how many of them are."""
+"""Limits of the mails that users can cause to be sent to an address."""
 
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -22,7 +22,7 @@ Deliver = Callable[[], list[EmailMessage]]
 
 @pytest.fixture
 def ada(client: FlaskClient, user_id: int, log_in: Callable[..., dict[str, str]], deliver_mails: Deliver) -> ApiClient:
-    """Ada, whose address is not verified; the mail about it is out already."""
+    """Create a user whose address is not verified; the verification mail is sent already."""
     deliver_mails()
     return ApiClient(client, log_in()["access_token"], user_id)
 
@@ -86,7 +86,7 @@ def test_accounts_that_change_to_an_address_leave_its_owner_two_mails(
     deliver_mails: Deliver,
     run_sql: Sql,
 ) -> None:
-    """Accounts at several client addresses change to the address of another person, and order mails to it."""
+    """Change accounts at several client addresses to another address and order mails to it."""
     own, path = "victim@x.org", "/v1/auth/resend-verification-email"
     sent = []
     for number in range(6):
@@ -299,7 +299,7 @@ def test_security_notices_are_not_used_up_by_accounts_with_tags(
 def test_mail_count_of_a_mail_that_is_sent_again_stays(
     app: Flask, ada: ApiClient, deliver_mails: Deliver, run_sql: Sql
 ) -> None:
-    """A consumer that fails after it has counted rolls the count back with everything else."""
+    """Roll the count back when a consumer fails after counting."""
     with app.app_context():
         assert mail._increment_count("mailbox:x@example.com", "test", 5)
         db.session.rollback()

@@ -1,4 +1,4 @@
-"""Attacks on passwords, sent to a web process whose limits are on; a proxy in front names the clients."""
+"""Attacks on passwords against a web process with active limits, behind a proxy that names the clients."""
 
 import re
 import time
@@ -26,7 +26,7 @@ ATOMIC = 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
 LOG_IN = "/v1/auth/login"
 NEW_PASSWORD = "another good one"
 MAX_LOG_IN_SECONDS = 3
-"""What the slowest request of others may take while an attack lasts, on a machine that runs other tests besides."""
+"""Seconds for the slowest request of others during an attack, on a machine that also runs other tests."""
 
 address_numbers = count(1)
 
@@ -35,7 +35,7 @@ address_numbers = count(1)
 def web(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., Any]
 ) -> Iterator[Processes]:
-    """A web process that trusts one proxy and counts."""
+    """Run a web process that trusts one proxy and has active limits."""
     running = Processes(environment, tmp_path_factory.mktemp("web"))
     process = running.start("web", RATELIMIT_ENABLED="1", TRUSTED_PROXIES="1")
     try:
@@ -47,21 +47,21 @@ def web(
 
 @pytest.fixture
 def http(web: Processes) -> Iterator[httpx.Client]:
-    """A client of it."""
+    """Return an HTTP client of the web process."""
     with httpx.Client(base_url=web.base_url, timeout=30, limits=httpx.Limits(max_connections=60)) as client:
         yield client
 
 
 @pytest.fixture
 def redis_client(environment: dict[str, str]) -> Iterator[Redis]:
-    """The Redis that it counts in."""
+    """Return a client of the Redis of the limits."""
     with Redis.from_url(environment["REDIS_URL"]) as client:
         yield client
 
 
 @pytest.fixture
 def email(make_user: Callable[..., int]) -> str:
-    """The address of an account that no other test has."""
+    """Create an account for this test and return its address."""
     address = f"ada{next(address_numbers)}@example.com"
     make_user(address)
     return address
@@ -199,7 +199,7 @@ def test_log_in_ipv4_in_ipv6_is_the_same_address(http: httpx.Client, email: str)
 def test_log_in_no_spelling_has_tries_of_its_own_for_an_account(
     http: httpx.Client, make_user: Callable[..., int], spelled: str
 ) -> None:
-    """Each spelling is either the account, and counts as it, or no account at all."""
+    """Check that each spelling is counted for the account, or is no account."""
     number, address = next(address_numbers), new_address()
     email = f"victim{number}@example.com"
     make_user(email)
@@ -260,7 +260,7 @@ def test_session_ends_after_ten_wrong_passwords(
     refreshed = http.post("/v1/auth/token/refresh", json={"refresh_token": tokens["refresh_token"]})
     assert refreshed.status_code == 401
     assert change_password(http, others["access_token"], new_address()).status_code == 400, "another session goes on"
-    (line,) = [each for each in web.log("web").read_text().splitlines() if "sign-in ended after wrong pass" in each]
+    (line,) = [each for each in web.log("web").read_text().splitlines() if "session revoked after wrong pass" in each]
     assert f"account_id={user_id}" in line
 
 
@@ -356,14 +356,14 @@ def test_operations_45_passwords_of_ten_accounts_delay_no_others(
         headers = {"Authorization": f"JWT {token}", "X-Forwarded-For": new_address(), "Content-Type": ATOMIC}
         return http.post("/v1/operations", json=set_passwords(user_id, 45), headers={**headers, "Accept": ATOMIC})
 
-    def timed(send: Callable[[], httpx.Response]) -> tuple[int, float]:
+    def measure(send: Callable[[], httpx.Response]) -> tuple[int, float]:
         begun = time.monotonic()
         return send().status_code, time.monotonic() - begun
 
     with ThreadPoolExecutor(20) as pool:
         attacks = [pool.submit(attack, attacker) for attacker in attackers]
-        others = [pool.submit(timed, lambda: log_in(http, email, PASSWORD, new_address())) for _ in range(4)]
-        others += [pool.submit(timed, lambda: http.get("/v1/events")) for _ in range(10)]
+        others = [pool.submit(measure, lambda: log_in(http, email, PASSWORD, new_address())) for _ in range(4)]
+        others += [pool.submit(measure, lambda: http.get("/v1/events")) for _ in range(10)]
         refused = [each.result() for each in attacks]
         served = [each.result() for each in others]
 

@@ -101,7 +101,7 @@ def test_hash_slots_of_one_client_leave_some_for_others(cores: int, of_one_addre
 
 @pytest.fixture
 def connections_per_hash(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many database connections were held at each hash that was made or checked."""
+    """Record the number of checked-out database connections at each hash."""
     numbers: list[int] = []
 
     def noting(method: Callable[..., Any]) -> Callable[..., Any]:

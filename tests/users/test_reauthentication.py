@@ -1,4 +1,4 @@
-"""Changes that take an account over need the password: in the request, or given a few minutes ago."""
+"""Changes that could take an account over need its password, in the request or a few minutes before."""
 
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
@@ -25,7 +25,7 @@ STALE_AGE_SECONDS = tokens.MAX_AUTHENTICATION_AGE_SECONDS + 1
 
 @pytest.fixture
 def sign_in(app: Flask) -> Callable[..., ApiClient]:
-    """A function that signs a user in, so many seconds ago."""
+    """Return a function that logs a user in this many seconds ago."""
 
     def start(id_: int, seconds: int = 0) -> ApiClient:
         now = tokens.time.time()
@@ -41,7 +41,7 @@ def sign_in(app: Flask) -> Callable[..., ApiClient]:
 def caller(
     request: pytest.FixtureRequest, app: Flask, user_id: int, sign_in: Callable[..., ApiClient]
 ) -> Iterator[ApiClient]:
-    """Ada, with tokens that say nothing of whether it is her: an old one of a log-in, and one of a refresh."""
+    """Return Ada with tokens that do not prove her password: of an old log-in, and of a refresh."""
     if request.param == "stolen":
         yield sign_in(user_id, STALE_AGE_SECONDS)
         return
@@ -52,7 +52,7 @@ def caller(
 
 
 def get_refusal(response: TestResponse) -> tuple[int, str, dict[str, str]]:
-    """Status, code and source of the one error."""
+    """Return the status, code and source of the only error."""
     (error,) = get_errors(response)
     return response.status_code, error["code"], error.get("source", {})
 
@@ -91,8 +91,8 @@ def test_the_current_password_permits_a_change_and_the_old_address_is_told(
 
     assert get_data(answer)["attributes"]["email"] == NEW_ADDRESS
     assert "current-password" not in answer.text
-    told = {(mail["To"], mail["Subject"]) for mail in deliver_mails()}
-    assert {(EMAIL, "Your e-mail address was changed"), (EMAIL, "Your password was changed")} <= told
+    mails = {(mail["To"], mail["Subject"]) for mail in deliver_mails()}
+    assert {(EMAIL, "Your e-mail address was changed"), (EMAIL, "Your password was changed")} <= mails
 
 
 def test_a_wrong_current_password_is_refused_even_with_a_recent_token(
@@ -138,8 +138,8 @@ def test_a_token_of_a_log_in_a_moment_ago_needs_no_password(
     assert update_account(caller, password=NEW_PASSWORD).status_code == 200
     assert caller.delete(f"/v1/users/{user_id}").status_code == 200
 
-    told = [(mail["To"], mail["Subject"]) for mail in deliver_mails() if mail["Subject"].startswith("Your ")]
-    assert told == [(EMAIL, "Your e-mail address was changed")], "the new address is not verified"
+    mails = [(mail["To"], mail["Subject"]) for mail in deliver_mails() if mail["Subject"].startswith("Your ")]
+    assert mails == [(EMAIL, "Your e-mail address was changed")], "the new address is not verified"
 
 
 def test_the_time_of_the_log_in_survives_a_refresh(app: Flask, user_id: int, run_sql: Sql) -> None:
@@ -204,7 +204,7 @@ def test_a_sign_up_takes_no_current_password(app: Flask) -> None:
 
 @pytest.fixture
 def log_in_long_ago(dataset: Dataset, sign_in: Callable[..., ApiClient]) -> Callable[[str], ApiClient]:
-    """A function that gives a caller of the dataset a token of a log-in that is too long ago."""
+    """Return a function that returns a user of the dataset with a token of an old log-in."""
     return lambda role: sign_in(dataset.callers[role].id, STALE_AGE_SECONDS)
 
 
@@ -306,5 +306,5 @@ def test_a_new_password_ends_all_hooks_and_the_mail_says_so(
 
     assert run_sql("SELECT enabled, token_hash IS NULL FROM hooks ORDER BY id") == [(False, True), (True, False)]
     (mail,) = [each for each in deliver_mails() if each["To"] == EMAIL]
-    assert "all hooks of the account were disabled" in mail.get_content()
+    assert "All hooks of the account were disabled" in mail.get_content()
     assert (call_hook(app, hook).status_code, call_hook(app, others).status_code) == (404, 202)

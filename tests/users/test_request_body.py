@@ -1,4 +1,4 @@
-"""Bodies nobody can use, at every route of accounts."""
+"""Invalid bodies at every account route."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -21,7 +21,7 @@ routes = pytest.mark.parametrize(("method", "path", "member"), ROUTES)
 
 
 def get_answer(client: FlaskClient, method: str, path: str, body: str | bytes) -> tuple[int, str | None]:
-    """Status and pointer."""
+    """Return the status and pointer of a response."""
     response = client.open(path, method=method, data=body, content_type="application/json")
     assert response.content_type == "application/vnd.api+json", response.text
     (error,) = response.get_json(force=True)["errors"]

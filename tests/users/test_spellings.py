@@ -1,4 +1,4 @@
-"""One address and one password, however they are spelled."""
+"""Spellings of addresses and passwords that are treated as the same."""
 
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -88,13 +88,13 @@ def test_email_capital_i_with_dot_is_no_other_spelling(client: FlaskClient) -> N
 def test_email_filters_find_any_spelling(dataset: Dataset, client: FlaskClient, email: str) -> None:
     sign_up(client, SPELLINGS[0])
 
-    def found(query: str) -> list[str]:
+    def find_emails(query: str) -> list[str]:
         return [user["attributes"]["email"] for user in get_data(dataset.admin.get(f"/v1/users?{query}"))]
 
-    assert found(f"filter[email]={quote(email)}") == [STORED]
-    assert found(f"filter[email][in]={quote(email)},nobody@example.com") == [STORED]
-    assert found(f"filter[email][ilike]={quote(email.strip())}") == [STORED]
-    assert STORED not in found(f"filter[email][ne]={quote(email)}")
+    assert find_emails(f"filter[email]={quote(email)}") == [STORED]
+    assert find_emails(f"filter[email][in]={quote(email)},nobody@example.com") == [STORED]
+    assert find_emails(f"filter[email][ilike]={quote(email.strip())}") == [STORED]
+    assert STORED not in find_emails(f"filter[email][ne]={quote(email)}")
 
 
 def test_email_filter_finds_part_of_a_domain_in_its_ascii_form(dataset: Dataset, client: FlaskClient) -> None:
@@ -197,7 +197,7 @@ NEW_PASSWORD = "another good one"
 
 
 def list_mails(mails: list[EmailMessage]) -> list[tuple[str, str]]:
-    """Recipients and subjects."""
+    """Return the recipients and subjects of mails."""
     return sorted((str(mail["To"]), str(mail["Subject"])) for mail in mails)
 
 

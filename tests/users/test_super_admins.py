@@ -1,4 +1,4 @@
-"""What a super admin owns is changed, and started again, by super admins alone."""
+"""Only super admins can change and start again what a super admin owns."""
 
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from tests.dataset import Dataset, get_data, get_errors
 
 @pytest.fixture
 def super_admin_resources(dataset: Dataset) -> dict[str, str]:
-    """What the dataset has of everything that belongs to one user: now to the super admin."""
+    """Give the resources of the dataset that have an owner to the super admin; return their ids."""
     ids = dataset.get_background_ids()
     with dataset.app.app_context():
         for model, name in ((Job, "job"), (Hook, "hook"), (Upload, "upload"), (DocumentSet, "document-set")):

@@ -1,4 +1,4 @@
-"""Users: signing up, oneself, and what only admins do."""
+"""Users: sign-up, the own account, and changes that only admins can make."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ PASSWORD = "correct horse"
 
 
 def sign_up(dataset: Dataset, email: str = "new@example.com", **attributes: Any) -> Any:
-    """A new user signs up."""
+    """Sign up a new user."""
     return dataset.anonymous.create("/v1/users", "user", {"email": email, "password": PASSWORD, **attributes})
 
 
 def log_in(dataset: Dataset, email: str, password: str = PASSWORD) -> ApiClient:
-    """A caller with the tokens of a log-in."""
+    """Log a user in and return a client with the tokens."""
     client = dataset.app.test_client()
     answer = client.post("/v1/auth/login", json={"email": email, "password": password})
     assert answer.status_code == 200, answer.text

@@ -17,9 +17,9 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 MAX_REGIONS = 10_000
-"""In one file."""
+"""Images and regions in one result file."""
 MAX_NAME_LENGTH = 300
-"""Characters: beside a `doc_id`, of four bytes each, they fit into an index."""
+"""Characters of an image name: with a `doc_id`, at four bytes each, they fit into an index entry."""
 MAX_COORDINATE = 10_000_000
 """Pixels."""
 
@@ -67,14 +67,14 @@ _delete_regions = PreparedStatement(
 
 
 def prepare_request(documents: Sequence[RequestDocument], job: JobRow) -> Mapping[str, Any]:
-    """All documents: which of them are images the processor sees."""
+    """Return all documents; the processor selects the images."""
     return {"documents": documents}
 
 
 def process_results(payload: Payload, completed: bool) -> None:
-    """Store the regions of each image in the file, in place of those stored of it before."""
-    if _count_items(payload.content) > MAX_REGIONS:  # before each is looked at, while the job is held
-        raise InvalidResult(f"It has more than {MAX_REGIONS} regions.")
+    """Store the regions of each image in the file and replace earlier ones of the image."""
+    if _count_items(payload.content) > MAX_REGIONS:  # before validation, because the job is locked
+        raise InvalidResult(f"A result may have at most {MAX_REGIONS} regions.")
     fault = next(_RESULT_VALIDATOR.iter_errors(payload.content), None)
     if fault is not None:
         raise InvalidResult(f"{fault.json_path}: {fault.message}")
@@ -88,7 +88,7 @@ def process_results(payload: Payload, completed: bool) -> None:
 
 
 def _count_items(content: Any) -> int:
-    """How many images and regions it may have, whatever it is."""
+    """Return the number of images and regions in a result that is not validated yet."""
     items = content if isinstance(content, list) else []
     crops = [item.get("crops") for item in items if isinstance(item, dict)]
     return len(items) + sum(len(each) for each in crops if isinstance(each, list))

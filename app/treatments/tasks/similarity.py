@@ -18,9 +18,9 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 MAX_PAIRS = 20_000
-"""In one file."""
+"""Pairs in one result file."""
 MAX_NAME_LENGTH = 300
-"""Characters: two of four bytes each fit into an index."""
+"""Characters of a document name: two names, at four bytes each, fit into an index entry."""
 
 _NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH}
 _RESULT_VALIDATOR = Draft202012Validator(
@@ -50,14 +50,14 @@ _upsert_pairs = PreparedStatement(
 
 
 def prepare_request(documents: Sequence[RequestDocument], job: JobRow) -> Mapping[str, Any]:
-    """All documents: which of them are images the processor sees."""
+    """Return all documents; the processor selects the images."""
     return {"documents": documents}
 
 
 def process_results(payload: Payload, completed: bool) -> None:
-    """Store each pair, in place of what was said of the same two before."""
+    """Store the similarity of each pair and replace earlier ones of the same pair."""
     if isinstance(payload.content, list) and len(payload.content) > MAX_PAIRS:
-        raise InvalidResult(f"It has more than {MAX_PAIRS} pairs.")
+        raise InvalidResult(f"A result may have at most {MAX_PAIRS} pairs.")
     fault = next(_RESULT_VALIDATOR.iter_errors(payload.content), None)
     if fault is not None:
         raise InvalidResult(f"{fault.json_path}: {fault.message}")
