@@ -117,8 +117,8 @@ def _collect_images(written: ArchiveContents, item: Mapping[str, Any]) -> None:
     else:
         urls = {f"gallery-{item['id']}": attributes["image-url"]} if "image-url" in attributes else {}
     for name, url in urls.items():
-        if stored_as := current_storage().get_public_name(url):
-            written.images[f"images/{name}.{stored_as.rpartition('.')[2]}"] = stored_as
+        if storage_key := current_storage().get_public_name(url):
+            written.images[f"images/{name}.{storage_key.rpartition('.')[2]}"] = storage_key
 
 
 def _write_images(running: JobContext, file: zipfile.ZipFile, images: Mapping[str, str]) -> int:

@@ -28,7 +28,7 @@ from app.users.ownership import is_live_and_owned
 
 MAX_DOCUMENTS = 2_000
 
-FILE_COLUMNS = {"event": "original_image_url", "event-image": "stored_as", "upload": "stored_as"}
+FILE_COLUMNS = {"event": "original_image_url", "event-image": "storage_key", "upload": "storage_key"}
 """Column with the storage name or URL of the image of a resource, by type."""
 
 _sets = DocumentSet.__table__

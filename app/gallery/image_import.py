@@ -84,7 +84,7 @@ def import_image(event_id: int, name: str, file: FileInfo) -> bool:
 
 def _store_image(image: Variant) -> dict[str, object]:
     """Store an image and return the columns of its row that describe the file."""
-    stored_as = current_storage().put_content_addressed(
+    storage_key = current_storage().put_content_addressed(
         "images", image.content, SUFFIXES[image.format], image.media_type
     )
     return {
@@ -104,7 +104,7 @@ def _is_known(event_id: int, source_sha256: str) -> bool:
 
 def _insert_if_new(values: dict[str, object]) -> bool:
     """Insert an image; return False when the event has an image with the same content or source already."""
-    name = str(values["stored_as"])
+    name = str(values["storage_key"])
     with open_transaction(is_read=False):
         stored_files.lock_file(name)
         added = _insert_image.fetch_rows(values)

@@ -27,7 +27,7 @@ class EventImage(Model):
     event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
     name: Mapped[str]
     """Name of the source file relative to the inbox of the event."""
-    stored_as: Mapped[str]
+    storage_key: Mapped[str]
     media_type: Mapped[str]
     width: Mapped[int]
     height: Mapped[int]

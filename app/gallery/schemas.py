@@ -9,7 +9,7 @@ from app.storage import current_storage
 
 def _get_image_url(image: Any) -> str:
     """Return the URL of an image at the current PUBLIC_URL or storage URL."""
-    return current_storage().get_url(image.stored_as)
+    return current_storage().get_url(image.storage_key)
 
 
 class EventImageSchema(ResourceSchema):

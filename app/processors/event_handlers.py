@@ -98,7 +98,7 @@ def flush_progress(job_id: UUID, attempt: int) -> None:
     if locked is None:
         return
     job, run = locked
-    if not run.untold or run.completed_at is not None or not runs.try_publish_progress(job):
+    if not run.has_pending_progress or run.completed_at is not None or not runs.try_publish_progress(job):
         return
     ((progress, message),) = _select_event.fetch_rows({"job_id": job.id, "seq": job.last_seq})
     if (progress, message) != (job.progress, job.message):

@@ -42,15 +42,15 @@ class RemoteRun(Model):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     begun_at: Mapped[datetime | None]
     """Time of the first event from the processor."""
-    heard_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """Time of the last callback or valid status response."""
-    unanswered: Mapped[int] = mapped_column(server_default=text("0"))
+    unanswered_polls: Mapped[int] = mapped_column(server_default=text("0"))
     """Consecutive status requests without a valid response."""
     completed_at: Mapped[datetime | None]
     """Time of SUCCESS: afterwards only results are downloaded."""
-    told_at: Mapped[datetime | None]
+    progress_published_at: Mapped[datetime | None]
     """Time at which progress was last recorded as a progress event of the job."""
-    untold: Mapped[bool] = false_column()
+    has_pending_progress: Mapped[bool] = false_column()
     """True while progress received since then waits to be recorded as a progress event."""
 
 

@@ -108,7 +108,7 @@ def _record_no_answer(job: JobRow) -> None:
     if unanswered_polls < MAX_UNANSWERED_POLLS:
         runs.enqueue_for_run(POLL, job, delay=runs.get_poll_interval())
     elif current_app.config["PROCESSOR_URL"]:
-        message = f"The processor sends no callbacks and has not answered {unanswered} status requests."
+        message = f"The processor sends no callbacks and has not answered {unanswered_polls} status requests."
         _fail_job(job.id, job.attempt, HEARTBEAT_LOST, message)
     else:
         _fail_job(job.id, job.attempt, HEARTBEAT_LOST, "This server no longer has a processor (PROCESSOR_URL).")

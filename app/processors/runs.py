@@ -129,8 +129,8 @@ def touch_run(job_id: UUID, attempt: int) -> None:
 
 def increment_unanswered(job: JobRow) -> int:
     """Count a status request without a valid response; return how many there were in a row."""
-    ((unanswered,),) = _update_unanswered.fetch_rows(_build_key(job))
-    return int(unanswered)
+    ((unanswered_polls,),) = _update_unanswered.fetch_rows(_build_key(job))
+    return int(unanswered_polls)
 
 
 def complete_run(job: JobRow) -> None:

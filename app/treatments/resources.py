@@ -19,7 +19,7 @@ from app.jsonapi.permissions import AccessContext, Predicate
 from app.jsonapi.reader import ResourceReader
 from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
-from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, build_creation_response
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList
 from app.processors.run_start import DOCUMENT_SET_PARAMETER
 from app.treatments import job_creation
 from app.treatments.job_creation import API_PARAMETERS_POINTER
@@ -72,7 +72,7 @@ class TreatmentData(DataLayer):
         job = lifecycle.get_job(row.id)
         if job is not None and job.state not in TERMINAL_STATES:
             raise Conflict(f"The job of the treatment is {job.state}: cancel it first.", code="job-lives")
-        job_creation.set_job_retention(row.id, kept=False)
+        job_creation.set_job_retention(row.id, retained=False)
 
     def after_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
         if "deleted_at" in data:
