@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 def archive_event(running: JobContext) -> dict[str, Any]:
     """Store an event, its FAQs and their types, its calendar and its images in one zip file."""
     running.report_progress(0.0, "reading the event")
-    path = running.work_dir / "archive_event.zip"
+    path = running.work_dir / "archive.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         written = _write_resources(running, file, running.parameters["event"])
         images = _write_images(running, file, written.images)

@@ -33,7 +33,7 @@ class InvalidSignature(Unauthenticated):
 
 def derive_secret(about: bytes) -> str:
     """Return the secret of a context in the format of Standard Webhooks: `whsec_` and base64."""
-    return f"whsec_{b64encode(_derive_key(about)).decode()}"
+    return f"whsec_{b64encode(derive_key(about)).decode()}"
 
 
 def has_signature(headers: Headers) -> bool:

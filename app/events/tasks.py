@@ -97,8 +97,7 @@ def _list_earlier_names(entry: OutboxEntry, old_name: str | None) -> set[str]:
 
 def _derive_name(entry: OutboxEntry) -> str:
     """Return a name that cannot be guessed and is the same for every try of an entry: no try leaves a file behind."""
-    key = current_app.config["SECRET_KEY"].encode()
-    return f"calendars/{hmac.new(key, b'calendar:' + entry.id.bytes, sha256).hexdigest()[:40]}.ics"
+    return f"calendars/{derive_key(b'calendar:' + entry.id.bytes).hex()[:40]}.ics"
 
 
 def _set_url(event_id: int, url: str | None) -> None:

@@ -106,8 +106,8 @@ class TokenIssuingView(View):
             document = self.read_back(row, reader)
             if document is None:
                 raise NotFound("The hook has just been deleted.")
-            responses_with_token.append(created_response(_add_token(document, row, token), status))
-            return created_response(document, status)
+            responses_with_token.append(build_creation_response(_add_token(document, row, token), status))
+            return build_creation_response(document, status)
 
         response = run_idempotent(viewer, issue_token)
         return response if REPLAYED_HEADER in response.headers else responses_with_token[0]

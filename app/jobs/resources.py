@@ -121,7 +121,7 @@ def build_accepted_response(job: JobRow, access: AccessContext) -> Response:
     document = ResourceReader(access, Query(access.scope)).get_document(JOB, job.id)
     if document is None:
         raise NotFound("The job has just been deleted.")
-    return created_response(document, _choose_status(job))
+    return build_creation_response(document, _choose_status(job))
 
 
 def _choose_status(job: JobRow) -> HTTPStatus:

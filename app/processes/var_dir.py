@@ -121,7 +121,7 @@ def _open_lock_file(var_dir: Path, name: str) -> TextIO:
 
 def write_state(var_dir: Path, state: dict[str, Any]) -> None:
     """Write down what runs: `{name: described(pid), ...}`, whole or not at all."""
-    draft = var_dir / "read_owner_state.json.new"
+    draft = var_dir / "running.json.new"
     draft.write_text(json.dumps({"owner": process_identity(os.getpid()), **state}))
     draft.replace(_get_state_file(var_dir))
 

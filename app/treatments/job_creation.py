@@ -86,9 +86,9 @@ def _without_pointer(error: ApiError) -> ApiError:
     return type(error)(error.detail, code=error.code)
 
 
-def set_job_retention(treatment_id: UUID, *, kept: bool) -> None:
+def set_job_retention(treatment_id: UUID, *, retained: bool) -> None:
     """Keep the job of a treatment, or let it be pruned, with the treatment, once the treatment is in the trash."""
-    get_connection().execute(update(Job).where(Job.id == treatment_id).values(kept=kept))
+    get_connection().execute(update(Job).where(Job.id == treatment_id).values(retained=retained))
 
 
 def connect_signal() -> None:

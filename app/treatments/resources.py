@@ -133,7 +133,7 @@ class RelaunchTreatment(ActionView):
         document = job and reader.get_document(TREATMENT, job_creation.relaunch_treatment(job).id)
         if not document:
             raise NotFound("The treatment has just been deleted.")
-        return created_response(document, HTTPStatus.CREATED)
+        return build_creation_response(document, HTTPStatus.CREATED)
 
 
 class RegionDetail(ResourceDetail):

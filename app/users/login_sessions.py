@@ -182,6 +182,5 @@ def _derive_address_key(address: str) -> bytes:
 
 def _derive_next_token(token: str) -> str:
     """Return the successor of a token: derived, so that it can be returned again without being stored."""
-    key = current_app.config["SECRET_KEY"].encode()
-    digest = hmac.digest(key, b"refresh-token:" + token.encode(), "sha256")
+    digest = derive_key(b"refresh-token:" + token.encode())
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
