@@ -241,7 +241,7 @@ def test_the_picture_of_an_event_in_the_trash_is_made_when_it_comes_back(
     (job,) = run_all_jobs(app)
 
     assert (job.state, job.result) == ("succeeded", {"urls": {}})
-    assert job.message == "It has been deleted: nothing to do."
+    assert job.message == "The resource was deleted: there is nothing to do."
     dataset.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None})
     assert set(get_variant_urls(dataset.owner, path).values()) == {None}
     run_all_jobs(app)

@@ -181,7 +181,7 @@ def test_the_image_is_deleted_when_its_job_has_ended(
     retried = dataset.stranger.send("POST", f"/v1/jobs/{token}/retry")
     (error,) = retried.get_json(force=True)["errors"]
     assert (retried.status_code, error["code"]) == (409, "input-not-kept")
-    assert error["detail"] == "The image that was sent is not kept: send it again."
+    assert error["detail"] == "The image of this job has been deleted. Send it again."
 
 
 def test_the_image_of_a_canceled_job_is_deleted_and_that_of_an_interrupted_one_is_kept(

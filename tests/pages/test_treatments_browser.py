@@ -253,7 +253,7 @@ def test_form_errors_are_linked_to_fields(chromium: Browser, site: Site) -> None
     page.click("button:has-text('Make the set')")
 
     assert focused == "document-set"
-    expect(page.locator("#set-file-fault")).to_contain_text("text.png: Only JPEG, PNG and WebP images are taken.")
+    expect(page.locator("#set-file-fault")).to_contain_text("text.png: The image must be a JPEG, PNG or WebP image.")
     expect(page.locator("[name=title]")).to_have_value("Mine")
     assert {each for each in site.complaints if "422" not in each} == set()
 
