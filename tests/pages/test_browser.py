@@ -113,7 +113,7 @@ def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(
     wait_until(lambda: get_fraction(page) > seen)
     another = site_stack.enqueue_job(seconds=0)
     expect(page.locator(f'[data-states~=succeeded] .job[data-id="{another.id}"]')).to_be_visible()
-    expect(page.locator("#said")).to_have_text(f"sleep {str(another.id)[-6:]}: Succeeded")
+    expect(page.locator("#announcement")).to_have_text(f"sleep {str(another.id)[-6:]}: Succeeded")
     assert page.evaluate("window.stayed")  # all this without loading it again
 
     tab_to(page, f"Cancel sleep {id_[-6:]}")

@@ -192,7 +192,7 @@ def test_invalid_link_parameter_is_shown_at_field(processor: Dataset, browser: B
 
     assert page.status_code == 200
     assert get_field_error(page, "document-set") == "There is no such document-set here."
-    assert get_field_error(page, "notify-email") == "This is true or false."
+    assert get_field_error(page, "notify-email") == "This must be true or false."
     assert get_field_error(page, "model").endswith("is too long")
     assert get_field_attributes(page, "model")["value"] == "x" * 101
 
@@ -295,7 +295,7 @@ def test_unknown_task_is_422(processor: Dataset, browser: Browser, set_id: int, 
     response = post_form(browser, set_id, task)
 
     assert (response.status_code, processor.count_rows(Job)) == (422, 0)
-    assert "This cannot be done yet" in get_page_text(response)
+    assert "Please correct these fields" in get_page_text(response)
 
 
 def test_nul_in_field_is_400(processor: Dataset, browser: Browser, set_id: int) -> None:
@@ -367,10 +367,10 @@ def test_what_is_entered_has_the_type_of_its_parameter(processor: Dataset, brows
         ("count", "10", "10 is greater than the maximum of 9"),
         ("share", "1e999", "'1e999' is not of type 'number', 'null'"),
         ("share", "NaN", "'NaN' is not of type 'number', 'null'"),
-        ("words", "[", "This is not JSON, or none that can be stored."),
-        ("words", "[" * 1000, "This is not JSON, or none that can be stored."),
+        ("words", "[", "This is not valid JSON, or it contains a value that cannot be stored."),
+        ("words", "[" * 1000, "This is not valid JSON, or it contains a value that cannot be stored."),
         ("words", '["a", 1]', "1: 1 is not of type 'string'"),
-        ("anything", '"\\ud800"', "This is not JSON, or none that can be stored."),
+        ("anything", '"\\ud800"', "This is not valid JSON, or it contains a value that cannot be stored."),
     ],
 )
 def test_schema_error_is_shown_and_input_kept(
@@ -393,7 +393,7 @@ def test_a_link_fills_every_kind_of_field(browser: Browser) -> None:
     assert page.status_code == 200
     assert "checked" not in get_field_attributes(page, "is-fast")
     assert (get_field_attributes(page, "count")["value"], get_field_attributes(page, "count")["type"]) == ("x", "text")
-    assert get_field_error(page, "words") == "This is not JSON, or none that can be stored."
+    assert get_field_error(page, "words") == "This is not valid JSON, or it contains a value that cannot be stored."
     assert '<option value="large" selected' in page.text
     assert get_field_attributes(page, "key")["value"] == ""
     assert get_field_attributes(page, "api-parameters.token")["value"] == "mine"
@@ -452,7 +452,7 @@ def test_a_set_is_made_of_what_was_ticked_and_sent(processor: Dataset, browser: 
     assert (list_members(processor, SET_EVENTS), list_members(processor, SET_FAQS)) == ([int(event)], [int(faq)])
     assert len(list_members(processor, SET_UPLOADS)) == 3  # the same image twice is one
     page = browser.get(SETS)
-    assert "1 event, 1 FAQ, 3 pictures" in get_page_text(page)
+    assert "1 event, 1 FAQ, 3 images" in get_page_text(page)
     assert build_link(document_set=made) in TagCollector(page.text).attribute_values("href")
 
 
@@ -544,7 +544,7 @@ def test_more_than_a_set_takes_at_once_is_said_and_stays_ticked(processor: Datas
     assert (followed.status_code, refused.status_code, taken.status_code) == (200, 422, 303)
     assert processor.count_rows(DocumentSet) == 1
     for page in (followed, refused):
-        assert "At most 100 at once, not 101." in get_page_text(page)
+        assert "Choose at most 100, not 101." in get_page_text(page)
         ticked = {each["value"] for _, each in TagCollector(page.text).found if "checked" in each}
         assert ticked == set(events)
 
@@ -559,7 +559,7 @@ def test_too_many_or_too_large_pictures_are_refused(
     large = send_set_form(browser, ("large.png", PNG + bytes(2**20)), title="Mine")
     larger = send_set_form(browser, ("larger.png", bytes(2 * 2**20)), title="Mine")
 
-    assert (many.status_code, get_field_error(many, "file")) == (422, "At most 20 pictures at once.")
+    assert (many.status_code, get_field_error(many, "file")) == (422, "Send at most 20 images at once.")
     assert (large.status_code, get_field_error(large, "file")) == (422, "large.png: An image may have at most 1 MiB.")
     assert (larger.status_code, larger.mimetype) == (413, "text/html")
     assert (processor.count_rows(DocumentSet), processor.count_rows(Upload)) == (0, 0)
@@ -648,7 +648,7 @@ def test_the_page_shows_the_processor_documents_and_regions(processor: Dataset, 
     page = browser.get(f"/jobs/{id_}")
 
     assert "PENDING" in get_page_text(waiting)
-    for said in ("All that stranger chose", f"run {MARKUP}", "Questions not answered 3", "3 regions in 3 images"):
+    for said in ("All that stranger chose", f"run {MARKUP}", "Unanswered requests 3", "3 regions in 3 images"):
         assert said in get_page_text(page), said
     assert '<rect x="1" y="2.5" width="30" height="20">' in page.text
     assert page.text.count('viewBox="0 0 80 40"') == 2  # of nobody knows what there is only the text

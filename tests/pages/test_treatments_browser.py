@@ -145,7 +145,7 @@ def create_document_set(page: Page, site: Site, title: str, *names: str) -> None
     page.goto(f"{site.url}/document-sets/new")
     page.fill("[name=title]", title)
     page.set_input_files("[name=file]", [make_picture(name) for name in names])
-    page.click("button:has-text('Make the set')")
+    page.click("button:has-text('Create document set')")
     page.wait_for_url("**/jobs/treatments/new?document-set=*")
 
 
@@ -232,7 +232,7 @@ def test_treatment_can_be_started_by_keyboard(chromium: Browser, site: Site) -> 
     tab_to(page, "Start the treatment")
     page.keyboard.press("Enter")
     expect(page.locator("#job:is([data-state=succeeded], [data-state=failed])")).to_be_visible(timeout=MINUTE_MS)
-    tab_to(page, "Start one like it", "A")
+    tab_to(page, "Start a similar treatment", "A")
     page.keyboard.press("Enter")
 
     page.wait_for_url("**/treatments/new?*")
@@ -247,10 +247,10 @@ def test_form_errors_are_linked_to_fields(chromium: Browser, site: Site) -> None
 
     page.click("[role=alert] a:has-text('Document set')")
     focused = page.evaluate("document.activeElement.id")
-    page.click("text=Make a document set")
+    page.click("text=Create a document set")
     page.fill("[name=title]", "Mine")
     page.set_input_files("[name=file]", {"name": "text.png", "mimeType": "image/png", "buffer": b"no picture"})
-    page.click("button:has-text('Make the set')")
+    page.click("button:has-text('Create document set')")
 
     assert focused == "document-set"
     expect(page.locator("#set-file-fault")).to_contain_text("text.png: The image must be a JPEG, PNG or WebP image.")
@@ -264,7 +264,7 @@ def test_too_much_at_once_is_said_before_it_is_sent(chromium: Browser, site: Sit
     large = {"mimeType": "image/png", "buffer": bytes(11 * 2**20)}
 
     page.set_input_files("[name=file]", [{"name": "1.png", **large}, {"name": "2.png", **large}])
-    page.click("button:has-text('Make the set')")
+    page.click("button:has-text('Create document set')")
 
     assert page.url.endswith("/document-sets/new?title=Large")
     assert "too large together" in page.locator("[name=file]").evaluate("field => field.validationMessage")
