@@ -1,4 +1,4 @@
-"""Treatments below /jobs, as far as HTTP goes: forms and what they refuse, and what the page of one shows."""
+"""Treatments below /jobs over HTTP: forms and their errors, and the page of a treatment."""
 
 import html
 import re
@@ -65,27 +65,27 @@ EVERY_KIND = {
 
 @pytest.fixture
 def processor(people: Dataset, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """The server has one, at an address where nobody is."""
+    """Configure the URL of a processor that is not running."""
     monkeypatch.setitem(people.app.config, "PROCESSOR_URL", "http://127.0.0.1:9")
     return people
 
 
 @pytest.fixture
 def set_id(processor: Dataset) -> int:
-    """A document set of the stranger's."""
+    """Return the id of a document set of the stranger."""
     return processor.create_document_set("stranger", [processor.create_upload("stranger", "of the set")])
 
 
 @pytest.fixture
 def every_kind(processor: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task with a parameter of each kind."""
+    """Install a task with a parameter of each kind of field."""
     with processor.app.app_context():
         kind = replace(KINDS["regions"], name="tests-every", parameters=EVERY_KIND)
     monkeypatch.setitem(KINDS.declared, "tests-every", kind)
 
 
 def build_link(**given: object) -> str:
-    """The form, filled in by a link."""
+    """Return the URL of the form, filled by its query string."""
     return f"{NEW}?{urlencode({name.replace('_', '-'): value for name, value in given.items()}, doseq=True)}"
 
 
@@ -95,25 +95,25 @@ def post_form(browser: Browser, set_id: object, task: str = "regions", **fields:
 
 
 def start_treatment(browser: Browser, set_id: int, **fields: str) -> UUID:
-    """The id of a new treatment."""
+    """Submit the form; return the id of the new treatment."""
     response = post_form(browser, set_id, **fields)
     assert response.status_code == 303, get_page_text(response)
     return UUID(response.headers["Location"].removeprefix("/jobs/"))
 
 
 def get_page_text(response: TestResponse) -> str:
-    """What a page says."""
+    """Return the text of a page."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", response.text)).split())
 
 
 def get_field_attributes(response: TestResponse, name: str) -> dict[str, str | None]:
-    """Of the field with this name."""
+    """Return the attributes of the field with this name."""
     (found,) = [each for tag, each in TagCollector(response.text).found if each.get("name") == name and tag != "meta"]
     return found
 
 
 def get_field_error(response: TestResponse, name: str) -> str:
-    """What is said of a field to those who listen."""
+    """Return the description of a field for screen readers."""
     about = get_field_attributes(response, name)
     assert about["aria-invalid"] == "true"
     (id_,) = [each for each in str(about["aria-describedby"]).split() if each.endswith("-fault")]
@@ -122,11 +122,11 @@ def get_field_error(response: TestResponse, name: str) -> str:
 
 
 def get_selected_set(response: TestResponse) -> list[str]:
-    """The document set that is selected."""
+    """Return the selected document set."""
     return re.findall(r'<option value="(\d+)" selected', response.text)
 
 
-# Where it begins
+# Links to the form
 
 
 def test_there_are_links_where_there_is_a_processor(processor: Dataset) -> None:
@@ -197,14 +197,14 @@ def test_invalid_link_parameter_is_shown_at_field(processor: Dataset, browser: B
     assert get_field_attributes(page, "model")["value"] == "x" * 101
 
 
-def test_a_task_that_is_none_is_said(processor: Dataset, browser: Browser) -> None:
+def test_link_with_unknown_task_shows_error(processor: Dataset, browser: Browser) -> None:
     for task in ("sleep", "nothing", "\0", MARKUP):
         page = browser.get(build_link(task_type=task))
         assert page.status_code == 200
         assert "This server has no such task." in get_page_text(page)
 
 
-def test_somebody_elses_set_is_not_shown(processor: Dataset, browser: Browser) -> None:
+def test_set_of_another_user_is_not_shown(processor: Dataset, browser: Browser) -> None:
     others = processor.create_document_set("owner")
 
     page = browser.get(build_link(task_type="regions", document_set=others))
@@ -228,11 +228,11 @@ def test_the_newest_hundred_sets_are_offered_and_the_one_that_is_named(processor
         oldest, *_ = db.session.scalars(insert(DocumentSet).returning(DocumentSet.id), values).all()
         db.session.commit()
 
-    def offered(page: TestResponse) -> list[str]:
+    def list_offered_sets(page: TestResponse) -> list[str]:
         return re.findall(r'<option value="(\d+)"', page.text)
 
-    assert len(offered(browser.get(build_link(task_type="regions")))) == 100
-    assert offered(browser.get(build_link(task_type="regions", document_set=oldest)))[0] == str(oldest)
+    assert len(list_offered_sets(browser.get(build_link(task_type="regions")))) == 100
+    assert list_offered_sets(browser.get(build_link(task_type="regions", document_set=oldest)))[0] == str(oldest)
 
 
 def test_the_form_starts_what_the_api_would(processor: Dataset, browser: Browser, set_id: int) -> None:
@@ -409,7 +409,7 @@ def send_set_form(browser: Browser, *files: tuple[str, bytes], **fields: Any) ->
 
 
 def post_multipart(browser: Browser, *files: tuple[str, bytes], **fields: Any) -> TestResponse:
-    """Written by hand: the client of Werkzeug puts what is long into a file, and leaves that open."""
+    """Post a form built by hand: the Werkzeug client writes long fields to a file and leaves it open."""
     texts = [(name, text) for name, given in fields.items() for text in ([given] if isinstance(given, str) else given)]
     parts = [f'name="{name}"\r\n\r\n{text}'.encode() for name, text in texts]
     parts += [f'name="file"; filename="{name}"\r\n\r\n'.encode() + content for name, content in files]
@@ -418,7 +418,7 @@ def post_multipart(browser: Browser, *files: tuple[str, bytes], **fields: Any) -
 
 
 def list_members(dataset: Dataset, table: Any) -> list[int]:
-    """What the document sets hold of one type."""
+    """Return the ids of one type in all document sets."""
     with dataset.app.app_context():
         return sorted(db.session.scalars(select(table.c[1])))
 
@@ -487,7 +487,7 @@ def test_the_events_of_ones_teams_are_offered(processor: Dataset) -> None:
 
 
 @pytest.mark.usefixtures("storage")
-def test_a_picture_that_is_none_is_named_and_the_others_are_kept(processor: Dataset, browser: Browser) -> None:
+def test_invalid_image_is_named_and_the_others_are_stored(processor: Dataset, browser: Browser) -> None:
     response = send_set_form(
         browser, ("good.png", PNG), ("<img src=x onerror=alert(1)>.png", b"no picture"), title="Mine"
     )
@@ -524,7 +524,7 @@ def test_invalid_document_set_form_is_422_with_reason(
 
 
 @pytest.mark.usefixtures("storage")
-def test_more_than_a_set_takes_at_once_is_said_and_stays_ticked(processor: Dataset, browser: Browser) -> None:
+def test_too_many_members_show_error_and_stay_checked(processor: Dataset, browser: Browser) -> None:
     with processor.app.app_context():
         about = {
             "starts_at": NEXT_MONTH,
@@ -550,7 +550,7 @@ def test_more_than_a_set_takes_at_once_is_said_and_stays_ticked(processor: Datas
 
 
 @pytest.mark.usefixtures("storage")
-def test_too_many_or_too_large_pictures_are_refused(
+def test_too_many_or_too_large_images_are_rejected(
     processor: Dataset, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = send_set_form(browser, *((f"{number}.png", PNG) for number in range(21)), title="Mine")
@@ -600,7 +600,7 @@ def test_sets_are_listed_page_by_page_to_their_owner(processor: Dataset, browser
 
 
 def hand_off_job(dataset: Dataset, id_: UUID, documents: Iterable[Document]) -> JobRow:
-    """What a worker does: the processor has the task, and has said its name for it."""
+    """Hand the job over to the processor, as a worker does, with a tracking id."""
     with dataset.app.app_context(), open_transaction(is_read=False):
         claimed = lifecycle.claim_job(id_, "tests", LEASE)
         assert claimed is not None
@@ -611,7 +611,7 @@ def hand_off_job(dataset: Dataset, id_: UUID, documents: Iterable[Document]) -> 
 
 
 def store_regions(dataset: Dataset, id_: UUID, *found: Any) -> None:
-    """What the processor has found."""
+    """Store regions as results of the processor."""
     with dataset.app.app_context():
         db.session.add_all(found)
         db.session.commit()
@@ -619,13 +619,13 @@ def store_regions(dataset: Dataset, id_: UUID, *found: Any) -> None:
 
 
 def build_region(id_: UUID, document: str, source: str | None = None, *place: float) -> Region:
-    """One of them."""
+    """Return a region."""
     x, y, width, height = place or (1, 2, 30, 20)
     return Region(treatment_id=id_, document=document, source=source or document, x=x, y=y, width=width, height=height)
 
 
 def build_upload_document(id_: int) -> Document:
-    """An upload as a document."""
+    """Return an upload as a document."""
     return Document(f"upload-{id_}", "image", "upload", id_)
 
 
@@ -651,7 +651,7 @@ def test_the_page_shows_the_processor_documents_and_regions(processor: Dataset, 
     for said in ("All that stranger chose", f"run {MARKUP}", "Unanswered requests 3", "3 regions in 3 images"):
         assert said in get_page_text(page), said
     assert '<rect x="1" y="2.5" width="30" height="20">' in page.text
-    assert page.text.count('viewBox="0 0 80 40"') == 2  # of nobody knows what there is only the text
+    assert page.text.count('viewBox="0 0 80 40"') == 2  # unknown documents are shown as text only
     assert page.text.count("<li>30 × 20 at 1, 2") == 3  # noqa: RUF001 - the sign of multiplication
     links = TagCollector(page.text).attribute_values("href")
     assert f"/v1/treatments/{id_}" in links
@@ -711,7 +711,7 @@ def test_treatment_page_limits_results_and_statements(
 
 
 def count_statements(monkeypatch: pytest.MonkeyPatch, act: Any) -> int:
-    """How many statements it takes."""
+    """Return the number of SQL statements of a request."""
     asked: list[str] = []
     execute = psycopg.Cursor.execute
 
@@ -759,7 +759,7 @@ def test_an_image_that_may_not_be_seen_any_more_is_not_shown(processor: Dataset,
     assert sources[0].startswith("/files/images/")
 
 
-def test_the_picture_of_an_event_is_shown_where_it_is_ours(processor: Dataset, browser: Browser, set_id: int) -> None:
+def test_image_of_an_event_is_shown_if_it_is_stored_here(processor: Dataset, browser: Browser, set_id: int) -> None:
     id_ = start_treatment(browser, set_id)
     event_id = processor.events["published"]
     hand_off_job(processor, id_, [Document("event-1-image", "image", "event", event_id)])
@@ -772,7 +772,7 @@ def test_the_picture_of_an_event_is_shown_where_it_is_ours(processor: Dataset, b
         return TagCollector(browser.get(f"/jobs/{id_}/findings").text).attribute_values("src")
 
     name = f"/files/uploads/{'0' * 64}.png"
-    assert sources(f"{processor.app.config['PUBLIC_URL']}{name}") == [name, name]  # not drawn: nobody knows its size
+    assert sources(f"{processor.app.config['PUBLIC_URL']}{name}") == [name, name]  # no regions: unknown size
     assert sources(f"https://elsewhere.example{name}") == []
 
 
@@ -840,7 +840,7 @@ def test_trying_again_makes_another_treatment(processor: Dataset, browser: Brows
 
 
 @pytest.mark.usefixtures("storage")
-def test_the_stream_says_when_there_is_more_to_be_seen(
+def test_stream_sends_new_digest_when_results_change(
     processor: Dataset, browser: Browser, set_id: int, storage: Storage
 ) -> None:
     id_ = start_treatment(browser, set_id)
