@@ -102,7 +102,7 @@ def show(token: str) -> Response:
     return jsonify(response)
 
 
-PERMISSION = "signed in, anyone where RESIZE_PUBLIC says so"
+PERMISSION = "signed in, or anyone with RESIZE_PUBLIC"
 resize.permission = show.permission = PERMISSION  # type: ignore[attr-defined]  # read by `manage.py routes`
 resize.keyed_methods = POST_ONLY  # type: ignore[attr-defined]  # read by app/jsonapi/idempotency.py
 resize.largest_body = _get_max_body_bytes  # type: ignore[attr-defined]  # read by app/request_bodies.py

@@ -209,12 +209,12 @@ def _render_form(caller: PageSession, chosen: DocumentSetForm, status: HTTPStatu
 
 
 def _build_option(each: form_options.LabelledOption, ids: set[int]) -> TemplateData:
-    return {"id": each.id, "words": each.label, "is_ticked": each.id in ids}
+    return {"id": each.id, "label": each.label, "is_checked": each.id in ids}
 
 
 def _build_upload_option(each: form_options.UploadOption, ids: set[int]) -> TemplateData:
     link = build_image_link(each.stored_as, each.width, each.height)
-    return {**link._asdict(), "id": each.id, "is_ticked": each.id in ids}
+    return {**link._asdict(), "id": each.id, "is_checked": each.id in ids}
 
 
 def _build_set_row(each: form_options.SetOption) -> TemplateData:

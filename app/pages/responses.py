@@ -1,4 +1,4 @@
-"""Headers and errors of all responses below /jobs; an error is always a page, whatever the Accept header."""
+"""Headers and errors of all responses below /jobs; an error is always a page, independent of the Accept header."""
 
 from http import HTTPStatus
 from urllib.parse import urlencode

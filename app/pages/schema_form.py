@@ -92,7 +92,7 @@ class FormField:
             "step": "1" if self.kind == "integer" else "any",
             "attributes": {name: self.schema[word] for name, word in limits.items() if word in self.schema},
             "value": "" if self.kind == "secret" else text,
-            "is_ticked": self.parse_value(text) is True if self.kind == "flag" else False,
+            "is_checked": self.parse_value(text) is True if self.kind == "flag" else False,
             "problem": problem,
         }
 

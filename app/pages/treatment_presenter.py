@@ -120,7 +120,7 @@ def _present_image(rows: list[RegionRow], links: Mapping[str, ImageLink]) -> Tem
 
 def _present_region(region: RegionRow) -> TemplateData:
     x, y, width, height = (_format_pixels(each) for each in (region.x, region.y, region.width, region.height))
-    return {"x": x, "y": y, "width": width, "height": height, "words": f"{width} × {height} at {x}, {y}"}  # noqa: RUF001 - the sign of multiplication
+    return {"x": x, "y": y, "width": width, "height": height, "text": f"{width} × {height} at {x}, {y}"}  # noqa: RUF001 - the sign of multiplication
 
 
 def _format_pixels(pixels: float) -> str:

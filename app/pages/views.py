@@ -39,7 +39,7 @@ def list_jobs(caller: PageSession) -> Response:
         stream=filters.url("/jobs/stream", state=""),
         after=after,
         is_empty=not any(section.jobs for section in sections),
-        lives=any(not job["can_retry"] for section in sections for job in section.jobs),
+        is_active=any(not job["can_retry"] for section in sections for job in section.jobs),
         can_sleep=SLEEP_KIND in KINDS and is_offered(KINDS[SLEEP_KIND]),
     )
 
@@ -68,7 +68,7 @@ def show_job(caller: PageSession, id: str) -> Response:
         files=[job_presenter.artifact_row(each, job.id) for each in artifacts],
         stream=f"/jobs/{job.id}/stream",
         after=lines[0].seq if lines else 0,
-        lives=job.state not in TERMINAL_STATES,
+        is_active=job.state not in TERMINAL_STATES,
     )
 
 

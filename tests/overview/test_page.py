@@ -45,8 +45,8 @@ def test_show_page_displays_progress_and_files(app: Flask, plugin: OverviewPlugi
     done.touch()
 
     expect(page.locator("#title")).to_have_text("Ready", timeout=20_000)
-    assert json.loads(page.locator("#made").inner_text()) == {"set": "<b>7</b>", "length": 5}
-    expect(page.locator("#made b")).to_have_count(0)
+    assert json.loads(page.locator("#output").inner_text()) == {"set": "<b>7</b>", "length": 5}
+    expect(page.locator("#output b")).to_have_count(0)
 
 
 def test_show_page_displays_error_and_retries(app: Flask, plugin: OverviewPlugin, page: Page) -> None:
@@ -58,7 +58,7 @@ def test_show_page_displays_error_and_retries(app: Flask, plugin: OverviewPlugin
     plugin.programs.add_program("process-docset", "printf [] > $3")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#title")).to_have_text("Ready", timeout=20_000)
-    expect(page.locator("#made")).to_have_text("[]")
+    expect(page.locator("#output")).to_have_text("[]")
 
 
 def test_show_page_without_parameters_displays_error(app: Flask, plugin: OverviewPlugin, page: Page) -> None:

@@ -734,7 +734,7 @@ def test_list_stream_sends_new_and_changed_jobs(
     job = enqueue_job(people)
     enqueue_job(people, owner="owner")
     (seen,) = told.read_event()[1]["jobs"]
-    assert (seen["id"], seen["state_words"], seen["place"]) == (str(job.id), "Waiting", "next in the queue")
+    assert (seen["id"], seen["state_label"], seen["place"]) == (str(job.id), "Waiting", "next in the queue")
     claimed = start_attempt(people, job)
     commit_progress(people, claimed, 0.5, MARKUP)
     (seen,) = told.read_event()[1]["jobs"]

@@ -1,12 +1,12 @@
 // Submits the job of the query string, shows its progress, and then its output.
 
-const asked = new URLSearchParams(location.search);
-const server = asked.get("server") ?? "";
-const documentSetId = asked.get("documentSetId") ?? asked.get("document_set_id") ?? "";
-const token = asked.get("apiToken") ?? asked.get("api_token") ?? "";
+const query = new URLSearchParams(location.search);
+const server = query.get("server") ?? "";
+const documentSetId = query.get("documentSetId") ?? query.get("document_set_id") ?? "";
+const token = query.get("apiToken") ?? query.get("api_token") ?? "";
 const MAX_OUTPUT_LENGTH = 100_000;
 
-const [title, bar, message, again, made] = ["title", "bar", "message", "again", "made"].map((id) =>
+const [title, bar, message, again, output] = ["title", "bar", "message", "again", "output"].map((id) =>
   document.getElementById(id),
 );
 
@@ -63,14 +63,14 @@ function fail(reason) {
 }
 
 async function generate() {
-  const answer = await fetch("/overview/generate", {
+  const response = await fetch("/overview/generate", {
     method: "POST",
     headers,
     body: new URLSearchParams({ server, documentSetId }),
   });
-  if (!answer.ok) return fail((await answer.json()).errors[0].detail);
+  if (!response.ok) return fail((await response.json()).errors[0].detail);
   let last = null;
-  for await (const progress of readElements(answer.body)) {
+  for await (const progress of readElements(response.body)) {
     last = progress;
     show(progress);
   }
@@ -80,13 +80,13 @@ async function generate() {
 }
 
 async function finish() {
-  const answer = await fetch(`/overview/search?${new URLSearchParams({ server, documentSetId })}`, { headers });
-  if (!answer.ok) return fail((await answer.json()).errors[0].detail);
+  const response = await fetch(`/overview/search?${new URLSearchParams({ server, documentSetId })}`, { headers });
+  if (!response.ok) return fail((await response.json()).errors[0].detail);
   title.textContent = "Ready";
   bar.value = 1;
   message.textContent = "";
-  made.textContent = (await answer.text()).slice(0, MAX_OUTPUT_LENGTH);
-  made.hidden = false;
+  output.textContent = (await response.text()).slice(0, MAX_OUTPUT_LENGTH);
+  output.hidden = false;
 }
 
 function start() {

@@ -72,7 +72,7 @@ function cloneTemplate(template) {
 }
 
 function announce(job) {
-  setText(announcement, `${job.kind} ${job.label}: ${job.state_words}`);
+  setText(announcement, `${job.kind} ${job.label}: ${job.state_label}`);
 }
 
 // The list
