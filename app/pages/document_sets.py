@@ -190,7 +190,7 @@ def _render_form(caller: PageSession, chosen: DocumentSetForm, status: HTTPStatu
     known["upload"] = {each.id for each in uploads}
     for name in RELATIONSHIPS_BY_TYPE:
         if chosen.ids[name] - known[name]:
-            chosen.problems.setdefault(name, f"There is no {name} with this id, or you may not see it.")
+            chosen.problems.setdefault(name, f"There is no such {name} here.")
     return render_page(
         "document_set_new.html",
         caller,

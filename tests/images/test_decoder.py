@@ -73,7 +73,7 @@ def test_being_stopped_with_the_service_is_no_fault_of_the_image(wait_until: Cal
         making = pool.submit(make_variants, encode_image(make_flag_image(), "png"), SLOW_SIZES, LONG_LIMITS)
         os.kill(_wait_for_decoder(os.getpid(), wait_until), signal.SIGTERM)
 
-        with pytest.raises(RuntimeError, match="the decoder ended with -15"):
+        with pytest.raises(RuntimeError, match="the decoder ended with status -15"):
             making.result(timeout=30)
 
 

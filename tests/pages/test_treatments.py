@@ -474,7 +474,7 @@ def test_a_link_chooses_what_is_ticked(processor: Dataset, browser: Browser) -> 
     )
     assert "draft event" not in page.text
     assert f'value="{others}"' not in re.sub(r'name="(event|faq)" value="\d+"', "", page.text)
-    for said in ("There is no such event here.", "This is not the id of one: x"):
+    for said in ("There is no such event here.", "This is not a valid id: x"):
         assert said in get_page_text(page)
     assert_protected(page)
 
@@ -508,7 +508,7 @@ def test_invalid_image_is_named_and_the_others_are_stored(processor: Dataset, br
         ({"title": " "}, "Must not be blank."),
         ({"title": "x" * 51}, "Longer than the limit of 50 characters."),
         ({"event": ["999999"]}, "There is no such event here."),
-        ({"upload": ["x"]}, "This is not the id of one: x"),
+        ({"upload": ["x"]}, "This is not a valid id: x"),
         ({"event": []}, document_sets.EMPTY_SET_ERROR),
     ],
 )
@@ -674,7 +674,7 @@ def test_the_page_shows_the_pairs_that_are_most_alike(processor: Dataset, browse
 
     scores = re.findall(r"<td>(0\.\d{3})</td>", page.text)
     assert (scores[0], scores[-1], len(scores)) == ("0.590", "0.100", 50)
-    assert "10 more are less alike." in get_page_text(page)
+    assert "10 more pairs are less similar." in get_page_text(page)
     assert page.text.count('<img src="/files/uploads/') == 51
 
 
