@@ -1,4 +1,4 @@
-"""Files under names of ours: put bytes, get a URL; a directory or an S3 bucket."""
+"""Storage of files by name, in a directory or an S3 bucket, and the route that serves public files."""
 
 import contextlib
 import hashlib
@@ -35,36 +35,36 @@ MEDIA_TYPES = {
     "webp": "image/webp",
     "zip": "application/zip",
 }
-"""What everybody may be served, and as what."""
+"""Media types of public files, by suffix; files with other suffixes are not served."""
 
 CACHE_NO_CACHE = "no-cache"
-"""Kept, but asked about each time: a removed file is gone at once."""
+"""Caches store the file and revalidate it for each request: a deleted file is gone at once."""
 CACHE_IMMUTABLE = "public, max-age=31536000, immutable"
 CACHE_PRIVATE = "private, no-cache"
 
 REFRESH_AGE = timedelta(hours=12)
-"""A file that is stored once more after this is written anew."""
+"""Age from which `put_content_addressed` writes an existing file again."""
 
 CHUNK_BYTES = 1024 * 1024
-"""Bytes of a file that one stream holds at a time."""
+"""Bytes of a file that a stream reads and holds in memory at a time."""
 
 MAX_FILE_STREAMS = 96
-"""Files of more than one chunk that a process sends at once: each holds a thread as long as the client reads."""
+"""Files larger than a chunk that a process sends at once; each holds a thread until the client has read it."""
 
 MAX_FILE_STREAMS_PER_ADDRESS = 16
 
-# No dot but the last: no way up, no hidden or unfinished file.
+# Only one dot, before the suffix: this excludes `..`, hidden files and temporary files.
 _NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,4}[A-Za-z0-9_-]{1,100}\.[a-z0-9]{1,8}", re.ASCII)
-# What others leave there has names of theirs.
+# Files in an inbox were put there by others, under names that this server did not choose.
 _INBOX_NAME = re.compile(r"inbox(?:/(?!\.\.?(?:/|\Z))[^/\x00-\x1f\x7f]{1,255}){1,8}")
 _FOLDER = re.compile(r"[A-Za-z0-9_-]{1,100}(?:/[A-Za-z0-9_-]{1,100}){0,4}", re.ASCII)
-# What lies directly in one of these, and nothing else, is for everybody who knows its name.
+# Files directly in one of these folders are public: access needs only the name.
 _PUBLIC_NAME = re.compile(r"(?:calendars|images|uploads)/([A-Za-z0-9_-]{1,100})\.([a-z0-9]{1,8})", re.ASCII)
 _NOT_IN_FILENAMES = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 StorageError = BaseError
-"""What all of this raises when the storage does not answer."""
+"""Base class of the errors that storage methods raise when the storage does not respond."""
 
 files = Blueprint("files", __name__)
 
@@ -74,7 +74,7 @@ log = structlog.get_logger(__name__)
 
 
 class RangeNotSatisfiable(BadRequest):
-    """The range asked for is not within the file."""
+    """The requested range is outside the file."""
 
     http_status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
     title = "Range not satisfiable"
@@ -83,7 +83,7 @@ class RangeNotSatisfiable(BadRequest):
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file as it was when we looked; `etag` is another one as soon as the file is."""
+    """Metadata of a file at the time of `stat`; `etag` changes with the content."""
 
     name: str
     size: int
@@ -91,11 +91,11 @@ class FileInfo:
 
 
 class FileChanged(FileNotFoundError):
-    """The file is another one than when we looked."""
+    """The file was replaced after its `FileInfo` was read."""
 
 
 class Storage:
-    """The files of one app."""
+    """The file storage of one app."""
 
     def __init__(self, storage_url: str, public_url: str) -> None:
         self.storage_url = storage_url
@@ -107,7 +107,7 @@ class Storage:
             return from_url(self.storage_url, mkdir=True), os.getpid()
         store = from_url(
             self.storage_url,
-            # Plain http only where the operator's AWS_ENDPOINT_URL says so: a MinIO next door.
+            # Plain http is used only for an http AWS_ENDPOINT_URL, such as a local MinIO.
             client_options={"connect_timeout": "3s", "timeout": "15s", "allow_http": True},
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
         )
@@ -115,36 +115,36 @@ class Storage:
 
     @property
     def _store(self) -> ObjectStore:
-        store, process = self._store_and_process_id
-        if process != os.getpid():  # the call would wait for ever
-            raise RuntimeError("The storage was used before this process was forked: obstore's threads are not here.")
+        store, process_id = self._store_and_process_id
+        if process_id != os.getpid():  # a call would block forever
+            raise RuntimeError("The storage was used before this process was forked: obstore's threads are missing.")
         return store
 
     def put(self, name: str, content: bytes | IO[bytes] | Iterable[bytes], media_type: str) -> None:
-        """Write the whole file or nothing of it; an open file or an iterator is never in memory as a whole.
+        """Write a file atomically; an open file or an iterator is written in parts, not loaded into memory.
 
-        An iterator must not read from the storage itself.
+        An iterator must not read from the storage.
         """
-        # A directory has no place for a media type; what we serve goes by the suffix anyway.
+        # A directory cannot store a media type; files are served with the type of their suffix anyway.
         attributes = None if isinstance(self._store, LocalStore) else {"Content-Type": media_type}
-        # Four parts of 5 MiB at once: twelve, as it would be by itself, are 60 MiB for each file.
+        # 4 parts of 5 MiB at once; the default of 12 would need 60 MiB of memory for each file.
         obstore.put(self._store, _validate_name(name), content, attributes=attributes, max_concurrency=4)
 
     def put_content_addressed(self, prefix: str, content: bytes | IO[bytes], suffix: str, media_type: str) -> str:
-        """The name, `prefix/sha256.suffix`, under which this content lies now; it is written when it did not."""
+        """Write the content to `prefix/sha256.suffix` unless it is there already; return that name."""
         name = f"{prefix}/{_compute_sha256(content)}.{suffix}"
-        # An old one is written anew: no row may name it any more, and a sweep may be about to delete it.
+        # An old file is written again: it may be an orphan that the sweep is about to delete.
         if not self.exists(name) or self.is_older(name, REFRESH_AGE):
             self.put(name, content, media_type)
         return name
 
     def stat(self, name: str) -> FileInfo:
-        """The file without its content; FileNotFoundError when there is none."""
+        """Return the metadata of a file; raise FileNotFoundError if it does not exist."""
         meta = obstore.head(self._store, _validate_name(name))
         return _build_file_info(meta)
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether the file exists."""
         try:
             self.stat(name)
         except FileNotFoundError:
@@ -152,7 +152,7 @@ class Storage:
         return True
 
     def is_older(self, name: str, age: timedelta) -> bool:
-        """Return whether the file was written longer ago than this; False when there is none."""
+        """Return whether the file was written longer ago than `age`; False if it does not exist."""
         try:
             written_at: datetime = obstore.head(self._store, _validate_name(name))["last_modified"]
         except FileNotFoundError:
@@ -160,77 +160,75 @@ class Storage:
         return datetime.now(UTC) - written_at > age
 
     def list_old_names(self, prefix: str, age: timedelta) -> Iterator[Sequence[str]]:
-        """Return the names of files below this folder that were written longer ago than this, in batches."""
+        """Yield the names of the files below a folder that were written longer ago than `age`, in batches of 500."""
         written_before = datetime.now(UTC) - age
         for chunk in obstore.list(self._store, prefix, chunk_size=500):
             old = (meta["path"] for meta in chunk if meta["last_modified"] < written_before)
             yield [name for name in old if _NAME.fullmatch(name)]
 
     def list_files(self, prefix: str) -> list[FileInfo]:
-        """All files below this folder, by name; ValueError when one of them has a name that cannot be."""
+        """Return the files below a folder, sorted by name; raise ValueError if one of them has an invalid name."""
         if not _FOLDER.fullmatch(prefix):
-            raise ValueError(f"{prefix!r} is no name of a folder")
+            raise ValueError(f"{prefix!r} is not a valid folder name")
         try:
             found = [meta for chunk in obstore.list(self._store, prefix) for meta in chunk]
         except InvalidPathError:
-            raise ValueError(f"a file below {prefix} has a name that cannot be") from None
+            raise ValueError(f"a file below {prefix} has an invalid name") from None
         # A bucket may hold an empty object for the folder itself.
-        return sorted(
-            (_build_file_info(meta) for meta in found if meta["path"] != prefix), key=lambda stored: stored.name
-        )
+        return sorted((_build_file_info(meta) for meta in found if meta["path"] != prefix), key=lambda file: file.name)
 
     def read_file(self, name: str) -> bytes:
-        """The content; FileNotFoundError when there is none."""
+        """Return the content of a file; raise FileNotFoundError if it does not exist."""
         return bytes(obstore.get(self._store, _validate_name(name)).bytes())
 
-    def stream_file(self, stored: FileInfo, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The content from `start` to before `stop`, part by part; raises Replaced, FileNotFoundError."""
-        stop = stored.size if stop is None else stop
-        # One question for each part: S3 does not wait long for whoever reads one answer slowly.
+    def stream_file(self, file: FileInfo, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes from `start` up to, but not, `stop` in chunks; raise FileChanged, FileNotFoundError."""
+        stop = file.size if stop is None else stop
+        # One request for each chunk: S3 closes a connection whose client reads slowly.
         for begin in range(start, stop, CHUNK_BYTES):
-            yield self._read_part(stored, begin, min(begin + CHUNK_BYTES, stop))
+            yield self._read_part(file, begin, min(begin + CHUNK_BYTES, stop))
 
-    def _read_part(self, stored: FileInfo, start: int, stop: int) -> bytes:
+    def _read_part(self, file: FileInfo, start: int, stop: int) -> bytes:
         try:
-            options: GetOptions = {"range": (start, stop), "if_match": stored.etag}
-            return bytes(obstore.get(self._store, _validate_name(stored.name), options=options).bytes())
+            options: GetOptions = {"range": (start, stop), "if_match": file.etag}
+            return bytes(obstore.get(self._store, _validate_name(file.name), options=options).bytes())
         except PreconditionError:
-            raise FileChanged(stored.name) from None
+            raise FileChanged(file.name) from None
 
     def delete_folder(self, prefix: str) -> None:
-        """Remove all that lies below this folder."""
-        for stored in self.list_files(prefix):
-            self.delete(stored.name)
+        """Delete all files below a folder."""
+        for file in self.list_files(prefix):
+            self.delete(file.name)
 
     def delete(self, name: str) -> None:
-        """Remove the file; one that is already gone is fine."""
+        """Delete a file; do nothing if it does not exist."""
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, _validate_name(name))
 
     def get_url(self, name: str) -> str:
-        """Where everybody who knows the name can fetch it; ValueError for a file that is not public."""
+        """Return the URL of a public file; raise ValueError for a file that is not public."""
         if not _PUBLIC_NAME.fullmatch(_validate_name(name)):
-            raise ValueError(f"{name!r} is not for everybody")
+            raise ValueError(f"{name!r} is not a public file")
         return f"{self.public_url}/files/{name}"
 
     def get_name_from_url(self, url: str) -> str:
-        """The name in a URL made by `url`, whatever PUBLIC_URL was then."""
+        """Return the name in a URL that `get_url` made, also under an earlier PUBLIC_URL."""
         return _validate_name(url.rpartition("/files/")[2])
 
     def get_public_name(self, url: str) -> str | None:
-        """The name when anybody's URL leads to a public file of ours: to be read from here, not fetched."""
+        """Return the name if the URL is that of a public file in this storage, else None."""
         base, separator, name = re.split("[?#]", url, maxsplit=1)[0].rpartition("/files/")
         return name if separator and base == self.public_url and _PUBLIC_NAME.fullmatch(name) else None
 
 
 def _validate_name(name: str) -> str:
     if not _NAME.fullmatch(name) and not _INBOX_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a stored file")
+        raise ValueError(f"{name!r} is not a valid file name")
     return name
 
 
 def _build_file_info(meta: "ObjectMeta") -> FileInfo:
-    return FileInfo(meta["path"], meta["size"], str(meta["e_tag"]))  # directories and S3 have one for every file
+    return FileInfo(meta["path"], meta["size"], str(meta["e_tag"]))  # LocalStore and S3 always have an ETag
 
 
 def _compute_sha256(content: bytes | IO[bytes]) -> str:
@@ -245,26 +243,26 @@ def _compute_sha256(content: bytes | IO[bytes]) -> str:
 
 
 def init_app(app: Flask) -> None:
-    """Bind the storage and serve what is in it."""
+    """Create the storage of the app and register the route of its public files."""
     app.extensions["storage"] = Storage(app.config["STORAGE_URL"], app.config["PUBLIC_URL"])
     app.register_blueprint(files)
     app.register_error_handler(StorageError, _handle_storage_down)
 
 
 def _handle_storage_down(error: Exception) -> Response:
-    log.error("the storage does not answer", error=type(error).__name__)
-    return error_response([Unavailable("The storage does not answer. Try again.", headers={"Retry-After": "2"})])
+    log.error("storage request failed", error=type(error).__name__)
+    return error_response([Unavailable("The file storage does not respond. Try again.", headers={"Retry-After": "2"})])
 
 
 def current_storage() -> Storage:
-    """The storage of the current app."""
+    """Return the storage of the current app."""
     storage: Storage = current_app.extensions["storage"]
     return storage
 
 
 @files.get("/files/<path:name>")
 def serve_public_file(name: str) -> Response:
-    """A public file for everybody who knows its name; there is no listing."""
+    """Serve a public file to anyone who has its name; there is no list of files."""
     match = _PUBLIC_NAME.fullmatch(name)
     if not match or match[2] not in MEDIA_TYPES:
         raise NotFound
@@ -277,7 +275,10 @@ serve_public_file.permission = "anyone"  # type: ignore[attr-defined]  # read by
 def send_stored_file(
     name: str, *, media_type: str | None = None, filename: str | None = None, cache: str = CACHE_PRIVATE
 ) -> Response:
-    """The answer that streams this file, whoever asks: to be saved as `filename` where there is one."""
+    """Return a response that streams a file, without a permission check; raise NotFound if it does not exist.
+
+    With `filename` it is an attachment of that name.
+    """
     try:
         response = (
             _redirect_to_proxy(name) if current_app.config["X_ACCEL_REDIRECT"] else _build_response_with_retry(name)
@@ -295,7 +296,7 @@ def send_stored_file(
 
 
 def _redirect_to_proxy(name: str) -> Response:
-    """Let nginx send the file: it answers conditions and ranges by itself."""
+    """Return a response that makes nginx send the file; nginx evaluates conditions and ranges."""
     current_storage().stat(name)
     response = Response()
     response.headers["X-Accel-Redirect"] = f"{current_app.config['X_ACCEL_REDIRECT']}/{quote(name)}"
@@ -306,41 +307,41 @@ def _build_response_with_retry(name: str) -> Response:
     storage = current_storage()
     try:
         return _build_response(storage.stat(name))
-    except FileChanged:  # just between the two questions
+    except FileChanged:  # replaced between `stat` and the read
         return _build_response(storage.stat(name))
 
 
-def _build_response(stored: FileInfo) -> Response:
-    """200, 206 or 304 (RFC 9110, 13 and 14), or the error that the conditions of the request make."""
+def _build_response(file: FileInfo) -> Response:
+    """Return 200, 206 or 304 (RFC 9110, 13 and 14); raise 412 or 416 for conditions or a range that fail."""
     response = Response()
-    response.headers["ETag"] = stored.etag
+    response.headers["ETag"] = file.etag
     response.headers["Accept-Ranges"] = "bytes"
     apply_preconditions(response)
     if response.status_code == HTTPStatus.NOT_MODIFIED:
         return response
-    start, stop = 0, stored.size
-    if part := _parse_range(stored):
+    start, stop = 0, file.size
+    if part := _parse_range(file):
         start, stop = part
         response.status_code = HTTPStatus.PARTIAL_CONTENT
-        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.size}"
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
     if request.method == "GET":
-        parts = current_storage().stream_file(stored, start, stop)
-        # One chunk is handed over at once; more of them hold a thread as long as the client reads.
+        parts = current_storage().stream_file(file, start, stop)
+        # A single chunk is buffered by the server; several hold a thread until the client has read them.
         response.response = [next(parts, b"")] if stop - start <= CHUNK_BYTES else _hold_slot(response, parts)
     response.content_length = stop - start
     return response
 
 
 def _hold_slot(response: Response, parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Return the parts of a file, which hold a slot until they are sent, or until the client has gone away."""
+    """Return the chunks of a file; they hold a slot until they are sent or the client disconnects."""
     slot = take_slot(
         _file_streams,
         caller_holders(request.remote_addr),
-        full="Too many files are being sent at this moment.",
-        share=f"Your address is loading {MAX_FILE_STREAMS_PER_ADDRESS} files already. Wait until one of them is there.",
+        full="Too many files are being downloaded at the moment.",
+        share=f"One address may download {MAX_FILE_STREAMS_PER_ADDRESS} large files at once. Wait until one ends.",
     )
     try:
-        first = next(parts)  # now: what fails, fails as an error
+        first = next(parts)  # before the response starts: an error of the storage still gets an error status
     except BaseException:
         _file_streams.release(slot)
         raise
@@ -355,15 +356,18 @@ def _release_at_end(parts: Iterator[bytes], slot: Slot) -> Iterator[bytes]:
         _file_streams.release(slot)
 
 
-def _parse_range(stored: FileInfo) -> tuple[int, int] | None:
-    """The one part asked for; None, which is the whole, for several, for nonsense, and for a part of another file."""
-    asked = request.range
-    if request.method != "GET" or asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+def _parse_range(file: FileInfo) -> tuple[int, int] | None:
+    """Return the requested range as (start, stop); None, for the whole file, if there is no single valid range.
+
+    None also if `If-Range` has another ETag; raise RangeNotSatisfiable if the range begins after the end.
+    """
+    requested = request.range
+    if request.method != "GET" or requested is None or requested.units != "bytes" or len(requested.ranges) != 1:
         return None
-    if request.headers.get("If-Range", stored.etag) != stored.etag:
+    if request.headers.get("If-Range", file.etag) != file.etag:
         return None
-    start, stop = asked.ranges[0]
-    start = max(start + stored.size, 0) if start < 0 else start
-    if start >= stored.size:
-        raise RangeNotSatisfiable(header="Range", headers={"Content-Range": f"bytes */{stored.size}"})
-    return start, min(stop or stored.size, stored.size)
+    start, stop = requested.ranges[0]
+    start = max(start + file.size, 0) if start < 0 else start
+    if start >= file.size:
+        raise RangeNotSatisfiable(header="Range", headers={"Content-Range": f"bytes */{file.size}"})
+    return start, min(stop or file.size, file.size)

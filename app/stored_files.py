@@ -1,10 +1,10 @@
-"""Files in storage that no row names any more: they are deleted, at once where a change says so, else by a daily sweep.
+"""Deletion of stored files that no row refers to: by outbox entries of changes, and by a daily sweep for orphans.
 
-A file may be named by several rows, because its name is made of its content. So a file is deleted under a lock of its
-name, after every package has said that it does not use it; a row that names a file takes the same lock.
+Several rows may refer to one file, because its name is the hash of its content. So a file is deleted under an advisory
+lock of its name, if no registered finder reports it as used; a transaction that refers to a file takes the same lock.
 
-The sweep deletes nothing from a storage that belongs to another database, and nothing when a large part of all files
-would go: then the rows are missing, not the reason for the files.
+The sweep deletes nothing from a storage that belongs to another database, and nothing if too large a part of all
+files would be deleted: then rows were probably lost, and the files are needed to restore them.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -36,33 +36,33 @@ from app.outbox import OutboxEntry, consumer_task
 from app.storage import current_storage
 
 DELETE_CONSUMER = "files.delete_unused"
-"""The consumer of the entries that delete files."""
+"""Consumer of the outbox entries that delete files."""
 
 MIN_ORPHAN_AGE = timedelta(days=1)
-"""A file without a row is left alone for so long: its row may be about to be written."""
+"""Minimum age of an orphan: the row of a newer file may not be committed yet."""
 
 SWEEP_INTERVAL_SECONDS = 24 * 3600.0
 
 START_DELAY_SECONDS = 15 * 60.0
-"""A process does not sweep earlier: an operator may notice meanwhile that it has the wrong settings."""
+"""Seconds after the start of a process before its first sweep; time to notice wrong settings."""
 
 MAX_ORPHANS_PERCENT = 20
-"""A sweep that would delete more than this part of the files older than a day deletes nothing."""
+"""Maximum share of orphans among the files older than a day; a sweep that finds more deletes nothing."""
 
 MIN_REFUSED_ORPHANS = 100
-"""A sweep that would delete no more files than this is not refused for its part of all files."""
+"""Number of orphans up to which MAX_ORPHANS_PERCENT is not checked."""
 
 MAX_ORPHANS = 10_000
-"""Files that one sweep deletes at most; the next sweep deletes others."""
+"""Maximum files that one sweep deletes; the next sweep deletes the others."""
 
 MARKER = "database.txt"
-"""A file in the storage with the id of the database that the storage belongs to."""
+"""Name of the file that contains the id of the database that the storage belongs to."""
 
 FOLDERS = ("uploads", "images", "jobs", "calendars")
-"""Folders of files that are named by rows; what lies in an inbox belongs to those who put it there."""
+"""Folders that are swept; files in an inbox are not managed by this server."""
 
 UsedFileFinder = Callable[[Collection[str]], Collection[str]]
-"""Return those of these names that a row of the package names."""
+"""Return those of the given names that rows of the package refer to."""
 
 FINDERS: list[UsedFileFinder] = []
 
@@ -80,13 +80,13 @@ log = structlog.get_logger(__name__)
 
 
 def register_finder(find: UsedFileFinder) -> UsedFileFinder:
-    """Register a function that tells which files are in use."""
+    """Register a function that returns which of some files are in use."""
     FINDERS.append(find)
     return find
 
 
 def register_table(table: FromClause) -> None:
-    """Register a table whose rows outside the trash each use one file, `storage_key`, of `size` bytes."""
+    """Register a table whose live rows each use one file, `stored_as`, of `size` bytes."""
     is_live = table.c.deleted_at.is_(None)
     names = bindparam("names", type_=ARRAY(Text))
     used = PreparedStatement(select(table.c.storage_key).where(table.c.storage_key == any_(names), is_live))
@@ -104,20 +104,20 @@ def register_table(table: FromClause) -> None:
 
 
 def lock_file(name: str) -> None:
-    """Let no other transaction delete this file, or begin to use it, until this one ends."""
+    """Lock a file name until the transaction ends: others can neither delete the file nor begin to use it."""
     _lock_name.run({"name": name})
 
 
 def enqueue_deletion(names: Sequence[str]) -> None:
-    """Order the deletion of files in the transaction that ceases to use them."""
+    """Enqueue the deletion of files, in the transaction that removes the references to them."""
     outbox.enqueue_entry(DELETE_CONSUMER, "file.unused", {"names": list(names)})
 
 
 @consumer_task(DELETE_CONSUMER)
 def delete_unused(entry: OutboxEntry) -> None:
-    """Delete the files of an entry that no row names any more."""
+    """Delete the files of an outbox entry that no row refers to any more."""
     get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
-    names = sorted(entry.payload["names"])  # in one order: two of these do not wait for each other
+    names = sorted(entry.payload["names"])  # in the same order everywhere, to avoid deadlocks
     for name in names:
         lock_file(name)
     for name in sorted(set(names) - _find_used(names)):
@@ -125,15 +125,15 @@ def delete_unused(entry: OutboxEntry) -> None:
 
 
 def select_last_segment(url: ColumnElement[str]) -> ColumnElement[str]:
-    """Return the last segment of the path of a URL, in SQL: the file that it names, whatever PUBLIC_URL was then."""
+    """Return SQL for the last path segment of a URL: the file name, independent of PUBLIC_URL."""
     path = func.split_part(func.split_part(url, "#", 1), "?", 1)
     return func.split_part(path, "/", -1)
 
 
 def filter_by_segments(names: Collection[str], segments: Collection[str]) -> set[str]:
-    """Return those of these names whose last segment is one of `segments`."""
-    found = set(segments)
-    return {name for name in names if get_segment(name) in found}
+    """Return those of `names` whose last segment is one of `segments`."""
+    known_segments = set(segments)
+    return {name for name in names if get_segment(name) in known_segments}
 
 
 def get_segment(name: str) -> str:
@@ -142,14 +142,14 @@ def get_segment(name: str) -> str:
 
 
 def get_database_id() -> str:
-    """Return the id of the database: another one has another id, and so has one that a dump was restored to."""
+    """Return the id of the database; a database restored from a dump has a new id."""
     with open_transaction(is_read=True):
         ((id_,),) = _select_database_id.fetch_rows({})
     return str(id_)
 
 
 def sweep_orphans(_older_than: timedelta) -> int:
-    """Delete old files that no row names: what was written by a process that died. Once a day; 0 for the relay."""
+    """Delete orphans, such as files of a process that died, once a day; return 0, as the relay expects a number."""
     now = monotonic()
     next_sweep = current_app.extensions.get("next_orphan_sweep")
     if next_sweep is None:
@@ -164,7 +164,7 @@ def sweep_orphans(_older_than: timedelta) -> int:
 
 
 def _claim_empty_storage() -> None:
-    """Write the marker of this database into a storage without a marker and without files."""
+    """Write the id of this database to the marker file of a storage that has no marker and no files."""
     storage = current_storage()
     stored = chain.from_iterable(storage.list_old_names(folder, timedelta(0)) for folder in FOLDERS)
     if not storage.exists(MARKER) and not any(stored):
@@ -176,18 +176,18 @@ def _is_own_storage() -> bool:
     _claim_empty_storage()
     expected = get_database_id()
     try:
-        found = current_storage().read_file(MARKER).decode(errors="replace").strip()
+        actual = current_storage().read_file(MARKER).decode(errors="replace").strip()
     except FileNotFoundError:
-        found = None
-    if found == expected:
+        actual = None
+    if actual == expected:
         return True
-    # The operator who is sure that both belong together writes `expected` into the file.
-    log.warning("orphan sweep refused: not the storage of this database", marker=MARKER, found=found, expected=expected)
+    # An operator who is sure that they belong together writes `expected` into the marker file.
+    log.warning("orphan sweep refused: storage of another database", marker=MARKER, actual=actual, expected=expected)
     return False
 
 
 def _find_orphans() -> list[str]:
-    """Return old files that no row names, at most MAX_ORPHANS; none when they are too large a part of all old files."""
+    """Return the orphans, at most MAX_ORPHANS; none if they are more than MAX_ORPHANS_PERCENT of the old files."""
     count, orphans_count = 0, 0
     orphans: list[str] = []
     for names in chain.from_iterable(current_storage().list_old_names(folder, MIN_ORPHAN_AGE) for folder in FOLDERS):
@@ -198,7 +198,7 @@ def _find_orphans() -> list[str]:
         orphans_count += len(unused)
         orphans += unused[: MAX_ORPHANS - len(orphans)]
     if orphans_count > MIN_REFUSED_ORPHANS and orphans_count * 100 > count * MAX_ORPHANS_PERCENT:
-        log.warning("orphan sweep refused: too many files without a row", orphans=orphans_count, files=count)
+        log.warning("orphan sweep refused: too many orphans", orphans=orphans_count, files=count)
         return []
     return orphans
 
@@ -207,10 +207,10 @@ def _delete_orphan(name: str) -> None:
     with open_transaction(is_read=False):
         get_connection().execute(text("SET LOCAL statement_timeout = '60s'"))
         lock_file(name)
-        # Again: its row may have been written meanwhile, or the file itself.
+        # Check again under the lock: a row or the file may have been written meanwhile.
         if not _find_used([name]) and current_storage().is_older(name, MIN_ORPHAN_AGE):
             current_storage().delete(name)
-            log.info("file without a row deleted", name=name)
+            log.info("orphan deleted", name=name)
 
 
 def _find_used(names: Collection[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Files: whole or not there, under names of ours alone, served as what they are; in a directory as in a bucket."""
+"""Storage of files in a directory and in an S3 bucket: atomic writes, valid names, and responses for files."""
 
 import contextlib
 import io
@@ -42,7 +42,7 @@ PUBLIC_URL = "https://events.example.com"
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 of the suite's own."""
+    """Start an S3 server for the test run; yield its URL."""
     port = find_free_port()
     with (tmp_path_factory.mktemp("s3") / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -66,7 +66,7 @@ def _is_listening(port: int) -> bool:
 
 @pytest.fixture
 def bucket_url(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket that is empty, and the environment that leads to it."""
+    """Create an empty bucket and set the environment variables that give access to it; return its URL."""
     settings = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "testtest", "REGION": "us-east-1", "ENDPOINT_URL": s3}
     for name, value in settings.items():
         monkeypatch.setenv(f"AWS_{name}", value)
@@ -77,7 +77,7 @@ def bucket_url(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=["directory", "bucket"])
 def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A directory with a space in its path, not made yet; a bucket."""
+    """Return the URL of a directory that does not exist yet, with a space in its path, or of a bucket."""
     if request.param == "directory":
         return (tmp_path / "some files").as_uri()
     url: str = request.getfixturevalue("bucket_url")
@@ -86,20 +86,20 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def storage(storage_url: str) -> Storage:
-    """One of each kind."""
+    """Return a storage in a directory or in a bucket."""
     return Storage(storage_url, PUBLIC_URL)
 
 
 @pytest.fixture
 def public_storage(app: Flask, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """The same, behind /files."""
+    """Use the storage for the routes of the app."""
     monkeypatch.setitem(app.extensions, "storage", storage)
     return storage
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Storage:
-    """A directory, for what is of directories alone."""
+    """Return a storage in a directory, for tests that apply to directories only."""
     return Storage((tmp_path / "some files").as_uri(), PUBLIC_URL)
 
 
@@ -194,7 +194,7 @@ def test_a_stream_never_mixes_two_files(storage: Storage) -> None:
         next(parts)
 
 
-# The folder that others fill
+# The inbox
 
 ODD_NAMES = [
     ".hidden",
@@ -243,13 +243,13 @@ def test_a_file_whose_name_cannot_be_is_reported(directory: Storage, tmp_path: P
     directory.put("inbox/1/a.jpg", b"", "image/jpeg")
     Path(os.fsdecode(bytes(tmp_path / "some files" / "inbox" / "1") + b"/" + name)).touch()
 
-    with pytest.raises(ValueError, match="a file below inbox/1 has a name that cannot be"):
+    with pytest.raises(ValueError, match="a file below inbox/1 has an invalid name"):
         directory.list_files("inbox/1")
 
 
 @pytest.mark.parametrize("folder", ["", "/", "inbox/", "/inbox", "../inbox", "inbox/..", "inbox//1", "a b", "in.box"])
 def test_a_folder_that_is_not_ours_is_refused(directory: Storage, folder: str) -> None:
-    with pytest.raises(ValueError, match="no name of a folder"):
+    with pytest.raises(ValueError, match="not a valid folder name"):
         directory.list_files(folder)
 
 
@@ -300,13 +300,13 @@ def test_a_name_that_is_not_ours_is_refused(storage: Storage, name: str) -> None
         lambda name: storage.put(name, b"", "x/y"),
     )
     for act in acts:
-        with pytest.raises(ValueError, match="no name of a stored file"):
+        with pytest.raises(ValueError, match="not a valid file name"):
             act(name)
 
 
 @pytest.mark.parametrize("name", ["jobs/1/a.jpg", "inbox/1/a.jpg", "uploads/private/a.jpg", "a.jpg"])
 def test_a_private_file_has_no_url(directory: Storage, name: str) -> None:
-    with pytest.raises(ValueError, match="is not for everybody"):
+    with pytest.raises(ValueError, match="is not a public file"):
         directory.get_url(name)
 
 
@@ -333,7 +333,7 @@ def test_only_our_own_url_of_a_public_file_names_one(directory: Storage, url: st
     assert directory.get_public_name(url) == name
 
 
-# Writers that meet, and writers that die
+# Concurrent and interrupted writers
 
 
 def test_concurrent_writers_leave_one_complete_file(storage: Storage) -> None:
@@ -359,7 +359,7 @@ def test_concurrent_writers_leave_one_complete_file(storage: Storage) -> None:
 
 
 def test_a_put_that_fails_leaves_what_was_there(storage: Storage) -> None:
-    def failing() -> Iterator[bytes]:
+    def fail_midway() -> Iterator[bytes]:
         yield bytes(12_000_000)
         raise RuntimeError("no more of it")
 
@@ -367,7 +367,7 @@ def test_a_put_that_fails_leaves_what_was_there(storage: Storage) -> None:
 
     for name in ("jobs/a.zip", "jobs/b.zip"):
         with pytest.raises(RuntimeError, match="no more of it"):
-            storage.put(name, failing(), "application/zip")
+            storage.put(name, fail_midway(), "application/zip")
 
     assert [stored.name for stored in storage.list_files("jobs")] == ["jobs/a.zip"]
     assert storage.read_file("jobs/a.zip") == DIGITS
@@ -460,7 +460,7 @@ def test_a_fork_of_a_process_that_used_it_fails_and_does_not_hang(storage_url: s
     assert b"RuntimeError: The storage was used before this process was forked" in forker.stderr
 
 
-# Served
+# Responses for public files
 
 
 def test_a_file_is_served_with_its_type(client: FlaskClient, public_storage: Storage) -> None:
@@ -662,7 +662,7 @@ def test_private_and_invalid_paths_are_404(
     assert b"secret" not in response.data
 
 
-# Sent to whom the caller has let in
+# Responses for private files
 
 
 def test_a_private_file_is_sent_to_be_saved(app: Flask, public_storage: Storage) -> None:
@@ -714,7 +714,7 @@ def test_large_files_of_one_address_have_a_limit_and_give_their_slots_back(
 
     refused = client.get("/files/images/a.png")
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
-    assert "16 files" in refused.json["errors"][0]["detail"]
+    assert "16 large files" in refused.json["errors"][0]["detail"]
     assert client.get("/files/images/a.png", environ_base={"REMOTE_ADDR": "192.0.2.1"}).data == LARGE_CONTENT
     assert client.get("/files/images/a.png", headers={"Range": "bytes=0-9"}).data == LARGE_CONTENT[:10]
 

@@ -1,4 +1,4 @@
-"""What is known of an image before it is decoded, and the ways in which one is refused."""
+"""The header data of an image, and the errors for images that are rejected."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -8,32 +8,32 @@ ImageFormat = Literal["jpeg", "png", "webp"]
 
 MEDIA_TYPES: dict[ImageFormat, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 SUFFIXES: dict[ImageFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp"}
-"""Of the names under which images are stored."""
+"""Suffixes of the names of stored images."""
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """An image by its header; width and height are those of the file, before its orientation is applied."""
+    """Header data of an image; width and height are those before the EXIF orientation is applied."""
 
     format: ImageFormat
     width: int
     height: int
     is_progressive: bool
-    """Progressive or interlaced: all of it is held in memory before its first row is known."""
+    """Progressive or interlaced: the decoder holds the whole image in memory before it has the first row."""
     frames: int
     end: int
-    """Bytes of the image proper: what follows belongs to something else and is never kept."""
+    """Offset of the end of the image in bytes; data after it is ignored and not stored."""
 
 
 class ImageRejected(Exception):
-    """The image is not taken; the text is for the person who sent it."""
+    """The image is not accepted; the message is shown to the user who sent it."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.UNPROCESSABLE_ENTITY
     code: ClassVar[str]
 
 
 class UnsupportedImage(ImageRejected):
-    """The content is no image of a format that is taken."""
+    """The content is not an image in a supported format."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "unsupported-image"
@@ -46,13 +46,13 @@ class CorruptImage(ImageRejected):
 
 
 class ImageTooLarge(ImageRejected):
-    """The image has more bytes, pixels or frames than are taken."""
+    """The image has more bytes, pixels or frames than the limits allow."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "image-too-large"
 
 
 class DecodeLimitExceeded(ImageRejected):
-    """Decoding was ended: it took too much memory or time, or crashed."""
+    """The decoder exceeded its memory or time limit, or crashed."""
 
     code = "image-too-costly"

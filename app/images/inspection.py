@@ -1,8 +1,8 @@
-"""What is taken, decided from the header and the end of an image before anything decodes it.
+"""Inspection of images by their header and their end, before they are decoded.
 
-By content, never by name. JPEG, PNG and WebP are what browsers and cameras send. No GIF: it is animated or small,
-and one frame is what is kept. No HEIF: libvips comes without its patented codec. No SVG, PDF or TIFF: those are
-programs, documents and containers.
+The format follows from the content, not from a name. JPEG, PNG and WebP are what browsers and cameras send. GIF is not
+supported because it is mostly animated, and only one frame would be kept; HEIF because libvips comes without its
+patented codec; SVG, PDF and TIFF because they are programs, documents and containers.
 """
 
 import struct
@@ -19,20 +19,20 @@ _JPEG, _PNG, _RIFF, _WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"WE
 
 
 def inspect_image(content: bytes) -> ImageInfo:
-    """The image in these bytes; `UnsupportedImage`, `CorruptImage` or `TooLarge` where it is not taken.
+    """Return the header data of an image; raise UnsupportedImage, CorruptImage or ImageTooLarge.
 
-    Pure Python, so that nothing hostile reaches a decoder in the process that asks.
+    Pure Python, so that no hostile content reaches a native decoder in the calling process.
     """
     if len(content) > MAX_IMAGE_BYTES:
         raise ImageTooLarge(f"An image may have at most {MAX_IMAGE_BYTES // 2**20} MiB.")
     if not content:
         raise CorruptImage("The image is empty.")
     try:
-        picture = _read_header(content)
+        info = _read_header(content)
     except (struct.error, IndexError) as error:
         raise CorruptImage("The image is truncated within its header.") from error
-    _check_limits(picture)
-    return picture
+    _check_limits(info)
+    return info
 
 
 def _read_header(content: bytes) -> ImageInfo:
@@ -44,17 +44,17 @@ def _read_header(content: bytes) -> ImageInfo:
         return webp.read_header(content)
     if len(content) < 12 and any(start.startswith(content[: len(start)]) for start in (_JPEG, _PNG, _RIFF)):
         raise CorruptImage("The image is truncated within its first bytes.")
-    raise UnsupportedImage("Only JPEG, PNG and WebP images are taken.")
+    raise UnsupportedImage("The image must be a JPEG, PNG or WebP image.")
 
 
-def _check_limits(picture: ImageInfo) -> None:
-    most = MAX_PROGRESSIVE_PIXELS if picture.is_progressive else MAX_PIXELS
-    if not (picture.width and picture.height):
-        raise CorruptImage("The image has no size.")
-    if max(picture.width, picture.height) > MAX_SIDE_PIXELS:
+def _check_limits(info: ImageInfo) -> None:
+    max_pixels = MAX_PROGRESSIVE_PIXELS if info.is_progressive else MAX_PIXELS
+    if not (info.width and info.height):
+        raise CorruptImage("The width and the height of the image must be at least 1.")
+    if max(info.width, info.height) > MAX_SIDE_PIXELS:
         raise ImageTooLarge(f"A side of an image may have at most {MAX_SIDE_PIXELS} pixels.")
-    if picture.width * picture.height > most:
-        what = "A progressive or interlaced image" if picture.is_progressive else "An image"
-        raise ImageTooLarge(f"{what} may have at most {most // 10**6} megapixels.")
-    if picture.frames > 1:
-        raise ImageTooLarge("An animated image is not taken: it may have one frame.")
+    if info.width * info.height > max_pixels:
+        subject = "A progressive or interlaced image" if info.is_progressive else "An image"
+        raise ImageTooLarge(f"{subject} may have at most {max_pixels // 10**6} megapixels.")
+    if info.frames > 1:
+        raise ImageTooLarge("An image may have one frame: animations are not supported.")

@@ -1,4 +1,4 @@
-"""The markers of a JPEG (ITU-T T.81, annex B)."""
+"""Reader of the markers of a JPEG (ITU-T T.81, annex B)."""
 
 import re
 import struct
@@ -8,7 +8,7 @@ from app.images.image_info import CorruptImage, ImageInfo, ImageTooLarge, Unsupp
 
 MAX_SEGMENTS = 2_000
 MAX_SCANS = 100
-"""Encoders write ten; each is a pass over the whole image, and 2,000 of them fit into 230 kB."""
+"""Maximum scans; encoders write about 10. A decoder passes over the whole image for each, and 2,000 fit into 230 kB."""
 
 _END, _SCAN = 0xD9, 0xDA
 _PROGRESSIVE = 0xC2
@@ -18,39 +18,39 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # these three defin
 _LENGTH = struct.Struct(">H")
 _FRAME = struct.Struct(">BHHB")
 
-# In the data of a scan a 00 or a restart marker follows each FF; FF FF and FF 01 mean nothing anywhere.
+# In the data of a scan, FF is followed by 00 or a restart marker; FF FF (fill) and FF 01 (TEM) have no meaning.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
 
 
 def read_header(content: bytes) -> ImageInfo:
-    """The image by its frame header; it ends where its own end marker is, not that of a thumbnail inside it."""
+    """Return the data of the frame header; the image ends at its own end marker, not at that of a thumbnail in it."""
     frames, scans, end = [], [], 0
-    for marker, segment, end in _iter_segments(content):  # noqa: B007  # the last one is where the image ends
+    for marker, segment, end in _iter_segments(content):  # noqa: B007  # `end` of the last item is used
         if marker in _FRAMES:
             frames.append((marker, segment))
         elif marker == _SCAN:
             scans.append(segment)
     if len(frames) != 1 or not scans:
-        raise CorruptImage("A JPEG must hold one image.")
+        raise CorruptImage("A JPEG must contain exactly one image.")
     if len(scans) > MAX_SCANS:
         raise ImageTooLarge(f"A JPEG may have at most {MAX_SCANS} scans.")
     [(marker, header)] = frames
     precision, height, width, components = _FRAME.unpack_from(header)
     if marker not in _SUPPORTED_FRAMES or precision != 8:
-        raise UnsupportedImage("Of the kinds of JPEG only baseline and progressive with 8 bits are taken.")
-    # A baseline image in several scans is collected in memory like a progressive one.
+        raise UnsupportedImage("A JPEG must be baseline or progressive, with 8 bits per sample.")
+    # A decoder holds a baseline image with several scans in memory, like a progressive one.
     is_progressive = marker == _PROGRESSIVE or scans[0][0] < components
     return ImageInfo("jpeg", width, height, is_progressive, frames=1, end=end)
 
 
 def _iter_segments(content: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Each marker with what belongs to it and the place behind that, up to the end marker."""
+    """Yield marker, segment data and end offset of each segment, up to the end marker."""
     at = 2
     for _ in range(MAX_SEGMENTS):
-        found = _MARKER.search(content, at)
-        if found is None:
+        match = _MARKER.search(content, at)
+        if match is None:
             raise CorruptImage("The JPEG is truncated: it has no end marker.")
-        marker, at = found[1][0], found.end()
+        marker, at = match[1][0], match.end()
         if marker == _END:
             yield marker, b"", at
             return

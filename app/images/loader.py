@@ -1,4 +1,4 @@
-"""Where a job gets its image from: our own storage, or anywhere outside."""
+"""Loading of the image of a job, from the storage or from a URL."""
 
 from http import HTTPStatus
 from typing import NoReturn
@@ -23,7 +23,7 @@ MAX_REDIRECTS = 3
 
 
 def read_image(job: JobRow, image: str) -> bytes:
-    """The bytes of an image, which is a URL or a name in our storage; JobFailed where there are none to be had."""
+    """Return the content of an image, given by a URL or a name in the storage; raise JobFailed if it is unavailable."""
     storage = current_storage()
     if "://" not in image:
         return _read_from_storage(image) if _is_public(image) or _is_input_of(job, image) else _raise_not_found()
@@ -42,7 +42,7 @@ def _read_from_storage(name: str) -> bytes:
 
 
 def _raise_not_found() -> NoReturn:
-    raise JobFailed("image-not-found", "There is no such image in our storage.")
+    raise JobFailed("image-not-found", "There is no image with this name in the storage.")
 
 
 def _is_public(name: str) -> bool:
@@ -54,22 +54,22 @@ def _is_public(name: str) -> bool:
 
 
 def _is_input_of(job: JobRow, name: str) -> bool:
-    """Whether the resize API has put it there for this job: nobody names another's."""
+    """Return whether the resize API stored this file for this job; a job cannot read the files of others."""
     return name.rpartition("/")[0] == get_input_folder(job.id)
 
 
 def get_input_folder(job_id: object) -> str:
-    """Where what a job reads lies in storage; not for everybody."""
+    """Return the folder of the input files of a job, which are not public."""
     return f"jobs/{job_id}"
 
 
 def _fetch_image(url: str) -> bytes:
     try:
-        answer = http_client.fetch_url(
+        response = http_client.fetch_url(
             url, limits=http_client.RequestLimits(largest=MAX_IMAGE_BYTES), max_redirects=MAX_REDIRECTS
         )
     except OutboundError as error:
         raise JobFailed(ERROR_CODES[type(error)], str(error)) from None
-    if answer.status != HTTPStatus.OK:
-        raise JobFailed("unexpected-status", f"The address answered with status {answer.status}, not with an image.")
-    return answer.content
+    if response.status != HTTPStatus.OK:
+        raise JobFailed("unexpected-status", f"The URL responded with status {response.status} instead of 200.")
+    return response.content

@@ -1,4 +1,4 @@
-"""The resize API: an image in, a token out, by which its smaller copy is asked for (docs/resize-api.md)."""
+"""The resize API: POST an image and get a token; GET the token for the URL of the variant (docs/resize-api.md)."""
 
 from http import HTTPStatus
 from typing import Any
@@ -31,7 +31,7 @@ routes = Blueprint("resize", __name__)
 RESIZE_URL = "/api/v1/resize"
 IMAGE_MEMBER = "imageData"
 STATE_NAMES = {QUEUED: "PENDING", SUCCEEDED: "SUCCESS", FAILED: "FAILURE", CANCELED: "FAILURE"}
-"""States as this API calls them; all others are STARTED."""
+"""Names of job states in this API; all other states are STARTED."""
 CANCELED_ERROR = {"code": "canceled", "detail": "The job was canceled."}
 
 TEXT_SCHEMA = {"type": "string"}
@@ -65,7 +65,7 @@ _select_job = PreparedStatement(select(*_jobs.c).where(_jobs.c.id == bindparam("
 
 
 def _get_max_body_bytes() -> int:
-    """Where the API is public, whoever is not signed in may not send as many as he likes."""
+    """Return the maximum size of the body in bytes; raise 429 if an anonymous caller exceeds the rate limit."""
     viewer = _get_caller()
     if viewer.is_anonymous:
         throttle.check_rate_limit("resize")
@@ -83,11 +83,11 @@ def resize() -> Response:
     KINDS[KIND].validate_parameters({"image": IMAGE_MEMBER, **options}, "")
     content = request_images.decode_base64_image(members, IMAGE_MEMBER)
     with request_images.image_errors_as_api_errors(f"/{IMAGE_MEMBER}"):
-        picture = inspect_image(content)
+        info = inspect_image(content)
     job_id = uuid7()
-    name = f"{get_input_folder(job_id)}/input.{SUFFIXES[picture.format]}"
-    content = content[: picture.end]
-    current_storage().put(name, content, MEDIA_TYPES[picture.format])
+    name = f"{get_input_folder(job_id)}/input.{SUFFIXES[info.format]}"
+    content = content[: info.end]
+    current_storage().put(name, content, MEDIA_TYPES[info.format])
     return _submit_job(job_id, {"image": name, **options}, len(content), viewer)
 
 
@@ -96,13 +96,13 @@ def show(token: str) -> Response:
     """Get the state of the job with this token, and the URL of the smaller image."""
     job = _get_job(token, _get_caller())
     url = job.result["urls"][DEFAULT_VARIANT.name] if job.result else None
-    answer = {"status": STATE_NAMES.get(job.state, "STARTED"), "resized_image_url": url}
+    response = {"status": STATE_NAMES.get(job.state, "STARTED"), "resized_image_url": url}
     if job.state in (FAILED, CANCELED):
-        answer["error"] = _get_error(job)
-    return jsonify(answer)
+        response["error"] = _get_error(job)
+    return jsonify(response)
 
 
-PERMISSION = "signed in, anyone where RESIZE_PUBLIC says so"
+PERMISSION = "signed in, or anyone with RESIZE_PUBLIC"
 resize.permission = show.permission = PERMISSION  # type: ignore[attr-defined]  # read by `manage.py routes`
 resize.keyed_methods = POST_ONLY  # type: ignore[attr-defined]  # read by app/jsonapi/idempotency.py
 resize.largest_body = _get_max_body_bytes  # type: ignore[attr-defined]  # read by app/request_bodies.py
@@ -117,30 +117,30 @@ def _get_caller() -> CurrentUser:
 
 
 def _submit_job(job_id: UUID, parameters: dict[str, Any], size: int, viewer: CurrentUser) -> Response:
-    """Write the row of the job, or replay an earlier answer; without a new row the image does not stay in storage."""
+    """Submit the job, or replay the response to an earlier request; without a new job, delete the stored image."""
 
     def accept() -> Response:
         quotas.charge_upload(viewer.id, size)
         owned: dict[str, Any] = {"owner_id": viewer.id or None, "job_id": job_id, "input_bytes": size}
         submission.submit_job(KIND, parameters, trigger="api", pointer="", **owned)
-        answer = jsonify(success=True, token=str(job_id))
-        answer.status_code = HTTPStatus.ACCEPTED
-        return set_location(answer, f"{current_app.config['PUBLIC_URL']}{RESIZE_URL}/{job_id}")
+        response = jsonify(success=True, token=str(job_id))
+        response.status_code = HTTPStatus.ACCEPTED
+        return set_location(response, f"{current_app.config['PUBLIC_URL']}{RESIZE_URL}/{job_id}")
 
     is_stored = False
     try:
         with open_transaction(is_read=False):
-            answer = run_idempotent(viewer, accept)
-        is_stored = REPLAYED_HEADER not in answer.headers
+            response = run_idempotent(viewer, accept)
+        is_stored = REPLAYED_HEADER not in response.headers
     finally:
         if not is_stored:
             current_storage().delete(parameters["image"])
-    del answer.headers["Content-Location"]  # what is there is not this answer
-    return answer
+    del response.headers["Content-Location"]  # a GET of that URL returns another representation
+    return response
 
 
 def _get_job(token: str, viewer: CurrentUser) -> JobRow:
-    """The caller's job; one that nobody owns is everybody's who has its token."""
+    """Return the job if the caller owns it, it has no owner, or the caller is an admin; raise NotFound otherwise."""
     try:
         with open_transaction(is_read=True):
             rows = _select_job.fetch_rows({"id": UUID(token)})
@@ -149,7 +149,7 @@ def _get_job(token: str, viewer: CurrentUser) -> JobRow:
     for job in (JobRow(*row) for row in rows):
         if "image" in job.parameters and (job.owner_id in (None, viewer.id) or viewer.is_admin):
             return job
-    raise NotFound("There is no such token here.")
+    raise NotFound("There is no job with this token.")
 
 
 def _get_error(job: JobRow) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Pixels in, pixels out: the variants of an image, made in a process of its own.
+"""Variants of an image, made by a decoder in a separate process.
 
-That process has so much memory and time and no more, sees neither our environment nor our memory, and dies with us;
-whatever an image does to it is a `Refused`. Bytes pass through files without a name: nothing is left behind.
+That process has limits of memory and time, does not inherit the environment, and ends with its parent; a failure of
+it is raised as ImageRejected. Data is passed in unnamed temporary files, so that none are left behind.
 """
 
 import json
@@ -24,21 +24,21 @@ from app.processes.process_tree import set_pdeathsig
 _PROGRAM = (sys.executable, "-I", str(Path(__file__).with_name("decoder.py")))
 _ENVIRONMENT = {
     "VIPS_CONCURRENCY": "1",
-    "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MiB of the address space that is limited
+    "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MiB of the limited address space
 }
 
 MAX_ERROR_LENGTH = 500
 _TERMINATION_STATUSES = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
-"""Whoever stops a whole service says so to each of its processes: no fault of the image, the job may try again."""
+"""Exit statuses of a decoder that was stopped together with the service: the job gets another attempt."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class VariantSpec:
-    """A wanted variant: cut to fill exactly this box, or whole and within it.
+    """Size of a variant: with `crops` cut to exactly this box, otherwise the whole image fitted into it.
 
-    A cut one is enlarged where it must be, since pages are laid out for its size; a whole one never is.
+    A cropped variant is enlarged if necessary, as page layouts depend on its size; a fitted one never is.
     """
 
     name: str
@@ -50,7 +50,7 @@ class VariantSpec:
 
 @dataclass(frozen=True)
 class Variant:
-    """An upright sRGB image without metadata; a JPEG is white where the original is transparent."""
+    """Rotated sRGB image without metadata; a JPEG is white where the original is transparent."""
 
     name: str
     width: int
@@ -60,24 +60,24 @@ class Variant:
 
     @property
     def media_type(self) -> str:
-        """The media type it is served with."""
+        """Return the media type."""
         return MEDIA_TYPES[self.format]
 
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What decoding one image may take."""
+    """Limits of the process that decodes one image."""
 
     memory: int = 512 * 2**20
-    """Bytes of address space; the largest images that are taken need 350 MiB of it and hold 260."""
+    """Bytes of address space; the largest images allowed need 350 MiB of it, and 260 MiB resident."""
     processor_seconds: int = 2
-    """The largest images that are taken need 0.9, a photo of 12 megapixels 0.15 to 0.3."""
+    """CPU seconds; the largest images allowed need 0.9, a photo of 12 megapixels 0.15 to 0.3."""
     output: int = 64 * 2**20
     seconds: float = 30.0
-    """By the clock, for a process that is starved or frozen."""
+    """Wall-clock seconds, for a process that is starved or suspended."""
 
     def to_rlimits(self) -> dict[str, int]:
-        """Those that the kernel keeps, by the names in the module `resource`."""
+        """Return the limits that the kernel enforces, by their names in the module `resource`."""
         return {
             "RLIMIT_AS": self.memory,
             "RLIMIT_CPU": self.processor_seconds,
@@ -100,13 +100,13 @@ DEFAULT_VARIANT = VariantSpec("resized", 100, 100)
 
 
 def make_variants(content: bytes, sizes: Sequence[VariantSpec], limits: DecodeLimits | None = None) -> list[Variant]:
-    """The image in these sizes; a `Refused` where it is not taken, is damaged, or takes too much to decode."""
-    picture = inspect_image(content)
+    """Return the variants of an image; raise ImageRejected if it is invalid or exceeds a limit."""
+    info = inspect_image(content)
     limits = limits or DecodeLimits()
-    task = {"limits": limits.to_rlimits(), "picture": asdict(picture), "sizes": [asdict(size) for size in sizes]}
+    task = {"limits": limits.to_rlimits(), "info": asdict(info), "sizes": [asdict(size) for size in sizes]}
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as result:
         source.write(json.dumps(task).encode() + b"\n")
-        source.write(memoryview(content)[: picture.end])
+        source.write(memoryview(content)[: info.end])
         source.seek(0)
         _run_decoder(source, result, limits.seconds)
         result.seek(0)
@@ -114,38 +114,38 @@ def make_variants(content: bytes, sizes: Sequence[VariantSpec], limits: DecodeLi
 
 
 def _run_decoder(source: BinaryIO, result: BinaryIO, seconds: float) -> None:
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as stderr:
         try:
-            ended = subprocess.run(  # noqa: S603  # our own program, and no words of others
+            process = subprocess.run(  # noqa: S603  # a fixed command line without user input
                 _PROGRAM,
                 stdin=source,
                 stdout=result,
-                stderr=said,
+                stderr=stderr,
                 env=_ENVIRONMENT,
                 timeout=seconds,
                 check=False,
-                start_new_session=True,  # a Ctrl-C is ours to handle, not a fault of the image
+                start_new_session=True,  # Ctrl-C must not end the decoder as if the image were invalid
                 preexec_fn=set_pdeathsig(),
             )
         except subprocess.TimeoutExpired as error:
-            raise DecodeLimitExceeded("Decoding the image takes too long.") from error
-        said.seek(0)
-        words = said.read().decode(errors="replace").strip()[-MAX_ERROR_LENGTH:]
-    if ended.returncode:
-        _raise_decoder_error(ended.returncode, words)
+            raise DecodeLimitExceeded("Decoding the image took too long.") from error
+        stderr.seek(0)
+        message = stderr.read().decode(errors="replace").strip()[-MAX_ERROR_LENGTH:]
+    if process.returncode:
+        _raise_decoder_error(process.returncode, message)
 
 
-def _raise_decoder_error(status: int, words: str) -> NoReturn:
-    log.info("image not decoded", status=status, words=words)
+def _raise_decoder_error(status: int, message: str) -> NoReturn:
+    log.info("image decoding failed", status=status, stderr=message)
     if status == os.EX_DATAERR:
         raise CorruptImage("The image is damaged: it cannot be decoded.")
     if status == os.EX_OSERR or (status < 0 and status not in _TERMINATION_STATUSES):
-        raise DecodeLimitExceeded("Decoding the image takes too much memory or time.")
-    raise RuntimeError(f"the decoder ended with {status}: {words}")
+        raise DecodeLimitExceeded("Decoding the image took too much memory or time.")
+    raise RuntimeError(f"the decoder ended with status {status}: {message}")
 
 
 def _read_variants(result: BinaryIO, sizes: Sequence[VariantSpec]) -> Iterator[Variant]:
-    made = json.loads(result.readline())
-    for size, variant in zip(sizes, made, strict=True):
+    headers = json.loads(result.readline())
+    for size, variant in zip(sizes, headers, strict=True):
         content = result.read(variant["length"])
         yield Variant(size.name, variant["width"], variant["height"], size.format, content)

@@ -1,4 +1,4 @@
-"""The job that makes variants of an image: of the picture of an event or a user when it changes, or of any one."""
+"""Job kind `resize-image`: makes variants of the image of an event or a user when it changes, or of any image."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,9 +28,9 @@ MAX_VARIANT_SIDE_PIXELS = 2_000
 
 _SIDE = {"type": "integer", "minimum": 1, "maximum": MAX_VARIANT_SIDE_PIXELS}
 VARIANT_OPTIONS: dict[str, Any] = {"width": _SIDE, "height": _SIDE, "format": {"enum": list(SUFFIXES)}}
-"""What may be said of one image."""
+"""Schema of the parameters that are allowed together with `image`."""
 
-# As `oneOf` these rules would be the same, but tell nobody which one was broken.
+# `oneOf` would express the same rules, but its errors do not show which rule was violated.
 PARAMETERS: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -48,7 +48,7 @@ PARAMETERS: dict[str, Any] = {
 TRIGGERS = (
     "event.created:original_image_url",
     "event.updated:original_image_url",
-    "event.restored",  # what was asked for while it was in the trash
+    "event.restored",  # for changes that were made in the trash
     "user.created:avatar_url,original_image_url",
     "user.updated:avatar_url,original_image_url",
     "user.restored:avatar_url,original_image_url",
@@ -56,7 +56,7 @@ TRIGGERS = (
 
 
 def self_or_admin(viewer: CurrentUser, parameters: Mapping[str, Any]) -> bool:
-    """Anybody signed in for an image, the user himself or an admin for the picture of a user."""
+    """Return whether the caller may start it: any user for an image, the user or an admin for the image of a user."""
     is_own = parameters.get("user", viewer.id) == viewer.id
     return not viewer.is_anonymous and (is_own or viewer.is_admin)
 
@@ -79,7 +79,7 @@ _select_used = PreparedStatement(
 
 @stored_files.register_finder
 def find_used_files(names: Collection[str]) -> Collection[str]:
-    """Return those of these files that a job has made for a client, who asks the job where they are."""
+    """Return those of the given files that are results of jobs, from which clients read their URLs."""
     variants = [name for name in names if name.startswith("images/")]
     values = {"segments": [stored_files.get_segment(name) for name in variants]}
     return (
@@ -90,15 +90,15 @@ def find_used_files(names: Collection[str]) -> Collection[str]:
 
 
 def _delete_input(job: JobRow) -> None:
-    """Order the deletion of the image that the resize API has stored for this job alone."""
+    """Enqueue the deletion of the image that the resize API stored for this job."""
     if job.input_bytes is not None:
         stored_files.enqueue_deletion([job.parameters["image"]])
 
 
 def _require_input(job: JobRow) -> None:
-    """409 for a job whose image is deleted by now; any other one is tried again as usual."""
+    """Raise Conflict if the image of the job was sent to the resize API, as it is deleted by now."""
     if job.input_bytes is not None:
-        raise Conflict("The image that was sent is not kept: send it again.", code="input-not-kept")
+        raise Conflict("The image of this job has been deleted. Send it again.", code="input-not-kept")
 
 
 @job_kind(
@@ -113,73 +113,74 @@ def _require_input(job: JobRow) -> None:
     on_end=_delete_input,
     on_retry=_require_input,
 )
-def resize_image(running: JobContext) -> dict[str, Any]:
-    """Make the variants of a picture."""
-    parameters = running.parameters
+def resize_image(context: JobContext) -> dict[str, Any]:
+    """Make the variants of an image."""
+    parameters = context.parameters
     if "image" in parameters:
-        content = _read_image(running, parameters["image"])
-        return {"urls": _render_variants(running, content, [_get_variant_spec(parameters, content)])}
+        content = _read_image(context, parameters["image"])
+        return {"urls": _render_variants(context, content, [_get_variant_spec(parameters, content)])}
     if "event" in parameters:
-        return _refresh_variants(running, EVENT_VARIANT_COLUMNS, parameters["event"])
-    return _refresh_variants(running, USER_VARIANT_COLUMNS, parameters["user"])
+        return _refresh_variants(context, EVENT_VARIANT_COLUMNS, parameters["event"])
+    return _refresh_variants(context, USER_VARIANT_COLUMNS, parameters["user"])
 
 
-def _refresh_variants(running: JobContext, pictured: VariantColumns, id_: int) -> dict[str, Any]:
-    """Make the variants of the picture that a row has now; null where it has none. A failure keeps the old ones."""
-    originals = pictured.read_originals(id_)
+def _refresh_variants(context: JobContext, columns: VariantColumns, id_: int) -> dict[str, Any]:
+    """Make the variants of the current image of a row; null without an image. A failure keeps the old variants."""
+    originals = columns.read_originals(id_)
     if originals is None:
-        running.report_progress(message="It has been deleted: nothing to do.")
+        context.report_progress(message="The resource was deleted: there is nothing to do.")
         return {"urls": {}}
     image = next(filter(None, originals), None)
-    urls: dict[str, str | None] = dict.fromkeys(size.name for size in pictured.sizes)
+    urls: dict[str, str | None] = dict.fromkeys(size.name for size in columns.sizes)
     if image is not None:
-        urls |= _render_variants(running, _read_image(running, image), pictured.sizes)
-    running.raise_if_ending()
-    if not pictured.write_variants(id_, originals, urls):
-        # Who changed it has asked for another run.
-        running.report_progress(message="It has another picture by now: these variants are not used.", level="warning")
+        urls |= _render_variants(context, _read_image(context, image), columns.sizes)
+    context.raise_if_ending()
+    if not columns.write_variants(id_, originals, urls):
+        # The change has submitted another job.
+        context.report_progress(
+            message="The image was changed meanwhile: these variants are not used.", level="warning"
+        )
         return {"urls": {}}
     return {"urls": urls}
 
 
-def _read_image(running: JobContext, image: str) -> bytes:
-    running.report_progress(0, "reading the image")
-    return loader.read_image(running.job, image)
+def _read_image(context: JobContext, image: str) -> bytes:
+    context.report_progress(0, "reading the image")
+    return loader.read_image(context.job, image)
 
 
-def _render_variants(running: JobContext, content: bytes, sizes: Sequence[VariantSpec]) -> dict[str, str]:
-    """The URLs of the variants, once all of them are stored."""
-    running.report_progress(0.2, "making the variants")
+def _render_variants(context: JobContext, content: bytes, sizes: Sequence[VariantSpec]) -> dict[str, str]:
+    """Make and store the variants; return their URLs by name."""
+    context.report_progress(0.2, "making the variants")
     with _image_errors_as_job_failures():
         variants = make_variants(content, sizes)
-    running.report_progress(0.8, "storing the variants")
-    running.charge_output(sum(len(variant.content) for variant in variants))
-    return {variant.name: _store_variant(running, variant) for variant in variants}
+    context.report_progress(0.8, "storing the variants")
+    context.charge_output(sum(len(variant.content) for variant in variants))
+    return {variant.name: _store_variant(context, variant) for variant in variants}
 
 
-def _store_variant(running: JobContext, variant: Variant) -> str:
-    running.raise_if_ending()
+def _store_variant(context: JobContext, variant: Variant) -> str:
+    context.raise_if_ending()
     storage = current_storage()
     suffix = SUFFIXES[variant.format]
     return storage.get_url(storage.put_content_addressed("images", variant.content, suffix, variant.media_type))
 
 
 def _get_variant_spec(parameters: Mapping[str, Any], content: bytes) -> VariantSpec:
-    """What was asked for; within 100x100 where nothing was, a side that is not named is free."""
+    """Return the size of the parameters; 100x100 without width and height. A missing side is not limited."""
     with _image_errors_as_job_failures():
-        form = parameters.get("format") or inspect_image(content).format
+        image_format = parameters.get("format") or inspect_image(content).format
     width, height = parameters.get("width"), parameters.get("height")
     if width is None and height is None:
-        return replace(DEFAULT_VARIANT, format=form)
-    return VariantSpec(
-        DEFAULT_VARIANT.name, int(width or MAX_VARIANT_SIDE_PIXELS), int(height or MAX_VARIANT_SIDE_PIXELS), format=form
-    )
+        return replace(DEFAULT_VARIANT, format=image_format)
+    max_side = MAX_VARIANT_SIDE_PIXELS
+    return VariantSpec(DEFAULT_VARIANT.name, int(width or max_side), int(height or max_side), format=image_format)
 
 
 @contextmanager
 def _image_errors_as_job_failures() -> Iterator[None]:
-    """An image that is not taken is the end of its job."""
+    """Convert ImageRejected into JobFailed."""
     try:
         yield
-    except ImageRejected as refused:
-        raise JobFailed(refused.code, str(refused)) from None
+    except ImageRejected as error:
+        raise JobFailed(error.code, str(error)) from None

@@ -1,4 +1,4 @@
-"""POST /v1/upload/image: a picture gets an address, to be named as the image of an event or a user."""
+"""POST /v1/upload/image: stores an image under a URL, which can be set as the image of an event or a user."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,20 +24,20 @@ from app.uploads.repository import StoredImage, upsert_upload
 routes = Blueprint("uploads", __name__)
 
 MAX_UPLOAD_SIDE_PIXELS = 4_096
-"""Of what is kept; a larger image is made smaller."""
+"""Maximum width and height of a stored upload in pixels; larger images are scaled down."""
 
 MAX_DECODERS = 2
-"""Images that one web process takes in at once: each is two seconds of a processor, at worst."""
+"""Maximum images that one web process decodes at once; each takes up to two seconds of CPU time."""
 MAX_DECODERS_PER_HOLDER = 1
-"""Of these, how many one client address and one user may have at once."""
+"""Maximum of these for one client address and for one user."""
 MAX_WAITING = 64
-"""Images that wait for one of these; each holds a thread of the web process."""
+"""Maximum requests that wait for a decoder; each holds a thread of the web process."""
 MAX_WAITING_PER_HOLDER = 16
-"""Of these, how many one client address and one user may have."""
+"""Maximum of these for one client address and for one user."""
 DECODER_SLOT_TIMEOUT_SECONDS = 5.0
-"""Seconds a request waits for its turn."""
+"""Seconds a request waits for a decoder."""
 PIXELS_PER_BYTE = 16
-"""An image counts for a byte for so many pixels at least: a flat one of few bytes is as much work as any other."""
+"""Pixels charged as one byte of quota, at least: an image of few bytes and many pixels is as much work as others."""
 
 FORM_MEDIA_TYPE = "multipart/form-data"
 _MEMBERS: dict[str, Any] = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
@@ -66,7 +66,7 @@ _slots = SlotPool(
 
 
 def _get_max_body_bytes() -> int:
-    """Return the limit; raise 401 for callers who are not signed in, 429 or 507 where no more is stored."""
+    """Return the maximum size of the body in bytes; raise 401 without authentication, 429 or 507 over a quota."""
     quotas.require_quota(_require_user().id)
     return request_images.get_max_body_bytes()
 
@@ -81,12 +81,12 @@ def upload() -> Response:
     viewer = _require_user()
     image = _store_upload(*_read_image(), viewer)
 
-    def answer() -> Response:
+    def respond() -> Response:
         id_ = upsert_upload(viewer.id, image)
         return jsonify(url=current_storage().get_url(image.storage_key), id=str(id_))
 
     with open_transaction(is_read=False):
-        return run_idempotent(viewer, answer)
+        return run_idempotent(viewer, respond)
 
 
 upload.permission = "signed in"  # type: ignore[attr-defined]  # read by `manage.py routes`
@@ -101,7 +101,7 @@ def _require_user() -> CurrentUser:
 
 
 def store_upload(content: bytes, viewer: CurrentUser) -> StoredImage:
-    """The image as it is kept, in storage by now; raises what an upload of it is refused with. Not in a transaction."""
+    """Decode and store an image, outside of a transaction; raise the API errors of an upload."""
     return _store_upload(request_images.require_within_limit(content, None), None, viewer)
 
 
@@ -113,12 +113,12 @@ def _store_upload(content: bytes, pointer: str | None, viewer: CurrentUser) -> S
 
 @contextmanager
 def _hold_decoder_slot(viewer: CurrentUser) -> Iterator[None]:
-    """Hold a slot while decoding; raise 429 where the caller has its share, 503 where none gets free in time."""
+    """Hold a decoder slot; raise TooManyRequests if the caller has its share, Unavailable if none is free in time."""
     slot = take_slot(
         _slots,
         caller_holders(request.remote_addr, viewer.id),
-        full="Too many images are being sent at this moment.",
-        share="Too many images of {holder} are being sent at this moment. Send them one after the other.",
+        full="Too many images are being uploaded at the moment.",
+        share="Too many images of {holder} are being uploaded at the moment. Send them one after the other.",
         timeout_seconds=DECODER_SLOT_TIMEOUT_SECONDS,
     )
     try:
@@ -128,22 +128,22 @@ def _hold_decoder_slot(viewer: CurrentUser) -> Iterator[None]:
 
 
 def _read_image() -> tuple[bytes, str | None]:
-    """The image in the body, and what errors of it point to."""
+    """Return the image in the body, and the pointer for errors about it."""
     if require_media_type(request.headers, REQUEST_SCHEMAS) == FORM_MEDIA_TYPE:
         return request_images.read_form_file(), None
     return request_images.decode_base64_image(request_images.read_members(), "data"), "/data"
 
 
 def _normalize_image(content: bytes, pointer: str | None) -> tuple[Variant, int]:
-    """The image made anew in its own format, and for how many bytes it counts."""
+    """Return the re-encoded image in its own format, and the bytes charged to the quota."""
     with request_images.image_errors_as_api_errors(pointer):
-        picture = inspect_image(content)
-        size = VariantSpec("upload", MAX_UPLOAD_SIDE_PIXELS, MAX_UPLOAD_SIDE_PIXELS, format=picture.format)
+        info = inspect_image(content)
+        size = VariantSpec("upload", MAX_UPLOAD_SIDE_PIXELS, MAX_UPLOAD_SIDE_PIXELS, format=info.format)
         [variant] = make_variants(content, [size])
-    if len(variant.content) > MAX_IMAGE_BYTES:  # the encoder of a PNG may have been a better one than ours
-        detail = f"Made anew, the image has more than {MAX_IMAGE_BYTES // 2**20} MiB."
+    if len(variant.content) > MAX_IMAGE_BYTES:  # another encoder may compress a PNG better
+        detail = f"The image has more than {MAX_IMAGE_BYTES // 2**20} MiB after it was re-encoded."
         raise ContentTooLarge(detail, pointer=pointer, code="image-too-large")
-    charged = max(len(content), len(variant.content), picture.width * picture.height // PIXELS_PER_BYTE)
+    charged = max(len(content), len(variant.content), info.width * info.height // PIXELS_PER_BYTE)
     return variant, charged
 
 

@@ -1,4 +1,4 @@
-"""The rows that have a picture: the addresses of its original, and of the variants that are made of it."""
+"""Columns of events and users with the URLs of their image and of its variants."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
@@ -33,7 +33,7 @@ OriginalUrls = tuple[str | None, ...]
 
 
 class VariantColumns:
-    """A table whose rows have a picture: the columns of its original, the first one counts, and the sizes it is in."""
+    """Image columns of a table: those with the URL of the original (the first that is set counts), and sizes."""
 
     def __init__(self, model: type[Any], originals: tuple[str, ...], sizes: tuple[VariantSpec, ...]) -> None:
         table = model.__table__
@@ -48,19 +48,19 @@ class VariantColumns:
         )
 
     def read_originals(self, id_: int) -> OriginalUrls | None:
-        """The addresses of the original; None for a row that is not there, or in the trash."""
+        """Return the URLs of the original; None if the row does not exist or is in the trash."""
         with open_transaction(is_read=True):
-            found = self._select_originals.fetch_rows({"id": id_})
-        return tuple(found[0]) if found else None
+            rows = self._select_originals.fetch_rows({"id": id_})
+        return tuple(rows[0]) if rows else None
 
     def write_variants(self, id_: int, originals: OriginalUrls, urls: Mapping[str, str | None]) -> bool:
-        """Write the addresses of the variants, all at once and unannounced; False when the original is another now."""
+        """Write the URLs of the variants, without a change signal; return False if the original has changed."""
         read = {f"read_{name}": url for name, url in zip(self.originals, originals, strict=True)}
         new = {f"new_{size.name}": urls.get(size.name) for size in self.sizes}
         with open_transaction(is_read=False):
-            written = self._update_variants.fetch_rows({"id": id_, **read, **new})
+            updated = self._update_variants.fetch_rows({"id": id_, **read, **new})
             commit()
-        return bool(written)
+        return bool(updated)
 
 
 def _get_column_name(size: VariantSpec) -> str:
@@ -73,16 +73,16 @@ USER_VARIANT_COLUMNS = VariantColumns(User, ("original_image_url", "avatar_url")
 
 @cache
 def _prepare_url_searches() -> list[PreparedStatement]:
-    """Select the files that attributes of rows name, those of rows in the trash too: they may be taken out of it."""
+    """Return statements that select file names in URL attributes of all rows, as those in the trash can be restored."""
     statements = []
-    for known in TYPES.values():
-        attributes = [each for each in known.attributes.values() if each.is_column]
-        urls = [known.table.c[each.name] for each in attributes if isinstance(each.field, Url)]
+    for type_ in TYPES.values():
+        attributes = [each for each in type_.attributes.values() if each.is_column]
+        urls = [type_.table.c[each.name] for each in attributes if isinstance(each.field, Url)]
         if urls:
-            statements.append(_select_segments(known.table, urls))
-        for links in (known.table.c[each.name] for each in attributes if isinstance(each.field, DocumentLinks)):
+            statements.append(_select_segments(type_.table, urls))
+        for links in (type_.table.c[each.name] for each in attributes if isinstance(each.field, DocumentLinks)):
             link = func.jsonb_path_query(links, literal_column("'$[*].link'")).column_valued("link")
-            statements.append(_select_segments(known.table, [link.op("#>>")(literal_column("'{}'"))]))
+            statements.append(_select_segments(type_.table, [link.op("#>>")(literal_column("'{}'"))]))
     return statements
 
 
@@ -94,12 +94,10 @@ def _select_segments(table: FromClause, urls: Sequence[ColumnElement[Any]]) -> P
 
 @stored_files.register_finder
 def find_used_files(names: Collection[str]) -> Collection[str]:
-    """Return those of these files that a URL of a row names, by their last segment."""
+    """Return those of the given files that a URL in a row refers to, by their last segment."""
     public = [name for name in names if not name.startswith("jobs/")]
-    if not public:  # at the end of every job of the resize API: all events are looked at otherwise
+    if not public:  # avoids a scan of all events at the end of each job of the resize API
         return ()
     values = {"segments": [stored_files.get_segment(name) for name in public]}
-    found = {
-        segment for statement in _prepare_url_searches() for row in statement.fetch_rows(values) for segment in row
-    }
-    return stored_files.filter_by_segments(public, found)
+    used = {segment for statement in _prepare_url_searches() for row in statement.fetch_rows(values) for segment in row}
+    return stored_files.filter_by_segments(public, used)

@@ -1,4 +1,4 @@
-"""The chunks of a WebP (RFC 9649)."""
+"""Reader of the chunks of a WebP (RFC 9649)."""
 
 import struct
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ _14_BITS = 2**14 - 1
 
 
 def read_header(content: bytes) -> ImageInfo:
-    """The image by its first chunk; it ends where its RIFF size says."""
+    """Return the data of the first chunk; the image ends at its RIFF size."""
     (size,) = struct.unpack_from("<I", content, 4)
     end = 8 + size
     if end > len(content):
-        raise CorruptImage("The WebP is truncated: it is shorter than it says.")
+        raise CorruptImage("The WebP is truncated: it is shorter than the size in its header.")
     chunks = list(_iter_chunks(content, end))
     kinds = [kind for kind, _ in chunks]
     if not {b"VP8 ", b"VP8L", b"ANMF"}.intersection(kinds):
-        raise CorruptImage("The WebP holds no image.")
+        raise CorruptImage("The WebP contains no image.")
     width, height = _read_size(content, *chunks[0])
     return ImageInfo("webp", width, height, is_progressive=False, frames=max(1, kinds.count(b"ANMF")), end=end)
 
@@ -46,7 +46,7 @@ def _read_size(content: bytes, kind: bytes, at: int) -> tuple[int, int]:
 
 
 def _iter_chunks(content: bytes, end: int) -> Iterator[tuple[bytes, int]]:
-    """Each chunk's kind and the place of its data."""
+    """Yield type and data offset of each chunk."""
     at = _RIFF_HEADER_SIZE
     for _ in range(MAX_CHUNKS):
         if at + _CHUNK.size > end:

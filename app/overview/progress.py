@@ -1,4 +1,4 @@
-"""The progress of a run as clients of the work queue know it: one JSON array, streamed element by element."""
+"""Progress of a job in the format of the work queue: one JSON array, streamed element by element."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,18 +22,18 @@ from app.jsonapi.current_user import ANONYMOUS_USER
 from app.slots import SlotPool, caller_holders
 
 MAX_STREAMS = 60
-"""Of one process: clients without an account must leave some for those who have one."""
+"""Maximum streams of a process: less than the limit of the hub, so that anonymous clients leave some for users."""
 
 MAX_STREAMS_PER_ADDRESS = 20
 
 DEFAULT_ERRORS = {FAILED: "It failed.", CANCELED: "It was canceled."}
-"""Where nothing more is known."""
+"""Errors by state, for a job that has no error of its own."""
 
 _slots = SlotPool(MAX_STREAMS, MAX_STREAMS_PER_ADDRESS)
 
 
 class ProgressElement(NamedTuple):
-    """An element, with the names of the original."""
+    """An element of the array, with the member names of the work queue."""
 
     n_ahead_in_queue: int = 0
     fraction: float = 0.0
@@ -43,7 +43,7 @@ class ProgressElement(NamedTuple):
 
 
 class ProgressStream(StreamBody):
-    """What a run says from its present state to its end; nothing for one that had succeeded before."""
+    """Body of a response that streams the progress of a job from its current state to its end."""
 
     def __init__(self, job: JobRow) -> None:
         self._slot = current_hub().take_slot(_slots, *caller_holders(request.remote_addr))
@@ -56,12 +56,12 @@ class ProgressStream(StreamBody):
             raise
 
     def close(self) -> None:
-        """Called by the server, also when the client has gone away; the run goes on."""
+        """Release the slot; the WSGI server calls this also after a disconnect. The job goes on."""
         super().close()
         _slots.release(self._slot)
 
     def _should_continue(self) -> bool:
-        """Nobody has signed in who could log out."""
+        """Return whether the server is not stopping; anonymous clients have no session that could end."""
         return not self.watcher.hub.is_stopping
 
     def _write_chunks(self) -> Iterator[str]:
@@ -75,24 +75,23 @@ class ProgressStream(StreamBody):
         yield "]" if separator == "," else "[]"
 
     def _generate_progress(self) -> Iterator[ProgressElement | None]:
-        ahead = None
+        last_position = None
         while self._should_continue():
-            with (
-                self._read_transaction()
-            ):  # each by itself: what begins or ends in between is whole in what is read last
-                waits = get_queue_position(self.job_id)
+            with self._read_transaction():
+                # The job is read last: it is at least as new as the position and the events.
+                position = get_queue_position(self.job_id)
                 elements = list_events_after(self.job_id, self.seq)
                 job = lifecycle.get_job(self.job_id)
             if job is None:
                 return
-            if waits is not None and waits != ahead:
-                ahead = waits
-                yield ProgressElement(waits, job.progress or 0.0, job.message)
+            if position is not None and position != last_position:
+                last_position = position
+                yield ProgressElement(position, job.progress or 0.0, job.message)
             yield from self._build_progress_elements(elements, job)
             if elements and elements[-1].state in TERMINAL_STATES:
                 return
             if not self.watcher.wait_for_change(
-                KEEP_ALIVE_INTERVAL_SECONDS if waits is None else POLL_INTERVAL_SECONDS
+                KEEP_ALIVE_INTERVAL_SECONDS if position is None else POLL_INTERVAL_SECONDS
             ):
                 yield None
 
@@ -108,9 +107,9 @@ class ProgressStream(StreamBody):
 
 
 def _build_final_element(element: ProgressEvent, job: JobRow) -> ProgressElement:
-    """The last element: how the program ended, and what it said of why."""
+    """Return the last element: the exit status of the program and, if it failed, its error."""
     if element.state == SUCCEEDED:
         return ProgressElement(0, 1.0, None, 0)
     error: dict[str, Any] = job.error or {}
-    why = error.get("stderr") or error.get("detail") or DEFAULT_ERRORS[element.state]
-    return ProgressElement(0, element.fraction or 0.0, element.message, error.get("returncode"), why)
+    reason = error.get("stderr") or error.get("detail") or DEFAULT_ERRORS[element.state]
+    return ProgressElement(0, element.fraction or 0.0, element.message, error.get("returncode"), reason)

@@ -1,4 +1,4 @@
-"""What a client of /overview names: a server, a document set on it, and the token that opens it."""
+"""Parser of the requests to /overview: a server, a document set on it, and an API token for it."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ from app.errors import BadRequest
 from app.programs import allowed_servers
 
 MAX_VALUE_LENGTH = 500
-"""Characters of the server, and of the id of the set."""
+"""Maximum characters of the server and of the document set id."""
 
 _SCHEME = re.compile(r"Basic +([A-Za-z0-9+/=]+) *", re.ASCII | re.IGNORECASE)
 _CREDENTIALS = re.compile(r"([A-Za-z0-9_-]{1,200}):x-api-token", re.ASCII)
@@ -33,7 +33,7 @@ class InvalidOverviewRequest(BadRequest):
 
 
 class OverviewRequest(NamedTuple):
-    """The parameters of the program, by name."""
+    """Parameters of the program."""
 
     server: str
     document_set_id: str
@@ -41,9 +41,12 @@ class OverviewRequest(NamedTuple):
 
 
 def parse_request(values: Mapping[str, str], headers: Headers, *, may_name_token: bool) -> OverviewRequest:
-    """What is asked for; the token comes in the header, or in a form, never in a URL. Raises NotAsExpected."""
+    """Return the parameters in a query string, or, with `may_name_token`, in a form; raise InvalidOverviewRequest.
+
+    A token may be in the Authorization header or in a form, never in a query string.
+    """
     is_query = not may_name_token
-    server = _get_text(values, is_query, "server").rstrip("/")  # with or without, it is one server and one run
+    server = _get_text(values, is_query, "server").rstrip("/")  # with or without a slash, it is the same job
     if problem := _find_server_problem(server):
         raise InvalidOverviewRequest(problem, parameter="server" if is_query else None)
     document_set_id = _get_text(values, is_query, "documentSetId", "document_set_id")
@@ -57,7 +60,7 @@ def _get_text(values: Mapping[str, str], is_query: bool, *names: str) -> str:
     if not value:
         raise InvalidOverviewRequest(f"{names[0]!r} is missing", parameter=parameter)
     if len(value) > MAX_VALUE_LENGTH or _UNPRINTABLE.search(value):
-        problem = f"{names[0]!r} is longer than {MAX_VALUE_LENGTH} characters, or holds one that cannot be printed"
+        problem = f"{names[0]!r} is longer than {MAX_VALUE_LENGTH} characters or contains a control character"
         raise InvalidOverviewRequest(problem, parameter=parameter)
     return value
 
@@ -68,16 +71,16 @@ def _find_server_problem(server: str) -> str | None:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        return "'server' is no http or https URL"
+        return "'server' is not an http or https URL"
     return None if allowed_servers.is_server_allowed(server) else "'server' is not one that this plugin works for"
 
 
 def _get_token(values: Mapping[str, str], headers: Headers) -> str:
-    named = next((values[name] for name in ("apiToken", "api_token") if name in values), None)
-    if named is not None:
-        if not _TOKEN.fullmatch(named):
-            raise InvalidOverviewRequest("'apiToken' is no token")
-        return named
+    token = next((values[name] for name in ("apiToken", "api_token") if name in values), None)
+    if token is not None:
+        if not _TOKEN.fullmatch(token):
+            raise InvalidOverviewRequest("'apiToken' must be 1 to 200 characters of A-Z, a-z, 0-9, '-' and '_'")
+        return token
     header = headers.get("Authorization")
     if header is None:
         raise InvalidOverviewRequest("the Authorization header is missing", header="Authorization")
@@ -86,10 +89,10 @@ def _get_token(values: Mapping[str, str], headers: Headers) -> str:
         problem = 'Authorization header must look like "Basic [base64-encoded data]"'
         raise InvalidOverviewRequest(problem, header="Authorization")
     try:
-        found = _CREDENTIALS.fullmatch(base64.b64decode(encoded[1], validate=True).decode("latin1"))
+        credentials = _CREDENTIALS.fullmatch(base64.b64decode(encoded[1], validate=True).decode("latin1"))
     except binascii.Error:
-        found = None
-    if found is None:
+        credentials = None
+    if credentials is None:
         problem = 'base64-encoded Basic HTTP Auth value must look like "[api_token]:x-api-token"'
         raise InvalidOverviewRequest(problem, header="Authorization")
-    return found[1]
+    return credentials[1]

@@ -1,7 +1,7 @@
-"""/overview: the four routes of a plugin for Overview, whose work is a program that runs as a job.
+"""/overview: the routes of an Overview plugin, which executes a program as a job, for clients of the work queue.
 
-For clients of the work queue: they name a server, a document set and a token; whoever names the same finds the same
-run, and nobody else does. Without JOB_PROGRAMS_DIR there is none of this.
+A request names a server, a document set and a token. Requests with the same three values share one job; others do not
+find it. Without JOB_PROGRAMS_DIR all routes are 404.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from app.preconditions import apply_preconditions
 from app.programs import allowed_servers
 from app.storage import send_stored_file
 
-STATIC = Path(__file__).resolve().parent / "serve_static_file"
+STATIC = Path(__file__).resolve().parent / "static"
 STATIC_FILES = {"overview.js": "text/javascript; charset=utf-8", "overview.css": "text/css; charset=utf-8"}
 
 SEARCH_RATE_LIMIT = "120/minute"
-"""Of one address: clients ask again and again whether there is something."""
+"""Rate limit of /search for each address; clients poll it."""
 
 overview = Blueprint("overview", __name__, url_prefix="/overview", template_folder="templates")
 
@@ -44,8 +44,8 @@ _select_output = PreparedStatement(
 View = Callable[..., Response]
 
 
-def route(method: str, path: str, who: str) -> Callable[[View], View]:
-    """Register a view that is there only where there are programs."""
+def route(method: str, path: str, permission: str) -> Callable[[View], View]:
+    """Register a view that is 404 without JOB_PROGRAMS_DIR; `permission` is its text in `manage.py routes`."""
 
     def register(view: View) -> View:
         @wraps(view)
@@ -54,7 +54,7 @@ def route(method: str, path: str, who: str) -> Callable[[View], View]:
                 raise NotFound
             return view(**names)
 
-        answer.permission = who  # type: ignore[attr-defined]  # read by `manage.py routes`
+        answer.permission = permission  # type: ignore[attr-defined]  # read by `manage.py routes`
         overview.add_url_rule(path, view_func=answer, methods=[method])
         return view
 
@@ -63,7 +63,7 @@ def route(method: str, path: str, who: str) -> Callable[[View], View]:
 
 @route("GET", "/metadata", "anyone")
 def show_metadata() -> Response:
-    """What the plugin is; Overview's own pages read it from another origin."""
+    """Return the metadata of the plugin; pages of Overview read it from another origin."""
     kind = KINDS.get(_get_kind_name())
     response = jsonify(title=kind.title if kind else "", json={}, version=1)
     response.headers["Access-Control-Allow-Origin"] = "*"
@@ -72,7 +72,7 @@ def show_metadata() -> Response:
 
 @route("GET", "/show", "anyone")
 def show_page() -> Response:
-    """A page that starts the run for what its own query string names, and shows how far it is."""
+    """Show a page that submits the job of its query string and shows the progress."""
     response = Response(render_template("overview.html"), content_type="text/html; charset=utf-8")
     allowed = allowed_servers.get_allowed_servers()
     framers = "*" if allowed is None else " ".join(allowed) or "'none'"
@@ -80,13 +80,13 @@ def show_page() -> Response:
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
         f"form-action 'none'; frame-ancestors {framers}"
     )
-    response.headers["Referrer-Policy"] = "no-referrer"  # the token stands in the URL that Overview makes
+    response.headers["Referrer-Policy"] = "no-referrer"  # the URL that Overview opens contains the token
     return response
 
 
 @route("GET", "/static/<name>", "anyone")
 def serve_static_file(name: str) -> Response:
-    """What the page is made of."""
+    """Serve the script or the stylesheet of the page."""
     if name not in STATIC_FILES:
         raise NotFound
     response = Response((STATIC / name).read_bytes(), content_type=STATIC_FILES[name])
@@ -98,35 +98,34 @@ def serve_static_file(name: str) -> Response:
 
 @route("GET", "/search", "anyone with the token")
 def send_result() -> Response:
-    """What the program has made; 404 until it has."""
+    """Send the output of the program; raise NotFound until the job has succeeded."""
     throttle.check_rate_limit("overview-search", per_address=SEARCH_RATE_LIMIT)
-    asked = parse_request(request.args, request.headers, may_name_token=False)
+    parameters = parse_request(request.args, request.headers, may_name_token=False)
     with open_transaction(is_read=True):
-        job = submission.find_succeeded(_get_kind_name(), asked._asdict(), owner_id=None)
-        for storage_key, media_type in _select_output.fetch_rows({"job_id": job.id}) if job is not None else ():
-            return send_stored_file(storage_key, media_type=media_type)
-    raise NotFound("There is nothing here yet: generate it.")
+        job = submission.find_succeeded(_get_kind_name(), parameters._asdict(), owner_id=None)
+        for stored_as, media_type in _select_output.fetch_rows({"job_id": job.id}) if job is not None else ():
+            return send_stored_file(stored_as, media_type=media_type)
+    raise NotFound("There is no result yet. Send POST /overview/generate first.")
 
 
 @route("POST", "/generate", "anyone with a token")
 def generate_result() -> Response:
-    """Run the program unless it has run for this, and say how far it is until it is done; `[]` when it was."""
+    """Submit the job, or find the existing one, and stream its progress; return `[]` if it has succeeded already."""
     throttle.check_rate_limit("overview")
-    asked = parse_request(request.form, request.headers, may_name_token=True)
-    job = _submit_job(asked)
+    job = _submit_job(parse_request(request.form, request.headers, may_name_token=True))
     response = Response(content_type="application/json")
     response.headers["X-Accel-Buffering"] = "no"
     response.response = ["[]"] if job.state == SUCCEEDED else ProgressStream(job)
     return response
 
 
-def _submit_job(asked: OverviewRequest) -> JobRow:
-    """The job that does this, or has done it."""
+def _submit_job(parameters: OverviewRequest) -> JobRow:
+    """Submit the job and commit; return it, or the existing job with these parameters."""
     if _get_kind_name() not in KINDS:
-        raise Unavailable("The program of this plugin is not set up.")
+        raise Unavailable("The program of this plugin is not installed on this server.")
     with open_transaction(is_read=False):
         try:
-            job = submission.submit_job(_get_kind_name(), asked._asdict(), trigger="api", owner_id=None).job
+            job = submission.submit_job(_get_kind_name(), parameters._asdict(), trigger="api", owner_id=None).job
         except TooManyRequests:
             raise
         except (ApiError, ApiErrorGroup) as error:
@@ -140,5 +139,5 @@ def _get_kind_name() -> str:
 
 
 def init_app(app: Flask) -> None:
-    """Answer."""
+    """Register the routes of the plugin."""
     app.register_blueprint(overview)

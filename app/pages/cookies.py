@@ -1,9 +1,7 @@
-"""The cookies of the pages: who is signed in, for whom a form was made, and who was signed in here before.
+"""The cookies of the pages: session, log-in form and last session of the browser. No other module reads cookies.
 
-Nothing else here reads cookies.
-
-The cookie of the log-in is signed, not encrypted: it names a row of `sign_ins`, which log-out, a new password
-and blocking end at once. It is no access token, and an access token is no such cookie.
+The session cookie is signed, not encrypted: it contains the id of a row of `login_sessions`, which log-out, a new
+password and blocking revoke at once. It is not valid as an access token, and an access token is not valid as cookie.
 """
 
 import base64
@@ -36,7 +34,7 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 
 @dataclass(frozen=True)
 class PageSession:
-    """Whoever a cookie names, and until when."""
+    """User of a session cookie, with the time at which the cookie expires."""
 
     viewer: CurrentUser
     cookie: str
@@ -44,29 +42,28 @@ class PageSession:
 
     @property
     def csrf_token(self) -> str:
-        """What each form of his carries."""
+        """Return the CSRF token for forms of this session."""
         return derive_csrf_token(self.cookie)
 
 
 def require_page_session() -> PageSession:
-    """Whom the cookie of this request names; 401 when it is none of ours, too old, or its sign-in has ended."""
+    """Return the session of the request's cookie; raise Unauthenticated if it is invalid, expired or revoked."""
     cookie = request.cookies.get(_get_cookie_name(SESSION_COOKIE), "")
     try:
         (user_id, sign_in_id), signed_at = _build_serializer().loads(cookie, return_timestamp=True)
     except BadData:
         raise Unauthenticated("Sign in first.") from None
-    if (
-        not -CLOCK_LEEWAY <= get_current_time() - signed_at <= SESSION_LIFETIME
-    ):  # `max_age` would take nothing of a clock that is ahead
+    # `max_age` of itsdangerous would allow no clock skew.
+    if not -CLOCK_LEEWAY <= get_current_time() - signed_at <= SESSION_LIFETIME:
         raise Unauthenticated("Sign in first.")
     g.viewer = load_user(AccessClaims(user_id, UUID(sign_in_id), is_fresh=False))
     return PageSession(g.viewer, cookie, signed_at + SESSION_LIFETIME)
 
 
 def set_session_cookies(response: Response, access: AccessClaims) -> None:
-    """Let the browser remember a sign-in, also when it has ended, and forget the form."""
-    signed = _build_serializer().dumps([access.user_id, str(access.sign_in_id)])
-    _set_cookie(response, SESSION_COOKIE, signed, SESSION_LIFETIME)
+    """Set the session cookie and the device cookie, which outlives the session; delete the form cookie."""
+    signed_value = _build_serializer().dumps([access.user_id, str(access.sign_in_id)])
+    _set_cookie(response, SESSION_COOKIE, signed_value, SESSION_LIFETIME)
     _set_cookie(
         response, DEVICE_COOKIE, _build_serializer(DEVICE_COOKIE).dumps(str(access.sign_in_id)), DEVICE_COOKIE_LIFETIME
     )
@@ -74,12 +71,12 @@ def set_session_cookies(response: Response, access: AccessClaims) -> None:
 
 
 def delete_session_cookie(response: Response) -> None:
-    """Let the browser forget the sign-in."""
+    """Delete the session cookie."""
     _delete_cookie(response, SESSION_COOKIE)
 
 
 def get_previous_session_id() -> UUID | None:
-    """Return the id of the last sign-in in this browser, which opens nothing; None where it knows of none."""
+    """Return the id of the last session in this browser, which gives no access; None if there is none."""
     try:
         return UUID(_build_serializer(DEVICE_COOKIE).loads(request.cookies.get(_get_cookie_name(DEVICE_COOKIE), "")))
     except BadData:
@@ -87,28 +84,30 @@ def get_previous_session_id() -> UUID | None:
 
 
 def get_form_cookie() -> str:
-    """What the form for signing in is bound to, "" where the browser has sent nothing of the kind."""
+    """Return the form cookie, to which the log-in form is bound; "" without a valid one."""
     cookie = request.cookies.get(_get_cookie_name(FORM_COOKIE), "")
     return cookie if _NONCE.fullmatch(cookie) else ""
 
 
 def generate_form_cookie() -> str:
-    """For a browser that has none."""
+    """Return a random value for the form cookie."""
     return secrets.token_urlsafe(16)
 
 
 def set_form_cookie(response: Response, cookie: str) -> None:
-    """Let the browser remember that it was given the form."""
+    """Set the form cookie."""
     _set_cookie(response, FORM_COOKIE, cookie, FORM_COOKIE_LIFETIME)
 
 
 def derive_csrf_token(cookie: str) -> str:
-    """What proves that a form was made for the holder of this cookie."""
-    return base64.urlsafe_b64encode(derive_key(b"form of:" + cookie.encode())).decode().rstrip("=")
+    """Return the CSRF token for a session cookie or a form cookie: an HMAC of its value."""
+    key = current_app.config["SECRET_KEY"].encode()
+    digest = hmac.digest(key, b"form of:" + cookie.encode(), "sha256")
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def get_current_time() -> datetime:
-    """As the signatures tell the time."""
+    """Return the current time in UTC, as in the signatures."""
     return datetime.now(UTC)
 
 
@@ -122,19 +121,19 @@ def _is_https() -> bool:
 
 
 def _get_cookie_name(name: str) -> str:
-    # With the prefix a browser takes it from this host alone, over HTTPS, for all paths: no neighbour can plant one.
+    # With this prefix a browser accepts the cookie only from this host, over HTTPS: a sibling domain cannot set it.
     return f"__Host-{name}" if _is_https() else name
 
 
 def _get_cookie_attributes() -> dict[str, Any]:
-    # Lax: who follows a link in a mail is signed in. What changes something is a POST, with which it is not sent
-    # from elsewhere, and which needs a token.
+    # Lax: users who follow a link in a mail are signed in. Changes are POST requests, with which other sites do not
+    # send the cookie, and which need a CSRF token.
     is_https = _is_https()
     return {"path": "/" if is_https else "/jobs", "secure": is_https, "httponly": True, "samesite": "Lax"}
 
 
-def _set_cookie(response: Response, name: str, value: str, life: timedelta) -> None:
-    response.set_cookie(_get_cookie_name(name), value, max_age=life, **_get_cookie_attributes())
+def _set_cookie(response: Response, name: str, value: str, lifetime: timedelta) -> None:
+    response.set_cookie(_get_cookie_name(name), value, max_age=lifetime, **_get_cookie_attributes())
 
 
 def _delete_cookie(response: Response, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The routes of the pages, all of them below /jobs, and what each view is given."""
+"""Decorators that register the views of the pages below /jobs and open their transaction."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -17,7 +17,7 @@ View = Callable[..., Response]
 
 
 def route(method: str, path: str, *, may: Predicate = any_user) -> Callable[[View], View]:
-    """Register a view, and name who may call it."""
+    """Register a view with the predicate that `manage.py routes` shows for it."""
 
     def register(view: View) -> View:
         view.permission = describe_predicate(may)  # type: ignore[attr-defined]  # read by `manage.py routes`
@@ -28,31 +28,31 @@ def route(method: str, path: str, *, may: Predicate = any_user) -> Callable[[Vie
 
 
 def page_view(path: str) -> Callable[[View], View]:
-    """A GET by somebody signed in, whom the view is given first; it reads in one transaction."""
+    """Register a GET view for signed-in users; it is called with the page session, in one read transaction."""
 
     def register(view: View) -> View:
         @wraps(view)
-        def answer(**names: Any) -> Response:
+        def handle_request(**names: Any) -> Response:
             with open_transaction(is_read=True):
                 return view(cookies.require_page_session(), **names)
 
-        return route("GET", path)(answer)
+        return route("GET", path)(handle_request)
 
     return register
 
 
 def form_action(path: str) -> Callable[[View], View]:
-    """A POST of a form of ours by somebody signed in; the view commits."""
+    """Register a POST view for forms of signed-in users, with a CSRF check; the view commits."""
 
     def register(view: View) -> View:
         @wraps(view)
-        def answer(**names: Any) -> Response:
+        def handle_request(**names: Any) -> Response:
             with open_transaction(is_read=False):
                 caller = cookies.require_page_session()
                 form_requests.require_csrf(caller.cookie)
                 return view(caller, **names)
 
-        answer.largest_body = lambda: MAX_FORM_BYTES  # type: ignore[attr-defined]  # read by app/request_bodies.py
-        return route("POST", path)(answer)
+        handle_request.largest_body = lambda: MAX_FORM_BYTES  # type: ignore[attr-defined]  # read by app/request_bodies.py
+        return route("POST", path)(handle_request)
 
     return register

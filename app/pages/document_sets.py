@@ -1,4 +1,4 @@
-"""/jobs/document-sets: the caller's document sets, and a new one from a form, with pictures sent along."""
+"""/jobs/document-sets: the list of a user's document sets, and the form for a new one, with images to upload."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from app.database import commit, get_connection, open_transaction
 from app.documents.resources import DOCUMENT_SET
 from app.documents.schemas import MAX_TITLE_LENGTH
 from app.errors import ApiError, ApiErrorGroup, InvalidParameter
-from app.images import request_images as images
+from app.images import request_images
 from app.images.upload_view import store_upload
 from app.jsonapi.current_user import CurrentUser
 from app.jsonapi.data_layer import DATA_LAYERS
@@ -34,60 +34,60 @@ from app.uploads.repository import StoredImage, upsert_upload
 
 LIST_URL = "/jobs/document-sets"
 MAX_FILES = 20
-"""Pictures in one form."""
+"""Maximum images in one form."""
 FILE_FIELD = "file"
-EMPTY_SET_ERROR = "Choose at least one event or picture, or send one."
+EMPTY_SET_ERROR = "Choose at least one event or image, or upload one."
 
 RELATIONSHIPS_BY_TYPE = {"event": "events", "faq": "faqs", "upload": "uploads"}
-"""What a set is made of, and the relationship that holds it."""
+"""Relationships of a document set, by the resource type of their members."""
 
 Problems = dict[str, str]
 
 
 @dataclass
 class DocumentSetForm:
-    """What a form or a link says."""
+    """Values of the form, from the form itself or from a link."""
 
     title: str = ""
     ids: dict[str, set[int]] = field(default_factory=dict)
-    """By type; in no form are ids that cannot be."""
+    """Ids by resource type; invalid ones are left out."""
     problems: Problems = field(default_factory=dict)
 
 
 @page_view("/document-sets")
 def list_sets(caller: PageSession) -> Response:
-    """The caller's sets, the newest first."""
+    """List the document sets of the user, newest first."""
     older = request.args.get("older", "")
     if older and parse_integer_id(older) is None:
-        raise InvalidParameter("There is no such page.", parameter="older")
-    found = form_options.list_own_sets(
+        raise InvalidParameter("This must be the id of a document set.", parameter="older")
+    sets = form_options.list_own_sets(
         job_queries.build_access(caller.viewer), form_options.PAGE_SIZE + 1, parse_integer_id(older)
     )
-    shown, has_more = found[: form_options.PAGE_SIZE], len(found) > form_options.PAGE_SIZE
-    more = f"{LIST_URL}?{urlencode({'older': shown[-1].id})}" if has_more else ""
+    page, has_more = sets[: form_options.PAGE_SIZE], len(sets) > form_options.PAGE_SIZE
+    more = f"{LIST_URL}?{urlencode({'older': page[-1].id})}" if has_more else ""
     return render_page(
-        "document_sets.html", caller, sets=[_build_set_row(each) for each in shown], more=more, is_older=bool(older)
+        "document_sets.html", caller, sets=[_build_set_row(each) for each in page], more=more, is_older=bool(older)
     )
 
 
 @page_view("/document-sets/new")
 def show_set_form(caller: PageSession) -> Response:
-    """The form, with what a link has chosen."""
+    """Show the form, filled with the values of the query string."""
     return _render_form(caller, _parse_form(request.args), HTTPStatus.OK)
 
 
 @route("POST", "/document-sets/new")
 def create_set() -> Response:
-    """A set as the API makes it; pictures that come along become uploads first, and stay that if it is refused."""
+    """Create a document set as the API does; images become uploads first, and stay uploads if the set is rejected."""
     form_requests.parse_files_in_memory()
     with open_transaction(is_read=True):
         caller = cookies.require_page_session()
         form_requests.require_csrf(caller.cookie)
     form_requests.get_text("title")
     chosen = _parse_form(request.form)
-    images_taken = _store_images(chosen, caller.viewer)  # outside of any transaction: this takes its time
+    stored_images = _store_images(chosen, caller.viewer)  # outside of a transaction, as it takes long
     with open_transaction(is_read=False):
-        chosen.ids["upload"] |= {upsert_upload(caller.viewer.id, image) for image in images_taken}
+        chosen.ids["upload"] |= {upsert_upload(caller.viewer.id, image) for image in stored_images}
         commit()
         set_id = _insert_set(chosen, job_queries.build_access(caller.viewer))
         if set_id is None:
@@ -97,47 +97,45 @@ def create_set() -> Response:
 
 
 def _get_max_body_bytes() -> int:
-    """Whoever is not signed in may send none."""
+    """Return the maximum size of the body in bytes; raise 401 without a session, 429 or 507 over a quota."""
     with open_transaction(is_read=True):
         viewer = cookies.require_page_session().viewer
     quotas.require_quota(viewer.id)
-    return images.get_max_body_bytes()
+    return request_images.get_max_body_bytes()
 
 
 create_set.largest_body = _get_max_body_bytes  # type: ignore[attr-defined]  # read by app/request_bodies.py
 
 
 def _parse_form(sent: MultiDict[str, str]) -> DocumentSetForm:
-    """What was sent, without what cannot be: that is a problem."""
+    """Parse a form or query string; leave out invalid ids and add a problem for them."""
     chosen = DocumentSetForm(INVALID_TEXT_RE.sub("\ufffd", sent.get("title", "")))
     for name in RELATIONSHIPS_BY_TYPE:
         texts = [text for text in sent.getlist(name) if text]
         ids = {text: parse_integer_id(text) for text in texts}
         chosen.ids[name] = {id_ for id_ in ids.values() if id_ is not None}
         if None in ids.values():
-            chosen.problems[name] = (
-                f"This is not the id of one: {next(text for text in texts if ids[text] is None)[:40]}"
-            )
+            chosen.problems[name] = f"This is not a valid id: {next(text for text in texts if ids[text] is None)[:40]}"
         elif len(chosen.ids[name]) > MAX_LINKAGES:
-            chosen.problems[name] = f"At most {MAX_LINKAGES} at once, not {len(chosen.ids[name])}."
+            chosen.problems[name] = f"Choose at most {MAX_LINKAGES}, not {len(chosen.ids[name])}."
     return chosen
 
 
 def _store_images(chosen: DocumentSetForm, viewer: CurrentUser) -> list[StoredImage]:
-    """The pictures that are taken, in storage by now; why the others are not is a problem."""
+    """Store the files of the form; return the accepted images and add a problem for the others."""
     sent = [each for each in request.files.getlist(FILE_FIELD) if each.filename]
     if len(sent) > MAX_FILES:
-        chosen.problems[FILE_FIELD] = f"At most {MAX_FILES} pictures at once."
+        chosen.problems[FILE_FIELD] = f"Send at most {MAX_FILES} images at once."
         return []
-    taken, refused = [], []
+    images, problems = [], []
     for each in sent:
         try:
-            taken.append(store_upload(each.read(), viewer))
+            images.append(store_upload(each.read(), viewer))
         except ApiError as error:
-            refused.append(f"{_get_printable_name(each)}: {error}")
-    if refused:
-        chosen.problems[FILE_FIELD] = " ".join(refused)
-    return taken
+            problems.append(f"{_get_printable_name(each)}: {error}")
+    if problems:
+        chosen.problems[FILE_FIELD] = " ".join(problems)
+    return images
 
 
 def _get_printable_name(file: FileStorage) -> str:
@@ -145,7 +143,7 @@ def _get_printable_name(file: FileStorage) -> str:
 
 
 def _insert_set(chosen: DocumentSetForm, access: AccessContext) -> int | None:
-    """The id of the new set; None where there is a problem with what was chosen."""
+    """Insert the document set and return its id; None, with problems in the form, if it is rejected."""
     if chosen.problems:
         return None
     if not any(chosen.ids.values()):
@@ -156,8 +154,8 @@ def _insert_set(chosen: DocumentSetForm, access: AccessContext) -> int | None:
             row = DATA_LAYERS[DOCUMENT_SET.name].create_object(
                 parse_create(_build_document(chosen), DOCUMENT_SET), access
             )
-    except (ApiError, ApiErrorGroup) as refused:
-        chosen.problems |= _group_problems(form_requests.list_errors(refused))
+    except (ApiError, ApiErrorGroup) as error:
+        chosen.problems |= _group_problems(form_requests.list_errors(error))
         return None
     return int(row.id)
 
@@ -173,12 +171,12 @@ def _build_document(chosen: DocumentSetForm) -> dict[str, Any]:
 def _group_problems(errors: Iterable[ApiError]) -> Problems:
     places = {"/data/attributes/title": "title"}
     places |= {f"/data/relationships/{relation}": name for name, relation in RELATIONSHIPS_BY_TYPE.items()}
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for error in errors:
         pointer = (error.source or {}).get("pointer") or ""
         name = next((name for path, name in places.items() if pointer.startswith(path)), "")
-        found.setdefault(name, []).append(str(error))
-    return {name: "; ".join(words) for name, words in found.items()}
+        texts.setdefault(name, []).append(str(error))
+    return {name: "; ".join(lines) for name, lines in texts.items()}
 
 
 def _render_form(caller: PageSession, chosen: DocumentSetForm, status: HTTPStatus) -> Response:
@@ -198,35 +196,35 @@ def _render_form(caller: PageSession, chosen: DocumentSetForm, status: HTTPStatu
         caller,
         status,
         title=chosen.title,
-        longest_title=MAX_TITLE_LENGTH,
+        max_title_length=MAX_TITLE_LENGTH,
         choices={
             "event": [_build_option(each, chosen.ids["event"]) for each in events],
             "faq": [_build_option(each, chosen.ids["faq"]) for each in faqs],
         },
         uploads=[_build_upload_option(each, chosen.ids["upload"]) for each in uploads],
         problems=chosen.problems,
-        most_bytes=images.get_max_image_bytes(),
-        most_files=MAX_FILES,
+        max_bytes=request_images.get_max_image_bytes(),
+        max_files=MAX_FILES,
     )
 
 
 def _build_option(each: form_options.LabelledOption, ids: set[int]) -> TemplateData:
-    return {"id": each.id, "words": each.label, "is_ticked": each.id in ids}
+    return {"id": each.id, "label": each.label, "is_checked": each.id in ids}
 
 
 def _build_upload_option(each: form_options.UploadOption, ids: set[int]) -> TemplateData:
-    picture = build_image_link(each.storage_key, each.width, each.height)
-    return {**picture._asdict(), "id": each.id, "is_ticked": each.id in ids}
+    link = build_image_link(each.stored_as, each.width, each.height)
+    return {**link._asdict(), "id": each.id, "is_checked": each.id in ids}
 
 
 def _build_set_row(each: form_options.SetOption) -> TemplateData:
-    counts = {"event": each.events, "FAQ": each.faqs, "picture": each.uploads}
-    held = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count]
+    counts = {"event": each.events, "FAQ": each.faqs, "image": each.uploads}
+    contents = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count]
     return {
         "id": each.id,
         "title": each.title,
         "created_at": format_timestamp(each.created_at),
-        "holds": ", ".join(held) or "nothing",
+        "holds": ", ".join(contents) or "empty",
         "treat_url": f"{TREAT}?{urlencode({'document-set': each.id})}",
         "api_url": f"/v1/document-sets/{each.id}",
     }

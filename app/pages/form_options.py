@@ -1,4 +1,4 @@
-"""What the forms offer to choose from: document sets, and the events, FAQs and uploads that make one."""
+"""Queries for the options of forms: document sets, and the events, FAQs and uploads for a new set."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -30,18 +30,18 @@ from app.uploads.models import Upload
 from app.users.ownership import is_live_and_owned
 
 MAX_SETS = 100
-"""The newest ones, to be chosen from."""
+"""Maximum document sets to choose from."""
 MAX_EVENTS = 100
 MAX_UPLOADS = 60
 PAGE_SIZE = 20
-"""Sets on one page of their list."""
+"""Document sets on one page of their list."""
 
 _sets, _roles = DocumentSet.__table__, EventRole.__table__
 _events, _faqs, _uploads = Event.__table__, Faq.__table__, Upload.__table__
 
 
 class SetOption(NamedTuple):
-    """A document set, and how many things in it the viewer sees now."""
+    """A document set, with the numbers of its members that the viewer may see."""
 
     id: int
     title: str
@@ -68,52 +68,48 @@ class UploadOption(NamedTuple):
 
 
 def list_own_sets(access: AccessContext, limit: int, older: int | None = None) -> list[SetOption]:
-    """The viewer's newest sets, or those older than one of them."""
-    found = _select_own_sets(access.scope, limit, older is not None).fetch_rows(
+    """Return the newest document sets of the viewer, optionally those older than the set with an id."""
+    rows = _select_own_sets(access.scope, limit, older is not None).fetch_rows(
         {**access.sql_parameters(), "older": older}
     )
-    return [SetOption(*row) for row in found]
+    return [SetOption(*row) for row in rows]
 
 
 def get_set_by_id(access: AccessContext, id_: int) -> SetOption | None:
-    """The set with this id, None where the viewer sees none."""
-    found = _select_sets_by_id(access.scope).fetch_rows({**access.sql_parameters(), "ids": [id_]})
-    return next((SetOption(*row) for row in found), None)
+    """Return the document set with this id; None if it does not exist or is not visible."""
+    rows = _select_sets_by_id(access.scope).fetch_rows({**access.sql_parameters(), "ids": [id_]})
+    return next((SetOption(*row) for row in rows), None)
 
 
-def list_event_options(access: AccessContext, named: Iterable[int]) -> list[LabelledOption]:
-    """The events with these ids, and the newest ones of the viewer's teams."""
-    return [
-        LabelledOption(*row) for row in _fetch_by_id_and_own(_select_events_by_id, _select_own_events, access, named)
-    ]
+def list_event_options(access: AccessContext, ids: Iterable[int]) -> list[LabelledOption]:
+    """Return the visible events with these ids, and the newest events of the viewer's teams."""
+    return [LabelledOption(*row) for row in _fetch_by_id_and_own(_select_events_by_id, _select_own_events, access, ids)]
 
 
-def list_faq_options(access: AccessContext, named: Iterable[int]) -> list[LabelledOption]:
-    """The FAQs with these ids."""
-    return [LabelledOption(*row) for row in _fetch_by_id(_select_faqs_by_id, access, named)]
+def list_faq_options(access: AccessContext, ids: Iterable[int]) -> list[LabelledOption]:
+    """Return the visible FAQs with these ids."""
+    return [LabelledOption(*row) for row in _fetch_by_id(_select_faqs_by_id, access, ids)]
 
 
-def list_upload_options(access: AccessContext, named: Iterable[int]) -> list[UploadOption]:
-    """The uploads with these ids, and the viewer's newest ones."""
-    return [
-        UploadOption(*row) for row in _fetch_by_id_and_own(_select_uploads_by_id, _select_own_uploads, access, named)
-    ]
+def list_upload_options(access: AccessContext, ids: Iterable[int]) -> list[UploadOption]:
+    """Return the visible uploads with these ids, and the newest uploads of the viewer."""
+    return [UploadOption(*row) for row in _fetch_by_id_and_own(_select_uploads_by_id, _select_own_uploads, access, ids)]
 
 
 StatementFactory = Callable[[VisibilityScope], PreparedStatement]
 
 
 def _fetch_by_id_and_own(
-    by_id: StatementFactory, own: StatementFactory, access: AccessContext, named: Iterable[int]
+    by_id: StatementFactory, own: StatementFactory, access: AccessContext, ids: Iterable[int]
 ) -> list[Any]:
-    """Without the same twice; what was named comes first."""
-    found = [*_fetch_by_id(by_id, access, named), *own(access.scope).fetch_rows(access.sql_parameters())]
-    return list({row[0]: row for row in reversed(found)}.values())[::-1]
+    """Return the rows with these ids, then the viewer's own rows, without duplicates."""
+    rows = [*_fetch_by_id(by_id, access, ids), *own(access.scope).fetch_rows(access.sql_parameters())]
+    return list({row[0]: row for row in reversed(rows)}.values())[::-1]
 
 
-def _fetch_by_id(by_id: StatementFactory, access: AccessContext, named: Iterable[int]) -> list[Any]:
-    ids = sorted(named)
-    return list(by_id(access.scope).fetch_rows({**access.sql_parameters(), "ids": ids})) if ids else []
+def _fetch_by_id(by_id: StatementFactory, access: AccessContext, ids: Iterable[int]) -> list[Any]:
+    sorted_ids = sorted(ids)
+    return list(by_id(access.scope).fetch_rows({**access.sql_parameters(), "ids": sorted_ids})) if sorted_ids else []
 
 
 @cache

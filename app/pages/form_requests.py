@@ -1,4 +1,4 @@
-"""What is posted to a page: from a form of ours, by whom the form was made for, and where to go afterwards."""
+"""Form requests: CSRF check, values of fields, and redirects afterwards."""
 
 import hmac
 import re
@@ -23,55 +23,55 @@ _PAGE = re.compile(rf"/jobs(?:/(?:{_PLACE}))?(?:\?[\w=&%.~+:,/@!*()-]{{0,2000}})
 
 
 class _InMemoryFormParser(FormDataParser):
-    """Keeps files where the body is already: Flask would write them down, and leave those of a broken form open."""
+    """Parser that keeps files in memory: Flask would write them to disk and leave those of an invalid form open."""
 
     def __init__(self, stream_factory: Any = None, **limits: Any) -> None:
         super().__init__(lambda *_, **__: BytesIO(), **limits)
 
 
 def parse_files_in_memory() -> None:
-    """Take the files of this form; before anything is asked of it."""
+    """Make this request keep its files in memory; call it before the form is accessed."""
     request.form_data_parser_class = _InMemoryFormParser
 
 
 def is_csrf_valid(cookie: str) -> bool:
-    """Whether this POST was sent from a page of ours, with the token made for this cookie."""
+    """Return whether this POST comes from a page of this server and has the token for this cookie."""
     sent = request.form.get(TOKEN_FIELD, "").encode()
     return bool(cookie) and _is_same_origin() and hmac.compare_digest(sent, derive_csrf_token(cookie).encode())
 
 
 def require_csrf(cookie: str) -> None:
-    """403 unless it is."""
+    """Raise Forbidden unless `is_csrf_valid`."""
     if not is_csrf_valid(cookie):
-        raise Forbidden("This form is too old, or it came from elsewhere. Go back, reload the page and try again.")
+        raise Forbidden("This form has expired, or was sent from another site. Go back, reload the page and try again.")
 
 
 def get_text(name: str) -> str:
-    """A field of the form, "" where it was not sent; 400 for what can be no text."""
+    """Return a field of the form, "" if it was not sent; raise BadRequest for a NUL or surrogate character."""
     value = request.form.get(name, "")
     if INVALID_TEXT_RE.search(value):
-        raise BadRequest(f"{name} has a character that no text has.")
+        raise BadRequest(f"{name} contains a NUL or surrogate character.")
     return value
 
 
-def list_errors(refused: ApiError | ApiErrorGroup) -> Sequence[ApiError]:
-    """What was refused, one error or several."""
-    return refused.errors if isinstance(refused, ApiErrorGroup) else (refused,)
+def list_errors(error: ApiError | ApiErrorGroup) -> Sequence[ApiError]:
+    """Return the errors of a group, or the one error."""
+    return error.errors if isinstance(error, ApiErrorGroup) else (error,)
 
 
-def get_next_path(asked: str | None) -> str:
-    """Where to go: the page of ours that is asked for, else the list."""
-    return asked if asked and _PAGE.fullmatch(asked) else JOBS_URL
+def get_next_path(requested: str | None) -> str:
+    """Return the requested path if it is one of the pages, else the list of jobs."""
+    return requested if requested and _PAGE.fullmatch(requested) else JOBS_URL
 
 
 def redirect_to(path: str) -> Response:
-    """A redirect that is followed by a GET."""
-    response: Response = redirect(path, 303, Response=Response)  # type: ignore[assignment]  # Flask's type says more than a Response
+    """Return a redirect with status 303, which browsers follow with a GET."""
+    response: Response = redirect(path, 303, Response=Response)  # type: ignore[assignment]  # Flask annotates a wider type
     return response
 
 
 def _is_same_origin() -> bool:
-    """What the browser says of where the form was; old ones say nothing."""
+    """Return whether Sec-Fetch-Site or Origin name this server; True without both, as old browsers send neither."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site in ("same-origin", "none")

@@ -1,4 +1,4 @@
-"""Where a browser finds the images of documents: below /files on this very host, whatever PUBLIC_URL says."""
+"""URLs of the images of documents: paths below /files on the host of the page, independent of PUBLIC_URL."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -15,30 +15,30 @@ from app.storage import current_storage
 
 
 class ImageLink(NamedTuple):
-    """An image of ours; of the picture of an event nobody has written down how large it is."""
+    """URL of an image in the storage; the size of the image of an event is not known."""
 
     url: str
     width: int | None = None
     height: int | None = None
 
 
-def build_image_link(storage_key: str, width: int | None = None, height: int | None = None) -> ImageLink:
-    """The picture with this name in storage."""
-    return ImageLink(f"/files/{storage_key}", width, height)
+def build_image_link(stored_as: str, width: int | None = None, height: int | None = None) -> ImageLink:
+    """Return the link to a stored file."""
+    return ImageLink(f"/files/{stored_as}", width, height)
 
 
 def find_image_links(documents: Iterable[Document], access: AccessContext) -> dict[str, ImageLink]:
-    """The images among the documents that the viewer sees now, by uid, in one statement for each type."""
+    """Return the images among the documents that the viewer may see, by uid, with one statement for each type."""
     ids: dict[str, dict[int, str]] = {name: {} for name in FILE_COLUMNS}
     for each in documents:
         if each.type == "image" and each.resource_type in ids:
             ids[each.resource_type][each.resource_id] = each.uid
-    found: dict[str, ImageLink] = {}
+    links: dict[str, ImageLink] = {}
     for name, uids in ids.items():
-        for id_, *stored in _fetch_rows(name, list(uids), access):
-            if (picture := _resolve_image_link(name, *stored)) is not None:
-                found[uids[id_]] = picture
-    return found
+        for id_, *columns in _fetch_rows(name, list(uids), access):
+            if (link := _resolve_image_link(name, *columns)) is not None:
+                links[uids[id_]] = link
+    return links
 
 
 def _fetch_rows(resource_type: str, ids: list[int], access: AccessContext) -> Sequence[Any]:
@@ -46,11 +46,11 @@ def _fetch_rows(resource_type: str, ids: list[int], access: AccessContext) -> Se
 
 
 def _resolve_image_link(
-    resource_type: str, named: str | None, width: int | None, height: int | None
+    resource_type: str, reference: str | None, width: int | None, height: int | None
 ) -> ImageLink | None:
-    """An event names its picture by URL, which may lead to somebody else's."""
-    storage_key = current_storage().get_public_name(named or "") if resource_type == "event" else named
-    return build_image_link(storage_key, width, height) if storage_key else None
+    """Return the link for a stored name, or for the URL of an event; None if the URL is not one of this storage."""
+    stored_as = current_storage().get_public_name(reference or "") if resource_type == "event" else reference
+    return build_image_link(stored_as, width, height) if stored_as else None
 
 
 @cache

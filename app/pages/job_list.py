@@ -1,4 +1,4 @@
-"""The page of all jobs: those that run, those that wait and those that have ended, narrowed by kind and state."""
+"""The list of jobs: sections of running, queued and ended jobs, filtered by kind and state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ MAX_KIND_LENGTH = 200
 
 @dataclass(frozen=True)
 class JobListFilters:
-    """What is asked of the list: empty where it is not; `older` names the job where the page before ended."""
+    """Filters of the list, empty if not set; with `older` the list begins after the job with this id."""
 
     kind: str = ""
     state: str = ""
     older: UUID | None = None
 
     def url(self, path: str = "/jobs", **more: object) -> str:
-        """The list with these filters, from the newest job on unless `more` says otherwise."""
-        asked = {"kind": self.kind, "state": self.state, **more}
-        query = urlencode({name: value for name, value in asked.items() if value})
+        """Return the URL of the first page with these filters; `more` adds or replaces query parameters."""
+        parameters = {"kind": self.kind, "state": self.state, **more}
+        query = urlencode({name: value for name, value in parameters.items() if value})
         return f"{path}?{query}" if query else path
 
 
 @dataclass(frozen=True)
 class JobListSection:
-    """Some of the jobs; where there are more of them, `more` leads to those."""
+    """Section of the list; `more` is the URL of its further jobs, if there are any."""
 
     title: str
     states: tuple[str, ...]
@@ -45,20 +45,20 @@ class JobListSection:
     more: str = ""
 
 
-def parse_filters(asked: Mapping[str, str]) -> JobListFilters:
-    """The filters in a query string; 400 for a state or a page that cannot be."""
-    kind, state, older = (asked.get(name, "") for name in ("kind", "state", "older"))
+def parse_filters(parameters: Mapping[str, str]) -> JobListFilters:
+    """Return the filters of a query string; raise InvalidParameter for an invalid kind, state or position."""
+    kind, state, older = (parameters.get(name, "") for name in ("kind", "state", "older"))
     if len(kind) > MAX_KIND_LENGTH or INVALID_TEXT_RE.search(kind):
-        raise InvalidParameter("There is no such kind of job.", parameter="kind")
+        raise InvalidParameter(f"A kind has at most {MAX_KIND_LENGTH} characters, none of them NUL.", parameter="kind")
     if state and state not in ALL_STATES:
-        raise InvalidParameter("There is no such state of a job.", parameter="state")
+        raise InvalidParameter(f"The state must be one of {', '.join(ALL_STATES)}.", parameter="state")
     if older and parse_uuid(older) is None:
-        raise InvalidParameter("There is no such page.", parameter="older")
+        raise InvalidParameter("This must be the id of a job.", parameter="older")
     return JobListFilters(kind, state, parse_uuid(older))
 
 
 def list_sections(access: AccessContext, filters: JobListFilters) -> list[JobListSection]:
-    """What the page shows: beside those that live, the newest that have ended; of one state, or further on, a page."""
+    """Return the sections: active jobs and the newest ended ones, or one page of a state or of older ended jobs."""
     if filters.state:
         return [_build_page_section(access, filters, job_presenter.STATE_LABELS[filters.state], (filters.state,))]
     ended = _build_page_section(access, filters, "Finished", TERMINAL_STATES)
@@ -72,7 +72,7 @@ def list_sections(access: AccessContext, filters: JobListFilters) -> list[JobLis
 
 
 def list_kinds(filters: JobListFilters) -> list[str]:
-    """The kinds to choose from; one that is asked for is among them."""
+    """Return the kinds for the filter: those that are offered, and the selected one."""
     offered = {kind.name for kind in KINDS.values() if is_offered(kind)}
     return sorted(offered | ({filters.kind} if filters.kind else set()))
 
@@ -80,21 +80,21 @@ def list_kinds(filters: JobListFilters) -> list[str]:
 def _build_page_section(
     access: AccessContext, filters: JobListFilters, title: str, states: tuple[str, ...]
 ) -> JobListSection:
-    found, has_more = _read_job_rows(access, filters, states, job_queries.PAGE_SIZE)
-    more = filters.url(older=found[-1]["id"]) if has_more else ""
-    return JobListSection(title, states, found, more)
+    jobs, has_more = _read_job_rows(access, filters, states, job_queries.PAGE_SIZE)
+    more = filters.url(older=jobs[-1]["id"]) if has_more else ""
+    return JobListSection(title, states, jobs, more)
 
 
 def _build_active_section(
     access: AccessContext, filters: JobListFilters, title: str, states: tuple[str, ...]
 ) -> JobListSection:
-    found, has_more = _read_job_rows(access, filters, states, job_queries.MAX_ACTIVE_JOBS)
+    jobs, has_more = _read_job_rows(access, filters, states, job_queries.MAX_ACTIVE_JOBS)
     more = filters.url(state=states[0]) if has_more else ""
-    return JobListSection(title, states, found, more)
+    return JobListSection(title, states, jobs, more)
 
 
 def _read_job_rows(
-    access: AccessContext, filters: JobListFilters, states: tuple[str, ...], most: int
+    access: AccessContext, filters: JobListFilters, states: tuple[str, ...], limit: int
 ) -> tuple[list[dict[str, Any]], bool]:
-    rows = job_queries.list_jobs(access, states, most + 1, kind=filters.kind or None, older=filters.older)
-    return [job_presenter.job_row(row, access.viewer) for row in rows[:most]], len(rows) > most
+    rows = job_queries.list_jobs(access, states, limit + 1, kind=filters.kind or None, older=filters.older)
+    return [job_presenter.job_row(row, access.viewer) for row in rows[:limit]], len(rows) > limit

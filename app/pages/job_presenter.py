@@ -1,7 +1,4 @@
-"""Jobs in words: what templates print and the script puts in their place, the same for both.
-
-Every value is text, a number, true or null; nothing here is markup.
-"""
+"""Values of jobs for templates and for the script, which are the same: text, numbers, true or null, never markup."""
 
 from datetime import datetime, timedelta
 from math import floor
@@ -49,7 +46,7 @@ TRIGGER_LABELS = {
     "schedule": "on schedule",
 }
 SERVER_LABEL = "the server"
-"""Who starts what belongs to nobody."""
+"""Label of the owner of jobs without an owner."""
 
 
 class _Blank(dict[str, Any]):
@@ -58,11 +55,11 @@ class _Blank(dict[str, Any]):
 
 
 BLANK: TemplateData = _Blank()
-"""Every value is empty, for what the script fills."""
+"""Data with "" for every name, for template elements that the script fills."""
 
 
 def job_row(job: JobListItem, viewer: CurrentUser) -> TemplateData:
-    """A job in a list."""
+    """Return the values of a job in a list."""
     is_live = job.state in ACTIVE_STATES
     url = f"/jobs/{job.id}"
     verb, at = _get_last_step(job)
@@ -73,11 +70,11 @@ def job_row(job: JobListItem, viewer: CurrentUser) -> TemplateData:
         "label": format_short_id(job.id),
         "title": KINDS[job.kind].title if job.kind in KINDS else "",
         "state": job.state,
-        "state_words": STATE_LABELS[job.state],
+        "state_label": STATE_LABELS[job.state],
         "place": _format_queue_position(job.ahead),
         "fraction": job.progress,
         "percent": _format_percent(job.progress),
-        "moves": is_live and job.state != QUEUED,
+        "is_running": is_live and job.state != QUEUED,
         "message": job.message or "",
         "who": _format_owner(job, viewer),
         "how": TRIGGER_LABELS.get(job.trigger, job.trigger),
@@ -95,12 +92,12 @@ def job_row(job: JobListItem, viewer: CurrentUser) -> TemplateData:
 
 
 def job_detail(job: JobListItem, outcome: JobResult, viewer: CurrentUser) -> TemplateData:
-    """A job on a page of its own."""
+    """Return the values of a job on its own page."""
     error = outcome.error or {}
     more = {name: value for name, value in error.items() if name not in ("code", "detail")}
     return {
         **job_row(job, viewer),
-        "message": "" if error else job.message or "",  # an error says it again
+        "message": "" if error else job.message or "",  # the error repeats it
         "tab": " ".join(
             filter(
                 None,
@@ -121,20 +118,20 @@ def job_detail(job: JobListItem, outcome: JobResult, viewer: CurrentUser) -> Tem
     }
 
 
-def log_line(told: LogLine) -> TemplateData:
-    """A line of the log: what was said, or the state it came to, with which what was said before comes again."""
-    says_more = told.message and told.state not in (CANCELING, CANCELED, SUCCEEDED)
+def log_line(line: LogLine) -> TemplateData:
+    """Return the values of a log line: its message, or the state, as events of these states repeat the last message."""
+    has_own_message = line.message and line.state not in (CANCELING, CANCELED, SUCCEEDED)
     return {
-        "seq": told.seq,
-        "level": told.level,
-        "at": format_timestamp(told.created_at),
-        "percent": _format_percent(told.fraction),
-        "text": told.message if says_more else STATE_LABELS[told.state],
+        "seq": line.seq,
+        "level": line.level,
+        "at": format_timestamp(line.created_at),
+        "percent": _format_percent(line.fraction),
+        "text": line.message if has_own_message else STATE_LABELS[line.state],
     }
 
 
 def attempt_row(attempt: AttemptRow) -> TemplateData:
-    """An attempt."""
+    """Return the values of an attempt."""
     return {
         "number": attempt.number,
         "worker": attempt.worker,
@@ -144,19 +141,19 @@ def attempt_row(attempt: AttemptRow) -> TemplateData:
     }
 
 
-def artifact_row(made: ArtifactRow, job_id: UUID) -> TemplateData:
-    """A file, and where a browser fetches it."""
+def artifact_row(artifact: ArtifactRow, job_id: UUID) -> TemplateData:
+    """Return the values of an artifact, with its URL."""
     return {
-        "name": made.name,
-        "url": f"/jobs/{job_id}/artifacts/{made.id}",
-        "media_type": made.media_type,
-        "size": _format_size(made.size),
-        "partial": made.partial,
+        "name": artifact.name,
+        "url": f"/jobs/{job_id}/artifacts/{artifact.id}",
+        "media_type": artifact.media_type,
+        "size": _format_size(artifact.size),
+        "partial": artifact.partial,
     }
 
 
 def format_short_id(job_id: UUID) -> str:
-    """What tells two jobs of a kind apart: the end of the id, which is random."""
+    """Return the last six characters of the id, which are random and distinguish jobs of a kind."""
     return str(job_id)[-6:]
 
 
@@ -192,9 +189,9 @@ def _format_elapsed(since: datetime | None, until: datetime | None) -> str:
     return format_duration(until - since)
 
 
-def format_duration(time: timedelta) -> str:
-    """A length of time as people say it, in its two largest units."""
-    seconds = max(time.total_seconds(), 0.0)
+def format_duration(duration: timedelta) -> str:
+    """Format a duration in its two largest units, or in seconds below 10 s."""
+    seconds = max(duration.total_seconds(), 0.0)
     if seconds < 10:
         return f"{seconds:.1f} s"
     parts = []
@@ -213,10 +210,10 @@ def _format_size(size: int) -> str:
 
 
 def format_json(value: Any) -> str:
-    """A value for people to read, "" for none."""
+    """Format a value as indented JSON, None as ""."""
     return "" if value is None else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
 def format_timestamp(at: datetime | None) -> str:
-    """A time as the script reads it, "" for none."""
+    """Format a time as ISO 8601 with milliseconds, None as ""."""
     return "" if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

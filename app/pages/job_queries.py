@@ -1,4 +1,4 @@
-"""What the pages read: jobs with who and what they belong to, the newest first, in statements prepared once."""
+"""Queries of the pages: jobs with their owner and event, newest first, as prepared statements."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -36,13 +36,13 @@ from app.users.models import User
 from app.users.ownership import is_owned_by_viewer
 
 PAGE_SIZE = 20
-"""Jobs on one page of a list that has pages."""
+"""Jobs on one page of a paginated section."""
 MAX_ACTIVE_JOBS = 50
-"""Jobs in a list of those that have not ended, beside which there are other lists."""
+"""Maximum jobs in a section of active jobs."""
 MAX_LOG_LINES = 200
-"""Lines of a log that a page begins with."""
+"""Maximum lines of a log that are read at once."""
 MAX_CHANGED_JOBS = 500
-"""Jobs whose changes are told at once; a page that has missed more is made again."""
+"""Maximum changed jobs that a stream sends in one event; a page that missed more is reloaded."""
 
 _jobs, _events, _users = Job.__table__, EVENT.table.alias("events"), User.__table__
 _lines, _attempts, _artifacts = JobEvent.__table__, Attempt.__table__, Artifact.__table__
@@ -52,7 +52,7 @@ _SINCE = bindparam("since", type_=Uuid)
 
 
 class JobListItem(NamedTuple):
-    """A job as lists show it."""
+    """A job in a list."""
 
     id: UUID
     kind: str
@@ -70,16 +70,16 @@ class JobListItem(NamedTuple):
     started_at: datetime | None
     finished_at: datetime | None
     ahead: int | None
-    """How many run or wait before it, while it waits."""
+    """Queue position of a queued job, else None."""
     owner_email: str | None
-    """For admins."""
+    """E-mail address of the owner; None unless the viewer is an admin."""
     event_name: str | None
     event_link: str | None
-    """What a link names the event by, where everybody may follow it."""
+    """Identifier of the event in its URL; None unless the event is published."""
 
 
 class JobResult(NamedTuple):
-    """What only the page of the job shows."""
+    """Columns that only the page of the job shows."""
 
     result: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -108,7 +108,7 @@ class AttemptRow(NamedTuple):
 
 
 class ArtifactRow(NamedTuple):
-    """A file that a job made."""
+    """An artifact of a job."""
 
     id: UUID
     name: str
@@ -143,12 +143,12 @@ _select_lines_after = PreparedStatement(_select_lines.order_by(_lines.c.seq))
 
 
 def build_access(viewer: CurrentUser) -> AccessContext:
-    """What the viewer may see."""
+    """Return the access context of a user."""
     return AccessContext(viewer, VisibilityScope(viewer.role))
 
 
 def get_email(viewer: CurrentUser) -> str:
-    """The viewer's own address."""
+    """Return the e-mail address of a user."""
     ((email,),) = _select_email.fetch_rows({"id": viewer.id})
     return str(email)
 
@@ -156,7 +156,7 @@ def get_email(viewer: CurrentUser) -> str:
 def list_jobs(
     access: AccessContext, states: tuple[str, ...], limit: int, *, kind: str | None = None, older: UUID | None = None
 ) -> list[JobListItem]:
-    """The newest jobs in these states, perhaps of one kind, perhaps only those older than another."""
+    """Return the newest visible jobs in these states, optionally of one kind and older than the job with an id."""
     statement = _prepare_job_list(access.scope.role, states, limit, kind is not None, older is not None)
     return [
         JobListItem(*row) for row in statement.fetch_rows({**access.sql_parameters(), "kind": kind, "older": older})
@@ -164,7 +164,7 @@ def list_jobs(
 
 
 def get_jobs(access: AccessContext, ids: Iterable[UUID]) -> list[JobListItem]:
-    """Those of these jobs that the viewer sees, the newest first."""
+    """Return the visible jobs with these ids, newest first."""
     return [
         JobListItem(*row)
         for row in _select_jobs_by_id(access.scope.role).fetch_rows({**access.sql_parameters(), "ids": list(ids)})
@@ -172,52 +172,52 @@ def get_jobs(access: AccessContext, ids: Iterable[UUID]) -> list[JobListItem]:
 
 
 def get_job(access: AccessContext, name: str) -> JobListItem | None:
-    """The job that a URL names, None where there is none for this viewer."""
+    """Return the job with the id in a URL; None if it does not exist or is not visible."""
     id_ = parse_uuid(name)
     return next(iter(get_jobs(access, [id_])), None) if id_ else None
 
 
 def get_job_for_update(access: AccessContext, name: str) -> JobRow | None:
-    """The same, all of it, so that nobody else moves it meanwhile."""
-    found = _select_job_for_update(access.scope.role).fetch_rows({**access.sql_parameters(), "id": parse_uuid(name)})
-    return JobRow(*found[0]) if found else None
+    """Return the full row of the job with the id in a URL, locked with FOR UPDATE; None if it is not visible."""
+    rows = _select_job_for_update(access.scope.role).fetch_rows({**access.sql_parameters(), "id": parse_uuid(name)})
+    return JobRow(*rows[0]) if rows else None
 
 
 def list_changed_ids(access: AccessContext, since: UUID) -> set[UUID]:
-    """Jobs that are newer than this id or have said something after it, and all that wait: their place changes."""
+    """Return the ids of jobs created after this id, with progress events after it, or queued (positions change)."""
     return {
         row[0] for row in _select_changed_ids(access.scope.role).fetch_rows({**access.sql_parameters(), "since": since})
     }
 
 
 def get_job_result(job_id: UUID) -> JobResult:
-    """What has come of a job that the viewer was found to see."""
+    """Return result, error and heartbeat of a job; the caller has checked that it is visible."""
     return JobResult(*_select_result.fetch_rows({"id": job_id})[0])
 
 
 def get_parameters(job_id: UUID) -> dict[str, Any]:
-    """What it was started with."""
-    ((found,),) = _select_parameters.fetch_rows({"id": job_id})
-    return dict(found)
+    """Return the parameters of a job."""
+    ((parameters,),) = _select_parameters.fetch_rows({"id": job_id})
+    return dict(parameters)
 
 
 def list_attempts(job_id: UUID) -> list[AttemptRow]:
-    """Its attempts, the first one first."""
+    """Return the attempts of a job, oldest first."""
     return [AttemptRow(*row) for row in _select_attempts.fetch_rows({"id": job_id})]
 
 
 def list_artifacts(job_id: UUID) -> list[ArtifactRow]:
-    """What it has made, by name."""
+    """Return the artifacts of a job, sorted by name."""
     return [ArtifactRow(*row) for row in _select_artifacts.fetch_rows({"id": job_id})]
 
 
 def list_newest_lines(job_id: UUID) -> list[LogLine]:
-    """The end of its log, the newest line first."""
+    """Return the last lines of the log of a job, newest first."""
     return [LogLine(*row) for row in _select_newest_lines.fetch_rows({"id": job_id, "seq": 0})]
 
 
 def list_lines_after(job_id: UUID, seq: int) -> list[LogLine]:
-    """What its log says after this line, the oldest first."""
+    """Return the lines of the log of a job after this sequence number, oldest first."""
     return [LogLine(*row) for row in _select_lines_after.fetch_rows({"id": job_id, "seq": seq})]
 
 
@@ -252,7 +252,9 @@ def _prepare_job_list(
 
 def _match_states(states: tuple[str, ...]) -> ColumnElement[bool]:
     if set(states).isdisjoint(TERMINAL_STATES):
-        return and_(_jobs.c.state.in_(ACTIVE_STATES), _jobs.c.state.in_(states))  # word for word what an index holds
+        return and_(
+            _jobs.c.state.in_(ACTIVE_STATES), _jobs.c.state.in_(states)
+        )  # the predicate of a partial index, literally
     return _jobs.c.state.in_(states)
 
 
@@ -272,10 +274,8 @@ def _select_job_for_update(role: Role) -> PreparedStatement:
 def _select_changed_ids(role: Role) -> PreparedStatement:
     mine = is_owned_by_viewer(VisibilityScope(role), _jobs)
     new = select(_jobs.c.id).where(_jobs.c.id > _SINCE, mine)
-    waiting = (
-        select(_jobs.c.id).where(_match_states((QUEUED,)), mine).order_by(_jobs.c.id.desc()).limit(MAX_ACTIVE_JOBS)
-    )
-    told = select(_lines.c.job_id).where(_lines.c.id > _SINCE)
-    found = union(new, waiting.subquery().select(), told).subquery()
-    newest = select(found.c.id).order_by(found.c.id.desc())
+    queued = select(_jobs.c.id).where(_match_states((QUEUED,)), mine).order_by(_jobs.c.id.desc()).limit(MAX_ACTIVE_JOBS)
+    changed = select(_lines.c.job_id).where(_lines.c.id > _SINCE)
+    ids = union(new, queued.subquery().select(), changed).subquery()
+    newest = select(ids.c.id).order_by(ids.c.id.desc())
     return PreparedStatement(newest.limit(literal_column(str(MAX_CHANGED_JOBS), Integer)))

@@ -1,4 +1,4 @@
-"""/jobs/sign-in: the form, and what it does with the very functions of the API's log-in."""
+"""/jobs/sign-in: the log-in form, which uses the same functions as the log-in of the API."""
 
 from http import HTTPStatus
 
@@ -18,13 +18,13 @@ from app.users import accounts, login_sessions
 from app.users.request_body import MAX_FORM_BYTES
 from app.users.tokens import read_access_token
 
-EXPIRED_FORM_ERROR = "This form was too old, or your browser sends no cookies. Please try again."
-WRONG_CREDENTIALS_ERROR = "This address and this password do not belong together."
+EXPIRED_FORM_ERROR = "This form has expired, or your browser does not send cookies. Please try again."
+WRONG_CREDENTIALS_ERROR = "Wrong e-mail address or password."
 
 
 @route("GET", "/sign-in", may=anyone)
 def show_login_form() -> Response:
-    """The form; whoever is signed in already goes where he wanted to."""
+    """Show the form; redirect users who are signed in already to the requested page."""
     with open_transaction(is_read=True):
         try:
             cookies.require_page_session()
@@ -35,7 +35,7 @@ def show_login_form() -> Response:
 
 @route("POST", "/sign-in", may=anyone)
 def log_in() -> Response:
-    """An address and a password become a cookie."""
+    """Check the e-mail address and the password, set the session cookies and redirect."""
     try:
         throttle.count_address(accounts.LOG_IN)
         if not form_requests.is_csrf_valid(cookies.get_form_cookie()):
@@ -46,13 +46,13 @@ def log_in() -> Response:
             sign_in_id=cookies.get_previous_session_id(),
         )
     except TooManyRequests as error:
-        refused = _render_form(request.form.get("next"), str(error), error.http_status)
-        refused.headers.update(error.headers)
-        return refused
+        response = _render_form(request.form.get("next"), str(error), error.http_status)
+        response.headers.update(error.headers)
+        return response
     if tokens is None:
-        refused = _render_form(request.form.get("next"), WRONG_CREDENTIALS_ERROR, HTTPStatus.UNAUTHORIZED)
-        refused.headers.update(CHALLENGE_HEADERS)
-        return refused
+        response = _render_form(request.form.get("next"), WRONG_CREDENTIALS_ERROR, HTTPStatus.UNAUTHORIZED)
+        response.headers.update(CHALLENGE_HEADERS)
+        return response
     db.session.commit()
     response = redirect_to(get_next_path(request.form.get("next")))
     cookies.set_session_cookies(response, read_access_token(tokens.access_token))
@@ -64,7 +64,7 @@ log_in.largest_body = lambda: MAX_FORM_BYTES  # type: ignore[attr-defined]  # re
 
 @form_action("/sign-out")
 def log_out(caller: PageSession) -> Response:
-    """The sign-in ends, in every tab."""
+    """Revoke the session and delete its cookie."""
     if caller.viewer.sign_in_id is not None:
         login_sessions.revoke_session(caller.viewer.sign_in_id)
     commit()
@@ -73,14 +73,14 @@ def log_out(caller: PageSession) -> Response:
     return response
 
 
-def _render_form(asked: str | None, problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """The form, for this browser alone."""
+def _render_form(next_path: str | None, problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """Render the form with a CSRF token bound to the form cookie of this browser."""
     cookie = cookies.get_form_cookie() or cookies.generate_form_cookie()
     html = render_template(
         "sign_in.html",
         problem=problem,
         email=request.form.get("email", ""),
-        next=get_next_path(asked),
+        next=get_next_path(next_path),
         token=cookies.derive_csrf_token(cookie),
     )
     response = Response(html, status, content_type="text/html; charset=utf-8")

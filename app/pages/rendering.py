@@ -1,4 +1,4 @@
-"""A page for somebody signed in."""
+"""Rendering of pages for signed-in users."""
 
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +10,7 @@ from app.pages.cookies import PageSession
 
 
 def render_page(template: str, caller: PageSession, status: HTTPStatus = HTTPStatus.OK, **more: Any) -> Response:
-    """The page, with what all of them have at their top and in their forms."""
+    """Render a template with the values that all pages need for their header and forms; return the response."""
     query = request.query_string.decode("ascii", "replace")
     path = request.path.rstrip("/")
     html = render_template(
@@ -25,5 +25,5 @@ def render_page(template: str, caller: PageSession, status: HTTPStatus = HTTPSta
 
 
 def has_processor() -> bool:
-    """Whether treatments can be started here."""
+    """Return whether a processor is configured, so that treatments can be started."""
     return bool(current_app.config["PROCESSOR_URL"])

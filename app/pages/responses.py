@@ -1,4 +1,4 @@
-"""Headers and errors of all responses below /jobs: an error is a page, also where the client asks for no HTML."""
+"""Headers and errors of all responses below /jobs; an error is always a page, independent of the Accept header."""
 
 from http import HTTPStatus
 from urllib.parse import urlencode
@@ -11,21 +11,21 @@ from app.site.responses import add_page_headers, render_error
 
 LOGIN_URL = f"{JOBS_URL}/sign-in"
 CHALLENGE_HEADERS = {"WWW-Authenticate": 'Cookie realm="open-event"'}
-"""A 401 needs one (RFC 9110, 15.5.2); no browser asks for a password of its own because of it."""
+"""A challenge that a 401 must have (RFC 9110, 15.5.2); browsers open no password dialog for this scheme."""
 
 
 def add_headers(response: Response) -> Response:
-    """Add the headers of a page to a response below /jobs, and make a page of an error; others stay as they are."""
+    """Add security headers to responses below /jobs and render JSON:API errors as pages; keep other responses."""
     if request.path != JOBS_URL and not request.path.startswith(f"{JOBS_URL}/"):
         return response
     if response.mimetype == MEDIA_TYPE:
         response = _replace_error(response)
-    add_page_headers(response)  # an artifact has stricter ones from the storage
+    add_page_headers(response)  # the storage has set stricter ones for an artifact
     return response
 
 
 def _replace_error(response: Response) -> Response:
-    """Render an error; without a sign-in redirect to the form, unless the request is for a stream."""
+    """Render an error as a page; for a 401 redirect to the log-in form, except for a stream."""
     if response.status_code == HTTPStatus.UNAUTHORIZED:
         if not request.path.endswith("/stream"):
             return redirect_to(_build_login_url())
@@ -35,9 +35,9 @@ def _replace_error(response: Response) -> Response:
 
 
 def _build_login_url() -> str:
-    """Where to sign in, and come back from to what was asked for; not to what was to be done."""
+    """Return the URL of the log-in form, which leads back to the requested page if the request is a GET or HEAD."""
     if request.method not in ("GET", "HEAD"):
         return LOGIN_URL
     query = request.query_string.decode("ascii", "replace")
-    asked = get_next_path(f"{request.path}?{query}" if query else request.path)
-    return LOGIN_URL if asked == JOBS_URL else f"{LOGIN_URL}?{urlencode({'next': asked})}"
+    next_path = get_next_path(f"{request.path}?{query}" if query else request.path)
+    return LOGIN_URL if next_path == JOBS_URL else f"{LOGIN_URL}?{urlencode({'next': next_path})}"

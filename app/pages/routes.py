@@ -1,4 +1,4 @@
-"""Everything below /jobs, for people with a browser."""
+"""The pages below /jobs, for browsers."""
 
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +13,11 @@ from app.site.assets import register_assets
 STATIC = Path(__file__).resolve().parent / "static"
 
 VIEW_MODULES = (document_sets, login, sse, treatment_form, views)
-"""They register their routes when they are imported."""
+"""Modules that register their routes on import."""
 
 
 def init_app(app: Flask) -> None:
-    """Answer."""
+    """Register the routes and template filters of the pages."""
     register_assets(STATIC, "jobs.js")
     app.jinja_env.globals["blank"] = BLANK
     app.jinja_env.filters["moment"] = format_time
@@ -26,5 +26,5 @@ def init_app(app: Flask) -> None:
 
 
 def format_time(at: str) -> str:
-    """A time as people read it before the script says it in their own zone."""
+    """Format an ISO 8601 time in UTC; the script replaces it by local time."""
     return f"{datetime.fromisoformat(at):%-d %b %Y, %H:%M:%S} UTC" if at else ""

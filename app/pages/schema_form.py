@@ -1,4 +1,4 @@
-"""The JSON Schema of parameters as the fields of a form: what each looks like, and what was written into it."""
+"""Conversion of a JSON Schema of parameters to form fields, and of their texts to parameters."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from app.jsonapi.json_parsing import escape_pointer, parse_json
 from app.pages.job_presenter import TemplateData, format_json
 
 PARAMETER_PREFIX = "api-parameters."
-"""Before the name of a parameter that the form needs for itself."""
+"""Prefix of the field name of a parameter whose name the form uses itself."""
 MAX_SINGLE_LINE_LENGTH = 500
-"""Characters from which on a text has several lines."""
+"""Maximum length of a text in characters for which the form has a single-line field."""
 
 KIND_BY_TYPE = {"string": "text", "integer": "integer", "number": "number", "boolean": "flag"}
 BOOLEAN_VALUES = {
@@ -29,22 +29,22 @@ BOOLEAN_VALUES = {
 }
 
 FormValues = Mapping[str, str]
-"""What came for each field, by the name it is sent under."""
+"""Submitted texts by field name."""
 
 
 @dataclass(frozen=True)
 class FormField:
-    """One parameter."""
+    """Form field of one parameter."""
 
     name: str
     input_name: str
-    """Its name in the form, and in the links that fill it."""
+    """Name of the field in the form and in query strings."""
     schema: Mapping[str, Any]
     is_required: bool
 
     @cached_property
     def kind(self) -> str:
-        """How it is entered: text, long, secret, choice, integer, number, flag, or json for all else."""
+        """Return the kind of field: text, long, secret, choice, integer, number, flag, or json for all else."""
         if "enum" in self.schema:
             return "choice"
         kind = KIND_BY_TYPE.get(_get_type(self.schema), "json")
@@ -56,25 +56,28 @@ class FormField:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """What can be chosen, by what is sent for it."""
+        """Return the values of a choice by their submitted texts."""
         return {_format_value(value): value for value in self.schema.get("enum", ())}
 
     @property
     def default(self) -> str:
-        """As it is entered; "" for none."""
+        """Return the default as text, "" without one."""
         if "default" not in self.schema:
             return ""
         value = self.schema["default"]
         return format_json(value) if self.kind == "json" else _format_value(value)
 
     def parse_value(self, text: str) -> Any:
-        """What was meant; a text that is no such thing stays as it is, and the schema says why. Raises ApiError."""
+        """Return the value of a text; an invalid text is returned unchanged, for the schema to reject.
+
+        Raise ApiError for invalid JSON.
+        """
         if self.kind == "choice":
             return self.options.get(text, text)
         return PARSERS_BY_KIND.get(self.kind, str)(text)
 
     def build_template_data(self, text: str, problem: str) -> TemplateData:
-        """For the template."""
+        """Return the values for the template."""
         is_number = self.kind in ("integer", "number") and not isinstance(self.parse_value(text or "0"), str)
         limits = {"maxlength": "maxLength", "min": "minimum", "max": "maximum"}
         return {
@@ -84,18 +87,18 @@ class FormField:
             "description": self.schema.get("description", ""),
             "is_required": self.is_required,
             "options": list(self.options),
-            # A browser shows nothing where a number should be and something else is.
+            # A number input would not show a text that is not a number.
             "type": "number" if is_number else "password" if self.kind == "secret" else "text",
             "step": "1" if self.kind == "integer" else "any",
             "attributes": {name: self.schema[word] for name, word in limits.items() if word in self.schema},
             "value": "" if self.kind == "secret" else text,
-            "is_ticked": self.parse_value(text) is True if self.kind == "flag" else False,
+            "is_checked": self.parse_value(text) is True if self.kind == "flag" else False,
             "problem": problem,
         }
 
 
 def build_fields(schema: Mapping[str, Any], *, but: str, reserved: Collection[str]) -> list[FormField]:
-    """The fields of a schema of parameters but one; `reserved` are names that the form has already."""
+    """Return the fields for a schema, except for the parameter `but`; `reserved` names get a prefix."""
     required = schema.get("required", ())
     return [
         FormField(
@@ -110,24 +113,24 @@ def build_fields(schema: Mapping[str, Any], *, but: str, reserved: Collection[st
 
 
 def parse_values(fields: Iterable[FormField], sent: FormValues, pointer: str) -> dict[str, Any]:
-    """What was entered, by parameter; what was left empty is not among it. Raises Errors."""
-    found: dict[str, Any] = {}
+    """Return the values of the non-empty fields by parameter name; raise ApiErrorGroup for invalid JSON."""
+    values: dict[str, Any] = {}
     errors: list[ApiError] = []
     for field in fields:
         if text := sent.get(field.input_name, ""):
             try:
-                found[field.name] = field.parse_value(text)
+                values[field.name] = field.parse_value(text)
             except ApiError as error:
                 errors.append(Unprocessable(str(error), pointer=f"{pointer}/{escape_pointer(field.name)}"))
     if errors:
         raise ApiErrorGroup(errors)
-    return found
+    return values
 
 
 def list_field_problems(
     fields: Iterable[FormField], errors: Iterable[ApiError], pointer: str
 ) -> Iterator[tuple[str, str]]:
-    """What is said of which field, by the name it is sent under, or "" of the whole."""
+    """Yield field name and text for each error; the name is "" if the pointer is not that of a field."""
     named = {f"{pointer}/{escape_pointer(field.name)}": field.input_name for field in fields}
     for error in errors:
         at = (error.source or {}).get("pointer") or ""
@@ -137,7 +140,7 @@ def list_field_problems(
 
 
 def _get_type(schema: Mapping[str, Any]) -> str:
-    """The one type it has, besides null."""
+    """Return the only type of a schema besides null, "" if there are several."""
     named = schema.get("type", "")
     types = [each for each in (named if isinstance(named, list) else [named]) if each != "null"]
     return types[0] if len(types) == 1 else ""
@@ -148,7 +151,7 @@ def _format_value(value: Any) -> str:
 
 
 def _parse_number(text: str) -> Any:
-    """The number, in the one way in which JSON writes it."""
+    """Return the number, which must be valid JSON; otherwise the text."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -164,7 +167,7 @@ def _parse_json(text: str) -> Any:
     try:
         return parse_json(text.encode())
     except (ApiError, ApiErrorGroup):
-        raise Unprocessable("This is not JSON, or none that can be stored.") from None
+        raise Unprocessable("This is not valid JSON, or it contains a value that cannot be stored.") from None
 
 
 PARSERS_BY_KIND: Mapping[str, Callable[[str], Any]] = {

@@ -1,6 +1,7 @@
-"""What a page is told while it is open: server-sent events for the script, one stream a page.
+"""Streams of server-sent events that keep an open page up to date, one for each page.
 
-The id of an event is where to go on: for one job the number of the last line of its log, for the list a time.
+The id of an event is the position to resume at: the sequence number of the last log line of a job, or a time for the
+list.
 """
 
 import time
@@ -25,29 +26,29 @@ from app.pages.cookies import PageSession
 from app.pages.decorators import page_view
 
 MIN_EVENT_INTERVAL_SECONDS = 0.3
-"""Seconds between two events: whoever looks cannot read faster."""
+"""Minimum seconds between two events: users cannot read faster."""
 
 POLL_INTERVAL_SECONDS = 2.0
-"""How old that may be of which nobody is told: the place in a queue, and what a processor is asked."""
+"""Seconds after which values without notifications are read again: queue position and status at the processor."""
 
 RETRY_MS = 1000
-"""After which a browser comes again when the connection is lost."""
+"""Milliseconds after which a browser reconnects when the connection is lost."""
 
 RESUME_MARGIN_MS = 30_000
-"""For clocks of other machines, and for what is committed later than it was written."""
+"""Milliseconds that are read again, for clock skew and for transactions that commit late."""
 
 MAX_ABSENCE_MS = 600_000
-"""After which the page is asked for anew, instead of all that has changed."""
+"""Milliseconds of absence after which the page is reloaded instead of sending all changes."""
 
 MAX_MARKER = 10**14 - 1
-"""Milliseconds since 1970, in the year 5138; the number of an event is less."""
+"""Maximum resume position: milliseconds since 1970, in the year 5138; sequence numbers are less."""
 
 RELOAD_EVENT = "event: reload\ndata:\n\n"
 
 
 @page_view("/stream")
 def follow_list(caller: PageSession) -> Response:
-    """Jobs of the list, each time one of them has changed."""
+    """Stream the jobs of the list that change."""
     filters = job_list.parse_filters(request.args)
     now = resume_marker()
     since = _get_resume_position(now)
@@ -58,23 +59,23 @@ def follow_list(caller: PageSession) -> Response:
 
 @page_view("/<id>/stream")
 def follow_job(caller: PageSession, id: str) -> Response:
-    """One job, each time it has changed; 204 where nothing more is to come."""
+    """Stream the changes of a job; return 204 if there are no more to come."""
     job = job_queries.get_job(job_queries.build_access(caller.viewer), id)
     if job is None:
         raise NotFound("There is no such job.")
     seq = _get_resume_position(0)
     if job.state in TERMINAL_STATES and seq >= job.last_seq:
-        return Response(status=HTTPStatus.NO_CONTENT)  # tells the browser not to come again (HTML, 9.2.3)
+        return Response(status=HTTPStatus.NO_CONTENT)  # the browser does not reconnect after a 204 (HTML, 9.2.3)
     return _build_stream_response(lambda: _JobStream(caller, job.id, seq))
 
 
 def resume_marker() -> int:
-    """The time, from which a list goes on."""
+    """Return the current time in milliseconds, as the position from which a list resumes."""
     return time.time_ns() // 1_000_000
 
 
 def _get_resume_position(default: int) -> int:
-    """What the browser has seen already: it says so when it comes again, and in the URL when it comes first."""
+    """Return the position in Last-Event-ID, or in the URL for the first connection; else the default."""
     sent = read_last_event_id(LAST_EVENT_ID_PARAMETER, "after", at_most=MAX_MARKER)
     return default if sent is None else sent
 
@@ -88,17 +89,17 @@ def _build_stream_response(make: Callable[[], Iterable[str] | StreamBody]) -> Re
 
 
 class _EventStream(StreamBody):
-    """Server-sent events: what is new, at most once in PAUSE seconds."""
+    """Stream that sends an event for changes, at most one in MIN_EVENT_INTERVAL_SECONDS."""
 
     wait_seconds = KEEP_ALIVE_INTERVAL_SECONDS
-    """Seconds without news after which it says that it lives."""
+    """Seconds without an event after which a keep-alive is sent."""
 
     def __init__(self, caller: PageSession, job_id: UUID | None) -> None:
         self.caller = caller
         self.access = job_queries.build_access(caller.viewer)
         self.is_over = False
         super().__init__(caller.viewer, job_id)
-        self.watcher.notify(None)  # of what came before nobody was told
+        self.watcher.notify(None)  # changes before the subscription were not notified
 
     def _write_chunks(self) -> Iterator[str]:
         yield f"retry: {RETRY_MS}\n\n"
@@ -118,18 +119,18 @@ class _EventStream(StreamBody):
         return ":\n\n"
 
     def _read_event(self) -> str:
-        """An event, "" when nothing has changed."""
+        """Read the current state and return an event, "" without changes."""
         raise NotImplementedError
 
 
 class _ListStream(_EventStream):
-    """What changes in a list."""
+    """Stream of the jobs of a list that change."""
 
     def __init__(self, caller: PageSession, kind: str, since: int) -> None:
         self.kind = kind
         self.since = since
         self.active_jobs: dict[UUID, job_presenter.TemplateData] = {}
-        """What is known of jobs that have not ended."""
+        """Last sent values of active jobs, by id."""
         super().__init__(caller, None)
 
     def _format_keep_alive(self) -> str:
@@ -141,7 +142,7 @@ class _ListStream(_EventStream):
             rows = self._read_changed_jobs()
         if (
             len(rows) >= job_queries.MAX_CHANGED_JOBS and read_at - self.since > RESUME_MARGIN_MS
-        ):  # not of a page just made
+        ):  # not for a page that was just rendered
             self.is_over = True
             return RELOAD_EVENT
         self.since = read_at
@@ -151,7 +152,7 @@ class _ListStream(_EventStream):
         return _format_event(self.since, {"jobs": news}) if news else ""
 
     def _read_changed_jobs(self) -> list[job_queries.JobListItem]:
-        """The jobs there is news of, and those that wait, whose place may be another one."""
+        """Return the changed jobs, and the queued ones, whose position may have changed."""
         named = self.watcher.take_changed_ids()
         if None in named:
             ids = job_queries.list_changed_ids(self.access, _build_min_id(self.since - RESUME_MARGIN_MS))
@@ -169,7 +170,7 @@ class _ListStream(_EventStream):
 
 
 class _JobStream(_EventStream):
-    """What one job says, does and makes."""
+    """Stream of the log, the attempts, the files and the state of one job."""
 
     def __init__(self, caller: PageSession, job_id: UUID, seq: int) -> None:
         self.job_id = job_id
@@ -212,7 +213,7 @@ class _JobStream(_EventStream):
     def _read_processor_fields(
         self, job: job_queries.JobListItem, made: list[job_queries.ArtifactRow]
     ) -> job_presenter.TemplateData:
-        """How the processor is; nothing for a job that belongs to no treatment, once it is known to be none."""
+        """Return the status at the processor; {} for a job without a treatment, which is queried only once."""
         state = treatment_queries.get_treatment_state(job.id) if self.may_be_treatment else None
         self.may_be_treatment = state is not None
         return treatment_presenter.processor_status(job, state, made) if state else {}
@@ -223,5 +224,5 @@ def _format_event(id_: int, data: dict[str, Any]) -> str:
 
 
 def _build_min_id(at: int) -> UUID:
-    """What all ids made since then are greater than: they begin with the time (RFC 9562, 5.7)."""
+    """Return the least UUIDv7 of a time in milliseconds: ids begin with their time (RFC 9562, 5.7)."""
     return UUID(int=max(at, 0) << 80)

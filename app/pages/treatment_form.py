@@ -1,4 +1,4 @@
-"""/jobs/treatments/new: a treatment from a form, whose fields are those of the task; links may fill it."""
+"""/jobs/treatments/new: the form for a new treatment, with the parameters of its task; query strings can fill it."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -30,36 +30,36 @@ from app.treatments.resources import DOCUMENT_SET_POINTER, TASK_TYPE_POINTER, TR
 
 TASK_FIELD, NOTIFY_FIELD = "task-type", "notify-email"
 RESERVED_FIELDS = (TASK_FIELD, DOCUMENT_SET_PARAMETER, NOTIFY_FIELD, TOKEN_FIELD)
-"""Names in the form that no parameter can have."""
+"""Field names of the form itself; a parameter with such a name gets a prefix."""
 
 NOTIFY_POINTER = "/data/attributes/notify-email"
 SET_POINTER = DOCUMENT_SET_POINTER.removesuffix("/data")
 FIELDS_BY_POINTER = {TASK_TYPE_POINTER: TASK_FIELD, SET_POINTER: DOCUMENT_SET_PARAMETER, NOTIFY_POINTER: NOTIFY_FIELD}
-"""The field of what an error points to."""
+"""Fields of the form by the pointer of errors."""
 
 Problems = dict[str, str]
-"""What is said of which field, "" for the whole form."""
+"""Texts of errors by field name, "" for the whole form."""
 
 MAX_TREATMENT_FORM_BYTES = 256 * 1024
-"""Bytes of the form: parameters of 64 KiB, percent-encoded."""
+"""Maximum size of the form in bytes: enough for parameters of 64 KiB, percent-encoded."""
 
 
 @page_view("/treatments/new")
 def show_treatment_form(caller: PageSession) -> Response:
-    """The form; what a link has filled in wrong is said at once."""
+    """Show the form, filled with the values of the query string and with errors for invalid ones."""
     sent = {name: INVALID_TEXT_RE.sub("\ufffd", value) for name, value in request.args.items()}
     return _render_form(caller, sent, _check_link(sent, job_queries.build_access(caller.viewer)))
 
 
 @form_action("/treatments/new")
 def create_treatment(caller: PageSession) -> Response:
-    """A treatment as the API makes it; what it refuses is said in the form."""
+    """Create a treatment as the API does; show its errors in the form."""
     sent = _read_form()
     try:
         with get_connection().begin_nested():
             treatment_id = _insert_treatment(sent, job_queries.build_access(caller.viewer))
-    except (ApiError, ApiErrorGroup) as refused:
-        problems = _group_problems(_list_fields(sent), form_requests.list_errors(refused))
+    except (ApiError, ApiErrorGroup) as error:
+        problems = _group_problems(_list_fields(sent), form_requests.list_errors(error))
         return _render_form(caller, sent, problems, HTTPStatus.UNPROCESSABLE_ENTITY)
     commit()
     return redirect_to(f"{JOBS_URL}/{treatment_id}")
@@ -69,13 +69,13 @@ create_treatment.largest_body = lambda: MAX_TREATMENT_FORM_BYTES  # type: ignore
 
 
 def list_tasks() -> list[Kind]:
-    """The tasks that are installed, by name."""
+    """Return the kinds of the installed treatment tasks, sorted by name."""
     offered = [kind for kind in KINDS.values() if kind.runner == "external" and is_offered(kind)]
     return sorted(offered, key=lambda kind: kind.name)
 
 
 def _read_form() -> FormValues:
-    """All fields of the form; a box that is not ticked is not sent, and means no."""
+    """Return all fields of the form; checkboxes that are not checked are not sent, and get "false"."""
     sent = {name: form_requests.get_text(name) for name in request.form}
     ticks = {
         field.input_name: str(field.input_name in sent).lower() for field in _list_fields(sent) if field.kind == "flag"
@@ -88,7 +88,7 @@ def _get_task(sent: FormValues) -> Kind | None:
 
 
 def _list_fields(sent: FormValues) -> list[FormField]:
-    """The fields of the task, none as long as none is chosen."""
+    """Return the parameter fields of the selected task; none without a task."""
     task = _get_task(sent)
     return (
         []
@@ -109,25 +109,27 @@ def _insert_treatment(sent: FormValues, access: AccessContext) -> UUID:
 
 
 def _parse_notify(sent: FormValues) -> Any:
-    """Whether a mail is wanted; a word that says neither stays as it is."""
-    word = sent.get(NOTIFY_FIELD, "false")
-    return BOOLEAN_VALUES.get(word.lower(), word)
+    """Return the field as a boolean, or its text if it is not one."""
+    text = sent.get(NOTIFY_FIELD, "false")
+    return BOOLEAN_VALUES.get(text.lower(), text)
 
 
-def _group_problems(known: Iterable[FormField], errors: Iterable[ApiError]) -> Problems:
-    """Each error at its field, those of one field together."""
-    found: dict[str, list[str]] = {}
+def _group_problems(fields: Iterable[FormField], errors: Iterable[ApiError]) -> Problems:
+    """Return the texts of the errors, joined by field."""
+    texts: dict[str, list[str]] = {}
     for error in errors:
         pointer = (error.source or {}).get("pointer") or ""
         name = next((name for path, name in FIELDS_BY_POINTER.items() if pointer.startswith(path)), None)
-        said = [(name, str(error))] if name else schema_form.list_field_problems(known, [error], API_PARAMETERS_POINTER)
-        for at, words in said:
-            found.setdefault(at, []).append(words)
-    return {name: "; ".join(words) for name, words in found.items()}
+        problems = (
+            [(name, str(error))] if name else schema_form.list_field_problems(fields, [error], API_PARAMETERS_POINTER)
+        )
+        for field_name, text in problems:
+            texts.setdefault(field_name, []).append(text)
+    return {name: "; ".join(lines) for name, lines in texts.items()}
 
 
 def _check_link(sent: FormValues, access: AccessContext) -> Problems:
-    """What cannot be among that which a link has filled in; what it has left out is for the reader."""
+    """Return the problems of the values in a query string; missing values are not problems."""
     problems: Problems = {}
     task, given = _get_task(sent), [field for field in _list_fields(sent) if field.input_name in sent]
     if sent.get(TASK_FIELD) and task is None:
@@ -135,14 +137,14 @@ def _check_link(sent: FormValues, access: AccessContext) -> Problems:
     if sent.get(DOCUMENT_SET_PARAMETER) and _get_set(sent, access) is None:
         problems[DOCUMENT_SET_PARAMETER] = "There is no such document-set here."
     if not isinstance(_parse_notify(sent), bool):
-        problems[NOTIFY_FIELD] = "This is true or false."
+        problems[NOTIFY_FIELD] = "This must be true or false."
     try:
-        found = schema_form.parse_values(given, sent, API_PARAMETERS_POINTER)
+        parameters = schema_form.parse_values(given, sent, API_PARAMETERS_POINTER)
         if task is not None:
-            task.validate_parameters({**found, DOCUMENT_SET_PARAMETER: 1}, API_PARAMETERS_POINTER)
-    except (ApiError, ApiErrorGroup) as refused:
-        said = _group_problems(given, form_requests.list_errors(refused))
-        problems |= {name: words for name, words in said.items() if name}
+            task.validate_parameters({**parameters, DOCUMENT_SET_PARAMETER: 1}, API_PARAMETERS_POINTER)
+    except (ApiError, ApiErrorGroup) as error:
+        texts = _group_problems(given, form_requests.list_errors(error))
+        problems |= {name: text for name, text in texts.items() if name}
     return problems
 
 
@@ -155,7 +157,7 @@ def _render_form(
     caller: PageSession, sent: FormValues, problems: Problems, status: HTTPStatus = HTTPStatus.OK
 ) -> Response:
     access = job_queries.build_access(caller.viewer)
-    named, known = _get_set(sent, access), form_options.list_own_sets(access, form_options.MAX_SETS)
+    selected, own = _get_set(sent, access), form_options.list_own_sets(access, form_options.MAX_SETS)
     task = _get_task(sent)
     return render_page(
         "treatment_new.html",
@@ -163,8 +165,8 @@ def _render_form(
         status,
         tasks=[_build_task_link(kind, sent) for kind in list_tasks()],
         task=task,
-        sets=known if named is None or named in known else [named, *known],
-        chosen=named and named.id,
+        sets=own if selected is None or selected in own else [selected, *own],
+        chosen=selected and selected.id,
         fields=[_build_field_data(field, sent, problems) for field in _list_fields(sent)],
         notifies=_parse_notify(sent) is True,
         problems=problems,
@@ -177,7 +179,7 @@ def _build_field_data(field: FormField, sent: FormValues, problems: Problems) ->
 
 
 def _build_task_link(kind: Kind, sent: FormValues) -> TemplateData:
-    """A link to the form of this task, with what else has been chosen."""
+    """Return the values of a link to the form of this task, which keeps the other fields."""
     kept = {name: sent[name] for name in (DOCUMENT_SET_PARAMETER, NOTIFY_FIELD) if sent.get(name)}
     query = urlencode({TASK_FIELD: kind.name, **kept})
     return {

@@ -1,4 +1,4 @@
-"""A treatment in words: how the processor is, its documents, and what was found, with regions to be drawn."""
+"""Values of a treatment for templates: status at the processor, documents, regions and similar documents."""
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -29,7 +29,7 @@ NO_IMAGE_LINK = ImageLink("")
 
 
 def processor_status(job: JobListItem, state: TreatmentState, files: Iterable[ArtifactRow]) -> TemplateData:
-    """How the processor is, for the page and for the script; `findings` changes when there is more to be seen."""
+    """Return the status at the processor, for page and script; `findings` is a digest that changes with the results."""
     is_known = state.tracking_id is not None
     unanswered_polls = state.unanswered_polls or 0
     return {
@@ -47,7 +47,7 @@ def _compute_findings_digest(job: JobListItem, state: TreatmentState, files: Ite
 
 
 def treatment_header(job: JobListItem, state: TreatmentState) -> TemplateData:
-    """What never changes, and where to go from here."""
+    """Return the constant values of the treatment, with links."""
     kind = KINDS.get(job.kind)
     return {
         "set": state.title,
@@ -60,33 +60,33 @@ def treatment_header(job: JobListItem, state: TreatmentState) -> TemplateData:
 
 
 def _build_form_query(state: TreatmentState) -> dict[str, object]:
-    """What a link fills the form with; secrets stand in none."""
+    """Return the query parameters that fill the form with the same values; without secrets."""
     secrets = KINDS[state.task_type].secrets
     given = {
         name: value
         for name, value in state.parameters.items()
         if isinstance(value, str | int | float) and name not in secrets
     }
-    words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
-    return {**words, "task-type": state.task_type, "document-set": state.document_set_id}
+    texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    return {**texts, "task-type": state.task_type, "document-set": state.document_set_id}
 
 
 def treatment_results(job: JobListItem, state: TreatmentState, access: AccessContext) -> TemplateData:
-    """The documents and what was found in them, as much as a page holds."""
+    """Return the documents and results of a treatment, up to the limits of a page."""
     documents, regions, pairs = (
         treatment_queries.list_documents(job.id),
         treatment_queries.list_regions(job.id),
         treatment_queries.list_best_pairs(job.id),
     )
     known = {each.uid: each for each in (*documents, *_list_other_documents(job, documents, regions, pairs))}
-    seen = find_image_links(known.values(), access)
+    links = find_image_links(known.values(), access)
     return {
-        "documents": [_present_document(each, seen) for each in documents],
+        "documents": [_present_document(each, links) for each in documents],
         "more_documents": state.documents - len(documents),
-        "images": [_present_image(list(found), seen) for _, found in groupby(regions, lambda each: each[:2])],
+        "images": [_present_image(list(rows), links) for _, rows in groupby(regions, lambda each: each[:2])],
         "regions": _format_region_count(regions[0]) if regions else "",
         "more_images": max(regions[0].images - MAX_IMAGES, 0) if regions else 0,
-        "pairs": [_present_pair(each, seen) for each in pairs],
+        "pairs": [_present_pair(each, links) for each in pairs],
         "more_pairs": _format_remaining_pairs(pairs[0].total - len(pairs), pairs[0].total) if pairs else "",
         "nothing": job.state == SUCCEEDED and not regions and not pairs,
     }
@@ -95,40 +95,40 @@ def treatment_results(job: JobListItem, state: TreatmentState, access: AccessCon
 def _list_other_documents(
     job: JobListItem, documents: Iterable[Document], regions: Iterable[RegionRow], pairs: Iterable[SimilarPair]
 ) -> list[Document]:
-    """The documents in which something was found, beside those that are known."""
+    """Return the documents of results that are not among `documents`."""
     named = {uid for each in regions for uid in each[:2]} | {uid for each in pairs for uid in each[:2]}
     return treatment_queries.list_documents_by_uid(job.id, named - {each.uid for each in documents})
 
 
-def _present_document(document: Document, seen: Mapping[str, ImageLink]) -> TemplateData:
-    return {"uid": document.uid, "type": document.type, **seen.get(document.uid, NO_IMAGE_LINK)._asdict()}
+def _present_document(document: Document, links: Mapping[str, ImageLink]) -> TemplateData:
+    return {"uid": document.uid, "type": document.type, **links.get(document.uid, NO_IMAGE_LINK)._asdict()}
 
 
-def _present_image(found: list[RegionRow], seen: Mapping[str, ImageLink]) -> TemplateData:
-    """An image with its regions: the one that the processor names, else that of the document."""
-    first = found[0]
-    picture = seen.get(first.source) or seen.get(first.document) or NO_IMAGE_LINK
+def _present_image(rows: list[RegionRow], links: Mapping[str, ImageLink]) -> TemplateData:
+    """Return an image with its regions: the source that the processor names, else the document."""
+    first = rows[0]
+    link = links.get(first.source) or links.get(first.document) or NO_IMAGE_LINK
     return {
         "document": first.document,
         "source": "" if first.source == first.document else first.source,
         "count": _format_count(first.of_image, "region"),
         "more": max(first.of_image - MAX_REGIONS_PER_IMAGE, 0),
-        "regions": [_present_region(each) for each in found],
-        **picture._asdict(),
+        "regions": [_present_region(each) for each in rows],
+        **link._asdict(),
     }
 
 
-def _present_region(found: RegionRow) -> TemplateData:
-    x, y, width, height = (_format_pixels(each) for each in (found.x, found.y, found.width, found.height))
-    return {"x": x, "y": y, "width": width, "height": height, "words": f"{width} × {height} at {x}, {y}"}  # noqa: RUF001 - the sign of multiplication
+def _present_region(region: RegionRow) -> TemplateData:
+    x, y, width, height = (_format_pixels(each) for each in (region.x, region.y, region.width, region.height))
+    return {"x": x, "y": y, "width": width, "height": height, "text": f"{width} × {height} at {x}, {y}"}  # noqa: RUF001 - the sign of multiplication
 
 
 def _format_pixels(pixels: float) -> str:
     return f"{pixels:.2f}".rstrip("0").rstrip(".")
 
 
-def _present_pair(pair: SimilarPair, seen: Mapping[str, ImageLink]) -> TemplateData:
-    sides = [{"uid": uid, **seen.get(uid, NO_IMAGE_LINK)._asdict()} for uid in (pair.a, pair.b)]
+def _present_pair(pair: SimilarPair, links: Mapping[str, ImageLink]) -> TemplateData:
+    sides = [{"uid": uid, **links.get(uid, NO_IMAGE_LINK)._asdict()} for uid in (pair.a, pair.b)]
     return {"sides": sides, "score": f"{pair.score:.3f}"}
 
 
@@ -140,9 +140,9 @@ def _format_region_count(first: RegionRow) -> str:
 
 def _format_remaining_pairs(others: int, total: int) -> str:
     if total > MAX_SCANNED_PAIRS:
-        return f"There are more: these are the best of the first {MAX_SCANNED_PAIRS:,}."
-    return f"{others:,} more are less alike." if others else ""
+        return f"There are more: these are the most similar of the first {MAX_SCANNED_PAIRS:,}."
+    return f"{others:,} more pairs are less similar." if others else ""
 
 
-def _format_count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def _format_count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

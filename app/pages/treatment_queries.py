@@ -1,4 +1,4 @@
-"""What the page of a treatment reads: how the processor is, the documents, and what was found in them so far."""
+"""Queries of the page of a treatment: its run at the processor, its documents, regions and similar documents."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,16 +16,16 @@ from app.treatments.models import Region, Similarity, Treatment
 from app.treatments.status import is_current_run, status_column, tracking_id_column
 
 MAX_DOCUMENTS = 50
-"""Of those that are shown; the others are counted."""
+"""Maximum documents on the page; the others are counted."""
 MAX_IMAGES = 50
-"""With regions."""
+"""Maximum images with regions on the page."""
 MAX_REGIONS_PER_IMAGE = 200
-"""In one image."""
+"""Maximum regions of one image on the page."""
 MAX_PAIRS = 50
 MAX_SCANNED_REGIONS = 50_000
-"""Regions that are looked through for those that are shown: no page reads for seconds."""
+"""Maximum regions that a query reads, to limit its time."""
 MAX_SCANNED_PAIRS = 500_000
-"""The same for pairs: all those of a thousand documents."""
+"""Maximum pairs that a query reads: all pairs of 1,000 documents."""
 
 _treatments, _sets = Treatment.__table__, DocumentSet.__table__
 _jobs, _runs = Job.__table__, RemoteRun.__table__
@@ -34,13 +34,13 @@ _ID = bindparam("id", type_=Uuid)
 
 
 class TreatmentState(NamedTuple):
-    """A treatment, and what is known of its run at the processor."""
+    """A treatment and its run at the processor."""
 
     task_type: str
     parameters: dict[str, Any]
     document_set_id: int
     title: str
-    """Of the set."""
+    """Title of the document set."""
     deleted_at: datetime | None
     status: str
     tracking_id: str | None
@@ -50,7 +50,7 @@ class TreatmentState(NamedTuple):
 
 
 class RegionRow(NamedTuple):
-    """A region, with how many there are in its image, in all images, and how many images."""
+    """A region, with the numbers of regions in its image, of all regions, and of images with regions."""
 
     document: str
     source: str
@@ -64,7 +64,7 @@ class RegionRow(NamedTuple):
 
 
 class SimilarPair(NamedTuple):
-    """Two documents that are alike, with how many such pairs there are."""
+    """Two similar documents, with the total number of pairs."""
 
     a: str
     b: str
@@ -111,7 +111,7 @@ _region_numbers = (
         func.row_number().over(partition_by=_image_key, order_by=_region_rows.c.id).label("number"),
         func.count().over(partition_by=_image_key).label("of_image"),
         func.count().over().label("total"),
-        # As the documents come; what is no document of ours comes last.
+        # In the order of the documents; regions of unknown documents come last.
         func.dense_rank().over(order_by=(_documents.c.position.nulls_last(), *_image_key)).label("place"),
     )
     .select_from(
@@ -143,25 +143,25 @@ _select_best_pairs = PreparedStatement(
 
 
 def get_treatment_state(job_id: UUID) -> TreatmentState | None:
-    """How a treatment is now; None for a job that belongs to none."""
+    """Return the state of a treatment; None for a job without one."""
     return next((TreatmentState(*row) for row in _select_state.fetch_rows({"id": job_id})), None)
 
 
 def list_documents(job_id: UUID) -> list[Document]:
-    """The first documents, as the processor was told of them."""
+    """Return the first MAX_DOCUMENTS documents, as they were sent to the processor."""
     return [Document(*row) for row in _select_first_documents.fetch_rows({"id": job_id})]
 
 
 def list_documents_by_uid(job_id: UUID, uids: Iterable[str]) -> list[Document]:
-    """Those of the documents that have these uids."""
+    """Return the documents with these uids."""
     return [Document(*row) for row in _select_documents_by_uid.fetch_rows({"id": job_id, "uids": sorted(uids)})]
 
 
 def list_regions(job_id: UUID) -> list[RegionRow]:
-    """The first regions of the first images, image by image."""
+    """Return the first regions of the first images, grouped by image."""
     return [RegionRow(*row) for row in _select_first_regions.fetch_rows({"id": job_id})]
 
 
 def list_best_pairs(job_id: UUID) -> list[SimilarPair]:
-    """The pairs that are most alike, those first."""
+    """Return the MAX_PAIRS pairs with the highest scores, highest first."""
     return [SimilarPair(*row) for row in _select_best_pairs.fetch_rows({"id": job_id})]

@@ -1,4 +1,4 @@
-"""/jobs and /jobs/{id}: what runs, waits and has ended, for its owner and for admins; cancel and retry."""
+"""/jobs and /jobs/{id}: the list and the page of a job, for owners and admins, with cancel and retry."""
 
 from flask import Response, render_template, request
 
@@ -19,74 +19,74 @@ from app.pages.rendering import render_page
 from app.pages.sse import resume_marker
 
 SLEEP_KIND = "sleep"
-"""The kind that is there to be looked at."""
+"""Demo kind, which is not offered in production."""
 STEPS_PER_SECOND = 2
 
 
 @page_view("")
 def list_jobs(caller: PageSession) -> Response:
-    """The caller's jobs, everybody's for admins."""
+    """List the jobs of the user, or of all users for admins."""
     filters = job_list.parse_filters(request.args)
-    after = resume_marker()  # before anything is read: what changes meanwhile comes again
-    found = job_list.list_sections(job_queries.build_access(caller.viewer), filters)
+    after = resume_marker()  # before the jobs are read, so that the stream repeats later changes
+    sections = job_list.list_sections(job_queries.build_access(caller.viewer), filters)
     return render_page(
         "jobs.html",
         caller,
         filters=filters,
-        sections=found,
+        sections=sections,
         kinds=job_list.list_kinds(filters),
         states=job_presenter.STATE_LABELS,
         stream=filters.url("/jobs/stream", state=""),
         after=after,
-        is_empty=not any(section.jobs for section in found),
-        lives=any(not job["can_retry"] for section in found for job in section.jobs),
+        is_empty=not any(section.jobs for section in sections),
+        is_active=any(not job["can_retry"] for section in sections for job in section.jobs),
         can_sleep=SLEEP_KIND in KINDS and is_offered(KINDS[SLEEP_KIND]),
     )
 
 
 @page_view("/<id>")
 def show_job(caller: PageSession, id: str) -> Response:
-    """All there is to know of one job."""
+    """Show a job with its log, attempts, files and the results of its treatment."""
     access = job_queries.build_access(caller.viewer)
     job = _require_job(access, id)
-    lines, made, state = (
+    lines, artifacts, state = (
         job_queries.list_newest_lines(job.id),
         job_queries.list_artifacts(job.id),
         treatment_queries.get_treatment_state(job.id),
     )
-    words = job_presenter.job_detail(job, job_queries.get_job_result(job.id), caller.viewer)
+    detail = job_presenter.job_detail(job, job_queries.get_job_result(job.id), caller.viewer)
     return render_page(
         "job.html",
         caller,
-        job={**words, **treatment_presenter.processor_status(job, state, made)} if state else words,
+        job={**detail, **treatment_presenter.processor_status(job, state, artifacts)} if state else detail,
         treatment=state and treatment_presenter.treatment_header(job, state),
         findings=state and treatment_presenter.treatment_results(job, state, access),
         parameters=job_presenter.format_json(job_queries.get_parameters(job.id)),
         lines=[job_presenter.log_line(each) for each in lines],
         older_lines=lines[-1].seq - 1 if lines else 0,
         attempts=[job_presenter.attempt_row(each) for each in job_queries.list_attempts(job.id)],
-        files=[job_presenter.artifact_row(each, job.id) for each in made],
+        files=[job_presenter.artifact_row(each, job.id) for each in artifacts],
         stream=f"/jobs/{job.id}/stream",
         after=lines[0].seq if lines else 0,
-        lives=job.state not in TERMINAL_STATES,
+        is_active=job.state not in TERMINAL_STATES,
     )
 
 
 @page_view("/<id>/findings")
 def show_findings(caller: PageSession, id: str) -> Response:
-    """The part of that page that a script fetches when there is more to be seen."""
+    """Render the results of a treatment, which the script fetches when they have changed."""
     access = job_queries.build_access(caller.viewer)
     job = _require_job(access, id)
     state = treatment_queries.get_treatment_state(job.id)
     if state is None:
-        raise NotFound("This job is no treatment.")
+        raise NotFound("This job does not belong to a treatment.")
     html = render_template("_findings.html", findings=treatment_presenter.treatment_results(job, state, access))
     return Response(html, content_type="text/html; charset=utf-8")
 
 
 @page_view("/<id>/artifacts/<artifact_id>")
 def download_artifact(caller: PageSession, id: str, artifact_id: str) -> Response:
-    """A file that the job made."""
+    """Send a file of the job."""
     access = job_queries.build_access(caller.viewer)
     job = _require_job(access, id)
     if parse_uuid(artifact_id) not in {each.id for each in job_queries.list_artifacts(job.id)}:
@@ -96,7 +96,7 @@ def download_artifact(caller: PageSession, id: str, artifact_id: str) -> Respons
 
 @form_action("")
 def start_sleep_job(caller: PageSession) -> Response:
-    """A job to look at."""
+    """Submit a demo job of the kind `sleep`."""
     try:
         seconds = int(form_requests.get_text("seconds"))
     except ValueError:
@@ -109,7 +109,7 @@ def start_sleep_job(caller: PageSession) -> Response:
 
 @form_action("/<id>/cancel")
 def cancel_job(caller: PageSession, id: str) -> Response:
-    """Ask a job to end, and look at where the button was."""
+    """Cancel a job and redirect to the page of the button."""
     access = job_queries.build_access(caller.viewer)
     cancel_for(_require_job_for_update(access, id), access)
     commit()
@@ -118,11 +118,11 @@ def cancel_job(caller: PageSession, id: str) -> Response:
 
 @form_action("/<id>/retry")
 def retry_job(caller: PageSession, id: str) -> Response:
-    """Submit the same once more, and look at that."""
+    """Retry a job and redirect to the new job."""
     access = job_queries.build_access(caller.viewer)
-    again = retry_for(_require_job_for_update(access, id), access)
+    new_job = retry_for(_require_job_for_update(access, id), access)
     commit()
-    return redirect_to(f"{JOBS_URL}/{again.id}")
+    return redirect_to(f"{JOBS_URL}/{new_job.id}")
 
 
 def _require_job(access: AccessContext, id_: str) -> job_queries.JobListItem:

@@ -21,7 +21,7 @@ assets = Blueprint("assets", __name__)
 
 @dataclass(frozen=True)
 class Asset:
-    """The content of a file, and the name under which it is served."""
+    """A file in memory, with the name under which it is served."""
 
     content: bytes
     url_name: str
@@ -49,9 +49,9 @@ def _load_asset(name: str) -> Asset:
 
 @assets.get("/static/<name>")
 def show_asset(name: str) -> Response:
-    """Serve an asset; a URL from another version of the server is 404."""
-    named = _URL_NAME.fullmatch(name)
-    file_name = named[1] + named[2] if named else ""
+    """Serve an asset; raise NotFound for a URL from another version of the server."""
+    match = _URL_NAME.fullmatch(name)
+    file_name = match[1] + match[2] if match else ""
     if file_name not in _paths or _load_asset(file_name).url_name != name:
         raise NotFound
     response = Response(_load_asset(file_name).content, content_type=MEDIA_TYPES[_paths[file_name].suffix])

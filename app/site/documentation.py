@@ -1,4 +1,4 @@
-"""/docs, the API Blueprint as `make docs` rendered it, and /docs/openapi, a viewer of /openapi.json."""
+"""/docs, the API Blueprint rendered by `make docs`, and /docs/openapi, a viewer of /openapi.json."""
 
 import base64
 import re
@@ -59,13 +59,13 @@ def _build_page_response(page: bytes, policy: str) -> Response:
 
 @lru_cache(maxsize=1)
 def _load_page(path: Path, _mtime_ns: int) -> tuple[bytes, str]:
-    """Return the rendered page and its policy; read again when the file has changed."""
+    """Return the rendered page and its Content-Security-Policy; the cache key changes with the file."""
     page = path.read_bytes()
     return page, build_policy(page)
 
 
 def build_policy(page: bytes) -> str:
-    """Return a Content-Security-Policy under which the page's own styles and scripts work and nothing else does."""
+    """Return a Content-Security-Policy that allows the inline styles and scripts of the page and nothing else."""
     scripts = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
     hashes = [f"'sha256-{base64.b64encode(sha256(script).digest()).decode()}'" for script in scripts]
     allowed = " ".join(hashes) or "'none'"

@@ -1,4 +1,4 @@
-"""The front door: a page at / for browsers, and the JSON:API entry document at / and /v1 for programs."""
+"""The home page at / for browsers, and the JSON:API entry document at / and /v1 for API clients."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ home = Blueprint("home", __name__, template_folder="templates")
 
 
 class Health(NamedTuple):
-    """The result of the health check: whether the server counts as healthy, and the names of failing checks."""
+    """Result of the health check, with the names of the failing checks."""
 
     is_healthy: bool
     failing: list[str]
@@ -35,13 +35,13 @@ class Health(NamedTuple):
 
 @home.get("/")
 def show_home() -> Response:
-    """Show the page to browsers, the entry document to programs."""
+    """Show the page to browsers, the entry document to API clients."""
     return _show_page() if prefers_html() else show_entry()
 
 
 @home.get("/v1")
 def show_entry() -> Response:
-    """Get the entry document: links to every collection, and the version of the server."""
+    """Get the entry document: links to all collections, and the version of the server."""
     check_accept(request.headers)
     parse_parameters(request.query_string, NO_FAMILIES)
     document: Item = {
@@ -82,17 +82,17 @@ def _show_page() -> Response:
 
 
 def _read_health() -> Health:
-    """Return the result of /health-check, which is cached for two seconds and takes a second at most."""
+    """Return the result of /health-check, which is cached for two seconds and takes at most one."""
     body, status, _headers = current_app.extensions["health"].run()
     return Health(status == 200, [each["checker"] for each in orjson.loads(body)["results"] if not each["passed"]])
 
 
 def _read_events(health: Health) -> list[UpcomingEvent] | None:
-    """Return the next events, None where the database cannot say: the page is shown all the same."""
+    """Return the next events; None if the database does not respond, so that the page is still shown."""
     if "health_check_db" in health.failing:
         return None
     try:
         return list_upcoming_events()
     except (DBAPIError, PoolTimeout) as error:
-        log.warning("home page without events, the database does not answer", error=type(error).__name__)
+        log.warning("home page shown without events: database unavailable", error=type(error).__name__)
         return None

@@ -30,7 +30,7 @@ def prefers_html() -> bool:
 
 
 def _get_weight(accept: MIMEAccept, media_type: str) -> float:
-    """Return the weight of a media type: that of the most specific range, parameters ignored (RFC 9110, 12.5.1)."""
+    """Return the weight of the most specific range that matches, without parameters (RFC 9110, 12.5.1)."""
     weights: dict[str, float] = {}
     for media_range, weight in accept:
         weights.setdefault(media_range.partition(";")[0].strip().lower(), weight)
@@ -39,21 +39,21 @@ def _get_weight(accept: MIMEAccept, media_type: str) -> float:
 
 
 def add_page_headers(response: Response) -> None:
-    """Add the headers that protect a page; those that it has already stay."""
+    """Add the security headers of a page that the response does not have yet."""
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    # Not `no-referrer`: forms would hide their origin.
+    # With `no-referrer`, browsers send `Origin: null` with forms, which the CSRF check rejects.
     response.headers.setdefault("Referrer-Policy", "same-origin")
 
 
 def show_errors_as_pages(response: Response) -> Response:
-    """Replace a JSON:API error by a page where the client prefers HTML."""
+    """Replace a JSON:API error by a page if the client prefers HTML."""
     if response.status_code >= 400 and response.mimetype == MEDIA_TYPE and prefers_html():
         render_error(response)
     return response
 
 
 def render_error(response: Response) -> None:
-    """Turn a JSON:API error response into a page that says the same; its other headers stay."""
+    """Replace the body of a JSON:API error response by a page for the same error; keep the other headers."""
     (error, *_) = orjson.loads(response.get_data())["errors"]
     response.set_data(render_template("error.html", error=error))
     response.content_type = HTML_MEDIA_TYPE

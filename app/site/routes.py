@@ -1,4 +1,4 @@
-"""The front door of the server: the home page, the documentation, and what all pages share."""
+"""The home page, the documentation, and the assets that all pages share."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ ASSETS = ("theme.css", "site.css", "icon.svg", "openapi.js", "openapi.css")
 
 
 def init_app(app: Flask) -> None:
-    """Register the routes, and let browsers see errors as pages."""
+    """Register the routes, and the error pages for browsers."""
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals["asset_url"] = asset_url

@@ -26,12 +26,12 @@ _upcoming = PreparedStatement(
 
 
 class UpcomingEvent(NamedTuple):
-    """An event as the home page shows it."""
+    """An event on the home page."""
 
     url: str
     name: str
     starts_at: datetime
-    """In the time zone of the event."""
+    """Start in the time zone of the event."""
     location: str | None
 
 

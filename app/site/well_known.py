@@ -16,7 +16,7 @@ SECURITY_TXT_PATH = "/.well-known/security.txt"
 SECURITY_TXT_LIFETIME = timedelta(days=180)
 """RFC 9116, 2.5.5, recommends less than a year."""
 
-# Files stay allowed: calendars and link previews are fetched by programs that obey robots.txt.
+# /files is allowed: programs that fetch calendars and link previews obey robots.txt.
 ROBOTS_TXT = """\
 User-agent: *
 Disallow: /api/
@@ -43,7 +43,7 @@ def show_robots() -> Response:
 
 @well_known.get(SECURITY_TXT_PATH)
 def show_security_txt() -> Response:
-    """Serve the contact for reports of vulnerabilities (RFC 9116); 404 without SECURITY_CONTACT."""
+    """Serve the contact for reports of vulnerabilities (RFC 9116); raise NotFound without SECURITY_CONTACT."""
     contact = current_app.config["SECURITY_CONTACT"]
     if not contact:
         raise NotFound("SECURITY_CONTACT is not set on this server.")

@@ -1,4 +1,4 @@
-"""Images that users have sent us, each with an address of its own."""
+"""The table of uploads: images that users have sent, each with a URL."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from app.users.models import User
 
 
 class Upload(Model):
-    """One image of one user; sent twice, it is the same."""
+    """An image of a user; the same image of the same user is one row."""
 
     __tablename__ = "uploads"
     __table_args__ = (

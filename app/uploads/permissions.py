@@ -1,4 +1,4 @@
-"""Who may see and delete uploads: whoever sent them, and admins."""
+"""Permissions of uploads: their owners and admins may see and delete them."""
 
 from app.jsonapi.permissions import Permissions, any_user
 from app.users.ownership import is_live_and_owned, owner_or_admin

@@ -1,4 +1,4 @@
-"""How a stored image becomes an upload of its owner: once, however often it is sent."""
+"""Creation of uploads for stored images; the same image of an owner is one upload."""
 
 from typing import NamedTuple
 
@@ -22,8 +22,8 @@ _COLUMN_TYPES = {
 _upsert = PreparedStatement(
     insert(Upload)
     .values({name: bindparam(name, type_=type_) for name, type_ in _COLUMN_TYPES.items()})
-    # One that was deleted and is sent again is meant to be there.
-    .on_conflict_do_update(index_elements=["owner_id", "storage_key"], set_={"deleted_at": null()})
+    # Sending a deleted image again restores it.
+    .on_conflict_do_update(index_elements=["owner_id", "stored_as"], set_={"deleted_at": null()})
     .returning(Upload.id)
 )
 
@@ -31,7 +31,7 @@ stored_files.register_table(Upload.__table__)
 
 
 class StoredImage(NamedTuple):
-    """What is known of an image that lies in storage."""
+    """Metadata of an image in storage."""
 
     storage_key: str
     media_type: str
@@ -39,15 +39,15 @@ class StoredImage(NamedTuple):
     height: int
     size: int
     charged: int
-    """Bytes that it counts for: those that were sent or are stored, more for an image of few bytes and many pixels."""
+    """Bytes charged to the quota: at least the size sent and the size stored, more for few bytes with many pixels."""
 
 
 def upsert_upload(owner_id: int, image: StoredImage) -> int:
-    """The id of the upload that this image is for this owner, in the transaction of the caller."""
+    """Insert or restore the upload of an image by its owner, in the current transaction; return its id."""
     values = image._asdict()
     quotas.charge_upload(owner_id, values.pop("charged"))
     stored_files.lock_file(image.storage_key)
     ((id_,),) = _upsert.fetch_rows({"owner_id": owner_id, **values})
-    if not current_storage().exists(image.storage_key):  # another user has just deleted the same image
-        raise Unavailable("The file was deleted while it was stored. Try again.", headers={"Retry-After": "1"})
+    if not current_storage().exists(image.stored_as):  # another user deleted the same image meanwhile
+        raise Unavailable("The file was deleted while it was being stored. Try again.", headers={"Retry-After": "1"})
     return int(id_)

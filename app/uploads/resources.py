@@ -1,4 +1,4 @@
-"""/v1/uploads: what its owners have sent to /v1/upload/image; nobody posts here."""
+"""/v1/uploads: the images that users sent to /v1/upload/image; uploads are not created here."""
 
 from typing import Any
 
@@ -28,18 +28,18 @@ UPLOAD = ResourceType(
 
 
 class StoredFileData(DataLayer):
-    """Rows that name a file in storage, which is deleted with the row."""
+    """Data layer of rows that each refer to a stored file, which is deleted with the row."""
 
     def before_delete_object(self, row: Any, access: AccessContext) -> None:
         stored_files.enqueue_deletion([row.storage_key])
 
     def before_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
-        """409 for a row that is taken out of the trash although its file is deleted."""
+        """Raise Conflict if a row is restored whose file has been deleted."""
         if row.deleted_at is None or "deleted_at" not in data:
             return
-        stored_files.lock_file(row.storage_key)
-        if not current_storage().exists(row.storage_key):
-            raise Conflict("Its file has been deleted and cannot be restored.", code="file-deleted")
+        stored_files.lock_file(row.stored_as)
+        if not current_storage().exists(row.stored_as):
+            raise Conflict("The file of this resource has been deleted, so it cannot be restored.", code="file-deleted")
 
 
 class UploadList(ResourceList):
@@ -50,13 +50,13 @@ class UploadList(ResourceList):
 
 
 class UploadDetail(ResourceDetail):
-    """One upload; a PATCH takes it out of the trash as long as its file is there, and nothing else."""
+    """One upload; PATCH can only restore it, while its file exists."""
 
     data_layer = {"class": StoredFileData, "type": UPLOAD}
 
 
 def route(api: Api) -> None:
-    """The URLs of uploads."""
+    """Register the routes of uploads."""
     api.route(UploadList, "upload_list", "/uploads")
     api.route(UploadDetail, "upload_detail", "/uploads/<id>")
     register_relationship_routes(api, UPLOAD, StoredFileData)

@@ -1,4 +1,4 @@
-"""Uploads as the API shows them."""
+"""JSON:API schema of uploads."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from app.storage import current_storage
 
 
 def _get_url(upload: Any) -> str:
-    """At the server's present address, whatever it was when the image came."""
-    return current_storage().get_url(upload.storage_key)
+    """Return the URL of the file under the current PUBLIC_URL."""
+    return current_storage().get_url(upload.stored_as)
 
 
 class UploadSchema(ResourceSchema):
-    """Attributes and relationships of an upload; all are written when it comes."""
+    """Attributes and relationships of an upload, all of them read-only."""
 
     class Meta:
         type_ = "upload"

@@ -1,4 +1,4 @@
-"""Jobs of images, run in this process, and what they leave behind."""
+"""Helpers that execute image jobs in this process and list their files."""
 
 import os
 from pathlib import Path
@@ -17,19 +17,19 @@ from tests.worker_process import run_state_hooks
 
 
 def list_jobs(app: Flask) -> list[JobRow]:
-    """All jobs, oldest first."""
+    """Return all jobs, oldest first."""
     with app.app_context(), open_transaction(is_read=True):
         return [JobRow(*row) for row in get_connection().execute(select(Job.__table__).order_by(Job.id))]
 
 
 def execute_job(app: Flask, job_id: UUID) -> None:
-    """What a worker does."""
+    """Execute a job, as a worker does."""
     with app.app_context():
         executor.run_job(job_id, "tests")
 
 
 def run_all_jobs(app: Flask) -> list[JobRow]:
-    """Run what is queued, and what that brings about; all jobs, oldest first."""
+    """Execute all queued jobs and those that they submit; return all jobs, oldest first."""
     run_state_hooks(app)
     while queued := [job for job in list_jobs(app) if job.state == "queued"]:
         execute_job(app, queued[0].id)
@@ -38,13 +38,13 @@ def run_all_jobs(app: Flask) -> list[JobRow]:
 
 
 def list_files(storage: Storage) -> list[str]:
-    """The names of all that is stored, unfinished files too; not the marker, which belongs to the storage itself."""
+    """Return the names of all stored files, also unfinished ones, without the marker of the database."""
     directory = Path(storage.storage_url.removeprefix("file://"))
     names = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     return sorted(names - {MARKER})
 
 
 def list_work_files(app: Flask) -> list[str]:
-    """What lies in the work directories of jobs."""
+    """Return the files in the work directories of jobs."""
     directory = Path(app.config["VAR_DIR"]) / "work"
     return os.listdir(directory) if directory.exists() else []

@@ -1,6 +1,6 @@
-"""A process that makes variants of one image and says what that took; run as `python -m tests.images.resource_usage`.
+"""Process that makes variants of one image and prints its usage; start it with `python -m tests.images.resource_usage`.
 
-In a process of its own, since the kernel keeps one figure for all the children of a process.
+A separate process is needed because the kernel has one figure for all children of a process.
 """
 
 import json
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """What one image took, all processes together, and how it ended."""
+    """CPU time and memory that one image took in all processes, with the outcome."""
 
     outcome: str
     cpu_seconds: float
@@ -26,7 +26,7 @@ class ResourceUsage:
 
 
 def measure_resize(content: bytes) -> ResourceUsage:
-    """The three variants of an event, made of this."""
+    """Make the three variants of an event; return the usage."""
     measured = subprocess.run(
         [sys.executable, "-m", "tests.images.resource_usage"],
         input=content,
@@ -38,7 +38,7 @@ def measure_resize(content: bytes) -> ResourceUsage:
 
 
 def main() -> None:
-    """Measure what is on standard input."""
+    """Measure the image on standard input."""
     content = sys.stdin.buffer.read()
     before = resource.getrusage(resource.RUSAGE_SELF)
     try:

@@ -1,4 +1,4 @@
-"""Real images for the tests, made by libvips, and the hostile ones, made by hand from the formats."""
+"""Sample images: valid ones made by libvips, and hostile ones built from the formats."""
 
 import re
 import struct
@@ -11,36 +11,36 @@ Image = pyvips.Image
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 SAVERS = {"jpeg": "jpegsave_buffer", "png": "pngsave_buffer", "webp": "webpsave_buffer"}
-GPS = "52 deg 31 min of somebody's home"
+GPS = "52 deg 31 min of a home"
 ZIP = b"PK\x03\x04 a program behind the image PK\x05\x06" + b"\0" * 18
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def make_plain_image(width: int, height: int, colour: tuple[int, ...] = RED) -> Image:
-    """One colour all over."""
+    """Return an image of one colour."""
     return (Image.black(width, height) + list(colour)).cast("uchar").copy(interpretation="srgb")
 
 
 def make_flag_image(width: int = 80, height: int = 40) -> Image:
-    """Red, its upper left quarter blue: what is turned or mirrored shows."""
+    """Return a red image with a blue upper left quarter, which shows rotation and mirroring."""
     return make_plain_image(width, height).insert(make_plain_image(width // 2, height // 2, BLUE), 0, 0)
 
 
 def make_photo(width: int, height: int) -> Image:
-    """Soft shapes and noise, as hard to compress as a photograph."""
+    """Return soft shapes with noise, as hard to compress as a photo."""
     shapes = Image.perlin(width, height, cell_size=max(width // 16, 1)).linear(60, 128)
     grey = shapes + Image.gaussnoise(width, height, sigma=6)
     return grey.bandjoin([grey.linear(0.8, 0), grey.linear(0.6, 40)]).cast("uchar").copy(interpretation="srgb")
 
 
 def encode_image(image: Image, form: str, **how: object) -> bytes:
-    """A file of this format."""
+    """Return the image as a file of this format."""
     content: bytes = getattr(image, SAVERS[form])(**how)
     return content
 
 
 def add_metadata(image: Image, orientation: int = 1) -> Image:
-    """The image as a telephone sends it: where it was taken, by what, and which side is up."""
+    """Return the image with metadata like a phone's: position, camera and orientation."""
     image = image.copy()
     image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
     image.set_type(pyvips.GValue.gstr_type, "exif-ifd2-UserComment", GPS)
@@ -50,7 +50,7 @@ def add_metadata(image: Image, orientation: int = 1) -> Image:
 
 
 def make_valid_files() -> dict[str, bytes]:
-    """A small image of each kind that is taken."""
+    """Return a small image of each supported kind."""
     grey = make_flag_image().colourspace("b-w")
     seen_through = make_flag_image().bandjoin(Image.black(80, 40).linear(1, 128).cast("uchar"))
     return {
@@ -73,30 +73,30 @@ def make_valid_files() -> dict[str, bytes]:
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
-    """One chunk with its checksum."""
+    """Return a chunk with its checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def make_png(width: int, height: int, *more: bytes, interlace: int = 0) -> bytes:
-    """A PNG that says it has this size, in black and white; its pixels are few."""
+    """Return a black and white PNG whose header claims this size, with little data."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, interlace))
     return PNG_SIGNATURE + header + b"".join(more) + png_chunk(b"IDAT", make_zeros(2**20)) + png_chunk(b"IEND", b"")
 
 
 def make_png_with_chunks(*chunks: bytes) -> bytes:
-    """A good PNG with more chunks behind its header."""
+    """Return a valid PNG with more chunks after its header."""
     content = encode_image(make_flag_image(), "png")
     return content[:33] + b"".join(chunks) + content[33:]
 
 
 def make_zeros(size: int) -> bytes:
-    """So many zero bytes, a thousand times smaller."""
+    """Return zero bytes of this size, compressed."""
     deflate = zlib.compressobj(9)
     return b"".join([deflate.compress(bytes(2**20)) for _ in range(size // 2**20)]) + deflate.flush()
 
 
 def make_jpeg_claiming_size(width: int, height: int, **how: object) -> bytes:
-    """A small JPEG whose frame header says that it has this size."""
+    """Return a small JPEG whose frame header claims this size."""
     content = encode_image(make_flag_image(), "jpeg", **how)
     return re.sub(
         rb"(\xff[\xc0\xc2]..\x08)....", lambda found: found[1] + struct.pack(">HH", height, width), content, flags=re.S
@@ -104,14 +104,14 @@ def make_jpeg_claiming_size(width: int, height: int, **how: object) -> bytes:
 
 
 def make_webp_claiming_size(width: int, height: int) -> bytes:
-    """A small WebP whose canvas says that it has this size."""
+    """Return a small WebP whose canvas claims this size."""
     content = encode_image(add_metadata(make_flag_image()), "webp")
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return content[:24] + size + content[30:]
 
 
 def make_animation(form: str) -> bytes:
-    """Ten frames."""
+    """Return an animation with ten frames."""
     frames = Image.arrayjoin([make_plain_image(32, 32, (20 * number, 0, 0)) for number in range(10)], across=1)
     frames.set_type(pyvips.GValue.gint_type, "page-height", 32)
     content: bytes = frames.gifsave_buffer() if form == "gif" else frames.webpsave_buffer()
@@ -119,7 +119,7 @@ def make_animation(form: str) -> bytes:
 
 
 def make_progressive_jpeg(width: int, height: int, scans: int) -> bytes:
-    """A correct progressive JPEG of this many scans, each of which says in a few bytes that it adds nothing."""
+    """Return a valid progressive JPEG with this many scans, each of which adds nothing in a few bytes."""
     tables = (
         _build_segment(0xDB, b"\0" + b"\1" * 64)
         + _build_segment(0xC4, _build_one_code_table(0x00, 0))
@@ -137,7 +137,7 @@ def make_progressive_jpeg(width: int, height: int, scans: int) -> bytes:
 
 
 def _build_refinement_scans() -> Iterator[bytes]:
-    """The headers of 2,079 scans that are allowed after the first: each coefficient, bit by bit."""
+    """Yield the headers of the 2,079 scans that may follow the first: each coefficient, bit by bit."""
     for component in (1, 2, 3):
         for coefficient in range(1, 64):
             for low in range(10, -1, -1):
@@ -150,5 +150,5 @@ def _build_segment(marker: int, data: bytes) -> bytes:
 
 
 def _build_one_code_table(table: int, symbol: int) -> bytes:
-    """A Huffman table in which one bit stands for this symbol."""
+    """Return a Huffman table that codes this symbol in one bit."""
     return bytes([table, 1]) + bytes(15) + bytes([symbol])

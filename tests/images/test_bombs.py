@@ -1,6 +1,6 @@
-"""P18: whatever is sent takes at most 2 s of processor time and 512 MB, and is made or refused; with `-s`, the figures.
+"""P18: every image takes at most 2 s of CPU time and 512 MB, and is decoded or rejected; `-s` prints the figures.
 
-Both limits are the kernel's to keep: no slower machine makes these tests fail, it only has more refused.
+The kernel enforces both limits, so a slow machine does not fail these tests, but rejects more images.
 """
 
 import random
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.long
 
 SUCCESS_RESULT = "3 variants"
 GRANULARITY = 0.5
-"""Seconds of the sending process and of the kernel's bookkeeping beside the decoder's limit."""
+"""Seconds for the parent process and the kernel, in addition to the limit of the decoder."""
 
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "png of 50,000 x 50,000": (lambda: sample_images.make_png(50_000, 50_000), "ImageTooLarge"),

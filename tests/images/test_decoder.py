@@ -1,4 +1,4 @@
-"""The process that decodes: its limits are kept, its end is one error, and it leaves nothing."""
+"""The decoder process: its limits are enforced, every failure is one error, and it leaves no files or processes."""
 
 import os
 import signal
@@ -21,12 +21,12 @@ from tests.images.sample_images import Image, encode_image, make_flag_image
 ROOT = Path(__file__).resolve().parents[2]
 LONG_LIMITS = DecodeLimits(processor_seconds=60, seconds=60)
 SLOW_SIZES = [VariantSpec("huge", 4000, 4000, crops=True, format="webp")] * 50
-"""A minute of work from a small image."""
+"""Sizes that take a minute of CPU time with a small image."""
 
 
 @pytest.fixture(autouse=True)
 def _assert_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No file, with or without a name, and no process."""
+    """Assert after each test that no file, named or unnamed, and no process is left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     children = _children(os.getpid())
     yield
@@ -73,7 +73,7 @@ def test_being_stopped_with_the_service_is_no_fault_of_the_image(wait_until: Cal
         making = pool.submit(make_variants, encode_image(make_flag_image(), "png"), SLOW_SIZES, LONG_LIMITS)
         os.kill(_wait_for_decoder(os.getpid(), wait_until), signal.SIGTERM)
 
-        with pytest.raises(RuntimeError, match="the decoder ended with -15"):
+        with pytest.raises(RuntimeError, match="the decoder ended with status -15"):
             making.result(timeout=30)
 
 
@@ -140,12 +140,12 @@ def test_decoded_size_other_than_inspected_is_corrupt(monkeypatch: pytest.Monkey
 
 
 def _wait_for_decoder(parent: int, wait_until: Callable[..., Any]) -> int:
-    """The decoder that this process has started, once it works within its limits."""
+    """Wait until this process has a decoder whose limits are set; return its pid."""
 
-    def limited() -> list[int]:
+    def find_limited_decoders() -> list[int]:
         return [child for child in _children(parent) if str(LONG_LIMITS.memory) in _read_proc_file(child, "limits")]
 
-    found: list[int] = wait_until(limited, what="a decoder at work")
+    found: list[int] = wait_until(find_limited_decoders, what="a decoder at work")
     return found[0]
 
 
@@ -166,7 +166,7 @@ def _is_running(process: int) -> bool:
 
 
 def _read_proc_file(process: int, name: str) -> str:
-    """What the kernel says of this process; nothing when it is gone."""
+    """Return a file of the process in /proc, "" if the process has ended."""
     try:
         return Path(f"/proc/{process}/{name}").read_text()
     except (FileNotFoundError, ProcessLookupError):

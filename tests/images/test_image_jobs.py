@@ -1,4 +1,4 @@
-"""A picture becomes its variants: whoever sets it, wherever it lies, whatever happens meanwhile."""
+"""Jobs that make variants: triggers, sources of images, concurrent changes, errors and usage."""
 
 import contextlib
 import re
@@ -53,23 +53,23 @@ Receivers = Callable[..., Receiver]
 
 
 def store_upload(storage: Storage, content: bytes = PHOTO, suffix: str = "jpg") -> str:
-    """The URL of an upload."""
+    """Store an upload; return its URL."""
     return storage.get_url(storage.put_content_addressed("uploads", content, suffix, "image/any"))
 
 
 def serve_content(content: bytes, status: str = "200 OK") -> Behaviour:
-    """A web server that answers with this."""
+    """Return the behaviour of a web server that sends this content."""
     return respond_with(f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n\r\n".encode(), content)
 
 
 def set_event_image(caller: ApiClient, event: int, url: str | None) -> Any:
-    """Set the picture of an event; its attributes."""
+    """Set the image of an event; return its attributes."""
     answer = caller.update(f"/v1/events/{event}", "event", {"original-image-url": url})
     return get_data(answer)["attributes"]
 
 
 def get_variant_urls(caller: ApiClient, path: str) -> dict[str, str | None]:
-    """The URLs of the variants, as the API shows them."""
+    """Return the URLs of the variants in the API."""
     attributes = get_data(caller.get(path))["attributes"]
     names = {*EVENT_VARIANTS, *(USER_VARIANTS if path.startswith("/v1/users/") else ())}
     if path.startswith("/v1/users/"):
@@ -78,18 +78,18 @@ def get_variant_urls(caller: ApiClient, path: str) -> dict[str, str | None]:
 
 
 def read_sizes(storage: Storage, listed: dict[str, str | None]) -> dict[str, tuple[int, int]]:
-    """Width and height of what these URLs lead to."""
+    """Return width and height of the images at these URLs."""
     images = {name: open_image(storage, url) for name, url in listed.items()}
     return {name: (image.width, image.height) for name, image in images.items()}
 
 
 def open_image(storage: Storage, url: str | None) -> Any:
-    """The image behind a URL of ours."""
+    """Return the stored image at a URL."""
     return Image.new_from_buffer(storage.read_file(storage.get_name_from_url(str(url))), "")
 
 
 def get_failure_reason(app: Flask) -> str:
-    """Why the last job could not be done; nothing is left of it but the original."""
+    """Return the error code of the last job; assert that only the original is stored."""
     job = run_all_jobs(app)[-1]
     assert (job.state, job.attempt) == ("failed", 1)
     assert job.error is not None
@@ -101,7 +101,7 @@ def get_failure_reason(app: Flask) -> str:
 # Events and users
 
 
-def test_the_picture_of_an_event_gets_three_variants(app: Flask, dataset: Dataset, storage: Storage) -> None:
+def test_event_image_gets_three_variants(app: Flask, dataset: Dataset, storage: Storage) -> None:
     event = dataset.events["published"]
     before = set_event_image(dataset.coorganizer, event, store_upload(storage))
 
@@ -141,9 +141,7 @@ def test_variants_are_public_files_named_by_their_content_that_may_be_kept_for_e
 
 
 @pytest.mark.parametrize("attribute", ["original-image-url", "avatar-url"])
-def test_the_picture_of_a_user_gets_three_squares(
-    app: Flask, dataset: Dataset, storage: Storage, attribute: str
-) -> None:
+def test_user_image_gets_three_squares(app: Flask, dataset: Dataset, storage: Storage, attribute: str) -> None:
     path = f"/v1/users/{dataset.stranger.id}"
     dataset.stranger.update(path, "user", {attribute: store_upload(storage)})
 
@@ -182,7 +180,7 @@ def test_create_with_image_url_renders_variants(app: Flask, dataset: Dataset, st
         ({"event": int(event)}, "succeeded"),
         ({"user": int(user)}, "succeeded"),
     ]
-    assert done[1].owner_id == int(user), "whoever signs up is not signed in yet"
+    assert done[1].owner_id == int(user), "a user who signs up is not authenticated yet"
     assert read_sizes(storage, get_variant_urls(dataset.admin, f"/v1/users/{user}")) == USER_VARIANTS
 
 
@@ -194,7 +192,7 @@ def test_write_without_image_url_starts_no_job(app: Flask, dataset: Dataset) -> 
     assert list_jobs(app) == []
 
 
-def test_a_picture_that_is_taken_away_takes_its_variants_along(app: Flask, dataset: Dataset, storage: Storage) -> None:
+def test_removed_image_removes_variants(app: Flask, dataset: Dataset, storage: Storage) -> None:
     event = dataset.events["published"]
     set_event_image(dataset.owner, event, store_upload(storage))
     run_all_jobs(app)
@@ -218,9 +216,7 @@ def test_custom_variant_url_stays_until_image_changes(app: Flask, dataset: Datas
     assert read_sizes(storage, get_variant_urls(dataset.stranger, path)) == USER_VARIANTS
 
 
-def test_the_same_picture_again_is_no_work_and_variants_wake_nobody(
-    app: Flask, dataset: Dataset, storage: Storage
-) -> None:
+def test_unchanged_image_submits_no_second_job(app: Flask, dataset: Dataset, storage: Storage) -> None:
     event, url = dataset.events["published"], store_upload(storage)
     set_event_image(dataset.owner, event, url)
     run_all_jobs(app)
@@ -230,9 +226,7 @@ def test_the_same_picture_again_is_no_work_and_variants_wake_nobody(
     assert len(list_jobs(app)) == 1
 
 
-def test_the_picture_of_an_event_in_the_trash_is_made_when_it_comes_back(
-    app: Flask, dataset: Dataset, storage: Storage
-) -> None:
+def test_image_of_deleted_event_is_rendered_after_restore(app: Flask, dataset: Dataset, storage: Storage) -> None:
     event = dataset.events["published"]
     path = f"/v1/events/{event}"
     set_event_image(dataset.owner, event, store_upload(storage))
@@ -241,18 +235,18 @@ def test_the_picture_of_an_event_in_the_trash_is_made_when_it_comes_back(
     (job,) = run_all_jobs(app)
 
     assert (job.state, job.result) == ("succeeded", {"urls": {}})
-    assert job.message == "It has been deleted: nothing to do."
+    assert job.message == "The resource was deleted: there is nothing to do."
     dataset.admin.update(f"{path}?get_trashed=true", "event", {"deleted-at": None})
     assert set(get_variant_urls(dataset.owner, path).values()) == {None}
     run_all_jobs(app)
     assert read_sizes(storage, get_variant_urls(dataset.owner, path)) == EVENT_VARIANTS
 
 
-# What becomes of the pixels
+# Orientation, metadata and colours
 
 
 def make_large_variant(app: Flask, dataset: Dataset, storage: Storage, content: bytes) -> Any:
-    """The large variant of an event's picture."""
+    """Return the large variant of the image of an event."""
     event = dataset.events["published"]
     set_event_image(dataset.owner, event, store_upload(storage, content))
     run_all_jobs(app)
@@ -284,10 +278,10 @@ def test_transparent_pixels_become_white(app: Flask, dataset: Dataset, storage: 
     assert (image.bands, tuple(image(650, 250))) == (3, WHITE)
 
 
-# Meanwhile
+# Concurrent changes
 
 
-def test_a_picture_that_is_replaced_meanwhile_is_not_used(
+def test_image_replaced_during_the_job_is_not_used(
     app: Flask, dataset: Dataset, storage: Storage, receivers: Receivers, allow_localhost: None
 ) -> None:
     event, blue = (
@@ -397,10 +391,10 @@ def test_resize_job_reports_progress(
     assert told == [(0, "reading the image"), (0.2, "making the variants"), (0.8, "storing the variants")]
 
 
-# Where it may come from
+# Sources of images
 
 
-def test_a_picture_is_fetched_from_elsewhere(
+def test_image_is_fetched_from_another_server(
     app: Flask, dataset: Dataset, storage: Storage, receivers: Receivers, allow_localhost: None
 ) -> None:
     event = dataset.events["published"]
@@ -460,7 +454,7 @@ def test_image_behind_a_redirect_is_fetched(
     assert read_sizes(storage, get_variant_urls(dataset.owner, f"/v1/events/{event}")) == EVENT_VARIANTS
 
 
-def test_image_behind_too_many_redirects_is_told(
+def test_image_behind_too_many_redirects_fails_the_job(
     app: Flask, dataset: Dataset, receivers: Receivers, allow_localhost: None
 ) -> None:
     set_event_image(dataset.owner, dataset.events["published"], start_redirect_chain(receivers, 4))
@@ -526,7 +520,7 @@ def test_image_url_with_private_address_is_unreachable(
     assert list_files(storage) == []
 
 
-def test_a_picture_that_is_gone_from_storage_is_told(app: Flask, dataset: Dataset, storage: Storage) -> None:
+def test_missing_stored_image_fails_the_job(app: Flask, dataset: Dataset, storage: Storage) -> None:
     url = store_upload(storage)
     storage.delete(storage.get_name_from_url(url))
     set_event_image(dataset.owner, dataset.events["published"], url)
@@ -543,11 +537,11 @@ def test_a_stored_file_that_is_too_large_is_not_even_read(
     assert get_failure_reason(app) == "image-too-large"
 
 
-# Started by hand
+# Submitted jobs
 
 
 def enqueue_job(caller: ApiClient, parameters: dict[str, Any]) -> Any:
-    """POST of a job of this kind."""
+    """Submit a job of this kind."""
     return caller.create("/v1/jobs", "job", {"kind": "resize-image", "parameters": parameters})
 
 
@@ -579,7 +573,7 @@ def test_parameters_that_mean_nothing_are_refused_with_their_place(
     assert list_jobs(app) == []
 
 
-def test_pictures_are_made_again_by_whom_they_belong_to(app: Flask, dataset: Dataset, storage: Storage) -> None:
+def test_variants_can_be_rendered_again_by_their_owner(app: Flask, dataset: Dataset, storage: Storage) -> None:
     event, user = {"event": dataset.events["published"]}, {"user": dataset.stranger.id}
 
     answers = {
@@ -664,16 +658,16 @@ def test_a_job_may_be_given_its_id(app: Flask) -> None:
     assert [job.id for job in list_jobs(app)] == [job_id]
 
 
-# What it costs
+# Resource usage
 
 
 @dataclass(frozen=True)
 class JobUsage:
-    """What a job took, all processes of the worker together."""
+    """CPU time and memory that a job took in all processes of the worker."""
 
     cpu_seconds: float
     megabytes: float
-    """At most, above the idle worker."""
+    """Maximum memory in megabytes, above that of the idle worker."""
 
 
 def test_twelve_megapixels_take_the_worker_little(
@@ -699,7 +693,7 @@ def test_twelve_megapixels_take_the_worker_little(
 
 
 def measure_job(app: Flask, worker: psutil.Process, order: Callable[[], Any]) -> JobUsage:
-    """Order a job and look at the worker until it is done."""
+    """Submit a job and measure the worker until the job has ended."""
     before, idle = get_cpu_seconds(worker), get_memory_megabytes(worker)
     order()
     peak = idle
@@ -709,13 +703,13 @@ def measure_job(app: Flask, worker: psutil.Process, order: Callable[[], Any]) ->
 
 
 def get_cpu_seconds(worker: psutil.Process) -> float:
-    """What the worker and all its children, living or dead, have used."""
+    """Return the CPU seconds of the worker and all its children, also ended ones."""
     times = [process.cpu_times() for process in (worker, *worker.children(recursive=True))]
     return sum(time.user + time.system + time.children_user + time.children_system for time in times)
 
 
 def get_memory_megabytes(worker: psutil.Process) -> float:
-    """What the worker and all its children hold."""
+    """Return the memory of the worker and its children in megabytes."""
     total = 0
     for process in (worker, *worker.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):  # the decoder has just ended

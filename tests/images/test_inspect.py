@@ -1,4 +1,4 @@
-"""What is known and refused before anything is decoded."""
+"""Inspection of images: header data, and errors before anything is decoded."""
 
 import random
 from http import HTTPStatus

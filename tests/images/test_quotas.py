@@ -1,4 +1,4 @@
-"""What users may store: a share of each day, a sum of all, and a disk that is never filled."""
+"""Quotas: the daily quota of a user, the quota of all files, and free disk space."""
 
 import shutil
 from collections.abc import Callable
@@ -31,24 +31,24 @@ Send = Callable[[ApiClient, bytes], TestResponse]
 
 @pytest.fixture(autouse=True)
 def _reset_usage_cache(app: Flask) -> None:
-    """The sum of all stored bytes is asked for again."""
+    """Reset the cached sum of all stored bytes."""
     app.extensions.pop("stored_bytes", None)
 
 
 def send_resize(caller: ApiClient, content: bytes) -> TestResponse:
-    """An image for the resize API."""
+    """Send an image to the resize API."""
     return post_image(caller, content)
 
 
 def set_sent_bytes(dataset: Dataset, caller: ApiClient, size: int) -> None:
-    """What a caller has sent today."""
+    """Set the bytes that a caller has sent today."""
     with dataset.app.app_context(), open_transaction(is_read=False):
         get_connection().execute(update(DailyBytes).where(DailyBytes.share == caller.id).values(bytes=size))
         commit()
 
 
 def get_refusal(response: TestResponse, status: int, code: str) -> dict[str, Any]:
-    """The error of a request that was refused."""
+    """Return the error of a rejected request."""
     (error,) = get_errors(response)
     assert (response.status_code, error["code"]) == (status, code)
     assert int(response.headers["Retry-After"]) > 0

@@ -1,4 +1,4 @@
-"""The resize API from the image to its smaller copy; docs/resize-api.md says which shortcoming each test answers."""
+"""The resize API from the image to its variant; docs/resize-api.md names the tests for flaws of the original."""
 
 import base64
 import re
@@ -38,21 +38,21 @@ from tests.worker_process import run_state_hooks
 URL = "/api/v1/resize"
 PHOTO = encode_image(add_metadata(make_flag_image(800, 400)), "jpeg")
 BROKEN = sample_images.make_webp_claiming_size(400, 300)
-"""Nothing is wrong with its header and its end."""
+"""Image with a valid header and end, and invalid data."""
 
 
 def encode_base64(content: bytes) -> str:
-    """Without anything around it, as the original server took it."""
+    """Return the image in base64 without a prefix, as the original server expected it."""
     return base64.b64encode(content).decode()
 
 
 def post_image(caller: ApiClient, content: bytes = PHOTO, **options: Any) -> TestResponse:
-    """An image to be made smaller."""
+    """Send an image."""
     return caller.send("POST", URL, {"imageData": encode_base64(content), **options}, Content_Type="application/json")
 
 
 def get_token(answer: TestResponse) -> str:
-    """The token of an image that was accepted."""
+    """Return the token of an accepted image."""
     assert answer.status_code == HTTPStatus.ACCEPTED, answer.text
     assert answer.get_json().keys() == {"success", "token"}
     assert answer.get_json()["success"] is True
@@ -60,7 +60,7 @@ def get_token(answer: TestResponse) -> str:
 
 
 def get_image_status(caller: ApiClient, token: str) -> Any:
-    """What is known of a token."""
+    """Return the status of a token."""
     answer = caller.get(f"{URL}/{token}")
     assert (answer.status_code, answer.content_type) == (200, "application/json")
     assert answer.headers["Cache-Control"] == "no-store"
@@ -68,7 +68,7 @@ def get_image_status(caller: ApiClient, token: str) -> Any:
 
 
 def fetch_resized_image(storage: Storage, caller: ApiClient, token: str) -> Any:
-    """The smaller image."""
+    """Return the resized image."""
     answer = get_image_status(caller, token)
     assert answer.keys() == {"status", "resized_image_url"}
     assert answer["status"] == "SUCCESS"
@@ -150,7 +150,7 @@ def test_base64_is_taken_as_the_command_of_that_name_writes_it(
     assert fetch_resized_image(storage, dataset.stranger, get_token(answer)).width == 100
 
 
-# Where the bytes are
+# Storage of the input
 
 
 def test_the_image_lies_in_private_storage_and_not_in_the_job(app: Flask, dataset: Dataset, storage: Storage) -> None:
@@ -181,7 +181,7 @@ def test_the_image_is_deleted_when_its_job_has_ended(
     retried = dataset.stranger.send("POST", f"/v1/jobs/{token}/retry")
     (error,) = retried.get_json(force=True)["errors"]
     assert (retried.status_code, error["code"]) == (409, "input-not-kept")
-    assert error["detail"] == "The image that was sent is not kept: send it again."
+    assert error["detail"] == "The image of this job has been deleted. Send it again."
 
 
 def test_the_image_of_a_canceled_job_is_deleted_and_that_of_an_interrupted_one_is_kept(
@@ -203,9 +203,7 @@ def test_the_image_of_a_canceled_job_is_deleted_and_that_of_an_interrupted_one_i
 
 
 @pytest.mark.parametrize("thief", ["other", "admin"])
-def test_nobody_reads_the_image_of_another_by_its_name(
-    app: Flask, dataset: Dataset, storage: Storage, thief: str
-) -> None:
+def test_job_cannot_read_the_input_of_another_job(app: Flask, dataset: Dataset, storage: Storage, thief: str) -> None:
     token = get_token(post_image(dataset.stranger))
     parameters = {"image": f"jobs/{token}/input.jpg"}
     stolen = dataset.callers[thief].create("/v1/jobs", "job", {"kind": "resize-image", "parameters": parameters})
@@ -227,7 +225,7 @@ def test_file_is_deleted_when_submit_fails(dataset: Dataset, storage: Storage, m
     assert list_files(storage) == []
 
 
-# What goes wrong
+# Errors
 
 
 def test_an_image_that_cannot_be_decoded_is_a_failure_with_its_reason(
@@ -347,7 +345,7 @@ def test_the_token_of_another_kind_of_job_is_none(dataset: Dataset) -> None:
         assert dataset.admin.get(f"{URL}/{answer.get_json(force=True)['data']['id']}").status_code == 404
 
 
-# Who may
+# Permissions
 
 
 @pytest.mark.parametrize(
@@ -379,7 +377,7 @@ def test_who_sends_and_who_asks(
     assert {name: dataset.callers[name].get(path).status_code for name in expected} == expected
 
 
-def test_a_token_from_when_it_was_public_still_needs_somebody(
+def test_token_of_a_formerly_public_api_needs_authentication(
     dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as public:
@@ -404,7 +402,7 @@ def client_with_limits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[FlaskClient]:
-    """A client of a public resize API with limits on; the suite's own app has them off."""
+    """Return a client of a public resize API with rate limits; the app of the other tests has no limits."""
     monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
     app = Flask("counted")
     url = (tmp_path / "files").as_uri()
@@ -434,7 +432,7 @@ def test_anonymous_requests_are_limited_to_twenty_a_minute(client_with_limits: F
     assert send(Authorization=f"JWT {dataset.stranger.token}").status_code == 202
 
 
-# As it is described
+# Documentation
 
 
 def test_answers_are_as_openapi_describes_them(
@@ -502,7 +500,9 @@ def test_the_same_request_with_the_same_key_gets_the_same_token(dataset: Dataset
     assert get_token(dataset.owner.send("POST", URL, body, **sent)) != get_token(first)
 
 
-def test_a_key_of_nobody_is_refused(dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idempotency_key_of_anonymous_caller_is_rejected(
+    dataset: Dataset, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(dataset.app.config, "RESIZE_PUBLIC", True)
     body = {"imageData": encode_base64(PHOTO)}
     before = list_files(storage)

@@ -1,4 +1,4 @@
-"""What comes out: sizes, sides, colours, and nothing but pixels."""
+"""Variants: sizes, orientation, colours, and no metadata."""
 
 import contextlib
 from typing import Any
@@ -260,7 +260,7 @@ def _resize_or_reject(content: bytes) -> None:
 
 
 def _apply_orientation(image: Any, orientation: int) -> Any:
-    """How a camera stores this image when it says that this is its orientation (Exif 2.32, "Orientation")."""
+    """Return the image as a camera stores it with this orientation (Exif 2.32, "Orientation")."""
     return {
         1: image,
         2: image.fliphor(),
@@ -291,7 +291,7 @@ def _read_pixels(variant: Variant) -> Any:
 
 
 def _read_size(variant: Variant) -> tuple[int, int]:
-    """Width and height of the file, which are those it is said to have."""
+    """Return width and height of the file; assert that the variant has the same."""
     pixels = _read_pixels(variant)
     assert (pixels.width, pixels.height) == (variant.width, variant.height)
     return pixels.width, pixels.height

@@ -1,4 +1,4 @@
-"""Files that no row names are deleted, and no others."""
+"""Deletion of stored files that no row refers to, and of no others."""
 
 import os
 from collections.abc import Callable
@@ -31,25 +31,25 @@ PHOTO = encode_image(make_flag_image(800, 400), "jpeg")
 
 @pytest.fixture(autouse=True)
 def _make_sweep_due(app: Flask, storage: Storage) -> None:
-    """The relay has run for a while on a storage that was empty then; the sweep of a day is due."""
+    """Claim an empty storage and make the daily sweep due, as in a relay that has run for a while."""
     app.extensions.pop("next_orphan_sweep", None)
     run_sweep(app)
     make_due(app)
 
 
 def make_due(app: Flask) -> None:
-    """The time of the next sweep has come."""
+    """Make the next sweep due."""
     app.extensions["next_orphan_sweep"] = 0.0
 
 
 def put_orphan(storage: Storage, name: str) -> str:
-    """A file without a row."""
-    storage.put(name, b"nobody's", "image/jpeg")
+    """Store a file without a row; return its name."""
+    storage.put(name, b"orphan", "image/jpeg")
     return name
 
 
 def age_files(storage: Storage) -> None:
-    """All files were written two days ago."""
+    """Set the modification time of all files to two days ago."""
     directory = Path(storage.storage_url.removeprefix("file://"))
     for path in directory.rglob("*"):
         if path.is_file():
@@ -57,7 +57,7 @@ def age_files(storage: Storage) -> None:
 
 
 def run_sweep(app: Flask) -> None:
-    """What the relay does once a day."""
+    """Run the daily sweep, as the relay does."""
     with app.app_context():
         stored_files.sweep_orphans(timedelta(0))
 
@@ -100,7 +100,7 @@ def test_the_sweep_does_not_run_within_the_first_minutes_after_the_start(app: Fl
 
 @pytest.fixture
 def warnings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The fields of all warnings of the sweep."""
+    """Return a list that collects the fields of the warnings of the sweep."""
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(stored_files.log, "warning", lambda _event, **fields: found.append(fields))
     return found
@@ -281,9 +281,7 @@ def test_no_file_that_a_row_names_is_deleted(app: Flask, dataset: Dataset, stora
     )
 
 
-def test_a_file_of_a_picture_that_was_replaced_is_deleted_by_the_sweep(
-    app: Flask, dataset: Dataset, storage: Storage
-) -> None:
+def test_file_of_a_replaced_image_is_deleted_by_the_sweep(app: Flask, dataset: Dataset, storage: Storage) -> None:
     path = f"/v1/events/{dataset.events['published']}"
     for color in (PHOTO, encode_image(make_flag_image(640, 480), "jpeg")):
         dataset.owner.update(

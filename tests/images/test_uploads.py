@@ -1,4 +1,4 @@
-"""A picture is taken in: by content, within limits, upright and without metadata, or nothing of it is kept."""
+"""Uploads of images: formats, limits, rotation and removed metadata; rejected images leave no files."""
 
 import base64
 import json
@@ -35,22 +35,22 @@ Send = Callable[[ApiClient, bytes], TestResponse]
 
 
 def send_as_data_url(caller: ApiClient, content: bytes) -> TestResponse:
-    """As a browser makes it."""
+    """Send an image as a data URL in JSON."""
     return post_json(caller, {"data": f"data:image/png;base64,{base64.b64encode(content).decode()}"})
 
 
 def send_as_form(caller: ApiClient, content: bytes) -> TestResponse:
-    """As a file of a form."""
+    """Send an image as a file of a form."""
     return post_form(caller, file=content)
 
 
 def post_json(caller: ApiClient, document: Any, content_type: str = JSON) -> TestResponse:
-    """JSON."""
+    """Send a JSON body."""
     return caller.send("POST", URL, document, Content_Type=content_type)
 
 
 def post_form(caller: ApiClient, **sent: bytes | str) -> TestResponse:
-    """A form: bytes are files, text is text."""
+    """Send a multipart form; bytes become files, strings become text fields."""
     body = b"".join(_part(name, value) for name, value in sent.items()) + b"--x--\r\n"
     return post_json(caller, body, FORM)
 
@@ -65,7 +65,7 @@ parametrize_send = pytest.mark.parametrize("send", [send_as_data_url, send_as_fo
 
 
 def open_image(app: Flask, storage: Storage, response: TestResponse) -> Any:
-    """The image behind the URL of an answer."""
+    """Return the stored image at the URL of a response."""
     assert response.status_code == 200, response.text
     assert response.json is not None
     return Image.new_from_buffer(storage.read_file(storage.get_name_from_url(response.json["url"])), "")
@@ -163,7 +163,7 @@ def test_the_same_image_has_the_same_address(dataset: Dataset, storage: Storage)
     assert len(list_files(storage)) == 1
 
 
-def test_an_address_can_be_set_as_a_picture(dataset: Dataset, storage: Storage) -> None:
+def test_upload_url_can_be_set_as_event_image(dataset: Dataset, storage: Storage) -> None:
     url = send_as_data_url(dataset.stranger, SMALL).get_json()["url"]
 
     answer = dataset.stranger.update(f"/v1/users/{dataset.stranger.id}", "user", {"avatar-url": url})
@@ -171,11 +171,11 @@ def test_an_address_can_be_set_as_a_picture(dataset: Dataset, storage: Storage) 
     assert answer.status_code == 200
 
 
-# What is refused
+# Rejected requests
 
 
 @parametrize_send
-def test_nobody_unknown_sends_images(dataset: Dataset, storage: Storage, send: Send) -> None:
+def test_anonymous_upload_is_401(dataset: Dataset, storage: Storage, send: Send) -> None:
     answer = send(dataset.anonymous, SMALL)
 
     assert answer.status_code == 401
@@ -273,7 +273,7 @@ def test_a_body_of_a_million_values_is_not_even_read(dataset: Dataset, monkeypat
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "text/plain", "application/x-www-form-urlencoded"])
-def test_another_media_type_is_told(dataset: Dataset, content_type: str) -> None:
+def test_another_media_type_is_415(dataset: Dataset, content_type: str) -> None:
     answer = post_json(dataset.stranger, SMALL, content_type)
 
     assert answer.status_code == 415
@@ -281,7 +281,7 @@ def test_another_media_type_is_told(dataset: Dataset, content_type: str) -> None
 
 
 @pytest.mark.parametrize("fields", [{}, {"file": "words"}, {"one": SMALL, "two": SMALL}])
-def test_a_form_without_the_one_file_is_told(
+def test_form_without_exactly_one_file_is_422(
     dataset: Dataset, storage: Storage, fields: dict[str, bytes | str]
 ) -> None:
     assert post_form(dataset.stranger, **fields).status_code == 422
@@ -290,7 +290,7 @@ def test_a_form_without_the_one_file_is_told(
 
 @pytest.mark.parametrize("body", [b"", b"--x", b"--x\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n"])
 @pytest.mark.parametrize("boundary", ["; boundary=x", ""])
-def test_a_form_that_is_none_is_told(dataset: Dataset, storage: Storage, body: bytes, boundary: str) -> None:
+def test_invalid_form_is_rejected(dataset: Dataset, storage: Storage, body: bytes, boundary: str) -> None:
     answer = post_json(dataset.stranger, body, f"multipart/form-data{boundary}")
 
     assert answer.status_code in (400, 422)
@@ -345,19 +345,19 @@ def send_from_address(caller: ApiClient, address: str, send: Callable[[], TestRe
     return send()
 
 
-# Through a real web process
+# With a real web process
 
 
 @pytest.fixture
 def web(dataset: Dataset, processes: Processes, wait_until: Callable[..., Any]) -> str:
-    """One."""
+    """Start a web process; return its URL."""
     processes.start("web")
     wait_until(lambda: attempt_get(f"{processes.base_url}/livez") == 200, 30)
     return processes.base_url
 
 
 def post_over_http(base_url: str, content: bytes, token: str | None) -> int:
-    """The status of an upload, by a client that listens only when it has sent all."""
+    """Return the status of an upload, by a client that reads only after it has sent everything."""
     connection = HTTPConnection(base_url.removeprefix("http://"), timeout=30)
     try:
         body = json.dumps({"data": base64.b64encode(content).decode()})
@@ -373,7 +373,7 @@ def test_large_upload_is_read_before_413_or_401(dataset: Dataset, web: str) -> N
         assert post_over_http(web, SMALL + bytes(size), "not a token") == 401
 
 
-def test_many_at_once_are_taken_or_told_to_come_back_and_leave_no_memory_behind(
+def test_many_uploads_at_once_are_accepted_or_rejected_and_free_their_memory(
     dataset: Dataset, web: str, processes: Processes
 ) -> None:
     content, token = SMALL + bytes(15_000_000), dataset.stranger.token
@@ -391,7 +391,7 @@ def test_many_at_once_are_taken_or_told_to_come_back_and_leave_no_memory_behind(
 
 
 def get_memory_megabytes(processes: Processes) -> float:
-    """What the web processes hold."""
+    """Return the memory of the web processes in megabytes."""
     web = psutil.Process(processes.children[0].pid)
     return sum(process.memory_info().rss for process in (web, *web.children())) / 2**20
 

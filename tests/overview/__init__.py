@@ -1,1 +1,1 @@
-"""The work queue as its clients know it."""
+"""Tests of the Overview plugin."""

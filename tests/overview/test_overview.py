@@ -1,4 +1,4 @@
-"""/overview: the clients of the work queue find what they know, with real processes and real programs."""
+"""/overview is compatible with clients of the work queue; tested with real processes and programs."""
 
 import json
 from base64 import b64encode
@@ -36,12 +36,12 @@ while not pathlib.Path(document_set_id.partition("?")[0]).exists():
 about = document_set_id.rpartition("?")[2], len(os.environ["API_TOKEN"])
 pathlib.Path(output).write_text('{{"set": "%s", "length": %d}}' % about)
 """
-"""Goes on until the file is there that the id of the set begins with."""
+"""Program that runs until the file exists whose path is the beginning of the document set id."""
 QUICK_PROGRAM = 'printf \'["%s", "%s"]\' "$2" "$(printf %s "$API_TOKEN" | wc -c)" > "$3"'
 
 
 def basic_auth_header(token: str) -> dict[str, str]:
-    """The header that names a token."""
+    """Return the Authorization header for a token."""
     return {"Authorization": f"Basic {b64encode(f'{token}:x-api-token'.encode()).decode()}"}
 
 
@@ -68,7 +68,7 @@ class OverviewPlugin:
             return False
 
     def generate(self, form: dict[str, str], **headers: str) -> Any:
-        """All elements, once the stream has ended."""
+        """Send a request and return all elements of the stream, after its end."""
         answer = httpx.post(f"{self.url}/generate", data=form, headers=headers, timeout=60, trust_env=False)
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "application/json"
@@ -76,7 +76,7 @@ class OverviewPlugin:
 
     @contextmanager
     def open_stream(self, form: dict[str, str], **headers: str) -> Iterator[Iterator[dict[str, Any]]]:
-        """The elements as they come."""
+        """Send a request and yield an iterator of the elements as they arrive."""
         url = f"{self.url}/generate"
         with (
             httpx.Client(trust_env=False, timeout=60) as client,
@@ -85,12 +85,12 @@ class OverviewPlugin:
             yield iterate_elements(answer.iter_text())
 
     def search_files(self, token: str, **asked: str) -> httpx.Response:
-        """What was made."""
+        """Request the output of the program."""
         return httpx.get(f"{self.url}/search", params=asked, headers=basic_auth_header(token), trust_env=False)
 
 
 def iterate_elements(parts: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """The objects of an array that is being sent."""
+    """Yield the objects of a JSON array while it is received."""
     decoder, text = json.JSONDecoder(), ""
     for part in parts:
         text += part
@@ -107,7 +107,7 @@ def iterate_elements(parts: Iterator[str]) -> Iterator[dict[str, Any]]:
 def plugin(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OverviewPlugin]:
-    """Its processes live as long as the tests of this module."""
+    """Start the processes once for the tests of this module."""
     with ExitStack() as stack:
         yield OverviewPlugin(environment, tmp_path_factory.mktemp("plugin"), stack)
 
@@ -117,13 +117,13 @@ ClientWith = Callable[..., FlaskClient]
 
 @pytest.fixture
 def client_with(app: Flask, make_app: Callable[..., Flask], tmp_path: Path) -> ClientWith:
-    """Clients of a server with a directory of programs, none of them there, and these settings."""
+    """Return a function that makes a client of a server with an empty programs directory and the given settings."""
     return lambda **settings: make_app(JOB_PROGRAMS_DIR=str(tmp_path), **settings).test_client()
 
 
 @pytest.fixture
 def client(client_with: ClientWith) -> FlaskClient:
-    """One without further settings."""
+    """Return a client of a server without further settings."""
     return client_with()
 
 
@@ -162,7 +162,7 @@ def test_a_client_that_went_away_finds_the_present_state(app: Flask, plugin: Ove
         assert [each["returncode"] for each in watched][-1] == 0
 
 
-def test_whoever_waits_is_told_how_many_are_before_him(app: Flask, plugin: OverviewPlugin, tmp_path: Path) -> None:
+def test_queued_job_streams_its_queue_position(app: Flask, plugin: OverviewPlugin, tmp_path: Path) -> None:
     plugin.programs.add_program("process-docset", SLOW_PROGRAM)
     done = tmp_path / "done"
     first, second = ({"server": SERVER, "documentSetId": f"{done}?{number}", "apiToken": "t"} for number in "12")
@@ -292,14 +292,14 @@ def test_only_servers_that_are_listed_are_asked_for(client_with: ClientWith) -> 
 def test_without_a_list_any_server_is_asked_for_but_in_production(client: FlaskClient) -> None:
     url = f"/overview/search?server={SERVER}&documentSetId=1"
 
-    def answered() -> tuple[int, str]:
+    def request_run() -> tuple[int, str]:
         policy = client.get("/overview/show").headers["Content-Security-Policy"]
         return client.get(url, headers=basic_auth_header("t")).status_code, policy.rpartition(" ")[2]
 
-    in_development = answered()
+    in_development = request_run()
     client.application.config["APP_ENV"] = "production"
 
-    assert (in_development, answered()) == ((404, "*"), (400, "'none'"))
+    assert (in_development, request_run()) == ((404, "*"), (400, "'none'"))
 
 
 def test_a_program_for_admins_alone_is_not_there_for_those_with_a_token(

@@ -1,4 +1,4 @@
-"""/overview/show in a real browser: it starts the run, shows how far it is, and then what was made."""
+"""/overview/show in a real browser: it submits the job, shows its progress, and then its output."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ __all__ = ["plugin"]  # a fixture
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    """A window; whatever it complains of is an error."""
+    """Open a page; fail if it reports an error."""
     complaints: list[str] = []
     with ExitStack() as stack:
         window = stack.enter_context(launch_browser()).new_page(viewport={"width": 700, "height": 360})
@@ -30,7 +30,7 @@ def page() -> Iterator[Page]:
 
 
 def show_plugin(plugin: OverviewPlugin, document_set_id: str) -> str:
-    """The address that Overview makes."""
+    """Return the URL that Overview opens."""
     return f"{plugin.url}/show?server={SERVER}&documentSetId={document_set_id}&apiToken=t0k3n"
 
 
@@ -45,8 +45,8 @@ def test_show_page_displays_progress_and_files(app: Flask, plugin: OverviewPlugi
     done.touch()
 
     expect(page.locator("#title")).to_have_text("Ready", timeout=20_000)
-    assert json.loads(page.locator("#made").inner_text()) == {"set": "<b>7</b>", "length": 5}
-    expect(page.locator("#made b")).to_have_count(0)
+    assert json.loads(page.locator("#output").inner_text()) == {"set": "<b>7</b>", "length": 5}
+    expect(page.locator("#output b")).to_have_count(0)
 
 
 def test_show_page_displays_error_and_retries(app: Flask, plugin: OverviewPlugin, page: Page) -> None:
@@ -58,7 +58,7 @@ def test_show_page_displays_error_and_retries(app: Flask, plugin: OverviewPlugin
     plugin.programs.add_program("process-docset", "printf [] > $3")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#title")).to_have_text("Ready", timeout=20_000)
-    expect(page.locator("#made")).to_have_text("[]")
+    expect(page.locator("#output")).to_have_text("[]")
 
 
 def test_show_page_without_parameters_displays_error(app: Flask, plugin: OverviewPlugin, page: Page) -> None:
@@ -86,4 +86,4 @@ def test_show_page_displays_lost_connection(app: Flask, plugin: OverviewPlugin, 
     page.route("**/overview/generate", answer)
     page.goto(show_plugin(plugin, "10"))
 
-    expect(page.locator("#message")).to_have_text("The server does not answer.", timeout=20_000)
+    expect(page.locator("#message")).to_have_text("The server does not respond.", timeout=20_000)

@@ -22,7 +22,7 @@ def test_generate_job_ends_before_first_read_sends_its_end(
     monkeypatch.setitem(app.config, "JOB_PROGRAMS_DIR", tmp_path)
     found = progress.list_events_after
 
-    def found_once_it_has_ended(job_id: UUID, seq: int) -> Any:
+    def find_after_end(job_id: UUID, seq: int) -> Any:
         with app.app_context(), open_transaction(is_read=False):
             job = lifecycle.claim_job(job_id, "tests", timedelta(seconds=30))
             if job is not None:
@@ -32,7 +32,7 @@ def test_generate_job_ends_before_first_read_sends_its_end(
             commit()
         return found(job_id, seq)
 
-    monkeypatch.setattr(progress, "list_events_after", found_once_it_has_ended)
+    monkeypatch.setattr(progress, "list_events_after", find_after_end)
 
     answer = app.test_client().post(
         "/overview/generate", data={"server": SERVER, "documentSetId": "1", "apiToken": "t"}

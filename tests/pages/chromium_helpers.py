@@ -1,4 +1,4 @@
-"""A real browser for tests: windows whose complaints are noted, and what somebody at the keyboard does."""
+"""A real browser for tests, which records errors of pages, and helpers for the keyboard."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ expect.set_options(timeout=15_000)
 
 @contextmanager
 def launch_browser() -> Iterator[Browser]:
-    """One browser; each test has a window of its own in it."""
+    """Start a browser; each test opens its own context in it."""
     with sync_playwright() as playwright:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
@@ -42,18 +42,18 @@ def launch_browser() -> Iterator[Browser]:
 
 @dataclass(kw_only=True)
 class VisitedServer:
-    """A server whose pages are looked at; what the browser complains of is noted."""
+    """A server whose pages are opened in a browser, with the errors that the browser reports."""
 
     base_url: str
     complaints: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        """The list of jobs."""
+        """Return the URL of the list of jobs."""
         return f"{self.base_url}/jobs"
 
     def open_page(self, context: BrowserContext, path: str = "") -> Page:
-        """A window on a page below the list."""
+        """Open a page below /jobs."""
         page = context.new_page()
         page.set_default_timeout(15_000)
         page.add_init_script(REPORTS_VIOLATIONS)
@@ -64,7 +64,7 @@ class VisitedServer:
 
 
 def is_alive(base_url: str) -> bool:
-    """Whether the web process answers."""
+    """Return whether the web process responds."""
     try:
         return httpx.get(f"{base_url}/livez", timeout=2).status_code == 200
     except httpx.HTTPError:
@@ -72,12 +72,12 @@ def is_alive(base_url: str) -> bool:
 
 
 def open_context(chromium: Browser, **options: object) -> BrowserContext:
-    """A window of its own in which nothing is animated, which costs a processor here."""
+    """Open a context with reduced motion, as animations cost CPU time."""
     return chromium.new_context(reduced_motion="reduce", **options)  # type: ignore[arg-type]  # whatever Playwright takes
 
 
 def tab_to(page: Page, words: str, tag: str = "BUTTON") -> None:
-    """Press Tab until a button, or another element, that says this has the focus, which shows."""
+    """Press Tab until the button, or another element, with this text has a visible focus."""
     for _ in range(MAX_TABS):
         page.keyboard.press("Tab")
         if page.evaluate(FOCUSED).startswith(f"{tag} {words}"):
@@ -87,7 +87,7 @@ def tab_to(page: Page, words: str, tag: str = "BUTTON") -> None:
 
 
 def sign_in_by_keyboard(page: Page, name: str = "stranger") -> None:
-    """Sign in with the keyboard: the form has the focus, a moment after it was loaded."""
+    """Sign in with the keyboard; the form gets the focus when it is loaded."""
     expect(page.locator("[name=email]")).to_be_focused()
     page.keyboard.type(f"{name}@example.com")
     page.keyboard.press("Tab")

@@ -1,4 +1,4 @@
-"""People who may sign in, and browsers."""
+"""Fixtures of the tests of pages: users with passwords, and browsers."""
 
 from collections.abc import Iterator
 
@@ -13,19 +13,19 @@ from tests.pages.chromium_helpers import launch_browser
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Chromium]:
-    """One for all of them; each has a window of its own."""
+    """Start one browser for all tests; each test opens its own context."""
     with launch_browser() as browser:
         yield browser
 
 
 @pytest.fixture
 def people(dataset: Dataset) -> Dataset:
-    """A dataset in which everybody has a password."""
+    """Return a dataset in which all users have a password."""
     give_passwords(dataset)
     return dataset
 
 
 @pytest.fixture
 def browser(people: Dataset) -> Browser:
-    """The stranger's browser, signed in."""
+    """Return a browser in which the stranger is signed in."""
     return sign_in_as(people, "stranger")

@@ -1,4 +1,4 @@
-"""/jobs in a real browser: what moves by itself, what the keyboard reaches, and what is left without a script."""
+"""/jobs in a real browser: live updates, keyboard access, and the pages without scripts."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -34,13 +34,13 @@ LEASE = timedelta(minutes=5)
 
 @dataclass(kw_only=True)
 class Site(VisitedServer):
-    """A web process, a worker and a relay, and people who may sign in."""
+    """A web process, a worker and a relay, with users who have passwords."""
 
     dataset: Dataset
     processes: Processes
 
     def enqueue_job(self, **parameters: Any) -> JobRow:
-        """A job of the stranger's, from elsewhere."""
+        """Submit a job of the stranger outside of the browser."""
         with self.dataset.app.app_context(), open_transaction(is_read=False):
             owner_id = self.dataset.stranger.id
             job = submission.submit_job("sleep", parameters, trigger="api", owner_id=owner_id).job
@@ -48,7 +48,7 @@ class Site(VisitedServer):
         return job
 
     def start_attempt(self) -> JobRow:
-        """A job that no worker is at, whatever the relay says: it has begun before it was committed."""
+        """Submit a job that no worker executes: its attempt starts before the job is committed."""
         with self.dataset.app.app_context(), open_transaction(is_read=False):
             owner_id = self.dataset.stranger.id
             job = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=owner_id).job
@@ -58,15 +58,17 @@ class Site(VisitedServer):
         return claimed
 
     def commit_progress(self, job: JobRow, message: str) -> None:
-        """What its worker says."""
+        """Commit a progress report of the job."""
         with self.dataset.app.app_context(), open_transaction(is_read=False):
             lifecycle.record_progress(job, None, message)
             commit()
 
 
 @pytest.fixture(scope="module")
-def started(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """All of them, for all tests: they take longer to start than the tests, and do so beside the browser."""
+def site_processes(
+    app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Processes]:
+    """Start the processes once for all tests, as their start takes longer than the tests."""
     processes = Processes(environment, tmp_path_factory.mktemp("site"))
     processes.start("web")
     processes.start("relay")
@@ -79,21 +81,21 @@ def started(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.Te
 
 
 @pytest.fixture
-def site_stack(dataset: Dataset, started: Processes, chromium: Browser, wait_until: Callable[..., Any]) -> Site:
-    """All of them, and somebody who may sign in."""
+def site_stack(dataset: Dataset, site_processes: Processes, chromium: Browser, wait_until: Callable[..., Any]) -> Site:
+    """Return the running processes, with users who have passwords."""
     give_passwords(dataset)
-    wait_until(lambda: is_alive(started.base_url), 60)
-    return Site(base_url=started.base_url, dataset=dataset, processes=started)
+    wait_until(lambda: is_alive(site_processes.base_url), 60)
+    return Site(base_url=site_processes.base_url, dataset=dataset, processes=site_processes)
 
 
 def sign_in(page: Page, site_stack: Site) -> None:
-    """With the keyboard."""
+    """Sign in with the keyboard."""
     sign_in_by_keyboard(page)
     page.wait_for_url(site_stack.url)
 
 
 def get_fraction(page: Page) -> float:
-    """How far the bar is."""
+    """Return the value of the progress bar."""
     return float(page.locator("progress").first.evaluate("bar => bar.value"))
 
 
@@ -113,7 +115,7 @@ def test_a_job_is_started_watched_canceled_and_tried_again_by_keyboard(
     wait_until(lambda: get_fraction(page) > seen)
     another = site_stack.enqueue_job(seconds=0)
     expect(page.locator(f'[data-states~=succeeded] .job[data-id="{another.id}"]')).to_be_visible()
-    expect(page.locator("#said")).to_have_text(f"sleep {str(another.id)[-6:]}: Succeeded")
+    expect(page.locator("#announcement")).to_have_text(f"sleep {str(another.id)[-6:]}: Succeeded")
     assert page.evaluate("window.stayed")  # all this without loading it again
 
     tab_to(page, f"Cancel sleep {id_[-6:]}")

@@ -1,4 +1,4 @@
-"""A web page of another origin uses the API in a real browser, or does not."""
+"""CORS in a real browser: pages of allowed origins can use the API, others cannot."""
 
 import threading
 from base64 import b64encode

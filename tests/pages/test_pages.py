@@ -1,4 +1,4 @@
-"""/jobs for people with a browser: signing in, looking, canceling and trying again, and what must not work."""
+"""/jobs over HTTP: log-in, lists and pages of jobs, cancel and retry, streams, and attacks."""
 
 import html
 import re
@@ -39,7 +39,7 @@ MARKUP = """<script>alert(1)</script><img src=x onerror=alert(1)>'"&</textarea><
 
 
 def enqueue_job(dataset: Dataset, kind: str = "sleep", owner: str | None = "stranger", **parameters: Any) -> JobRow:
-    """A job that waits."""
+    """Submit a job and return it; it stays queued."""
     owner_id = None if owner is None else dataset.callers[owner].id
     with dataset.app.app_context(), open_transaction(is_read=False):
         job = submission.submit_job(kind, parameters or {"seconds": 0}, trigger="api", owner_id=owner_id).job
@@ -48,7 +48,7 @@ def enqueue_job(dataset: Dataset, kind: str = "sleep", owner: str | None = "stra
 
 
 def start_attempt(dataset: Dataset, job: JobRow) -> JobRow:
-    """What a worker does first."""
+    """Start an attempt, as a worker does."""
     with dataset.app.app_context(), open_transaction(is_read=False):
         claimed = lifecycle.claim_job(job.id, "tests", LEASE)
         commit()
@@ -57,29 +57,29 @@ def start_attempt(dataset: Dataset, job: JobRow) -> JobRow:
 
 
 def commit_progress(dataset: Dataset, job: JobRow, fraction: float | None, message: str) -> None:
-    """What a worker says."""
+    """Commit a progress report, as a worker does."""
     with dataset.app.app_context(), open_transaction(is_read=False):
         lifecycle.record_progress(job, fraction, message)
         commit()
 
 
 def execute_job(dataset: Dataset, job: JobRow) -> None:
-    """What a worker does."""
+    """Execute the job, as a worker does."""
     with dataset.app.app_context():
         executor.run_job(job.id, "tests")
 
 
 def change_user(dataset: Dataset, name: str, **columns: Any) -> None:
-    """What an admin may do to an account."""
+    """Change a user, as an admin can."""
     with dataset.app.app_context():
         db.session.query(User).filter(User.id == dataset.callers[name].id).update(columns)
         db.session.commit()
 
 
-# Signing in
+# Log-in
 
 
-def test_whoever_is_not_signed_in_is_led_to_the_form_and_back(people: Dataset) -> None:
+def test_page_without_session_redirects_to_form_and_back(people: Dataset) -> None:
     browser = Browser(people.app)
     asked = f"/jobs/{UNKNOWN_JOB_ID}?x=1"
 
@@ -94,7 +94,7 @@ def test_whoever_is_not_signed_in_is_led_to_the_form_and_back(people: Dataset) -
     assert browser.get("/jobs").status_code == 200
 
 
-def test_whoever_is_signed_in_needs_no_form(browser: Browser) -> None:
+def test_form_with_session_redirects_to_list(browser: Browser) -> None:
     response = browser.get("/jobs/sign-in?next=/jobs%3Fkind%3Dsleep")
 
     assert (response.status_code, response.headers["Location"]) == (303, "/jobs?kind=sleep")
@@ -145,13 +145,13 @@ def test_over_https_the_cookie_is_of_this_host_alone(people: Dataset, monkeypatc
 
 
 @pytest.mark.parametrize(("name", "password"), [("stranger", "wrong password"), ("nobody", PASSWORD), ("", "")])
-def test_a_wrong_password_says_nothing_of_the_account(people: Dataset, name: str, password: str) -> None:
+def test_wrong_password_and_unknown_account_have_the_same_response(people: Dataset, name: str, password: str) -> None:
     browser = Browser(people.app)
 
     response = browser.sign_in(name, password)
 
     assert response.status_code == 401
-    assert "do not belong together" in response.text
+    assert "Wrong e-mail address or password" in response.text
     assert browser.cookie() is None
     assert password == "" or password not in response.text
 
@@ -191,7 +191,7 @@ def test_cross_site_sign_in_is_403(people: Dataset, fields: dict[str, str], head
     assert browser.cookie() is None
 
 
-def test_nobody_is_signed_in_with_the_form_of_another_browser(people: Dataset) -> None:
+def test_form_of_another_browser_is_rejected(people: Dataset) -> None:
     given = {"email": "stranger@example.com", "password": PASSWORD}
     token = Browser(people.app).token("/jobs/sign-in")
 
@@ -212,7 +212,7 @@ def test_a_form_of_this_server_is_taken(people: Dataset, origin: str) -> None:
     assert browser.post("/jobs/sign-in", given, Origin=url).status_code == 303
 
 
-# The end of a sign-in
+# Revoked and expired sessions
 
 
 def test_signing_out_ends_the_sign_in_for_good(browser: Browser) -> None:
@@ -286,7 +286,7 @@ def test_the_api_never_looks_at_cookies(people: Dataset, browser: Browser) -> No
     assert client.post("/v1/auth/logout").status_code == 401
 
 
-# Commands
+# Cancel, retry and start
 
 COMMANDS = (
     "/jobs",
@@ -390,12 +390,12 @@ def test_demo_job_is_not_available_in_production(
 ) -> None:
     monkeypatch.setitem(people.app.config, "APP_ENV", "production")
 
-    assert "Watch something happen" not in browser.get("/jobs").text
+    assert "Start a demo job" not in browser.get("/jobs").text
     assert browser.submit_form("/jobs", seconds="1").status_code == 422
     assert people.count_rows(Job) == 0
 
 
-# What is shown
+# Lists and pages of jobs
 
 
 def test_the_list_has_what_runs_what_waits_and_what_has_ended(people: Dataset, browser: Browser) -> None:
@@ -419,11 +419,11 @@ def test_the_list_has_what_runs_what_waits_and_what_has_ended(people: Dataset, b
 
 
 def test_admins_see_all_and_whose_it_is(people: Dataset, browser: Browser) -> None:
-    mine, nobodys = enqueue_job(people), enqueue_job(people, owner=None)
+    mine, ownerless = enqueue_job(people), enqueue_job(people, owner=None)
 
     page = sign_in_as(people, "admin").get("/jobs")
 
-    assert {id_ for id_, _ in list_job_rows(page)} == {str(mine.id), str(nobodys.id)}
+    assert {id_ for id_, _ in list_job_rows(page)} == {str(mine.id), str(ownerless.id)}
     assert "stranger@example.com" in page.text
     assert "the server" in page.text
     assert "admin@example.com" not in browser.get("/jobs").text
@@ -446,15 +446,15 @@ def test_the_list_is_narrowed_by_kind_and_state(people: Dataset, browser: Browse
     execute_job(people, failed)
     execute_job(people, done)
 
-    def listed(query: str) -> list[str]:
+    def list_ids(query: str) -> list[str]:
         return [id_ for id_, _ in list_job_rows(browser.get(f"/jobs?{query}"))]
 
-    assert listed("kind=tests-fail") == [str(failed.id)]
-    assert listed("state=queued") == [str(waiting.id)]
-    assert listed("state=succeeded&kind=sleep") == [str(done.id)]
-    assert listed("state=&kind=&utm_source=mail") == [str(waiting.id), str(done.id), str(failed.id)]
-    assert listed("kind=none") == []
-    assert "No such job" in browser.get("/jobs?kind=none").text
+    assert list_ids("kind=tests-fail") == [str(failed.id)]
+    assert list_ids("state=queued") == [str(waiting.id)]
+    assert list_ids("state=succeeded&kind=sleep") == [str(done.id)]
+    assert list_ids("state=&kind=&utm_source=mail") == [str(waiting.id), str(done.id), str(failed.id)]
+    assert list_ids("kind=none") == []
+    assert "No matching jobs" in browser.get("/jobs?kind=none").text
 
 
 @pytest.mark.parametrize("query", ["state=done", "older=1", "older=%00", "kind=%00", "kind=" + "x" * 300])
@@ -502,7 +502,7 @@ def test_the_page_of_a_job_tells_everything(people: Dataset, browser: Browser) -
     assert ">tests<" in page  # the worker
 
 
-def test_the_page_of_a_failure_says_why(people: Dataset, browser: Browser) -> None:
+def test_page_of_failed_job_shows_the_error(people: Dataset, browser: Browser) -> None:
     job = enqueue_job(people, "tests-fail", x=1)
     execute_job(people, job)
 
@@ -544,7 +544,7 @@ def test_others_jobs_are_not_there(people: Dataset) -> None:
 @pytest.mark.parametrize(
     "id_", [UNKNOWN_JOB_ID, "1", "abc", "0" * 400, "%00", "%ff", "..%2f..%2fdocs", "stream/x", "sign-out"]
 )
-def test_an_unknown_page_is_404_for_people(people: Dataset, id_: str) -> None:
+def test_unknown_page_is_a_404_page(people: Dataset, id_: str) -> None:
     response = sign_in_as(people, "admin").get(f"/jobs/{id_}")
 
     assert (response.status_code, response.mimetype) == (404, "text/html")
@@ -589,7 +589,7 @@ def test_without_a_script_the_page_comes_again_while_something_lives(people: Dat
 
 
 def assert_protected(response: TestResponse) -> None:
-    """The headers that every page has."""
+    """Assert that a response has the security headers of pages."""
     policy = response.headers["Content-Security-Policy"].split("; ")
     assert {"default-src 'none'", "script-src 'self'", "form-action 'self'", "frame-ancestors 'none'"} <= set(policy)
     assert not any("unsafe" in rule for rule in policy)
@@ -603,8 +603,13 @@ def test_every_page_and_error_is_protected(people: Dataset, browser: Browser) ->
     pages = [
         browser.get(path) for path in ("/jobs", "/jobs/", f"/jobs/{job.id}", "/jobs/x", "/jobs/x/y/z", "/jobs?state=x")
     ]
-    nobody = Browser(people.app)
-    pages += [nobody.get("/jobs"), nobody.get("/jobs/sign-in"), nobody.get("/jobs/stream"), nobody.sign_in("x")]
+    anonymous = Browser(people.app)
+    pages += [
+        anonymous.get("/jobs"),
+        anonymous.get("/jobs/sign-in"),
+        anonymous.get("/jobs/stream"),
+        anonymous.sign_in("x"),
+    ]
     pages += [browser.client.put("/jobs"), browser.client.delete(f"/jobs/{job.id}"), browser.client.head("/jobs")]
     pages += [browser.post("/jobs", {"x": "y" * 2**21}), browser.submit_form(f"/jobs/{job.id}/retry")]
 
@@ -643,7 +648,7 @@ def test_internal_error_page_hides_exception(browser: Browser, monkeypatch: pyte
     assert_protected(response)
 
 
-def test_too_many_who_watch_are_told_on_a_page(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_streams_is_an_error_page(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser.client.application.extensions["jobs"], "slots", SlotPool(0, 1))
 
     response = browser.get("/jobs/stream")
@@ -677,7 +682,7 @@ def test_assets_are_kept_for_good(people: Dataset, browser: Browser) -> None:
 
 
 class EventStreamReader:
-    """The events of a stream, one at a time; closed at the end of the test."""
+    """Reader of the events of a stream, which is closed at the end of the test."""
 
     def __init__(self, browser: Browser, path: str, **headers: str) -> None:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -685,7 +690,7 @@ class EventStreamReader:
         self.parts: Iterator[bytes] = iter(self.response.response)
 
     def read_event(self) -> tuple[str, Any]:
-        """The id and the data of the next event that has data."""
+        """Return the id and the data of the next event that has data."""
         for part in self.parts:
             lines = dict(line.split(": ", 1) for line in part.decode().splitlines() if ": " in line)
             if "data" in lines:
@@ -693,13 +698,13 @@ class EventStreamReader:
         pytest.fail("the stream has ended")
 
     def read_to_end(self) -> bytes:
-        """All that comes before it ends."""
+        """Return the rest of the stream."""
         return b"".join(self.parts)
 
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., EventStreamReader]]:
-    """A function that opens a stream."""
+    """Return a function that opens a stream."""
     opened: list[EventStreamReader] = []
 
     def open_stream(*arguments: Any, **headers: str) -> EventStreamReader:
@@ -712,14 +717,14 @@ def listen() -> Iterator[Callable[..., EventStreamReader]]:
 
 
 def get_stream_start(page: TestResponse) -> str:
-    """Where the stream of a page begins."""
+    """Return the position from which the stream of a page begins."""
     (stream,) = re.findall(r'data-stream="([^"]+)"', page.text)
     (begin_at,) = re.findall(r'data-after="([^"]+)"', page.text)
     joiner = "&" if "?" in stream else "?"
     return f"{html.unescape(stream)}{joiner}after={begin_at}"
 
 
-def test_the_list_is_told_of_jobs_as_they_come_and_go(
+def test_list_stream_sends_new_and_changed_jobs(
     people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
     told = listen(browser, get_stream_start(browser.get("/jobs")))
@@ -729,14 +734,14 @@ def test_the_list_is_told_of_jobs_as_they_come_and_go(
     job = enqueue_job(people)
     enqueue_job(people, owner="owner")
     (seen,) = told.read_event()[1]["jobs"]
-    assert (seen["id"], seen["state_words"], seen["place"]) == (str(job.id), "Waiting", "next in the queue")
+    assert (seen["id"], seen["state_label"], seen["place"]) == (str(job.id), "Waiting", "next in the queue")
     claimed = start_attempt(people, job)
     commit_progress(people, claimed, 0.5, MARKUP)
     (seen,) = told.read_event()[1]["jobs"]
     assert (seen["state"], seen["fraction"], seen["message"]) == ("running", 0.5, MARKUP)
 
 
-def test_the_list_is_told_of_places_that_other_jobs_change(
+def test_list_stream_sends_changed_queue_positions(
     people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
     others = enqueue_job(people, owner="owner")
@@ -766,7 +771,7 @@ def test_the_list_goes_on_where_it_was_cut(
     assert [seen["state"] for seen in again.read_event()[1]["jobs"]] == ["succeeded"]
 
 
-def test_the_list_of_one_kind_is_told_of_that_kind(
+def test_list_stream_of_a_kind_sends_that_kind(
     people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
     told = listen(browser, get_stream_start(browser.get("/jobs?kind=sleep-once&state=queued")))
@@ -782,7 +787,7 @@ def test_outdated_list_stream_sends_reload(browser: Browser, listen: Callable[..
 
 
 @pytest.mark.parametrize("known", ["-1", "abc", "9" * 400, "1e3", "%00"])
-def test_an_event_that_never_was_is_400(people: Dataset, browser: Browser, known: str) -> None:
+def test_invalid_after_parameter_is_400(people: Dataset, browser: Browser, known: str) -> None:
     job = enqueue_job(people)
 
     for path in ("/jobs/stream", f"/jobs/{job.id}/stream"):
@@ -790,7 +795,7 @@ def test_an_event_that_never_was_is_400(people: Dataset, browser: Browser, known
 
 
 @pytest.mark.parametrize("known", ["-1", "abc", "9" * 400, "", "%00"])
-def test_last_event_id_as_a_parameter_that_never_was_is_400(people: Dataset, browser: Browser, known: str) -> None:
+def test_invalid_last_event_id_parameter_is_400(people: Dataset, browser: Browser, known: str) -> None:
     job = enqueue_job(people)
 
     for path in ("/jobs/stream", f"/jobs/{job.id}/stream"):
@@ -816,7 +821,7 @@ def test_last_event_id_as_a_parameter_is_as_the_header(
     assert listen(browser, "/jobs/stream?lastEventId=1").read_to_end() == b"event: reload\ndata:\n\n"
 
 
-def test_a_job_is_told_line_by_line_until_it_has_ended(
+def test_job_stream_sends_log_lines_until_the_end(
     people: Dataset, browser: Browser, listen: Callable[..., EventStreamReader]
 ) -> None:
     job = enqueue_job(people)
@@ -871,14 +876,14 @@ def test_a_stream_ends_with_the_sign_in(
     assert b"data:" not in told.read_to_end()
 
 
-# How often
+# Rate limits
 
 
 @pytest.fixture
 def app_with_limits(
     people: Dataset, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Flask]:
-    """The pages and the accounts with limits on, and a Redis to count in; the suite's own app has them off."""
+    """Return an app with rate limits and a Redis; the app of the other tests has no limits."""
     monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
     server = embedded.Redis(tmp_path)
     app_with_limits = Flask("counting")

@@ -1,4 +1,4 @@
-"""Treatments below /jobs, as far as HTTP goes: forms and what they refuse, and what the page of one shows."""
+"""Treatments below /jobs over HTTP: forms and their errors, and the page of a treatment."""
 
 import html
 import re
@@ -65,27 +65,27 @@ EVERY_KIND = {
 
 @pytest.fixture
 def processor(people: Dataset, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """The server has one, at an address where nobody is."""
+    """Configure the URL of a processor that is not running."""
     monkeypatch.setitem(people.app.config, "PROCESSOR_URL", "http://127.0.0.1:9")
     return people
 
 
 @pytest.fixture
 def set_id(processor: Dataset) -> int:
-    """A document set of the stranger's."""
+    """Return the id of a document set of the stranger."""
     return processor.create_document_set("stranger", [processor.create_upload("stranger", "of the set")])
 
 
 @pytest.fixture
 def every_kind(processor: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task with a parameter of each kind."""
+    """Install a task with a parameter of each kind of field."""
     with processor.app.app_context():
         kind = replace(KINDS["regions"], name="tests-every", parameters=EVERY_KIND)
     monkeypatch.setitem(KINDS.declared, "tests-every", kind)
 
 
 def build_link(**given: object) -> str:
-    """The form, filled in by a link."""
+    """Return the URL of the form, filled by its query string."""
     return f"{NEW}?{urlencode({name.replace('_', '-'): value for name, value in given.items()}, doseq=True)}"
 
 
@@ -95,25 +95,25 @@ def post_form(browser: Browser, set_id: object, task: str = "regions", **fields:
 
 
 def start_treatment(browser: Browser, set_id: int, **fields: str) -> UUID:
-    """The id of a new treatment."""
+    """Submit the form; return the id of the new treatment."""
     response = post_form(browser, set_id, **fields)
     assert response.status_code == 303, get_page_text(response)
     return UUID(response.headers["Location"].removeprefix("/jobs/"))
 
 
 def get_page_text(response: TestResponse) -> str:
-    """What a page says."""
+    """Return the text of a page."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", response.text)).split())
 
 
 def get_field_attributes(response: TestResponse, name: str) -> dict[str, str | None]:
-    """Of the field with this name."""
+    """Return the attributes of the field with this name."""
     (found,) = [each for tag, each in TagCollector(response.text).found if each.get("name") == name and tag != "meta"]
     return found
 
 
 def get_field_error(response: TestResponse, name: str) -> str:
-    """What is said of a field to those who listen."""
+    """Return the description of a field for screen readers."""
     about = get_field_attributes(response, name)
     assert about["aria-invalid"] == "true"
     (id_,) = [each for each in str(about["aria-describedby"]).split() if each.endswith("-fault")]
@@ -122,11 +122,11 @@ def get_field_error(response: TestResponse, name: str) -> str:
 
 
 def get_selected_set(response: TestResponse) -> list[str]:
-    """The document set that is selected."""
+    """Return the selected document set."""
     return re.findall(r'<option value="(\d+)" selected', response.text)
 
 
-# Where it begins
+# Links to the form
 
 
 def test_there_are_links_where_there_is_a_processor(processor: Dataset) -> None:
@@ -192,19 +192,19 @@ def test_invalid_link_parameter_is_shown_at_field(processor: Dataset, browser: B
 
     assert page.status_code == 200
     assert get_field_error(page, "document-set") == "There is no such document-set here."
-    assert get_field_error(page, "notify-email") == "This is true or false."
+    assert get_field_error(page, "notify-email") == "This must be true or false."
     assert get_field_error(page, "model").endswith("is too long")
     assert get_field_attributes(page, "model")["value"] == "x" * 101
 
 
-def test_a_task_that_is_none_is_said(processor: Dataset, browser: Browser) -> None:
+def test_link_with_unknown_task_shows_error(processor: Dataset, browser: Browser) -> None:
     for task in ("sleep", "nothing", "\0", MARKUP):
         page = browser.get(build_link(task_type=task))
         assert page.status_code == 200
         assert "This server has no such task." in get_page_text(page)
 
 
-def test_somebody_elses_set_is_not_shown(processor: Dataset, browser: Browser) -> None:
+def test_set_of_another_user_is_not_shown(processor: Dataset, browser: Browser) -> None:
     others = processor.create_document_set("owner")
 
     page = browser.get(build_link(task_type="regions", document_set=others))
@@ -228,11 +228,11 @@ def test_the_newest_hundred_sets_are_offered_and_the_one_that_is_named(processor
         oldest, *_ = db.session.scalars(insert(DocumentSet).returning(DocumentSet.id), values).all()
         db.session.commit()
 
-    def offered(page: TestResponse) -> list[str]:
+    def list_offered_sets(page: TestResponse) -> list[str]:
         return re.findall(r'<option value="(\d+)"', page.text)
 
-    assert len(offered(browser.get(build_link(task_type="regions")))) == 100
-    assert offered(browser.get(build_link(task_type="regions", document_set=oldest)))[0] == str(oldest)
+    assert len(list_offered_sets(browser.get(build_link(task_type="regions")))) == 100
+    assert list_offered_sets(browser.get(build_link(task_type="regions", document_set=oldest)))[0] == str(oldest)
 
 
 def test_the_form_starts_what_the_api_would(processor: Dataset, browser: Browser, set_id: int) -> None:
@@ -298,7 +298,7 @@ def test_unknown_task_is_422(processor: Dataset, browser: Browser, set_id: int, 
     response = post_form(browser, set_id, task)
 
     assert (response.status_code, processor.count_rows(Job)) == (422, 0)
-    assert "This cannot be done yet" in get_page_text(response)
+    assert "Please correct these fields" in get_page_text(response)
 
 
 def test_nul_in_field_is_400(processor: Dataset, browser: Browser, set_id: int) -> None:
@@ -370,10 +370,10 @@ def test_what_is_entered_has_the_type_of_its_parameter(processor: Dataset, brows
         ("count", "10", "10 is greater than the maximum of 9"),
         ("share", "1e999", "'1e999' is not of type 'number', 'null'"),
         ("share", "NaN", "'NaN' is not of type 'number', 'null'"),
-        ("words", "[", "This is not JSON, or none that can be stored."),
-        ("words", "[" * 1000, "This is not JSON, or none that can be stored."),
+        ("words", "[", "This is not valid JSON, or it contains a value that cannot be stored."),
+        ("words", "[" * 1000, "This is not valid JSON, or it contains a value that cannot be stored."),
         ("words", '["a", 1]', "1: 1 is not of type 'string'"),
-        ("anything", '"\\ud800"', "This is not JSON, or none that can be stored."),
+        ("anything", '"\\ud800"', "This is not valid JSON, or it contains a value that cannot be stored."),
     ],
 )
 def test_schema_error_is_shown_and_input_kept(
@@ -396,7 +396,7 @@ def test_a_link_fills_every_kind_of_field(browser: Browser) -> None:
     assert page.status_code == 200
     assert "checked" not in get_field_attributes(page, "is-fast")
     assert (get_field_attributes(page, "count")["value"], get_field_attributes(page, "count")["type"]) == ("x", "text")
-    assert get_field_error(page, "words") == "This is not JSON, or none that can be stored."
+    assert get_field_error(page, "words") == "This is not valid JSON, or it contains a value that cannot be stored."
     assert '<option value="large" selected' in page.text
     assert get_field_attributes(page, "key")["value"] == ""
     assert get_field_attributes(page, "api-parameters.token")["value"] == "mine"
@@ -412,7 +412,7 @@ def send_set_form(browser: Browser, *files: tuple[str, bytes], **fields: Any) ->
 
 
 def post_multipart(browser: Browser, *files: tuple[str, bytes], **fields: Any) -> TestResponse:
-    """Written by hand: the client of Werkzeug puts what is long into a file, and leaves that open."""
+    """Post a form built by hand: the Werkzeug client writes long fields to a file and leaves it open."""
     texts = [(name, text) for name, given in fields.items() for text in ([given] if isinstance(given, str) else given)]
     parts = [f'name="{name}"\r\n\r\n{text}'.encode() for name, text in texts]
     parts += [f'name="file"; filename="{name}"\r\n\r\n'.encode() + content for name, content in files]
@@ -421,7 +421,7 @@ def post_multipart(browser: Browser, *files: tuple[str, bytes], **fields: Any) -
 
 
 def list_members(dataset: Dataset, table: Any) -> list[int]:
-    """What the document sets hold of one type."""
+    """Return the ids of one type in all document sets."""
     with dataset.app.app_context():
         return sorted(db.session.scalars(select(table.c[1])))
 
@@ -455,7 +455,7 @@ def test_a_set_is_made_of_what_was_ticked_and_sent(processor: Dataset, browser: 
     assert (list_members(processor, SET_EVENTS), list_members(processor, SET_FAQS)) == ([int(event)], [int(faq)])
     assert len(list_members(processor, SET_UPLOADS)) == 3  # the same image twice is one
     page = browser.get(SETS)
-    assert "1 event, 1 FAQ, 3 pictures" in get_page_text(page)
+    assert "1 event, 1 FAQ, 3 images" in get_page_text(page)
     assert build_link(document_set=made) in TagCollector(page.text).attribute_values("href")
 
 
@@ -477,7 +477,7 @@ def test_a_link_chooses_what_is_ticked(processor: Dataset, browser: Browser) -> 
     )
     assert "draft event" not in page.text
     assert f'value="{others}"' not in re.sub(r'name="(event|faq)" value="\d+"', "", page.text)
-    for said in ("There is no such event here.", "This is not the id of one: x"):
+    for said in ("There is no such event here.", "This is not a valid id: x"):
         assert said in get_page_text(page)
     assert_protected(page)
 
@@ -490,7 +490,7 @@ def test_the_events_of_ones_teams_are_offered(processor: Dataset) -> None:
 
 
 @pytest.mark.usefixtures("storage")
-def test_a_picture_that_is_none_is_named_and_the_others_are_kept(processor: Dataset, browser: Browser) -> None:
+def test_invalid_image_is_named_and_the_others_are_stored(processor: Dataset, browser: Browser) -> None:
     response = send_set_form(
         browser, ("good.png", PNG), ("<img src=x onerror=alert(1)>.png", b"no picture"), title="Mine"
     )
@@ -511,7 +511,7 @@ def test_a_picture_that_is_none_is_named_and_the_others_are_kept(processor: Data
         ({"title": " "}, "Must not be blank."),
         ({"title": "x" * 51}, "Must have at most 50 characters."),
         ({"event": ["999999"]}, "There is no such event here."),
-        ({"upload": ["x"]}, "This is not the id of one: x"),
+        ({"upload": ["x"]}, "This is not a valid id: x"),
         ({"event": []}, document_sets.EMPTY_SET_ERROR),
     ],
 )
@@ -527,7 +527,7 @@ def test_invalid_document_set_form_is_422_with_reason(
 
 
 @pytest.mark.usefixtures("storage")
-def test_more_than_a_set_takes_at_once_is_said_and_stays_ticked(processor: Dataset, browser: Browser) -> None:
+def test_too_many_members_show_error_and_stay_checked(processor: Dataset, browser: Browser) -> None:
     with processor.app.app_context():
         about = {
             "starts_at": NEXT_MONTH,
@@ -547,13 +547,13 @@ def test_more_than_a_set_takes_at_once_is_said_and_stays_ticked(processor: Datas
     assert (followed.status_code, refused.status_code, taken.status_code) == (200, 422, 303)
     assert processor.count_rows(DocumentSet) == 1
     for page in (followed, refused):
-        assert "At most 100 at once, not 101." in get_page_text(page)
+        assert "Choose at most 100, not 101." in get_page_text(page)
         ticked = {each["value"] for _, each in TagCollector(page.text).found if "checked" in each}
         assert ticked == set(events)
 
 
 @pytest.mark.usefixtures("storage")
-def test_too_many_or_too_large_pictures_are_refused(
+def test_too_many_or_too_large_images_are_rejected(
     processor: Dataset, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = send_set_form(browser, *((f"{number}.png", PNG) for number in range(21)), title="Mine")
@@ -562,7 +562,7 @@ def test_too_many_or_too_large_pictures_are_refused(
     large = send_set_form(browser, ("large.png", PNG + bytes(2**20)), title="Mine")
     larger = send_set_form(browser, ("larger.png", bytes(2 * 2**20)), title="Mine")
 
-    assert (many.status_code, get_field_error(many, "file")) == (422, "At most 20 pictures at once.")
+    assert (many.status_code, get_field_error(many, "file")) == (422, "Send at most 20 images at once.")
     assert (large.status_code, get_field_error(large, "file")) == (422, "large.png: An image may have at most 1 MiB.")
     assert (larger.status_code, larger.mimetype) == (413, "text/html")
     assert (processor.count_rows(DocumentSet), processor.count_rows(Upload)) == (0, 0)
@@ -603,7 +603,7 @@ def test_sets_are_listed_page_by_page_to_their_owner(processor: Dataset, browser
 
 
 def hand_off_job(dataset: Dataset, id_: UUID, documents: Iterable[Document]) -> JobRow:
-    """What a worker does: the processor has the task, and has said its name for it."""
+    """Hand the job over to the processor, as a worker does, with a tracking id."""
     with dataset.app.app_context(), open_transaction(is_read=False):
         claimed = lifecycle.claim_job(id_, "tests", LEASE)
         assert claimed is not None
@@ -614,7 +614,7 @@ def hand_off_job(dataset: Dataset, id_: UUID, documents: Iterable[Document]) -> 
 
 
 def store_regions(dataset: Dataset, id_: UUID, *found: Any) -> None:
-    """What the processor has found."""
+    """Store regions as results of the processor."""
     with dataset.app.app_context():
         db.session.add_all(found)
         db.session.commit()
@@ -622,13 +622,13 @@ def store_regions(dataset: Dataset, id_: UUID, *found: Any) -> None:
 
 
 def build_region(id_: UUID, document: str, source: str | None = None, *place: float) -> Region:
-    """One of them."""
+    """Return a region."""
     x, y, width, height = place or (1, 2, 30, 20)
     return Region(treatment_id=id_, document=document, source=source or document, x=x, y=y, width=width, height=height)
 
 
 def build_upload_document(id_: int) -> Document:
-    """An upload as a document."""
+    """Return an upload as a document."""
     return Document(f"upload-{id_}", "image", "upload", id_)
 
 
@@ -651,10 +651,10 @@ def test_the_page_shows_the_processor_documents_and_regions(processor: Dataset, 
     page = browser.get(f"/jobs/{id_}")
 
     assert "PENDING" in get_page_text(waiting)
-    for said in ("All that stranger chose", f"run {MARKUP}", "Questions not answered 3", "3 regions in 3 images"):
+    for said in ("All that stranger chose", f"run {MARKUP}", "Unanswered requests 3", "3 regions in 3 images"):
         assert said in get_page_text(page), said
     assert '<rect x="1" y="2.5" width="30" height="20">' in page.text
-    assert page.text.count('viewBox="0 0 80 40"') == 2  # of nobody knows what there is only the text
+    assert page.text.count('viewBox="0 0 80 40"') == 2  # unknown documents are shown as text only
     assert page.text.count("<li>30 × 20 at 1, 2") == 3  # noqa: RUF001 - the sign of multiplication
     links = TagCollector(page.text).attribute_values("href")
     assert f"/v1/treatments/{id_}" in links
@@ -677,7 +677,7 @@ def test_the_page_shows_the_pairs_that_are_most_alike(processor: Dataset, browse
 
     scores = re.findall(r"<td>(0\.\d{3})</td>", page.text)
     assert (scores[0], scores[-1], len(scores)) == ("0.590", "0.100", 50)
-    assert "10 more are less alike." in get_page_text(page)
+    assert "10 more pairs are less similar." in get_page_text(page)
     assert page.text.count('<img src="/files/uploads/') == 51
 
 
@@ -714,7 +714,7 @@ def test_treatment_page_limits_results_and_statements(
 
 
 def count_statements(monkeypatch: pytest.MonkeyPatch, act: Any) -> int:
-    """How many statements it takes."""
+    """Return the number of SQL statements of a request."""
     asked: list[str] = []
     execute = psycopg.Cursor.execute
 
@@ -762,7 +762,7 @@ def test_an_image_that_may_not_be_seen_any_more_is_not_shown(processor: Dataset,
     assert sources[0].startswith("/files/images/")
 
 
-def test_the_picture_of_an_event_is_shown_where_it_is_ours(processor: Dataset, browser: Browser, set_id: int) -> None:
+def test_image_of_an_event_is_shown_if_it_is_stored_here(processor: Dataset, browser: Browser, set_id: int) -> None:
     id_ = start_treatment(browser, set_id)
     event_id = processor.events["published"]
     hand_off_job(processor, id_, [Document("event-1-image", "image", "event", event_id)])
@@ -775,7 +775,7 @@ def test_the_picture_of_an_event_is_shown_where_it_is_ours(processor: Dataset, b
         return TagCollector(browser.get(f"/jobs/{id_}/findings").text).attribute_values("src")
 
     name = f"/files/uploads/{'0' * 64}.png"
-    assert sources(f"{processor.app.config['PUBLIC_URL']}{name}") == [name, name]  # not drawn: nobody knows its size
+    assert sources(f"{processor.app.config['PUBLIC_URL']}{name}") == [name, name]  # no regions: unknown size
     assert sources(f"https://elsewhere.example{name}") == []
 
 
@@ -843,7 +843,7 @@ def test_trying_again_makes_another_treatment(processor: Dataset, browser: Brows
 
 
 @pytest.mark.usefixtures("storage")
-def test_the_stream_says_when_there_is_more_to_be_seen(
+def test_stream_sends_new_digest_when_results_change(
     processor: Dataset, browser: Browser, set_id: int, storage: Storage
 ) -> None:
     id_ = start_treatment(browser, set_id)

@@ -1,4 +1,4 @@
-"""Treatments in a real browser, with a real processor: from two pictures to the regions drawn over them."""
+"""Treatments in a real browser, with the reference processor: from two images to the regions drawn over them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -42,7 +42,7 @@ from tests.treatments.test_processor import run_processor
 pytestmark = [needs_chromium, pytest.mark.faults, pytest.mark.long]
 
 BOXES = {"one": [(200, 100, 100, 80), (10, 20, 50, 40)], "two": [(30, 200, 60, 30)]}
-"""Largest first."""
+"""Rectangles of the images, largest first."""
 WIDTH_OF_PICTURES, HEIGHT_OF_PICTURES = 400, 300
 MINUTE_MS = 60_000
 
@@ -67,11 +67,11 @@ FIND_LOW_CONTRAST = """() => {
     .filter((node) => says(node) && node.checkVisibility() && !node.closest("svg, select, option") && faint(node))
     .map((node) => node.outerHTML);
 }"""
-"""What has less contrast than 4.5:1 (WCAG 2.2, 1.4.3)."""
+"""Script that returns the elements with a contrast below 4.5:1 (WCAG 2.2, 1.4.3)."""
 
 
-def make_picture(name: str) -> FilePayload:
-    """White rectangles on black."""
+def make_image(name: str) -> FilePayload:
+    """Return an image of white rectangles on black."""
     image = Image.black(WIDTH_OF_PICTURES, HEIGHT_OF_PICTURES)
     for box in BOXES[name]:
         image = image.draw_rect(255, *box, fill=True)
@@ -82,7 +82,7 @@ def make_picture(name: str) -> FilePayload:
 def office(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ProcessorStack]:
-    """Web, relay and worker beside the reference processor, for all tests of this module."""
+    """Start web, relay, worker and the reference processor once for the tests of this module."""
     with ExitStack() as stack:
         _, url = stack.enter_context(run_processor(tmp_path_factory.mktemp("processor")))
         yield ProcessorStack(environment, tmp_path_factory.mktemp("office"), stack, PROCESSOR_URL=url)
@@ -90,13 +90,13 @@ def office(
 
 @dataclass(kw_only=True)
 class Site(VisitedServer):
-    """The pages of an office, and a treatment that nobody works on."""
+    """The pages of a running stack, with treatments that no worker executes."""
 
     office: ProcessorStack
     dataset: Dataset
 
     def create_treatment(self, title: str = "Mine") -> JobRow:
-        """A treatment of the stranger's of one upload, which its processor has begun before it was committed."""
+        """Create a treatment of one upload of the stranger, which is handed off before it is committed."""
         upload = self.dataset.create_upload("stranger")
         self.dataset.create_document_set("stranger", [upload])
         with self.office.app.app_context(), open_transaction(is_read=False):
@@ -115,7 +115,7 @@ class Site(VisitedServer):
         return waiting
 
     def store_regions(self, job: JobRow, file: str, *sources: str) -> None:
-        """What the processor has found, and the file it stood in; of this nobody is told."""
+        """Store regions and their result file without a notification."""
         with self.office.app.app_context(), open_transaction(is_read=False):
             about = {"treatment_id": job.id, "document": "picture", "width": 10, "height": 10}
             rows = [{**about, "source": source, "x": 5 * number, "y": 0} for number, source in enumerate(sources)]
@@ -126,14 +126,14 @@ class Site(VisitedServer):
 
 @pytest.fixture
 def site(office: ProcessorStack, dataset: Dataset) -> Iterator[Site]:
-    """The pages, and people who may sign in."""
+    """Return the site, with users who have passwords."""
     give_passwords(dataset)
     yield Site(base_url=str(office.app.config["PUBLIC_URL"]), office=office, dataset=dataset)
     office.end_all_jobs()
 
 
 def sign_in(page: Page, name: str = "stranger") -> None:
-    """With the mouse."""
+    """Sign in with the mouse."""
     page.fill("[name=email]", f"{name}@example.com")
     page.fill("[name=password]", PASSWORD)
     page.click("main button")
@@ -141,16 +141,16 @@ def sign_in(page: Page, name: str = "stranger") -> None:
 
 
 def create_document_set(page: Page, site: Site, title: str, *names: str) -> None:
-    """From the list of jobs to the form of treatments, with a set of these pictures chosen."""
+    """Go from the list of jobs to the treatment form, with a new set of these images selected."""
     page.goto(f"{site.url}/document-sets/new")
     page.fill("[name=title]", title)
-    page.set_input_files("[name=file]", [make_picture(name) for name in names])
-    page.click("button:has-text('Make the set')")
+    page.set_input_files("[name=file]", [make_image(name) for name in names])
+    page.click("button:has-text('Create document set')")
     page.wait_for_url("**/jobs/treatments/new?document-set=*")
 
 
 def get_rectangles(figure: Locator) -> list[tuple[int, ...]]:
-    """Where the rectangles are on the image as it is shown, in pixels of the image."""
+    """Return the positions of the drawn rectangles, in pixels of the image."""
     shown = figure.locator("img").bounding_box()
     assert shown is not None
     scale = WIDTH_OF_PICTURES / shown["width"]
@@ -167,13 +167,13 @@ def get_rectangles(figure: Locator) -> list[tuple[int, ...]]:
 
 
 def assert_near(found: list[tuple[int, ...]], meant: list[tuple[int, ...]]) -> None:
-    """The same but for the width of a border."""
+    """Assert that rectangles are equal up to the width of a border."""
     assert len(found) == len(meant)
     for one, other in zip(found, meant, strict=True):
         assert all(abs(a - b) <= 4 for a, b in zip(one, other, strict=True)), (found, meant)
 
 
-def test_two_pictures_become_regions_while_one_looks_on(chromium: Browser, site: Site) -> None:
+def test_two_images_get_regions_while_the_page_is_open(chromium: Browser, site: Site) -> None:
     page = site.open_page(open_context(chromium))
     sign_in(page)
     page.click("text=Document sets")
@@ -232,7 +232,7 @@ def test_treatment_can_be_started_by_keyboard(chromium: Browser, site: Site) -> 
     tab_to(page, "Start the treatment")
     page.keyboard.press("Enter")
     expect(page.locator("#job:is([data-state=succeeded], [data-state=failed])")).to_be_visible(timeout=MINUTE_MS)
-    tab_to(page, "Start one like it", "A")
+    tab_to(page, "Start a similar treatment", "A")
     page.keyboard.press("Enter")
 
     page.wait_for_url("**/treatments/new?*")
@@ -247,24 +247,24 @@ def test_form_errors_are_linked_to_fields(chromium: Browser, site: Site) -> None
 
     page.click("[role=alert] a:has-text('Document set')")
     focused = page.evaluate("document.activeElement.id")
-    page.click("text=Make a document set")
+    page.click("text=Create a document set")
     page.fill("[name=title]", "Mine")
     page.set_input_files("[name=file]", {"name": "text.png", "mimeType": "image/png", "buffer": b"no picture"})
-    page.click("button:has-text('Make the set')")
+    page.click("button:has-text('Create document set')")
 
     assert focused == "document-set"
-    expect(page.locator("#set-file-fault")).to_contain_text("text.png: Only JPEG, PNG and WebP images are taken.")
+    expect(page.locator("#set-file-fault")).to_contain_text("text.png: The image must be a JPEG, PNG or WebP image.")
     expect(page.locator("[name=title]")).to_have_value("Mine")
     assert {each for each in site.complaints if "422" not in each} == set()
 
 
-def test_too_much_at_once_is_said_before_it_is_sent(chromium: Browser, site: Site) -> None:
+def test_too_large_files_are_reported_before_they_are_sent(chromium: Browser, site: Site) -> None:
     page = site.open_page(open_context(chromium), "/document-sets/new?title=Large")
     sign_in(page)
     large = {"mimeType": "image/png", "buffer": bytes(11 * 2**20)}
 
     page.set_input_files("[name=file]", [{"name": "1.png", **large}, {"name": "2.png", **large}])
-    page.click("button:has-text('Make the set')")
+    page.click("button:has-text('Create document set')")
 
     assert page.url.endswith("/document-sets/new?title=Large")
     assert "too large together" in page.locator("[name=file]").evaluate("field => field.validationMessage")

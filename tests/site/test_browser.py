@@ -1,4 +1,4 @@
-"""The front door in a real browser: pages that fit, and requests tried in the viewer of /openapi.json."""
+"""The site in a real browser: pages fit their window, and the viewer of /openapi.json sends requests."""
 
 import signal
 from collections import Counter
@@ -23,14 +23,14 @@ READY_MS = 90_000
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests."""
+    """Start one browser for all tests."""
     with launch_browser() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def web(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """One web process for all tests."""
+    """Start one web process for all tests."""
     processes = Processes(environment, tmp_path_factory.mktemp("web"))
     processes.start("web")
     yield processes
@@ -41,14 +41,14 @@ def web(app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def base_url(dataset: Dataset, web: Processes, wait_until: Callable[..., Any]) -> str:
-    """The URL of the web process, which answers; everybody has a password."""
+    """Return the URL of the running web process; all users have a password."""
     give_passwords(dataset)
     wait_until(lambda: is_alive(web.base_url), 60)
     return web.base_url
 
 
 class PageVisit:
-    """A page, what the browser complains of, and the requests that it sends to other hosts."""
+    """A page, with the errors of the browser and the requests that it sends to other hosts."""
 
     def __init__(self, chromium: Browser, base_url: str, **options: Any) -> None:
         self.page: Page = chromium.new_context(reduced_motion="reduce", **options).new_page()

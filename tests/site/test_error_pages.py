@@ -1,4 +1,4 @@
-"""Errors are pages for browsers, everywhere, and JSON:API errors for programs."""
+"""Errors are pages for browsers and JSON:API documents for API clients, on all routes."""
 
 import re
 from html import unescape
@@ -48,7 +48,7 @@ def test_error_browser_gets_a_page(
         assert {"Vary", "Allow", "WWW-Authenticate"} & set(plain.headers.keys()) <= set(response.headers.keys())
 
 
-def test_error_page_says_what_the_document_says(client: FlaskClient) -> None:
+def test_error_page_has_the_same_content_as_the_document(client: FlaskClient) -> None:
     page = client.get("/v1/events?page[size]=x", headers={"Accept": BROWSER}).text
     (error,) = errors_of(client.get("/v1/events?page[size]=x"))
 

@@ -1,4 +1,4 @@
-"""/ is a page for browsers; for programs / and /v1 are the entry document."""
+"""/ is a page for browsers; for API clients / and /v1 are the entry document."""
 
 import re
 import tomllib
@@ -34,7 +34,7 @@ def change_event(dataset: Dataset, state: str, **values: Any) -> None:
 
 @pytest.fixture
 def without_database(make_app: Callable[..., Flask]) -> FlaskClient:
-    """A client of an app whose database refuses connections."""
+    """Return a client of an app whose database refuses connections."""
     return make_app(DATABASE_URL="postgresql://postgres@127.0.0.1:1/nothing").test_client()
 
 
@@ -182,7 +182,7 @@ def test_entry_document_unacceptable_parameters_is_406(client: FlaskClient) -> N
 
 @pytest.mark.parametrize("accept", [BROWSER, JSONAPI])
 @pytest.mark.parametrize("path", ["/", "/v1"])
-def test_front_door_methods_and_conditions(client: FlaskClient, path: str, accept: str) -> None:
+def test_home_methods_and_conditions(client: FlaskClient, path: str, accept: str) -> None:
     headers = {"Accept": accept}
     full = client.get(path, headers=headers)
 

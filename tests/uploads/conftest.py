@@ -1,3 +1,3 @@
-"""Storage of a test's own."""
+"""Fixtures of the tests of uploads."""
 
 from tests.images.conftest import storage  # noqa: F401  # a fixture

@@ -1,4 +1,4 @@
-"""/v1/uploads: written by /v1/upload/image, seen and deleted by whoever sent them, restored by admins."""
+"""/v1/uploads: created by /v1/upload/image, visible to and deleted by their owners, restored by admins."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ SMALL, WIDE = encode_image(make_flag_image(), "png"), encode_image(make_flag_ima
 
 
 def create_upload(caller: ApiClient, content: bytes = SMALL) -> int:
-    """The id of an upload."""
+    """Upload an image; return the id of the upload."""
     answer = send_as_form(caller, content)
     assert answer.status_code == 200, answer.text
     return int(answer.get_json()["id"])
 
 
 def restore_upload(caller: ApiClient, upload: int) -> TestResponse:
-    """The answer to whoever takes an upload out of the trash."""
+    """Restore an upload from the trash; return the response."""
     document = {"data": {"type": "upload", "id": str(upload), "attributes": {"deleted-at": None}}}
     return caller.send("PATCH", f"/v1/uploads/{upload}?get_trashed=true", document)
 
@@ -241,7 +241,7 @@ def test_an_upload_stays_with_its_owner(dataset: Dataset, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["anonymous", "owner", "admin"])
-def test_nobody_posts_an_upload(dataset: Dataset, role: str) -> None:
+def test_uploads_cannot_be_created_at_the_collection(dataset: Dataset, role: str) -> None:
     posted = dataset.callers[role].create("/v1/uploads", "upload", {})
     added = dataset.callers[role].send(
         "POST",

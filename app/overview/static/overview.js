@@ -1,35 +1,35 @@
-// Starts the run that the query string names, shows how far it is, and then what it has made.
+// Submits the job of the query string, shows its progress, and then its output.
 
-const asked = new URLSearchParams(location.search);
-const server = asked.get("server") ?? "";
-const documentSetId = asked.get("documentSetId") ?? asked.get("document_set_id") ?? "";
-const token = asked.get("apiToken") ?? asked.get("api_token") ?? "";
-const LONGEST_SHOWN = 100_000;
+const query = new URLSearchParams(location.search);
+const server = query.get("server") ?? "";
+const documentSetId = query.get("documentSetId") ?? query.get("document_set_id") ?? "";
+const token = query.get("apiToken") ?? query.get("api_token") ?? "";
+const MAX_OUTPUT_LENGTH = 100_000;
 
-const [title, bar, message, again, made] = ["title", "bar", "message", "again", "made"].map((id) =>
+const [title, bar, message, again, output] = ["title", "bar", "message", "again", "output"].map((id) =>
   document.getElementById(id),
 );
 
-// As UTF-8, whatever it is: btoa takes no other letters, and what no token is, the server says.
+// Encoded as UTF-8, as btoa accepts only Latin-1; the server rejects an invalid token.
 const credentials = new TextEncoder().encode(`${token}:x-api-token`);
 const headers = { Authorization: `Basic ${btoa(String.fromCharCode(...credentials))}` };
 
 /** Yields the elements of a JSON array while it is being sent. */
-async function* elements(stream) {
+async function* readElements(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
     text += value;
-    for (let end; (end = endOfObject(text)) > 0; text = text.slice(end)) {
+    for (let end; (end = findObjectEnd(text)) > 0; text = text.slice(end)) {
       yield JSON.parse(text.slice(text.indexOf("{"), end));
     }
   }
 }
 
-/** Where the first whole object of a text ends, 0 where none does. */
-function endOfObject(text) {
+/** Returns the index after the first complete object in the text, or 0 if there is none. */
+function findObjectEnd(text) {
   let depth = 0;
   let isString = false;
   for (let at = 0; at < text.length; at++) {
@@ -54,39 +54,39 @@ function show(progress) {
   message.textContent = progress.message ?? `${Math.floor(progress.fraction * 100)} %`;
 }
 
-function fail(words) {
-  title.textContent = "It did not work";
+function fail(reason) {
+  title.textContent = "Failed";
   bar.hidden = true;
-  message.textContent = words;
+  message.textContent = reason;
   message.className = "failed";
   again.hidden = false;
 }
 
 async function generate() {
-  const answer = await fetch("/overview/generate", {
+  const response = await fetch("/overview/generate", {
     method: "POST",
     headers,
     body: new URLSearchParams({ server, documentSetId }),
   });
-  if (!answer.ok) return fail((await answer.json()).errors[0].detail);
+  if (!response.ok) return fail((await response.json()).errors[0].detail);
   let last = null;
-  for await (const progress of elements(answer.body)) {
+  for await (const progress of readElements(response.body)) {
     last = progress;
     show(progress);
   }
   if (last?.error) return fail(last.error);
-  if (last !== null && last.returncode === null) return setTimeout(start, 2000); // cut off: come back
+  if (last !== null && last.returncode === null) return setTimeout(start, 2000); // the stream was interrupted: try again
   await finish();
 }
 
 async function finish() {
-  const answer = await fetch(`/overview/search?${new URLSearchParams({ server, documentSetId })}`, { headers });
-  if (!answer.ok) return fail((await answer.json()).errors[0].detail);
+  const response = await fetch(`/overview/search?${new URLSearchParams({ server, documentSetId })}`, { headers });
+  if (!response.ok) return fail((await response.json()).errors[0].detail);
   title.textContent = "Ready";
   bar.value = 1;
   message.textContent = "";
-  made.textContent = (await answer.text()).slice(0, LONGEST_SHOWN);
-  made.hidden = false;
+  output.textContent = (await response.text()).slice(0, MAX_OUTPUT_LENGTH);
+  output.hidden = false;
 }
 
 function start() {
@@ -94,7 +94,7 @@ function start() {
   bar.hidden = false;
   again.hidden = true;
   message.className = "";
-  generate().catch(() => fail("The server does not answer."));
+  generate().catch(() => fail("The server does not respond."));
 }
 
 again.addEventListener("click", start);

@@ -1,13 +1,13 @@
-// Keeps /jobs and /jobs/{id} up to date. The server says everything in words; here they are put in their places, as
-// text, never as markup: an element with data-text="message" gets the text of `message`, and so on.
+// Keeps /jobs and /jobs/{id} up to date. The server sends formatted values, which are set as text, never as markup: an
+// element with data-text="message" gets the value `message`, and so on.
 "use strict";
 
-const PATIENCE = 3000; // milliseconds without a connection before anything is said about it
-const LATER = 5000;
-const RENEWAL = 1000; // between two looks at what was found
+const NOTICE_DELAY_MS = 3000; // without a connection, before a notice is shown
+const RETRY_DELAY_MS = 5000;
+const FINDINGS_INTERVAL_MS = 1000; // minimum between two requests for results
 
 const page = document.querySelector("[data-stream]");
-const said = document.querySelector("#said");
+const announcement = document.querySelector("#announcement");
 const lost = document.querySelector("#lost");
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const hour = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -21,30 +21,30 @@ function setAttribute(node, name, value) {
   else if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
 
-function tellTime(node, at) {
+function showTime(node, at) {
   setAttribute(node, "datetime", at);
-  setText(node, at ? inWords(new Date(at)) : "");
+  setText(node, at ? formatTime(new Date(at)) : "");
 }
 
-function inWords(at) {
+function formatTime(at) {
   const isToday = day.format(at) === day.format(new Date());
   return isToday ? hour.format(at) : `${day.format(at)}, ${hour.format(at)}`;
 }
 
-const PLACES = {
+const SETTERS = {
   text: (node, value) => setText(node, String(value)),
   if: (node, value) => { node.hidden = !value; },
   href: (node, value) => setAttribute(node, "href", value),
   action: (node, value) => setAttribute(node, "action", value),
-  time: tellTime,
+  time: showTime,
 };
 
-// What is in a list has values of its own.
+// Elements in a list are left out: list items have their own values.
 function fill(root, values) {
-  for (const [place, put] of Object.entries(PLACES)) {
-    for (const node of root.querySelectorAll(`[data-${place}]:not([data-list] *)`)) {
-      const name = node.dataset[place];
-      if (name in values) put(node, values[name] ?? "");
+  for (const [attribute, set] of Object.entries(SETTERS)) {
+    for (const node of root.querySelectorAll(`[data-${attribute}]:not([data-list] *)`)) {
+      const name = node.dataset[attribute];
+      if (name in values) set(node, values[name] ?? "");
     }
   }
 }
@@ -58,8 +58,8 @@ function fillJob(root, job) {
   }
 }
 
-// A change may take away what has the focus: it goes to the next best thing in there.
-function keepingFocus(root, change) {
+// A change may hide the focused element: then focus the first link or button in the same root.
+function keepFocus(root, change) {
   const focused = root.contains(document.activeElement) ? document.activeElement : null;
   change();
   if (!focused) return;
@@ -67,45 +67,45 @@ function keepingFocus(root, change) {
   else root.querySelector(":is(a[href], form:not([hidden]) button)")?.focus({ preventScroll: true });
 }
 
-function made(template) {
+function cloneTemplate(template) {
   return document.querySelector(template).content.firstElementChild.cloneNode(true);
 }
 
 function announce(job) {
-  setText(said, `${job.kind} ${job.label}: ${job.state_words}`);
+  setText(announcement, `${job.kind} ${job.label}: ${job.state_label}`);
 }
 
 // The list
 
-function place(job) {
+function placeJob(job) {
   const known = page.querySelector(`.job[data-id="${job.id}"]`);
   const section = [...page.querySelectorAll("section[data-states]")]
     .find((each) => each.dataset.states.split(" ").includes(job.state));
   const isNew = !known;
-  if (isNew && (!section || !takesNew())) return;
-  const row = known ?? made("#row");
+  if (isNew && (!section || !isFirstPage())) return;
+  const row = known ?? cloneTemplate("#row");
   row.dataset.id = job.id;
   const isOtherState = row.dataset.state !== job.state;
-  keepingFocus(row, () => {
+  keepFocus(row, () => {
     fillJob(row, job);
-    if (section && row.closest("section") !== section) insert(section, row);
+    if (section && row.closest("section") !== section) insertRow(section, row);
   });
   if (isOtherState) announce(job);
-  tidy();
+  hideEmptySections();
 }
 
-// On the first page only; ids begin with the time.
-function takesNew() {
+// New jobs appear on the first page only; rows are sorted by id, which begins with the time.
+function isFirstPage() {
   return !new URLSearchParams(location.search).has("older");
 }
 
-function insert(section, row) {
+function insertRow(section, row) {
   const list = section.querySelector("ul");
   const next = [...list.children].find((other) => other.dataset.id < row.dataset.id);
   list.insertBefore(row, next ?? null);
 }
 
-function tidy() {
+function hideEmptySections() {
   const sections = [...page.querySelectorAll("section[data-states]")];
   for (const section of sections) section.hidden = !section.querySelector(".job");
   page.querySelector("#nothing").hidden = sections.some((section) => !section.hidden);
@@ -113,84 +113,84 @@ function tidy() {
 
 // One job
 
-function show(news) {
+function showJob(update) {
   const root = page.querySelector("#job");
-  const isOtherState = root.dataset.state !== news.job.state;
-  keepingFocus(root, () => {
-    fillJob(root, { ...news.job, has_files: news.files.length > 0, has_attempts: news.attempts.length > 0 });
-    replace("files", news.files);
-    replace("attempts", news.attempts);
+  const isOtherState = root.dataset.state !== update.job.state;
+  keepFocus(root, () => {
+    fillJob(root, { ...update.job, has_files: update.files.length > 0, has_attempts: update.attempts.length > 0 });
+    replaceList("files", update.files);
+    replaceList("attempts", update.attempts);
   });
-  for (const line of news.lines) page.querySelector("[data-list=lines]").prepend(item("lines", line));
-  if (news.job.findings) renew(news.job.findings);
-  document.title = `${news.job.tab} · ${news.job.kind} ${news.job.label}`;
-  if (isOtherState) announce(news.job);
+  for (const line of update.lines) page.querySelector("[data-list=lines]").prepend(buildItem("lines", line));
+  if (update.job.findings) refreshFindings(update.job.findings);
+  document.title = `${update.job.tab} · ${update.job.kind} ${update.job.label}`;
+  if (isOtherState) announce(update.job);
 }
 
-function item(list, values) {
-  const node = made(`#${list}-item`);
+function buildItem(list, values) {
+  const node = cloneTemplate(`#${list}-item`);
   if ("level" in values) node.dataset.level = values.level;
   fill(node, values);
   return node;
 }
 
-const replaced = {};
+const listContents = {};
 
-function replace(list, items) {
+function replaceList(list, items) {
   const content = JSON.stringify(items);
-  if (replaced[list] === content) return;
-  replaced[list] = content;
-  page.querySelector(`[data-list=${list}]`).replaceChildren(...items.map((values) => item(list, values)));
+  if (listContents[list] === content) return;
+  listContents[list] = content;
+  page.querySelector(`[data-list=${list}]`).replaceChildren(...items.map((values) => buildItem(list, values)));
 }
 
-// What was found: the server says that there is more, and is asked for that part of the page.
+// Results: when their digest in an event changes, that part of the page is requested again.
 
 const findings = document.querySelector("#findings");
-let wanted = findings?.dataset.mark;
-let isRenewing = false;
+let requestedMark = findings?.dataset.mark;
+let isRefreshing = false;
 
-async function renew(mark) {
-  wanted = mark;
-  if (isRenewing) return;
-  isRenewing = true;
-  while (findings.dataset.mark !== wanted) {
-    const asked = wanted;
-    const fragment = await fetched(findings.dataset.fragment);
-    if (fragment === undefined) break; // the next news come with the same mark
+async function refreshFindings(mark) {
+  requestedMark = mark;
+  if (isRefreshing) return;
+  isRefreshing = true;
+  while (findings.dataset.mark !== requestedMark) {
+    const nextMark = requestedMark;
+    const fragment = await fetchText(findings.dataset.fragment);
+    if (fragment === undefined) break; // the next event tries again with the same mark
     replaceFindings(fragment);
-    findings.dataset.mark = asked;
-    await new Promise((resolve) => { setTimeout(resolve, RENEWAL); });
+    findings.dataset.mark = nextMark;
+    await new Promise((resolve) => { setTimeout(resolve, FINDINGS_INTERVAL_MS); });
   }
-  isRenewing = false;
+  isRefreshing = false;
 }
 
-async function fetched(url) {
+async function fetchText(url) {
   try {
-    const answer = await fetch(url, { redirect: "manual", cache: "no-store" });
-    return answer.status === 200 ? await answer.text() : undefined;
+    const response = await fetch(url, { redirect: "manual", cache: "no-store" });
+    return response.status === 200 ? await response.text() : undefined;
   } catch {
     return undefined;
   }
 }
 
-// What is as it was stays: a list that somebody has opened, an image that is there, the focus.
+// Keeps elements that are unchanged: opened lists, loaded images, the focus.
 function replaceFindings(fragment) {
   const fresh = new DOMParser().parseFromString(fragment, "text/html").body;
   const focused = findings.contains(document.activeElement) ? document.activeElement : null;
   const key = focused?.closest("[data-key]")?.dataset.key;
   for (const old of findings.querySelectorAll("[data-key]")) {
-    const node = keyed(fresh, old.dataset.key, old.localName);
+    const node = findByKey(fresh, old.dataset.key, old.localName);
     if (!node) continue;
     if (old.querySelector("details[open]")) node.querySelector("details").open = true;
     if (node.isEqualNode(old)) node.replaceWith(old);
   }
   findings.replaceChildren(...fresh.childNodes);
   if (!focused) return;
-  const place = findings.contains(focused) ? focused : keyed(findings, key, "figure")?.querySelector("summary");
+  const place = findings.contains(focused) ? focused : findByKey(findings, key, "figure")?.querySelector("summary");
   (place ?? findings.querySelector("a[href], summary"))?.focus({ preventScroll: true });
 }
 
-function keyed(root, key, name) {
+function findByKey(root, key, name) {
   return [...root.querySelectorAll(`${name}[data-key]`)].find((node) => node.dataset.key === key);
 }
 
@@ -209,49 +209,49 @@ for (const link of document.querySelectorAll("[data-task]")) {
   });
 }
 
-const files = document.querySelector("input[type=file][data-most]");
+const files = document.querySelector("input[type=file][data-max-bytes]");
 files?.addEventListener("change", () => {
   const size = [...files.files].reduce((sum, file) => sum + file.size, 0);
-  const isTooMuch = size > Number(files.dataset.most);
-  files.setCustomValidity(isTooMuch ? "These files are too large together: send fewer at once." : "");
-  if (isTooMuch) files.reportValidity();
+  const isTooLarge = size > Number(files.dataset.maxBytes);
+  files.setCustomValidity(isTooLarge ? "These files are too large together: choose fewer." : "");
+  if (isTooLarge) files.reportValidity();
 });
 
 // The stream
 
 let source;
-let last = page?.dataset.after;
-let complaint;
+let lastEventId = page?.dataset.after;
+let noticeTimer;
 
 function follow() {
   const url = new URL(page.dataset.stream, location.href);
-  url.searchParams.set("after", last);
+  url.searchParams.set("after", lastEventId);
   source = new EventSource(url);
-  source.addEventListener("open", isConnected);
-  source.addEventListener("error", isLost);
+  source.addEventListener("open", handleOpen);
+  source.addEventListener("error", handleError);
   source.addEventListener("reload", () => location.reload());
   source.addEventListener("message", (event) => {
-    last = event.lastEventId;
-    const news = JSON.parse(event.data);
-    if (news.jobs) news.jobs.forEach(place);
-    else show(news);
-    if (news.is_over) source.close();
+    lastEventId = event.lastEventId;
+    const update = JSON.parse(event.data);
+    if (update.jobs) update.jobs.forEach(placeJob);
+    else showJob(update);
+    if (update.is_over) source.close();
   });
 }
 
-function isConnected() {
-  clearTimeout(complaint);
-  complaint = undefined;
+function handleOpen() {
+  clearTimeout(noticeTimer);
+  noticeTimer = undefined;
   lost.hidden = true;
 }
 
-// The browser comes again by itself, unless the server answered something else than a stream.
-function isLost() {
-  complaint ??= setTimeout(() => { lost.hidden = false; }, PATIENCE);
-  if (source.readyState === EventSource.CLOSED) setTimeout(lookAgain, LATER);
+// The browser reconnects by itself, unless the response was not a stream.
+function handleError() {
+  noticeTimer ??= setTimeout(() => { lost.hidden = false; }, NOTICE_DELAY_MS);
+  if (source.readyState === EventSource.CLOSED) setTimeout(checkPage, RETRY_DELAY_MS);
 }
 
-async function lookAgain() {
+async function checkPage() {
   let status = 503;
   try {
     status = (await fetch(location.href, { method: "HEAD", redirect: "manual", cache: "no-store" })).status;
@@ -259,12 +259,12 @@ async function lookAgain() {
     // The server cannot be reached: the same as a 503.
   }
   if (status === 200) follow();
-  else if (status >= 500) setTimeout(lookAgain, LATER);
+  else if (status >= 500) setTimeout(checkPage, RETRY_DELAY_MS);
   else location.reload(); // signed out, or the job is gone
 }
 
 for (const node of document.querySelectorAll("time[datetime]")) {
-  if (node.dateTime) tellTime(node, node.dateTime);
+  if (node.dateTime) showTime(node, node.dateTime);
 }
 if (page && !("isOver" in page.dataset)) {
   follow();

@@ -7,7 +7,7 @@ function followColorScheme() {
   document.documentElement.classList.toggle("dark-mode", dark.matches);
 }
 
-// Swagger UI fills optional object parameters such as `filter` with made-up values, which match nothing or are refused.
+// Swagger UI fills optional object parameters such as `filter` with example values, which match nothing or are invalid.
 function leaveOptionalObjectsEmpty(parameters) {
   for (const parameter of parameters) {
     const schema = parameter.schema ?? {};
