@@ -86,7 +86,7 @@ def register_finder(find: UsedFileFinder) -> UsedFileFinder:
 
 
 def register_table(table: FromClause) -> None:
-    """Register a table whose live rows each use one file, `stored_as`, of `size` bytes."""
+    """Register a table whose live rows each use one file, `storage_key`, of `size` bytes."""
     is_live = table.c.deleted_at.is_(None)
     names = bindparam("names", type_=ARRAY(Text))
     used = PreparedStatement(select(table.c.storage_key).where(table.c.storage_key == any_(names), is_live))

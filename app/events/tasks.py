@@ -6,6 +6,7 @@ from flask import current_app
 from sqlalchemy import select, update
 
 from app import mail
+from app.derived_keys import derive_key
 from app.events.calendar import MEDIA_TYPE, to_icalendar
 from app.events.models import Event
 from app.events.team import MAIL_OWNERSHIP_OFFER

@@ -26,7 +26,7 @@ from app.jsonapi.permissions import AccessContext, Predicate
 from app.jsonapi.reader import ResourceReader
 from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType, by_integer_id
-from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, build_creation_response
 from app.jsonapi.select_plan import Item
 from app.url_tokens import hash_token, new_token
 from app.users.reauthentication import require_password

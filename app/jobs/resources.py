@@ -33,7 +33,7 @@ from app.jsonapi.query_params import LINKAGE_FAMILIES, Query
 from app.jsonapi.reader import ResourceReader
 from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
-from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, build_creation_response
 from app.storage import send_stored_file
 from app.users.ownership import owner_or_admin
 

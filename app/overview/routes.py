@@ -103,8 +103,8 @@ def send_result() -> Response:
     parameters = parse_request(request.args, request.headers, may_name_token=False)
     with open_transaction(is_read=True):
         job = submission.find_succeeded(_get_kind_name(), parameters._asdict(), owner_id=None)
-        for stored_as, media_type in _select_output.fetch_rows({"job_id": job.id}) if job is not None else ():
-            return send_stored_file(stored_as, media_type=media_type)
+        for storage_key, media_type in _select_output.fetch_rows({"job_id": job.id}) if job is not None else ():
+            return send_stored_file(storage_key, media_type=media_type)
     raise NotFound("There is no result yet. Send POST /overview/generate first.")
 
 

@@ -101,9 +101,7 @@ def set_form_cookie(response: Response, cookie: str) -> None:
 
 def derive_csrf_token(cookie: str) -> str:
     """Return the CSRF token for a session cookie or a form cookie: an HMAC of its value."""
-    key = current_app.config["SECRET_KEY"].encode()
-    digest = hmac.digest(key, b"form of:" + cookie.encode(), "sha256")
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    return base64.urlsafe_b64encode(derive_key(b"form of:" + cookie.encode())).decode().rstrip("=")
 
 
 def get_current_time() -> datetime:

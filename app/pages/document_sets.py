@@ -213,7 +213,7 @@ def _build_option(each: form_options.LabelledOption, ids: set[int]) -> TemplateD
 
 
 def _build_upload_option(each: form_options.UploadOption, ids: set[int]) -> TemplateData:
-    link = build_image_link(each.stored_as, each.width, each.height)
+    link = build_image_link(each.storage_key, each.width, each.height)
     return {**link._asdict(), "id": each.id, "is_checked": each.id in ids}
 
 

@@ -22,9 +22,9 @@ class ImageLink(NamedTuple):
     height: int | None = None
 
 
-def build_image_link(stored_as: str, width: int | None = None, height: int | None = None) -> ImageLink:
+def build_image_link(storage_key: str, width: int | None = None, height: int | None = None) -> ImageLink:
     """Return the link to a stored file."""
-    return ImageLink(f"/files/{stored_as}", width, height)
+    return ImageLink(f"/files/{storage_key}", width, height)
 
 
 def find_image_links(documents: Iterable[Document], access: AccessContext) -> dict[str, ImageLink]:
@@ -49,8 +49,8 @@ def _resolve_image_link(
     resource_type: str, reference: str | None, width: int | None, height: int | None
 ) -> ImageLink | None:
     """Return the link for a stored name, or for the URL of an event; None if the URL is not one of this storage."""
-    stored_as = current_storage().get_public_name(reference or "") if resource_type == "event" else reference
-    return build_image_link(stored_as, width, height) if stored_as else None
+    storage_key = current_storage().get_public_name(reference or "") if resource_type == "event" else reference
+    return build_image_link(storage_key, width, height) if storage_key else None
 
 
 @cache

@@ -19,7 +19,7 @@ from app.jsonapi.permissions import AccessContext, Predicate
 from app.jsonapi.reader import ResourceReader
 from app.jsonapi.relationship_views import register_relationship_routes
 from app.jsonapi.resource_type import ResourceType
-from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList
+from app.jsonapi.resources import ActionView, ResourceDetail, ResourceList, build_creation_response
 from app.processors.run_start import DOCUMENT_SET_PARAMETER
 from app.treatments import job_creation
 from app.treatments.job_creation import API_PARAMETERS_POINTER

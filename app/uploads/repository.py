@@ -23,7 +23,7 @@ _upsert = PreparedStatement(
     insert(Upload)
     .values({name: bindparam(name, type_=type_) for name, type_ in _COLUMN_TYPES.items()})
     # Sending a deleted image again restores it.
-    .on_conflict_do_update(index_elements=["owner_id", "stored_as"], set_={"deleted_at": null()})
+    .on_conflict_do_update(index_elements=["owner_id", "storage_key"], set_={"deleted_at": null()})
     .returning(Upload.id)
 )
 
@@ -48,6 +48,6 @@ def upsert_upload(owner_id: int, image: StoredImage) -> int:
     quotas.charge_upload(owner_id, values.pop("charged"))
     stored_files.lock_file(image.storage_key)
     ((id_,),) = _upsert.fetch_rows({"owner_id": owner_id, **values})
-    if not current_storage().exists(image.stored_as):  # another user deleted the same image meanwhile
+    if not current_storage().exists(image.storage_key):  # another user deleted the same image meanwhile
         raise Unavailable("The file was deleted while it was being stored. Try again.", headers={"Retry-After": "1"})
     return int(id_)

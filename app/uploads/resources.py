@@ -37,8 +37,8 @@ class StoredFileData(DataLayer):
         """Raise Conflict if a row is restored whose file has been deleted."""
         if row.deleted_at is None or "deleted_at" not in data:
             return
-        stored_files.lock_file(row.stored_as)
-        if not current_storage().exists(row.stored_as):
+        stored_files.lock_file(row.storage_key)
+        if not current_storage().exists(row.storage_key):
             raise Conflict("The file of this resource has been deleted, so it cannot be restored.", code="file-deleted")
 
 

@@ -9,7 +9,7 @@ from app.storage import current_storage
 
 def _get_url(upload: Any) -> str:
     """Return the URL of the file under the current PUBLIC_URL."""
-    return current_storage().get_url(upload.stored_as)
+    return current_storage().get_url(upload.storage_key)
 
 
 class UploadSchema(ResourceSchema):
