@@ -1,7 +1,7 @@
 """/v1/jobs/{id}/progress: what a job says, as it says it, in the three formats that people stream."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -204,7 +204,8 @@ def _build_state_query(role: Role) -> PreparedStatement:
 class StreamBody:
     """The body of an answer that goes on: it holds a thread and, while it reads, a connection; news wakes it.
 
-    It ends with the server and with the sign-in of whoever watches.
+    Each part is made in an application context of its own: the request has ended. The stream ends with the server and
+    with the sign-in of its user.
     """
 
     def __init__(self, viewer: CurrentUser, job_id: UUID | None) -> None:
@@ -219,7 +220,8 @@ class StreamBody:
         return self
 
     def __next__(self) -> bytes:
-        return next(self._chunks).encode()
+        with self.app.app_context():
+            return next(self._chunks).encode()
 
     def close(self) -> None:
         """Called by the server, also when the client has gone away."""
@@ -235,11 +237,6 @@ class StreamBody:
         except SQLAlchemyError as error:
             log.warning("stream ends: the database does not answer", error=type(error).__name__)
 
-    @contextmanager
-    def _read_transaction(self) -> Iterator[None]:
-        with self.app.app_context(), open_transaction(is_read=True):
-            yield
-
     def _should_continue(self) -> bool:
         """Not when the server stops; nor, asked now and then, when whoever watches has logged out."""
         if self.watcher.hub.is_stopping:
@@ -247,7 +244,7 @@ class StreamBody:
         if monotonic() - self.asked_at < KEEP_ALIVE_INTERVAL_SECONDS:
             return True
         self.asked_at = monotonic()
-        with self._read_transaction():
+        with open_transaction(is_read=True):
             return is_session_valid(self.viewer)
 
 
@@ -309,6 +306,6 @@ class _ProgressBody(StreamBody):
 
     def _read_events(self, seq: int) -> tuple[list[ProgressEvent], int | None]:
         """What the job has said since, and its place in the queue."""
-        with self._read_transaction():
+        with open_transaction(is_read=True):
             waits = get_queue_position(self.watched.job_id)  # first: what begins meanwhile has said so
             return list_events_after(self.watched.job_id, seq), waits

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 from flask import request
 
+from app.database import open_transaction
 from app.jobs import lifecycle
 from app.jobs.models import CANCELED, FAILED, SUCCEEDED, TERMINAL_STATES
 from app.jobs.notify_hub import current_hub
@@ -77,9 +78,8 @@ class ProgressStream(StreamBody):
     def _generate_progress(self) -> Iterator[ProgressElement | None]:
         ahead = None
         while self._should_continue():
-            with (
-                self._read_transaction()
-            ):  # each by itself: what begins or ends in between is whole in what is read last
+            # Each statement by itself: what begins or ends in between is whole in what is read last.
+            with open_transaction(is_read=True):
                 waits = get_queue_position(self.job_id)
                 elements = list_events_after(self.job_id, self.seq)
                 job = lifecycle.get_job(self.job_id)

@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 from flask import Response, request
 
+from app.database import open_transaction
 from app.errors import NotFound
 from app.jobs.models import FINALIZING, QUEUED, TERMINAL_STATES, WAITING
 from app.jobs.progress_stream import (
@@ -137,7 +138,7 @@ class _ListStream(_EventStream):
 
     def _read_event(self) -> str:
         read_at = resume_marker()
-        with self._read_transaction():
+        with open_transaction(is_read=True):
             rows = self._read_changed_jobs()
         if (
             len(rows) >= job_queries.MAX_CHANGED_JOBS and read_at - self.since > RESUME_MARGIN_MS
@@ -179,7 +180,7 @@ class _JobStream(_EventStream):
         super().__init__(caller, job_id)
 
     def _read_event(self) -> str:
-        with self._read_transaction():
+        with open_transaction(is_read=True):
             job = next(iter(job_queries.get_jobs(self.access, [self.job_id])), None)
             if job is None:
                 self.is_over = True
