@@ -290,7 +290,8 @@ def commit() -> None:
 
 def release_connection() -> None:
     """Give the connection of a request that only reads back to the pool; its next statement takes one again."""
-    g.transaction.close()
+    if "transaction" in g:
+        g.transaction.close()
 
 
 def get_connection() -> Connection:

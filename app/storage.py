@@ -19,6 +19,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from app.database import release_connection
 from app.errors import BadRequest, NotFound, Unavailable, error_response
 from app.preconditions import apply_preconditions
 from app.slots import Slot, SlotPool, caller_holders, take_slot
@@ -277,7 +278,11 @@ serve_public_file.permission = "anyone"  # type: ignore[attr-defined]  # read by
 def send_stored_file(
     name: str, *, media_type: str | None = None, filename: str | None = None, cache: str = CACHE_PRIVATE
 ) -> Response:
-    """The answer that streams this file, whoever asks: to be saved as `filename` where there is one."""
+    """The answer that streams this file, whoever asks: to be saved as `filename` where there is one.
+
+    The connection of the request goes back to the pool first: a storage may take long.
+    """
+    release_connection()
     try:
         response = (
             _redirect_to_proxy(name) if current_app.config["X_ACCEL_REDIRECT"] else _build_response_with_retry(name)
