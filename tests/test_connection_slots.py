@@ -15,7 +15,7 @@ from app import database
 from app.database import commit, get_connection, make_connection_slots, open_transaction
 from app.documents.resolver import Document
 from app.extensions import db
-from app.jobs import artifacts, lifecycle, submission
+from app.jobs import artifacts, lifecycle, progress_stream, submission
 from app.processors import runs
 from app.processors.document_view import build_source_url
 from app.slots import SlotPool
@@ -216,6 +216,38 @@ def test_request_holds_no_connection_while_a_storage_hangs(
 
     assert held == (0, 0)
     assert answer.result().status_code == 503
+
+
+@pytest.mark.usefixtures("short_wait")
+def test_stream_that_finds_no_slot_stays_open_and_loses_nothing(
+    dataset: Dataset, slots: SlotPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_stream, "RETRY_DELAY_SECONDS", 0.1)
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        queued = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=dataset.stranger.id).job
+        job = lifecycle.claim_job(queued.id, "tests", LEASE)
+        commit()
+    assert job is not None
+    headers = {"Authorization": f"JWT {dataset.stranger.token}", "Accept": "text/event-stream"}
+    path = f"/v1/jobs/{job.id}/progress"
+    answer = dataset.app.test_client().get(path, headers=headers, buffered=False)
+    parts = iter(answer.response)
+    first = next(parts)
+    held = [slots.acquire("127.0.0.1") for _ in range(slots.max_per_holder)]
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        lifecycle.record_progress(job, 0.5, "meanwhile")
+        commit()
+
+    silent = [next(parts), next(parts)]
+    for slot in held:
+        slots.release(slot)
+    told = next(part for part in parts if part != silent[0])
+    answer.close()
+
+    assert b'"state":"running"' in first
+    assert silent == [b":\n\n"] * 2
+    assert b'"meanwhile"' in told
+    assert len(slots) == 0
 
 
 @pytest.mark.parametrize(

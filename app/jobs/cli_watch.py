@@ -100,7 +100,7 @@ class _JobWatcher:
         """Until there is news of this job; of others there may be a lot."""
         deadline = monotonic() + POLL_INTERVAL_SECONDS
         while (left := deadline - monotonic()) > 0:
-            if str(self.job_id) in poll_notifications(connection, left):
+            if any(payload.startswith(str(self.job_id)) for payload in poll_notifications(connection, left)):
                 return
 
 

@@ -21,7 +21,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    cast,
     func,
     insert,
     null,
@@ -48,7 +47,7 @@ from app.jobs.models import (
 from app.jobs.records import JobRow
 
 NOTIFY_CHANNEL = "jobs"
-"""The NOTIFY channel of progress; the payload is the id of the job."""
+"""The NOTIFY channel of progress; the payload is the id of the job and, after a space, that of its owner or nothing."""
 
 OWNED_STATES = (RUNNING, WAITING, FINALIZING, CANCELING)
 """States in which an attempt owns the job."""
@@ -72,7 +71,12 @@ def _build_transition(fence: ColumnElement[bool], values: Mapping[str, Any]) -> 
     """An UPDATE of one job, its event and the NOTIFY, in one statement; it returns the job as it is then."""
     moved = update(Job).where(fence).values({**values, "last_seq": _jobs.c.last_seq + 1}).returning(*_jobs.c).cte()
     told = _event_cte(moved.c)
-    return PreparedStatement(select(*moved.c, func.pg_notify(NOTIFY_CHANNEL, cast(moved.c.id, Text))).add_cte(told))
+    return PreparedStatement(select(*moved.c, notify_change(moved.c)).add_cte(told))
+
+
+def notify_change(job: Any) -> ColumnElement[Any]:
+    """Return the expression that sends the notification of a change of this job."""
+    return func.pg_notify(NOTIFY_CHANNEL, func.concat(job.id, " ", job.owner_id))
 
 
 def _event_cte(job: Any) -> Any:

@@ -4,7 +4,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from uuid import UUID
 
 import structlog
@@ -12,8 +12,16 @@ from flask import Flask, current_app
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import create_listen_engine, listen_to_channel, poll_notifications
+from app.database import (
+    STREAM_HOLDER,
+    create_listen_engine,
+    get_connection,
+    listen_to_channel,
+    open_transaction,
+    poll_notifications,
+)
 from app.jobs.lifecycle import NOTIFY_CHANNEL
+from app.jsonapi.current_user import CurrentUser
 from app.slots import NoFreeSlotError, Slot, SlotPool, take_slot
 
 MAX_SUBSCRIBERS = 240
@@ -21,6 +29,12 @@ MAX_SUBSCRIBERS = 240
 
 MAX_SUBSCRIBERS_PER_HOLDER = 80
 """Of these, how many one user and one client address may have."""
+
+MAX_LIST_SUBSCRIBERS_PER_USER = 10
+"""Of these, how many streams of all their jobs one user may have: each change is read for each of them."""
+
+READ_SLOT_TIMEOUT_SECONDS = 5.0
+"""How long a stream waits for its turn among those of its user before it tries again."""
 
 PROBE_TIMEOUT_SECONDS = 1.0
 """How long a new stream waits for the slot of one whose client has gone away."""
@@ -36,16 +50,23 @@ log = structlog.get_logger(__name__)
 
 
 class Subscriber:
-    """Somebody who waits for news of one job, or of all of them."""
+    """A stream that waits for changes of one job, or of all jobs that its user sees."""
 
-    def __init__(self, hub: "Hub", job_id: UUID | None, holders: tuple[str, ...]) -> None:
+    def __init__(self, hub: "Hub", job_id: UUID | None, viewer: CurrentUser, holders: tuple[str, ...]) -> None:
         self.hub = hub
         self.job_id = job_id
+        self.viewer = viewer
         self.holders = holders
         self._news = threading.Event()
         self._lock = threading.Lock()
         self._changed_ids: set[UUID | None] = set()
         self._is_probed = False
+
+    def is_concerned(self, job_id: UUID, owner_id: int | None) -> bool:
+        """Return whether a change of this job, which belongs to this user, may be a change of the stream."""
+        if self.job_id is not None:
+            return self.job_id == job_id
+        return self.viewer.is_admin or self.viewer.id == owner_id
 
     def wait_for_change(self, seconds: float) -> bool:
         """Whether there is, or soon comes, news since the last time; also when the server stops."""
@@ -54,6 +75,10 @@ class Subscriber:
         with self._lock:
             is_probed, self._is_probed = self._is_probed, False
         return is_news and not is_probed
+
+    def wake(self) -> None:
+        """Let the next wait end at once."""
+        self._news.set()
 
     def request_probe(self) -> None:
         """Let the stream send something, which fails where the client has gone away."""
@@ -82,6 +107,11 @@ class Hub:
         self._lock = threading.Lock()
         self._subscribers: set[Subscriber] = set()
         self.slots = SlotPool(MAX_SUBSCRIBERS, MAX_SUBSCRIBERS_PER_HOLDER)
+        self.list_slots = SlotPool(MAX_SUBSCRIBERS, MAX_LIST_SUBSCRIBERS_PER_USER)
+        self._read_slots = SlotPool(
+            MAX_SUBSCRIBERS, 1, max_waiting=4 * MAX_SUBSCRIBERS, max_waiting_per_holder=MAX_SUBSCRIBERS
+        )
+        """The streams that read: one of each user, or address, at a time, in the order in which they came."""
         self._probed_at = 0.0
         self._stopping = threading.Event()
         self._is_started = False
@@ -92,22 +122,38 @@ class Hub:
         return self._stopping.is_set()
 
     @contextmanager
-    def subscribe(self, job_id: UUID | None, *holders: str) -> Iterator[Subscriber]:
+    def subscribe(self, job_id: UUID | None, viewer: CurrentUser, *holders: str) -> Iterator[Subscriber]:
         """News of one job, or of all; what is read after this begins misses nothing. 503 or 429 where too many watch.
 
-        `holders` are the user and the address that watch.
+        `holders` are the address that watches, and the user; of all jobs none but a user.
         """
-        slot = self.take_slot(self.slots, *holders)
-        watcher = Subscriber(self, job_id, holders)
-        try:
+        with ExitStack() as slots:
+            slots.callback(self.slots.release, self.take_slot(self.slots, *holders))
+            if job_id is None:
+                slots.callback(self.list_slots.release, self.take_slot(self.list_slots, holders[-1]))
+            watcher = Subscriber(self, job_id, viewer, holders)
             with self._lock:
                 self._subscribers.add(watcher)
                 self._start_threads()
-            yield watcher
+            try:
+                yield watcher
+            finally:
+                with self._lock:
+                    self._subscribers.discard(watcher)
+
+    @contextmanager
+    def open_read(self, watcher: Subscriber) -> Iterator[None]:
+        """Open a transaction in which a stream reads; raise NoFreeSlotError, 429 or 503 without a slot in time.
+
+        It has a connection slot of its address and user, as a request of them has, and of all streams.
+        """
+        slot = self._read_slots.acquire(watcher.holders[-1], timeout_seconds=READ_SLOT_TIMEOUT_SECONDS)
+        try:
+            with open_transaction(is_read=True, holders=(*watcher.holders, STREAM_HOLDER)):
+                get_connection()  # before anything changes that another try needs
+                yield
         finally:
-            with self._lock:
-                self._subscribers.discard(watcher)
-            self.slots.release(slot)
+            self._read_slots.release(slot)
 
     def take_slot(self, slots: SlotPool, *holders: str) -> Slot:
         """Take a slot for a stream; raise 503 where the process has none left, 429 where a holder has its share.
@@ -171,11 +217,12 @@ class Hub:
             if not payloads:
                 connection.execute(text("SELECT 1"))
             for payload in payloads:
-                self._notify_subscribers(UUID(payload))
+                job_id, _, owner_id = payload.partition(" ")
+                self._notify_subscribers(UUID(job_id), int(owner_id) if owner_id else None)
 
-    def _notify_subscribers(self, job_id: UUID | None) -> None:
+    def _notify_subscribers(self, job_id: UUID | None, owner_id: int | None = None) -> None:
         with self._lock:
-            concerned = [each for each in self._subscribers if job_id is None or each.job_id in (None, job_id)]
+            concerned = [each for each in self._subscribers if job_id is None or each.is_concerned(job_id, owner_id)]
         for watcher in concerned:
             watcher.notify(job_id)
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, Uuid, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import PreparedStatement, open_transaction
-from app.errors import BadRequest, NotAcceptable, NotFound
+from app.errors import BadRequest, NotAcceptable, NotFound, TooManyRequests, Unavailable
 from app.jobs.models import QUEUED, TERMINAL_STATES, Job, JobEvent
 from app.jobs.notify_hub import Subscriber, current_hub
 from app.jobs.queue_position import get_queue_position
@@ -25,7 +25,7 @@ from app.jsonapi.current_user import CurrentUser, Role, require_current_user
 from app.jsonapi.permissions import AccessContext, VisibilityScope, any_user, describe_predicate
 from app.jsonapi.query_params import parse_parameters
 from app.jsonapi.resource_type import parse_uuid
-from app.slots import caller_holders
+from app.slots import NoFreeSlotError, caller_holders
 from app.users.auth import is_session_valid
 from app.users.ownership import is_owned_by_viewer
 
@@ -38,6 +38,9 @@ LAST_EVENT_ID_PARAMETER = "lastEventId"
 
 POLL_INTERVAL_SECONDS = 1.0
 """How often the place of a job in the queue is looked at: nobody is told of it."""
+
+RETRY_DELAY_SECONDS = 1.0
+"""Pause of a stream that found no slot to read with."""
 
 BATCH_SIZE = 500
 """Events that are read at once."""
@@ -212,7 +215,9 @@ class StreamBody:
         self.app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to hand it to what runs later
         self.viewer = viewer
         self.stack = ExitStack()
-        self.watcher: Subscriber = self.stack.enter_context(current_hub().subscribe(job_id, *_get_holders(viewer)))
+        self.watcher: Subscriber = self.stack.enter_context(
+            current_hub().subscribe(job_id, viewer, *caller_holders(request.remote_addr, viewer.id))
+        )
         self.asked_at = monotonic()
         self._chunks = self._write_chunks()
 
@@ -244,13 +249,20 @@ class StreamBody:
         if monotonic() - self.asked_at < KEEP_ALIVE_INTERVAL_SECONDS:
             return True
         self.asked_at = monotonic()
-        with open_transaction(is_read=True):
-            return is_session_valid(self.viewer)
+        return self._read(lambda: is_session_valid(self.viewer)) is not False
 
+    def _read(self, read: Callable[[], T]) -> T | None:
+        """Run statements when it is the turn of the user; None, after a pause, where it was not in time.
 
-def _get_holders(viewer: CurrentUser) -> tuple[str, ...]:
-    """Return whose share of the streams counts: that of the address, and that of a signed-in user."""
-    return caller_holders(request.remote_addr, viewer.id)
+        Nothing is lost then: what was to be read is read the next time.
+        """
+        try:
+            with self.watcher.hub.open_read(self.watcher):
+                return read()
+        except (NoFreeSlotError, TooManyRequests, Unavailable):
+            sleep(RETRY_DELAY_SECONDS)
+            self.watcher.wake()
+            return None
 
 
 class _ProgressBody(StreamBody):
@@ -289,9 +301,14 @@ class _ProgressBody(StreamBody):
         yield from self._until_database_error(self._poll_events())
 
     def _poll_events(self) -> Iterator[ProgressEvent | None]:
-        seq, ahead = self.watched.seq, None
+        seq = self.watched.seq
+        ahead: int | None = None
         while self._should_continue():
-            elements, waits = self._read_events(seq)
+            found = self._read(partial(self._read_events, seq))
+            if found is None:
+                yield None
+                continue
+            elements, waits = found
             yield from elements
             seq = elements[-1].seq if elements else seq
             if elements and elements[-1].state in TERMINAL_STATES:
@@ -306,6 +323,5 @@ class _ProgressBody(StreamBody):
 
     def _read_events(self, seq: int) -> tuple[list[ProgressEvent], int | None]:
         """What the job has said since, and its place in the queue."""
-        with open_transaction(is_read=True):
-            waits = get_queue_position(self.watched.job_id)  # first: what begins meanwhile has said so
-            return list_events_after(self.watched.job_id, seq), waits
+        waits = get_queue_position(self.watched.job_id)  # first: what begins meanwhile has said so
+        return list_events_after(self.watched.job_id, seq), waits

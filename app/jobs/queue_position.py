@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, FromClause, Uuid, and_, bindparam, case, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, FromClause, Integer, Uuid, bindparam, case, func, literal, select
 
 from app.database import PreparedStatement
 from app.jobs.models import ACTIVE_STATES, QUEUED, Job
@@ -13,22 +13,25 @@ MAX_QUEUE_POSITION = 1_000
 
 
 def queue_position(jobs: FromClause) -> ColumnElement[Any]:
-    """How many run or were queued before a job that waits; null for one that does not."""
+    """How many run or were queued before a job that waits; null for one that does not.
+
+    Both subqueries refer to no row outside: PostgreSQL runs each of them once for all rows of a list, and not at all
+    where no job waits.
+    """
     others = Job.__table__.alias()
-    is_before = tuple_(others.c.queued_at, others.c.id) < tuple_(jobs.c.queued_at, jobs.c.id)
-    ahead = (
-        select(literal(1))
-        .select_from(others)
-        .where(
-            others.c.state.in_(ACTIVE_STATES),  # word for word what the index of live jobs holds
-            # At work is what a worker holds; the rest is elsewhere.
-            or_(and_(others.c.state == QUEUED, is_before), others.c.lease_until.is_not(None)),
-        )
+    is_active = others.c.state.in_(ACTIVE_STATES)  # word for word what the index of live jobs holds
+    queue = (
+        select(others.c.id)
+        .where(is_active, others.c.state == QUEUED)
+        .order_by(others.c.queued_at, others.c.id)
         .limit(MAX_QUEUE_POSITION)
-        .correlate(jobs)
-        .subquery()
     )
-    return case((jobs.c.state == QUEUED, select(func.count()).select_from(ahead).scalar_subquery()))
+    # At work is what a worker holds; the rest is elsewhere.
+    at_work = select(literal(1)).where(is_active, others.c.lease_until.is_not(None)).limit(MAX_QUEUE_POSITION)
+    place = func.array_position(func.array(queue.scalar_subquery()), jobs.c.id, type_=Integer) - 1
+    count = select(func.count()).select_from(at_work.subquery()).scalar_subquery()
+    ahead = func.least(func.coalesce(place, MAX_QUEUE_POSITION) + count, MAX_QUEUE_POSITION)
+    return case((jobs.c.state == QUEUED, ahead))
 
 
 _jobs = Job.__table__

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import orjson
 from flask import request
 
-from app.database import open_transaction
 from app.jobs import lifecycle
 from app.jobs.models import CANCELED, FAILED, SUCCEEDED, TERMINAL_STATES
 from app.jobs.notify_hub import current_hub
@@ -78,11 +77,11 @@ class ProgressStream(StreamBody):
     def _generate_progress(self) -> Iterator[ProgressElement | None]:
         ahead = None
         while self._should_continue():
-            # Each statement by itself: what begins or ends in between is whole in what is read last.
-            with open_transaction(is_read=True):
-                waits = get_queue_position(self.job_id)
-                elements = list_events_after(self.job_id, self.seq)
-                job = lifecycle.get_job(self.job_id)
+            found = self._read(self._read_events)
+            if found is None:
+                yield None
+                continue
+            waits, elements, job = found
             if job is None:
                 return
             if waits is not None and waits != ahead:
@@ -95,6 +94,15 @@ class ProgressStream(StreamBody):
                 KEEP_ALIVE_INTERVAL_SECONDS if waits is None else POLL_INTERVAL_SECONDS
             ):
                 yield None
+
+    def _read_events(self) -> tuple[int | None, list[ProgressEvent], JobRow | None]:
+        """The place in the queue, the events since, and the job.
+
+        Each statement by itself: what begins or ends in between is whole in what is read last.
+        """
+        waits = get_queue_position(self.job_id)
+        elements = list_events_after(self.job_id, self.seq)
+        return waits, elements, lifecycle.get_job(self.job_id)
 
     def _build_progress_elements(self, elements: list[ProgressEvent], job: JobRow) -> Iterator[ProgressElement]:
         for element in elements:

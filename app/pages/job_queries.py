@@ -275,7 +275,7 @@ def _select_changed_ids(role: Role) -> PreparedStatement:
     waiting = (
         select(_jobs.c.id).where(_match_states((QUEUED,)), mine).order_by(_jobs.c.id.desc()).limit(MAX_ACTIVE_JOBS)
     )
-    told = select(_lines.c.job_id).where(_lines.c.id > _SINCE)
+    told = select(_lines.c.job_id).join(_jobs, _jobs.c.id == _lines.c.job_id).where(_lines.c.id > _SINCE, mine)
     found = union(new, waiting.subquery().select(), told).subquery()
     newest = select(found.c.id).order_by(found.c.id.desc())
     return PreparedStatement(newest.limit(literal_column(str(MAX_CHANGED_JOBS), Integer)))
