@@ -25,7 +25,7 @@ from app.preconditions import apply_preconditions
 from app.programs import allowed_servers
 from app.storage import send_stored_file
 
-STATIC = Path(__file__).resolve().parent / "serve_static_file"
+STATIC = Path(__file__).resolve().parent / "static"
 STATIC_FILES = {"overview.js": "text/javascript; charset=utf-8", "overview.css": "text/css; charset=utf-8"}
 
 SEARCH_RATE_LIMIT = "120/minute"

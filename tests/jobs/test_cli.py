@@ -370,7 +370,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def wait() -> None:
         assert begun.wait(15)
 
-    monkeypatch.setattr("app.jobs.cli_watch.notified", waiting)
+    monkeypatch.setattr("app.jobs.cli_watch.poll_notifications", waiting)
     return wait
 
 
