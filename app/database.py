@@ -37,7 +37,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from app import write_limits
 from app.extensions import db, migrate
-from app.slots import Slot, SlotPool, caller_holders, take_slot
+from app.slots import Slot, SlotPool, caller_holders, group_holder, take_slot
 
 SESSION_OPTIONS = " ".join(
     f"-c {option}"
@@ -64,6 +64,9 @@ WRITER_SLOT_TIMEOUT_SECONDS = 3.0
 MAX_WAITING_WRITERS = 64
 MAX_WAITING_WRITERS_PER_ADDRESS = 32
 """Requests that wait for this hold threads; others are refused at once."""
+
+STREAM_HOLDER = group_holder("streams")
+"""The holder of all reads of streams: together they have a fifth of the pool."""
 
 RETRY_AFTER_SECONDS = 1
 """What a client that found no slot in time is told to wait."""
@@ -116,6 +119,7 @@ def make_connection_slots(pool_size: int) -> SlotPool:
         max(1, pool_size * 4 // 5),
         max(1, pool_size // 2),
         max_per_user=max(1, pool_size * 3 // 10),
+        max_per_group=max(1, pool_size // 5),
         max_waiting=MAX_WAITING_REQUESTS,
         max_waiting_per_holder=MAX_WAITING_REQUESTS_PER_ADDRESS,
     )
@@ -171,8 +175,17 @@ def _reject_closed_connection(connection: psycopg.Connection[Any], _record: obje
 class _Transaction:
     """What a request does in the database: a connection from when the first statement wants one."""
 
-    def __init__(self, engine: Engine, slots: SlotPool | None, writers: SlotPool | None, *, is_read: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        slots: SlotPool | None,
+        writers: SlotPool | None,
+        *,
+        is_read: bool,
+        holders: tuple[str, ...] = (),
+    ) -> None:
         self._engine = engine
+        self._holders = holders
         self._slots = slots
         self._writers = writers
         self._is_read = is_read
@@ -185,7 +198,7 @@ class _Transaction:
         if self._connection is None:
             try:
                 if self._slots is not None:
-                    holders = caller_holders(request.remote_addr, g.get("user_id", 0))
+                    holders = self._holders or caller_holders(request.remote_addr, g.get("user_id", 0))
                     if self._writers is not None:
                         write_limits.check_request(holders)
                         self._writer_slot = _take_writer_slot(self._writers, holders)
@@ -263,18 +276,18 @@ def _discard_stale_connection(context: ExceptionContext) -> None:
 
 
 @contextmanager
-def open_transaction(*, is_read: bool) -> Iterator[None]:
+def open_transaction(*, is_read: bool, holders: tuple[str, ...] = ()) -> Iterator[None]:
     """The transaction of a request, kept by `commit` alone.
 
     One that reads needs no BEGIN and no ROLLBACK, two round trips less; neither needs a session, which costs as much
-    as a statement.
+    as a statement. `holders` have the slot of a stream, whose request has ended.
     """
     engine = current_app.extensions["autocommit"] if is_read else db.engine
     slots = writers = None
-    if has_request_context():  # tasks and commands have no share
+    if holders or has_request_context():  # tasks and commands have no share
         slots = current_app.extensions["connection_slots"]
         writers = None if is_read else current_app.extensions["writers"]
-    g.transaction = _Transaction(engine, slots, writers, is_read=is_read)
+    g.transaction = _Transaction(engine, slots, writers, is_read=is_read, holders=holders)
     try:
         yield
     finally:
@@ -290,7 +303,8 @@ def commit() -> None:
 
 def release_connection() -> None:
     """Give the connection of a request that only reads back to the pool; its next statement takes one again."""
-    g.transaction.close()
+    if "transaction" in g:
+        g.transaction.close()
 
 
 def get_connection() -> Connection:

@@ -22,6 +22,7 @@ MAX_REMEMBERED_HOLDERS = 4096
 """Of one pool that remembers holders: beyond it, those that were served longest ago are forgotten."""
 
 _USER_PREFIX = "user "
+_GROUP_PREFIX = "group "
 _NETWORK_SUFFIX = "/48"
 
 
@@ -78,6 +79,7 @@ class SlotPool:
         max_per_holder: int,
         *,
         max_per_user: int | None = None,
+        max_per_group: int | None = None,
         max_waiting: int = 128,
         max_waiting_per_holder: int = 32,
         remembers_holders: bool = False,
@@ -85,6 +87,7 @@ class SlotPool:
         self.size = size
         self.max_per_holder = max_per_holder
         self.max_per_user = max_per_user or max_per_holder
+        self.max_per_group = max_per_group or max_per_holder
         self.max_waiting = max_waiting
         self.max_waiting_per_holder = max_waiting_per_holder
         self.remembers_holders = remembers_holders
@@ -191,8 +194,12 @@ class SlotPool:
             waiter.wakeup.set()
 
     def _get_turn(self, queue: _QueueKey) -> tuple[bool, float]:
-        """Return the sort key of a queue; of equal ones the first to come is the first to be served."""
-        return not queue.is_preferred, max((self._served_at.get(holder, 0.0) for holder in queue.holders), default=0.0)
+        """Return the sort key of a queue; of equal ones the first to come is the first to be served.
+
+        Groups have no turn: one caller of a group would delay the others.
+        """
+        callers = (holder for holder in queue.holders if not holder.startswith(_GROUP_PREFIX))
+        return not queue.is_preferred, max((self._served_at.get(holder, 0.0) for holder in callers), default=0.0)
 
     def _forget_holders(self, holders: tuple[str, ...]) -> None:
         """Forget when holders were served that neither hold nor wait; where they are remembered, half of too many."""
@@ -261,6 +268,8 @@ class SlotPool:
     def _get_share(self, holder: str, max_per_address: int, size: int) -> int:
         if holder.startswith(_USER_PREFIX):
             return max(1, max_per_address * self.max_per_user // self.max_per_holder)
+        if holder.startswith(_GROUP_PREFIX):
+            return max(1, max_per_address * self.max_per_group // self.max_per_holder)
         if holder.endswith(_NETWORK_SUFFIX):
             return max(max_per_address, min(_widen_share(holder, max_per_address), size - 1))
         return max_per_address
@@ -326,6 +335,11 @@ def network_factor(holder: str) -> int:
 def user_holder(user_id: int) -> str:
     """Return the holder that a signed-in user counts for."""
     return f"{_USER_PREFIX}{user_id}"
+
+
+def group_holder(name: str) -> str:
+    """Return the holder that all work of one kind counts for, beside those of its callers."""
+    return f"{_GROUP_PREFIX}{name}"
 
 
 def caller_holders(address: str | None, user_id: int = 0) -> tuple[str, ...]:

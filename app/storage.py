@@ -19,6 +19,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from app.database import release_connection
 from app.errors import BadRequest, NotFound, Unavailable, error_response
 from app.preconditions import apply_preconditions
 from app.slots import Slot, SlotPool, caller_holders, take_slot
@@ -278,7 +279,10 @@ def send_stored_file(
     """Return a response that streams a file, without a permission check; raise NotFound if it does not exist.
 
     With `filename` it is an attachment of that name.
+
+    The connection of the request goes back to the pool first: a storage may take long.
     """
+    release_connection()
     try:
         response = (
             _redirect_to_proxy(name) if current_app.config["X_ACCEL_REDIRECT"] else _build_response_with_retry(name)

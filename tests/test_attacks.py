@@ -4,23 +4,30 @@ import base64
 import json
 import os
 import resource as resource_module
+import selectors
+import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from email.message import Message
 from http.client import HTTPConnection
-from threading import Event
-from time import monotonic
+from threading import Event, Thread
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import psutil
 import pytest
+from sqlalchemy import insert
+from uuid_utils.compat import uuid7
 
 from app.connections import MAX_CONNECTIONS_PER_ADDRESS
-from app.jobs.notify_hub import MAX_SUBSCRIBERS_PER_HOLDER
+from app.extensions import db
+from app.jobs.models import Job
+from app.jobs.notify_hub import MAX_LIST_SUBSCRIBERS_PER_USER, MAX_SUBSCRIBERS_PER_HOLDER
 from app.jobs.progress_stream import KEEP_ALIVE_INTERVAL_SECONDS
 from app.jsonapi.atomic_operations import EXTENSION
 from app.request_bodies import MAX_BODY_BYTES, MAX_READERS_PER_ADDRESS
@@ -44,6 +51,8 @@ from tests.attacks import (
 from tests.conftest import Processes, find_free_port
 from tests.dataset import JSONAPI, Dataset
 from tests.images.sample_images import encode_image, make_flag_image, make_plain_image
+from tests.jobs.test_streams import commit_progress, create_running_job
+from tests.pages.browser import give_passwords, sign_in_as
 from tests.test_end_to_end import attempt_get, build_document, send_request
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240), pytest.mark.long]
@@ -622,3 +631,92 @@ def test_health_address_answers_while_all_readers_are_taken(
         outputs = {result["checker"]: result["output"] for result in report["results"]}
         assert outputs["health_check_readers"].endswith("of 192 taken")
         assert attempt_get(f"{health}/v1/events") == 404, "nothing but health is answered there"
+
+
+QUEUED_JOBS = 940
+STREAMS_PER_ACCOUNT = 80
+STREAMING_ROLES = {"127.0.0.4": "stranger", "127.0.0.5": "organizer", "127.0.0.6": "coorganizer"}
+
+
+def enqueue_jobs(dataset: Dataset, role: str, number: int) -> UUID:
+    """Write so many queued jobs of a user; return the id of the last of them."""
+    owner_id = dataset.callers[role].id
+    with dataset.app.app_context():
+        rows = [
+            {"id": uuid7(), "kind": "sleep", "parameters": {"seconds": 1}, "trigger": "api", "owner_id": owner_id}
+            for _ in range(number)
+        ]
+        db.session.execute(insert(Job), rows)
+        db.session.commit()
+    return UUID(str(rows[-1]["id"]))
+
+
+@contextmanager
+def open_page_streams(base_url: str, path: str, cookie: str, source: str) -> Iterator[Counter[int]]:
+    """Open STREAMS_PER_ACCOUNT streams of a page once each, and read them; yield how many have which status."""
+    statuses: Counter[int] = Counter()
+    address = urlsplit(base_url)
+    request = f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nCookie: jobs-sign-in={cookie}\r\n\r\n".encode()
+    stopping = Event()
+
+    def read_all() -> None:
+        with ExitStack() as stack, selectors.DefaultSelector() as selector:
+            for _ in range(STREAMS_PER_ACCOUNT):
+                opened = stack.enter_context(
+                    socket.create_connection((str(address.hostname), int(address.port or 80)), 10, (source, 0))
+                )
+                opened.sendall(request)
+                selector.register(opened, selectors.EVENT_READ, data=[])
+            while not stopping.is_set():
+                for key, _ in selector.select(0.1):
+                    received = key.fileobj.recv(65536)  # type: ignore[union-attr]  # a socket
+                    if received and not key.data:
+                        key.data.append(received)
+                        statuses[int(received.split(b" ", 2)[1])] += 1
+                    elif not received:
+                        selector.unregister(key.fileobj)
+
+    reader = Thread(target=read_all, name="page-streams", daemon=True)
+    reader.start()
+    try:
+        yield statuses
+    finally:
+        stopping.set()
+        reader.join(10)
+
+
+@pytest.mark.parametrize(
+    ("path", "accepted"), [("/jobs/stream", 3 * MAX_LIST_SUBSCRIBERS_PER_USER), ("/jobs/{job}/stream", 170)]
+)
+def test_streams_of_long_queues_do_not_slow_others(
+    dataset: Dataset, web: Web, wait_until: Callable[..., Any], figure: Callable[[str], None], path: str, accepted: int
+) -> None:
+    give_passwords(dataset)
+    jobs = {role: enqueue_jobs(dataset, role, QUEUED_JOBS) for role in STREAMING_ROLES.values()}
+    running = [create_running_job(dataset, dataset.callers[role].id) for role in jobs]
+    read = [Request("GET", "/v1/events", (200,))]
+    with Bystander(web.base_url, read) as before:
+        wait_until(lambda: before.rounds >= 100, 60)
+
+    with ExitStack() as stack:
+        statuses = [
+            stack.enter_context(
+                open_page_streams(
+                    web.base_url, path.format(job=jobs[role]), str(sign_in_as(dataset, role).cookie()), source
+                )
+            )
+            for source, role in STREAMING_ROLES.items()
+        ]
+        wait_until(lambda: sum(each[200] for each in statuses) >= accepted, 30, str(statuses))
+        begun = monotonic()
+        with Bystander(web.base_url, read) as meanwhile:
+            while monotonic() - begun < ATTACK_SECONDS:
+                for job in running:
+                    commit_progress(dataset.app, job, (monotonic() - begun) / ATTACK_SECONDS / 2)
+                sleep(0.5)
+        if path == "/jobs/stream":
+            assert [each[200] for each in statuses] == [MAX_LIST_SUBSCRIBERS_PER_USER] * 3
+
+    figure(f"{path}: p99 {before.p99:.3f} s before, {meanwhile.p99:.3f} s meanwhile, {meanwhile.rounds} rounds")
+    assert not meanwhile.failures
+    assert meanwhile.p99 < max(MAX_P99_SECONDS / 2, MAX_SLOWDOWN * before.p99)

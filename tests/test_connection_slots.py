@@ -1,8 +1,10 @@
 """Requests that read hold no more than a share of the pool of database connections, and wait for it outside."""
 
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,13 +12,22 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app import database
-from app.database import get_connection, make_connection_slots, open_transaction
+from app.database import commit, get_connection, make_connection_slots, open_transaction
+from app.documents.resolver import Document
 from app.extensions import db
+from app.jobs import artifacts, lifecycle, progress_stream, submission
+from app.processors import runs
+from app.processors.document_view import build_source_url
 from app.slots import SlotPool
-from tests.dataset import Dataset, get_errors
+from app.storage import Storage
+from tests.dataset import Dataset, get_data, get_errors
+from tests.images.conftest import storage  # noqa: F401  # a fixture
+from tests.pages.browser import give_passwords, sign_in_as
 from tests.test_writer_slots import EVENT
 
 REQUESTS = 12
+S3_SETTINGS = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "REGION": "us-east-1"}
+LEASE = timedelta(minutes=5)
 
 
 @pytest.fixture
@@ -157,6 +168,85 @@ def test_read_outside_of_a_request_needs_no_slot(dataset: Dataset, slots: SlotPo
 def test_failed_read_returns_its_slot(dataset: Dataset, slots: SlotPool) -> None:
     assert read_path(dataset, "/v1/events/999999999").status_code == 404
     assert read_path(dataset, "/v1/events?filter=x").status_code == 400
+    assert len(slots) == 0
+
+
+@pytest.fixture
+def file_paths(dataset: Dataset) -> dict[str, str]:
+    """URLs of the stranger at which a file of the storage is sent, by what asks for it."""
+    give_passwords(dataset)
+    upload = dataset.create_upload("stranger")
+    document = Document(f"upload-{upload}", "image", "upload", upload)
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        queued = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=dataset.stranger.id).job
+        job = lifecycle.claim_job(queued.id, "tests", LEASE)
+        assert job is not None
+        artifacts.attach_file(job, artifacts.store_file(job, "made.json", b"[]", "application/json"))
+        runs.create_run(job, "regions", "a token", [document])
+        source = build_source_url(job, document.uid)
+        commit()
+    (artifact,) = get_data(dataset.stranger.get(f"/v1/jobs/{job.id}/artifacts"))
+    public_url = dataset.app.config["PUBLIC_URL"]
+    return {
+        "api": artifact["attributes"]["url"].removeprefix(public_url),
+        "page": f"/jobs/{job.id}/artifacts/{artifact['id']}",
+        "processor": source.removeprefix(public_url),
+    }
+
+
+@pytest.mark.usefixtures("storage")
+@pytest.mark.parametrize("what", ["api", "page", "processor"])
+def test_request_holds_no_connection_while_a_storage_hangs(
+    dataset: Dataset, slots: SlotPool, file_paths: dict[str, str], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    browser = sign_in_as(dataset, "stranger")
+    with ThreadPoolExecutor(1) as pool, socket.create_server(("127.0.0.1", 0)) as s3:
+        s3.settimeout(20)
+        for name, value in S3_SETTINGS.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3.getsockname()[1]}")
+        monkeypatch.setitem(dataset.app.extensions, "storage", Storage("s3://hangs", dataset.app.config["PUBLIC_URL"]))
+        fetch = browser.get if what == "page" else dataset.stranger.get
+        answer = pool.submit(fetch, file_paths[what])
+        connection, _ = s3.accept()
+        with dataset.app.app_context():
+            held = (len(slots), db.engine.pool.checkedout())
+        s3.close()
+        connection.close()
+
+    assert held == (0, 0)
+    assert answer.result().status_code == 503
+
+
+@pytest.mark.usefixtures("short_wait")
+def test_stream_that_finds_no_slot_stays_open_and_loses_nothing(
+    dataset: Dataset, slots: SlotPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_stream, "RETRY_DELAY_SECONDS", 0.1)
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        queued = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=dataset.stranger.id).job
+        job = lifecycle.claim_job(queued.id, "tests", LEASE)
+        commit()
+    assert job is not None
+    headers = {"Authorization": f"JWT {dataset.stranger.token}", "Accept": "text/event-stream"}
+    path = f"/v1/jobs/{job.id}/progress"
+    answer = dataset.app.test_client().get(path, headers=headers, buffered=False)
+    parts = iter(answer.response)
+    first = next(parts)
+    held = [slots.acquire("127.0.0.1") for _ in range(slots.max_per_holder)]
+    with dataset.app.app_context(), open_transaction(is_read=False):
+        lifecycle.record_progress(job, 0.5, "meanwhile")
+        commit()
+
+    silent = [next(parts), next(parts)]
+    for slot in held:
+        slots.release(slot)
+    told = next(part for part in parts if part != silent[0])
+    answer.close()
+
+    assert b'"state":"running"' in first
+    assert silent == [b":\n\n"] * 2
+    assert b'"meanwhile"' in told
     assert len(slots) == 0
 
 

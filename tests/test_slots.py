@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app import slots
-from app.slots import NoFreeSlotError, SlotPool, address_holder, address_holders, user_holder
+from app.slots import NoFreeSlotError, SlotPool, address_holder, address_holders, group_holder, user_holder
 
 
 def test_acquire_beyond_the_share_of_a_holder_names_the_holder() -> None:
@@ -134,6 +134,33 @@ def test_user_has_a_share_of_its_own_whatever_the_address() -> None:
     assert acquire_all(pool, "a", user_holder(1)) == 3
     assert acquire_all(pool, "b", user_holder(1)) == 0
     assert acquire_all(pool, "a", user_holder(2)) == 2, "the address has five"
+
+
+def test_group_has_a_share_of_its_own_and_delays_no_caller(wait_until: Callable[..., Any]) -> None:
+    pool = SlotPool(10, 5, max_per_group=2)
+    group = group_holder("streams")
+    slots = [pool.acquire("a", group), pool.acquire("b", group)]
+    served: list[str] = []
+
+    def wait(*holders: str) -> None:
+        slots.append(pool.acquire(*holders, timeout_seconds=20))
+        served.append(holders[0])
+
+    with pytest.raises(NoFreeSlotError) as refused:
+        pool.acquire("c", group)
+    waiters = [threading.Thread(target=wait, args=(name, group)) for name in ("a", "c")]
+    for number, waiter in enumerate(waiters, 1):
+        waiter.start()
+        wait_until(lambda number=number: pool._waiting_count == number)
+    pool.release(slots[1])
+    wait_until(lambda: served)
+    pool.release(slots[0])
+    for waiter in waiters:
+        waiter.join()
+
+    assert refused.value.holder == group
+    assert served == ["c", "a"], "callers of a group take turns"
+    pool.acquire("c")
 
 
 def test_is_crowding_names_slots_of_holders_with_many_in_a_crowded_pool() -> None:

@@ -99,7 +99,7 @@ class _JobWatcher:
         """Wait for a notification about this job, at most POLL_INTERVAL_SECONDS; ignore those about other jobs."""
         deadline = monotonic() + POLL_INTERVAL_SECONDS
         while (left := deadline - monotonic()) > 0:
-            if str(self.job_id) in poll_notifications(connection, left):
+            if any(payload.startswith(str(self.job_id)) for payload in poll_notifications(connection, left)):
                 return
 
 

@@ -21,7 +21,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    cast,
     func,
     insert,
     null,
@@ -48,7 +47,7 @@ from app.jobs.models import (
 from app.jobs.records import JobRow
 
 NOTIFY_CHANNEL = "jobs"
-"""NOTIFY channel of progress; the payload is the id of the job."""
+"""NOTIFY channel of progress; the payload is the id of the job, a space, and the id of its owner or nothing."""
 
 OWNED_STATES = (RUNNING, WAITING, FINALIZING, CANCELING)
 """States in which an attempt owns the job."""
@@ -72,7 +71,12 @@ def _build_transition(fence: ColumnElement[bool], values: Mapping[str, Any]) -> 
     """Build the statement that updates one job, inserts its event and sends the NOTIFY; it returns the updated job."""
     job = update(Job).where(fence).values({**values, "last_seq": _jobs.c.last_seq + 1}).returning(*_jobs.c).cte()
     event = _event_cte(job.c)
-    return PreparedStatement(select(*job.c, func.pg_notify(NOTIFY_CHANNEL, cast(job.c.id, Text))).add_cte(event))
+    return PreparedStatement(select(*job.c, notify_change(job.c)).add_cte(event))
+
+
+def notify_change(job: Any) -> ColumnElement[Any]:
+    """Return the expression that sends the notification of a change of this job."""
+    return func.pg_notify(NOTIFY_CHANNEL, func.concat(job.id, " ", job.owner_id))
 
 
 def _event_cte(job: Any) -> Any:

@@ -4,7 +4,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from uuid import UUID
 
 import structlog
@@ -12,8 +12,16 @@ from flask import Flask, current_app
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import create_listen_engine, listen_to_channel, poll_notifications
+from app.database import (
+    STREAM_HOLDER,
+    create_listen_engine,
+    get_connection,
+    listen_to_channel,
+    open_transaction,
+    poll_notifications,
+)
 from app.jobs.lifecycle import NOTIFY_CHANNEL
+from app.jsonapi.current_user import CurrentUser
 from app.slots import NoFreeSlotError, Slot, SlotPool, take_slot
 
 MAX_SUBSCRIBERS = 240
@@ -21,6 +29,12 @@ MAX_SUBSCRIBERS = 240
 
 MAX_SUBSCRIBERS_PER_HOLDER = 80
 """Subscribers in one process of one user or one client address."""
+
+MAX_LIST_SUBSCRIBERS_PER_USER = 10
+"""Streams of all jobs of one user: each change is read for each of them."""
+
+READ_SLOT_TIMEOUT_SECONDS = 5.0
+"""Seconds that a stream waits for its turn among the streams of its user before it tries again."""
 
 PROBE_TIMEOUT_SECONDS = 1.0
 """Seconds that a new stream waits for the slot of a stream whose client has disconnected."""
@@ -36,16 +50,23 @@ log = structlog.get_logger(__name__)
 
 
 class Subscriber:
-    """A thread that waits for changes of one job, or of all jobs."""
+    """A thread that waits for changes of one job, or of all jobs that its user sees."""
 
-    def __init__(self, hub: "Hub", job_id: UUID | None, holders: tuple[str, ...]) -> None:
+    def __init__(self, hub: "Hub", job_id: UUID | None, viewer: CurrentUser, holders: tuple[str, ...]) -> None:
         self.hub = hub
         self.job_id = job_id
+        self.viewer = viewer
         self.holders = holders
         self._news = threading.Event()
         self._lock = threading.Lock()
         self._changed_ids: set[UUID | None] = set()
         self._is_probed = False
+
+    def is_concerned(self, job_id: UUID, owner_id: int | None) -> bool:
+        """Return whether a change of this job, which belongs to this user, may be a change of the stream."""
+        if self.job_id is not None:
+            return self.job_id == job_id
+        return self.viewer.is_admin or self.viewer.id == owner_id
 
     def wait_for_change(self, seconds: float) -> bool:
         """Wait for a change since the last call or for the shutdown of the server; return whether there was one."""
@@ -54,6 +75,10 @@ class Subscriber:
         with self._lock:
             is_probed, self._is_probed = self._is_probed, False
         return is_news and not is_probed
+
+    def wake(self) -> None:
+        """Let the next wait end at once."""
+        self._news.set()
 
     def request_probe(self) -> None:
         """Wake the stream so that it sends data, which fails if the client has disconnected."""
@@ -82,6 +107,11 @@ class Hub:
         self._lock = threading.Lock()
         self._subscribers: set[Subscriber] = set()
         self.slots = SlotPool(MAX_SUBSCRIBERS, MAX_SUBSCRIBERS_PER_HOLDER)
+        self.list_slots = SlotPool(MAX_SUBSCRIBERS, MAX_LIST_SUBSCRIBERS_PER_USER)
+        self._read_slots = SlotPool(
+            MAX_SUBSCRIBERS, 1, max_waiting=4 * MAX_SUBSCRIBERS, max_waiting_per_holder=MAX_SUBSCRIBERS
+        )
+        """The streams that read: one of each user, or address, at a time, in the order in which they came."""
         self._probed_at = 0.0
         self._stopping = threading.Event()
         self._is_started = False
@@ -92,23 +122,39 @@ class Hub:
         return self._stopping.is_set()
 
     @contextmanager
-    def subscribe(self, job_id: UUID | None, *holders: str) -> Iterator[Subscriber]:
+    def subscribe(self, job_id: UUID | None, viewer: CurrentUser, *holders: str) -> Iterator[Subscriber]:
         """Subscribe to changes of one job, or of all jobs (None), within the context.
 
-        State that is read inside the context misses no change. `holders` are the user and the client address of the
-        subscriber. Raise ServiceUnavailable or TooManyRequests if there are too many subscribers.
+        State that is read inside the context misses no change. `holders` are the client address and the user of the
+        subscriber; all jobs need a user. Raise ServiceUnavailable or TooManyRequests if there are too many subscribers.
         """
-        slot = self.take_slot(self.slots, *holders)
-        subscriber = Subscriber(self, job_id, holders)
-        try:
+        with ExitStack() as slots:
+            slots.callback(self.slots.release, self.take_slot(self.slots, *holders))
+            if job_id is None:
+                slots.callback(self.list_slots.release, self.take_slot(self.list_slots, holders[-1]))
+            subscriber = Subscriber(self, job_id, viewer, holders)
             with self._lock:
                 self._subscribers.add(subscriber)
                 self._start_threads()
-            yield subscriber
+            try:
+                yield subscriber
+            finally:
+                with self._lock:
+                    self._subscribers.discard(subscriber)
+
+    @contextmanager
+    def open_read(self, subscriber: Subscriber) -> Iterator[None]:
+        """Open a transaction in which a stream reads; raise NoFreeSlotError, 429 or 503 if no slot is free in time.
+
+        It takes a connection slot of its address and user, like a request, and of all streams.
+        """
+        slot = self._read_slots.acquire(subscriber.holders[-1], timeout_seconds=READ_SLOT_TIMEOUT_SECONDS)
+        try:
+            with open_transaction(is_read=True, holders=(*subscriber.holders, STREAM_HOLDER)):
+                get_connection()  # before anything changes that another try needs
+                yield
         finally:
-            with self._lock:
-                self._subscribers.discard(subscriber)
-            self.slots.release(slot)
+            self._read_slots.release(slot)
 
     def take_slot(self, slots: SlotPool, *holders: str) -> Slot:
         """Take a slot for a stream; raise 503 if all slots of the process are taken, 429 if a holder has its share.
@@ -172,12 +218,13 @@ class Hub:
             if not payloads:
                 connection.execute(text("SELECT 1"))
             for payload in payloads:
-                self._notify_subscribers(UUID(payload))
+                job_id, _, owner_id = payload.partition(" ")
+                self._notify_subscribers(UUID(job_id), int(owner_id) if owner_id else None)
 
-    def _notify_subscribers(self, job_id: UUID | None) -> None:
+    def _notify_subscribers(self, job_id: UUID | None, owner_id: int | None = None) -> None:
         with self._lock:
-            subscribers = [each for each in self._subscribers if job_id is None or each.job_id in (None, job_id)]
-        for subscriber in subscribers:
+            concerned = [each for each in self._subscribers if job_id is None or each.is_concerned(job_id, owner_id)]
+        for subscriber in concerned:
             subscriber.notify(job_id)
 
 

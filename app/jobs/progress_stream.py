@@ -1,11 +1,11 @@
 """View of /v1/jobs/{id}/progress: streams of progress events as server-sent events, JSON lines or a JSON array."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, Uuid, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import PreparedStatement, open_transaction
-from app.errors import BadRequest, NotAcceptable, NotFound
+from app.errors import BadRequest, NotAcceptable, NotFound, TooManyRequests, Unavailable
 from app.jobs.models import QUEUED, TERMINAL_STATES, Job, JobEvent
 from app.jobs.notify_hub import Subscriber, current_hub
 from app.jobs.queue_position import get_queue_position
@@ -25,7 +25,7 @@ from app.jsonapi.current_user import CurrentUser, Role, require_current_user
 from app.jsonapi.permissions import AccessContext, VisibilityScope, any_user, describe_predicate
 from app.jsonapi.query_params import parse_parameters
 from app.jsonapi.resource_type import parse_uuid
-from app.slots import caller_holders
+from app.slots import NoFreeSlotError, caller_holders
 from app.users.auth import is_session_valid
 from app.users.ownership import is_owned_by_viewer
 
@@ -38,6 +38,9 @@ LAST_EVENT_ID_PARAMETER = "lastEventId"
 
 POLL_INTERVAL_SECONDS = 1.0
 """Seconds between two reads of the queue position, for which there are no notifications."""
+
+RETRY_DELAY_SECONDS = 1.0
+"""Seconds before a stream that got no slot tries to read again."""
 
 BATCH_SIZE = 500
 """Events that are read with one statement."""
@@ -204,14 +207,17 @@ def _build_state_query(role: Role) -> PreparedStatement:
 class StreamBody:
     """Body of a streaming response, which occupies a thread, and a database connection while it reads.
 
-    Changes of the job wake it. It ends when the server stops or the session of the current user ends.
+    Changes of the job wake it. Each chunk is made in its own application context, since the request has ended. It ends
+    when the server stops or the session of the current user ends.
     """
 
     def __init__(self, viewer: CurrentUser, job_id: UUID | None) -> None:
         self.app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the documented way to hand it to what runs later
         self.viewer = viewer
         self.stack = ExitStack()
-        self.watcher: Subscriber = self.stack.enter_context(current_hub().subscribe(job_id, *_get_holders(viewer)))
+        self.watcher: Subscriber = self.stack.enter_context(
+            current_hub().subscribe(job_id, viewer, *caller_holders(request.remote_addr, viewer.id))
+        )
         self.asked_at = monotonic()
         self._chunks = self._write_chunks()
 
@@ -219,7 +225,8 @@ class StreamBody:
         return self
 
     def __next__(self) -> bytes:
-        return next(self._chunks).encode()
+        with self.app.app_context():
+            return next(self._chunks).encode()
 
     def close(self) -> None:
         """Release the subscription; the WSGI server also calls this when the client has disconnected."""
@@ -235,11 +242,6 @@ class StreamBody:
         except SQLAlchemyError as error:
             log.warning("stream ends: database does not answer", error=type(error).__name__)
 
-    @contextmanager
-    def _read_transaction(self) -> Iterator[None]:
-        with self.app.app_context(), open_transaction(is_read=True):
-            yield
-
     def _should_continue(self) -> bool:
         """Return False if the server is stopping or, checked at intervals, the session of the user has ended."""
         if self.watcher.hub.is_stopping:
@@ -247,13 +249,20 @@ class StreamBody:
         if monotonic() - self.asked_at < KEEP_ALIVE_INTERVAL_SECONDS:
             return True
         self.asked_at = monotonic()
-        with self._read_transaction():
-            return is_session_valid(self.viewer)
+        return self._read(lambda: is_session_valid(self.viewer)) is not False
 
+    def _read(self, read: Callable[[], T]) -> T | None:
+        """Run statements when a slot of the user is free; return None, after a pause, if none was free in time.
 
-def _get_holders(viewer: CurrentUser) -> tuple[str, ...]:
-    """Return the slot holders of the request: the client address, and the user if signed in."""
-    return caller_holders(request.remote_addr, viewer.id)
+        No event is lost: the next call reads them.
+        """
+        try:
+            with self.watcher.hub.open_read(self.watcher):
+                return read()
+        except (NoFreeSlotError, TooManyRequests, Unavailable):
+            sleep(RETRY_DELAY_SECONDS)
+            self.watcher.wake()
+            return None
 
 
 class _ProgressBody(StreamBody):
@@ -292,9 +301,14 @@ class _ProgressBody(StreamBody):
         yield from self._until_database_error(self._poll_events())
 
     def _poll_events(self) -> Iterator[ProgressEvent | None]:
-        seq, ahead = self.watched.seq, None
+        seq = self.watched.seq
+        ahead: int | None = None
         while self._should_continue():
-            elements, waits = self._read_events(seq)
+            found = self._read(partial(self._read_events, seq))
+            if found is None:
+                yield None
+                continue
+            elements, waits = found
             yield from elements
             seq = elements[-1].seq if elements else seq
             if elements and elements[-1].state in TERMINAL_STATES:
@@ -309,7 +323,6 @@ class _ProgressBody(StreamBody):
 
     def _read_events(self, seq: int) -> tuple[list[ProgressEvent], int | None]:
         """Return the events of the job after `seq`, and its queue position."""
-        with self._read_transaction():
-            # Before the events: a job that starts between the two reads then has an event that reports it.
-            waits = get_queue_position(self.watched.job_id)
-            return list_events_after(self.watched.job_id, seq), waits
+        # Before the events: a job that starts between the two reads then has an event that reports it.
+        waits = get_queue_position(self.watched.job_id)
+        return list_events_after(self.watched.job_id, seq), waits

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, FromClause, Uuid, and_, bindparam, case, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, FromClause, Integer, Uuid, bindparam, case, func, literal, select
 
 from app.database import PreparedStatement
 from app.jobs.models import ACTIVE_STATES, QUEUED, Job
@@ -13,22 +13,25 @@ MAX_QUEUE_POSITION = 1_000
 
 
 def queue_position(jobs: FromClause) -> ColumnElement[Any]:
-    """Build the expression for the number of jobs that run or were queued before a queued job; NULL for other jobs."""
+    """Build the expression for the number of jobs that run or were queued before a queued job; NULL for other jobs.
+
+    Both subqueries refer to no outer row: PostgreSQL runs each of them once for all rows of a list, and not at all
+    if no job is queued.
+    """
     others = Job.__table__.alias()
-    is_before = tuple_(others.c.queued_at, others.c.id) < tuple_(jobs.c.queued_at, jobs.c.id)
-    ahead = (
-        select(literal(1))
-        .select_from(others)
-        .where(
-            others.c.state.in_(ACTIVE_STATES),  # exactly the condition of the partial index ix_jobs_live
-            # Only jobs with a lease occupy a worker; waiting jobs run on another server.
-            or_(and_(others.c.state == QUEUED, is_before), others.c.lease_until.is_not(None)),
-        )
+    is_active = others.c.state.in_(ACTIVE_STATES)  # exactly the condition of the partial index ix_jobs_live
+    queue = (
+        select(others.c.id)
+        .where(is_active, others.c.state == QUEUED)
+        .order_by(others.c.queued_at, others.c.id)
         .limit(MAX_QUEUE_POSITION)
-        .correlate(jobs)
-        .subquery()
     )
-    return case((jobs.c.state == QUEUED, select(func.count()).select_from(ahead).scalar_subquery()))
+    # Only jobs with a lease occupy a worker; waiting jobs run on another server.
+    running = select(literal(1)).where(is_active, others.c.lease_until.is_not(None)).limit(MAX_QUEUE_POSITION)
+    place = func.array_position(func.array(queue.scalar_subquery()), jobs.c.id, type_=Integer) - 1
+    count = select(func.count()).select_from(running.subquery()).scalar_subquery()
+    ahead = func.least(func.coalesce(place, MAX_QUEUE_POSITION) + count, MAX_QUEUE_POSITION)
+    return case((jobs.c.state == QUEUED, ahead))
 
 
 _jobs = Job.__table__

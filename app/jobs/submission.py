@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 from flask import current_app
-from sqlalchemy import BigInteger, Boolean, LargeBinary, Text, Uuid, bindparam, cast, func, insert, select
+from sqlalchemy import BigInteger, Boolean, LargeBinary, Text, Uuid, bindparam, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from uuid_utils.compat import uuid7
 
@@ -69,7 +69,7 @@ _insert_job = PreparedStatement(
         {name: bindparam(name, type_=type_) for name, type_ in _COLUMN_TYPES.items()},
     )
     .values(state="queued", attempt=0, rerun_requested=False, last_seq=0)
-    .returning(*_jobs.c, func.pg_notify(lifecycle.NOTIFY_CHANNEL, cast(_jobs.c.id, Text)))
+    .returning(*_jobs.c, lifecycle.notify_change(_jobs.c))
 )
 
 

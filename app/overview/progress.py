@@ -77,11 +77,11 @@ class ProgressStream(StreamBody):
     def _generate_progress(self) -> Iterator[ProgressElement | None]:
         last_position = None
         while self._should_continue():
-            with self._read_transaction():
-                # The job is read last: it is at least as new as the position and the events.
-                position = get_queue_position(self.job_id)
-                elements = list_events_after(self.job_id, self.seq)
-                job = lifecycle.get_job(self.job_id)
+            found = self._read(self._read_events)
+            if found is None:
+                yield None
+                continue
+            position, elements, job = found
             if job is None:
                 return
             if position is not None and position != last_position:
@@ -94,6 +94,15 @@ class ProgressStream(StreamBody):
                 KEEP_ALIVE_INTERVAL_SECONDS if position is None else POLL_INTERVAL_SECONDS
             ):
                 yield None
+
+    def _read_events(self) -> tuple[int | None, list[ProgressEvent], JobRow | None]:
+        """Return the queue position, the events since the last call, and the job.
+
+        The job is read last: it is at least as new as the position and the events.
+        """
+        position = get_queue_position(self.job_id)
+        elements = list_events_after(self.job_id, self.seq)
+        return position, elements, lifecycle.get_job(self.job_id)
 
     def _build_progress_elements(self, elements: list[ProgressEvent], job: JobRow) -> Iterator[ProgressElement]:
         for element in elements:

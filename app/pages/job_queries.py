@@ -275,7 +275,7 @@ def _select_changed_ids(role: Role) -> PreparedStatement:
     mine = is_owned_by_viewer(VisibilityScope(role), _jobs)
     new = select(_jobs.c.id).where(_jobs.c.id > _SINCE, mine)
     queued = select(_jobs.c.id).where(_match_states((QUEUED,)), mine).order_by(_jobs.c.id.desc()).limit(MAX_ACTIVE_JOBS)
-    changed = select(_lines.c.job_id).where(_lines.c.id > _SINCE)
+    changed = select(_lines.c.job_id).join(_jobs, _jobs.c.id == _lines.c.job_id).where(_lines.c.id > _SINCE, mine)
     ids = union(new, queued.subquery().select(), changed).subquery()
     newest = select(ids.c.id).order_by(ids.c.id.desc())
     return PreparedStatement(newest.limit(literal_column(str(MAX_CHANGED_JOBS), Integer)))

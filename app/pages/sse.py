@@ -109,7 +109,10 @@ class _EventStream(StreamBody):
         while self._should_continue() and cookies.get_current_time() < self.caller.expires_at:
             if not self.watcher.wait_for_change(self.wait_seconds):
                 yield self._format_keep_alive()
-            if news := self._read_event():
+            news = self._read(self._read_event)
+            if news is None:
+                yield self._format_keep_alive()
+            elif news:
                 yield news
             if self.is_over:
                 return
@@ -138,8 +141,7 @@ class _ListStream(_EventStream):
 
     def _read_event(self) -> str:
         read_at = resume_marker()
-        with self._read_transaction():
-            rows = self._read_changed_jobs()
+        rows = self._read_changed_jobs()
         if (
             len(rows) >= job_queries.MAX_CHANGED_JOBS and read_at - self.since > RESUME_MARGIN_MS
         ):  # not for a page that was just rendered
@@ -158,8 +160,11 @@ class _ListStream(_EventStream):
             ids = job_queries.list_changed_ids(self.access, _build_min_id(self.since - RESUME_MARGIN_MS))
         else:
             ids = {id_ for id_ in named if id_ is not None}
-        waiting = [id_ for id_, job in self.active_jobs.items() if job["state"] == QUEUED]
-        return job_queries.get_jobs(self.access, {*ids, *waiting[-job_queries.MAX_ACTIVE_JOBS :]}) if named else []
+        ids.update(self._list_waiting_ids()[-job_queries.MAX_ACTIVE_JOBS :])
+        return job_queries.get_jobs(self.access, ids) if ids else []
+
+    def _list_waiting_ids(self) -> list[UUID]:
+        return [id_ for id_, job in self.active_jobs.items() if job["state"] == QUEUED]
 
     def _remember_active_jobs(self, jobs: list[job_presenter.TemplateData]) -> None:
         for job in jobs:
@@ -167,6 +172,8 @@ class _ListStream(_EventStream):
                 self.active_jobs.pop(UUID(job["id"]), None)
             else:
                 self.active_jobs[UUID(job["id"])] = job
+        # Jobs of others change the places of those that wait, and wake no list of this user.
+        self.wait_seconds = POLL_INTERVAL_SECONDS if self._list_waiting_ids() else KEEP_ALIVE_INTERVAL_SECONDS
 
 
 class _JobStream(_EventStream):
@@ -180,18 +187,17 @@ class _JobStream(_EventStream):
         super().__init__(caller, job_id)
 
     def _read_event(self) -> str:
-        with self._read_transaction():
-            job = next(iter(job_queries.get_jobs(self.access, [self.job_id])), None)
-            if job is None:
-                self.is_over = True
-                return RELOAD_EVENT
-            lines = job_queries.list_lines_after(job.id, self.seq)
-            attempts = [job_presenter.attempt_row(each) for each in job_queries.list_attempts(job.id)]
-            made = job_queries.list_artifacts(job.id)
-            seen = {
-                **job_presenter.job_detail(job, job_queries.get_job_result(job.id), self.viewer),
-                **self._read_processor_fields(job, made),
-            }
+        job = next(iter(job_queries.get_jobs(self.access, [self.job_id])), None)
+        if job is None:
+            self.is_over = True
+            return RELOAD_EVENT
+        lines = job_queries.list_lines_after(job.id, self.seq)
+        attempts = [job_presenter.attempt_row(each) for each in job_queries.list_attempts(job.id)]
+        made = job_queries.list_artifacts(job.id)
+        seen = {
+            **job_presenter.job_detail(job, job_queries.get_job_result(job.id), self.viewer),
+            **self._read_processor_fields(job, made),
+        }
         if lines:
             self.seq = lines[-1].seq
         if len(lines) == job_queries.MAX_LOG_LINES:

@@ -42,10 +42,11 @@ def _is_alive(url: str) -> bool:
         return False
 
 
-def create_running_job(dataset: Dataset) -> JobRow:
-    """Create a job of the stranger that a worker has claimed."""
+def create_running_job(dataset: Dataset, owner_id: int | None = None) -> JobRow:
+    """Create a job of a user, by default the stranger, that a worker has claimed."""
+    owner_id = owner_id or dataset.stranger.id
     with dataset.app.app_context(), open_transaction(is_read=False):
-        job = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=dataset.stranger.id).job
+        job = submission.submit_job("sleep", {"seconds": 1}, trigger="api", owner_id=owner_id).job
         claimed = lifecycle.claim_job(job.id, "tests", LEASE)
         commit()
     assert claimed is not None

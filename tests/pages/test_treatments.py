@@ -863,3 +863,18 @@ def test_stream_sends_new_digest_when_results_change(
     assert second["job"]["findings"] != first["job"]["findings"]
     assert (second["job"]["tracking_id"], second["files"][0]["partial"]) == (f"run {MARKUP}", True)
     assert orjson.dumps(second)
+
+
+def test_list_stream_shows_treatments(processor: Dataset, browser: Browser, set_id: int) -> None:
+    told = EventStreamReader(browser, get_stream_start(browser.get("/jobs")))
+
+    id_ = start_treatment(browser, set_id)
+    _, started = told.read_event()
+    hand_off_job(processor, id_, [build_upload_document(processor.create_upload("stranger"))])
+    _, handed_off = told.read_event()
+    told.response.close()
+
+    with processor.app.app_context():
+        title = KINDS["regions"].title
+    assert [(job["id"], job["title"]) for job in started["jobs"]] == [(str(id_), title)]
+    assert [(job["id"], job["state"]) for job in handed_off["jobs"]] == [(str(id_), "running")]
