@@ -178,11 +178,10 @@ def verify_email(token: str, viewer: CurrentUser) -> bool:
     The first time, all that was made before stops working but the caller's own session: the account may have been
     made by another person than the one who reads the mails.
     """
-    try:
-        claims = read_mail_token(VERIFY_EMAIL, token)
-        user = _lock_user(User.id == get_user_id(claims), User.is_verified.is_(False))
-    except (InvalidToken, ValueError):
+    claims = _read_valid_token(VERIFY_EMAIL, token)
+    if claims is None:
         return False
+    user = _lock_user(User.id == get_user_id(claims), User.is_verified.is_(False))
     if (
         user is None
         or not _fingerprint_matches(claims, VERIFY_EMAIL, user)
@@ -236,11 +235,10 @@ def reset_password(token: str, password: str) -> bool:
 
     ValueError: unfit.
     """
-    try:
-        claims = read_mail_token(RESET_PASSWORD, token)
-        user_id = get_user_id(claims)
-    except (InvalidToken, ValueError):
+    claims = _read_valid_token(RESET_PASSWORD, token)
+    if claims is None:
         return False
+    user_id = get_user_id(claims)
     throttle.count_account("reset-with-token", str(user_id))
     new_hash = hash_password(password)
     user = _lock_user(User.id == user_id)
@@ -297,6 +295,18 @@ def compute_fingerprint(kind: str, user: User) -> str:
         bound_to.append(user.password_hash)
     key = current_app.config["SECRET_KEY"].encode()
     return hmac.digest(key, "\n".join(bound_to).encode(), "sha256").hex()
+
+
+def _read_valid_token(kind: str, token: str) -> dict[str, Any] | None:
+    """Return the claims of a mail's token that fits its account now, else None; no row is locked, nor waited for."""
+    try:
+        claims = read_mail_token(kind, token)
+        user = db.session.get(User, get_user_id(claims))
+    except (InvalidToken, ValueError):
+        return None
+    is_valid = user is not None and _fingerprint_matches(claims, kind, user)
+    db.session.rollback()
+    return claims if is_valid else None
 
 
 def _fingerprint_matches(claims: dict[str, Any], kind: str, user: User) -> bool:
