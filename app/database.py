@@ -72,6 +72,9 @@ ACCOUNT_SLOT_TIMEOUT_SECONDS = 5.0
 ACCOUNT_LOCK_TIMEOUT_MS = 200
 """Milliseconds that a statement of an account route waits for a row: an account can hold its own rows for seconds."""
 
+MAX_LONG_WRITES = 3
+"""Long writes (`app/jsonapi/long_writes.py`) that run at once in a web process, one of each address and user."""
+
 RETRY_AFTER_SECONDS = 1
 """What a client that found no slot in time is told to wait."""
 
@@ -111,6 +114,7 @@ def init_app(app: Flask) -> None:
     app.extensions["connection_slots"] = make_connection_slots(app.config["DATABASE_POOL"])
     write_limits.init_app(app)
     app.extensions["writers"] = make_writer_slots(app.config["DATABASE_POOL"])
+    app.extensions["long_writes"] = make_long_write_slots(app.config["DATABASE_POOL"])
     app.extensions["account_slots"] = make_account_slots(app.config["DATABASE_POOL"])
     for moment, listener in (
         ("after_transaction_create", _take_account_slot),
@@ -145,6 +149,16 @@ def make_writer_slots(pool_size: int) -> SlotPool:
         max(1, pool_size * 3 // 5),
         max(1, pool_size // 2),
         max_per_user=max(1, pool_size * 3 // 10),
+        max_waiting=MAX_WAITING_WRITERS,
+        max_waiting_per_holder=MAX_WAITING_WRITERS_PER_ADDRESS,
+    )
+
+
+def make_long_write_slots(pool_size: int) -> SlotPool:
+    """Return the slots of long writes: half of the slots of writers, so that the others are left for short ones."""
+    return SlotPool(
+        max(1, min(MAX_LONG_WRITES, make_writer_slots(pool_size).size // 2)),
+        1,
         max_waiting=MAX_WAITING_WRITERS,
         max_waiting_per_holder=MAX_WAITING_WRITERS_PER_ADDRESS,
     )
