@@ -108,8 +108,7 @@ def _iterate_resources(operations: list[Any]) -> Iterator[tuple[ResourceType, Se
     """Yield the resource objects in the operations, as far as their types are known."""
     for index, operation in enumerate(operations):
         data = operation.get("data") if isinstance(operation, dict) else None
-        type_ = find_type(str(data.get("type"))) if isinstance(data, dict) else None
-        if type_ is not None:
+        if isinstance(data, dict) and (type_ := find_type(str(data.get("type")))) is not None:
             yield type_, SentResource(data, f"/atomic:operations/{index}/data")
 
 
