@@ -214,7 +214,10 @@ def _count_mail_order(action: str, email: str, viewer: CurrentUser, refresh_toke
     is_known_address = login_sessions.is_known_address(criterion, address)
     db.session.rollback()
     _count_anonymous(action, email, device=None if device is None else str(device))
-    return device is not None or is_known_address
+    is_known = device is not None or is_known_address
+    if not is_known:
+        throttle.count_mail_order()
+    return is_known
 
 
 def _is_own_mailbox(user: User) -> bool:

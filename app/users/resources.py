@@ -94,6 +94,8 @@ class UserData(DataLayer):
             g.hashed_password = _hash_if_valid(new[0])
 
     def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
+        if not access.viewer.is_admin:
+            throttle.count_mail_order()
         data["password_hash"] = _pop_hash(data.pop("password"))
 
     def after_create_object(self, row: Any, access: AccessContext) -> None:
@@ -132,6 +134,8 @@ class UserData(DataLayer):
             accounts.notify_password_changed(row.id, row.email, is_verified=row.is_verified)
         if data.get("email", row.email) != row.email:
             throttle.check_rate_limit("change-email", str(row.id), anywhere=EMAIL_CHANGE_LIMIT)
+            if not access.viewer.is_admin:
+                throttle.count_mail_order()
         if "email" in data and email_key(data["email"]) != email_key(row.email):
             data.setdefault("is_verified", False)
             data["email_changed_at"] = datetime.now(UTC)

@@ -1,0 +1,83 @@
+"""What one client address can have sent and stored on one day."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from app import throttle
+from app.extensions import limiter
+from tests.dataset import JSONAPI, Dataset
+from tests.users.conftest import EMAIL, PASSWORD, bearer_header
+
+numbers = count(1)
+
+
+@pytest.fixture
+def app_with_limits(app: Flask, make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """The app with rate limits on; the suite's own app has them off."""
+    monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
+    return make_app(RATELIMIT_ENABLED="1")
+
+
+@pytest.fixture
+def address() -> str:
+    """An address that no request has come from yet."""
+    return f"10.77.0.{next(numbers)}"
+
+
+def post(app: Flask, path: str, address: str, document: Any, **headers: str) -> TestResponse:
+    return app.test_client().post(path, json=document, headers=headers, environ_base={"REMOTE_ADDR": address})
+
+
+def sign_up(app: Flask, address: str, token: str | None = None, **attributes: str) -> int:
+    email = f"new{next(numbers)}@example.com"
+    document = {"data": {"type": "user", "attributes": {"email": email, "password": PASSWORD, **attributes}}}
+    headers = {"Content-Type": JSONAPI} | ({} if token is None else {"Authorization": f"JWT {token}"})
+    return post(app, "/v1/users", address, document, **headers).status_code
+
+
+@pytest.mark.parametrize("path", ["/v1/auth/reset-password", "/v1/auth/resend-verification-email"])
+def test_mails_that_one_address_orders_are_limited_with_its_sign_ups(
+    app_with_limits: Flask, address: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(throttle, "MAIL_ORDER_LIMIT", "3/day")
+    app = app_with_limits
+
+    orders = [post(app, path, address, {"email": f"nobody{number}@example.com"}) for number in range(2)]
+    statuses = [sign_up(app, address) for _ in range(2)]
+    refused = post(app, path, address, {"email": "nobody9@example.com"})
+
+    assert [each.status_code for each in orders] == [200, 200]
+    assert statuses == [201, 429]
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) > 60
+    assert sign_up(app, f"{address}1") == 201
+
+
+def test_known_devices_and_refused_sign_ups_do_not_use_up_the_mails_of_an_address(
+    app_with_limits: Flask, address: str, user_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "MAIL_ORDER_LIMIT", "1/day")
+    app = app_with_limits
+    tokens = post(app, "/v1/auth/login", address, {"email": EMAIL, "password": PASSWORD}).get_json()
+    headers = bearer_header(tokens)
+
+    own = [post(app, "/v1/auth/reset-password", address, {"email": EMAIL}, **headers).status_code for _ in range(2)]
+
+    assert own == [200, 200]
+    assert sign_up(app, address, details="x" * 20_001) == 422
+    assert [sign_up(app, address), sign_up(app, address)] == [201, 429]
+
+
+def test_accounts_that_an_admin_makes_have_no_daily_limit(
+    dataset: Dataset, app_with_limits: Flask, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "MAIL_ORDER_LIMIT", "1/day")
+
+    made = [sign_up(app_with_limits, address, dataset.admin.token) for _ in range(2)]
+
+    assert made == [201, 201]
