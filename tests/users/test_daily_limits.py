@@ -10,8 +10,10 @@ from werkzeug.test import TestResponse
 
 from app import throttle
 from app.extensions import limiter
+from app.users import resources
 from tests.dataset import JSONAPI, Dataset
-from tests.users.conftest import EMAIL, PASSWORD, bearer_header
+from tests.jsonapi.test_operations import CONTENT_TYPE
+from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer_header
 
 numbers = count(1)
 
@@ -81,3 +83,28 @@ def test_accounts_that_an_admin_makes_have_no_daily_limit(
     made = [sign_up(app_with_limits, address, dataset.admin.token) for _ in range(2)]
 
     assert made == [201, 201]
+
+
+def test_texts_of_accounts_made_from_one_address_have_a_daily_limit(
+    app_with_limits: Flask, address: str, monkeypatch: pytest.MonkeyPatch, run_sql: Sql
+) -> None:
+    monkeypatch.setattr(resources, "SIGN_UP_BYTES_LIMIT", "100000/day")
+    app = app_with_limits
+    long = {"details": "\u4e00" * 20_000}
+
+    statuses = [sign_up(app, address, **long), sign_up(app, address, **long), sign_up(app, address)]
+
+    assert statuses == [201, 429, 201]
+    assert sign_up(app, f"{address}1", **long) == 201
+    assert run_sql("SELECT count(*) FROM users") == [(3,)]
+
+
+def test_accounts_that_a_user_makes_by_operations_count_for_the_address(
+    dataset: Dataset, app_with_limits: Flask, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "SIGN_UP_BYTES_LIMIT", "2500/day")
+    account = {"email": f"new{next(numbers)}@example.com", "password": PASSWORD, "details": "x" * 3000}
+    document = {"atomic:operations": [{"op": "add", "data": {"type": "user", "attributes": account}}]}
+    headers = {"Content-Type": CONTENT_TYPE, "Authorization": f"JWT {dataset.stranger.token}"}
+
+    assert post(app_with_limits, "/v1/operations", address, document, **headers).status_code == 429
