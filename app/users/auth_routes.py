@@ -34,6 +34,9 @@ MESSAGE = {"message": str}
 REFRESH_LIMIT = "300/minute"
 """Refreshes from one address, which may be that of many users: the tokens cannot be guessed."""
 
+DAILY_REFRESH_LIMIT = "50000/day"
+"""The same for a day."""
+
 LOG_OUT_LIMIT = REFRESH_LIMIT
 """Log-outs from one address."""
 
@@ -101,6 +104,7 @@ def log_in() -> Response:
 )
 def refresh() -> Response:
     """Exchange a refresh token for a new pair of tokens."""
+    throttle.count_address("refresh-day", DAILY_REFRESH_LIMIT)
     tokens = login_sessions.rotate_refresh_token(read_form().get_text("refresh_token"))
     db.session.commit()  # also when refused: the sign-in of a stolen token has ended
     if tokens is None:

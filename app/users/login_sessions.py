@@ -14,6 +14,7 @@ from flask import current_app
 from sqlalchemy import ColumnElement, Executable, delete, exists, func, insert, or_, select, update
 from uuid_utils.compat import uuid7
 
+from app import throttle
 from app.database import get_connection
 from app.extensions import db
 from app.users.models import LoginSession, RefreshToken, User
@@ -23,6 +24,9 @@ REFRESH_TOKEN_LIFETIME = timedelta(days=30)
 
 REUSE_GRACE_PERIOD = timedelta(seconds=10)
 """How long a used refresh token still gives its successor: the answer may have been lost, or two tabs refreshed."""
+
+REFRESH_LIMIT = "1000/day"
+"""Refreshes of one sign-in: each stores a token until it expires."""
 
 PRUNE_BATCH_SIZE = 1000
 
@@ -51,7 +55,7 @@ def rotate_refresh_token(presented: str) -> TokenPair | None:
     """The next pair for a refresh token, which is used up by it; None for one that is no good.
 
     A token that was used up longer ago than the grace has been stolen from one of two holders: its sign-in ends. The
-    caller commits in either case.
+    caller commits in either case. Raise 429 above REFRESH_LIMIT.
     """
     link = db.session.execute(
         select(
@@ -77,6 +81,7 @@ def rotate_refresh_token(presented: str) -> TokenPair | None:
         return None
     successor = _derive_next_token(presented)
     if link.used_at is None:
+        throttle.count_subject("refresh-sign-in", str(link.sign_in_id), REFRESH_LIMIT)
         _mark_used(presented)
         _store_refresh_token(successor, link.sign_in_id)
     elif not link.in_grace:
@@ -144,9 +149,16 @@ def revoke_all_sessions(user_id: int, except_sign_in_id: UUID | None = None) -> 
 
 
 def prune_sessions(older_than: timedelta) -> int:
-    """Delete a batch of refresh tokens and of sign-ins that ended longer ago than this; the number deleted."""
+    """Delete a batch of refresh tokens and of sign-ins that ended longer ago than this; return the number deleted.
+
+    Used tokens are deleted when they expire: until then they show that a token was stolen. The last token of a sign-in
+    still makes its device known.
+    """
     past = func.now() - older_than
-    expired = select(RefreshToken.token_hash).where(RefreshToken.expires_at < past).limit(PRUNE_BATCH_SIZE)
+    is_useless = (RefreshToken.expires_at < past) | RefreshToken.used_at.is_not(None)
+    expired = (
+        select(RefreshToken.token_hash).where(RefreshToken.expires_at < func.now(), is_useless).limit(PRUNE_BATCH_SIZE)
+    )
     is_over = ~exists().where(RefreshToken.sign_in_id == LoginSession.id) & (
         LoginSession.created_at < past - ACCESS_TOKEN_LIFETIME
     )

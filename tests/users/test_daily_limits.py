@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from app import throttle
 from app.extensions import limiter
-from app.users import resources
+from app.users import auth_routes, login_sessions, resources
 from tests.dataset import JSONAPI, Dataset
 from tests.jsonapi.test_operations import CONTENT_TYPE
 from tests.users.conftest import EMAIL, PASSWORD, Sql, bearer_header
@@ -108,3 +108,41 @@ def test_accounts_that_a_user_makes_by_operations_count_for_the_address(
     headers = {"Content-Type": CONTENT_TYPE, "Authorization": f"JWT {dataset.stranger.token}"}
 
     assert post(app_with_limits, "/v1/operations", address, document, **headers).status_code == 429
+
+
+def refresh(app: Flask, address: str, token: str) -> TestResponse:
+    return post(app, "/v1/auth/token/refresh", address, {"refresh_token": token})
+
+
+def test_one_sign_in_has_a_daily_limit_of_refreshes(
+    app_with_limits: Flask, address: str, user_id: int, monkeypatch: pytest.MonkeyPatch, run_sql: Sql
+) -> None:
+    monkeypatch.setattr(login_sessions, "REFRESH_LIMIT", "2/day")
+    app = app_with_limits
+    first, other = (
+        post(app, "/v1/auth/login", address, {"email": EMAIL, "password": PASSWORD}).get_json()["refresh_token"]
+        for _ in range(2)
+    )
+
+    second = refresh(app, address, first).get_json()["refresh_token"]
+    repeated = [refresh(app, address, first).status_code for _ in range(3)]
+    third = refresh(app, address, second).get_json()["refresh_token"]
+    refused = refresh(app, address, third)
+
+    assert repeated == [200] * 3, "the same successor, nothing stored"
+    assert refused.status_code == 429
+    assert run_sql("SELECT count(*) FROM refresh_tokens") == [(4,)]
+    assert refresh(app, address, other).status_code == 200
+    monkeypatch.undo()
+    assert refresh(app, address, third).status_code == 200, "it was not used up"
+
+
+def test_one_address_has_a_daily_limit_of_refreshes(
+    app_with_limits: Flask, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth_routes, "DAILY_REFRESH_LIMIT", "2/day")
+
+    statuses = [refresh(app_with_limits, address, "unknown").status_code for _ in range(3)]
+
+    assert statuses == [401, 401, 429]
+    assert refresh(app_with_limits, f"{address}1", "unknown").status_code == 401
