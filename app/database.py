@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.orm import Session, SessionTransaction
 
 from app import write_limits
 from app.extensions import db, migrate
@@ -67,6 +68,14 @@ MAX_WAITING_WRITERS_PER_ADDRESS = 32
 
 STREAM_HOLDER = group_holder("streams")
 """The holder of all reads of streams: together they have a fifth of the pool."""
+ACCOUNT_SLOT_TIMEOUT_SECONDS = 5.0
+"""Seconds that a request of an account route, such as a log-in, waits for a slot of the rest of the pool."""
+
+ACCOUNT_LOCK_TIMEOUT_MS = 200
+"""Milliseconds that a statement of an account route waits for a row: an account can hold its own rows for seconds."""
+
+MAX_LONG_WRITES = 3
+"""Long writes (`app/jsonapi/long_writes.py`) that run at once in a web process, one of each address and user."""
 
 RETRY_AFTER_SECONDS = 1
 """What a client that found no slot in time is told to wait."""
@@ -107,13 +116,22 @@ def init_app(app: Flask) -> None:
     app.extensions["connection_slots"] = make_connection_slots(app.config["DATABASE_POOL"])
     write_limits.init_app(app)
     app.extensions["writers"] = make_writer_slots(app.config["DATABASE_POOL"])
+    app.extensions["long_writes"] = make_long_write_slots(app.config["DATABASE_POOL"])
+    app.extensions["account_slots"] = make_account_slots(app.config["DATABASE_POOL"])
+    for moment, listener in (
+        ("after_transaction_create", _take_account_slot),
+        ("after_begin", _limit_account_locks),
+        ("after_transaction_end", _release_account_slot),
+    ):
+        if not event.contains(db.session, moment, listener):  # all apps of a process have one session factory
+            event.listen(db.session, moment, listener)
 
 
 def make_connection_slots(pool_size: int) -> SlotPool:
     """Return the slots of requests that read or write: four fifths of the pool, half of it per address.
 
     A request holds one until its answer is printed, so that one address does not keep the interpreter busy either. The
-    rest of the pool is for log-ins, which need no slot.
+    rest of the pool is for account routes (`make_account_slots`).
     """
     return SlotPool(
         max(1, pool_size * 4 // 5),
@@ -137,6 +155,22 @@ def make_writer_slots(pool_size: int) -> SlotPool:
         max_waiting=MAX_WAITING_WRITERS,
         max_waiting_per_holder=MAX_WAITING_WRITERS_PER_ADDRESS,
     )
+
+
+def make_long_write_slots(pool_size: int) -> SlotPool:
+    """Return the slots of long writes: half of the slots of writers, so that the others are left for short ones."""
+    return SlotPool(
+        max(1, min(MAX_LONG_WRITES, make_writer_slots(pool_size).size // 2)),
+        1,
+        max_waiting=MAX_WAITING_WRITERS,
+        max_waiting_per_holder=MAX_WAITING_WRITERS_PER_ADDRESS,
+    )
+
+
+def make_account_slots(pool_size: int) -> SlotPool:
+    """Return the slots of account routes, such as log-ins: a fifth of the pool, half of it per address and user."""
+    size = max(1, pool_size // 5)
+    return SlotPool(size, max(1, size // 2))
 
 
 def create_listen_engine(database_url: str, application_name: str) -> Engine:
@@ -262,6 +296,40 @@ def _take_writer_slot(writers: SlotPool, holders: tuple[str, ...]) -> Slot:
         retry_after=RETRY_AFTER_SECONDS,
         timeout_seconds=WRITER_SLOT_TIMEOUT_SECONDS,
     )
+
+
+def _take_account_slot(session: Session, transaction: SessionTransaction) -> None:
+    """Wait for a slot before the session of a request takes a connection; raise 429 or 503.
+
+    The requests with a session are those of account routes: all others use `open_transaction`.
+    """
+    if transaction.parent is not None or not has_request_context():
+        return
+    slots: SlotPool = current_app.extensions["account_slots"]
+    slot = take_slot(
+        slots,
+        caller_holders(request.remote_addr, g.get("user_id", 0)),
+        full="Too many requests for accounts are in progress at this moment. Try again.",
+        share=(
+            f"Too many requests of {{holder}} for accounts are in progress: at most {slots.max_per_holder} of one "
+            "address and of one user run at once, and others waited too long. Send fewer at once."
+        ),
+        retry_after=RETRY_AFTER_SECONDS,
+        timeout_seconds=ACCOUNT_SLOT_TIMEOUT_SECONDS,
+    )
+    session.info["account_slot"] = slots, slot
+
+
+def _limit_account_locks(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+    """Let the statements of an account route wait shortly for rows: its slot is one of few."""
+    if "account_slot" in session.info:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {ACCOUNT_LOCK_TIMEOUT_MS}")
+
+
+def _release_account_slot(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None and "account_slot" in session.info:
+        slots, slot = session.info.pop("account_slot")
+        slots.release(slot)
 
 
 def set_slot_user(user_id: int) -> None:

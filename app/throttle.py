@@ -30,6 +30,12 @@ ACCOUNT_LIMIT = "5/minute"
 GLOBAL_ACCOUNT_LIMIT = "30/minute;300/hour"
 """Tries of one account from all addresses together; known devices together have as many besides."""
 
+MAIL_ORDER_LIMIT = "500/day"
+"""Actions of one address that send mails to mailboxes of others.
+
+They are sign-ups, changes of e-mail addresses, and orders of mails by devices that the account does not know.
+"""
+
 NETWORK_FACTOR = 4
 """How many times the limit of one client address a network (/48) of IPv6 has, which one client may own as well."""
 
@@ -93,6 +99,11 @@ def count_address(action: str, per_address: str = ADDRESS_LIMIT, *, cost: int = 
     _count_hit(_Hit(per_address, action, bucket, cost))
     for network in networks:
         _count_hit(_Hit(_multiply_limit(per_address, NETWORK_FACTOR), action, network, cost))
+
+
+def count_mail_order() -> None:
+    """Count one action that may send a mail to a mailbox of another person for the caller's address; maybe 429."""
+    count_address("mail-order", MAIL_ORDER_LIMIT)
 
 
 def count_account(

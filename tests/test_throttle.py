@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import config
-from app import embedded, errors, request_bodies, throttle
+from app import database, embedded, errors, request_bodies, throttle
 from app.extensions import db, limiter
 from app.users import auth, auth_routes
 
@@ -51,8 +51,8 @@ def client_with_limits(
     )  # one object for all apps: an earlier test may have killed Redis
     throttled = Flask("throttled")
     settings = config.read_config({**environment, "REDIS_URL": own_redis.url, "RATELIMIT_ENABLED": "1"})
-    throttled.config.update(settings, SQLALCHEMY_DATABASE_URI=settings["DATABASE_URL"])
-    db.init_app(throttled)
+    throttled.config.update(settings)
+    database.init_app(throttled)
     request_bodies.init_app(throttled)
     throttle.init_app(throttled)
     throttled.extensions["authenticate"] = auth.authenticate_request

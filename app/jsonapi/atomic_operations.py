@@ -1,8 +1,10 @@
 """POST /v1/operations: several writes in one transaction (https://jsonapi.org/ext/atomic)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, ClassVar
 
 import orjson
@@ -17,6 +19,7 @@ from app.jsonapi.data_layer import DATA_LAYERS, DataLayer, Mode, SentResource
 from app.jsonapi.document_parser import parse_create, parse_linkage_document, parse_update
 from app.jsonapi.idempotency import POST_ONLY, find_stored_response, run_idempotent
 from app.jsonapi.json_parsing import parse_request_body
+from app.jsonapi.long_writes import check_deadline, is_long_write, long_write
 from app.jsonapi.negotiation import check_accept, check_content_type, get_body_extensions
 from app.jsonapi.permissions import AccessContext, VisibilityScope, any_user, describe_predicate
 from app.jsonapi.query_params import NO_FAMILIES, Query, parse_parameters
@@ -65,7 +68,11 @@ class OperationsView(MethodView):
             if (replayed := _find_stored_response(viewer)) is not None:
                 return replayed
             raise
-        with open_transaction(is_read=False):
+        is_long = is_long_write(len(operations))
+        with (
+            long_write(viewer, _iterate_resources(operations)) if is_long else nullcontext(),
+            open_transaction(is_read=False),
+        ):
             viewer = require_current_user()
             access = AccessContext(viewer, VisibilityScope(viewer.role))
             return run_idempotent(viewer, lambda: _execute_operations(operations, access))
@@ -89,24 +96,29 @@ def _parse_operations() -> list[Any]:
 def _do_slow_work(operations: list[Any], viewer: CurrentUser) -> None:
     """Run the slow work of the data layers for all resources sent, while no database connection is held."""
     sent: dict[str, list[SentResource]] = {}
-    for index, operation in enumerate(operations):
-        data = operation.get("data") if isinstance(operation, dict) else None
-        if not isinstance(data, dict):
-            continue
-        type_ = find_type(str(data.get("type")))
-        if type_ is not None and DATA_LAYERS[type_.name].has_slow_work:
-            sent.setdefault(type_.name, []).append(SentResource(data, f"/atomic:operations/{index}/data"))
+    for type_, resource in _iterate_resources(operations):
+        if DATA_LAYERS[type_.name].has_slow_work:
+            sent.setdefault(type_.name, []).append(resource)
     for name, resources in sent.items():
         DATA_LAYERS[name].before_transaction(resources, viewer)
         g.pop("viewer", None)  # the session may have ended meanwhile: the transaction authenticates again
 
 
+def _iterate_resources(operations: list[Any]) -> Iterator[tuple[ResourceType, SentResource]]:
+    """Yield the resource objects in the operations, as far as their types are known."""
+    for index, operation in enumerate(operations):
+        data = operation.get("data") if isinstance(operation, dict) else None
+        if isinstance(data, dict) and (type_ := find_type(str(data.get("type")))) is not None:
+            yield type_, SentResource(data, f"/atomic:operations/{index}/data")
+
+
 def _execute_operations(operations: list[Any], access: AccessContext) -> Response:
     executor = _OperationExecutor(access)
-    results = [
-        _with_error_index(index, lambda: executor.execute_operation(each))  # noqa: B023  # called at once
-        for index, each in enumerate(operations)
-    ]
+    began_at = monotonic()
+    results = []
+    for index, each in enumerate(operations):
+        check_deadline(began_at)
+        results.append(_with_error_index(index, lambda: executor.execute_operation(each)))  # noqa: B023  # called at once
     return json_response({"atomic:results": results, "jsonapi": {**JSONAPI, "ext": [EXTENSION]}}, extension=EXTENSION)
 
 

@@ -1,8 +1,9 @@
 """Base class of all JSON:API views: negotiation, authentication, transactions and responses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import orjson
 from flask import Response, g, request
@@ -15,6 +16,7 @@ from app.jsonapi.current_user import CurrentUser, get_current_user
 from app.jsonapi.cursors import PROFILE, PROFILE_SPELLINGS
 from app.jsonapi.data_layer import DataLayer, SentResource
 from app.jsonapi.json_parsing import parse_request_body
+from app.jsonapi.long_writes import is_long_write, long_write
 from app.jsonapi.negotiation import check_accept, check_content_type, find_requested_profile
 from app.jsonapi.permissions import AccessContext, Predicate, VisibilityScope, describe_predicate
 from app.jsonapi.query_params import parse_query
@@ -78,26 +80,33 @@ class View:
         if request.method in self.body_methods or request.content_length or request.mimetype == MEDIA_TYPE:
             check_content_type(request.headers)
         handler = getattr(self, "get" if request.method == "HEAD" else request.method.lower())
-        if self._data_layer.has_slow_work and request.method in self.body_methods:
-            with open_transaction(is_read=True):
-                viewer = get_current_user()
-                replayed = self.find_stored_response(viewer)
-            if replayed is not None:
-                return replayed
-            self._do_slow_work(viewer)
-            g.pop("viewer")  # the transaction that follows authenticates again
-        with open_transaction(is_read=request.method in ("GET", "HEAD")):
-            response: Response = handler(**names)
-        return response
+        is_write = request.method in self.body_methods
+        if not is_write or not (self._data_layer.has_slow_work or is_long_write()):
+            with open_transaction(is_read=request.method in ("GET", "HEAD")):
+                return cast("Response", handler(**names))
+        with open_transaction(is_read=True):
+            viewer = get_current_user()
+            replayed = self.find_stored_response(viewer)
+        if replayed is not None:
+            return replayed
+        with self._slow_work(viewer), open_transaction(is_read=False):
+            return cast("Response", handler(**names))
 
-    def _do_slow_work(self, viewer: CurrentUser) -> None:
-        """Run the slow work of the data layer while no database connection is held."""
-        if request.method != "POST" and viewer.is_anonymous:
-            return  # the handler rejects the request without reading its body
-        document = parse_request_body()
-        data = document.get("data") if isinstance(document, dict) else None
-        if isinstance(data, dict):
-            self._data_layer.before_transaction([SentResource(data, "/data")], viewer)
+    @contextmanager
+    def _slow_work(self, viewer: CurrentUser) -> Iterator[None]:
+        """Run the slow work of a write while no database connection is held, then its transaction."""
+        has_slow_work = self._data_layer.has_slow_work
+        resources = []
+        if not viewer.is_anonymous or (has_slow_work and request.method == "POST"):
+            document = parse_request_body()  # the handler rejects other requests without reading their body
+            data = document.get("data") if isinstance(document, dict) else None
+            resources = [SentResource(data, "/data")] if isinstance(data, dict) else []
+        if resources and has_slow_work:
+            self._data_layer.before_transaction(resources, viewer)
+        g.pop("viewer")  # the session may have ended meanwhile: the transaction authenticates again
+        is_long = is_long_write() and not viewer.is_anonymous
+        with long_write(viewer, [(self.type, each) for each in resources]) if is_long else nullcontext():
+            yield
 
     def find_stored_response(self, _viewer: CurrentUser) -> Response | None:
         """Return the response stored under the Idempotency-Key of this request, or None; called before slow work."""

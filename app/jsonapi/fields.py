@@ -91,13 +91,30 @@ class Text(marshmallow.fields.String):
         return is_blank(text)
 
 
+class CleanedHtml(str):
+    """HTML in the form in which it is stored, which is not cleaned again."""
+
+    __slots__ = ()
+
+
 class Html(Text):
     """HTML, reduced to the elements that app/jsonapi/sanitizer.py allows."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(MAX_HTML_LENGTH, **options)
 
+    def clean_ahead(self, value: Any) -> Any:
+        """Return a value in the form in which it is stored; what is refused stays as it is, to be refused later."""
+        if not isinstance(value, str) or len(value) > NFC_SHRINK_FACTOR * self.limit:
+            return value
+        try:
+            return CleanedHtml(self.to_storage_form(value))
+        except ValueError:
+            return value
+
     def to_storage_form(self, text: str) -> str:
+        if isinstance(text, CleanedHtml):
+            return str(text)
         normalized = normalize_html(text)
         if len(normalized) > self.limit:
             raise ValueError(f"Must have at most {self.limit} characters.")

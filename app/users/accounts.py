@@ -178,11 +178,10 @@ def verify_email(token: str, viewer: CurrentUser) -> bool:
     The first verification revokes all other sessions and hooks: the account may have been created by a person who
     does not own the mailbox.
     """
-    try:
-        claims = read_mail_token(VERIFY_EMAIL, token)
-        user = _lock_user(User.id == get_user_id(claims), User.is_verified.is_(False))
-    except (InvalidToken, ValueError):
+    claims = _read_valid_token(VERIFY_EMAIL, token)
+    if claims is None:
         return False
+    user = _lock_user(User.id == get_user_id(claims), User.is_verified.is_(False))
     if (
         user is None
         or not _fingerprint_matches(claims, VERIFY_EMAIL, user)
@@ -215,7 +214,10 @@ def _count_mail_order(action: str, email: str, viewer: CurrentUser, refresh_toke
     is_known_address = login_sessions.is_known_address(criterion, address)
     db.session.rollback()
     _count_anonymous(action, email, device=None if device is None else str(device))
-    return device is not None or is_known_address
+    is_known = device is not None or is_known_address
+    if not is_known:
+        throttle.count_mail_order()
+    return is_known
 
 
 def _is_own_mailbox(user: User) -> bool:
@@ -236,11 +238,10 @@ def reset_password(token: str, password: str) -> bool:
 
     Raise ValueError when the length of the password is not allowed.
     """
-    try:
-        claims = read_mail_token(RESET_PASSWORD, token)
-        user_id = get_user_id(claims)
-    except (InvalidToken, ValueError):
+    claims = _read_valid_token(RESET_PASSWORD, token)
+    if claims is None:
         return False
+    user_id = get_user_id(claims)
     throttle.count_account("reset-with-token", str(user_id))
     new_hash = hash_password(password)
     user = _lock_user(User.id == user_id)
@@ -296,6 +297,18 @@ def compute_fingerprint(kind: str, user: User) -> str:
     if kind == RESET_PASSWORD:
         bound_to.append(user.password_hash)
     return derive_key("\n".join(bound_to).encode()).hex()
+
+
+def _read_valid_token(kind: str, token: str) -> dict[str, Any] | None:
+    """Return the claims of a mail's token that fits its account now, else None; no row is locked, nor waited for."""
+    try:
+        claims = read_mail_token(kind, token)
+        user = db.session.get(User, get_user_id(claims))
+    except (InvalidToken, ValueError):
+        return None
+    is_valid = user is not None and _fingerprint_matches(claims, kind, user)
+    db.session.rollback()
+    return claims if is_valid else None
 
 
 def _fingerprint_matches(claims: dict[str, Any], kind: str, user: User) -> bool:

@@ -34,6 +34,12 @@ MESSAGE = {"message": str}
 REFRESH_LIMIT = "300/minute"
 """Refreshes from one client address: high, because many users may share it and tokens cannot be guessed."""
 
+DAILY_REFRESH_LIMIT = "50000/day"
+"""The same for a day."""
+
+LOG_OUT_LIMIT = REFRESH_LIMIT
+"""Log-outs from one address."""
+
 
 def _auth_route(
     method: str,
@@ -98,6 +104,7 @@ def log_in() -> Response:
 )
 def refresh() -> Response:
     """Exchange a refresh token for a new pair of tokens."""
+    throttle.count_address("refresh-day", DAILY_REFRESH_LIMIT)
     tokens = login_sessions.rotate_refresh_token(read_form().get_text("refresh_token"))
     db.session.commit()  # also when refused: reuse of a token has revoked its session
     if tokens is None:
@@ -108,6 +115,7 @@ def refresh() -> Response:
 @_auth_route("POST", "/v1/auth/logout", may=any_user, gives={"success": bool})
 def log_out() -> Response:
     """End the session of the caller, also where its access token has expired."""
+    throttle.count_address("log-out", LOG_OUT_LIMIT)  # here, for it has no body
     identity = load_user_ignoring_expiry()
     if identity.sign_in_id is None:
         raise Unauthenticated("This needs an Authorization header: JWT <access token>.")
@@ -212,7 +220,8 @@ def check_email() -> Response:
 @_auth_route("GET", "/v1/users/user-details/get-user-id", may=any_user, gives={"user_id": int})
 def get_user_id() -> Response:
     """Get the id of the caller."""
-    return jsonify(user_id=require_current_user().id)
+    with open_transaction(is_read=True):
+        return jsonify(user_id=require_current_user().id)
 
 
 def _get_optional_caller() -> CurrentUser:

@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import ColumnElement, Executable, delete, exists, func, insert, or_, select, update
 from uuid_utils.compat import uuid7
 
+from app import throttle
 from app.database import get_connection
 from app.derived_keys import derive_key
 from app.extensions import db
@@ -22,6 +23,9 @@ REFRESH_TOKEN_LIFETIME = timedelta(days=30)
 
 REUSE_GRACE_PERIOD = timedelta(seconds=10)
 """Time in which a used refresh token returns the same successor: the response may be lost, or two tabs may refresh."""
+
+REFRESH_LIMIT = "1000/day"
+"""Limit of refreshes of one session: each stores a token until it expires."""
 
 PRUNE_BATCH_SIZE = 1000
 
@@ -50,7 +54,7 @@ def rotate_refresh_token(presented: str) -> TokenPair | None:
     """Use a refresh token and return the next pair; return None when it is not valid.
 
     Reuse after REUSE_GRACE_PERIOD means that the token has two holders: the session is revoked. The caller must commit
-    in every case.
+    in every case. Raise TooManyRequests above REFRESH_LIMIT.
     """
     link = db.session.execute(
         select(
@@ -76,6 +80,7 @@ def rotate_refresh_token(presented: str) -> TokenPair | None:
         return None
     successor = _derive_next_token(presented)
     if link.used_at is None:
+        throttle.count_subject("refresh-sign-in", str(link.sign_in_id), REFRESH_LIMIT)
         _mark_used(presented)
         _store_refresh_token(successor, link.sign_in_id)
     elif not link.in_grace:
@@ -143,9 +148,16 @@ def revoke_all_sessions(user_id: int, except_sign_in_id: UUID | None = None) -> 
 
 
 def prune_sessions(older_than: timedelta) -> int:
-    """Delete a batch of refresh tokens and sessions that ended longer ago than this; return the number of rows."""
+    """Delete a batch of refresh tokens and sessions that ended longer ago than this; return the number of rows.
+
+    Used tokens are deleted when they expire: until then they show that a token was stolen. The last token of a
+    session still makes its device known.
+    """
     past = func.now() - older_than
-    expired = select(RefreshToken.token_hash).where(RefreshToken.expires_at < past).limit(PRUNE_BATCH_SIZE)
+    is_useless = (RefreshToken.expires_at < past) | RefreshToken.used_at.is_not(None)
+    expired = (
+        select(RefreshToken.token_hash).where(RefreshToken.expires_at < func.now(), is_useless).limit(PRUNE_BATCH_SIZE)
+    )
     is_over = ~exists().where(RefreshToken.sign_in_id == LoginSession.id) & (
         LoginSession.created_at < past - ACCESS_TOKEN_LIFETIME
     )

@@ -44,6 +44,12 @@ ADMIN_SET_PASSWORD_LIMIT = "20/minute"  # noqa: S105  # a limit
 EMAIL_CHANGE_LIMIT = "20/day"
 """Changes of the address of one account, including its spelling: each new address gets mails."""
 
+SIGN_UP_BYTES_LIMIT = f"{10 * 2**20}/day"
+"""Bytes of the texts of accounts that are made from one address, short ones excepted: they are limited by number."""
+
+MAX_SHORT_SIGN_UP_BYTES = 2048
+"""Bytes of the texts of a short account, such as one made by the form of a web page."""
+
 MAX_SIGN_UP_BYTES = 128 * 1024
 """Bytes of a sign-up: small, because it needs no authentication."""
 
@@ -94,6 +100,11 @@ class UserData(DataLayer):
             g.hashed_password = _hash_if_valid(new[0])
 
     def before_create_object(self, data: dict[str, Any], access: AccessContext) -> None:
+        if not access.viewer.is_admin:
+            throttle.count_mail_order()
+            size = sum(len(value.encode()) for value in data.values() if isinstance(value, str))
+            if size > MAX_SHORT_SIGN_UP_BYTES:
+                throttle.count_address("sign-up-bytes", SIGN_UP_BYTES_LIMIT, cost=size)
         data["password_hash"] = _pop_hash(data.pop("password"))
 
     def after_create_object(self, row: Any, access: AccessContext) -> None:
@@ -132,6 +143,8 @@ class UserData(DataLayer):
             accounts.notify_password_changed(row.id, row.email, is_verified=row.is_verified)
         if data.get("email", row.email) != row.email:
             throttle.check_rate_limit("change-email", str(row.id), anywhere=EMAIL_CHANGE_LIMIT)
+            if not access.viewer.is_admin:
+                throttle.count_mail_order()
         if "email" in data and email_key(data["email"]) != email_key(row.email):
             data.setdefault("is_verified", False)
             data["email_changed_at"] = datetime.now(UTC)

@@ -263,3 +263,21 @@ def test_old_sessions_are_pruned(app: Flask, user_id: int, log_in: Callable[...,
 
     assert run_sql("SELECT id FROM sign_ins") == [(kept,)]
     assert run_sql("SELECT count(*) FROM refresh_tokens") == [(1,)]
+
+
+def test_used_refresh_tokens_are_pruned_when_they_expire_and_the_last_one_later(
+    app: Flask, client: FlaskClient, user_id: int, log_in: Callable[..., Tokens], run_sql: Sql
+) -> None:
+    _, pair = refresh_tokens(client, log_in()["refresh_token"])
+    refresh_tokens(client, pair["refresh_token"])
+    run_sql("UPDATE refresh_tokens SET expires_at = now() + interval '1 minute' WHERE used_at IS NOT NULL")
+
+    def prune() -> list[tuple[object, ...]]:
+        with app.app_context():
+            while login_sessions.prune_sessions(timedelta(days=30)):
+                continue
+        return run_sql("SELECT used_at IS NOT NULL FROM refresh_tokens ORDER BY 1")
+
+    assert prune() == [(False,), (True,), (True,)], "they show that a token was stolen"
+    run_sql("UPDATE refresh_tokens SET expires_at = now() - interval '1 minute'")
+    assert prune() == [(False,)], "its device is known"

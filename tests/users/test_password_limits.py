@@ -16,6 +16,7 @@ from redis import Redis
 
 from app.throttle import GLOBAL_ACCOUNT_LIMIT, NETWORK_FACTOR
 from app.users.accounts import MAX_WRONG_PASSWORDS
+from app.users.auth_routes import LOG_OUT_LIMIT
 from app.users.request_body import MAX_FORM_BYTES
 from tests.conftest import Processes
 from tests.dataset import JSONAPI
@@ -433,3 +434,16 @@ def test_log_of_the_process_names_the_account_and_never_the_password(
     assert f"account_id={user_id}" in line
     assert LOG_IN in line
     assert "a secret guess" not in log.read_text()
+
+
+def test_log_outs_of_one_address_are_limited_and_those_of_others_are_not(http: httpx.Client) -> None:
+    attacker = new_address()
+    a_minute = int(LOG_OUT_LIMIT.partition("/")[0])
+
+    def log_out(address: str) -> int:
+        return http.post("/v1/auth/logout", headers={"X-Forwarded-For": address}).status_code
+
+    tried = [log_out(attacker) for _ in range(a_minute + 1)]
+
+    assert tried == [401] * a_minute + [429]
+    assert log_out(new_address()) == 401
