@@ -17,6 +17,7 @@ from app.processors.task_registry import InvalidResult, Payload, load_tasks
 
 MAX_DOWNLOAD_ATTEMPTS = 4
 MAX_MESSAGE_LENGTH = 500
+"""Characters of the error of a result file, in its row and in the warning of the job."""
 MAX_RESULT_CONTAINERS = 200_000
 """Objects and arrays of a result file: 16 MiB of `[]` would take 1.2 GB of memory."""
 
@@ -73,9 +74,10 @@ def _store_result(file: ResultFileRow, document: Any, stored: dict[str, Any]) ->
 
 
 def _close_file(job: JobRow, file: ResultFileRow, fault: str | None) -> None:
+    fault = fault and fault[:MAX_MESSAGE_LENGTH]  # it may quote the whole file
     results.set_outcome(file, fault)
     if fault:
-        lifecycle.record_remote_progress(job, fault[:MAX_MESSAGE_LENGTH], level="warning")
+        lifecycle.record_remote_progress(job, fault, level="warning")
     results.complete_if_done(job)
 
 

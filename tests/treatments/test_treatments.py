@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import select
 
 from app import quotas
-from app.database import commit, open_transaction
+from app.database import commit, get_connection, open_transaction
 from app.extensions import db
 from app.jobs.models import Job
+from app.processors.models import ResultFile
 from tests.conftest import wait_until
 from tests.dataset import Dataset, get_data, get_errors, get_pointers
 from tests.treatments.fake_processor import (
@@ -216,6 +217,20 @@ def test_result_file_with_millions_of_arrays_is_refused_without_parsing(
     assert [each["name"] for each in treatment_client.list_artifacts(treatment_id)] == ["result-2.json"]
     node = psutil.Process(processor_stack.worker.pid)
     assert max(each.memory_info().rss for each in node.children(recursive=True)) < 500 * 2**20
+
+
+def test_error_of_result_file_is_stored_cut(treatment_client: TreatmentClient, processor: FakeProcessor) -> None:
+    treatment_id = treatment_client.start_treatment()
+    start = treatment_client.wait_for_start(treatment_id)
+    content = json.dumps([{"source": "bad", "crops": "x" * 2**20}]).encode()
+
+    processor.call_back(start, "SUCCESS", output=host_output(processor, "bad", content))
+
+    treatment_client.wait_for_status(treatment_id, "SUCCESS")
+    with treatment_client.office.app.app_context(), open_transaction(is_read=True):
+        (error,) = get_connection().scalars(select(ResultFile.error).where(ResultFile.job_id == treatment_id)).all()
+    assert len(error) == 500
+    assert treatment_client.list_log_messages(treatment_id, "warning") == [error]
 
 
 def test_a_result_beyond_the_files_of_a_day_is_refused(
