@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Text, Uuid, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from app import webhook_signatures, write_limits
+from app.actors import set_actor
 from app.database import PreparedStatement, commit, open_transaction
 from app.errors import NotFound, TooManyRequests, Unauthenticated, Unprocessable, raise_errors
 from app.jobs.models import TERMINAL_STATES, Job
@@ -36,7 +37,7 @@ CLEANUP_DELAY = timedelta(minutes=1)
 
 _jobs, _runs, _callbacks = Job.__table__, RemoteRun.__table__, Callback.__table__
 _select_target = PreparedStatement(
-    select(_jobs.c.id, _jobs.c.attempt, _jobs.c.state, _runs.c.token_hash)
+    select(_jobs.c.id, _jobs.c.attempt, _jobs.c.state, _jobs.c.share, _runs.c.token_hash)
     .join_from(_jobs, _runs, (_runs.c.job_id == _jobs.c.id) & (_runs.c.attempt == _jobs.c.attempt))
     .where(_jobs.c.id == bindparam("id", type_=Uuid))
 )
@@ -73,6 +74,7 @@ class CallbackTarget(NamedTuple):
     job_id: UUID
     attempt: int
     state: str
+    share: int
     token_hash: bytes
 
 
@@ -92,6 +94,7 @@ def handle_callback(id: str) -> Response:
         body = request.get_data()
         message_id = _get_message_id(called, body)
         said = _parse_callback(called, body)
+        set_actor(called.share)  # not for the address of the processor, which all jobs have in common
         if called.state not in TERMINAL_STATES:
             _store_callback(called, message_id, said)
         commit()

@@ -11,6 +11,7 @@ from sqlalchemy import func, insert, select, update
 from app import outbox
 from app.database import commit, get_connection, open_transaction
 from app.outbox import OutboxEntry
+from app.jobs.models import Job
 from app.processors.models import Callback
 from app.processors.runs import APPLY, CLEAR, FETCH
 from tests.dataset import get_data
@@ -65,6 +66,12 @@ def build_output(url: str, doc_id: str = "one") -> dict[str, Any]:
 def is_requested(processor: FakeProcessor, path: str) -> bool:
     """Whether the server wants this file; the answer may still be on its way."""
     return any(each.path == path for each in processor.fetched)
+
+
+def fetch_values(processor_stack: ProcessorStack, statement: Any) -> list[Any]:
+    """Return the first column of what a statement returns."""
+    with processor_stack.app.app_context(), open_transaction(is_read=True):
+        return list(get_connection().scalars(statement))
 
 
 def count_rows(processor_stack: ProcessorStack, *where: Any) -> int:
@@ -252,3 +259,18 @@ def test_callbacks_are_deleted_after_job_ended(
     treatment_client.wait_for(lambda: count_rows(processor_stack, mine) == 0)
     assert processor.call_back(start, "STARTED", id="first").status_code == 200
     assert count_rows(processor_stack, mine) == 0
+
+
+def test_callbacks_and_downloads_count_for_the_owner_of_the_job(
+    treatment_client: TreatmentClient, processor: FakeProcessor, processor_stack: ProcessorStack
+) -> None:
+    treatment_id = treatment_client.start_treatment("similarity")
+    start = treatment_client.wait_for_start(treatment_id)
+    (share,) = fetch_values(processor_stack, select(Job.share).where(Job.id == treatment_id))
+    assert share == treatment_client.caller.id
+
+    processor.call_back(start, "SUCCESS", output=build_output(processor.host_file("/one.json", b"[]")))
+
+    treatment_client.wait_for_status(treatment_id, "SUCCESS")
+    actors = select(OutboxEntry.actor).where(OutboxEntry.consumer.in_((APPLY, FETCH)))
+    assert set(fetch_values(processor_stack, actors)) == {share}
