@@ -21,15 +21,18 @@ from app.jsonapi.json_parsing import parse_json
 from app.jsonapi.resource_type import parse_uuid
 from app.outbox import enqueue_entry
 from app.processors import runs
-from app.processors.callback_schema import find_callback_errors
+from app.processors.callback_schema import find_callback_errors, select_known_members
 from app.processors.models import Callback, RemoteRun
 from app.url_tokens import hash_token
 
 TOKEN_PARAMETER = "token"  # noqa: S105 - the name of a parameter
 MAX_CALLBACKS = 10_000
-"""Of one attempt."""
+"""Callbacks of one attempt."""
+MAX_CALLBACK_BYTES = 50 * 2**20
+"""Bytes that the callbacks of one attempt take in the database, compressed; less than one callback may be added."""
 FINAL_EVENT_RESERVE = 100
-"""More, for words that may end it."""
+FINAL_EVENT_RESERVE_BYTES = 2**20
+"""What is added to these two for callbacks that may end the attempt."""
 
 DELETE_BATCH_SIZE = 100
 CLEANUP_DELAY = timedelta(minutes=1)
@@ -45,7 +48,8 @@ _RUN_CRITERIA = (
     _callbacks.c.job_id == bindparam("job_id", type_=Uuid),
     _callbacks.c.attempt == bindparam("attempt", type_=BigInteger),
 )
-_count_callbacks = PreparedStatement(select(func.count()).select_from(Callback).where(*_RUN_CRITERIA))
+_stored_bytes = func.coalesce(func.sum(func.pg_column_size(_callbacks.c.payload)), 0, type_=BigInteger)
+_measure_callbacks = PreparedStatement(select(func.count(), _stored_bytes).where(*_RUN_CRITERIA))
 _insert_callback = PreparedStatement(
     insert(Callback)
     .values(
@@ -128,16 +132,21 @@ def _parse_callback(called: CallbackTarget, body: bytes) -> dict[str, Any]:
     raise_errors(find_callback_errors(said))
     if said.get("experiment_id") not in (None, str(called.job_id)):
         raise Unprocessable("This is another job.", pointer="/experiment_id")
-    members: dict[str, Any] = said
+    members: dict[str, Any] = select_known_members(said)
     return members
 
 
 def _store_callback(called: CallbackTarget, message_id: str, said: Mapping[str, Any]) -> None:
     key = {"job_id": called.job_id, "attempt": called.attempt}
-    ((count,),) = _count_callbacks.fetch_rows(key)
+    ((count, size),) = _measure_callbacks.fetch_rows(key)
     may_end = said["event"] not in ("STARTED", "PROGRESS")
-    if count >= MAX_CALLBACKS + FINAL_EVENT_RESERVE * may_end:
-        raise TooManyRequests(f"More than {MAX_CALLBACKS} callbacks of one run.")
+    if (
+        count >= MAX_CALLBACKS + FINAL_EVENT_RESERVE * may_end
+        or size >= MAX_CALLBACK_BYTES + FINAL_EVENT_RESERVE_BYTES * may_end
+    ):
+        raise TooManyRequests(
+            f"More than {MAX_CALLBACKS} callbacks of one run, or {MAX_CALLBACK_BYTES // 2**20} MiB."
+        )
     if _insert_callback.fetch_rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
         enqueue_entry(runs.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
     # Last, as whoever holds the job comes here after it; also by what was said before.
