@@ -94,6 +94,10 @@ class RequestFailed(OutboundError):
     """No answer that is HTTP from beginning to end."""
 
 
+class NotConnected(RequestFailed):
+    """A trusted server could not be connected to: nothing was sent."""
+
+
 @dataclass(frozen=True)
 class HttpResponse:
     """The answer, whatever its status. `headers` do not mind case."""
@@ -205,7 +209,7 @@ def _send_request(
         return asyncio.run(_send_to_first_reachable(requests, limits.largest, until - monotonic()))
     except _NotConnected as error:
         if limits.trusted:
-            raise RequestFailed(str(error)) from None
+            raise NotConnected(str(error)) from None
         sleep(max(0.0, min(until, started + UNREACHABLE_DELAY_SECONDS) - monotonic()))
         raise Unreachable from None
     except (TimeoutError, httpx.TimeoutException):

@@ -53,6 +53,15 @@ def charge_output(job: JobRow, size: int) -> None:
         raise JobFailed("too-many-bytes", quotas.describe_output_limit(job.owner_id))
 
 
+class Postponed(Exception):
+    """The work could not begin now: the job is queued again, and at the last attempt fails with this code."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
 class HandedOff(Exception):
     """The work goes on at another machine; `note` writes down where, in the transaction that frees the worker."""
 

@@ -22,7 +22,7 @@ from app.actors import set_actor
 from app.database import commit, open_transaction
 from app.errors import LOCK_NOT_AVAILABLE, is_outage
 from app.jobs import lifecycle, shares, state_hooks
-from app.jobs.context import Canceled, HandedOff, Interrupted, JobContext, JobFailed, LeaseLost
+from app.jobs.context import Canceled, HandedOff, Interrupted, JobContext, JobFailed, LeaseLost, Postponed
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELING
 from app.jobs.permissions import is_still_allowed
@@ -40,6 +40,11 @@ MAX_HEARTBEAT_INTERVAL_SECONDS = 3.0
 
 SHUTDOWN_GRACE_SECONDS = 1.0
 """Seconds a job has to end by itself when its worker stops, before it is given back."""
+
+MAX_POSTPONED_ATTEMPTS = 20
+"""Attempts of a job whose work could not begin because another server had no room: a quarter of an hour."""
+MAX_POSTPONE_BACKOFF = timedelta(minutes=1)
+"""The longest pause between two of them."""
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +116,11 @@ def _require_free_share(job: JobRow) -> None:
 
 def _require_free_kind(job: JobRow) -> None:
     kind = KINDS.get(job.kind)
-    if kind is not None and kind.concurrency is not None and not lifecycle.has_capacity(kind.name, kind.concurrency):
+    if kind is None:
+        return
+    if kind.concurrency is not None and not lifecycle.has_capacity(kind.name, kind.concurrency):
+        raise _KindFull
+    if kind.runner == "external" and not shares.has_free_run(job.share):  # taken since this turn was found
         raise _KindFull
 
 
@@ -166,6 +175,8 @@ def _execute_kind(running: JobContext, kind: Kind) -> OutcomeWriter:
         return _write_nothing
     except JobFailed as failed:
         return partial(lifecycle.finish_failed, job, failed.code, failed.detail, **failed.more)
+    except Postponed as postponed:
+        return partial(_postpone_job, job, postponed)
     except HandedOff as elsewhere:
         return partial(_hand_off, job, elsewhere)
     except Interrupted:
@@ -191,6 +202,15 @@ def _hand_off(job: JobRow, elsewhere: HandedOff) -> JobRow | None:
     if waiting is not None:
         elsewhere.note(waiting)
     return waiting
+
+
+def _postpone_job(job: JobRow, postponed: Postponed) -> JobRow | None:
+    """Queue the job again, after a pause that doubles with each attempt, or fail it after the last one."""
+    if job.attempt >= MAX_POSTPONED_ATTEMPTS:
+        return lifecycle.finish_failed(job, postponed.code, postponed.detail)
+    pause = min(timedelta(seconds=2**job.attempt), MAX_POSTPONE_BACKOFF)
+    message = f"{postponed.detail} It starts again in {pause.seconds} s."
+    return lifecycle.requeue_job(job, postponed.code, message, uncounted=1, delay=pause)
 
 
 def _write_nothing() -> None:

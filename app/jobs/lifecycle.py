@@ -134,7 +134,7 @@ _requeue = _build_transition(
     {
         "state": QUEUED,
         "max_attempts": _jobs.c.max_attempts + bindparam("uncounted", type_=BigInteger),
-        "queued_at": func.now(),
+        "queued_at": func.now() + bindparam("delay", type_=Interval),
         "lease_until": null(),
         "heartbeat_at": null(),
         "message": func.coalesce(_MESSAGE, _jobs.c.message),
@@ -307,9 +307,14 @@ def expire_attempt(job: JobRow, code: str = CRASHED, what: str = "Its worker was
     return requeue_job(job, code, f"{what}; it starts again.")
 
 
-def requeue_job(job: JobRow, outcome: str, message: str, *, uncounted: int = 0) -> JobRow | None:
-    """Give the job back to the queue, with so many attempts more as were not its fault; one to be canceled ends."""
-    values = {"new_message": message, "new_level": "warning", "uncounted": uncounted}
+def requeue_job(
+    job: JobRow, outcome: str, message: str, *, uncounted: int = 0, delay: timedelta = timedelta(0)
+) -> JobRow | None:
+    """Give the job back to the queue, with so many attempts more as were not its fault; one to be canceled ends.
+
+    It begins after the delay at the earliest.
+    """
+    values = {"new_message": message, "new_level": "warning", "uncounted": uncounted, "delay": delay}
     moved = _transition(_requeue, {**_fence_values(job), **values})
     if moved is None:
         return finish_canceled(job)

@@ -63,7 +63,8 @@ class Job(Model):
     retry_of_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """When it last got into the queue: by its submission, or because its worker was lost."""
+    """When it last got into the queue: by its submission, or because its worker was lost; in the future, when it may
+    begin again at the earliest."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]

@@ -6,6 +6,9 @@ slots, so a job of another one begins at once, or as soon as a slot is free, how
 who are not signed in and accounts whose e-mail address is not verified are one owner, with fewer slots: another account
 costs them nothing. They have a share for each client address, and in the turns of this one owner the shares take turns
 in the same way. Shares that are limited together are a pool; its number is the largest of the numbers of its shares.
+
+Jobs of kinds that a processor runs are limited at the processor too, all together and for each pool, from their start
+request to their end: an owner with many does not fill it.
 """
 
 from collections.abc import Collection
@@ -17,10 +20,13 @@ from flask import current_app
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     ColumnElement,
+    FromClause,
     Text,
     all_,
     and_,
+    any_,
     bindparam,
     case,
     delete,
@@ -35,7 +41,18 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.actors import current_actor
 from app.database import PreparedStatement, commit, get_connection, open_transaction
-from app.jobs.models import ANONYMOUS_SHARE, CANCELING, FINALIZING, OPERATOR_SHARE, QUEUED, RUNNING, Job, JobShare
+from app.jobs.kinds import KINDS
+from app.jobs.models import (
+    ANONYMOUS_SHARE,
+    CANCELING,
+    FINALIZING,
+    OPERATOR_SHARE,
+    QUEUED,
+    RUNNING,
+    WAITING,
+    Job,
+    JobShare,
+)
 from app.users.models import User
 
 OPERATOR_TRIGGERS = ("cli", "signal")
@@ -46,6 +63,9 @@ ANONYMOUS_SLOTS_DIVISOR = 4
 
 ADDRESS_RETENTION = timedelta(days=1)
 """When a job of a client address last began is forgotten after this time."""
+
+PROCESSOR_SHARE_DIVISOR = 4
+"""One pool has one of so many runs of `PROCESSOR_MAX_RUNS`, rounded down, and at least one run."""
 
 _FIRST_SHARE = -(2**63)
 
@@ -59,6 +79,9 @@ _IN_SLOT = and_(_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lea
 _IN_POOL = _jobs.c.share.between(bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger))
 
 
+_REMOTE_KINDS = bindparam("remote_kinds", type_=ARRAY(Text))
+
+
 def pool_column(share: ColumnElement[int]) -> ColumnElement[int]:
     """Return the pool of a share: client addresses have one together, any other share has one alone."""
     return func.greatest(share, literal_column(str(ANONYMOUS_SHARE), BigInteger))
@@ -67,6 +90,15 @@ def pool_column(share: ColumnElement[int]) -> ColumnElement[int]:
 def _pool_limit(pool: ColumnElement[int]) -> ColumnElement[int]:
     """Return how many jobs of this pool may run at once."""
     return case((pool == ANONYMOUS_SHARE, _MAX_ANONYMOUS_JOBS), else_=_MAX_JOBS)
+
+
+def remote_criterion(jobs: FromClause) -> ColumnElement[bool]:
+    """Return the criterion for queued jobs that the processor has room for; `get_remote_limits` has its values."""
+    has_room = and_(
+        bindparam("has_free_run", type_=Boolean),
+        pool_column(jobs.c.share) != all_(bindparam("full_remote_pools", type_=ARRAY(BigInteger))),
+    )
+    return or_(jobs.c.kind != all_(_REMOTE_KINDS), has_room)
 
 
 class Turn(NamedTuple):
@@ -81,7 +113,13 @@ def _head_query(jobs: Any, *conditions: ColumnElement[bool]) -> Any:
     """Select the oldest queued job of the first share that meets the conditions."""
     return (
         select(jobs.c.id, jobs.c.kind, jobs.c.share, jobs.c.queued_at)
-        .where(jobs.c.state == QUEUED, jobs.c.kind != all_(bindparam("full_kinds", type_=ARRAY(Text))), *conditions)
+        .where(
+            jobs.c.state == QUEUED,
+            jobs.c.queued_at <= func.now(),  # later: it waits until the processor may have room
+            jobs.c.kind != all_(bindparam("full_kinds", type_=ARRAY(Text))),
+            remote_criterion(jobs),
+            *conditions,
+        )
         .order_by(jobs.c.share, jobs.c.queued_at, jobs.c.id)
         .limit(1)
     )
@@ -139,6 +177,14 @@ _pool_of_job = pool_column(_jobs.c.share)
 _select_full_pools = PreparedStatement(
     select(_pool_of_job).where(_IN_SLOT).group_by(_pool_of_job).having(func.count() >= _pool_limit(_pool_of_job))
 )
+_count_runs = PreparedStatement(
+    select(_pool_of_job, func.count())
+    .where(_jobs.c.kind == any_(_REMOTE_KINDS), _jobs.c.state.in_((RUNNING, WAITING, FINALIZING, CANCELING)))
+    .group_by(_pool_of_job)
+)
+_select_queued_run = PreparedStatement(
+    select(_jobs.c.id).where(_jobs.c.state == QUEUED, _jobs.c.kind == any_(_REMOTE_KINDS)).limit(1)
+)
 _any_queued = select(literal(1)).where(_jobs.c.state == QUEUED).limit(_MAX_JOBS)
 _queued = _any_queued.where(_jobs.c.share == _SHARE)
 _queued_of_hook = _queued.where(_jobs.c.hook_id == bindparam("hook_id", type_=BigInteger))
@@ -178,7 +224,8 @@ def max_running(share: int) -> int:
 
 def find_next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> Turn | None:
     """Return the job whose turn it is, apart from these kinds and pools; None when no queued job may begin."""
-    values = {**_max_running_values(), "full_kinds": list(full_kinds), "full_pools": list(full_pools)}
+    full = {"full_kinds": list(full_kinds), "full_pools": list(full_pools)}
+    values = {**_max_running_values(), **get_remote_limits(), **full}
     return next((Turn(*row) for row in _select_next.fetch_rows(values)), None)
 
 
@@ -195,6 +242,34 @@ def has_capacity(share: int) -> bool:
         return True
     ((running,),) = _count_running.fetch_rows(_pool_values(share))
     return bool(running < max_running(share))
+
+
+def get_remote_limits() -> dict[str, Any]:
+    """Return the kinds that a processor runs, the pools with as many runs as they may have, and if a run is free."""
+    kinds = _list_remote_kinds()
+    running: dict[int, int] = dict(_count_runs.fetch_rows({"remote_kinds": kinds})) if kinds else {}
+    most: int = current_app.config["PROCESSOR_MAX_RUNS"]
+    per_pool = max(1, most // PROCESSOR_SHARE_DIVISOR)
+    return {
+        "remote_kinds": kinds,
+        "full_remote_pools": [pool for pool, count in running.items() if count >= per_pool],
+        "has_free_run": sum(running.values()) < most,
+    }
+
+
+def has_free_run(share: int) -> bool:
+    """Return whether the processor has room for one more job of a locked share."""
+    limits = get_remote_limits()
+    return limits["has_free_run"] and max(share, ANONYMOUS_SHARE) not in limits["full_remote_pools"]
+
+
+def find_queued_run() -> UUID | None:
+    """Return the id of a queued job that is for the processor; None when there is none."""
+    return next((id_ for (id_,) in _select_queued_run.fetch_rows({"remote_kinds": _list_remote_kinds()})), None)
+
+
+def _list_remote_kinds() -> list[str]:
+    return [kind.name for kind in KINDS.values() if kind.runner == "external"]
 
 
 def list_full_pools() -> list[int]:

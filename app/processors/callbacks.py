@@ -144,9 +144,7 @@ def _store_callback(called: CallbackTarget, message_id: str, said: Mapping[str, 
         count >= MAX_CALLBACKS + FINAL_EVENT_RESERVE * may_end
         or size >= MAX_CALLBACK_BYTES + FINAL_EVENT_RESERVE_BYTES * may_end
     ):
-        raise TooManyRequests(
-            f"More than {MAX_CALLBACKS} callbacks of one run, or {MAX_CALLBACK_BYTES // 2**20} MiB."
-        )
+        raise TooManyRequests(f"More than {MAX_CALLBACKS} callbacks of one run, or {MAX_CALLBACK_BYTES // 2**20} MiB.")
     if _insert_callback.fetch_rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
         enqueue_entry(runs.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
     # Last, as whoever holds the job comes here after it; also by what was said before.

@@ -11,8 +11,8 @@ from sqlalchemy import func, insert, select, update
 
 from app import outbox
 from app.database import commit, get_connection, open_transaction
-from app.outbox import OutboxEntry
 from app.jobs.models import Job
+from app.outbox import OutboxEntry
 from app.processors import callbacks
 from app.processors.models import Callback
 from app.processors.runs import APPLY, CLEAR, FETCH

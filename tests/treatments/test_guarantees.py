@@ -54,7 +54,8 @@ def slow_polling_stack(
 ) -> Iterator[ProcessorStack]:
     """One whose processor is asked only when it has been silent for long; the last kill may have left it no worker."""
     with ExitStack() as stack:
-        yield ProcessorStack(environment, tmp_path_factory.mktemp("office"), stack, PROCESSOR_POLL_SECONDS="20")
+        settings = {"PROCESSOR_POLL_SECONDS": "20", "PROCESSOR_MAX_RUNS": str(4 * TREATMENT_COUNT)}
+        yield ProcessorStack(environment, tmp_path_factory.mktemp("office"), stack, **settings)
 
 
 class ApiClient:
