@@ -247,7 +247,8 @@ def has_capacity(share: int) -> bool:
 def get_remote_limits() -> dict[str, Any]:
     """Return the kinds that a processor runs, the pools with as many runs as they may have, and if a run is free."""
     kinds = _list_remote_kinds()
-    running: dict[int, int] = dict(_count_runs.fetch_rows({"remote_kinds": kinds})) if kinds else {}
+    rows = _count_runs.fetch_rows({"remote_kinds": kinds}) if kinds else ()
+    running: dict[int, int] = {pool: count for pool, count in rows}  # noqa: C416  # the rows are no pairs for mypy
     most: int = current_app.config["PROCESSOR_MAX_RUNS"]
     per_pool = max(1, most // PROCESSOR_SHARE_DIVISOR)
     return {
