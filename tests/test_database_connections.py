@@ -22,7 +22,8 @@ def taken_connections(servers: dict[str, str]) -> Iterator[Callable[[], None]]:
                 try:
                     stack.enter_context(psycopg.connect(servers["DATABASE_URL"]))
                 except psycopg.OperationalError as error:
-                    assert "too many clients" in str(error)
+                    if "too many clients" not in str(error):
+                        raise
                     return
 
         yield take_all
