@@ -86,7 +86,7 @@ class _ShareFull(Exception):
 
 def _next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> shares.Turn | None:
     with open_transaction(is_read=True):
-        return shares.find_next_turn(full_kinds, full_pools)
+        return shares.find_next_turn(full_kinds, full_pools, KINDS.list_remote_names())
 
 
 def _claim_job(job_id: UUID, worker: str) -> JobRow | None:
@@ -120,7 +120,9 @@ def _require_free_kind(job: JobRow) -> None:
         return
     if kind.concurrency is not None and not lifecycle.has_capacity(kind.name, kind.concurrency):
         raise _KindFull
-    if kind.runner == "external" and not shares.has_free_run(job.share):  # taken since this turn was found
+    if kind.runner == "external" and not shares.has_free_run(
+        job.share, KINDS.list_remote_names()
+    ):  # taken since this turn was found
         raise _KindFull
 
 

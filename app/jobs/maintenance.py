@@ -54,7 +54,7 @@ def run_maintenance() -> None:
         full = {
             "full": _list_full_kinds(),
             "full_pools": shares.list_full_pools(),
-            **shares.get_remote_limits(),
+            **shares.get_remote_limits(KINDS.list_remote_names()),
         }
         if _has_lost_wakeups(full):
             for row in _select_overdue.fetch_rows(full):

@@ -11,7 +11,7 @@ Jobs of kinds that a processor runs are limited at the processor too, all togeth
 request to their end: an owner with many does not fill it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -41,7 +41,6 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.actors import current_actor
 from app.database import PreparedStatement, commit, get_connection, open_transaction
-from app.jobs.kinds import KINDS
 from app.jobs.models import (
     ANONYMOUS_SHARE,
     CANCELING,
@@ -222,10 +221,12 @@ def max_running(share: int) -> int:
     return min(most, max(1, concurrency // ANONYMOUS_SLOTS_DIVISOR)) if share <= ANONYMOUS_SHARE else most
 
 
-def find_next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> Turn | None:
+def find_next_turn(
+    full_kinds: Collection[str], full_pools: Collection[int], remote_kinds: Sequence[str]
+) -> Turn | None:
     """Return the job whose turn it is, apart from these kinds and pools; None when no queued job may begin."""
     full = {"full_kinds": list(full_kinds), "full_pools": list(full_pools)}
-    values = {**_max_running_values(), **get_remote_limits(), **full}
+    values = {**_max_running_values(), **get_remote_limits(remote_kinds), **full}
     return next((Turn(*row) for row in _select_next.fetch_rows(values)), None)
 
 
@@ -244,33 +245,28 @@ def has_capacity(share: int) -> bool:
     return bool(running < max_running(share))
 
 
-def get_remote_limits() -> dict[str, Any]:
-    """Return the kinds that a processor runs, the pools with as many runs as they may have, and if a run is free."""
-    kinds = _list_remote_kinds()
-    rows = _count_runs.fetch_rows({"remote_kinds": kinds}) if kinds else ()
+def get_remote_limits(kinds: Sequence[str]) -> dict[str, Any]:
+    """Return these kinds, which a processor runs, the pools with as many runs as they may have, and if a run is free."""
+    rows = _count_runs.fetch_rows({"remote_kinds": list(kinds)}) if kinds else ()
     running: dict[int, int] = {pool: count for pool, count in rows}  # noqa: C416  # the rows are no pairs for mypy
     most: int = current_app.config["PROCESSOR_MAX_RUNS"]
     per_pool = max(1, most // PROCESSOR_SHARE_DIVISOR)
     return {
-        "remote_kinds": kinds,
+        "remote_kinds": list(kinds),
         "full_remote_pools": [pool for pool, count in running.items() if count >= per_pool],
         "has_free_run": sum(running.values()) < most,
     }
 
 
-def has_free_run(share: int) -> bool:
+def has_free_run(share: int, remote_kinds: Sequence[str]) -> bool:
     """Return whether the processor has room for one more job of a locked share."""
-    limits = get_remote_limits()
+    limits = get_remote_limits(remote_kinds)
     return limits["has_free_run"] and max(share, ANONYMOUS_SHARE) not in limits["full_remote_pools"]
 
 
-def find_queued_run() -> UUID | None:
+def find_queued_run(remote_kinds: Sequence[str]) -> UUID | None:
     """Return the id of a queued job that is for the processor; None when there is none."""
-    return next((id_ for (id_,) in _select_queued_run.fetch_rows({"remote_kinds": _list_remote_kinds()})), None)
-
-
-def _list_remote_kinds() -> list[str]:
-    return [kind.name for kind in KINDS.values() if kind.runner == "external"]
+    return next((id_ for (id_,) in _select_queued_run.fetch_rows({"remote_kinds": list(remote_kinds)})), None)
 
 
 def list_full_pools() -> list[int]:
