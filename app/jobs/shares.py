@@ -246,7 +246,7 @@ def has_capacity(share: int) -> bool:
 
 
 def get_remote_limits(kinds: Sequence[str]) -> dict[str, Any]:
-    """Return these kinds, which a processor runs, the pools with as many runs as they may have, and if a run is free."""
+    """Return these kinds, which a processor runs, the pools with as many runs as they may have, and if one is free."""
     rows = _count_runs.fetch_rows({"remote_kinds": list(kinds)}) if kinds else ()
     running: dict[int, int] = {pool: count for pool, count in rows}  # noqa: C416  # the rows are no pairs for mypy
     most: int = current_app.config["PROCESSOR_MAX_RUNS"]
