@@ -389,6 +389,12 @@ SETTINGS = (
         "PROCESSOR_URL", "", "base of the processing API that treatments are sent to; empty: none", _parse_processor_url
     ),
     Setting(
+        "PROCESSOR_MAX_RUNS",
+        "40",
+        "runs that the processor has at once, of one owner a quarter; other treatments are queued",
+        _integer_parser(1, 100_000),
+    ),
+    Setting(
         "PROCESSOR_POLL_SECONDS",
         "60",
         "silence after which the processor is asked how far it is",

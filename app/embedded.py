@@ -16,6 +16,7 @@ import psycopg
 import redis
 
 from app.processes import var_dir as ownership
+from app.processes.database_connections import DEFAULT_MAX_CONNECTIONS, count_connections
 from app.processes.embedded_binaries import find_postgres, find_redis
 from app.processes.embedded_runtime import (
     NOBODY_UID,
@@ -63,7 +64,8 @@ class Postgres:
     stop_signal = signal.SIGINT  # fast shutdown
     kill_signal = signal.SIGQUIT  # immediate shutdown: takes its backends along, which SIGKILL does not
 
-    def __init__(self, var_dir: Path) -> None:
+    def __init__(self, var_dir: Path, max_connections: int = DEFAULT_MAX_CONNECTIONS) -> None:
+        self.max_connections = max(max_connections, DEFAULT_MAX_CONNECTIONS)
         self.directory = var_dir / "postgres"
         self.sockets = get_socket_directory(var_dir)
         self.url = f"postgresql://postgres@/postgres?host={quote(str(self.sockets), safe='')}"
@@ -107,6 +109,7 @@ class Postgres:
         wrapper, identity = drop_root(self.directory)
         options = {
             "listen_addresses": "",
+            "max_connections": str(self.max_connections),
             "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
             "log_timezone": "UTC",
@@ -172,8 +175,12 @@ class Redis:
 
 def select_servers(settings: Mapping[str, Any]) -> list[EmbeddedServer]:
     """The servers these settings name no other for."""
-    servers: list[EmbeddedServer] = [Postgres(settings["VAR_DIR"]), Redis(settings["VAR_DIR"])]
-    return [server for server in servers if not settings[server.setting]]
+    servers: list[EmbeddedServer] = []
+    if not settings["DATABASE_URL"]:
+        servers.append(Postgres(settings["VAR_DIR"], count_connections(settings)))
+    if not settings["REDIS_URL"]:
+        servers.append(Redis(settings["VAR_DIR"]))
+    return servers
 
 
 def find_binaries(servers: Iterable[EmbeddedServer]) -> None:

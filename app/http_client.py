@@ -94,6 +94,10 @@ class RequestFailed(OutboundError):
     """There was no complete HTTP response."""
 
 
+class NotConnected(RequestFailed):
+    """A trusted server could not be connected to: nothing was sent."""
+
+
 @dataclass(frozen=True)
 class HttpResponse:
     """A response of any status; the names in `headers` are case-insensitive."""
@@ -206,7 +210,7 @@ def _send_request(
         return asyncio.run(_send_to_first_reachable(requests, limits.largest, until - monotonic()))
     except _NotConnected as error:
         if limits.trusted:
-            raise RequestFailed(str(error)) from None
+            raise NotConnected(str(error)) from None
         sleep(max(0.0, min(until, started + UNREACHABLE_DELAY_SECONDS) - monotonic()))
         raise Unreachable from None
     except (TimeoutError, httpx.TimeoutException):

@@ -4,19 +4,22 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
 from itertools import chain
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 import obstore
 import structlog
 from flask import Blueprint, Flask, Response, current_app, request
-from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
+from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from app.database import release_connection
@@ -62,6 +65,9 @@ _FOLDER = re.compile(r"[A-Za-z0-9_-]{1,100}(?:/[A-Za-z0-9_-]{1,100}){0,4}", re.A
 # Files directly in one of these folders are public: access needs only the name.
 _PUBLIC_NAME = re.compile(r"(?:calendars|images|uploads)/([A-Za-z0-9_-]{1,100})\.([a-z0-9]{1,8})", re.ASCII)
 _NOT_IN_FILENAMES = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
+_UNLISTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# Files that the store is still writing.
+_STAGED_NAME = re.compile(r"#[0-9]+\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 StorageError = BaseError
@@ -168,13 +174,16 @@ class Storage:
             yield [name for name in old if _NAME.fullmatch(name)]
 
     def list_files(self, prefix: str) -> list[FileInfo]:
-        """Return the files below a folder, sorted by name; raise ValueError if one of them has an invalid name."""
+        """Return the files below a folder, sorted by name, without symbolic links.
+
+        Raise ValueError if one of them has an invalid name.
+        """
         if not _FOLDER.fullmatch(prefix):
             raise ValueError(f"{prefix!r} is not a valid folder name")
-        try:
-            found = [meta for chunk in obstore.list(self._store, prefix) for meta in chunk]
-        except InvalidPathError:
-            raise ValueError(f"a file below {prefix} has an invalid name") from None
+        if isinstance(self._store, LocalStore):  # its own listing follows links, and fails at a loop
+            root = Path(url2pathname(urlsplit(self.storage_url).path))
+            return sorted(_walk_folder(root, prefix), key=lambda file: file.name)
+        found = (meta for chunk in obstore.list(self._store, prefix) for meta in chunk)
         # A bucket may hold an empty object for the folder itself.
         return sorted((_build_file_info(meta) for meta in found if meta["path"] != prefix), key=lambda file: file.name)
 
@@ -230,6 +239,37 @@ def _validate_name(name: str) -> str:
 
 def _build_file_info(meta: "ObjectMeta") -> FileInfo:
     return FileInfo(meta["path"], meta["size"], str(meta["e_tag"]))  # LocalStore and S3 always have an ETag
+
+
+def _walk_folder(root: Path, prefix: str) -> Iterator[FileInfo]:
+    """Return the regular files below a folder of a directory, in any order.
+
+    The ETag is the one of the store: reading a file by it fails once a link has taken the place of the file.
+    """
+    if (root / prefix).is_symlink():
+        return
+    for folder, _, names in os.walk(root / prefix, onerror=_check_walk_error):
+        for file_name in names:
+            path = Path(folder, file_name)
+            try:
+                found = path.lstat()
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            if not stat.S_ISREG(found.st_mode) or _STAGED_NAME.search(file_name):
+                continue
+            name = path.relative_to(root).as_posix()
+            if _UNLISTABLE.search(name):
+                raise ValueError(f"a file below {prefix} has an invalid name")
+            etag = f'"{found.st_ino:x}-{found.st_mtime_ns // 1000:x}-{found.st_size:x}"'
+            yield FileInfo(name, found.st_size, etag)
+
+
+def _check_walk_error(error: OSError) -> None:
+    """Raise StorageError for a folder that cannot be read, unless it does not exist or is closed to the server."""
+    if isinstance(error, PermissionError):
+        log.warning("folder not read", error=type(error).__name__)
+    elif not isinstance(error, FileNotFoundError):
+        raise StorageError(f"The folder cannot be read: {type(error).__name__}") from error
 
 
 def _compute_sha256(content: bytes | IO[bytes]) -> str:

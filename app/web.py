@@ -19,6 +19,7 @@ from app import logs
 from app.connections import ConnectionGuard
 from app.health.listener import HealthListener
 from app.processes import bind_address
+from app.processes.database_connections import warn_of_few_connections
 from app.processes.process_tree import set_pdeathsig_on_fork
 
 STOP_TIMEOUT_SECONDS = 10
@@ -66,6 +67,7 @@ def serve_app(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
     bind_address.check_ports_free(settings)
     logs.configure_logging(settings["LOG_FORMAT"], settings["LOG_LEVEL"])
     logs.log_uncaught_exceptions()
+    warn_of_few_connections(settings)
     multiprocessing.set_start_method("fork")  # granian would spawn where fork is not the default any more
     set_pdeathsig_on_fork()
     os.register_at_fork(after_in_child=_reset_signals)

@@ -150,7 +150,7 @@ OWNER = """
 import pathlib, sys, time
 from app import embedded
 settings = {"VAR_DIR": pathlib.Path(sys.argv[1]), "DATABASE_URL": sys.argv[2], "REDIS_URL": ""}
-with embedded.available(settings):
+with embedded.provide_servers(settings):
     print("up", flush=True)
     sys.stdin.readline()
 """
@@ -164,6 +164,16 @@ def start_redis_owner(path: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, text=True, cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]  # two pipes by name
         assert process.stdout.readline() == "up\n"
         yield process
+
+
+def test_postgres_permits_the_connections_of_all_processes(tmp_path: Path) -> None:
+    settings = config.read_config({"VAR_DIR": str(tmp_path), "WEB_WORKERS": "12", "DATABASE_POOL": "20"})
+    (server,) = [each for each in embedded.select_servers(settings) if isinstance(each, Postgres)]
+
+    with embedded.run_server(server):
+        permitted = int(fetch_value(server, "SHOW max_connections"))
+
+    assert permitted >= 12 * 20 + 50
 
 
 def test_a_second_command_uses_the_servers_of_the_first_which_waits_for_it(

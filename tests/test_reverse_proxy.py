@@ -1,10 +1,14 @@
 """A real nginx with the documented site in front of a web process."""
 
 import os
+import re
+import resource
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,8 +28,8 @@ daemon off;
 master_process off;
 pid nginx.pid;
 error_log error.log;
-events {}
-http {
+{main}
+http {{
     access_log off;
     client_body_temp_path body;
     proxy_temp_path proxy;
@@ -34,7 +38,7 @@ http {
     scgi_temp_path scgi;
     gzip_min_length 1;
     include site.conf;
-}
+}}
 """
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx: apt-get install nginx-light openssl")
@@ -45,6 +49,13 @@ def _is_up(client: httpx.Client) -> bool:
         return client.get("/livez").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def get_main_settings() -> str:
+    """Return the settings of the main configuration that the head of docs/nginx.conf names."""
+    settings = re.findall(r"(?m)^#     ((?:worker_|events ).*)$", SITE.read_text())
+    assert [each.split()[0] for each in settings] == ["worker_rlimit_nofile", "events"]
+    return "\n".join(settings)
 
 
 def _write_site(prefix: Path, port: int, upstream_port: str, files: str) -> Path:
@@ -70,7 +81,7 @@ def _write_site(prefix: Path, port: int, upstream_port: str, files: str) -> Path
         assert site.count(documented) == 1, documented
         site = site.replace(documented, used)
     (prefix / "site.conf").write_text(site)
-    (prefix / "nginx.conf").write_text(CONFIGURATION)
+    (prefix / "nginx.conf").write_text(CONFIGURATION.format(main=get_main_settings()))
     return certificate
 
 
@@ -120,6 +131,19 @@ def test_conditional_requests_with_the_weakened_tag_of_a_proxy(dataset: Dataset,
     assert proxy.get(path, headers={"If-None-Match": tag}).status_code == 200
     next_tag = changed.headers["ETag"]
     assert proxy.delete(path, headers={"If-Match": next_tag}).status_code == 200
+
+
+def test_unfinished_handshakes_do_not_take_all_connections(proxy: httpx.Client) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with ExitStack() as stack:
+        for _ in range(1000):  # more than the 512 connections that nginx has without a setting
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.base_url.port or 443), 5))
+            client.sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
+
+        answer = httpx.get(f"{proxy.base_url}/livez", verify=False, timeout=5, trust_env=False)  # noqa: S501
+
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("proxy", [{"X_ACCEL_REDIRECT": "/stored-files"}], indirect=True)

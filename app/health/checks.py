@@ -1,12 +1,13 @@
 """Checks of /health-check and /readyz: each returns a short text or raises."""
 
+import weakref
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Flask
 from redis import OutOfMemoryError, ReadOnlyError, ResponseError
-from sqlalchemy import NullPool, and_, create_engine, exists, func, select, true
+from sqlalchemy import and_, create_engine, exists, func, select, true
 
 from app import request_bodies
 from app.health.heartbeat import MAX_UNPOLLED_SECONDS, read_nodes
@@ -28,13 +29,23 @@ QUERY_TIMEOUT_SECONDS = 0.7
 """Seconds for one SQL statement or Redis command; less than the time limit of a probe."""
 
 
+POOL_SIZE = 3
+"""Connections: one for each check that asks the database."""
+
+
 class HealthChecks:
-    """The checks of one app, on separate connections, so that an exhausted pool does not look like a dead database."""
+    """The checks of one app, on separate connections, so that an exhausted pool does not look like a dead database.
+
+    The connections stay open, so that the checks also work while other clients use all connections of PostgreSQL.
+    """
 
     def __init__(self, app: Flask) -> None:
         self.engine = create_engine(
             app.config["DATABASE_URL"],
-            poolclass=NullPool,
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=QUERY_TIMEOUT_SECONDS,
+            pool_pre_ping=True,
             hide_parameters=True,
             connect_args={
                 "connect_timeout": 2,
@@ -43,6 +54,8 @@ class HealthChecks:
                 "application_name": "open-event-health",
             },
         )
+        # Close the connections with the app: a process that makes several apps would keep those of each.
+        weakref.finalize(self, self.engine.dispose).atexit = False
         self.redis = create_client(app.config["REDIS_URL"], timeout=QUERY_TIMEOUT_SECONDS)
         self.schema = SchemaCheck(app)
 

@@ -55,6 +55,15 @@ def charge_output(job: JobRow, size: int) -> None:
         raise JobFailed("too-many-bytes", quotas.describe_output_limit(job.owner_id))
 
 
+class Postponed(Exception):
+    """The work could not begin now: the job is queued again, and at the last attempt fails with this code."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
 class HandedOff(Exception):
     """The work continues on another server; `note` stores where, in the transaction that frees the worker."""
 

@@ -22,7 +22,7 @@ from app.actors import set_actor
 from app.database import commit, open_transaction
 from app.errors import LOCK_NOT_AVAILABLE, is_outage
 from app.jobs import lifecycle, shares, state_hooks
-from app.jobs.context import Canceled, HandedOff, Interrupted, JobContext, JobFailed, LeaseLost
+from app.jobs.context import Canceled, HandedOff, Interrupted, JobContext, JobFailed, LeaseLost, Postponed
 from app.jobs.kinds import KINDS, Kind
 from app.jobs.models import CANCELING
 from app.jobs.permissions import is_still_allowed
@@ -40,6 +40,11 @@ MAX_HEARTBEAT_INTERVAL_SECONDS = 3.0
 
 SHUTDOWN_GRACE_SECONDS = 1.0
 """Seconds that a job has to finish after its worker was told to stop, before it is interrupted."""
+
+MAX_POSTPONED_ATTEMPTS = 20
+"""Attempts of a job whose work could not start because the processor was busy; about a quarter of an hour."""
+MAX_POSTPONE_BACKOFF = timedelta(minutes=1)
+"""Longest pause between two of these attempts."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +86,7 @@ class _ShareFull(Exception):
 
 def _next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> shares.Turn | None:
     with open_transaction(is_read=True):
-        return shares.find_next_turn(full_kinds, full_pools)
+        return shares.find_next_turn(full_kinds, full_pools, KINDS.list_remote_names())
 
 
 def _claim_job(job_id: UUID, worker: str) -> JobRow | None:
@@ -114,7 +119,13 @@ def _require_free_share(job: JobRow) -> None:
 
 def _require_free_kind(job: JobRow) -> None:
     kind = KINDS.get(job.kind)
-    if kind is not None and kind.concurrency is not None and not lifecycle.has_capacity(kind.name, kind.concurrency):
+    if kind is None:
+        return
+    if kind.concurrency is not None and not lifecycle.has_capacity(kind.name, kind.concurrency):
+        raise _KindFull
+    if kind.runner == "external" and not shares.has_free_run(
+        job.share, KINDS.list_remote_names()
+    ):  # taken since this turn was found
         raise _KindFull
 
 
@@ -169,6 +180,8 @@ def _execute_kind(context: JobContext, kind: Kind) -> OutcomeWriter:
         return _write_nothing
     except JobFailed as error:
         return partial(lifecycle.finish_failed, job, error.code, error.detail, **error.more)
+    except Postponed as postponed:
+        return partial(_postpone_job, job, postponed)
     except HandedOff as handoff:
         return partial(_hand_off, job, handoff)
     except Interrupted:
@@ -194,6 +207,15 @@ def _hand_off(job: JobRow, handoff: HandedOff) -> JobRow | None:
     if waiting is not None:
         handoff.note(waiting)
     return waiting
+
+
+def _postpone_job(job: JobRow, postponed: Postponed) -> JobRow | None:
+    """Queue the job again, after a pause that doubles with each attempt, or fail it after the last one."""
+    if job.attempt >= MAX_POSTPONED_ATTEMPTS:
+        return lifecycle.finish_failed(job, postponed.code, postponed.detail)
+    pause = min(timedelta(seconds=2**job.attempt), MAX_POSTPONE_BACKOFF)
+    message = f"{postponed.detail} It starts again in {pause.seconds} s."
+    return lifecycle.requeue_job(job, postponed.code, message, uncounted=1, delay=pause)
 
 
 def _write_nothing() -> None:

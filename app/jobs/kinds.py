@@ -228,6 +228,10 @@ class KindRegistry(MutableMapping[str, Kind]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def list_remote_names(self) -> list[str]:
+        """Return the names of the kinds that a processor runs."""
+        return [kind.name for kind in self.values() if kind.runner == "external"]
+
     def values(self) -> Any:
         """Return all kinds, without those that disappear during the iteration."""
         return [kind for name in self if (kind := self.get(name)) is not None]

@@ -138,7 +138,7 @@ _requeue = _build_transition(
     {
         "state": QUEUED,
         "max_attempts": _jobs.c.max_attempts + bindparam("uncounted", type_=BigInteger),
-        "queued_at": func.now(),
+        "queued_at": func.now() + bindparam("delay", type_=Interval),
         "lease_until": null(),
         "heartbeat_at": null(),
         "message": func.coalesce(_MESSAGE, _jobs.c.message),
@@ -322,12 +322,15 @@ def expire_attempt(job: JobRow, code: str = CRASHED, reason: str = "The worker w
     return requeue_job(job, code, f"{reason}; the job is queued again.")
 
 
-def requeue_job(job: JobRow, outcome: str, message: str, *, uncounted: int = 0) -> JobRow | None:
+def requeue_job(
+    job: JobRow, outcome: str, message: str, *, uncounted: int = 0, delay: timedelta = timedelta(0)
+) -> JobRow | None:
     """End an attempt and requeue its job, or cancel it if cancellation was requested.
 
-    `uncounted` attempts are added to `max_attempts`. Return None if the attempt lost the job.
+    `uncounted` attempts are added to `max_attempts`. The job starts again after `delay` at the earliest. Return None if
+    the attempt lost the job.
     """
-    values = {"new_message": message, "new_level": "warning", "uncounted": uncounted}
+    values = {"new_message": message, "new_level": "warning", "uncounted": uncounted, "delay": delay}
     queued = _transition(_requeue, {**_fence_values(job), **values})
     if queued is None:
         return finish_canceled(job)

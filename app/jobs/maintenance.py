@@ -29,6 +29,8 @@ _jobs = Job.__table__
 _has_capacity = and_(
     _jobs.c.kind != all_(bindparam("full", type_=ARRAY(Text))),
     shares.pool_column(_jobs.c.share) != all_(bindparam("full_pools", type_=ARRAY(BigInteger))),
+    _jobs.c.queued_at <= func.now(),
+    shares.remote_criterion(_jobs),
 )
 _select_overdue = PreparedStatement(
     select(*_jobs.c)
@@ -49,7 +51,11 @@ def run_maintenance() -> None:
     for job_id in expired:
         _reclaim_job(job_id)
     with open_transaction(is_read=False):
-        full: dict[str, list[Any]] = {"full": _list_full_kinds(), "full_pools": shares.list_full_pools()}
+        full = {
+            "full": _list_full_kinds(),
+            "full_pools": shares.list_full_pools(),
+            **shares.get_remote_limits(KINDS.list_remote_names()),
+        }
         if _has_lost_wakeups(full):
             for row in _select_overdue.fetch_rows(full):
                 submission.enqueue_job(JobRow(*row))
@@ -78,7 +84,7 @@ def _list_full_kinds() -> list[str]:
     return [kind.name for kind in limited if lifecycle.count_active(kind.name) >= (kind.concurrency or 0)]
 
 
-def _has_lost_wakeups(full: Mapping[str, list[Any]]) -> bool:
+def _has_lost_wakeups(full: Mapping[str, Any]) -> bool:
     """Return whether the queue in Redis is shorter than the number of queued jobs that may run."""
     ((queued,),) = _count_queued.fetch_rows(full)
     try:

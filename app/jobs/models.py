@@ -63,7 +63,7 @@ class Job(Model):
     retry_of_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """Time of its submission or of its last requeue."""
+    """Time of its submission or of its last requeue; for a postponed job the time at which it may start again."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]

@@ -7,9 +7,12 @@ occupies all slots, so a job of another owner begins as soon as a slot is free, 
 Anonymous callers and unverified accounts count as one owner with fewer slots, because a further account costs nothing.
 They have one share for each client address, and these shares take turns in the same way. Shares that have a limit in
 common are a pool; the number of a pool is the largest number of its shares.
+
+Jobs that the processor runs also have a limit there, in all and for each pool, from their start request to their end:
+one owner cannot fill the processor.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,10 +21,13 @@ from flask import current_app
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     ColumnElement,
+    FromClause,
     Text,
     all_,
     and_,
+    any_,
     bindparam,
     case,
     delete,
@@ -36,7 +42,17 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.actors import current_actor
 from app.database import PreparedStatement, commit, get_connection, open_transaction
-from app.jobs.models import ANONYMOUS_SHARE, CANCELING, FINALIZING, OPERATOR_SHARE, QUEUED, RUNNING, Job, JobShare
+from app.jobs.models import (
+    ANONYMOUS_SHARE,
+    CANCELING,
+    FINALIZING,
+    OPERATOR_SHARE,
+    QUEUED,
+    RUNNING,
+    WAITING,
+    Job,
+    JobShare,
+)
 from app.users.models import User
 
 OPERATOR_TRIGGERS = ("cli", "signal")
@@ -47,6 +63,9 @@ ANONYMOUS_SLOTS_DIVISOR = 4
 
 ADDRESS_RETENTION = timedelta(days=1)
 """Time after which the last turn of a client address is deleted."""
+
+PROCESSOR_SHARE_DIVISOR = 4
+"""Divisor of `PROCESSOR_MAX_RUNS` for the runs of one pool; rounded down, at least one run."""
 
 _FIRST_SHARE = -(2**63)
 
@@ -60,6 +79,9 @@ _IN_SLOT = and_(_jobs.c.state.in_((RUNNING, FINALIZING, CANCELING)), _jobs.c.lea
 _IN_POOL = _jobs.c.share.between(bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger))
 
 
+_REMOTE_KINDS = bindparam("remote_kinds", type_=ARRAY(Text))
+
+
 def pool_column(share: ColumnElement[int]) -> ColumnElement[int]:
     """Return the pool of a share: all client addresses have one pool, every other share has its own."""
     return func.greatest(share, literal_column(str(ANONYMOUS_SHARE), BigInteger))
@@ -68,6 +90,15 @@ def pool_column(share: ColumnElement[int]) -> ColumnElement[int]:
 def _pool_limit(pool: ColumnElement[int]) -> ColumnElement[int]:
     """Return how many jobs of this pool may run at once."""
     return case((pool == ANONYMOUS_SHARE, _MAX_ANONYMOUS_JOBS), else_=_MAX_JOBS)
+
+
+def remote_criterion(jobs: FromClause) -> ColumnElement[bool]:
+    """Return the criterion for queued jobs for which the processor has a free run; see `get_remote_limits`."""
+    has_room = and_(
+        bindparam("has_free_run", type_=Boolean),
+        pool_column(jobs.c.share) != all_(bindparam("full_remote_pools", type_=ARRAY(BigInteger))),
+    )
+    return or_(jobs.c.kind != all_(_REMOTE_KINDS), has_room)
 
 
 class Turn(NamedTuple):
@@ -82,7 +113,13 @@ def _head_query(jobs: Any, *conditions: ColumnElement[bool]) -> Any:
     """Select the oldest queued job of the first share that meets the conditions."""
     return (
         select(jobs.c.id, jobs.c.kind, jobs.c.share, jobs.c.queued_at)
-        .where(jobs.c.state == QUEUED, jobs.c.kind != all_(bindparam("full_kinds", type_=ARRAY(Text))), *conditions)
+        .where(
+            jobs.c.state == QUEUED,
+            jobs.c.queued_at <= func.now(),  # later: it waits until the processor may have room
+            jobs.c.kind != all_(bindparam("full_kinds", type_=ARRAY(Text))),
+            remote_criterion(jobs),
+            *conditions,
+        )
         .order_by(jobs.c.share, jobs.c.queued_at, jobs.c.id)
         .limit(1)
     )
@@ -140,6 +177,14 @@ _pool_of_job = pool_column(_jobs.c.share)
 _select_full_pools = PreparedStatement(
     select(_pool_of_job).where(_IN_SLOT).group_by(_pool_of_job).having(func.count() >= _pool_limit(_pool_of_job))
 )
+_count_runs = PreparedStatement(
+    select(_pool_of_job, func.count())
+    .where(_jobs.c.kind == any_(_REMOTE_KINDS), _jobs.c.state.in_((RUNNING, WAITING, FINALIZING, CANCELING)))
+    .group_by(_pool_of_job)
+)
+_select_queued_run = PreparedStatement(
+    select(_jobs.c.id).where(_jobs.c.state == QUEUED, _jobs.c.kind == any_(_REMOTE_KINDS)).limit(1)
+)
 _any_queued = select(literal(1)).where(_jobs.c.state == QUEUED).limit(_MAX_JOBS)
 _queued = _any_queued.where(_jobs.c.share == _SHARE)
 _queued_of_hook = _queued.where(_jobs.c.hook_id == bindparam("hook_id", type_=BigInteger))
@@ -177,9 +222,12 @@ def max_running(share: int) -> int:
     return min(most, max(1, concurrency // ANONYMOUS_SLOTS_DIVISOR)) if share <= ANONYMOUS_SHARE else most
 
 
-def find_next_turn(full_kinds: Collection[str], full_pools: Collection[int]) -> Turn | None:
-    """Return the job whose turn it is, without these kinds and pools; None if no queued job may begin."""
-    values = {**_max_running_values(), "full_kinds": list(full_kinds), "full_pools": list(full_pools)}
+def find_next_turn(
+    full_kinds: Collection[str], full_pools: Collection[int], remote_kinds: Sequence[str]
+) -> Turn | None:
+    """Return the job whose turn it is, apart from these kinds and pools; None when no queued job may begin."""
+    full = {"full_kinds": list(full_kinds), "full_pools": list(full_pools)}
+    values = {**_max_running_values(), **get_remote_limits(remote_kinds), **full}
     return next((Turn(*row) for row in _select_next.fetch_rows(values)), None)
 
 
@@ -196,6 +244,30 @@ def has_capacity(share: int) -> bool:
         return True
     ((running,),) = _count_running.fetch_rows(_pool_values(share))
     return bool(running < max_running(share))
+
+
+def get_remote_limits(kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the kinds that the processor runs, the pools that have reached their limit, and whether a run is free."""
+    rows = _count_runs.fetch_rows({"remote_kinds": list(kinds)}) if kinds else ()
+    running: dict[int, int] = {pool: count for pool, count in rows}  # noqa: C416  # the rows are no pairs for mypy
+    most: int = current_app.config["PROCESSOR_MAX_RUNS"]
+    per_pool = max(1, most // PROCESSOR_SHARE_DIVISOR)
+    return {
+        "remote_kinds": list(kinds),
+        "full_remote_pools": [pool for pool, count in running.items() if count >= per_pool],
+        "has_free_run": sum(running.values()) < most,
+    }
+
+
+def has_free_run(share: int, remote_kinds: Sequence[str]) -> bool:
+    """Return whether the processor may run one more job of a locked share."""
+    limits = get_remote_limits(remote_kinds)
+    return limits["has_free_run"] and max(share, ANONYMOUS_SHARE) not in limits["full_remote_pools"]
+
+
+def find_queued_run(remote_kinds: Sequence[str]) -> UUID | None:
+    """Return the id of a queued job that the processor runs, or None."""
+    return next((id_ for (id_,) in _select_queued_run.fetch_rows({"remote_kinds": list(remote_kinds)})), None)
 
 
 def list_full_pools() -> list[int]:

@@ -68,6 +68,8 @@ def _on_end(job: JobRow, kind: Kind | None) -> None:
     if kind is None:
         return
     kind.on_end(job)
+    if kind.runner == "external" and (queued := shares.find_queued_run(KINDS.list_remote_names())) is not None:
+        submission.enqueue_run(queued)  # the processor has room for a job of any owner
     if kind.concurrency is not None:
         outbox.enqueue_entry(
             WAKE_NEXT_CONSUMER, f"job.{job.state}", {"kind": kind.name, "concurrency": kind.concurrency}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -205,13 +206,13 @@ def _normalize_numbers(value: Any) -> Any:
 
 
 def enqueue_job(job: JobRow) -> None:
-    """Enqueue the wake-up of a worker for a queued job."""
-    enqueue_run(job.id)
+    """Enqueue the wake-up of a worker for a queued job, for the time at which it may start."""
+    enqueue_run(job.id, delay=max(job.queued_at - datetime.now(UTC), timedelta(0)))
 
 
-def enqueue_run(job_id: UUID) -> None:
+def enqueue_run(job_id: UUID, *, delay: timedelta = timedelta(0)) -> None:
     """Enqueue the wake-up of a worker; it runs the job whose turn it is, which may be another than this queued one."""
-    outbox.enqueue_entry(RUN_CONSUMER, "job.queued", {"id": str(job_id)})
+    outbox.enqueue_entry(RUN_CONSUMER, "job.queued", {"id": str(job_id)}, delay=delay)
 
 
 def _compute_fingerprint(kind: Kind, parameters: Mapping[str, Any], owner_id: int | None) -> bytes:

@@ -1,6 +1,6 @@
 """JSON Schemas of callbacks and status responses of a processor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -35,7 +35,6 @@ STATUS_SCHEMA: dict[str, Any] = {
         "output": _OUTPUT,
     },
 }
-"""JSON Schema of a status response; other members are stored and ignored."""
 CALLBACK_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -54,6 +53,16 @@ _status_validator, _callback_validator = Draft202012Validator(STATUS_SCHEMA), Dr
 def is_valid_status(value: Any) -> bool:
     """Return whether a value is a valid status response."""
     return bool(_status_validator.is_valid(value))
+
+
+def select_known_members(value: Any, schema: Mapping[str, Any] = CALLBACK_SCHEMA) -> Any:
+    """Return a valid callback without the members, at any depth, that the schema does not name."""
+    if isinstance(value, dict) and "properties" in schema:
+        known = schema["properties"]
+        return {name: select_known_members(each, known[name]) for name, each in value.items() if name in known}
+    if isinstance(value, list) and "items" in schema:
+        return [select_known_members(each, schema["items"]) for each in value]
+    return value
 
 
 def find_callback_errors(value: Any) -> Iterator[ApiError]:

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Text, Uuid, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from app import webhook_signatures, write_limits
+from app.actors import set_actor
 from app.database import PreparedStatement, commit, open_transaction
 from app.errors import NotFound, TooManyRequests, Unauthenticated, Unprocessable, raise_errors
 from app.jobs.models import TERMINAL_STATES, Job
@@ -20,15 +21,18 @@ from app.jsonapi.json_parsing import parse_json
 from app.jsonapi.resource_type import parse_uuid
 from app.outbox import enqueue_entry
 from app.processors import runs
-from app.processors.callback_schema import find_callback_errors
+from app.processors.callback_schema import find_callback_errors, select_known_members
 from app.processors.models import Callback, RemoteRun
 from app.url_tokens import hash_token
 
 TOKEN_PARAMETER = "token"  # noqa: S105 - the name of a parameter
 MAX_CALLBACKS = 10_000
 """Callbacks stored for one attempt."""
+MAX_CALLBACK_BYTES = 50 * 2**20
+"""Compressed bytes of the stored callbacks of one attempt; the last one may exceed them."""
 FINAL_EVENT_RESERVE = 100
-"""Further callbacks stored when their event may end the run."""
+FINAL_EVENT_RESERVE_BYTES = 2**20
+"""Further callbacks and bytes for callbacks whose event may end the run."""
 
 DELETE_BATCH_SIZE = 100
 CLEANUP_DELAY = timedelta(minutes=1)
@@ -36,7 +40,7 @@ CLEANUP_DELAY = timedelta(minutes=1)
 
 _jobs, _runs, _callbacks = Job.__table__, RemoteRun.__table__, Callback.__table__
 _select_target = PreparedStatement(
-    select(_jobs.c.id, _jobs.c.attempt, _jobs.c.state, _runs.c.token_hash)
+    select(_jobs.c.id, _jobs.c.attempt, _jobs.c.state, _jobs.c.share, _runs.c.token_hash)
     .join_from(_jobs, _runs, (_runs.c.job_id == _jobs.c.id) & (_runs.c.attempt == _jobs.c.attempt))
     .where(_jobs.c.id == bindparam("id", type_=Uuid))
 )
@@ -44,7 +48,8 @@ _RUN_CRITERIA = (
     _callbacks.c.job_id == bindparam("job_id", type_=Uuid),
     _callbacks.c.attempt == bindparam("attempt", type_=BigInteger),
 )
-_count_callbacks = PreparedStatement(select(func.count()).select_from(Callback).where(*_RUN_CRITERIA))
+_stored_bytes = func.coalesce(func.sum(func.pg_column_size(_callbacks.c.payload)), 0, type_=BigInteger)
+_measure_callbacks = PreparedStatement(select(func.count(), _stored_bytes).where(*_RUN_CRITERIA))
 _insert_callback = PreparedStatement(
     insert(Callback)
     .values(
@@ -73,6 +78,7 @@ class CallbackTarget(NamedTuple):
     job_id: UUID
     attempt: int
     state: str
+    share: int
     token_hash: bytes
 
 
@@ -92,6 +98,7 @@ def handle_callback(id: str) -> Response:
         body = request.get_data()
         message_id = _get_message_id(called, body)
         said = _parse_callback(called, body)
+        set_actor(called.share)  # not for the address of the processor, which all jobs have in common
         if called.state not in TERMINAL_STATES:
             _store_callback(called, message_id, said)
         commit()
@@ -128,16 +135,21 @@ def _parse_callback(called: CallbackTarget, body: bytes) -> dict[str, Any]:
     raise_errors(find_callback_errors(said))
     if said.get("experiment_id") not in (None, str(called.job_id)):
         raise Unprocessable("Must be the id of the job in the URL.", pointer="/experiment_id")
-    members: dict[str, Any] = said
+    members: dict[str, Any] = select_known_members(said)
     return members
 
 
 def _store_callback(called: CallbackTarget, message_id: str, said: Mapping[str, Any]) -> None:
     key = {"job_id": called.job_id, "attempt": called.attempt}
-    ((count,),) = _count_callbacks.fetch_rows(key)
+    ((count, size),) = _measure_callbacks.fetch_rows(key)
     may_end = said["event"] not in ("STARTED", "PROGRESS")
-    if count >= MAX_CALLBACKS + FINAL_EVENT_RESERVE * may_end:
-        raise TooManyRequests(f"A run may send at most {MAX_CALLBACKS} callbacks.")
+    if (
+        count >= MAX_CALLBACKS + FINAL_EVENT_RESERVE * may_end
+        or size >= MAX_CALLBACK_BYTES + FINAL_EVENT_RESERVE_BYTES * may_end
+    ):
+        raise TooManyRequests(
+            f"A run may send at most {MAX_CALLBACKS} callbacks, and {MAX_CALLBACK_BYTES // 2**20} MiB of them."
+        )
     if _insert_callback.fetch_rows({**key, "message_id": message_id, "event": said["event"], "payload": said}):
         enqueue_entry(runs.APPLY, "callback.received", {"job_id": str(called.job_id), "attempt": called.attempt})
     # Last: transactions that hold the job lock update this row after it. Repeated callbacks count as activity, too.

@@ -11,11 +11,14 @@ from flask import current_app
 
 from app import http_client
 from app.errors import ApiError, ApiErrorGroup
-from app.http_client import HttpResponse, OutboundError, RequestLimits
+from app.http_client import HttpResponse, NotConnected, OutboundError, RequestLimits
 from app.jsonapi.json_parsing import INVALID_TEXT_RE, parse_json
 
 MAX_RESULT_BYTES = 16 * 2**20
 MAX_TRACKING_ID_LENGTH = 200
+
+BUSY_STATUSES = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Statuses of a response to a start request after which it is sent again."""
 
 START_LIMITS = RequestLimits(trusted=True)
 CONTROL_LIMITS = RequestLimits(largest=2**20, seconds=5.0, trusted=True)
@@ -28,6 +31,10 @@ class StartRejected(Exception):
     """The processor did not start the run; the message has the reason."""
 
 
+class ProcessorBusy(StartRejected):
+    """The processor did not start the run but may later: it is busy, or no connection was possible."""
+
+
 class DownloadFailed(Exception):
     """A result could not be downloaded; with `is_transient` another attempt may succeed."""
 
@@ -37,13 +44,16 @@ class DownloadFailed(Exception):
 
 
 def start_run(task: str, body: Mapping[str, Any]) -> str:
-    """Start a run and return its tracking id; raise StartRejected."""
+    """Start a run and return its tracking id; raise ProcessorBusy or StartRejected."""
     try:
         answer = http_client.post(_build_url(task, "start"), json=body, limits=START_LIMITS)
+    except NotConnected as error:
+        raise ProcessorBusy(f"The processor cannot be reached: {error}") from None
     except OutboundError as error:
         raise StartRejected(f"The processor cannot be reached: {error}") from None
     if not HTTPStatus(200) <= answer.status < HTTPStatus(300):
-        raise StartRejected(f"The processor responded with {answer.status}.{_describe_error(answer)}")
+        failure = ProcessorBusy if answer.status in BUSY_STATUSES else StartRejected
+        raise failure(f"The processor responded with {answer.status}.{_describe_error(answer)}")
     tracking_id = _get_tracking_id(_parse_object(answer))
     if tracking_id is None:
         raise StartRejected("The response of the processor has no valid tracking_id.")

@@ -17,6 +17,9 @@ from app.processors.task_registry import InvalidResult, Payload, load_tasks
 
 MAX_DOWNLOAD_ATTEMPTS = 4
 MAX_MESSAGE_LENGTH = 500
+"""Characters of the error of a result file, in its row and in the warning of the job."""
+MAX_RESULT_CONTAINERS = 200_000
+"""Objects and arrays of a result file: 16 MiB of `[]` would take 1.2 GB of memory."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +32,7 @@ def download_result(file_id: UUID, time: int) -> None:
     file, job = wanted
     try:
         content = client.fetch_result(file.url)
-        document = parse_json(content)
+        document = parse_json(content, max_containers=MAX_RESULT_CONTAINERS)
     except client.DownloadFailed as error:
         if error.is_transient and time < MAX_DOWNLOAD_ATTEMPTS:
             results.schedule_download(file_id, time + 1)
@@ -37,7 +40,8 @@ def download_result(file_id: UUID, time: int) -> None:
             _reject_result(file, f"The result of {file.doc_id!r} could not be downloaded. {error}")
         return
     except (ApiError, ApiErrorGroup):
-        _reject_result(file, f"The result of {file.doc_id!r} is not JSON.")
+        limit = f"of at most {MAX_RESULT_CONTAINERS:,} objects and arrays"
+        _reject_result(file, f"The result of {file.doc_id!r} is not JSON {limit}.")
         return
     except Exception as error:  # else the job would wait for this file for MAX_STORING_DURATION
         log.exception("result download failed")
@@ -70,9 +74,10 @@ def _store_result(file: ResultFileRow, document: Any, stored: dict[str, Any]) ->
 
 
 def _close_file(job: JobRow, file: ResultFileRow, fault: str | None) -> None:
+    fault = fault and fault[:MAX_MESSAGE_LENGTH]  # it may quote the whole file
     results.set_outcome(file, fault)
     if fault:
-        lifecycle.record_remote_progress(job, fault[:MAX_MESSAGE_LENGTH], level="warning")
+        lifecycle.record_remote_progress(job, fault, level="warning")
     results.complete_if_done(job)
 
 

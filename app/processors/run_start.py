@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from app.database import commit, open_transaction
 from app.documents import resolver
-from app.jobs.context import HandedOff, JobContext, JobFailed
+from app.jobs.context import HandedOff, JobContext, JobFailed, Postponed
 from app.jobs.permissions import get_owner_access
 from app.jobs.records import JobRow
 from app.processors import client, runs
@@ -18,9 +18,12 @@ from app.url_tokens import new_token
 DOCUMENT_SET_PARAMETER = "document-set"
 """Parameter with the id of the document set; all others are sent to the processor."""
 
+REJECTED = "rejected-by-processor"
+"""The code of the error of a job that the processor did not start."""
+
 
 def start_run(name: str, task: Task, running: JobContext) -> NoReturn:
-    """Start a run at the processor and raise HandedOff; raise JobFailed when it cannot be started."""
+    """Start a run at the processor and raise HandedOff; raise Postponed if it is busy, JobFailed if it cannot start."""
     job = running.job
     documents = _resolve_documents(job)
     token = new_token()
@@ -41,8 +44,10 @@ def start_run(name: str, task: Task, running: JobContext) -> NoReturn:
     running.raise_if_ending()
     try:
         tracking_id = client.start_run(name, body)
+    except client.ProcessorBusy as busy:
+        raise Postponed(REJECTED, str(busy)) from None
     except client.StartRejected as rejected:
-        raise JobFailed("rejected-by-processor", str(rejected)) from None
+        raise JobFailed(REJECTED, str(rejected)) from None
     raise HandedOff(partial(_record_start, tracking_id))
 
 

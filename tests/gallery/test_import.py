@@ -1,5 +1,6 @@
 """Import of an inbox: each image once, whatever other files are there."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -366,6 +367,49 @@ def test_a_name_that_cannot_even_be_listed_is_told_before_and_while_it_runs(gall
     assert caught.value.source == {"pointer": "/data/attributes/parameters/event"}
     job = gallery.execute_job(job_id)
     assert (job.state, (job.error or {})["code"]) == ("failed", "unusable-name")
+
+
+def test_symbolic_links_are_not_followed_and_end_nothing(gallery: GalleryInbox, tmp_path: Path) -> None:
+    gallery.add_file("a.jpg", RED_JPEG)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.png").write_bytes(BLUE_PNG)
+    links = {"link.png": "secret.png", "dead.png": "none.png", "folder": "."}
+    for name, target in links.items():
+        (gallery.folder / name).symlink_to(tmp_path / "outside" / target)
+    (gallery.folder / "loop").symlink_to(".")
+    os.mkfifo(gallery.folder / "pipe.png")
+
+    job = gallery.run_import()
+
+    assert (job.state, get_counts(job)) == ("succeeded", (1, 0, 0))
+    assert gallery.image_names() == ["a.jpg"]
+
+
+def test_inbox_that_is_a_symbolic_link_is_empty(gallery: GalleryInbox, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(BLUE_PNG)
+    gallery.folder.parent.mkdir(parents=True, exist_ok=True)
+    gallery.folder.symlink_to(tmp_path)
+
+    assert get_counts(gallery.run_import()) == (0, 0, 0)
+
+
+def test_file_that_a_link_replaces_after_listing_is_not_read(
+    gallery: GalleryInbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gallery.add_file("a.png", BLUE_PNG)
+    (tmp_path / "secret.png").write_bytes(BLUE_PNG)
+    job_id = gallery.enqueue_job().job.id
+
+    def replace() -> None:
+        (gallery.folder / "a.png").unlink()
+        (gallery.folder / "a.png").symlink_to(tmp_path / "secret.png")
+
+    with monkeypatch.context() as meanwhile:
+        _run_after_listing(meanwhile, replace)
+        job = gallery.execute_job(job_id)
+
+    assert (job.state, (job.error or {})["code"]) == ("failed", "unreadable-files")
+    assert gallery.images() == []
 
 
 # What goes away

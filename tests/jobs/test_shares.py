@@ -549,8 +549,11 @@ def test_a_turn_is_found_by_an_index_among_many_jobs(dataset: Dataset) -> None:
         " SELECT gen_random_uuid(), 'sleep', '{}', 'api', mod(n, 3) + 1 FROM generate_series(1, 10000) n"
     )
     statement = shares._select_next.text
-    for number, value in enumerate(("'{}'::text[]", "1", "1", "'{}'::bigint[]"), start=1):
-        statement = statement.replace(f"${number}", value)
+    lists = dict.fromkeys(("full_kinds", "remote_kinds"), "'{}'::text[]")
+    lists |= dict.fromkeys(("full_pools", "full_remote_pools"), "'{}'::bigint[]")
+    values = {"most": "1", "most_anonymous": "1", "has_free_run": "true", **lists}
+    for number, name in enumerate(shares._select_next._names, start=1):
+        statement = statement.replace(f"${number}", values[name])
     with dataset.app.app_context(), db.engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET LOCAL statement_timeout = '60s'")
         connection.exec_driver_sql(submitted)

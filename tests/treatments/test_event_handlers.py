@@ -1,6 +1,7 @@
 """Callbacks that arrive all at once, too often, twice or too late."""
 
 import json
+import os
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,9 @@ from sqlalchemy import func, insert, select, update
 
 from app import outbox
 from app.database import commit, get_connection, open_transaction
+from app.jobs.models import Job
 from app.outbox import OutboxEntry
+from app.processors import callbacks
 from app.processors.models import Callback
 from app.processors.runs import APPLY, CLEAR, FETCH
 from tests.dataset import get_data
@@ -65,6 +68,12 @@ def build_output(url: str, doc_id: str = "one") -> dict[str, Any]:
 def is_requested(processor: FakeProcessor, path: str) -> bool:
     """Return whether the server has requested this file."""
     return any(each.path == path for each in processor.fetched)
+
+
+def fetch_values(processor_stack: ProcessorStack, statement: Any) -> list[Any]:
+    """Return the first column of what a statement returns."""
+    with processor_stack.app.app_context(), open_transaction(is_read=True):
+        return list(get_connection().scalars(statement))
 
 
 def count_rows(processor_stack: ProcessorStack, *where: Any) -> int:
@@ -252,3 +261,53 @@ def test_callbacks_are_deleted_after_job_ended(
     treatment_client.wait_for(lambda: count_rows(processor_stack, mine) == 0)
     assert processor.call_back(start, "STARTED", id="first").status_code == 200
     assert count_rows(processor_stack, mine) == 0
+
+
+def test_callbacks_and_downloads_count_for_the_owner_of_the_job(
+    treatment_client: TreatmentClient, processor: FakeProcessor, processor_stack: ProcessorStack
+) -> None:
+    treatment_id = treatment_client.start_treatment("similarity")
+    start = treatment_client.wait_for_start(treatment_id)
+    (share,) = fetch_values(processor_stack, select(Job.share).where(Job.id == treatment_id))
+    assert share == treatment_client.caller.id
+
+    processor.call_back(start, "SUCCESS", output=build_output(processor.host_file("/one.json", b"[]")))
+
+    treatment_client.wait_for_status(treatment_id, "SUCCESS")
+    actors = select(OutboxEntry.actor).where(OutboxEntry.consumer.in_((APPLY, FETCH)))
+    assert set(fetch_values(processor_stack, actors)) == {share}
+
+
+def test_callbacks_of_one_run_are_limited_in_bytes(
+    treatment_client: TreatmentClient, processor: FakeProcessor, processor_stack: ProcessorStack
+) -> None:
+    treatment_id = treatment_client.start_treatment("similarity")
+    start = treatment_client.wait_for_start(treatment_id)
+    run = {"job_id": treatment_id, "attempt": 1, "event": "PROGRESS", "applied_at": func.now()}
+    with processor_stack.app.app_context(), open_transaction(is_read=False):
+        for number in range(callbacks.MAX_CALLBACK_BYTES // 2**20):
+            payload = {"event": "PROGRESS", "message": os.urandom(2**19).hex()}
+            get_connection().execute(insert(Callback).values(message_id=f"left {number}", payload=payload, **run))
+        commit()
+
+    refused = processor.call_back(start, "PROGRESS", message="more")
+    accepted = processor.call_back(start, "SUCCESS")
+
+    assert (refused.status_code, accepted.status_code) == (429, 200)
+    assert refused.json()["errors"][0]["detail"] == "More than 10000 callbacks of one run, or 50 MiB."
+    treatment_client.wait_for_status(treatment_id, "SUCCESS")
+
+
+def test_unknown_members_of_callbacks_are_not_stored(
+    treatment_client: TreatmentClient, processor: FakeProcessor, processor_stack: ProcessorStack
+) -> None:
+    treatment_id = treatment_client.start_treatment("similarity")
+    start = treatment_client.wait_for_start(treatment_id)
+    url = processor.host_file("/one.json", b"[]")
+    output = {"results_url": [{"doc_id": "a", "result_url": url, "pixels": "x"}], "log": "x"}
+
+    processor.call_back(start, "PROGRESS", message="half", output=output, more="x" * 500_000)
+
+    (payload,) = fetch_values(processor_stack, select(Callback.payload).where(Callback.job_id == treatment_id))
+    assert payload["output"] == {"results_url": [{"doc_id": "a", "result_url": url}]}
+    assert sorted(payload) == ["event", "experiment_id", "message", "output", "tracking_id"]

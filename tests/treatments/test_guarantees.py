@@ -54,7 +54,8 @@ def slow_polling_stack(
 ) -> Iterator[ProcessorStack]:
     """Run processes of their own that poll after 20 s, because kills may leave them without a worker."""
     with ExitStack() as stack:
-        yield ProcessorStack(environment, tmp_path_factory.mktemp("stack"), stack, PROCESSOR_POLL_SECONDS="20")
+        settings = {"PROCESSOR_POLL_SECONDS": "20", "PROCESSOR_MAX_RUNS": str(4 * TREATMENT_COUNT)}
+        yield ProcessorStack(environment, tmp_path_factory.mktemp("office"), stack, **settings)
 
 
 class ApiClient:

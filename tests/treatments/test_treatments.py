@@ -5,13 +5,15 @@ import threading
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import select
 
 from app import quotas
-from app.database import commit, open_transaction
+from app.database import commit, get_connection, open_transaction
 from app.extensions import db
 from app.jobs.models import Job
+from app.processors.models import ResultFile
 from tests.conftest import wait_until
 from tests.dataset import Dataset, get_data, get_errors, get_pointers
 from tests.treatments.fake_processor import (
@@ -196,6 +198,39 @@ def test_a_result_that_does_not_fit_is_a_warning_and_the_others_are_kept(
     (warning,) = treatment_client.list_log_messages(treatment_id, "warning")
     assert "'bad'" in warning
     assert treatment_client.get_job(treatment_id)["result"] == {"results": 1, "refused": 1}
+
+
+def test_result_file_with_millions_of_arrays_is_refused_without_parsing(
+    treatment_client: TreatmentClient, processor: FakeProcessor, processor_stack: ProcessorStack
+) -> None:
+    treatment_id = treatment_client.start_treatment()
+    start = treatment_client.wait_for_start(treatment_id)
+    output = host_output(processor, "bad", b"[" + b"[]," * 5_000_000 + b"[]]")
+    good = host_output(processor, "good", build_region_file("good", REGION), "/results/2.json")
+    output["results_url"] += good["results_url"]
+
+    processor.call_back(start, "SUCCESS", output=output)
+
+    treatment_client.wait_for_status(treatment_id, "SUCCESS")
+    (warning,) = treatment_client.list_log_messages(treatment_id, "warning")
+    assert warning == "The result of 'bad' is not JSON of at most 200,000 objects and arrays."
+    assert [each["name"] for each in treatment_client.list_artifacts(treatment_id)] == ["result-2.json"]
+    node = psutil.Process(processor_stack.worker.pid)
+    assert max(each.memory_info().rss for each in node.children(recursive=True)) < 500 * 2**20
+
+
+def test_error_of_result_file_is_stored_cut(treatment_client: TreatmentClient, processor: FakeProcessor) -> None:
+    treatment_id = treatment_client.start_treatment()
+    start = treatment_client.wait_for_start(treatment_id)
+    content = json.dumps([{"source": "bad", "crops": "x" * 2**20}]).encode()
+
+    processor.call_back(start, "SUCCESS", output=host_output(processor, "bad", content))
+
+    treatment_client.wait_for_status(treatment_id, "SUCCESS")
+    with treatment_client.office.app.app_context(), open_transaction(is_read=True):
+        (error,) = get_connection().scalars(select(ResultFile.error).where(ResultFile.job_id == treatment_id)).all()
+    assert len(error) == 500
+    assert treatment_client.list_log_messages(treatment_id, "warning") == [error]
 
 
 def test_a_result_beyond_the_files_of_a_day_is_refused(
@@ -580,8 +615,12 @@ def test_a_signature_that_is_there_must_hold(treatment_client: TreatmentClient, 
         (b'{"event": "SUCCESS", "experiment_id": "another"}', 422),
         (b'{"event": "SUCCESS", "message": "\\u0000"}', 422),
         (b'{"event": "STARTED", "message": "' + b"x" * 10_000_000 + b'"}', 413),
+        (b'{"event": "PROGRESS", "more": [' + b"[]," * 60_000 + b"[]]}", 400),
     ],
-    ids=["empty", "no JSON", "NaN", "endless", "list", "event", "fraction", "output", "other job", "NUL", "10 MB"],
+    ids=[
+        *("empty", "no JSON", "NaN", "endless", "list", "event", "fraction", "output", "other job", "NUL", "10 MB"),
+        "arrays",
+    ],
 )
 def test_a_callback_that_cannot_be_is_refused_and_changes_nothing(
     treatment_client: TreatmentClient, processor: FakeProcessor, raw: bytes, status: int
