@@ -289,7 +289,7 @@ def test_a_second_ctrl_c_kills_at_once_and_nothing_is_lost(tmp_path: Path) -> No
         assert monotonic() - started < 4
         assert has_no_processes(family)
         assert "run      | " in run.get_output()
-        assert "killing what still runs" in run.get_output()
+        assert "killing all processes" in run.get_output()
         assert "Traceback" not in run.get_output()
 
         run.start()

@@ -185,7 +185,7 @@ def test_nothing_is_written_while_the_disk_of_the_database_is_nearly_full(datase
 
     refused = create_draft(owner)
     assert (refused.status_code, get_errors(refused)[0]["code"]) == (507, "storage-full")
-    assert get_errors(refused)[0]["detail"] == "The server has no room for further data at the moment. Try again later."
+    assert get_errors(refused)[0]["detail"] == "The server has no space for further data. Try again later."
     assert int(refused.headers["Retry-After"]) > 0
     path = f"/v1/events/{dataset.events['draft']}"
     assert owner.update(path, "event", {"name": "Two"}).status_code == 507
