@@ -195,9 +195,9 @@ def provide_servers(settings: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         if servers:
             try:
-                stack.enter_context(ownership.exclusive_lock(var_dir))
+                stack.enter_context(ownership.hold_exclusive_lock(var_dir))
             except ownership.VarDirLocked:
-                stack.enter_context(ownership.shared_lock(var_dir))
+                stack.enter_context(ownership.hold_shared_lock(var_dir))
                 for server in servers:
                     wait_until(server.is_ready, f"{server.name} in {var_dir} does not answer")
             else:
@@ -215,7 +215,8 @@ def _run_servers(servers: list[EmbeddedServer], var_dir: Path) -> Iterator[None]
     find_binaries(servers)
     with ExitStack() as stack:
         state = {
-            server.name: ownership.process_identity(stack.enter_context(run_server(server)).pid) for server in servers
+            server.name: ownership.get_process_identity(stack.enter_context(run_server(server)).pid)
+            for server in servers
         }
         ownership.write_state(var_dir, state)
         yield

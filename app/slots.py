@@ -195,7 +195,7 @@ class SlotPool:
         return not queue.is_preferred, max((self._served_at.get(holder, 0.0) for holder in queue.holders), default=0.0)
 
     def _forget_holders(self, holders: tuple[str, ...]) -> None:
-        """Delete the times of holders that neither hold nor wait; with `remembers_holders` only if they are too many."""
+        """Delete the times of holders that neither hold nor wait; with `remembers_holders` only above the limit."""
         if self.remembers_holders:
             if len(self._served_at) <= MAX_REMEMBERED_HOLDERS:
                 return

@@ -94,7 +94,7 @@ class Supervisor:
         for server in self.servers:
             starter = _make_server_starter(server)
             child = SupervisedProcess(
-                server.name, starter, self.console, ends_by=server.stop_signal, dies_by=server.kill_signal
+                server.name, starter, self.console, stop_signal=server.stop_signal, kill_signal=server.kill_signal
             )
             await self._keep_running(child)
         for server in self.servers:
@@ -179,7 +179,7 @@ class Supervisor:
         for name, child in self.children.items():
             if child.process is not None and child.is_running:
                 with suppress(psutil.NoSuchProcess):  # it has just ended; its restart task will handle that
-                    state[name] = {**ownership.process_identity(child.process.pid), "restarts": child.restarts}
+                    state[name] = {**ownership.get_process_identity(child.process.pid), "restarts": child.restarts}
         try:
             ownership.write_state(self.settings["VAR_DIR"], state)
         except OSError as error:  # a full disk must not prevent restarts
@@ -217,7 +217,7 @@ class Supervisor:
 def run_supervisor(settings: dict[str, Any], environ: dict[str, str]) -> None:
     """Lock VAR_DIR and run all processes in it until a signal stops them."""
     var_dir = settings["VAR_DIR"]
-    with ownership.exclusive_lock(var_dir):
+    with ownership.hold_exclusive_lock(var_dir):
         bind_address.check_ports_free(settings)
         is_new = not settings["DATABASE_URL"] and not (var_dir / "postgres").exists()
         ownership.check_free_space(

@@ -132,7 +132,7 @@ def test_a_socket_directory_that_others_can_enter_is_refused(tmp_path: Path) -> 
     server.sockets.mkdir()
     server.sockets.chmod(0o777)
 
-    with pytest.raises(EmbeddedError, match="belongs to somebody else"), embedded.run_server(server):
+    with pytest.raises(EmbeddedError, match="has another owner"), embedded.run_server(server):
         pass
 
     server.sockets.rmdir()
@@ -331,7 +331,7 @@ def test_a_database_of_another_major_version_needs_that_version(bare_machine: Ba
     with pytest.raises(EmbeddedError) as caught:
         server.binaries  # noqa: B018
 
-    assert f"no PostgreSQL 17 (the version that made {server.directory}) found" in str(caught.value)
+    assert f"no PostgreSQL 17 (the version that created {server.directory}) found" in str(caught.value)
     assert f"{PACKAGED_POSTGRES} is version 18." in str(caught.value)
 
 

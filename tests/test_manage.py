@@ -97,7 +97,7 @@ def test_an_option_no_driver_knows_is_one_line_and_exit_status_2(environment: En
 
     assert (done.returncode, done.stderr) == (
         2,
-        "manage.py: DATABASE_URL has an option that the driver does not know\n",
+        "manage.py: DATABASE_URL has an unknown option\n",
     )
 
 
@@ -198,7 +198,7 @@ def test_a_directory_on_a_disk_that_is_read_only_is_one_line(environment: Enviro
         (b"PORT=6000\nMAIL_FROM=m\xfcller@example.com\n", "{file} is not UTF-8 text"),
         (b"PORT=6000\nHOST 127.0.0.1\n", "{file}, line 2: must be NAME=value"),
         (b"HOST=127.0.0.1\nexport PORT\n", "{file}, line 2: must be NAME=value"),
-        (b"PORT=\x006000\n", "{file} holds a NUL character"),
+        (b"PORT=\x006000\n", "{file} contains a NUL character"),
         (None, "{file} cannot be read: Is a directory"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_database_nobody_has_migrated_is_one_line_and_exit_status_1(
 
     assert (done.returncode, done.stderr) == (
         1,
-        "manage.py: the database has not been migrated; `manage.py db upgrade` does it\n",
+        "manage.py: the database has not been migrated; run `manage.py db upgrade`\n",
     )
 
 

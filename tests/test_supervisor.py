@@ -243,7 +243,7 @@ def test_every_line_is_json_with_log_format_json(tmp_path: Path) -> None:
         (tmp_path / "var" / "jwt-key").rename(tmp_path / "jwt-key")
         (tmp_path / "var" / "jwt-key").write_text("damaged")
         os.kill(web or 0, signal.SIGKILL)
-        run.wait_for(lambda: "holds a damaged secret-key" in run.get_output(), 30)
+        run.wait_for(lambda: "contains a damaged secret-key" in run.get_output(), 30)
         (tmp_path / "jwt-key").replace(tmp_path / "var" / "jwt-key")
         backend = next(each for each in psutil.Process(postgres).children() if "io worker" not in each.name())
         backend.kill()
