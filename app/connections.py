@@ -296,7 +296,7 @@ class ConnectionGuard:
                 self._end_connection(connection, "large response is read too slowly")
 
     def _end_largest_shares(self, by_site: Collection[list[ClientConnection]]) -> None:
-        """If more than three quarters of all connections are in use, end those of the largest holders down to half."""
+        """End connections of the largest holders down to half of the maximum if more than three quarters are in use."""
         counts = [len(held) for held in by_site]
         self._is_crowded = sum(counts) > self.max_connections - self.max_connections // 4
         if not self._is_crowded:

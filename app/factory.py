@@ -81,7 +81,7 @@ class NoSessions(SessionInterface):
     """Disabled sessions: Flask would prepare signing for each request, and `app/pages` has its own cookies."""
 
     def open_session(self, app: Flask, request: Request) -> None:
-        """Nothing."""
+        """Return None: there is no session."""
 
 
 def create_app(config: dict[str, Any]) -> Flask:

@@ -30,7 +30,7 @@ from tests.docs import blueprint_dataset, overview
 from tests.docs.markdown import PROCESSORS, get_code_block, get_table_rows
 from tests.docs.treatments import FOUND
 
-KEY = "a key that nobody knows"
+KEY = "an unknown key"
 
 
 @pytest.fixture
