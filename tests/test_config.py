@@ -1,4 +1,4 @@
-"""Settings: defaults, what is refused, what production asks for, and that all are written down."""
+"""Settings: defaults, invalid values, requirements of production, and their documentation."""
 
 import base64
 import re

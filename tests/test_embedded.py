@@ -1,4 +1,4 @@
-"""The embedded servers, really started and really killed."""
+"""Embedded servers, started and killed as processes."""
 
 import importlib.util
 import os
@@ -28,7 +28,7 @@ from tests.conftest import find_free_port
 pytestmark = pytest.mark.faults
 
 ROOT = Path(__file__).resolve().parent.parent
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
 
 
 def fetch_value(server: Postgres, statement: str) -> Any:
@@ -44,7 +44,7 @@ def execute_statement(server: Postgres, statement: str) -> None:
 
 @pytest.fixture(scope="module")
 def long_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VAR_DIR with spaces that is too long for the path of a socket."""
+    """Return a VAR_DIR with spaces that is too long for the path of a socket."""
     return tmp_path_factory.mktemp("var dir") / ("a long name " * 12).strip()
 
 
@@ -67,7 +67,7 @@ def test_postgres_starts_beside_a_stale_pid_file_that_names_a_living_process(pos
     with embedded.run_server(postgres) as process:
         lines = (postgres.directory / "postmaster.pid").read_text().splitlines()
         process.kill()
-    # Not an ancestor of the server to come: those PostgreSQL would not believe.
+    # Not an ancestor of the new server: PostgreSQL ignores lock files of its ancestors.
     with subprocess.Popen(["sleep", "60"]) as stranger:
         (postgres.directory / "postmaster.pid").write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
 
@@ -158,7 +158,7 @@ with embedded.available(settings):
 
 @contextmanager
 def start_redis_owner(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that owns the Redis of this VAR_DIR until it reads a line."""
+    """Run another process that owns the Redis of this VAR_DIR until it reads a line."""
     command = [sys.executable, "-c", OWNER, str(path), "postgresql+psycopg://elsewhere/x"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]  # two pipes by name
@@ -196,7 +196,7 @@ def test_kill_9_of_the_owner_takes_its_servers_along(tmp_path: Path, wait_until:
 
 
 class BareMachine:
-    """A machine without our packages, where only the programs in `bin` and `other` are on PATH."""
+    """Simulated machine without our packages, with only the programs in `bin` and `other` on PATH."""
 
     def __init__(self, directory: Path) -> None:
         self.bin, self.other = directory / "bin with space", directory / "other"

@@ -1,4 +1,4 @@
-"""Large answers hold a slot until they are sent."""
+"""Large responses hold a slot until they are sent."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ EVENT = {
 
 @pytest.fixture
 def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlotPool]:
-    """The slots of large answers: an answer of more than 100 bytes counts as large, one address has two."""
+    """Yield the slots of large responses; a response of more than 100 bytes is large, and one address has two slots."""
     made = SlotPool(8, 2)
     monkeypatch.setattr(large_responses, "response_slots", made)
     monkeypatch.setattr(large_responses, "LARGE_RESPONSE_BYTES", 100)
@@ -37,7 +37,7 @@ def get_path(app: Flask, path: str, method: str = "GET", **headers: str) -> Test
 
 
 def start_response(app: Flask, path: str) -> Any:
-    """Let the app answer as the server does; return the parts, of which none is read."""
+    """Call the app like the server; return the iterator of chunks, of which none has been read."""
     return app(EnvironBuilder(path).get_environ(), lambda _status, _headers, *_more: lambda _part: None)
 
 

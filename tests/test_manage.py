@@ -1,4 +1,4 @@
-"""The commands as operators call them: their words on stdout and stderr, and their exit status."""
+"""Commands of manage.py: output on stdout and stderr, and exit status."""
 
 import json
 import os
@@ -33,7 +33,7 @@ CompletedCommand = subprocess.CompletedProcess[str]
 def run_manage(environment: Mapping[str, str], *arguments: str, **settings: str) -> CompletedCommand:
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
     environ = {**os.environ, **environment, **settings}
-    # From another directory: no command may depend on where it is called.
+    # From another directory: no command may depend on the current directory.
     return subprocess.run(command, env=environ, cwd="/", capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -138,7 +138,7 @@ def test_errors_of_a_serving_command_are_json_with_log_format_json(environment: 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 150 MiB."""
+    """Mount a disk of 150 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(disk)]
@@ -149,7 +149,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill_disk(disk: Path, free: int) -> None:
-    """Leave so many bytes free."""
+    """Fill the disk except for this many bytes."""
     with (disk / "filling").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - free)
 
@@ -219,7 +219,7 @@ def test_an_env_file_that_cannot_be_used_is_one_line(
 
 
 def test_an_env_file_of_another_user_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an ordinary user, because root may read everything."""
+    """Run as an ordinary user, because root may read every file."""
     file = tmp_path / ".env"
     file.touch(mode=0)
     monkeypatch.setattr(manage, "ROOT", tmp_path)

@@ -1,4 +1,4 @@
-"""docs/processors.md is true: its programs run, its task stores, its limits are those of the code."""
+"""docs/processors.md is correct: its programs run, its task stores results, its limits are those of the code."""
 
 import hmac
 import importlib.util
@@ -35,7 +35,7 @@ KEY = "an unknown key"
 
 @pytest.fixture
 def faces_task(tmp_path: Path) -> ModuleType:
-    """The task in the text."""
+    """Return the module with the task in the document."""
     path = tmp_path / "open_event_faces.py"
     path.write_text(get_code_block(path.name))
     spec = importlib.util.spec_from_file_location(path.stem, path)
