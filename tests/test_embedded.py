@@ -150,7 +150,7 @@ OWNER = """
 import pathlib, sys, time
 from app import embedded
 settings = {"VAR_DIR": pathlib.Path(sys.argv[1]), "DATABASE_URL": sys.argv[2], "REDIS_URL": ""}
-with embedded.available(settings):
+with embedded.provide_servers(settings):
     print("up", flush=True)
     sys.stdin.readline()
 """

@@ -70,7 +70,7 @@ def test_large_answers_beyond_the_share_of_an_address_are_429(dataset: Dataset, 
 
     refused = get_path(dataset.app, "/v1/events")
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
-    assert get_errors(refused)[0]["detail"].startswith("Your address is loading")
+    assert get_errors(refused)[0]["detail"].startswith("Your address is already receiving")
     assert get_path(dataset.app, "/openapi.json").status_code == 429
     tag = dataset.app.test_client().open("/v1/events", method="HEAD").headers["ETag"]
     assert get_path(dataset.app, "/v1/events", **{"If-None-Match": tag}).status_code == 304

@@ -76,7 +76,7 @@ def test_bytes_of_one_user_are_limited_and_count_less_with_time(
     assert MIB / 26_000 < taken < MIB / 20_000 + 1
     (error,) = get_errors(refused)
     assert (refused.status_code, error["code"]) == (429, "too-many-bytes")
-    assert "at most 1 MiB a day by one user and 10 by one address" in error["detail"]
+    assert "at most 1 MiB a day by one user and 10 MiB by one address" in error["detail"]
     assert create_draft(dataset.owner, "198.51.100.9").status_code == 429, "wherever the user is"
     assert create_draft(dataset.stranger).status_code == 201, "another user of the same address"
     assert dataset.owner.get("/v1/events").status_code == 200
@@ -115,7 +115,7 @@ def test_body_counts_once_when_the_request_is_committed(
     dataset: Dataset, meter: WriteMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     added: list[int] = []
-    monkeypatch.setattr(meter, "add", lambda _holders, size: added.append(size))
+    monkeypatch.setattr(meter, "add_bytes", lambda _holders, size: added.append(size))
 
     assert create_draft(dataset.owner).status_code == 201
     (size,) = added
