@@ -1,4 +1,4 @@
-"""Every setting: its name, default and one line of meaning. Nothing happens at import; `read` does the work."""
+"""All settings with their names, defaults and descriptions; `read_config` reads them, nothing happens at import."""
 
 import base64
 import binascii
@@ -23,12 +23,12 @@ _KEY_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_ur
 
 
 class ConfigError(Exception):
-    """A setting is missing or has a value nobody can work with; the message is one line without secrets."""
+    """A setting is missing or invalid; the message is one line without secrets."""
 
 
 @dataclass(frozen=True)
 class JwtKey:
-    """One signing key: `kid` names it in token headers, `secret` is at least 32 bytes (RFC 7518, 3.2)."""
+    """Signing key: `kid` identifies it in token headers, `secret` has at least 32 bytes (RFC 7518, section 3.2)."""
 
     kid: str
     secret: bytes
@@ -36,7 +36,7 @@ class JwtKey:
 
 @dataclass(frozen=True)
 class Setting:
-    """One environment variable the server reads."""
+    """Environment variable of the server, with the function that parses its value or raises ValueError."""
 
     name: str
     default: str
@@ -75,7 +75,7 @@ def _url_parser(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         try:
             parts = urlsplit(text)
-            _ = parts.hostname, parts.port  # read from the text only now, and wrong when it cannot be
+            _ = parts.hostname, parts.port  # parsed here; raises ValueError if invalid
         except ValueError:
             raise ValueError("is not a URL; user and password must be percent-encoded") from None
         if text and parts.scheme not in schemes:
@@ -86,7 +86,7 @@ def _url_parser(*schemes: str) -> Callable[[str], str]:
 
 
 def _parse_database_url(text: str) -> str:
-    """Any usual PostgreSQL URL, spelled for SQLAlchemy's psycopg 3 dialect."""
+    """Return the PostgreSQL URL for the psycopg 3 dialect of SQLAlchemy."""
     _url_parser("postgresql", "postgres", "postgresql+psycopg")(text)
     _scheme, separator, rest = text.partition("://")
     if text and not separator:
@@ -103,7 +103,7 @@ def _parse_base_url(text: str) -> str:
 
 def _parse_processor_url(text: str) -> str:
     if urlsplit(_parse_base_url(text)).username is not None:
-        raise ValueError("must not hold a user name or password")
+        raise ValueError("must not contain a user name or password")
     return _parse_base_url(text)
 
 
@@ -135,7 +135,7 @@ def _parse_internal_path(text: str) -> str:
 
 
 def _parse_host_and_port(text: str) -> tuple[str, int] | None:
-    """Read host:port, of IPv6 [host]:port."""
+    """Return host and port from host:port, or [host]:port for IPv6; None if the text is empty."""
     if not text:
         return None
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
@@ -168,19 +168,19 @@ def _parse_directory(text: str) -> Path | None:
         return None
     path = ROOT / Path(text).expanduser()
     if not path.is_dir():
-        raise ValueError("must name a directory that is there")
+        raise ValueError("must be an existing directory")
     return path
 
 
 def _parse_file_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
-        raise ValueError("must be the name of a file, of letters, digits, dots, dashes and underscores")
+        raise ValueError("must be a file name of letters, digits, dots, dashes and underscores")
     return text
 
 
 def _parse_user_name(text: str) -> str:
     if text and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", text):
-        raise ValueError("must be the name of a user of this machine")
+        raise ValueError("must be the name of a user of this system")
     return text
 
 
@@ -189,7 +189,7 @@ def _split_words(text: str) -> tuple[str, ...]:
 
 
 def _parse_origins(text: str) -> tuple[str, ...]:
-    """Read origins, also those of apps such as capacitor://localhost; `null`, which any page can have, is none."""
+    """Return the origins, also of apps such as capacitor://localhost; reject `null`, which any page can send."""
     origins = _split_words(text)
     for origin in origins:
         if not re.fullmatch(r"\*|[A-Za-z][A-Za-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", origin):
@@ -212,7 +212,7 @@ def _parse_jwt_keys(text: str) -> tuple[JwtKey, ...]:
         kid, separator, encoded = entry.strip().partition("=")
         if not separator or not kid:
             raise ValueError("must be kid=base64url-secret[,kid=secret...]")
-        # Counted, not named: where the kid was forgotten, what looks like one is the secret.
+        # Messages contain the number of the key, not its kid: if the kid is missing, the secret may be in its place.
         try:
             secret = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -221,7 +221,7 @@ def _parse_jwt_keys(text: str) -> tuple[JwtKey, ...]:
             raise ValueError(f"has a secret that is shorter than 32 bytes (key {number})")
         keys.append(JwtKey(kid, secret))
     if len({key.kid for key in keys}) != len(keys):
-        raise ValueError("names a kid twice")
+        raise ValueError("has a kid twice")
     return tuple(keys)
 
 
@@ -235,21 +235,28 @@ SETTINGS = (
     Setting("APP_ENV", "development", "development, testing or production", _choice_parser(*ENVIRONMENTS)),
     Setting("HOST", "127.0.0.1", "address the web process listens on"),
     Setting("PORT", "5000", "port the web process listens on", _integer_parser(1, 65535)),
-    Setting("VAR_DIR", "var", "directory, seen from the checkout, of all that is written: data, files, mail, logs"),
+    Setting(
+        "VAR_DIR", "var", "directory, relative to the checkout, for all written data: database, files, mails, logs"
+    ),
     Setting(
         "PUBLIC_URL",
         "",
-        "base of every URL handed out; http://HOST:PORT when empty",
+        "base URL of all links; http://HOST:PORT when empty",
         _parse_base_url,
         required_in_production=True,
     ),
     Setting(
         "HEALTH_ADDRESS",
         "",
-        "host:port of the health endpoints alone, for probes, besides HOST:PORT; empty: none",
+        "host:port of a second listener for probes, with the health endpoints only; empty: none",
         _parse_host_and_port,
     ),
-    Setting("TRUSTED_PROXIES", "0", "how many proxies in front may set X-Forwarded-*", _integer_parser(0, 10)),
+    Setting(
+        "TRUSTED_PROXIES",
+        "0",
+        "number of proxies in front whose X-Forwarded-* headers are used",
+        _integer_parser(0, 10),
+    ),
     Setting(
         "CORS_ORIGINS",
         "",
@@ -304,89 +311,90 @@ SETTINGS = (
         required_in_production=True,
     ),
     Setting("MAIL_FROM", "no-reply@localhost", "sender address of every mail", _parse_email_address),
+    Setting("RATELIMIT_ENABLED", "1", "0: no rate limits for log-in attempts, /overview and so on", _parse_flag),
     Setting(
-        "RATELIMIT_ENABLED", "1", "0: no limit to how often one may try to sign in, start /overview ...", _parse_flag
+        "OUTBOUND_ALLOW",
+        "",
+        "comma-separated networks that outbound requests may reach, besides public addresses",
+        _parse_networks,
     ),
-    Setting("OUTBOUND_ALLOW", "", "comma-separated networks to be reached besides public addresses", _parse_networks),
     Setting(
-        "HEALTH_GRACE_SECONDS", "30", "how long Redis, workers or relay may fail before a 503", _integer_parser(0, 3600)
+        "HEALTH_GRACE_SECONDS",
+        "30",
+        "seconds that Redis, workers or relay may fail before /health-check is 503",
+        _integer_parser(0, 3600),
     ),
-    Setting("HEALTH_HOSTNAME", "open-event", "what /health-check and /readyz say as `hostname`, to everybody"),
-    Setting("WORKER_CONCURRENCY", "2", "jobs one worker runs at once", _integer_parser(1, 64)),
+    Setting("HEALTH_HOSTNAME", "open-event", "`hostname` in the public responses of /health-check and /readyz"),
+    Setting("WORKER_CONCURRENCY", "2", "jobs that a worker runs at the same time", _integer_parser(1, 64)),
     Setting(
         "MAX_RUNNING_JOBS_PER_OWNER",
         "0",
-        "jobs of one owner that run at once; 0: one less than WORKER_CONCURRENCY, at least 1",
+        "jobs of one owner that run at the same time; 0: one less than WORKER_CONCURRENCY, at least 1",
         _integer_parser(0, 1000),
     ),
-    Setting(
-        "MAX_QUEUED_JOBS_PER_OWNER", "1000", "queued jobs of one owner; more are refused", _integer_parser(1, 1_000_000)
-    ),
-    Setting(
-        "MAX_QUEUED_JOBS_PER_HOOK", "100", "queued jobs of one hook; more are refused", _integer_parser(1, 1_000_000)
-    ),
-    Setting(
-        "MAX_HOOK_CALLS_PER_MINUTE", "60", "calls of one hook a minute; more are refused", _integer_parser(1, 100_000)
-    ),
+    Setting("MAX_QUEUED_JOBS_PER_OWNER", "1000", "maximum of queued jobs of one owner", _integer_parser(1, 1_000_000)),
+    Setting("MAX_QUEUED_JOBS_PER_HOOK", "100", "maximum of queued jobs of one hook", _integer_parser(1, 1_000_000)),
+    Setting("MAX_HOOK_CALLS_PER_MINUTE", "60", "maximum of calls of one hook a minute", _integer_parser(1, 100_000)),
     Setting("WEB_WORKERS", "1", "web processes", _integer_parser(1, 64)),
-    Setting("DATABASE_POOL", "10", "database connections one process keeps at most", _integer_parser(2, 200)),
+    Setting("DATABASE_POOL", "10", "maximum of database connections of a process", _integer_parser(2, 200)),
     Setting(
-        "JOB_LEASE_SECONDS", "60", "a job whose worker is silent for so long gets another one", _integer_parser(1, 3600)
+        "JOB_LEASE_SECONDS",
+        "60",
+        "seconds without a heartbeat after which a job is given to another worker",
+        _integer_parser(1, 3600),
     ),
-    Setting(
-        "MAX_UPLOAD_MB", "20", "MiB an image may have that is sent to us; all other bodies: 1", _integer_parser(1, 20)
-    ),
+    Setting("MAX_UPLOAD_MB", "20", "maximum MiB of an uploaded image; other request bodies: 1", _integer_parser(1, 20)),
     Setting(
         "MAX_UPLOAD_MB_PER_DAY",
         "500",
-        "MiB of images that one user, or one address without a log-in, may send a day; more are refused",
+        "maximum MiB of images that one user, or one address without log-in, may upload a day",
         _integer_parser(1, 1_000_000),
     ),
     Setting(
         "MAX_JOB_OUTPUT_MB_PER_DAY",
         "1000",
-        "MiB of files that the jobs of one user may make a day; further ones fail",
+        "maximum MiB of files that the jobs of one user may create a day; further jobs fail",
         _integer_parser(1, 1_000_000),
     ),
     Setting(
         "MAX_WRITE_MB_PER_DAY",
         "200",
-        "MiB that one user may write a day besides images, one address ten times as much; 0: no limit",
+        "maximum MiB that one user may write a day besides images, one address ten times as much; 0: no limit",
         _integer_parser(0, 1_000_000),
     ),
     Setting(
         "MAX_STORAGE_MB",
         "0",
-        "MiB of all files together; nothing more is stored then; 0: no limit",
+        "maximum MiB of all stored files together; 0: no limit",
         _integer_parser(0, 10**9),
     ),
     Setting(
         "MIN_FREE_DISK_MB",
         "512",
-        "MiB that stay free on the disks of STORAGE_URL and the embedded PostgreSQL, or nothing is stored; 0: no limit",
+        "minimum MiB of free space on the disks of STORAGE_URL and the embedded PostgreSQL for writing; 0: no limit",
         _integer_parser(0, 10**9),
     ),
     Setting(
         "JOB_PROGRAMS_DIR",
         "",
-        "directory, seen from the checkout, of programs that run as jobs of the kinds program:NAME",
+        "directory, relative to the checkout, of programs that run as jobs of the kinds program:NAME; empty: none",
         _parse_directory,
     ),
     Setting(
         "PROGRAM_USER",
         "",
-        "user that programs run as where the worker is root; empty: the user of the worker",
+        "user that programs run as if the worker is root; empty: the user of the worker",
         _parse_user_name,
     ),
-    Setting("OVERVIEW_PROGRAM", "process-docset", "program that makes what /overview shows", _parse_file_name),
+    Setting("OVERVIEW_PROGRAM", "process-docset", "program that creates the result of /overview", _parse_file_name),
     Setting(
         "OVERVIEW_SERVERS",
         "",
-        "comma-separated servers /overview may be asked for; empty: any, development only",
+        "comma-separated servers that requests to /overview may name; empty: any, in development only",
         _parse_servers,
     ),
     Setting(
-        "PROCESSOR_URL", "", "base of the processing API that treatments are sent to; empty: none", _parse_processor_url
+        "PROCESSOR_URL", "", "base URL of the processor that executes treatments; empty: none", _parse_processor_url
     ),
     Setting(
         "PROCESSOR_MAX_RUNS",
@@ -397,33 +405,31 @@ SETTINGS = (
     Setting(
         "PROCESSOR_POLL_SECONDS",
         "60",
-        "silence after which the processor is asked how far it is",
+        "seconds without a callback after which the status of a run is requested",
         _integer_parser(1, 3600),
     ),
     Setting(
         "PROCESSOR_CANCEL_GRACE_SECONDS",
         "30",
-        "how long the processor has to say that it canceled",
+        "seconds that the processor has to confirm a cancel request",
         _integer_parser(1, 3600),
     ),
     Setting("PROCESSOR_REQUIRE_SIGNATURE", "0", "1: callbacks of the processor must be signed", _parse_flag),
+    Setting("RESIZE_PUBLIC", "0", "1: the resize API needs no log-in, only rate limits apply", _parse_flag),
     Setting(
-        "RESIZE_PUBLIC", "0", "1: anybody may use the resize API, as often as RATELIMIT_ENABLED permits", _parse_flag
-    ),
-    Setting(
-        "RETENTION_DAYS", "30", "how long ended jobs, sign-ins and outbox entries are kept", _integer_parser(1, 3650)
+        "RETENTION_DAYS", "30", "days that ended jobs, sessions and outbox entries are kept", _integer_parser(1, 3650)
     ),
     Setting(
         "TRASH_RETENTION_DAYS",
         "30",
-        "how long what was deleted can be restored; then it is deleted for good; 0: for ever",
+        "days that deleted rows can be restored, before they are removed; 0: for ever",
         _integer_parser(0, 3650),
     ),
     Setting("REQUIRE_VERIFIED_EMAIL", "0", "1: only users with a verified address may create events", _parse_flag),
     Setting(
         "HSTS_SECONDS",
         "31536000",
-        "seconds for which browsers use https only, where PUBLIC_URL is https; 0: they forget that they should",
+        "max-age of Strict-Transport-Security if PUBLIC_URL is https; 0: browsers stop enforcing https",
         _integer_parser(0, 63072000),
     ),
     Setting(
@@ -438,7 +444,7 @@ SETTINGS = (
         "http or https URL of the source code of this server, linked on its home page; empty: no link",
         _url_parser("http", "https"),
     ),
-    Setting("SENTRY_DSN", "", "where failures are reported; empty: nowhere", _parse_dsn),
+    Setting("SENTRY_DSN", "", "Sentry DSN to which errors are reported; empty: none", _parse_dsn),
     Setting("LOG_FORMAT", "text", "text or json", _choice_parser("text", "json")),
     Setting(
         "LOG_LEVEL",
@@ -451,7 +457,7 @@ SETTINGS = (
 
 
 def read_config(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The configuration these variables make, completed with what development generates; raises ConfigError."""
+    """Return the parsed settings, with generated values for empty ones; raise ConfigError if one is invalid."""
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         try:
@@ -459,7 +465,7 @@ def read_config(environ: Mapping[str, str]) -> dict[str, Any]:
         except ValueError as error:
             raise ConfigError(f"{setting.name} {error}") from None
     if values["X_ACCEL_REDIRECT"] and values["STORAGE_URL"].startswith("s3:"):
-        raise ConfigError("X_ACCEL_REDIRECT needs a STORAGE_URL that is a directory: nginx reads the files there")
+        raise ConfigError("X_ACCEL_REDIRECT needs a file: URL in STORAGE_URL, from which nginx reads the files")
     if values["APP_ENV"] == "production":
         required = [setting.name for setting in SETTINGS if setting.required_in_production]
         missing = [name for name in required if not environ.get(name, "").strip()]
@@ -470,7 +476,7 @@ def read_config(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _reject_insecure_settings(values: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a setting that would switch a protection off in production."""
+    """Raise ConfigError for a setting that disables a protection in production."""
     if _is_guessable(values["SECRET_KEY"].encode()):
         raise ConfigError(f"SECRET_KEY repeats itself, so it can be guessed; {_KEY_ADVICE}")
     for number, key in enumerate(values["JWT_KEYS"], start=1):
@@ -481,14 +487,14 @@ def _reject_insecure_settings(values: Mapping[str, Any]) -> None:
 
 
 def _is_guessable(secret: bytes) -> bool:
-    """Return whether the first bytes repeat pairs of bytes as no random key does: `aaaa...`, `changemechangeme...`."""
+    """Return whether the first bytes repeat pairs of bytes, unlike random keys: `aaaa...`, `changemechangeme...`."""
     start = secret[:64]
     pairs = {start[i : i + 2] for i in range(len(start) - 1)}
     return len(pairs) < len(start) / 2
 
 
 def list_warnings(values: Mapping[str, Any]) -> list[str]:
-    """Return one line for each setting that production permits but that leaves clients unprotected."""
+    """Return one line for each setting that is allowed in production but does not protect clients."""
     if values["APP_ENV"] != "production":
         return []
     warnings = []
@@ -510,14 +516,14 @@ def _with_generated_defaults(values: dict[str, Any]) -> dict[str, Any]:
         values["SECRET_KEY"] = values["SECRET_KEY"] or _read_or_create_secret(var_dir / "secret-key")
         values["JWT_KEYS"] = values["JWT_KEYS"] or _parse_jwt_keys(f"dev={_read_or_create_secret(var_dir / 'jwt-key')}")
     except ValueError:
-        raise ConfigError(f"VAR_DIR {var_dir} holds a damaged secret-key or jwt-key; remove both") from None
+        raise ConfigError(f"VAR_DIR {var_dir} contains a damaged secret-key or jwt-key; remove both") from None
     except OSError as error:
         raise ConfigError(f"VAR_DIR {var_dir} cannot be used: {error.strerror}") from None
     return values
 
 
 def _read_or_create_secret(path: Path) -> str:
-    """The secret kept in this file, made on first use; two processes starting at once agree on one."""
+    """Return the secret in this file, created at first use; processes that start at the same time get the same one."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -526,7 +532,7 @@ def _read_or_create_secret(path: Path) -> str:
             draft.write_text(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="))
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(draft)
-        finally:  # a full disk leaves it empty
+        finally:  # on a full disk the draft is empty
             draft.unlink()
     secret = path.read_text().strip()
     if len(secret) < 32:

@@ -1,7 +1,7 @@
-"""Start here: the WSGI app, the Celery app and every command.
+"""Entry point: the WSGI app, the Celery app and all commands.
 
-What the app is made of is imported by the commands that need it: `run`, which stays for as long as the server does, and
-`status` start four times faster and smaller without it.
+Commands import the app only if they need it: without it, `run` and `status` start four times faster and take less
+memory.
 """
 
 import gc
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent
 
 COMMAND_GROUPS = {"db": "flask_migrate.cli:db", "jobs": "app.jobs.cli:jobs_cli", "users": "app.users.cli:users_cli"}
-"""Groups of commands that live elsewhere."""
+"""Command groups that are defined in other modules, imported when they are used."""
 
 SERVING_COMMANDS = ("run", "web", "worker", "relay", "prepare")
-"""Commands whose output is a log: with LOG_FORMAT=json their errors are JSON too."""
+"""Commands whose output is a log; with LOG_FORMAT=json their errors are JSON, too."""
 
 PRIVATE_UMASK = 0o077
-"""Mails, archives and images are for the user of the server alone, not for other users of the machine."""
+"""File mode mask: only the user of the server may read mails, archives and images."""
 
 UNDEFINED_TABLE = "42P01"
 DISK_FULL = "53100"
@@ -52,13 +52,13 @@ OPERATOR_ERRORS = {
     var_dir.DiskFull: 1,
     bind_address.PortInUse: 1,
 }
-"""What an operator can mend is one line on stderr and this exit status, never a traceback."""
+"""Errors that an operator can fix, printed as one line without a traceback, each with its exit status."""
 
 
 def read_environment() -> dict[str, str]:
-    """The environment, completed from `.env`; raises ConfigError where that file cannot be used."""
-    found = dotenv_values(stream=io.StringIO(_read_env_file(ROOT / ".env")))
-    return {**{name: value or "" for name, value in found.items()}, **os.environ}
+    """Return the variables of the environment and of `.env`; raise ConfigError if that file is invalid."""
+    values = dotenv_values(stream=io.StringIO(_read_env_file(ROOT / ".env")))
+    return {**{name: value or "" for name, value in values.items()}, **os.environ}
 
 
 def _read_env_file(file: Path) -> str:
@@ -71,7 +71,7 @@ def _read_env_file(file: Path) -> str:
     except OSError as error:
         raise config.ConfigError(f"{file} cannot be read: {error.strerror}") from None
     if "\0" in text:
-        raise config.ConfigError(f"{file} holds a NUL character")
+        raise config.ConfigError(f"{file} contains a NUL character")
     for statement in parse_stream(io.StringIO(text)):
         name_alone = statement.key is not None and statement.value is None
         if statement.error or name_alone:
@@ -80,15 +80,15 @@ def _read_env_file(file: Path) -> str:
 
 
 def read_settings() -> dict[str, Any]:
-    """The settings of this command."""
+    """Return the settings from the environment."""
     return config.read_config(read_environment())
 
 
 def make_app(servers: Mapping[str, str]) -> "Flask":
-    """Return the app on these servers.
+    """Return the app, configured with the URLs of these servers.
 
-    What it is made of lives as long as the process. The garbage collector does not look at it: not while it is
-    imported, which takes a sixth less time, and not later, so that forks go on sharing its memory.
+    Its objects live as long as the process, so the garbage collector ignores them: this makes the import a sixth
+    faster, and forks continue to share their memory.
     """
     gc.disable()
     try:
@@ -103,19 +103,19 @@ def make_app(servers: Mapping[str, str]) -> "Flask":
 
 
 def servers_for_command() -> dict[str, str]:
-    """Servers that live at least as long as the command."""
+    """Return the URLs of the embedded servers, which run at least as long as the command."""
     return click.get_current_context().find_root().with_resource(embedded.provide_servers(read_settings()))
 
 
 class LazyCommandGroup(click.Group):
-    """The commands below, and GROUPS, which are imported when they are called."""
+    """Command group of the commands in this module and of COMMAND_GROUPS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, for --help."""
+        """Return the names of all commands."""
         return sorted([*super().list_commands(ctx), *COMMAND_GROUPS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name."""
+        """Return the command of this name; None if there is none."""
         if cmd_name not in COMMAND_GROUPS:
             return super().get_command(ctx, cmd_name)
         module, _, name = COMMAND_GROUPS[cmd_name].partition(":")
@@ -126,7 +126,7 @@ class LazyCommandGroup(click.Group):
 @click.group(cls=LazyCommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Run and look after the Open Event API server."""
+    """Run and maintain the Open Event API server."""
     if context.invoked_subcommand in COMMAND_GROUPS:
         from flask.cli import ScriptInfo
 
@@ -135,14 +135,14 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 def run() -> None:
-    """Everything in the foreground: PostgreSQL, Redis, web, worker, relay."""
+    """Run everything in the foreground: PostgreSQL, Redis, web, worker, relay."""
     supervisor.run_supervisor(read_settings(), read_environment())
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(*, as_json: bool) -> None:
-    """What runs in VAR_DIR; exit status 1 when nothing does."""
+    """Print the processes that run in VAR_DIR; exit status 1 if there are none."""
     report = supervisor.collect_status(read_settings())
     if as_json:
         print(json.dumps(report))
@@ -155,7 +155,7 @@ def status(*, as_json: bool) -> None:
 
 @cli.command()
 def web() -> None:
-    """The web process."""
+    """Run the web process."""
     from app.web import serve_app
 
     servers = servers_for_command()
@@ -165,7 +165,7 @@ def web() -> None:
 @cli.command()
 @click.argument("queues", nargs=-1)
 def worker(queues: tuple[str, ...]) -> None:
-    """The Celery worker: nodes for all queues, or one for those that are named."""
+    """Run the Celery worker: nodes for all queues, or one node for the given QUEUES."""
     from app.worker import import_celery_worker, run_worker
 
     app = make_app(servers_for_command())
@@ -173,13 +173,13 @@ def worker(queues: tuple[str, ...]) -> None:
         run_worker(app, *queues)
     else:
         import_celery_worker()
-        served = worker_nodes.list_node_queues(has_processor=bool(app.config["PROCESSOR_URL"]))
-        sys.exit(worker_nodes.run_nodes(lambda queues: run_worker(app, *queues), served))
+        node_queues = worker_nodes.list_node_queues(has_processor=bool(app.config["PROCESSOR_URL"]))
+        sys.exit(worker_nodes.run_nodes(lambda queues: run_worker(app, *queues), node_queues))
 
 
 @cli.command()
 def relay() -> None:
-    """The relay from the outbox to Celery."""
+    """Run the relay, which publishes outbox entries to Celery."""
     from app.logs import log_uncaught_exceptions
     from app.relay import run_relay
 
@@ -193,7 +193,7 @@ def relay() -> None:
 
 @cli.command()
 def demo() -> None:
-    """Sample data: a published and a draft event, and who organizes them."""
+    """Add sample data: a published and a draft event, and their organizer."""
     from app.demo import DEMO_EMAIL, create_sample_data
 
     with make_app(servers_for_command()).app_context():
@@ -206,7 +206,7 @@ def demo() -> None:
 
 @cli.command(hidden=True)
 def prepare() -> None:
-    """Migrate, and add sample data to a new development database: `run` calls this before it serves."""
+    """Migrate the database, and add sample data to a new development database; `run` calls this before it serves."""
     import flask_migrate
     import structlog
 
@@ -219,7 +219,7 @@ def prepare() -> None:
 
     @app.extensions["migrate"].migrate.configure  # type: ignore[untyped-decorator]  # Flask-Migrate carries no types
     def collect_revisions(alembic_config: Any) -> Any:
-        """Have `migrations/env.py` append revisions to this list instead of printing them."""
+        """Let `migrations/env.py` append revisions to this list instead of printing them."""
         alembic_config.attributes["applied"] = applied
         return alembic_config
 
@@ -238,12 +238,12 @@ def prepare() -> None:
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def routes(*, as_json: bool) -> None:
-    """Every route, its methods and who may call it."""
+    """Print all routes with their methods and permissions."""
     from app.routes import list_routes
 
-    # No server is asked, so none needs to run.
+    # The servers need not run: nothing connects to them.
     listing = list_routes(make_app(embedded.get_server_urls(embedded.select_servers(read_settings()))))
     if as_json:
         print(json.dumps(listing))
@@ -261,15 +261,15 @@ def main() -> None:
     except tuple(OPERATOR_ERRORS) as error:
         _exit_with_error(str(error), OPERATOR_ERRORS[type(error)])
     except Exception as error:
-        if (found := _describe_database_error(error)) is None:
+        if (message_and_status := _describe_database_error(error)) is None:
             raise
-        _exit_with_error(*found)
+        _exit_with_error(*message_and_status)
 
 
 def _describe_database_error(error: Exception) -> tuple[str, int] | None:
-    """Return the line and exit status for an error of the database that an operator can mend.
+    """Return message and exit status for a database error that an operator can fix; None for others.
 
-    The driver's own message is left out: it may name the user and more of the URL.
+    The driver's own message is not included: it may contain the user and other parts of the URL.
     """
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
@@ -279,9 +279,9 @@ def _describe_database_error(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OperationalError | DriverError):
         return "the database does not answer; is it running, and is DATABASE_URL right?", 1
     if isinstance(error, ProgrammingError) and state == UNDEFINED_TABLE:
-        return "the database has not been migrated; `manage.py db upgrade` does it", 1
+        return "the database has not been migrated; run `manage.py db upgrade`", 1
     if isinstance(error, ProgrammingError) and state is None:
-        return "DATABASE_URL has an option that the driver does not know", 2
+        return "DATABASE_URL has an unknown option", 2
     return None
 
 
@@ -302,7 +302,7 @@ def _is_log_json() -> bool:
 
 
 def __getattr__(name: str) -> Any:
-    """`app` for WSGI servers (`gunicorn manage:app`), `celery` for Celery's own command (`celery -A manage:celery`)."""
+    """Return `app` for WSGI servers (`gunicorn manage:app`), or `celery` for Celery (`celery -A manage:celery`)."""
     if name not in ("app", "celery"):
         raise AttributeError(name)
     os.umask(PRIVATE_UMASK)

@@ -1,8 +1,8 @@
-"""The guard of connections: a thread that ends those on which a client is too slow, or of which it has too many.
+"""Connection guard: a thread that closes connections of clients that are too slow or have too many of them.
 
-A thread that waits for the rest of a body, or to send the rest of an answer, waits without a deadline: it goes on when
-its connection ends. The guard reads what the kernel has counted of each connection (TCP_INFO) twice a second, so that
-requests cost nothing. Headers that do not end, and idle connections, are the server's own matter (`app/web.py`).
+A thread that receives a body or sends a response has no time limit; it continues when the connection is closed. Twice a
+second the guard reads the byte counts that the kernel keeps for each connection (TCP_INFO), so requests need no
+extra work. Granian itself limits incomplete headers and idle connections (`app/web.py`).
 """
 
 import math
@@ -26,39 +26,38 @@ from app.slots import NETWORK_FACTOR, Slot, address_holder, address_holders
 
 SCAN_INTERVAL_SECONDS = 0.5
 CROWDED_SCAN_INTERVAL_SECONDS = 0.1
-"""After a scan that found most connections taken: clients that open many do so again at once."""
+"""Interval after a scan that found most connections in use: clients that open many reopen them immediately."""
 
 MAX_CONNECTIONS_PER_ADDRESS = 200
-"""Where no proxy is in front, and the address is that of the client; those that are idle for longest are closed.
+"""Connections of one client address, if there is no proxy; those with the longest idle time are closed.
 
-A network (/48) of IPv6 may have twice as many.
+An IPv6 network (/48) may have twice as many.
 """
 
 MIN_CONNECTIONS_PER_HOLDER = 8
-"""So many of one address, or network (/48) of IPv6, are left where most connections of the process are taken."""
+"""Connections that an address, or IPv6 network (/48), always keeps when most connections of the process are in use."""
 
 MIN_BYTES_PER_SECOND = 1024
-"""Slower than that for RATE_WINDOW_SECONDS, a body or an answer is given up."""
+"""Minimum rate of a body or response, measured over RATE_WINDOW_SECONDS; slower ones are ended."""
 
 RATE_WINDOW_SECONDS = 35.0
 
 MIN_LARGE_BYTES_PER_SECOND = 2**15
-"""Slower than that for CROWDED_WINDOW_SECONDS, a large body or answer is given up while others wait for its slot."""
+"""Minimum rate of a large body or response while others wait for its slot, measured over CROWDED_WINDOW_SECONDS."""
 
 CROWDED_WINDOW_SECONDS = 5.0
-"""Over how long rates are measured of large bodies and answers whose slots others wait for, and of the many bodies of
-one client where most readers are taken."""
+"""Time over which rates are measured when others wait for the slots, or most readers of bodies are in use."""
 
 MIN_RESPONSE_BYTES_PER_SECOND = 2**13
-"""Slower than that for RESPONSE_WINDOW_SECONDS, a large answer is given up, which memory is kept for."""
+"""Minimum rate of a large response, which is held in memory, measured over RESPONSE_WINDOW_SECONDS."""
 
 RESPONSE_WINDOW_SECONDS = 15.0
 
 END_TIMEOUT_SECONDS = 5.0
-"""How long a connection whose body was ended may take to close, and a body may take to end with it."""
+"""Time for a connection to close after the guard closed it for reading."""
 
 LOG_INTERVAL_SECONDS = 10.0
-"""Between two log lines of the same reason."""
+"""Time between two log lines with the same reason."""
 
 DESCRIPTORS_DIR = "/proc/self/fd"
 
@@ -69,57 +68,57 @@ log = structlog.get_logger(__name__)
 
 
 class Peer(NamedTuple):
-    """The other end of a connection."""
+    """Address and port of the other end of a connection."""
 
     address: str
     port: int
 
 
 class SocketIdentity(NamedTuple):
-    """An open connection as the kernel knows it."""
+    """Identity of an open connection in the kernel."""
 
     descriptor: int
     inode: int
-    """Another one for each connection, also when descriptor and peer are the same again."""
+    """Unique for each connection, even if descriptor and peer are reused."""
     peer: Peer
 
 
 class RateRule(NamedTuple):
-    """How fast a body has to be sent, or an answer to be read, measured over so many seconds."""
+    """Minimum rate at which a client must send a body or read a response, and the time it is measured over."""
 
     window_seconds: float
     min_bytes_per_second: int
 
 
 class Traffic(NamedTuple):
-    """The counts of one connection at one moment."""
+    """Byte counts of a connection at one time."""
 
     received_bytes: int
     acknowledged_bytes: int
-    """Bytes sent that the client has acknowledged."""
+    """Sent bytes that the client has acknowledged."""
     is_sending: bool
-    """Whether bytes wait to be sent or to be acknowledged."""
+    """True while bytes are unsent or unacknowledged."""
 
 
 @dataclass
 class ClientConnection:
-    """One accepted connection, as long as it is open."""
+    """An accepted connection while it is open."""
 
     socket_identity: SocketIdentity
     traffic: Traffic
     active_at: float
-    """When bytes were last received or acknowledged."""
+    """Time at which bytes were last received or acknowledged."""
     response_due_since: float
-    """Since when nothing has been sent to the client: an answer is due, or the rest of a request."""
+    """Time since which nothing has been sent: the client waits for a response, or the server for a request."""
     body_checkpoint: tuple[float, int]
-    """A moment, and the bytes received until then."""
+    """A time, and the bytes received until then."""
     response_checkpoint: tuple[float, int] | None = None
-    """A moment since when bytes always waited to be sent, and the bytes acknowledged until then."""
+    """A time since which there were always unsent bytes, and the bytes acknowledged until then."""
     ended_at: float | None = None
-    """When the guard closed it for reading, so that its body ends and it can still be answered."""
+    """Time at which the guard closed it for reading, so that its body ends and a response can still be sent."""
 
     def update_traffic(self, now: float, traffic: Traffic) -> None:
-        """Take over the counts of this moment."""
+        """Set the current byte counts, and the times and checkpoints that depend on them."""
         before, self.traffic = self.traffic, traffic
         if traffic.acknowledged_bytes != before.acknowledged_bytes:
             self.response_due_since = now
@@ -132,9 +131,9 @@ class ClientConnection:
             self.response_checkpoint = now, traffic.acknowledged_bytes
 
     def sends_too_slowly(self, now: float, rule: "RateRule | None" = None, body_seconds: float = math.inf) -> bool:
-        """Return whether the client has sent too little since an answer was last sent to it.
+        """Return whether the client has sent fewer bytes than the rule requires.
 
-        `body_seconds` is for how long its body has been read at most: before that it could not be sent.
+        `body_seconds` is the age of its body at most: earlier the client could not send it.
         """
         rule = rule or RateRule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
         since, received = self.body_checkpoint
@@ -146,7 +145,7 @@ class ClientConnection:
         return False
 
     def reads_too_slowly(self, now: float, rule: "RateRule | None" = None) -> bool:
-        """Return whether the client has acknowledged too little of what waits to be sent."""
+        """Return whether the client has acknowledged fewer bytes than the rule requires."""
         rule = rule or RateRule(RATE_WINDOW_SECONDS, MIN_BYTES_PER_SECOND)
         if self.response_checkpoint is None or now - self.response_checkpoint[0] < rule.window_seconds:
             return False
@@ -158,7 +157,7 @@ class ClientConnection:
 
 
 class ConnectionGuard:
-    """The guard of the connections that this process accepted at one port."""
+    """Guard of the connections that this process accepted at one port."""
 
     def __init__(self, port: int, *, has_proxy: bool, max_connections: int) -> None:
         self.port = port
@@ -171,9 +170,9 @@ class ConnectionGuard:
         self._is_crowded = False
 
     def start(self) -> None:
-        """Start the thread; without TCP_INFO there is none."""
+        """Start the thread; without TCP_INFO only log a warning."""
         if not has_tcp_info():
-            log.warning("connections are not guarded: this system does not count their bytes (TCP_INFO of Linux)")
+            log.warning("connection guard disabled: this system has no TCP_INFO")
             return
         threading.Thread(target=self._run_thread, name="connection-guard", daemon=True).start()
 
@@ -182,11 +181,11 @@ class ConnectionGuard:
             time.sleep(CROWDED_SCAN_INTERVAL_SECONDS if self._is_crowded else SCAN_INTERVAL_SECONDS)
             try:
                 self.scan_connections()
-            except Exception:  # without the guard one client could stop the service: it goes on whatever it is
+            except Exception:  # the guard must continue: without it one client could block the service
                 log.exception("connection guard failed")
 
     def scan_connections(self) -> None:
-        """Look at all connections once and end those that break a rule."""
+        """Scan all connections once and end those that break a rule."""
         now = time.monotonic()
         self._refresh_connections(now)
         by_holder: defaultdict[str, list[ClientConnection]] = defaultdict(list)
@@ -196,7 +195,7 @@ class ConnectionGuard:
             by_holder[holder].append(connection)
             by_site[sites[0] if sites else holder].append(connection)
             if connection.reads_too_slowly(now):
-                self._end_connection(connection, "answer is read too slowly")
+                self._end_connection(connection, "response is read too slowly")
             elif connection.ended_at is not None and now - connection.ended_at >= END_TIMEOUT_SECONDS:
                 self._end_connection(connection, "connection does not close")
         self._end_slow_bodies(now, by_holder)
@@ -211,8 +210,8 @@ class ConnectionGuard:
             for held in by_holder.values():
                 self._end_excess(held, MAX_CONNECTIONS_PER_ADDRESS, "too many connections from one address")
             for held in by_site.values():
-                most = MAX_CONNECTIONS_PER_ADDRESS * NETWORK_FACTOR
-                self._end_excess(held, most, "too many connections from one network")
+                limit = MAX_CONNECTIONS_PER_ADDRESS * NETWORK_FACTOR
+                self._end_excess(held, limit, "too many connections from one network")
             self._end_largest_shares(by_site.values())
         self._log_closed_connections(now)
 
@@ -228,10 +227,10 @@ class ConnectionGuard:
         self._connections = seen
 
     def _end_slow_bodies(self, now: float, by_holder: dict[str, list[ClientConnection]]) -> None:
-        """End connections that are slow to send, at most as many of an address as bodies of it are read for long.
+        """End connections whose clients send too slowly; of an address at most as many as it has overdue bodies.
 
-        Which connection a body belongs to is not known: one that waits for its answer looks like one that waits for
-        the rest of its body, but no answer takes that long.
+        The connection of a body is unknown: a client that waits for its response looks like one that does not send the
+        rest of its body, but no response takes that long.
         """
         overdue: defaultdict[str, list[OpenBody]] = defaultdict(list)
         for open_body in tuple(request_bodies.open_bodies):
@@ -257,7 +256,7 @@ class ConnectionGuard:
         candidates: list[tuple[OpenBody, Slot]],
         rule: RateRule,
     ) -> None:
-        """End bodies that others wait for, by a stricter rule than that of all bodies, in the same way."""
+        """End slow bodies that block other requests, by a stricter rule."""
         open_bodies: defaultdict[str, list[tuple[OpenBody, Slot]]] = defaultdict(list)
         for open_body, slot in candidates:
             if slot.age_seconds >= rule.window_seconds and open_body.ended_at is None:
@@ -279,9 +278,9 @@ class ConnectionGuard:
             self._end_connection(connection, "body is sent too slowly", is_body=True)
 
     def _end_slow_responses(self, now: float, by_holder: dict[str, list[ClientConnection]]) -> None:
-        """End connections on which large answers are read too slowly, at most as many of an address as it loads.
+        """End connections that read large responses too slowly; of an address at most as many as it has responses.
 
-        Which connection an answer is sent on is not known: one that loads a file looks the same.
+        The connection of a response is unknown: one that loads a file looks the same.
         """
         rule = RateRule(RESPONSE_WINDOW_SECONDS, MIN_RESPONSE_BYTES_PER_SECOND)
         if large_responses.response_slots.is_awaited or large_responses.response_slots.is_crowded:
@@ -294,21 +293,21 @@ class ConnectionGuard:
         for holder, count in loading.items():
             slow = [each for each in by_holder.get(holder, []) if each.reads_too_slowly(now, rule)]
             for connection in slow[:count]:
-                self._end_connection(connection, "large answer is read too slowly")
+                self._end_connection(connection, "large response is read too slowly")
 
     def _end_largest_shares(self, by_site: Collection[list[ClientConnection]]) -> None:
-        """End connections of those that have most, where more than three quarters of all are taken, until half are."""
+        """End connections of the largest holders down to half of the maximum if more than three quarters are in use."""
         counts = [len(held) for held in by_site]
         self._is_crowded = sum(counts) > self.max_connections - self.max_connections // 4
         if not self._is_crowded:
             return
-        most = max(MIN_CONNECTIONS_PER_HOLDER, compute_even_share(counts, self.max_connections // 2))
+        limit = max(MIN_CONNECTIONS_PER_HOLDER, compute_even_share(counts, self.max_connections // 2))
         for held in by_site:
-            self._end_excess(held, most, "too many connections in all")
+            self._end_excess(held, limit, "too many connections in total")
 
-    def _end_excess(self, held: list[ClientConnection], most: int, reason: str) -> None:
-        """End what one address or network has beyond its cap, those that are idle for longest first."""
-        excess = len(held) - most
+    def _end_excess(self, held: list[ClientConnection], limit: int, reason: str) -> None:
+        """End the connections of one address or network above the limit, the longest idle first."""
+        excess = len(held) - limit
         if excess > 0:
             for connection in sorted(held, key=lambda each: (each.active_at, each.traffic.received_bytes))[:excess]:
                 self._end_connection(connection, reason)
@@ -326,7 +325,7 @@ class ConnectionGuard:
 
 
 def compute_even_share(counts: Iterable[int], size: int) -> int:
-    """Return the largest cap with which holders of so many things have no more than `size` of them together."""
+    """Return the largest limit per holder with which all holders together have at most `size` connections."""
     rest, left = size, sorted(counts)
     for number, count in enumerate(left):
         share = rest // (len(left) - number)
@@ -337,31 +336,31 @@ def compute_even_share(counts: Iterable[int], size: int) -> int:
 
 
 def has_tcp_info() -> bool:
-    """Return whether this system counts the bytes of connections."""
+    """Return whether the kernel counts the bytes of each connection (TCP_INFO of Linux)."""
     return hasattr(socket, "TCP_INFO") and os.path.isdir(DESCRIPTORS_DIR)
 
 
 def _iter_connections(port: int) -> Iterator[tuple[SocketIdentity, Traffic]]:
-    """Return the connections that this process accepted at this port."""
+    """Yield the connections that this process accepted at this port, each with its byte counts."""
     for descriptor in map(int, os.listdir(DESCRIPTORS_DIR)):
         with _duplicate_socket(descriptor) as connection:
             try:
                 if connection is not None and connection.getsockname()[1:2] == (port,):
                     yield _identify_socket(descriptor, connection), _read_traffic(connection)
-            except OSError:  # it listens, or ends at this moment
+            except OSError:  # a listening socket, or one that has just been closed
                 continue
 
 
 @contextmanager
 def _duplicate_socket(descriptor: int) -> Iterator[socket.socket | None]:
-    """Open a descriptor of our own for a socket, which stays the same whatever is closed meanwhile; None if it is none.
+    """Duplicate a socket, so that it stays valid if the original is closed; yield None if it is not a socket.
 
-    A file must not be duplicated: closing the duplicate would give up the locks that the process has on it.
+    A file must not be duplicated: closing the duplicate would release the locks of the process on it (fcntl(2)).
     """
     try:
         is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
         duplicate = socket.socket(fileno=os.dup(descriptor)) if is_socket else None
-    except OSError:  # closed meanwhile
+    except OSError:  # closed in the meantime
         duplicate = None
     if duplicate is None:
         yield None
@@ -383,7 +382,10 @@ def _read_traffic(connection: socket.socket) -> Traffic:
 
 
 def end_connection(accepted: SocketIdentity, *, is_body: bool) -> bool:
-    """Shut a connection down if it is still open; one that sends a body can still get its answer."""
+    """Shut down a connection if it is still open; one that sends a body can still get its response.
+
+    Return whether it was open.
+    """
     with _duplicate_socket(accepted.descriptor) as connection:
         try:
             if connection is None or _identify_socket(accepted.descriptor, connection) != accepted:
@@ -391,7 +393,7 @@ def end_connection(accepted: SocketIdentity, *, is_body: bool) -> bool:
             if is_body:
                 connection.shutdown(socket.SHUT_RD)
             else:
-                # What is unsent is dropped with it: the kernel would keep it, for a client that does not read.
+                # Discard unsent bytes: the kernel would keep them for a client that does not read.
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 connection.shutdown(socket.SHUT_RDWR)
         except OSError:  # it has ended

@@ -1,4 +1,4 @@
-"""Log levels, colours and the lines of the supervisor: its own, and those that its children write."""
+"""Log levels, colours, and the output of the supervisor and its child processes."""
 
 import os
 import re
@@ -12,10 +12,10 @@ from typing import Any, TextIO
 import orjson
 
 LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-"""Values of LOG_LEVEL, with the numbers of the standard library."""
+"""Values of LOG_LEVEL with the numbers of the standard library."""
 
 COLOR_VARIABLE = "OPEN_EVENT_COLOR"
-"""Set by the supervisor for its children, whose stdout is a pipe: 1 where lines end up on a terminal."""
+"""Variable that the supervisor sets for its children, whose stdout is a pipe: 1 if its own stdout is a terminal."""
 
 TEXT_TIMESTAMP = "%Y-%m-%d %H:%M:%SZ"
 
@@ -23,11 +23,11 @@ _CYAN, _YELLOW, _RED, _RESET = "\x1b[36m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 _LEVEL_COLORS = {"warning": _YELLOW, "error": _RED}
 
 LineParser = Callable[[str], tuple[str | None, str]]
-"""Returns the level and the message of a line that a server wrote; no level where it continues the line before."""
+"""Function that returns level and message of a server's log line; level None if it continues the previous line."""
 
 
 def is_colored(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
-    """Return whether lines on this stream are coloured: on a terminal, unless NO_COLOR is set."""
+    """Return whether to colour lines on this stream: on a terminal, unless NO_COLOR is set."""
     if COLOR_VARIABLE in environ:
         return environ[COLOR_VARIABLE] == "1"
     is_wanted = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
@@ -35,7 +35,7 @@ def is_colored(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
 
 
 class Console:
-    """Writes one line for each event to stdout: text with the component in front, or JSON with a field `component`."""
+    """Writer of one line for each event to stdout: text prefixed by the component, or JSON with a field `component`."""
 
     def __init__(self, log_format: str, log_level: str, *, colored: bool = False) -> None:
         self.is_json = log_format == "json"
@@ -58,7 +58,7 @@ class Console:
             self.write_line(self._format_prefix(component) + " ".join(shown).encode(errors="replace"))
 
     def forward_line(self, component: str, line: bytes) -> None:
-        """Write a line of one of our own processes, which has applied LOG_LEVEL already."""
+        """Write a line of one of our own processes, which has already applied LOG_LEVEL."""
         if not line.strip():
             return
         if not self.is_json:
@@ -66,16 +66,16 @@ class Console:
         elif _is_json_object(line):
             self.write_line(b'{"component":%b,%b' % (orjson.dumps(component), line.lstrip()[1:]))
         else:
-            # A traceback of the interpreter, a message of a C library: it bypassed logging, so its level is unknown.
+            # It bypassed logging (a traceback of the interpreter, a message of a C library): its level is unknown.
             self.log_event(component, line.decode(errors="replace"), "error")
 
     def write_line(self, line: bytes) -> None:
-        """Write a line as it is; a reader that has gone away, like a closed terminal, must not end the servers."""
+        """Write a line unchanged; a closed stdout, such as a closed terminal, must not end the servers."""
         try:
             sys.stdout.buffer.write(line + b"\n")
             sys.stdout.buffer.flush()
         except OSError as error:
-            if error.errno != ENOSPC:  # a full disk may have room again for later lines
+            if error.errno != ENOSPC:  # a full disk may have space again for later lines
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _format_prefix(self, component: str) -> bytes:
@@ -101,15 +101,15 @@ _POSTGRES_LEVELS = {
     "FATAL": "error",
     "PANIC": "error",
 }
-# What PostgreSQL says at every start, stop and checkpoint. All else that it logs is worth reading: a crash of a
-# backend, a recovery, checkpoints that are too frequent.
+# Messages of every start, stop and checkpoint. All others matter: a crash of a backend, a recovery, checkpoints that
+# are too frequent.
 _POSTGRES_ROUTINE = re.compile(
     r"starting PostgreSQL |listening on |database system was shut down at |database system is ready to accept "
     r"|received (fast|smart|immediate) shutdown request|aborting any active transactions|shutting down$"
     r'|background worker "logical replication launcher" .* exited with exit code 1'
     r"|checkpoint (starting|complete): |database system is shut down"
 )
-# FATAL of a client that came too early or was cut off: the server is starting or stopping, as it was told.
+# FATAL for a client whose connection was refused or ended because the server starts or stops as requested.
 _POSTGRES_TRANSIENT = re.compile(
     r"the database system is (starting up|shutting down|not yet accepting connections)"
     r"|terminating connection due to administrator command"
@@ -130,7 +130,7 @@ def parse_postgres_line(line: str) -> tuple[str | None, str]:
 
 _REDIS_LINE = re.compile(r"\d+:\w (?:\d+ \w+ \d+ [0-9:.]+|[0-9T:.+-]+) (?P<mark>[.*#-]) (?P<message>.*)", re.DOTALL)
 _REDIS_LEVELS = {".": "debug", "-": "debug", "*": "info", "#": "warning"}
-# Logged at the level `warning` at every start and stop. Overcommit matters to snapshots, and there are none.
+# Logged at the level `warning` at every start and stop. Overcommit matters only for snapshots, which are disabled.
 _REDIS_ROUTINE = re.compile(
     r"(oO0OoO0OoO0Oo )?(Redis|Valkey) (is starting|version=|is now ready to exit)|Configuration loaded"
     r"|Server initialized|Ready to accept connections|WARNING Memory overcommit must be enabled"
@@ -150,4 +150,4 @@ def parse_redis_line(line: str) -> tuple[str | None, str]:
 
 
 SERVER_LINE_PARSERS: dict[str, LineParser] = {"postgres": parse_postgres_line, "redis": parse_redis_line}
-"""How to read the logs of the servers that we start."""
+"""Parsers for the logs of the embedded servers."""

@@ -1,7 +1,7 @@
-"""Cross-origin requests: the web pages that CORS_ORIGINS names may call the API (CORS, in the Fetch standard).
+"""Cross-origin requests from the origins in CORS_ORIGINS (CORS protocol, Fetch standard).
 
-Tokens are sent in a header, so no answer allows credentials. Pages with cookies, health probes and inbound hooks are
-for other callers and allow no origin.
+Tokens are sent in a header, so no response allows credentials. Pages with cookies, health probes and inbound hooks
+allow no origin.
 """
 
 import re
@@ -29,21 +29,21 @@ EXPOSED_HEADERS = (
     "Retry-After",
     "WWW-Authenticate",
     REQUEST_ID_HEADER,
-    # A proxy in front may limit rates and send these; the server's own limits say Retry-After.
+    # For a proxy in front that limits rates; the server's own limits send Retry-After.
     "RateLimit",
     "RateLimit-Policy",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",
 )
-"""Headers that scripts may read besides those that the Fetch standard always allows."""
+"""Response headers that scripts may read in addition to those that the Fetch standard always allows."""
 
 PREFLIGHT_MAX_AGE = timedelta(hours=2)
-"""How long a browser may remember a preflight; Chromium remembers none for longer."""
+"""Time a browser may cache a preflight response; the maximum of Chromium."""
 
 
 def init_app(app: Flask) -> None:
-    """Add CORS headers to all answers of the API, errors too, where CORS_ORIGINS names an origin."""
+    """Add CORS headers to all responses of the API, including errors, if CORS_ORIGINS is set."""
     origins: tuple[str, ...] = app.config["CORS_ORIGINS"]
     if not origins:
         return
@@ -54,19 +54,19 @@ def init_app(app: Flask) -> None:
         expose_headers=EXPOSED_HEADERS,
         max_age=PREFLIGHT_MAX_AGE,
         send_wildcard=True,
-        always_send=False,  # it would name all origins to requests that have none
-        vary_header=False,  # it would say so for some answers only
+        always_send=False,  # it would send all origins to requests without an Origin
+        vary_header=False,  # it would be missing on some responses, see _add_vary_origin
     )
     app.after_request(_add_vary_origin)
 
 
 def _compile_origin(origin: str) -> str | re.Pattern[str]:
-    """Match exactly this origin: as text it may be taken for a pattern, such as `http://[::1]:3000`."""
+    """Return a pattern for exactly this origin: Flask-CORS takes text such as `http://[::1]:3000` for a pattern."""
     return origin if origin == "*" else re.compile(rf"{re.escape(origin)}\Z", re.IGNORECASE)
 
 
 def _add_vary_origin(response: Response) -> Response:
-    """Say so on every answer: a cache must not give one that names no origin to a page of an allowed origin."""
+    """Add `Vary: Origin`: a cache must not send a response without CORS headers to a page of an allowed origin."""
     if CORS_PATHS.match(request.path):
         response.vary.add("Origin")
     return response

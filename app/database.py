@@ -1,7 +1,7 @@
-"""The database: one pool per process, the connection of a request or task, and statements compiled once for it.
+"""Database access: one pool per process, the connection of a request or task, and precompiled statements.
 
-A `PreparedStatement` runs on the driver's cursor. Measured on one row of an event (70 columns), SQLAlchemy's way costs
-103 µs of processor time, the driver's 24 (docs/decisions/0011-prepared-statements.md).
+A `PreparedStatement` uses the driver's cursor. To fetch one event (70 columns), SQLAlchemy needs 103 µs of processor
+time, the driver 24 µs (docs/decisions/0011-prepared-statements.md).
 """
 
 import select
@@ -44,27 +44,27 @@ SESSION_OPTIONS = " ".join(
     f"-c {option}"
     for option in (
         "timezone=UTC",
-        "random_page_cost=1.1",  # no disk turns any more: with 4, half of all events were read to count 1,000 FAQs
+        "random_page_cost=1.1",  # for SSDs: with 4, half of all events were read to count 1,000 FAQs
         "statement_timeout=3s",
-        "lock_timeout=2s",  # less than a statement has: who waits for somebody is told so
-        "idle_in_transaction_session_timeout=150s",  # longer than a task may take
+        "lock_timeout=2s",  # less than statement_timeout, so that a lock wait has an error of its own
+        "idle_in_transaction_session_timeout=150s",  # longer than the time limit of a task
     )
 )
-"""No request and no task waits for ever, and nobody waits for ever for them."""
+"""Session settings: time limits for statements, locks and idle transactions."""
 
 SLOT_TIMEOUT_SECONDS = 5.0
-"""How long a request waits for its share of the pool, outside of the pool; MAX_WAITING_REQUESTS may wait."""
+"""Time a request waits for a connection slot before it uses the pool."""
 
 MAX_WAITING_REQUESTS = 256
 MAX_WAITING_REQUESTS_PER_ADDRESS = 192
-"""They are among the requests in progress that `app/request_slots.py` admits, which has fewer of one address."""
+"""Requests waiting for a connection slot; `app/request_slots.py` admits fewer of one address."""
 
 WRITER_SLOT_TIMEOUT_SECONDS = 3.0
-"""How long a request that writes waits for a slot of a writer: longer than another one waits for a row."""
+"""Time a writing request waits for a writer slot: longer than lock_timeout, so that the slot may become free."""
 
 MAX_WAITING_WRITERS = 64
 MAX_WAITING_WRITERS_PER_ADDRESS = 32
-"""Requests that wait for this hold threads; others are refused at once."""
+"""Requests waiting for a writer slot, each with a thread; others are refused at once."""
 
 STREAM_HOLDER = group_holder("streams")
 """The holder of all reads of streams: together they have a fifth of the pool."""
@@ -78,28 +78,28 @@ MAX_LONG_WRITES = 3
 """Long writes (`app/jsonapi/long_writes.py`) that run at once in a web process, one of each address and user."""
 
 RETRY_AFTER_SECONDS = 1
-"""What a client that found no slot in time is told to wait."""
+"""Value of Retry-After if no slot became free in time."""
 
 TCP_USER_TIMEOUT_MS = 10_000
-"""How long sent bytes may stay unacknowledged before a connection counts as dead: the other machine may be gone."""
+"""Time sent bytes may stay unacknowledged before a connection is closed: the other host may be down (tcp(7))."""
 
 FLOAT8_OID = 701
 
 STALE_STATEMENT_SQLSTATES = frozenset({"0A000", "26000"})
-"""A column has another type than when the statement was prepared; the server, or a pooler, has forgotten it."""
+"""SQLSTATEs of a prepared statement that became invalid: a column type changed, or the server has dropped it."""
 
 Row = Sequence[Any]
 
 
 def init_app(app: Flask) -> None:
-    """Bind the pool; a connection that the server has closed is noticed when it is taken, not when it is used."""
+    """Create the pool; a connection that the server has closed is replaced at checkout."""
     app.config["SQLALCHEMY_DATABASE_URI"] = app.config["DATABASE_URL"]
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
         "pool_size": app.config["DATABASE_POOL"],
         "max_overflow": 0,
         "pool_timeout": 5,
         "json_deserializer": orjson.loads,
-        "hide_parameters": True,  # what people wrote stays out of logs and Sentry
+        "hide_parameters": True,  # keep user data out of logs and Sentry
         "connect_args": {
             "connect_timeout": 3,
             "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
@@ -128,10 +128,10 @@ def init_app(app: Flask) -> None:
 
 
 def make_connection_slots(pool_size: int) -> SlotPool:
-    """Return the slots of requests that read or write: four fifths of the pool, half of it per address.
+    """Return the slots of requests that read or write: four fifths of the pool, half of the pool per address.
 
-    A request holds one until its answer is printed, so that one address does not keep the interpreter busy either. The
-    rest of the pool is for account routes (`make_account_slots`).
+    A request holds its slot until its response is serialized, which also limits the CPU time of one address. The rest
+    of the pool is for account routes (`make_account_slots`).
     """
     return SlotPool(
         max(1, pool_size * 4 // 5),
@@ -146,7 +146,7 @@ def make_connection_slots(pool_size: int) -> SlotPool:
 def make_writer_slots(pool_size: int) -> SlotPool:
     """Return the slots of writing requests: three fifths of the pool, half of it per address, three tenths per user.
 
-    A transaction that waits for a row holds its connection: without shares one account could hold all of them.
+    A transaction that waits for a row lock holds its connection: without shares one account could hold all of them.
     """
     return SlotPool(
         max(1, pool_size * 3 // 5),
@@ -174,7 +174,7 @@ def make_account_slots(pool_size: int) -> SlotPool:
 
 
 def create_listen_engine(database_url: str, application_name: str) -> Engine:
-    """Connections that stay open beside the pool, each statement a transaction: for LISTEN."""
+    """Return an engine for LISTEN: connections outside the pool, in autocommit mode."""
     return create_engine(
         database_url,
         poolclass=NullPool,
@@ -185,20 +185,20 @@ def create_listen_engine(database_url: str, application_name: str) -> Engine:
 
 
 def listen_to_channel(connection: Connection, channel: str) -> None:
-    """Let `poll_notifications` return what is sent to this channel, whose name must be trusted: it is no parameter."""
+    """Execute LISTEN; the channel is inserted into the SQL, so it must be a trusted name."""
     connection.execute(text(f"LISTEN {channel}"))
 
 
 def poll_notifications(connection: Connection, seconds: float) -> list[str]:
-    """The payloads that have come; nothing yet: the first ones within so many seconds."""
+    """Return the payloads of received notifications; if there are none, wait for the first up to this many seconds."""
     driver_connection: Any = connection.connection.driver_connection
     return [notification.payload for notification in driver_connection.notifies(timeout=seconds, stop_after=1)]
 
 
 def _reject_closed_connection(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
-    """The pool makes another connection for one where something waits to be read: nobody asked, so it is a farewell.
+    """Raise DisconnectionError, so that the pool reconnects, if there is unread data: the server's closing message.
 
-    It costs a system call; asking PostgreSQL (`pool_pre_ping`) costs a round trip for every request.
+    This takes one system call; `pool_pre_ping` takes a round trip for every request.
     """
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
@@ -207,7 +207,7 @@ def _reject_closed_connection(connection: psycopg.Connection[Any], _record: obje
 
 
 class _Transaction:
-    """What a request does in the database: a connection from when the first statement wants one."""
+    """Transaction of a request; it takes slots and a connection at the first statement."""
 
     def __init__(
         self,
@@ -228,7 +228,10 @@ class _Transaction:
         self._writer_slot: Slot | None = None
 
     def get_connection(self) -> Connection:
-        """The connection; one that writes has begun."""
+        """Return the connection; take it first if there is none, with BEGIN unless it only reads.
+
+        Raise TooManyRequests, Unavailable or InsufficientStorage if a limit is reached.
+        """
         if self._connection is None:
             try:
                 if self._slots is not None:
@@ -246,7 +249,7 @@ class _Transaction:
         return self._connection
 
     def commit(self) -> None:
-        """Keep what was written, and give the connection back."""
+        """Commit, and return the connection to the pool."""
         if self._connection is not None:
             self._connection.commit()
             if self._writers is not None:
@@ -254,7 +257,7 @@ class _Transaction:
             self.close()
 
     def close(self) -> None:
-        """Give the connection back; what was not committed has never been."""
+        """Return the connection to the pool and release the slots; uncommitted changes are rolled back."""
         try:
             if self._connection is not None:
                 self._connection.close()
@@ -269,11 +272,11 @@ class _Transaction:
 
 
 def _take_connection_slot(slots: SlotPool, holders: tuple[str, ...]) -> Slot:
-    """Wait for a slot of the pool for this caller; raise 429 or 503 where none gets free in time."""
+    """Wait for a connection slot for these holders; raise 429 or 503 if none becomes free in time."""
     return take_slot(
         slots,
         holders,
-        full="Too many requests are in progress at this moment. Try again.",
+        full="Too many requests are in progress. Try again.",
         share=(
             f"Too many requests of {{holder}} are in progress: at most {slots.max_per_user} of one user and "
             f"{slots.max_per_holder} of one address run at once, and others waited too long. Send fewer at once."
@@ -284,11 +287,11 @@ def _take_connection_slot(slots: SlotPool, holders: tuple[str, ...]) -> Slot:
 
 
 def _take_writer_slot(writers: SlotPool, holders: tuple[str, ...]) -> Slot:
-    """Wait for a slot of a writer for this caller; raise 429 or 503 where none gets free in time."""
+    """Wait for a writer slot for these holders; raise 429 or 503 if none becomes free in time."""
     return take_slot(
         writers,
         holders,
-        full="Too many writes are in progress at this moment. Try again.",
+        full="Too many writes are in progress. Try again.",
         share=(
             f"Too many writes of {{holder}} are in progress: at most {writers.max_per_user} of one user and "
             f"{writers.max_per_holder} of one address run at once. Wait until one of them has ended."
@@ -333,26 +336,26 @@ def _release_account_slot(session: Session, transaction: SessionTransaction) -> 
 
 
 def set_slot_user(user_id: int) -> None:
-    """Let the transactions of this request that have no connection yet count for a signed-in user."""
+    """Count further transactions of this request for the authenticated user, too."""
     g.user_id = user_id
 
 
 def _discard_stale_connection(context: ExceptionContext) -> None:
-    """A connection whose prepared statements are no good any more is not used again."""
+    """Mark a connection as disconnected if its prepared statements are no longer valid."""
     if getattr(context.original_exception, "sqlstate", None) in STALE_STATEMENT_SQLSTATES:
         context.is_disconnect = True
 
 
 @contextmanager
 def open_transaction(*, is_read: bool, holders: tuple[str, ...] = ()) -> Iterator[None]:
-    """The transaction of a request, kept by `commit` alone.
+    """Open the transaction of a request; without `commit` it is rolled back.
 
-    One that reads needs no BEGIN and no ROLLBACK, two round trips less; neither needs a session, which costs as much
-    as a statement. `holders` have the slot of a stream, whose request has ended.
+    A reading one uses autocommit, which saves the round trips of BEGIN and ROLLBACK. Neither uses an ORM session, which
+    takes as much time as a statement. `holders` are for a stream, whose request has ended.
     """
     engine = current_app.extensions["autocommit"] if is_read else db.engine
     slots = writers = None
-    if holders or has_request_context():  # tasks and commands have no share
+    if holders or has_request_context():  # tasks and commands need no slots
         slots = current_app.extensions["connection_slots"]
         writers = None if is_read else current_app.extensions["writers"]
     g.transaction = _Transaction(engine, slots, writers, is_read=is_read, holders=holders)
@@ -365,27 +368,27 @@ def open_transaction(*, is_read: bool, holders: tuple[str, ...] = ()) -> Iterato
 
 
 def commit() -> None:
-    """Keep what this request has written."""
+    """Commit the transaction of this request."""
     g.transaction.commit()
 
 
 def release_connection() -> None:
-    """Give the connection of a request that only reads back to the pool; its next statement takes one again."""
+    """Return the connection of a reading request to the pool; its next statement takes one again."""
     if "transaction" in g:
         g.transaction.close()
 
 
 def get_connection() -> Connection:
-    """The connection of this request; in tasks, commands and log-ins, which use a session, that of the session."""
+    """Return the connection of this request; in tasks, commands and log-ins that of the ORM session."""
     current: _Transaction | None = g.get("transaction")
     return db.session.connection() if current is None else current.get_connection()
 
 
 class _LiteralCompiler(PGCompiler_psycopg):
-    """Writes constants into the text: a plan made for good knows partial indexes and how few rows a LIMIT takes."""
+    """Compiler that renders constants as literals, so that a generic plan can use partial indexes and LIMIT values."""
 
     def visit_bindparam(self, bindparam: BindParameter[Any], **options: Any) -> Any:  # type: ignore[override]  # the base names them all
-        """A parameter only for a `bindparam` without a value."""
+        """Render a literal, and a parameter only for a `bindparam` without a value."""
         options["literal_binds"] = not bindparam.required
         return super().visit_bindparam(bindparam, **options)  # type: ignore[no-untyped-call]  # carries no types
 
@@ -395,17 +398,17 @@ DIALECT.statement_compiler = _LiteralCompiler
 
 
 def text_sort_key(value: ColumnElement[Any]) -> ColumnElement[str]:
-    """Return what texts are sorted and paged by: its bytes compare as people sort (migration 0010)."""
+    """Return the expression that texts are sorted and paginated by; its byte order is alphabetical (migration 0010)."""
     return func.text_sort_key(value, type_=Text).collate("C")
 
 
 def unnest_param(name: str, type_: Any) -> Any:
-    """A row for each element of the list that a parameter is: of several in one SELECT, side by side."""
+    """Return unnest(parameter): one row for each element of a list; several in one SELECT are combined row by row."""
     return func.unnest(bindparam(name, type_=ARRAY(type_)))
 
 
 class PreparedStatement:
-    """A statement compiled once; its `bindparam` names are the values to run it with."""
+    """Statement that is compiled once and executed with values for its `bindparam` names."""
 
     def __init__(self, statement: Select[Any] | Insert | Update | Delete) -> None:
         compiled: Any = statement.compile(dialect=DIALECT)
@@ -415,49 +418,51 @@ class PreparedStatement:
         self._processors = _find_bind_processors(compiled)
 
     def fetch_rows(self, values: Mapping[str, Any]) -> Sequence[Row]:
-        """Run it; what it returns. Raises what SQLAlchemy does: IntegrityError, OperationalError and so on."""
+        """Execute the statement and return its rows; raise the errors of SQLAlchemy, such as IntegrityError."""
         return self._execute_statement(values).fetchall()
 
     def run(self, values: Mapping[str, Any]) -> None:
-        """Run one that returns nothing."""
+        """Execute a statement that returns no rows."""
         self._execute_statement(values)
 
     def _execute_statement(self, values: Mapping[str, Any]) -> RawCursor[tuple[Any, ...]]:
-        used = get_connection()
-        driver: psycopg.Connection[Any] = used.connection.driver_connection  # type: ignore[assignment]  # typed as Any | None
+        connection = get_connection()
+        driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]  # typed as Any | None
         cursor = RawCursor(driver)
         try:
             cursor.execute(self.text, self._bind_values(values))
         except psycopg.Error as error:
             is_lost = driver.closed or error.sqlstate in STALE_STATEMENT_SQLSTATES
             if is_lost:
-                used.invalidate(error)
+                connection.invalidate(error)
             raise self._to_sqlalchemy_error(error, is_lost) from None
         return cursor
 
     def _bind_values(self, values: Mapping[str, Any]) -> list[Any]:
         if not self._processors:
             return [values[name] for name in self._names]
-        given = {**values, **{name: process(values[name]) for name, process in self._processors.items()}}
-        return [given[name] for name in self._names]
+        converted = {**values, **{name: process(values[name]) for name, process in self._processors.items()}}
+        return [converted[name] for name in self._names]
 
     def _to_sqlalchemy_error(self, error: psycopg.Error, is_lost: bool) -> BaseException:
-        """The driver's error as SQLAlchemy's, which is what everybody handles; without the values."""
+        """Return the driver's error as one of SQLAlchemy, without the values."""
         more: dict[str, Any] = {"hide_parameters": True, "connection_invalidated": is_lost, "dialect": DIALECT}
         translated: BaseException = DBAPIError.instance(self.text, None, error, psycopg.Error, **more)
         return translated
 
 
 def _reject_implicit_defaults(statement: Any, compiled: Any) -> None:
-    """TypeError for what SQLAlchemy itself does around a statement: defaults of the model, values converted back."""
-    if untold := compiled.insert_prefetch or compiled.update_prefetch:
-        raise TypeError(f"These columns have defaults in the model and need a value: {[each.name for each in untold]}")
+    """Raise TypeError for a statement that needs steps of SQLAlchemy: Python defaults, or conversion of results."""
+    if missing := compiled.insert_prefetch or compiled.update_prefetch:
+        raise TypeError(f"These columns have defaults in the model and need a value: {[each.name for each in missing]}")
     for column in statement.exported_columns:
         if column.type.dialect_impl(DIALECT).result_processor(DIALECT, FLOAT8_OID) is not None:
-            raise TypeError(f"{column} needs to be converted on the way back")
+            raise TypeError(f"The type of {column} converts results, which a prepared statement does not")
 
 
 def _find_bind_processors(compiled: Any) -> dict[str, Callable[[Any], Any]]:
-    """How values have to be changed for the driver, by name: JSON is written as text."""
-    found = {name: bind.type.dialect_impl(DIALECT).bind_processor(DIALECT) for name, bind in compiled.binds.items()}
-    return {name: process for name, process in found.items() if process is not None}
+    """Return the functions that convert values for the driver, by parameter name: JSON is sent as text."""
+    processors = {
+        name: bind.type.dialect_impl(DIALECT).bind_processor(DIALECT) for name, bind in compiled.binds.items()
+    }
+    return {name: process for name, process in processors.items() if process is not None}

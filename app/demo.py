@@ -1,4 +1,4 @@
-"""Sample data to look at: a published and a draft event with FAQ types and FAQs, and who organizes them."""
+"""Sample data: a published and a draft event with FAQ types and FAQs, and their organizer."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -28,12 +28,12 @@ SAMPLE_FAQS = {
 
 
 def is_database_empty() -> bool:
-    """Whether nobody uses this database yet."""
+    """Return whether the database has no users."""
     return db.session.scalar(select(User.id).limit(1)) is None
 
 
 def create_sample_data() -> str | None:
-    """Write the sample data and return the password of EMAIL; None where the data is there already."""
+    """Store the sample data and return the password of DEMO_EMAIL; None if that user already exists."""
     if db.session.scalar(select(User.id).where(User.deleted_at.is_(None), has_email(DEMO_EMAIL))) is not None:
         return None
     password = secrets.token_urlsafe(9)

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis for a machine that has none: their binaries from packages, run for one VAR_DIR."""
+"""Embedded PostgreSQL and Redis: server programs from Python packages or the system, run for one VAR_DIR."""
 
 import os
 import re
@@ -32,7 +32,7 @@ from app.processes.process_tree import kill_group, set_pdeathsig
 
 
 class EmbeddedServer(Protocol):
-    """A server program with its directory."""
+    """Interface of an embedded server."""
 
     name: str
     setting: str
@@ -44,25 +44,25 @@ class EmbeddedServer(Protocol):
 
     @property
     def binaries(self) -> Path:
-        """Path of what is run, looked for once; raises EmbeddedError when this machine has no usable version."""
+        """Return the path of the server program, or of its directory; raise EmbeddedError if none can be used."""
 
     def prepare_directory(self) -> None:
-        """Clear away what was left by an earlier one, and make its directory."""
+        """Stop an earlier instance, remove its lock files, and create the directory."""
 
     def build_command(self) -> tuple[list[str], dict[str, Any]]:
-        """Its command line and further arguments of Popen."""
+        """Return the command line, and keyword arguments for Popen."""
 
     def is_ready(self) -> bool:
-        """Whether it serves."""
+        """Return whether the server accepts connections and executes commands."""
 
 
 class Postgres:
-    """PostgreSQL on a Unix socket that only its owner can reach."""
+    """PostgreSQL on a Unix socket that only its owner can access."""
 
     name = "postgres"
     setting = "DATABASE_URL"
     stop_signal = signal.SIGINT  # fast shutdown
-    kill_signal = signal.SIGQUIT  # immediate shutdown: takes its backends along, which SIGKILL does not
+    kill_signal = signal.SIGQUIT  # immediate shutdown: ends the backends too, unlike SIGKILL
 
     def __init__(self, var_dir: Path, max_connections: int = DEFAULT_MAX_CONNECTIONS) -> None:
         self.max_connections = max(max_connections, DEFAULT_MAX_CONNECTIONS)
@@ -72,14 +72,14 @@ class Postgres:
 
     @cached_property
     def binaries(self) -> Path:
-        """Directory of `postgres` and `initdb`."""
+        """Return the directory of `postgres` and `initdb`."""
         return find_postgres(self.directory)
 
     def prepare_directory(self) -> None:
-        """Make the data directory, whole or not at all."""
+        """Stop an earlier instance, and create the data directory atomically if it is missing."""
         kill_stale_servers(self.directory, "postgres")
         create_socket_directory(self.sockets)
-        # Nobody is left who could own them, and PostgreSQL would believe any process that has the number by now.
+        # Their owner has ended, and PostgreSQL would take any later process with its pid for the owner.
         for lock in (self.directory / "postmaster.pid", self.sockets / ".s.PGSQL.5432.lock"):
             lock.unlink(missing_ok=True)
         if not self.directory.exists():
@@ -93,7 +93,7 @@ class Postgres:
         wrapper, identity = drop_root(draft)
         if identity:
             os.chown(draft, NOBODY_UID, NOBODY_UID)
-        # The builtin C.UTF-8 locale: lower() must know more than ASCII, or unique names without regard to case are not.
+        # The builtin C.UTF-8 locale: unique indexes over lower() need it for letters outside ASCII.
         command = [*wrapper, str(self.binaries / "initdb"), "-D", str(draft), "-A", "trust", "-U", "postgres"]
         command += ["-E", "UTF8", "--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         done = subprocess.run(  # noqa: S603  # our own command line
@@ -101,11 +101,13 @@ class Postgres:
         )
         if done.returncode:
             shutil.rmtree(draft, ignore_errors=True)
-            raise EmbeddedError(f"cannot make the database: {_find_error_line(done.stderr)}; or set DATABASE_URL")
+            raise EmbeddedError(
+                f"cannot create the database: {_find_error_line(done.stderr)}; fix this, or set DATABASE_URL"
+            )
         draft.rename(self.directory)
 
     def build_command(self) -> tuple[list[str], dict[str, Any]]:
-        """PostgreSQL refuses to run as root: as root it becomes somebody else first."""
+        """Return the command line and arguments of Popen; as root with another user, since PostgreSQL refuses root."""
         wrapper, identity = drop_root(self.directory)
         options = {
             "listen_addresses": "",
@@ -113,8 +115,8 @@ class Postgres:
             "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
             "log_timezone": "UTC",
-            "log_error_verbosity": "terse",  # its details hold what people wrote
-            # Not the errors of statements: a name that is taken is a 409, and what is unexpected is logged by the app.
+            "log_error_verbosity": "terse",  # DETAIL contains user data
+            # Not the errors of statements: a unique violation is a 409, and the app logs unexpected errors.
             "log_min_messages": "log",
         }
         command = [*wrapper, str(self.binaries / "postgres"), "-D", str(self.directory)]
@@ -123,7 +125,7 @@ class Postgres:
         return command, {"cwd": self.directory, **identity}
 
     def is_ready(self) -> bool:
-        """It may still be recovering from a crash."""
+        """Return whether it executes statements: after a crash it first recovers."""
         try:
             with psycopg.connect(self.url, connect_timeout=2) as connection:
                 connection.execute("SELECT 1")
@@ -133,7 +135,7 @@ class Postgres:
 
 
 class Redis:
-    """Valkey or Redis on a Unix socket; it keeps nothing, because it is only the wake-up of the outbox."""
+    """Valkey or Redis on a Unix socket, without persistence: the outbox in PostgreSQL holds all work."""
 
     name = "redis"
     setting = "REDIS_URL"
@@ -148,24 +150,24 @@ class Redis:
 
     @cached_property
     def binaries(self) -> Path:
-        """Path of `valkey-server` or `redis-server`."""
+        """Return the path of `valkey-server` or `redis-server`."""
         return find_redis()
 
     def prepare_directory(self) -> None:
-        """Make its directory."""
+        """Stop an earlier instance, remove its socket, and create the directory."""
         kill_stale_servers(self.directory, "valkey-server", "redis-server")
         create_socket_directory(self.sockets)
         self.socket.unlink(missing_ok=True)
         self.directory.mkdir(exist_ok=True)
 
     def build_command(self) -> tuple[list[str], dict[str, Any]]:
-        """No port, no snapshots; full memory is an error, never a silent loss."""
+        """Return the command line: no TCP port, no snapshots, and an error instead of eviction if memory is full."""
         command = [str(self.binaries), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
         command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--loglevel", "warning"]
         return command, {"cwd": self.directory}
 
     def is_ready(self) -> bool:
-        """Any other error than a missing server is worth raising."""
+        """Return whether it answers PING; raise errors other than connection errors."""
         try:
             with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=2) as client:
                 return bool(client.ping())
@@ -174,7 +176,7 @@ class Redis:
 
 
 def select_servers(settings: Mapping[str, Any]) -> list[EmbeddedServer]:
-    """The servers these settings name no other for."""
+    """Return the embedded servers to use: those for which the settings have no URL."""
     servers: list[EmbeddedServer] = []
     if not settings["DATABASE_URL"]:
         servers.append(Postgres(settings["VAR_DIR"], count_connections(settings)))
@@ -184,22 +186,25 @@ def select_servers(settings: Mapping[str, Any]) -> list[EmbeddedServer]:
 
 
 def find_binaries(servers: Iterable[EmbeddedServer]) -> None:
-    """Find the programs of all these servers, before any is started; raises EmbeddedError for the first without."""
+    """Find the programs of all servers before one is started; raise EmbeddedError if one is missing."""
     for server in servers:
-        _ = server.binaries  # looked for once, and kept
+        _ = server.binaries  # cached
 
 
 @contextmanager
 def provide_servers(settings: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """The variables that name the servers of this VAR_DIR: those that run, else our own until the block ends."""
+    """Yield the settings with the URLs of the embedded servers of this VAR_DIR.
+
+    Use the running ones of another process, else start them and stop them when the block ends.
+    """
     servers = select_servers(settings)
     var_dir = settings["VAR_DIR"]
     with ExitStack() as stack:
         if servers:
             try:
-                stack.enter_context(ownership.exclusive_lock(var_dir))
+                stack.enter_context(ownership.hold_exclusive_lock(var_dir))
             except ownership.VarDirLocked:
-                stack.enter_context(ownership.shared_lock(var_dir))
+                stack.enter_context(ownership.hold_shared_lock(var_dir))
                 for server in servers:
                     wait_until(server.is_ready, f"{server.name} in {var_dir} does not answer")
             else:
@@ -208,7 +213,7 @@ def provide_servers(settings: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def get_server_urls(servers: list[EmbeddedServer]) -> dict[str, str]:
-    """The variables that name these servers."""
+    """Return the settings with the URLs of these servers."""
     return {server.setting: server.url for server in servers}
 
 
@@ -217,7 +222,8 @@ def _run_servers(servers: list[EmbeddedServer], var_dir: Path) -> Iterator[None]
     find_binaries(servers)
     with ExitStack() as stack:
         state = {
-            server.name: ownership.process_identity(stack.enter_context(run_server(server)).pid) for server in servers
+            server.name: ownership.get_process_identity(stack.enter_context(run_server(server)).pid)
+            for server in servers
         }
         ownership.write_state(var_dir, state)
         yield
@@ -226,7 +232,7 @@ def _run_servers(servers: list[EmbeddedServer], var_dir: Path) -> Iterator[None]
 
 @contextmanager
 def run_server(server: EmbeddedServer) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server as our child, from when it answers until the block ends; its output goes to VAR_DIR/log."""
+    """Run a server as a child process until the block ends, with its output in VAR_DIR/log; enter it when ready."""
     server.prepare_directory()
     logs = server.directory.parent / "log"
     logs.mkdir(exist_ok=True)
@@ -244,12 +250,12 @@ def run_server(server: EmbeddedServer) -> Iterator[subprocess.Popen[bytes]]:
 
     def answers() -> bool:
         if process.poll() is not None:
-            raise EmbeddedError(f"{server.name} has ended; {log.name} says why")
+            raise EmbeddedError(f"{server.name} has ended; see {log.name}")
         return server.is_ready()
 
     with process:
         try:
-            wait_until(answers, f"{server.name} does not answer; {log.name} may say why")
+            wait_until(answers, f"{server.name} does not answer; see {log.name}")
             yield process
         finally:
             process.send_signal(server.stop_signal)
@@ -261,13 +267,13 @@ def run_server(server: EmbeddedServer) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def remove_sockets(server: EmbeddedServer) -> None:
-    """Leave nothing in /tmp, unless another server still has its socket there."""
+    """Remove the socket directory in /tmp, unless another server still has its socket there."""
     with suppress(FileNotFoundError):
         if not any(server.sockets.iterdir()):
             server.sockets.rmdir()
 
 
 def _find_error_line(text: str) -> str:
-    """Return the first line that names an error, else the last one."""
+    """Return the first line with an error, else the last line."""
     lines = text.strip().splitlines() or ["no message"]
     return next((line for line in lines if re.search(r"FATAL|PANIC|error: ", line)), lines[-1])

@@ -1,4 +1,4 @@
-"""Shared objects that know nothing of the app: the factory binds them to it."""
+"""Flask extensions and the declarative base, independent of the app: the factory initializes them."""
 
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +14,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
 
 class Base(DeclarativeBase):
-    """Every table: constraints get names, so that migrations can drop them; times carry their zone."""
+    """Base of all models: constraints have names, so that migrations can drop them; timestamps have a time zone."""
 
-    # A registry, not the two class attributes: Flask-SQLAlchemy copies this class, and SQLAlchemy refuses a second
+    # A registry, not the two class attributes: Flask-SQLAlchemy copies this class, and SQLAlchemy rejects a second
     # type_annotation_map.
     registry = registry(
         metadata=MetaData(
@@ -34,13 +34,13 @@ class Base(DeclarativeBase):
 
 db = SQLAlchemy(model_class=Base)
 if TYPE_CHECKING:
-    Model = Base  # db.Model is made at run time, which a type checker cannot follow
+    Model = Base  # db.Model is created at run time, so a type checker cannot use it
 else:
     Model = db.Model
 
 
 def false_column() -> Mapped[bool]:
-    """A column that is true or false, and false unless said otherwise."""
+    """Return a boolean column with the default false."""
     return mapped_column(default=False, server_default=text("false"))
 
 

@@ -1,4 +1,4 @@
-"""create_app: the one place that knows every package."""
+"""App factory: the only module that depends on every package."""
 
 import importlib
 from collections.abc import Callable
@@ -52,7 +52,7 @@ from app.users import auth, auth_routes, login_sessions
 from config import list_warnings
 
 DISCOVERED_MODULES = ("models", "resources", "kinds", "tasks")
-"""Modules of packages that are imported wherever they are: tables, resource types, kinds of jobs, consumers."""
+"""Modules that are imported from every package: tables, resource types, kinds of jobs, consumers."""
 
 
 def import_modules(name: str) -> list[ModuleType]:
@@ -70,22 +70,22 @@ log = structlog.get_logger(__name__)
 
 
 class App(Flask):
-    """A Flask app without coroutines."""
+    """Flask app without support for coroutines."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function as it is: Flask would look at each view and hook of each request for a coroutine."""
+        """Return the function unchanged: Flask would check each view and hook of each request for a coroutine."""
         return func
 
 
 class NoSessions(SessionInterface):
-    """No cookies: Flask would prepare to sign one for every request. `app/pages` reads its own, and nobody else any."""
+    """Disabled sessions: Flask would prepare signing for each request, and `app/pages` has its own cookies."""
 
     def open_session(self, app: Flask, request: Request) -> None:
-        """Nothing."""
+        """Return None: there is no session."""
 
 
 def create_app(config: dict[str, Any]) -> Flask:
-    """The WSGI app made from what `config.read_config` returned."""
+    """Return the WSGI app for a configuration from `config.read_config`."""
     app = App("app", static_folder=None)
     app.session_interface = NoSessions()
     app.config.update(config)
@@ -111,12 +111,12 @@ def create_app(config: dict[str, Any]) -> Flask:
     site.init_app(app)
     pages.init_app(app)
     overview.init_app(app)
-    large_responses.init_app(app)  # last: what it refuses is finished like all other answers
+    large_responses.init_app(app)  # last, so that all other hooks also process the responses it creates
     return app
 
 
 def init_logging(app: Flask) -> None:
-    """Log lines for every request: first, so that nothing happens unseen."""
+    """Configure logging and log every request; called first, so that the other steps can log."""
     logs.configure_logging(app.config["LOG_FORMAT"], app.config["LOG_LEVEL"])
     for warning in list_warnings(app.config):
         log.warning("insecure setting", detail=warning)
@@ -124,9 +124,9 @@ def init_logging(app: Flask) -> None:
 
 
 def configure_celery(app: Flask) -> None:
-    """The Celery app that consumers' tasks run in, failures to Sentry, and what the relay's sweep deletes."""
+    """Create the Celery app, connect Sentry, and set the maintenance and pruning tasks of the relay."""
     worker.make_celery(app)
-    logs.init_sentry(app)  # after Celery: its integration imports what reads REMAP_SIGTERM only once
+    logs.init_sentry(app)  # after Celery: the integration imports a module that reads REMAP_SIGTERM at import
     relay.set_maintenance_tasks(app, maintenance.run_maintenance)
     prunes = (
         outbox.prune_entries,
@@ -141,16 +141,16 @@ def configure_celery(app: Flask) -> None:
 
 
 def register_auth(app: Flask) -> None:
-    """Log in, refresh, reset: the routes of accounts, their limits, and the one place where tokens become viewers."""
+    """Register the routes of accounts, the rate limits, and the function that authenticates requests."""
     throttle.init_app(app)
     app.extensions["authenticate"] = auth.authenticate_request
     app.register_blueprint(auth_routes.routes)
 
 
 def register_resources(app: Flask) -> None:
-    """The JSON:API resources below /v1, for web pages of CORS_ORIGINS too, and JSON:API errors for all that fails."""
+    """Register the JSON:API resources below /v1, CORS, and JSON:API error responses."""
     app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False  # its redirect would go wherever the Host header says
+    app.url_map.merge_slashes = False  # its redirect would use the Host header, which the client chooses
     errors.register_error_handlers(app)
     idempotency.init_app(app)
     notify_hub.init_app(app)
@@ -159,7 +159,7 @@ def register_resources(app: Flask) -> None:
 
 
 def make_blueprint() -> Blueprint:
-    """Return the routes below /v1."""
+    """Return the blueprint with all routes below /v1."""
     blueprint = Blueprint("v1", __name__, url_prefix="/v1")
     api = Api(blueprint=blueprint)
     for module in (*MODULES["resources"], *OTHER_RESOURCES):
@@ -170,12 +170,12 @@ def make_blueprint() -> Blueprint:
 
 
 def register_images(app: Flask) -> None:
-    """Uploads, and the resize API."""
+    """Register the routes of uploads and of the resize API."""
     for package in (upload_view, resize_api):
         app.register_blueprint(package.routes)
 
 
 def trust_proxies(app: Flask) -> None:
-    """X-Forwarded-* count for as many hops as the operator names, from nobody else."""
+    """Read X-Forwarded-* headers of TRUSTED_PROXIES hops; ignore them if it is 0."""
     if hops := app.config["TRUSTED_PROXIES"]:
         app.wsgi_app = proxies.trust_proxies(app.wsgi_app, hops)  # type: ignore[method-assign]  # Flask's documented way

@@ -1,4 +1,4 @@
-"""One line an event on stdout, ours and the libraries' alike; failures to Sentry where SENTRY_DSN names one."""
+"""Logging: one line on stdout for each event, of libraries too; errors go to Sentry if SENTRY_DSN is set."""
 
 import logging
 import os
@@ -21,34 +21,34 @@ from app.console import LOG_LEVELS, TEXT_TIMESTAMP, is_colored
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID_RE = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
-# Whatever follows and is not a hook by its id may be, or hold, the token that calls one.
+# After /hooks/, anything but a numeric id (and its subresource) may contain the token of a hook.
 _HOOK_TOKEN_RE = re.compile(r"(?i:hooks)(?!(?:/+[0-9]{1,19}(?:/[a-z-]{1,20}){0,2})?/*\Z).+", re.DOTALL)
 _SECRET_NAME_RE = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?key", re.IGNORECASE)
 
 MAX_QUOTING_DEPTH = 3
-"""How many times a path may have been percent-encoded, by mistake, and still be understood here."""
+"""Number of times a path is percent-decoded to find a token: clients may encode it more than once by mistake."""
 
 MAX_PATH_LENGTH = 200
-"""Characters of a path, or of a JSON pointer, that are logged."""
+"""Logged characters of a path or JSON pointer."""
 
 MAX_METHOD_LENGTH = 20
-"""Characters of the method of a request that are logged; HTTP sets no limit."""
+"""Logged characters of a request method; HTTP sets no limit."""
 
 MAX_TEXT_LENGTH = 4_000
-"""Characters of any text in a log line, tracebacks excepted."""
+"""Characters of each text in a log line, except tracebacks."""
 
 CHATTY_LOGGERS = ("_granian", "celery.worker.strategy", "alembic.runtime.plugins")
-"""Libraries whose info is for debugging: a line for each process, each task that is received, each plugin."""
+"""Loggers of libraries whose info lines are logged only at debug: one for each process, received task or plugin."""
 
 
 class _StdoutLogger:
-    """A logger that writes to stdout by itself: the way through `logging` costs as much as reading an event."""
+    """Logger that writes to stdout directly: the way through `logging` takes as much time as fetching an event."""
 
     name = __name__
     min_level = logging.INFO
 
     def info(self, line: str) -> None:
-        """Write one; when stdout is full or gone, the request goes on: it may be committed already."""
+        """Write a line; ignore a full or closed stdout, since the request may already be committed."""
         with suppress(OSError, ValueError):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
@@ -57,7 +57,7 @@ class _StdoutLogger:
 
 
 _access_processors: list[Processor] = []
-"""As for all other lines; filled by `configure`."""
+"""Processors of access log lines, the same as of other lines; set by `configure_logging`."""
 
 _access_logger = _StdoutLogger()
 
@@ -69,7 +69,7 @@ access_log = structlog.wrap_logger(
 
 
 def configure_logging(log_format: str, log_level: str = "info") -> None:
-    """Send everything from this level on that is logged in this process to stdout, as text or JSON."""
+    """Log to stdout, as text or JSON, the events of this process from this level on."""
     level = LOG_LEVELS[log_level]
     shared: list[Processor] = [
         merge_contextvars,
@@ -106,7 +106,7 @@ def configure_logging(log_format: str, log_level: str = "info") -> None:
     )
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if not isinstance(other, _StdoutHandler)] + [handler]
-    # Libraries at debug may log what is private, such as headers: only ours and Celery's, and granian's, go so far.
+    # At debug, libraries may log private data such as headers: only our loggers, Celery and Granian log at debug.
     root.setLevel(max(level, logging.INFO))
     for name in ("app", "celery"):
         logging.getLogger(name).setLevel(level)
@@ -116,7 +116,7 @@ def configure_logging(log_format: str, log_level: str = "info") -> None:
 
 
 def log_uncaught_exceptions() -> None:
-    """Log what ends this process or a thread of it as one event, not as a traceback on stderr."""
+    """Log an exception that ends this process or one of its threads as one event, not as a traceback on stderr."""
     log = structlog.get_logger(__name__)
 
     def report(kind: type[BaseException], error: BaseException | None, *_: Any) -> None:
@@ -128,14 +128,14 @@ def log_uncaught_exceptions() -> None:
 
 
 class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """Writes to what stdout is now, not to what it was when logging was configured."""
+    """Handler that writes to the current sys.stdout, not to the one at the time of configuration."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # the class sets an attribute; `logging._StderrHandler` does the same as here
-        """Where lines go."""
+        """Return the current sys.stdout."""
         return sys.stdout
 
 
@@ -152,7 +152,7 @@ def _build_renderers(log_format: str, log_level: str) -> list[Processor]:
 
 
 def _drop_common_fields(_logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
-    """Leave out what is the same in nearly all lines, and which module logs: text is for people."""
+    """Remove the logger, and the level `info`, from text lines, which people read."""
     event_dict.pop("logger", None)
     if event_dict.get("level") == "info":
         del event_dict["level"]
@@ -160,7 +160,7 @@ def _drop_common_fields(_logger: WrappedLogger, _name: str, event_dict: EventDic
 
 
 def _to_log_record(logger: WrappedLogger, name: str, event_dict: EventDict) -> tuple[Any, dict[str, Any]]:
-    """Arguments for the standard library's logger; with the exception itself, which Sentry wants to see."""
+    """Return the arguments for the standard library's logger, with `exc_info` for Sentry."""
     arguments, more = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, event_dict)
     return arguments, {**more, "exc_info": event_dict.get("exc_info")}
 
@@ -182,19 +182,19 @@ def _truncate_texts(_logger: WrappedLogger, _name: str, event_dict: EventDict) -
 
 
 def truncate_text(text: str, length: int) -> str:
-    """Return a text, of a longer one the first so many characters with three dots behind them."""
+    """Return the text; cut after `length` characters, followed by three dots, if it is longer."""
     return text if len(text) <= length else f"{text[:length]}..."
 
 
 def log_requests(app: Flask) -> None:
-    """Give every request an id, in its answer and in each line logged for it, and one line of its own."""
+    """Log one line for each request, and add a request id to it, to all other lines and to the response."""
     app.before_request(_begin_request)
     app.after_request(_log_request)
 
 
 def _begin_request() -> None:
-    asked = request.headers.get(REQUEST_ID_HEADER, "")
-    g.request_id = asked if _REQUEST_ID_RE.fullmatch(asked) else uuid4().hex
+    client_id = request.headers.get(REQUEST_ID_HEADER, "")
+    g.request_id = client_id if _REQUEST_ID_RE.fullmatch(client_id) else uuid4().hex
     g.started = time.perf_counter()
     clear_contextvars()
     bind_contextvars(request_id=g.request_id)
@@ -205,8 +205,8 @@ def _log_request(response: Response) -> Response:
     is_passed_check = request.blueprint == "health" and response.status_code < 400
     if _access_logger.min_level > (logging.DEBUG if is_passed_check else logging.INFO):
         return response
-    took = round((time.perf_counter() - g.started) * 1000, 1)
-    # Without the query string, which may carry what people search for; quoted, so that it stays on its line.
+    milliseconds = round((time.perf_counter() - g.started) * 1000, 1)
+    # Without the query string, which may contain search terms; quoted, because it may contain line breaks.
     path = redact_token(quote(truncate_text(request.path, MAX_PATH_LENGTH)))
     write = access_log.debug if is_passed_check else access_log.info
     write(
@@ -214,13 +214,13 @@ def _log_request(response: Response) -> Response:
         method=truncate_text(request.method, MAX_METHOD_LENGTH),
         path=path,
         status=response.status_code,
-        ms=took,
+        ms=milliseconds,
     )
     return response
 
 
 def describe_request() -> dict[str, str | None]:
-    """Return the client address and the route of this request: fields of log lines about sign-ins and rights."""
+    """Return the fields `address` and `route` of this request, for log lines about log-ins and permissions."""
     return {
         "address": request.remote_addr,
         "route": f"{truncate_text(request.method, MAX_METHOD_LENGTH)} {request.url_rule}",
@@ -228,7 +228,7 @@ def describe_request() -> dict[str, str | None]:
 
 
 def log_success(event: str, **fields: Any) -> None:
-    """Log an event at info when this request has succeeded: one that fails leaves nothing behind."""
+    """Log an event at info after this request if its status is below 400: a failed request changes nothing."""
 
     @after_this_request
     def write(response: Response) -> Response:
@@ -238,7 +238,7 @@ def log_success(event: str, **fields: Any) -> None:
 
 
 def redact_token(path: str) -> str:
-    """A quoted path without the token of a hook, which is all that is needed to call it."""
+    """Return a quoted path with the token of a hook replaced: anyone can call the hook with it."""
     plain = path
     for _ in range(MAX_QUOTING_DEPTH):
         plain = unquote(plain)
@@ -247,10 +247,10 @@ def redact_token(path: str) -> str:
 
 
 def init_sentry(app: Flask) -> None:
-    """Errors of requests, tasks, relay and checks go to Sentry: no bodies, no variables, nobody's address."""
+    """Send errors to Sentry if SENTRY_DSN is set, without bodies, local variables and client addresses."""
     if not app.config["SENTRY_DSN"]:
         return
-    import sentry_sdk  # noqa: PLC0415  # a tenth of the time that a start takes, for those who use it
+    import sentry_sdk  # noqa: PLC0415  # the import takes a tenth of the start time
 
     sentry_sdk.init(
         dsn=app.config["SENTRY_DSN"],
@@ -263,13 +263,16 @@ def init_sentry(app: Flask) -> None:
 
 
 def _scrub_sentry_event(event: Any, hint: dict[str, Any]) -> Any:
-    """Without query strings and tokens; a log line by its words: the same failure is the same issue each time."""
-    asked = event.get("request", {})
+    """Return the event without query string, cookies and tokens, and with the log event as its message.
+
+    Sentry groups events by message, so the fields of a log line must not be part of it.
+    """
+    request_data = event.get("request", {})
     for part in ("query_string", "cookies", "env"):
-        asked.pop(part, None)
-    if "url" in asked:
-        parts = urlsplit(asked["url"])
-        asked["url"] = parts._replace(path=redact_token(parts.path), query="").geturl()
+        request_data.pop(part, None)
+    if "url" in request_data:
+        parts = urlsplit(request_data["url"])
+        request_data["url"] = parts._replace(path=redact_token(parts.path), query="").geturl()
     record = hint.get("log_record")
     if record is not None and isinstance(record.msg, dict):
         event["logentry"] = {"message": record.msg["event"]}

@@ -1,4 +1,4 @@
-"""Redis, reached with deadlines; REDIS_URL as each library spells it."""
+"""Redis client with time limits, and REDIS_URL in the form that each library needs."""
 
 from redis import ReadOnlyError, Redis
 from redis.backoff import NoBackoff
@@ -6,30 +6,30 @@ from redis.retry import Retry
 
 
 def create_client(url: str, *, timeout: float) -> "Redis":
-    """A client that gives up after `timeout` seconds, hung server or not, and tries nothing twice."""
+    """Return a client whose connects and commands fail after `timeout` seconds and are not retried."""
     return Redis.from_url(
         client_url(url),
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
-        # Not retried either, but on a new connection next time: the server became a replica of another.
+        # Not retried either, but it closes the connection: the server has become a replica.
         retry_on_error=[ReadOnlyError],
         decode_responses=True,
     )
 
 
 def client_url(url: str) -> str:
-    """As redis-py wants it: a socket is unix:///path?db=0."""
+    """Return the URL for redis-py: a socket is unix:///path?db=0."""
     return _rewrite_url(url, "unix", "db")
 
 
 def broker_url(url: str) -> str:
-    """As Celery wants it: a socket is redis+socket:///path?virtual_host=0."""
+    """Return the URL for Celery: a socket is redis+socket:///path?virtual_host=0."""
     return _rewrite_url(url, "redis+socket", "virtual_host")
 
 
 def limits_url(url: str) -> str:
-    """As Flask-Limiter wants it: a socket is redis+unix:///path?db=0."""
+    """Return the URL for Flask-Limiter: a socket is redis+unix:///path?db=0."""
     return _rewrite_url(url, "redis+unix", "db")
 
 

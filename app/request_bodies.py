@@ -1,10 +1,10 @@
-"""Request bodies, read whole before anything else happens: a slow client holds no connection to the database.
+"""Request bodies, read completely before the view runs, so that a slow client holds no database connection.
 
-A body that is being read holds a thread. How many are read at once is limited, for the process and for each address, so
-that probes and reads are answered meanwhile; `app/connections.py` ends bodies that are sent too slowly.
+A body that is being read holds a thread. The number of these threads is limited, for the process and for each address,
+so that probes and GET requests are still served. `app/connections.py` ends bodies that are sent too slowly.
 
-A view that takes more than `MAX_BODY_BYTES` has an attribute `largest_body`: a function that returns how many bytes the
-caller may send, or refuses the caller, before any of the body is kept.
+A view that accepts more than `MAX_BODY_BYTES` has an attribute `largest_body`: a function that returns the maximum size
+in bytes for the caller, or raises ApiError, before any of the body is stored.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,26 +20,26 @@ from app.slots import Slot, SlotPool, caller_holders, take_slot
 
 MAX_BODY_BYTES = 2**20
 MAX_READERS = 192
-"""Bodies that are read at once; `app/web.py` has more threads than that."""
+"""Bodies read at the same time; `app/web.py` has more threads than that."""
 
 MAX_READERS_PER_ADDRESS = 24
-"""Of these, how many one client address may have at once."""
+"""Bodies read at the same time from one client address."""
 
 BODY_TIMEOUT_SECONDS = 900
-"""How long one body may take; `app/connections.py` ends it then, or when it is slower than the minimum rate."""
+"""Time limit for one body; `app/connections.py` ends it then, or when it is slower than the minimum rate."""
 
 MAX_FULL_SECONDS = 60
-"""After all readers have been taken for so long, the process counts as failed."""
+"""Time after which the health check fails because all readers are in use."""
 
 MAX_LARGE_BODIES = 8
-"""Bodies beyond `MAX_BODY_BYTES` that this process holds at once, each until its request has ended."""
+"""Bodies larger than `MAX_BODY_BYTES` in the memory of this process, each until its request ends."""
 MAX_LARGE_BODIES_PER_HOLDER = 2
-"""Of these, how many one client address and one user may have at once."""
+"""Large bodies of one client address, and of one user."""
 LARGE_BODY_SLOT_TIMEOUT_SECONDS = 10.0
-"""Seconds that one of those waits for another to end."""
+"""Time a large body waits for a slot."""
 
 MAX_DISCARDED_BYTES = 64 * 2**20
-"""Bytes of a refused body that are read and thrown away: most clients listen only when they have sent all."""
+"""Bytes of a refused body that are read and discarded: most clients read the response only after sending the body."""
 CHUNK_BYTES = 2**16
 
 reader_slots = SlotPool(MAX_READERS, MAX_READERS_PER_ADDRESS)
@@ -52,40 +52,40 @@ class OpenBody:
 
     slot: Slot
     peer: str
-    """The address at the other end of the connection: the client or a proxy."""
+    """Address at the other end of the connection: the client or a proxy."""
     large_slot: Slot | None = None
-    """The slot of a body beyond `MAX_BODY_BYTES`."""
+    """Slot of a body larger than `MAX_BODY_BYTES`."""
     ended_at: float | None = None
-    """When its connection was closed for reading, because the client was too slow."""
+    """Monotonic time at which its connection was closed for reading because the client was too slow."""
 
 
 open_bodies: set[OpenBody] = set()
 
 
 def init_app(app: Flask) -> None:
-    """Read the body of every request, and discard it where no route takes it."""
+    """Read the body of every request; discard it if no route matches."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(_read_request_body)
     app.teardown_request(_release_large_body_slot)
 
 
 def describe_stuck_readers() -> str | None:
-    """Return what is wrong where all readers have been taken for MAX_FULL_SECONDS."""
+    """Return a message for the health check if all readers have been in use for MAX_FULL_SECONDS."""
     seconds = reader_slots.get_full_seconds()
     if seconds <= MAX_FULL_SECONDS:
         return None
-    return f"all {reader_slots.size} readers of bodies have been taken for {seconds:.0f} s"
+    return f"all {reader_slots.size} readers of request bodies have been in use for {seconds:.0f} s"
 
 
 def list_crowding_bodies() -> list[OpenBody]:
-    """Return the open bodies of clients that have many, where most readers are taken."""
+    """Return the open bodies of clients with many of them if most readers are in use, else none."""
     return (
         [each for each in tuple(open_bodies) if reader_slots.is_crowding(each.slot)] if reader_slots.is_crowded else []
     )
 
 
 def list_awaited_bodies() -> list[OpenBody]:
-    """Return the large bodies that are being sent while others wait for their slots."""
+    """Return the large bodies that are being sent if other requests wait for their slots, else none."""
     return [each for each in tuple(open_bodies) if each.large_slot] if _large_body_slots.is_awaited else []
 
 
@@ -94,10 +94,10 @@ def _read_request_body() -> None:
     if not (request.content_length or is_chunked):
         return
     if is_chunked:
-        # Granian ends the input where the body ends, but does not say so; Werkzeug would read nothing.
+        # Granian's input ends with the body, but Granian does not declare it; Werkzeug would read nothing.
         request.environ["wsgi.input_terminated"] = True
     with _track_open_body() as open_body:
-        if request.endpoint is None:  # 404 or 405: the client could not send its next request behind an unread body
+        if request.endpoint is None:  # 404 or 405: an unread body would block the next request of the connection
             _discard_body()
             return
         try:
@@ -117,8 +117,8 @@ def _track_open_body() -> Iterator[OpenBody]:
     slot = take_slot(
         reader_slots,
         caller_holders(request.remote_addr),
-        full="Too many bodies are being sent at this moment.",
-        share=f"Your address is sending {MAX_READERS_PER_ADDRESS} bodies already. "
+        full="Too many request bodies are being sent. Try again.",
+        share=f"Your address is already sending {MAX_READERS_PER_ADDRESS} request bodies, the maximum. "
         "Wait until one of them has been sent.",
     )
     open_body = OpenBody(slot, find_peer())
@@ -132,15 +132,15 @@ def _track_open_body() -> Iterator[OpenBody]:
 
 def _receive_body(open_body: OpenBody) -> bytes:
     request.max_content_length = limit = _get_body_limit()
-    length = request.content_length  # None for one in chunks
+    length = request.content_length  # None for a chunked body
     if length is not None and length > limit:
         raise ContentTooLarge(f"The body may have at most {limit} bytes.")
     if (length or limit) > MAX_BODY_BYTES:
         open_body.large_slot = _acquire_large_body_slot()
     body = request.get_data()
     if length is None and len(body) >= limit:
-        raise ContentTooLarge(f"The body must have less than {limit} bytes.")  # Werkzeug stops there and says nothing
-    if limit <= MAX_BODY_BYTES:  # images are counted by app/quotas.py
+        raise ContentTooLarge(f"The body must have less than {limit} bytes.")  # Werkzeug truncates it without an error
+    if limit <= MAX_BODY_BYTES:  # app/quotas.py counts images
         write_limits.set_body_bytes(len(body))
     return body
 
@@ -155,8 +155,9 @@ def _acquire_large_body_slot() -> Slot:
     slot = g.large_body_slot = take_slot(
         _large_body_slots,
         caller_holders(request.remote_addr, g.viewer.id if "viewer" in g else 0),
-        full="Too many large bodies are being sent at this moment.",
-        share=f"You are sending {MAX_LARGE_BODIES_PER_HOLDER} large bodies already. Wait until one has been sent.",
+        full="Too many large request bodies are being sent. Try again.",
+        share=f"You are already sending {MAX_LARGE_BODIES_PER_HOLDER} large request bodies, the maximum. "
+        "Wait until one of them has been sent.",
         timeout_seconds=LARGE_BODY_SLOT_TIMEOUT_SECONDS,
     )
     return slot

@@ -1,6 +1,6 @@
-"""Slots of requests: how many of one client address are in progress at once, from their body to their response.
+"""Request slots: limits on requests in progress, in the process and for each client address.
 
-Each request in progress competes for the interpreter, also one whose client has left, and one that needs no database.
+Each request in progress competes for the interpreter, even if its client has disconnected or it needs no database.
 """
 
 import time
@@ -18,43 +18,43 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 MAX_REQUESTS = 192
-"""Requests in progress at once; `app/web.py` has threads for these and for those that wait."""
+"""Requests in progress; `app/web.py` has threads for these and for the waiting ones."""
 
 MAX_REQUESTS_PER_ADDRESS = 12
-"""Of these, how many one client address may have at once."""
+"""Requests in progress from one client address."""
 
 MAX_WAITING = 256
 MAX_WAITING_PER_ADDRESS = 192
-"""Thirty people behind one address load a page with six requests each; others are refused at once."""
+"""Waiting requests, enough for thirty people behind one address who load a page with six requests each."""
 
 SLOT_TIMEOUT_SECONDS = 5.0
-"""How long a request waits for its slot."""
+"""Time a request waits for its slot."""
 
 RETRY_AFTER_SECONDS = 1
 
 MAX_MEDIA_TYPE_HEADER_LENGTH = 1024
-"""Characters of `Accept` and `Content-Type`: parsing them takes more time than anything else before the view."""
+"""Characters of `Accept` and of `Content-Type`: before the view, parsing them takes the most time."""
 
 SLOT_EXEMPT_KEY = "open_event.needs_no_slot"
-"""The key of the WSGI environment of probes at HEALTH_ADDRESS, and of requests that took their slot before Flask."""
+"""Key in the WSGI environment of requests that take no slot: probes at HEALTH_ADDRESS, and requests that have one."""
 
 LONG_HEADER_KEY = "open_event.long_header"
-"""The key of the WSGI environment for the name of a header that was removed because it is too long."""
+"""Key in the WSGI environment for the name of a header that was removed because it is too long."""
 
 LOG_INTERVAL_SECONDS = 1.0
 
-FULL_DETAIL = "Too many requests are in progress at this moment. Try again."
+FULL_DETAIL = "Too many requests are in progress. Try again."
 
 SHARE_DETAIL = (
-    f"Too many requests of your address are in progress: {MAX_REQUESTS_PER_ADDRESS} run at once, and others wait. "
-    "Send fewer at once."
+    f"Too many requests of your address are in progress: at most {MAX_REQUESTS_PER_ADDRESS} run at the same time, and "
+    "others wait. Send fewer at the same time."
 )
 
 log = structlog.get_logger(__name__)
 
 
 class _RefusalResponder:
-    """Responses to requests that got no slot, without Flask: a flood of them must cost little."""
+    """Responses to requests without a slot, sent without Flask so that many of them take little time."""
 
     def __init__(self) -> None:
         self._refusal_count = 0
@@ -63,7 +63,7 @@ class _RefusalResponder:
     def send_refusal(
         self, environ: "WSGIEnvironment", start_response: "StartResponse", holder: str | None
     ) -> Iterable[bytes]:
-        """Send 429 where a holder has its share, otherwise 503; log once a second how many were sent."""
+        """Send 429 if a holder has reached its share, otherwise 503; log their number once a second."""
         self._refusal_count += 1
         now = time.monotonic()
         if now - self._logged_at > LOG_INTERVAL_SECONDS:
@@ -82,7 +82,7 @@ class _RefusalResponder:
 
 
 def init_app(app: Flask) -> None:
-    """Let requests wait for their slots before Flask sees them, and remove headers that are too long to be parsed.
+    """Let requests wait for their slots before Flask handles them, and remove headers that are too long to parse.
 
     A request with a body waits after its body was read (`init_body_slots`), so that a slow client holds no slot.
     """
@@ -118,7 +118,7 @@ def init_app(app: Flask) -> None:
 
 
 def init_body_slots(app: Flask) -> None:
-    """Let a request with a body wait for its slot when the body has been read; return the slot with the response."""
+    """Let requests with a body wait for their slots after the body was read; release the slots after the response."""
     slots: SlotPool = app.extensions["request_slots"]
 
     def take() -> None:

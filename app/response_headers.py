@@ -1,4 +1,4 @@
-"""Headers of every answer, whatever it is: the API, pages, files, errors and probes."""
+"""Headers of all responses: of the API, pages, files, errors and probes."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ NO_CACHE = "no-cache"
 
 
 def init_app(app: Flask) -> None:
-    """Add the headers to all answers, on their way to the server: Flask's own way takes ten times as long."""
+    """Add the headers to all responses in a WSGI middleware: Flask's after_request takes ten times as long."""
     max_age = app.config["HSTS_SECONDS"]
     is_https = app.config["PUBLIC_URL"].startswith("https://")
     always = [("X-Content-Type-Options", "nosniff")]
@@ -34,6 +34,6 @@ def init_app(app: Flask) -> None:
 
 
 def _choose_cache_control(environ: "WSGIEnvironment", status: str, *, has_tag: bool) -> str:
-    """Let caches keep what an anonymous GET returned, if it has a tag to revalidate it by; all else is not stored."""
+    """Return `no-cache` for an anonymous GET response with an ETag, which a cache revalidates; otherwise `no-store`."""
     is_public = environ["REQUEST_METHOD"] in ("GET", "HEAD") and "HTTP_AUTHORIZATION" not in environ
     return NO_CACHE if is_public and has_tag and status < "4" else NO_STORE

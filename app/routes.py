@@ -1,4 +1,4 @@
-"""What the server answers to: every route with its methods and who may call them."""
+"""List of all routes with their methods and permissions."""
 
 from typing import Any
 
@@ -8,13 +8,16 @@ HIDDEN_METHODS = frozenset({"HEAD", "OPTIONS"})
 
 
 def list_routes(app: Flask) -> list[dict[str, Any]]:
-    """`{"path": ..., "methods": [...], "permissions": {method: words}}`, by path; "none" where nobody named one."""
+    """Return `{"path": ..., "methods": [...], "permissions": {method: description}}` for each route, sorted by path.
+
+    The description is "none" for a view without a permission.
+    """
     routes: dict[str, dict[str, str]] = {}
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
-        words = _describe_permissions(view)
+        descriptions = _describe_permissions(view)
         for method in sorted((rule.methods or set()) - HIDDEN_METHODS):
-            routes.setdefault(rule.rule, {})[method] = words.get(method, getattr(view, "permission", "none"))
+            routes.setdefault(rule.rule, {})[method] = descriptions.get(method, getattr(view, "permission", "none"))
     return [
         {"path": path, "methods": list(permissions), "permissions": permissions}
         for path, permissions in sorted(routes.items())

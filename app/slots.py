@@ -1,4 +1,4 @@
-"""Slots: how many of one thing a process, and each holder in it, may have at once."""
+"""Slot pools: limits on things in use at the same time, in a process and for each holder (address or user)."""
 
 import threading
 import time
@@ -10,16 +10,16 @@ from typing import NamedTuple
 from app.errors import TooManyRequests, Unavailable
 
 FULL_GAP_SECONDS = 1.0
-"""A pool that had a free slot for less than this still counts as full."""
+"""Time a pool may have a free slot and still count as full."""
 
 MAX_SLOTS_IN_CROWDED_POOL = 2
-"""A holder gets the slots of the last quarter of a pool up to this number; one, where the pool has fewer than 16."""
+"""Slots of a holder that gets one in the last quarter of a pool; one if the pool has fewer than 16."""
 
 NETWORK_FACTOR = 2
-"""How many times the share of one IPv6 /64 a whole /48 has, which one client may own as well."""
+"""Share of an IPv6 /48, relative to that of a /64: one client may own a whole /48."""
 
 MAX_REMEMBERED_HOLDERS = 4096
-"""Of one pool that remembers holders: beyond it, those that were served longest ago are forgotten."""
+"""Holders that a pool with `remembers_holders` remembers; those that were served longest ago are forgotten first."""
 
 _USER_PREFIX = "user "
 _GROUP_PREFIX = "group "
@@ -27,7 +27,7 @@ _NETWORK_SUFFIX = "/48"
 
 
 class NoFreeSlotError(Exception):
-    """No slot is free: this `holder` has its share, or, where it is None, too few slots are left in the process."""
+    """No slot is free: `holder` has reached its share, or, if it is None, the pool has too few free slots."""
 
     def __init__(self, holder: str | None = None) -> None:
         super().__init__(holder)
@@ -36,19 +36,19 @@ class NoFreeSlotError(Exception):
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """One slot of a pool, held by an address, a user, or both."""
+    """Slot of a pool, held by an address, a user, or both."""
 
     holders: tuple[str, ...]
     taken_at: float
 
     @property
     def age_seconds(self) -> float:
-        """Return for how long the slot has been held."""
+        """Return how many seconds the slot has been held."""
         return time.monotonic() - self.taken_at
 
 
 class _QueueKey(NamedTuple):
-    """What waiters of one queue have in common: they have the same turn, and are served in the order they came in."""
+    """Key of a queue: its waiters have the same priority and are served in order of arrival."""
 
     holders: tuple[str, ...]
     is_preferred: bool
@@ -61,16 +61,16 @@ class _Waiter:
     queue: "_QueueKey"
     slot: Slot | None = None
     is_displaced: bool = False
-    """Whether the place of this waiter was given to one with an earlier turn."""
+    """True after a waiter with a higher priority has taken its place."""
     wakeup: threading.Event = field(default_factory=threading.Event)
 
 
 class SlotPool:
-    """A number of slots, of which one holder has no more than its share, and few when most of them are taken.
+    """Pool of slots in which a holder has at most its share, and fewer when most slots are in use.
 
-    A free slot goes to a preferred waiter first, then to the holder that was served longest ago among those that wait.
-    With `remembers_holders` the turns of those that neither hold nor wait count as well. Where as many wait as may, the
-    one whose turn is last gives its place to a newcomer with an earlier turn.
+    A free slot goes to a preferred waiter first, then to the waiting holder that was served longest ago. With
+    `remembers_holders`, holders that neither hold nor wait are remembered for this order. When the queue is full, the
+    waiter with the lowest priority gives its place to a new one with a higher priority.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class SlotPool:
         self._slots: set[Slot] = set()
         self._counts: dict[str, int] = {}
         self._served_at: dict[str, float] = {}
-        """When a holder that holds or waits, or is remembered, last got a slot."""
+        """Monotonic time at which a holder that holds, waits or is remembered last got a slot."""
         self._queues: dict[_QueueKey, list[_Waiter]] = {}
         self._waiting_count = 0
         self._waiting_counts: dict[str, int] = {}
@@ -105,22 +105,22 @@ class SlotPool:
         self._freed_at = 0.0
 
     def __len__(self) -> int:
-        """Return how many slots are taken."""
+        """Return the number of slots in use."""
         return len(self._slots)
 
     @property
     def is_crowded(self) -> bool:
-        """Return whether three quarters of the slots are taken, so that only holders with few slots get another one."""
+        """Return whether three quarters of the slots are in use: then only holders with few slots get another one."""
         return len(self._slots) >= self._crowded_size
 
     @property
     def is_awaited(self) -> bool:
-        """Return whether a slot is waited for by holders that have less than their share."""
+        """Return whether a holder that has less than its share waits for a slot."""
         with self._lock:
             return any(self._find_blocked_holder(queue.holders) is None for queue in self._queues)
 
     def acquire(self, *holders: str, timeout_seconds: float = 0.0, is_preferred: bool = False) -> Slot:
-        """Take a slot for these holders, waiting for it at most this long; raise NoFreeSlotError."""
+        """Take a slot for these holders, waiting at most this long; raise NoFreeSlotError if none becomes free."""
         with self._lock:
             if not self._is_blocked(holders):
                 return self._take_slot(holders)
@@ -138,7 +138,7 @@ class SlotPool:
             raise NoFreeSlotError(self._find_blocked_holder(holders))
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back; a second time does nothing."""
+        """Release a slot; a second call does nothing."""
         with self._lock:
             if slot not in self._slots:
                 return
@@ -146,29 +146,29 @@ class SlotPool:
                 self._freed_at = time.monotonic()
             self._slots.remove(slot)
             counts = self._counts
-            forgets_at_once = not (self._queues or self.remembers_holders)
+            is_forgetting = not (self._queues or self.remembers_holders)
             for holder in slot.holders:
                 count = counts[holder] - 1
                 if count:
                     counts[holder] = count
                     continue
                 del counts[holder]
-                if forgets_at_once:
+                if is_forgetting:
                     del self._served_at[holder]
             if self._queues:
                 self._grant_slots()
-            if not forgets_at_once:
+            if not is_forgetting:
                 self._forget_holders(slot.holders)
 
     def is_crowding(self, slot: Slot) -> bool:
-        """Return whether one of its holders has more slots than it would get now, as most slots are taken."""
+        """Return whether the pool is crowded and a holder of this slot has more slots than it would get now."""
         with self._lock:
             return self.is_crowded and any(
                 self._counts.get(holder, 0) > _widen_share(holder, self._crowded_share) for holder in slot.holders
             )
 
     def get_full_seconds(self) -> float:
-        """Return for how long all slots have been taken, 0 where one is free."""
+        """Return how many seconds all slots have been in use; 0 if one is free."""
         with self._lock:
             now = time.monotonic()
             is_full = len(self._slots) == self.size or now - self._freed_at <= FULL_GAP_SECONDS
@@ -185,24 +185,24 @@ class SlotPool:
         return slot
 
     def _grant_slots(self) -> None:
-        """Give free slots to waiters; those that still wait afterwards are blocked, so a newcomer overtakes none."""
+        """Give free slots to waiters; the remaining waiters are blocked, so a new request cannot overtake them."""
         while ready := [queue for queue in self._queues if not self._is_blocked(queue.holders)]:
-            queue = min(ready, key=self._get_turn)
+            queue = min(ready, key=self._get_priority)
             waiter = self._queues[queue][0]
             self._remove_waiter(waiter)
             waiter.slot = self._take_slot(queue.holders)
             waiter.wakeup.set()
 
-    def _get_turn(self, queue: _QueueKey) -> tuple[bool, float]:
-        """Return the sort key of a queue; of equal ones the first to come is the first to be served.
+    def _get_priority(self, queue: _QueueKey) -> tuple[bool, float]:
+        """Return the sort key of a queue, lowest first; equal queues are served in order of arrival.
 
-        Groups have no turn: one caller of a group would delay the others.
+        Groups do not count: one caller of a group would delay the others.
         """
         callers = (holder for holder in queue.holders if not holder.startswith(_GROUP_PREFIX))
         return not queue.is_preferred, max((self._served_at.get(holder, 0.0) for holder in callers), default=0.0)
 
     def _forget_holders(self, holders: tuple[str, ...]) -> None:
-        """Forget when holders were served that neither hold nor wait; where they are remembered, half of too many."""
+        """Delete the times of holders that neither hold nor wait; with `remembers_holders` only above the limit."""
         if self.remembers_holders:
             if len(self._served_at) <= MAX_REMEMBERED_HOLDERS:
                 return
@@ -234,7 +234,7 @@ class SlotPool:
         )
 
     def _enqueue_waiter(self, waiter: _Waiter) -> None:
-        """Let a thread wait; raise NoFreeSlotError where as many wait as may, none of them with a later turn."""
+        """Add a waiter; raise NoFreeSlotError if the queue is full and no waiter has a lower priority."""
         for holder in waiter.queue.holders:
             waiting = self._waiting_counts.get(holder, 0)
             if waiting >= self._get_share(holder, self.max_waiting_per_holder, self.max_waiting):
@@ -242,8 +242,8 @@ class SlotPool:
             if waiting and self._waiting_count >= self.max_waiting - self.max_waiting // 4:
                 raise NoFreeSlotError
         if self._waiting_count >= self.max_waiting:
-            last = max(self._queues, key=self._get_turn)
-            if self._get_turn(waiter.queue) >= self._get_turn(last):
+            last = max(self._queues, key=self._get_priority)
+            if self._get_priority(waiter.queue) >= self._get_priority(last):
                 raise NoFreeSlotError
             displaced = self._queues[last][-1]
             self._remove_waiter(displaced)
@@ -285,9 +285,10 @@ def take_slot(
     timeout_seconds: float = 0.0,
     is_preferred: bool = False,
 ) -> Slot:
-    """Take a slot for a request, waiting for it at most this long.
+    """Take a slot for a request, waiting at most this long.
 
-    Raise 503 with the detail `full` where the process has too few left, 429 with `share` where `{holder}` has its own.
+    Raise 503 with the detail `full` if the pool has too few free slots, 429 with the detail `share` if `{holder}` has
+    reached its share.
     """
     try:
         return pool.acquire(*holders, timeout_seconds=timeout_seconds, is_preferred=is_preferred)
@@ -303,18 +304,18 @@ def _widen_share(holder: str, share: int) -> int:
 
 
 def address_holder(address: str) -> str:
-    """Return the holder that an address counts for: itself, of IPv6 the network (/64) that one client may own."""
+    """Return the holder of an IPv4 address, which is the address, or of an IPv6 address, which is its /64 network."""
     return address_holders(address)[0]
 
 
 @lru_cache(4096)
 def address_holders(address: str) -> tuple[str, ...]:
-    """Return the holders that an address counts for: itself, of IPv6 the networks /64 and /48."""
+    """Return the holders of an address: an IPv4 address itself, or the /64 and /48 networks of an IPv6 address."""
     if ":" not in address:
         return (address,)
     try:
         parsed = IPv6Address(address.partition("%")[0])
-    except ValueError:  # a proxy may forward anything
+    except ValueError:  # a proxy may forward any text
         return (address,)
     if parsed.ipv4_mapped is not None:
         return (str(parsed.ipv4_mapped),)
@@ -323,17 +324,17 @@ def address_holders(address: str) -> tuple[str, ...]:
 
 
 def is_user(holder: str) -> bool:
-    """Return whether a holder is a user; others are addresses."""
+    """Return whether a holder is a user; the others are addresses and networks."""
     return holder.startswith(_USER_PREFIX)
 
 
 def network_factor(holder: str) -> int:
-    """Return how many times the share of one address a holder has."""
+    """Return the share of a holder relative to that of one address."""
     return NETWORK_FACTOR if holder.endswith(_NETWORK_SUFFIX) else 1
 
 
 def user_holder(user_id: int) -> str:
-    """Return the holder that a signed-in user counts for."""
+    """Return the holder of an authenticated user."""
     return f"{_USER_PREFIX}{user_id}"
 
 
@@ -343,6 +344,6 @@ def group_holder(name: str) -> str:
 
 
 def caller_holders(address: str | None, user_id: int = 0) -> tuple[str, ...]:
-    """Return all holders that a request counts for; user 0 is nobody."""
+    """Return all holders of a request; user id 0 is the anonymous user."""
     holders = address_holders(address or "")
     return (*holders, user_holder(user_id)) if user_id else holders

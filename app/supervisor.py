@@ -1,4 +1,4 @@
-"""`manage.py run`: PostgreSQL, Redis, web, worker and relay under one parent that keeps them going."""
+"""Supervisor of `manage.py run`: starts PostgreSQL, Redis, web, worker and relay, and restarts them."""
 
 import asyncio
 import compileall
@@ -29,22 +29,22 @@ STOP_ORDER = ("database", "web", "relay", "worker", "redis", "postgres")
 
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 5.0
 RESET_BACKOFF_AFTER_SECONDS = 10.0
-"""After running this long a child starts again without a long pause."""
+"""Run time after which a child restarts with the shortest backoff again."""
 
 WEB_DRAIN_SECONDS = 2.0
 KILL_TIMEOUT_SECONDS = 12.0
 SERVER_STOP_TIMEOUT_SECONDS = 1.2
-"""The end: web at 0 s; relay and worker once it is gone, at 2 s at the latest; SIGKILL at 12 s; then each server."""
+"""Shutdown: web at 0 s; relay and worker when it has ended, at 2 s at the latest; SIGKILL at 12 s; then each server."""
 
 DUPLICATE_SIGNAL_SECONDS = 1.0
 
 
 class StartupError(Exception):
-    """The server does not come up; the message is one line that says why."""
+    """The server cannot start; the message is one line with the reason."""
 
 
 class Supervisor:
-    """All children of one VAR_DIR, from the first start to the last SIGKILL."""
+    """Owner of the child processes of one VAR_DIR."""
 
     def __init__(self, settings: dict[str, Any], environ: dict[str, str]) -> None:
         self.settings = settings
@@ -63,7 +63,7 @@ class Supervisor:
         self.stopping_since = 0.0
 
     async def run(self) -> None:
-        """Start everything and keep it going until SIGTERM, SIGINT or SIGHUP."""
+        """Start all children and restart them until SIGTERM, SIGINT or SIGHUP; then stop them."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._handle_signal, number)
         starting = asyncio.create_task(self._start_children())
@@ -79,14 +79,14 @@ class Supervisor:
             await self._stop_children()
 
     def _handle_signal(self, number: signal.Signals) -> None:
-        """Stop; at a second Ctrl-C kill everything."""
+        """Begin to stop; at a second Ctrl-C kill all children."""
         now = time.monotonic()
         if not self.stop_event.is_set():
             self.stopping_since = now
             self.stop_event.set()
-        # A terminal and a wrapper such as `npm run` may both deliver the same Ctrl-C: that is no second one.
+        # A terminal and a wrapper such as `npm run` may both deliver the same Ctrl-C: this is not a second one.
         elif number == signal.SIGINT and now - self.stopping_since > DUPLICATE_SIGNAL_SECONDS:
-            self.console.log_event("run", "killing what still runs", "warning")
+            self.console.log_event("run", "killing all processes", "warning")
             for child in self.children.values():
                 child.kill()
 
@@ -94,7 +94,7 @@ class Supervisor:
         for server in self.servers:
             starter = _make_server_starter(server)
             child = SupervisedProcess(
-                server.name, starter, self.console, ends_by=server.stop_signal, dies_by=server.kill_signal
+                server.name, starter, self.console, stop_signal=server.stop_signal, kill_signal=server.kill_signal
             )
             await self._keep_running(child)
         for server in self.servers:
@@ -108,11 +108,11 @@ class Supervisor:
         self._print_ready()
 
     def _print_ready(self) -> None:
-        """Print `ready: URL`, the line that scripts wait for, and where everything is."""
+        """Print `ready: URL`, which scripts wait for, and the most important addresses and paths."""
         url, var_dir = self.settings["PUBLIC_URL"], self.settings["VAR_DIR"]
         mails = var_dir / "mail" if self.settings["MAIL_URL"] == "file" else "sent by SMTP"
         storage = self.settings["STORAGE_URL"]
-        found = {
+        lines = {
             "Documentation": f"{url}/docs",
             "Jobs": f"{url}/jobs",
             "Health": f"{url}/health-check",
@@ -121,7 +121,7 @@ class Supervisor:
             "Demo login": demo_login.take_login(var_dir),
         }
         self.console.write_line(f"ready: {url}".encode())
-        for name, value in found.items():
+        for name, value in lines.items():
             if value:
                 self.console.write_line(f"  {name:<14} {value}".encode())
         self.console.write_line(b"  Ctrl-C stops everything.")
@@ -134,7 +134,7 @@ class Supervisor:
         status = await child.wait()
         await child.drain_output()
         if status:
-            raise StartupError("the database cannot be prepared, see above")
+            raise StartupError("the database migration failed, see the lines above")
 
     def _get_database_url(self) -> str:
         return (self.settings["DATABASE_URL"] or self.environ["DATABASE_URL"]).replace("+psycopg", "", 1)
@@ -157,18 +157,18 @@ class Supervisor:
         self._write_state()
 
     async def _restart_forever(self, child: SupervisedProcess) -> None:
-        pause = MIN_BACKOFF_SECONDS
+        backoff = MIN_BACKOFF_SECONDS
         while True:
             started = time.monotonic()
             status = await child.wait()
             self._write_state()
             if time.monotonic() - started > RESET_BACKOFF_AFTER_SECONDS:
-                pause = MIN_BACKOFF_SECONDS
+                backoff = MIN_BACKOFF_SECONDS
             self.console.log_event(
-                child.name, f"ended with status {status} and starts again in {pause:.1f} s", "warning"
+                child.name, f"ended with status {status} and starts again in {backoff:.1f} s", "warning"
             )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
             try:
                 await self._launch_child(child)
             except (OSError, embedded_runtime.EmbeddedError) as error:
@@ -178,11 +178,11 @@ class Supervisor:
         state: dict[str, Any] = {"base_url": self.settings["PUBLIC_URL"]}
         for name, child in self.children.items():
             if child.process is not None and child.is_running:
-                with suppress(psutil.NoSuchProcess):  # it has just ended, which its keeper will notice
-                    state[name] = {**ownership.process_identity(child.process.pid), "restarts": child.restarts}
+                with suppress(psutil.NoSuchProcess):  # it has just ended; its restart task will handle that
+                    state[name] = {**ownership.get_process_identity(child.process.pid), "restarts": child.restarts}
         try:
             ownership.write_state(self.settings["VAR_DIR"], state)
-        except OSError as error:  # a full disk must not keep children from being started again
+        except OSError as error:  # a full disk must not prevent restarts
             self.console.log_event(
                 "run", f"cannot write {self.settings['VAR_DIR']}/running.json: {error.strerror}", "error"
             )
@@ -192,8 +192,8 @@ class Supervisor:
         if running:
             self.console.log_event("run", f"stopping {', '.join(running)}; a second Ctrl-C kills them")
         started = time.monotonic()
-        for keeper in self.restart_tasks:
-            keeper.cancel()
+        for task in self.restart_tasks:
+            task.cancel()
         deadline = time.monotonic() + KILL_TIMEOUT_SECONDS
         ending = self._end_children("database", "web", seconds=KILL_TIMEOUT_SECONDS)
         await asyncio.wait(ending, timeout=WEB_DRAIN_SECONDS)
@@ -209,15 +209,15 @@ class Supervisor:
             self.console.log_event("run", f"stopped after {time.monotonic() - started:.1f} s")
 
     def _end_children(self, *names: str, seconds: float) -> list[asyncio.Task[None]]:
-        idle = asyncio.create_task(asyncio.sleep(0))  # asyncio.wait refuses to wait for nothing
+        idle = asyncio.create_task(asyncio.sleep(0))  # asyncio.wait rejects an empty list
         running = [self.children[name] for name in names if name in self.children]
         return [idle, *(asyncio.create_task(child.stop_gracefully(seconds)) for child in running)]
 
 
 def run_supervisor(settings: dict[str, Any], environ: dict[str, str]) -> None:
-    """Own VAR_DIR and run everything in it until told to stop."""
+    """Lock VAR_DIR and run all processes in it until a signal stops them."""
     var_dir = settings["VAR_DIR"]
-    with ownership.exclusive_lock(var_dir):
+    with ownership.hold_exclusive_lock(var_dir):
         bind_address.check_ports_free(settings)
         is_new = not settings["DATABASE_URL"] and not (var_dir / "postgres").exists()
         ownership.check_free_space(
@@ -234,15 +234,15 @@ def run_supervisor(settings: dict[str, Any], environ: dict[str, str]) -> None:
 
 
 def compile_modules() -> None:
-    """Compile our modules before several processes import them at the same time; where that fails, they do it."""
+    """Compile our modules before several processes import them at the same time; they compile those that fail."""
     if not sys.dont_write_bytecode:
         compileall.compile_dir(MANAGE_PATH.parent / "app", quiet=2)
 
 
 def is_database_prepared(database_url: str) -> bool:
-    """Whether the newest revision has been applied and somebody uses the database: `prepare` would find nothing to do.
+    """Return whether the latest revision has been applied and there are users, so that `prepare` is not needed.
 
-    The revisions are numbered (migrations/env.py); asking Alembic would take as long as starting the app.
+    The revisions are numbered (migrations/env.py); Alembic itself would take as long as starting the app.
     """
     newest = max(path.name.partition("_")[0] for path in (MANAGE_PATH.parent / "migrations" / "versions").glob("*.py"))
     with psycopg.connect(database_url, connect_timeout=5) as connection:
@@ -261,18 +261,18 @@ def _make_server_starter(server: embedded.EmbeddedServer) -> ProcessStarter:
     return start
 
 
-async def _wait_for(condition: Callable[[], bool], complaint: str) -> None:
+async def _wait_for(condition: Callable[[], bool], message: str) -> None:
     deadline = time.monotonic() + embedded_runtime.START_TIMEOUT_SECONDS
     while not await asyncio.to_thread(condition):
         if time.monotonic() > deadline:
-            raise StartupError(complaint)
+            raise StartupError(message)
         await asyncio.sleep(0.02)
 
 
 def collect_status(settings: dict[str, Any]) -> dict[str, Any]:
-    """What runs in VAR_DIR and where; None for what does not run. Passwords are left out."""
-    found = ownership.read_owner_state(settings["VAR_DIR"]) or {}
-    parts = {name: found.get(name) for name in (*PROGRAM_NAMES, "postgres", "redis")}
+    """Return pid and start time of each process in VAR_DIR, None if it does not run, and the URLs without passwords."""
+    state = ownership.read_owner_state(settings["VAR_DIR"]) or {}
+    parts = {name: state.get(name) for name in (*PROGRAM_NAMES, "postgres", "redis")}
     urls = embedded.get_server_urls(
         [server for server in embedded.select_servers(settings) if ownership.is_alive(parts[server.name])]
     )
@@ -280,7 +280,7 @@ def collect_status(settings: dict[str, Any]) -> dict[str, Any]:
         **{name: process if ownership.is_alive(process) else None for name, process in parts.items()},
         "database_url": urls.get("DATABASE_URL") or _redact_password(settings["DATABASE_URL"]),
         "redis_url": urls.get("REDIS_URL") or _redact_password(settings["REDIS_URL"]),
-        "base_url": found.get("base_url"),
+        "base_url": state.get("base_url"),
     }
 
 

@@ -1,7 +1,7 @@
-"""Rate limits by client address and by account: counted in Redis, in memory while Redis is away.
+"""Rate limits by client address and by account, counted in Redis, or in memory while Redis is down.
 
-An account is counted together with the place it is tried from, so that tries from elsewhere do not lock its owner out;
-a higher limit counts it over all places, except for a device that is known.
+An account is counted together with the client address, so that attempts from other addresses do not lock out its
+owner. A higher limit counts it over all addresses, except for known devices.
 """
 
 import time
@@ -25,10 +25,10 @@ from app.slots import address_holder, address_holders
 
 ADDRESS_LIMIT = "20/minute"
 ACCOUNT_LIMIT = "5/minute"
-"""Tries of one account from one address, or by one known device."""
+"""Attempts for one account from one address, or from one known device."""
 
 GLOBAL_ACCOUNT_LIMIT = "30/minute;300/hour"
-"""Tries of one account from all addresses together; known devices together have as many besides."""
+"""Attempts for one account from all addresses together; all known devices together have the same limit in addition."""
 
 MAIL_ORDER_LIMIT = "500/day"
 """Actions of one address that send mails to mailboxes of others.
@@ -37,20 +37,20 @@ They are sign-ups, changes of e-mail addresses, and orders of mails by devices t
 """
 
 NETWORK_FACTOR = 4
-"""How many times the limit of one client address a network (/48) of IPv6 has, which one client may own as well."""
+"""Limit of an IPv6 /48, relative to that of a client address: one client may own a whole /48."""
 
 FORWARDING_HEADERS = frozenset({"HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"})
-"""As they stand in a WSGI environment."""
+"""Their keys in a WSGI environment."""
 
 REDIS_TIMEOUT_SECONDS = 0.1
-"""Seconds Redis has for an answer before this process counts on its own."""
+"""Time limit for a response of Redis; then this process counts in memory."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class _Hit:
-    """One count: for which limit, and under which key."""
+    """One attempt to be counted: its limit, action and key."""
 
     limit: str
     scope: str
@@ -59,14 +59,14 @@ class _Hit:
 
 
 def init_app(app: Flask) -> None:
-    """Bind the limiter; there are no limits but those that `count` names."""
+    """Initialize the limiter; only the functions of this module count against limits."""
     app.config.update(
         RATELIMIT_STORAGE_URI=limits_url(app.config["REDIS_URL"]),
         RATELIMIT_STORAGE_OPTIONS={
             "socket_timeout": REDIS_TIMEOUT_SECONDS,
             "socket_connect_timeout": REDIS_TIMEOUT_SECONDS,
             "retry": Retry(NoBackoff(), 0),
-            "retry_on_error": [ReadOnlyError],  # not retried either: it closes the connection to a former primary
+            "retry_on_error": [ReadOnlyError],  # not retried either, but closes the connection to a former primary
         },
         RATELIMIT_KEY_PREFIX="open-event",
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
@@ -84,16 +84,16 @@ def check_rate_limit(
     per_account: str = ACCOUNT_LIMIT,
     anywhere: str = GLOBAL_ACCOUNT_LIMIT,
 ) -> None:
-    """Count one try of this action for the caller's address and, where one is named, for the account; maybe 429."""
+    """Count an attempt for the caller's address and for the account, if there is one; raise 429 above a limit."""
     count_address(action, per_address)
     if account is not None:
         count_account(action, account, per_account=per_account, anywhere=anywhere)
 
 
 def count_address(action: str, per_address: str = ADDRESS_LIMIT, *, cost: int = 1) -> None:
-    """Count one try of this action for the caller's address; with a cost of 0 only raise 429 if the limit was exceeded.
+    """Count an attempt for the caller's address; raise 429 above the limit. A cost of 0 only checks the limit.
 
-    It needs no body: views call it before they read one.
+    It does not need the body: views call it before they read one.
     """
     bucket, *networks = address_holders(_client_address())
     _count_hit(_Hit(per_address, action, bucket, cost))
@@ -115,11 +115,11 @@ def count_account(
     device: str | None = None,
     is_known_address: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Count one try of an account at the caller's address and over all addresses; maybe 429.
+    """Count an attempt for an account, at the caller's address and over all addresses; raise 429 above a limit.
 
-    `account` is in its normal form: an address by its `email_key`. `device` names a known device, which is counted
-    instead of the address; its tries are counted together with those of other known devices alone, which unknown ones
-    do not lock out. `is_known_address` is asked once too many tries came from all addresses together.
+    `account` is normalized: an e-mail address as its `email_key`. `device` is the id of a known device, which is
+    counted instead of the address; the global limit of known devices is separate, so that unknown ones cannot lock them
+    out. `is_known_address` is called when the global limit is exceeded; a known address is still accepted.
     """
     digest = sha256(account.encode()).hexdigest()
     _count_hit(_Hit(per_account, action, f"{digest}@{device or client_bucket()}", 1))
@@ -134,14 +134,14 @@ def count_account(
 
 
 def count_subject(action: str, subject: str, limit: str) -> None:
-    """Count one call of this action for a subject, whichever address it comes from; 429 above the limit."""
+    """Count a call for a subject over all addresses; raise 429 above the limit."""
     _count_hit(
-        _Hit(limit, action, subject, 1), f"At most {limit.replace('/', ' calls a ')} are accepted here. Wait a little."
+        _Hit(limit, action, subject, 1), f"At most {limit.replace('/', ' calls a ')} are accepted. Try again later."
     )
 
 
 def is_exceeded(action: str, subject: str, limit: str) -> bool:
-    """Count one occurrence of this action for a subject, and return whether they are more than the limit now."""
+    """Count an occurrence for a subject, and return whether the limit is exceeded."""
     try:
         _count_hit(_Hit(limit, action, subject, 1))
     except TooManyRequests:
@@ -150,7 +150,7 @@ def is_exceeded(action: str, subject: str, limit: str) -> bool:
 
 
 def client_bucket() -> str:
-    """Return what the caller's address is counted as: an IPv4 address, or the network (/64) of an IPv6 address."""
+    """Return the key by which the caller's address is counted: an IPv4 address, or the /64 network of an IPv6 one."""
     return address_holder(_client_address())
 
 
@@ -159,12 +159,12 @@ def _client_address() -> str:
 
 
 def _multiply_limit(limit: str, factor: int) -> str:
-    """Return a limit of this factor times as many in the same time."""
+    """Return the limit with its amount multiplied by `factor`."""
     amount, _, window = limit.partition("/")
     return f"{int(amount) * factor}/{window}"
 
 
-def _count_hit(hit: _Hit, detail: str = "Too many tries. Wait a little.") -> None:
+def _count_hit(hit: _Hit, detail: str = "Too many attempts. Try again later.") -> None:
     g.throttle_hit = hit
     try:
         _count_with_fallback()
@@ -176,9 +176,9 @@ def _count_hit(hit: _Hit, detail: str = "Too many tries. Wait a little.") -> Non
 
 
 def _count_with_fallback() -> None:
-    """Count; where Redis has failed for several requests at once, count again in memory.
+    """Count; if Redis fails, count in memory.
 
-    The extension falls back for the request that notices first, and raises for the others.
+    If several requests fail at the same time, Flask-Limiter falls back for the first and raises for the others.
     """
     try:
         _apply_limit()
@@ -188,12 +188,12 @@ def _count_with_fallback() -> None:
 
 @limiter.request_filter
 def _is_exempt() -> bool:
-    # The extension looks at every request, and while Redis is away asks whether it is back: for counted ones only.
+    # Flask-Limiter checks every request, and while Redis is down also if it is up again: only needed for counted ones.
     return "throttle_hit" not in g or not current_app.config["RATELIMIT_ENABLED"]
 
 
 def _store_retry_after(limit: RequestLimit) -> None:
-    # Asked here, where a Redis that fails meanwhile is provided for.
+    # Read here, where Flask-Limiter handles a failure of Redis.
     g.retry_after = max(1, ceil(limit.window.reset_time - time.time()))
 
 
@@ -205,15 +205,15 @@ def _store_retry_after(limit: RequestLimit) -> None:
     on_breach=_store_retry_after,
 )
 def _apply_limit() -> None:
-    """Nothing: the decorator counts."""
+    """Do nothing: the decorator counts."""
 
 
 def _warn_of_untrusted_proxy() -> None:
-    """Warn once that all clients behind a proxy are counted as one client."""
+    """Log once that all clients behind a proxy are counted as one client."""
     if FORWARDING_HEADERS.isdisjoint(request.environ) or "untrusted_proxy" in current_app.extensions:
         return
     current_app.extensions["untrusted_proxy"] = True
     log.warning(
-        "requests have forwarding headers but TRUSTED_PROXIES is 0: behind a proxy all clients count as one address",
+        "forwarding headers ignored because TRUSTED_PROXIES is 0: behind a proxy all clients count as one address",
         address=request.remote_addr,
     )

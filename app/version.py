@@ -1,4 +1,4 @@
-"""The version of the server, read from pyproject.toml."""
+"""Version of the server, read from pyproject.toml."""
 
 import tomllib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The web process: granian in front of the WSGI app."""
+"""Web process: the WSGI app served by Granian."""
 
 import logging
 import multiprocessing
@@ -23,55 +23,57 @@ from app.processes.database_connections import warn_of_few_connections
 from app.processes.process_tree import set_pdeathsig_on_fork
 
 STOP_TIMEOUT_SECONDS = 10
-"""How long requests may take to end after SIGTERM."""
+"""Time for requests to end after SIGTERM."""
 
 MAX_THREADS = 1088
-"""At most; they are made when they are needed. Bodies, streams, files and large answers hold up to 640 (`MAX_READERS`,
-`MAX_SUBSCRIBERS`, `MAX_FILE_STREAMS`, `MAX_LARGE_RESPONSES` and those that wait), requests in progress
-and those that wait for that 448 (`app/request_slots.py`)."""
+"""Threads for requests, created on demand.
+
+Bodies, streams, files and large responses use up to 640 (`MAX_READERS`, `MAX_SUBSCRIBERS`, `MAX_FILE_STREAMS`,
+`MAX_LARGE_RESPONSES` and the waiting ones), requests in progress and waiting ones 448 (`app/request_slots.py`).
+"""
 
 THREAD_IDLE_TIMEOUT_SECONDS = 5
-"""After that an idle thread ends; the least that granian permits."""
+"""Time after which an idle thread ends; the minimum of Granian."""
 
 MAX_CONNECTIONS = 8192
-"""One process accepts; far more than threads, so that silent connections keep nobody out."""
+"""Connections of one process; far more than threads, so that idle connections block no other clients."""
 
 RESERVED_DESCRIPTORS = 1024
-"""File descriptors for everything but accepted connections: granian never accepts again after it ran out of them."""
+"""File descriptors for other uses than accepted connections: Granian stops accepting after it ran out of them."""
 
 HEADER_TIMEOUT_SECONDS = 10
-"""From when a connection is open, or has its last answer, until the header of the next request must be complete."""
+"""Time from opening a connection, or from its last response, until the next request header is complete."""
 
 HEADER_BUFFER_BYTES = 2**16
-"""What the server buffers of one connection; a header that does not fit into twice as much is 431."""
+"""Receive buffer of a connection; a header larger than twice this size is 431."""
 
 log = structlog.get_logger(__name__)
 
 
 class WebServer(Granian):  # type: ignore[misc,valid-type]  # its class is chosen at run time
-    """Granian, which waits for open streams to end and tells nobody that they should."""
+    """Granian with a signal for open streams: it waits for them to end, but does not notify them."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.shutdown_fd, self._shutdown_write_fd = os.pipe()
-        """Readable in every worker, as nobody reads it, from when the server was told to stop."""
+        """Readable in every worker from the stop signal on, because its byte is never read."""
 
     def signal_handler_interrupt(self, *arguments: Any, **options: Any) -> None:
-        """Told to stop, before any worker is."""
+        """Make `shutdown_fd` readable, then stop the workers."""
         os.write(self._shutdown_write_fd, b".")
         super().signal_handler_interrupt(*arguments, **options)
 
 
 def serve_app(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
-    """Serve HOST:PORT until SIGTERM; each of WEB_WORKERS makes an app, hence a pool, of its own."""
+    """Serve HOST:PORT until SIGTERM; each of WEB_WORKERS processes creates its own app and connection pool."""
     bind_address.check_ports_free(settings)
     logs.configure_logging(settings["LOG_FORMAT"], settings["LOG_LEVEL"])
     logs.log_uncaught_exceptions()
     warn_of_few_connections(settings)
-    multiprocessing.set_start_method("fork")  # granian would spawn where fork is not the default any more
+    multiprocessing.set_start_method("fork")  # Granian would spawn where fork is no longer the default
     set_pdeathsig_on_fork()
     os.register_at_fork(after_in_child=_reset_signals)
-    # It warns of so many threads at every start; THREADS says why.
+    # Granian warns of so many threads at every start; see MAX_THREADS for the reason.
     logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
     max_connections = raise_descriptor_limit()
     host = f"[{settings['HOST']}]" if ":" in settings["HOST"] else settings["HOST"]
@@ -80,7 +82,7 @@ def serve_app(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         address=settings["HOST"],
         port=settings["PORT"],
         interface=Interfaces.WSGI,
-        # Not HTTP/2: streams that a client opened and abandoned held their threads in `wsgi.input.read` for ever.
+        # Not HTTP/2: a stream that a client abandoned would block its thread in `wsgi.input.read` for ever.
         http=HTTPModes.http1,
         workers=settings["WEB_WORKERS"],
         websockets=False,
@@ -93,7 +95,7 @@ def serve_app(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
         respawn_failed_workers=True,
         respawn_interval=0.2,
         workers_kill_timeout=STOP_TIMEOUT_SECONDS,
-        # No handlers of its own; the access line is ours.
+        # No handlers of Granian: the app logs requests itself.
         log_dictconfig={
             "version": 1,
             "disable_existing_loggers": False,
@@ -116,7 +118,7 @@ def serve_app(settings: dict[str, Any], make_app: Callable[[], Flask]) -> None:
 
 
 def raise_descriptor_limit() -> int:
-    """Allow this process and its children as many open files as we need; return how many connections that is."""
+    """Raise the limit of open files of this process and its children; return the maximum number of connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
     if hard != resource.RLIM_INFINITY:
@@ -127,6 +129,6 @@ def raise_descriptor_limit() -> int:
 
 
 def _reset_signals() -> None:
-    """Let a worker end at SIGTERM while it loads the app: until granian serves, it has the handlers of its parent."""
+    """Reset the handlers that a worker inherits, so that SIGTERM ends it while it loads the app."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)

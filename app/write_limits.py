@@ -1,8 +1,8 @@
-"""Limits on what requests write: bytes of one user and one address a day, and the disk of the database.
+"""Limits on writes: bytes per day of each user and address, and free space on the disk of the database.
 
-They are counted in the process, without a statement of their own: each holder has a bucket that takes the bytes of one
-day and empties evenly within a day. A process that starts anew has empty buckets. A request is checked before it takes
-a connection, and counted when it commits: refused requests store nothing and do not count.
+Bytes are counted in the memory of the process: each holder has a leaky bucket with the bytes of one day that drains
+within a day; after a restart all buckets are empty. A request is checked before it takes a connection, and counted when
+it commits, so refused requests do not count.
 """
 
 import shutil
@@ -23,20 +23,20 @@ MIB = 2**20
 DAY_SECONDS = 86_400.0
 
 ROW_BYTES = 1024
-"""Bytes that each request, and each row that it writes, counts for besides the body: indexes, outbox entries."""
+"""Bytes added for each request and each row it writes, for indexes and outbox entries."""
 
 ADDRESS_FACTOR = 10
-"""How many times the limit of one user all callers of one address may write together: many may share it (NAT)."""
+"""Limit of an address, relative to that of a user: many users may share it (NAT)."""
 
 DISK_TTL_SECONDS = 3.0
-"""How long a process believes how much of the disk is free."""
+"""Time for which the free disk space is cached."""
 
 MIN_PRUNED_BUCKETS = 10_000
-"""So many buckets are kept before the empty ones are looked for."""
+"""Number of buckets from which empty ones are removed."""
 
 
 class WriteMeter:
-    """The buckets of all holders: for each the time at which its bucket will be empty."""
+    """Buckets of all holders, stored as the time at which each bucket will be empty."""
 
     def __init__(self, bytes_per_day: int) -> None:
         self._seconds_per_byte = DAY_SECONDS / bytes_per_day
@@ -45,11 +45,11 @@ class WriteMeter:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Return how many buckets are kept."""
+        """Return the number of buckets."""
         return len(self._empty_at)
 
     def find_full(self, holders: tuple[str, ...]) -> tuple[str, float] | None:
-        """Return a holder whose bucket is full and the seconds until it takes more; None where all take more."""
+        """Return a holder with a full bucket and the seconds until it accepts more; None if no bucket is full."""
         full_at = time.monotonic() + DAY_SECONDS
         for holder in holders:
             empty_at = self._empty_at.get(holder)
@@ -58,7 +58,7 @@ class WriteMeter:
         return None
 
     def add_bytes(self, holders: tuple[str, ...], size: int) -> None:
-        """Put bytes into the buckets of these holders, also beyond their limit."""
+        """Add bytes to the buckets of these holders, even above their limit."""
         now = time.monotonic()
         seconds = size * self._seconds_per_byte
         with self._lock:
@@ -72,7 +72,7 @@ class WriteMeter:
 
 @dataclass(slots=True)
 class _Charge:
-    """The count of the open transaction of a request, besides the body: added when it commits."""
+    """Bytes of the open transaction of a request, without the body; added to the buckets when it commits."""
 
     meter: WriteMeter
     holders: tuple[str, ...]
@@ -80,28 +80,28 @@ class _Charge:
 
 
 def init_app(app: Flask) -> None:
-    """Make the meter of this process, and find out where the database keeps its files."""
+    """Create the meter of this process, and find the data directory of the database."""
     limit: int = app.config["MAX_WRITE_MB_PER_DAY"] * MIB
     app.extensions["write_meter"] = WriteMeter(limit) if limit else None
     app.extensions["database_directory"] = _find_database_directory(app)
 
 
 def set_body_bytes(size: int) -> None:
-    """Let the body of this request count when it first commits."""
+    """Count the body of this request at its first commit."""
     g.body_bytes = size
 
 
 def exempt_request() -> None:
-    """Do not count this request: its sender is named by an operator, or writes nothing."""
+    """Do not count this request: an operator configured its sender, or it writes nothing."""
     g.body_bytes = None
 
 
 def check_request(holders: tuple[str, ...]) -> None:
-    """Check a request that is about to write; raise 429 for a caller who has written too much, 507 for a full disk."""
+    """Check the limits of a writing request; raise 429 if a holder has written too much, 507 if the disk is full."""
     extensions = current_app.extensions
     if extensions["database_directory"] is not None and request.method != "DELETE" and not _has_free_disk():
         raise InsufficientStorage(
-            "The server has no room for further data at the moment. Try again later.", headers={"Retry-After": "3600"}
+            "The server has no space for further data. Try again later.", headers={"Retry-After": "3600"}
         )
     meter: WriteMeter | None = extensions["write_meter"]
     if meter is None or g.get("body_bytes", 0) is None:
@@ -112,14 +112,14 @@ def check_request(holders: tuple[str, ...]) -> None:
 
 
 def charge_row() -> None:
-    """Let a row that the request has written count when it commits; in tasks and commands do nothing."""
+    """Count a row that the request has written when it commits; in tasks and commands do nothing."""
     charge: _Charge | None = g.get("write_charge")
     if charge is not None:
         charge.size += ROW_BYTES
 
 
 def charge_request() -> None:
-    """Count what the request has committed: its body, once, and the rows since `check_request`."""
+    """Count the body of a committed request, once, and the rows since `check_request`."""
     charge: _Charge | None = g.pop("write_charge", None)
     if charge is not None:
         charge.meter.add_bytes(charge.holders, g.pop("body_bytes", 0) + charge.size)
@@ -127,30 +127,29 @@ def charge_request() -> None:
 
 @lru_cache(4096)
 def _get_limit_factors(holders: tuple[str, ...]) -> tuple[int, ...]:
-    """Return how many times the limit of one user each holder may write."""
+    """Return the limit of each holder relative to that of one user."""
     return tuple(1 if is_user(holder) else ADDRESS_FACTOR * network_factor(holder) for holder in holders)
 
 
 def _build_limit_error(holder: str, seconds: float) -> TooManyRequests:
     limit = current_app.config["MAX_WRITE_MB_PER_DAY"]
     return TooManyRequests(
-        f"Too much was written by {holder}: at most {limit} MiB a day by one user and {limit * ADDRESS_FACTOR} by one "
-        f"address, where each request and each row counts as {ROW_BYTES} bytes more. What was written counts less as "
-        "time passes: try again later.",
+        f"Too much was written by {holder}: at most {limit} MiB a day by one user and {limit * ADDRESS_FACTOR} MiB by "
+        f"one address; each request and each row counts as {ROW_BYTES} bytes more. Try again later.",
         code="too-many-bytes",
         headers={"Retry-After": str(ceil(seconds))},
     )
 
 
 def _find_database_directory(app: Flask) -> Path | None:
-    """Return the directory of the embedded PostgreSQL where this app uses it, by a Unix socket."""
+    """Return the directory of the embedded PostgreSQL; None if the app uses another database."""
     directory = Path(app.config["VAR_DIR"]) / "postgres"
     is_local = "host=/" in unquote(app.config["DATABASE_URL"])
     return directory if is_local and directory.is_dir() else None
 
 
 def _has_free_disk() -> bool:
-    """Return whether the disk of the embedded PostgreSQL has MIN_FREE_DISK_MB free."""
+    """Return whether the disk of the embedded PostgreSQL has at least MIN_FREE_DISK_MB free."""
     checked_at, is_free = current_app.extensions.get("database_disk", (float("-inf"), True))
     if time.monotonic() - checked_at > DISK_TTL_SECONDS:
         free = shutil.disk_usage(current_app.extensions["database_directory"]).free

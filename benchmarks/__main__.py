@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick]`: ours beside the limit, stock flask-rest-jsonapi-next and constant bytes."""
+"""`python -m benchmarks [--quick]`: compare the app with hand-written code, the stock library and static responses."""
 
 import argparse
 
@@ -13,7 +13,7 @@ MIN_WIDTH = 130
 
 
 def build_table(samples: Samples) -> Table:
-    """The result beside the bar."""
+    """Return the table of results and the required ratios."""
     made = Table(title="CPU ms of the web process per request (requests/s), medians")
     made.add_column()
     for heading in (*SYSTEMS, "ours/limit", "bar", "stock/ours", "bar"):
@@ -37,9 +37,9 @@ def _format_ratio(value: float, is_met: bool) -> str:
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours beside the alternatives.")
-    parser.add_argument("--quick", action="store_true", help="less than a minute, rougher")
+    """Measure and print the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare the app with alternatives.")
+    parser.add_argument("--quick", action="store_true", help="take less than a minute, with less precision")
     quick = parser.parse_args().quick
     samples = compare_systems(SYSTEMS, CASES, rounds=3 if quick else 9, seconds=0.3 if quick else 1)
     console = Console()

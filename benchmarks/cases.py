@@ -1,4 +1,4 @@
-"""What is asked of every system, and how it should compare."""
+"""Requests that every system is measured with, and the required ratios."""
 
 import itertools
 from collections.abc import Mapping
@@ -14,7 +14,11 @@ _counter = itertools.count(1)
 
 @dataclass(frozen=True)
 class Case:
-    """One request; ours may cost `bar` times what hand-written code does, and stock must cost `ahead` times ours."""
+    """A request, with limits for its processor time.
+
+    The app may take `max_ratio` times as long as hand-written code; the stock library must take at least
+    `min_stock_ratio` times as long as the app.
+    """
 
     letter: str
     name: str
@@ -23,11 +27,11 @@ class Case:
     min_stock_ratio: float | None = None
 
     def next_request(self, system: str, headers: Mapping[str, str]) -> Request:
-        """The request to send now: what is written differs each time, or there were nothing to write."""
+        """Return the next request; its written values differ each time, because unchanged values are not written."""
         return self.build_request(next(_counter), system, headers)
 
     def build_request(self, number: int, system: str, headers: Mapping[str, str]) -> Request:
-        """The request with this number in what it writes."""
+        """Return the request with this number in its written values."""
         request = self.request
         path = f"/{self.letter}" if system == "constant" else request.path
         body = request.body and request.body.replace(b"NUMBER", b"%d" % number)

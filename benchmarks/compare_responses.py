@@ -1,4 +1,4 @@
-"""Whether the systems answer the same: only then does it mean anything how long they take."""
+"""Comparison of the responses of all systems: times are comparable only if the responses are equal."""
 
 import re
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from benchmarks.load import send_request
 from benchmarks.processes import BenchmarkSite, WebProcess
 
 IDENTICAL_SYSTEMS = frozenset({"limit", "constant"})
-"""Systems that answer with our document; stock has its own spelling of it, and as many resources."""
+"""Systems with the same documents as the app; those of the stock library have other names, but as many resources."""
 
 
 class ResponseMismatch(Exception):
-    """A system answers something else; the message says where."""
+    """The response of a system differs; the message contains the JSON pointer of the difference."""
 
 
 def check_responses(site: BenchmarkSite, web: WebProcess, cases: Sequence[Case]) -> None:
-    """Keep our answers as files, compare those of the others with them."""
+    """Store the responses of the app as files; compare those of other systems with them, or raise ResponseMismatch."""
     connection = HTTPConnection("127.0.0.1", web.port, timeout=60)
     for case in cases:
         answer = send_request(connection, case.build_request(0, web.system, site.build_headers()))
@@ -38,7 +38,7 @@ def check_responses(site: BenchmarkSite, web: WebProcess, cases: Sequence[Case])
 
 
 def _normalize_response(answer: bytes) -> Any:
-    """Without what differs from row to row: the id of a new FAQ, and when it was created."""
+    """Return the document without values that differ between rows: id and creation time of a new FAQ."""
     new = re.search(rb'"type":"faq","id":"(\d+)"', answer) if b'"Question 0?"' in answer else None
     if new is not None:
         answer = re.sub(rb'(?<=[/"])%s(?=[/"])' % new[1], b"ID", answer)
@@ -58,9 +58,9 @@ def _check_same(expected: Any, found: Any, at: str) -> None:
 
 
 def _count_members(answer: bytes) -> tuple[int, int, int]:
-    """Count primary and included resources, and the attributes in all of them that everyone sees.
+    """Return the number of primary resources, of included resources, and of the public attributes in all of them.
 
-    The stock library shows payment details to all callers.
+    The stock library returns payment details to all users, so they are not counted.
     """
     document = orjson.loads(answer)
     data = document["data"] if isinstance(document["data"], list) else [document["data"]]

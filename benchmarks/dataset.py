@@ -1,4 +1,4 @@
-"""The data every system is measured on, made inside PostgreSQL: 10,000 users and events, FAQs on the first 1,000."""
+"""Data of the benchmarks, generated in PostgreSQL: 10,000 users and events, with FAQs for the first 1,000 events."""
 
 import psycopg
 
@@ -7,7 +7,7 @@ EVENTS_WITH_FAQS_COUNT = 1_000
 FAQS_PER_EVENT = 20
 
 CALLER_ID = 5_000
-"""The user who asks; the event with the same number is his, and has no FAQs."""
+"""Id of the current user of all requests; they own the event with the same id, which has no FAQs."""
 
 _INSERT_USERS = """
     INSERT INTO users (email, password_hash, public_name, details, contact, avatar_url, is_profile_public, is_verified)
@@ -36,7 +36,7 @@ _INSERT_FAQS = """
 
 
 def fill_tables(url: str) -> None:
-    """Fill the empty tables of this database."""
+    """Insert the data into the empty tables of this database."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_INSERT_USERS, {"rows": USER_COUNT})
         connection.execute(_INSERT_EVENTS, {"rows": USER_COUNT})
@@ -46,7 +46,7 @@ def fill_tables(url: str) -> None:
 
 
 def replace_faqs(url: str, *, events: int, each: int) -> None:
-    """Put as many FAQs on as many events in the place of those there are."""
+    """Replace all FAQs by `each` FAQs for each of the first `events` events."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("TRUNCATE faqs RESTART IDENTITY")
         connection.execute(_INSERT_FAQS, {"events": events, "each": each})

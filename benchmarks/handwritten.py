@@ -1,7 +1,8 @@
-"""The limit: every endpoint written by hand, with Flask, SQLAlchemy Core and orjson.
+"""System `limit`: every endpoint written by hand, with Flask, SQLAlchemy Core and orjson.
 
-The same authentication and the same documents as ours. What a generic layer asks is known here: statements are made
-once, links are f-strings, who may see an included row follows from who sees its event, bodies are believed.
+Authentication and documents are those of the app. Everything that a generic layer computes is constant here:
+statements are built once, links are f-strings, visibility of included rows follows from the event, and bodies are not
+validated.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ MAX_PAGE_SIZE = 100
 
 
 def create_app(settings: dict[str, Any]) -> Flask:
-    """One detail, one list, one list with includes, one POST, one PATCH."""
+    """Return an app with one detail, one list, one list with includes, one POST and one PATCH."""
     app = Flask("limit", static_folder=None)
     app.config.update(settings)
     connecting: dict[str, Any] = {"connect_args": {"options": SESSION_OPTIONS}, "json_deserializer": orjson.loads}
@@ -72,7 +73,7 @@ def create_app(settings: dict[str, Any]) -> Flask:
 
 
 def _get_current_user_id(connection: Connection) -> int:
-    """Who asks, as `app.users.auth` finds out."""
+    """Return the id of the user who authenticated the request, like `app.users.auth`."""
     access = read_access_token(request.headers["Authorization"].partition(" ")[2])
     found = connection.execute(
         sql.SELECT_CURRENT_USER, {"user_id": access.user_id, "sign_in_id": access.sign_in_id}

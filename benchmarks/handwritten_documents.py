@@ -1,4 +1,4 @@
-"""The documents of the limit, written down as they are printed."""
+"""Hand-written documents of the system `limit`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ PROFILE_KEYS = tuple(name.replace("_", "-") for name in PROFILE_NAMES)
 
 
 def build_event_item(row: Any, keys: tuple[str, ...] = EVENT_KEYS) -> dict[str, Any]:
-    """An event; `row` is id, owner_id, EVENT_NAMES and, with OWN_EVENT_KEYS, PAYMENT_NAMES."""
+    """Return an event; `row` has id, owner_id, EVENT_NAMES and, with OWN_EVENT_KEYS, PAYMENT_NAMES."""
     base = f"/v1/events/{row.identifier if row.privacy == 'private' else row[0]}"
     return {
         "type": "event",
@@ -46,7 +46,7 @@ def build_event_item(row: Any, keys: tuple[str, ...] = EVENT_KEYS) -> dict[str, 
 
 
 def build_faq_item(row: Any) -> dict[str, Any]:
-    """A FAQ; `row` is id, event_id, faq_type_id and FAQ_NAMES."""
+    """Return a FAQ; `row` has id, event_id, faq_type_id and FAQ_NAMES."""
     base = f"/v1/faqs/{row[0]}"
     return {
         "type": "faq",
@@ -67,12 +67,12 @@ def build_faq_item(row: Any) -> dict[str, Any]:
 
 
 def build_owner_item(row: Any) -> dict[str, Any]:
-    """The public profile of a user; `row` is id and PROFILE_NAMES."""
+    """Return the public profile of a user; `row` has id and PROFILE_NAMES."""
     return {"type": "user", "id": str(row[0]), "attributes": dict(zip(PROFILE_KEYS, row[1:], strict=True))}
 
 
 def build_pagination(arguments: Mapping[str, str], count: int, number: int, size: int) -> dict[str, Any]:
-    """Links and meta of a page of events."""
+    """Return links and meta of a page of events."""
     base = f"/v1/events?{urlencode({name: text for name, text in arguments.items() if name != 'page[number]'})}"
     is_exact = count <= MAX_EXACT_COUNT
     last = -(-count // size) if is_exact else None

@@ -1,4 +1,4 @@
-"""The statements of the limit, each made once."""
+"""Statements of the system `limit`, each built once."""
 
 from sqlalchemy import (
     ARRAY,
@@ -32,7 +32,7 @@ EVENT_NAMES = tuple(
     column.name for column in events.c if column.name not in {"id", "owner_id", "pending_owner_id", *PAYMENT_DETAILS}
 )
 PAYMENT_NAMES = tuple(sorted(PAYMENT_DETAILS))
-"""Shown to the owner; empty here, so that nothing has to be decrypted."""
+"""Columns that only the owner sees; empty in the data, so that nothing is decrypted."""
 FAQ_NAMES = ("question", "answer", "position", "created_at", "deleted_at")
 PROFILE_NAMES = tuple(column.name for column in users.c if column.name in PUBLIC_PROFILE)
 

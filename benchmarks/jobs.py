@@ -1,6 +1,6 @@
-"""`python -m benchmarks.jobs [--quick]`: how soon a job is accepted and begun, how many are done, what progress costs.
+"""`python -m benchmarks.jobs [--quick]`: measure submission, start delay, throughput and progress reports of jobs.
 
-Web, relay and worker are processes of their own; times of jobs are PostgreSQL's.
+Web, relay and worker are separate processes; the times of jobs are those of PostgreSQL.
 """
 
 import argparse
@@ -29,24 +29,24 @@ ALL_CPUS = os.sched_getaffinity(0)
 WAITING_JOB_COUNT = 4
 WORKER_SLOT_COUNT = 2
 MAX_MILLISECONDS = {"accepted": 20.0, "begun": 20.0}
-"""Milliseconds: the 99th percentile of the first, the median of the second."""
+"""Maximum milliseconds of `accepted` (99th percentile) and `begun` (median)."""
 WAIT_TIMEOUT_SECONDS = 120.0
 
 
 class BenchmarkClient:
-    """Somebody who submits jobs, on a new connection each time."""
+    """Client that submits jobs, with a new connection for each request."""
 
     def __init__(self, port: int, headers: Mapping[str, str]) -> None:
         self.port = port
         self.headers = dict(headers)
 
     def request_data(self, method: str, path: str, document: Any = None) -> tuple[Any, float]:
-        """The primary data of the answer, and the milliseconds it took."""
+        """Send a request; return the primary data of the response and the milliseconds it took."""
         answer, took = self.request_document(method, path, document)
         return answer["data"], took
 
     def request_document(self, method: str, path: str, document: Any = None) -> tuple[Any, float]:
-        """The answer, and the milliseconds it took."""
+        """Send a request; return the document of the response and the milliseconds it took."""
         body = None if document is None else orjson.dumps(document)
         begun = perf_counter()
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
@@ -59,7 +59,7 @@ class BenchmarkClient:
         return orjson.loads(answer), took
 
     def submit_job(self, seconds: float) -> tuple[str, float]:
-        """The id of a new job that sleeps, and the milliseconds of its 202."""
+        """Submit a job that sleeps; return its id and the milliseconds until the 202."""
         parameters = {"seconds": seconds, "steps": 1}
         document = {"data": {"type": "job", "attributes": {"kind": "sleep", "parameters": parameters}}}
         job, took = self.request_data("POST", "/v1/jobs", document)
@@ -68,7 +68,7 @@ class BenchmarkClient:
 
 @contextmanager
 def run_command(place: BenchmarkSite, *arguments: str) -> Iterator[None]:
-    """`manage.py <arguments>` on all cores, ended with the block."""
+    """Run `manage.py <arguments>` on all cores until the block ends."""
 
     def prepare() -> None:
         os.sched_setaffinity(0, ALL_CPUS)
@@ -92,14 +92,14 @@ def run_command(place: BenchmarkSite, *arguments: str) -> Iterator[None]:
 
 
 def query_value(place: BenchmarkSite, question: str, *values: Any) -> Any:
-    """One value from the database."""
+    """Return one value from the database."""
     with psycopg.connect(place.environment["DATABASE_URL"].replace("+psycopg", "")) as connection:
         ((value,),) = connection.execute(question, values).fetchall()
     return value
 
 
 def wait_for_value(place: BenchmarkSite, question: str, value: Any) -> None:
-    """Until the database says so."""
+    """Wait until the query returns this value; raise RuntimeError after WAIT_TIMEOUT_SECONDS."""
     deadline = monotonic() + WAIT_TIMEOUT_SECONDS
     while query_value(place, question) != value:
         if monotonic() > deadline:
@@ -120,7 +120,7 @@ COUNT_RUNNING_JOBS = "SELECT count(*) FROM jobs WHERE state = 'running'"
 
 
 def measure_start_delays(place: BenchmarkSite, client: BenchmarkClient, count: int) -> list[float]:
-    """Milliseconds from the row of a job to its first attempt, one job at a time."""
+    """Return the milliseconds from inserting each job to its first attempt, one job at a time."""
     client.submit_job(0)
     wait_for_value(place, COUNT_UNFINISHED_JOBS, 0)
     for _ in track(range(count), "from submitting to start", transient=True):
@@ -130,7 +130,7 @@ def measure_start_delays(place: BenchmarkSite, client: BenchmarkClient, count: i
 
 
 def measure_submit_times(place: BenchmarkSite, client: BenchmarkClient, count: int) -> list[float]:
-    """Milliseconds of the 202 beside WAITING jobs that wait and SLOTS that run."""
+    """Return the milliseconds until each 202, with WAITING_JOB_COUNT waiting and WORKER_SLOT_COUNT running jobs."""
     jobs = [client.submit_job(3600)[0] for _ in range(WAITING_JOB_COUNT + WORKER_SLOT_COUNT)]
     wait_for_value(place, COUNT_RUNNING_JOBS, WORKER_SLOT_COUNT)
     took = []
@@ -145,7 +145,7 @@ def measure_submit_times(place: BenchmarkSite, client: BenchmarkClient, count: i
 
 
 def measure_throughput(place: BenchmarkSite, count: int) -> float:
-    """Jobs a second through a worker with SLOTS slots, from the first start to the last end."""
+    """Return jobs per second of a worker with WORKER_SLOT_COUNT slots, from the first start to the last end."""
     with place.app.app_context(), open_transaction(is_read=False):
         for _ in range(count):
             submission.submit_job("sleep", {"seconds": 0, "steps": 1}, trigger="cli", owner_id=None)
@@ -156,14 +156,14 @@ def measure_throughput(place: BenchmarkSite, count: int) -> float:
 
 
 def measure_progress_report(place: BenchmarkSite, count: int) -> tuple[float, float]:
-    """Milliseconds of one stored progress report: by the clock, and of our own processor time."""
+    """Return the milliseconds of a stored progress report: elapsed, and processor time of this process."""
     with place.app.app_context():
         with open_transaction(is_read=False):
             submitted = submission.submit_job("sleep", {"seconds": 0}, trigger="cli", owner_id=None).job
             job = lifecycle.claim_job(submitted.id, "benchmark", timedelta(minutes=5))
             commit()
         if job is None:
-            raise RuntimeError("somebody else has begun the job")
+            raise RuntimeError("another worker has started the job")
         clock, processor = perf_counter(), process_time()
         for number in range(count):
             with open_transaction(is_read=False):
@@ -177,13 +177,13 @@ def measure_progress_report(place: BenchmarkSite, count: int) -> tuple[float, fl
 
 
 def format_percentiles(milliseconds: list[float]) -> str:
-    """The median and the tail."""
+    """Return the median and the 99th percentile as text."""
     cuts = quantiles(milliseconds, n=100)
     return f"p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.jobs", description="Jobs, from the 202 to the end.")
     parser.add_argument("--quick", action="store_true", help="rougher")
     count = 100 if parser.parse_args().quick else 500

@@ -1,4 +1,4 @@
-"""Load: a few keep-alive connections that send one request after the other for a while."""
+"""Load generator: keep-alive connections that each send one request after the other."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +11,12 @@ CONNECTION_COUNT = 2
 
 
 class UnexpectedStatus(Exception):
-    """A server did not answer as it should; the message says what it said."""
+    """A response has an unexpected status; the message contains status and body."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request and the status it should get."""
+    """A request and its expected status."""
 
     method: str
     path: str
@@ -26,7 +26,7 @@ class Request:
 
 
 def send_request(connection: HTTPConnection, request: Request) -> bytes:
-    """The body of the answer; raises Refused for another status than the one expected."""
+    """Send a request and return the body of the response; raise UnexpectedStatus for another than the expected one."""
     connection.request(request.method, request.path, request.body, dict(request.headers))
     response = connection.getresponse()
     body = response.read()
@@ -36,7 +36,7 @@ def send_request(connection: HTTPConnection, request: Request) -> bytes:
 
 
 def send_for_seconds(port: int, seconds: float, request: Callable[[], Request]) -> tuple[int, float]:
-    """Send what `request` makes over all connections for so long; how many were answered, in how many seconds."""
+    """Send requests from `request` for this time; return the number of responses and the seconds."""
     started = perf_counter()
     deadline = started + seconds
 
@@ -49,7 +49,7 @@ def send_for_seconds(port: int, seconds: float, request: Callable[[], Request]) 
 
 
 def send_all(port: int, requests: Iterable[Request]) -> int:
-    """Send these over all connections; how many were answered."""
+    """Send these requests over all connections; return the number of responses."""
     listed = list(requests)
     return _run_on_connections(port, lambda number: listed[number::CONNECTION_COUNT])
 

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.memory [--requests N]`: what the web process holds in RAM over 100,000 mixed requests.
+"""`python -m benchmarks.memory [--requests N]`: measure the memory of the web process over 100,000 mixed requests.
 
-Mixed: reads and writes, all kinds of pages, field sets and includes, and requests that are refused. Caches fill in the
-first tenth; after it the figure should stay where it is.
+Mixed means reads and writes with all kinds of pagination, sparse fieldsets, includes, and errors. Caches grow during
+the first tenth; afterwards the memory should be constant.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MB = 2**20
 
 
 def generate_requests(headers: Mapping[str, str], dice: random.Random) -> Iterator[Request]:
-    """Requests without end, few of them alike."""
+    """Yield requests for ever, most of them different."""
     names = [attribute.key for attribute in TYPES["event"].attributes.values()]
     writes = [case for case in CASES if case.request.body]
     while True:
@@ -42,7 +42,7 @@ def generate_requests(headers: Mapping[str, str], dice: random.Random) -> Iterat
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description="Memory of the web process.")
     parser.add_argument("--requests", type=int, default=100_000)
     requests = parser.parse_args().requests
@@ -50,7 +50,7 @@ def main() -> None:
     with run_site() as place, place.run_web("ours") as web, Progress(transient=True) as progress:
         task = progress.add_task("asking", total=requests)
         while (sent := progress.tasks[0].completed) < requests:
-            # One token lives for 15 minutes, a step for less.
+            # A new token for each step: it is valid for 15 minutes, and a step takes less.
             generator = random.Random(sent)  # noqa: S311  # no secret
             step = itertools.islice(generate_requests(place.build_headers(), generator), max(requests // STEP_COUNT, 1))
             progress.advance(task, send_all(web.port, step))

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.outbox [--quick]`: what the outbox row costs a write, with a consumer that waits and without.
+"""`python -m benchmarks.outbox [--quick]`: measure a write with and without a consumer of its outbox entry.
 
-The event is published and changes its name, which its calendar waits for: one row and one NOTIFY for each PATCH.
+The name of a published event changes, for which the calendar has a consumer: one entry and one NOTIFY per PATCH.
 """
 
 import argparse
@@ -16,7 +16,7 @@ MAX_RATIO = 1.2
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outbox", description="The cost of the outbox.")
     parser.add_argument("--quick", action="store_true", help="rougher")
     quick = parser.parse_args().quick

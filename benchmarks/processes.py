@@ -1,4 +1,4 @@
-"""What is measured: a database that nobody else uses, and web processes that differ only in the app they serve."""
+"""Processes of the benchmarks: a database of their own, and web processes that differ only in the app they serve."""
 
 import os
 import socket
@@ -31,7 +31,7 @@ STOP_TIMEOUT_SECONDS = 15
 
 @dataclass(frozen=True)
 class WebProcess:
-    """A web process that serves one system."""
+    """Web process that serves one system."""
 
     system: str
     pid: int
@@ -40,7 +40,7 @@ class WebProcess:
 
 @dataclass(frozen=True)
 class BenchmarkSite:
-    """The database with its data, and somebody who is signed in."""
+    """The database with its data, and the current user of all requests."""
 
     app: Flask
     environment: Mapping[str, str]
@@ -48,18 +48,18 @@ class BenchmarkSite:
 
     @property
     def directory(self) -> Path:
-        """Where web processes keep what they share."""
+        """Return the directory of logs and of the responses for comparison."""
         return Path(self.environment["VAR_DIR"])
 
     def build_headers(self) -> dict[str, str]:
-        """What the caller sends with every request; the token is new, since it lives for 15 minutes only."""
+        """Return the request headers with a new access token, which is valid for 15 minutes."""
         with self.app.app_context():
             token = new_access_token(self.access)
         return {"Authorization": f"JWT {token}", "Content-Type": "application/vnd.api+json"}
 
     @contextmanager
     def run_web(self, system: str) -> Iterator[WebProcess]:
-        """Serve a system, from when it answers until the block ends."""
+        """Run the web process of a system until the block ends; enter the block when it is ready."""
         port = _find_free_port()
         with (self.directory / f"{system}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # our own command line
@@ -81,7 +81,7 @@ class BenchmarkSite:
 
 @contextmanager
 def run_site() -> Iterator[BenchmarkSite]:
-    """A database with the data of `world`, gone when the block ends."""
+    """Yield a database with the data of `benchmarks.dataset`; delete it when the block ends."""
     os.sched_setaffinity(0, cpu_affinity.OTHER_CPUS)
     with ExitStack() as stack:
         var_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="open-event-bench-")))

@@ -1,4 +1,4 @@
-"""All systems answer in turn, round after round, so that whatever else the machine does meanwhile meets all of them."""
+"""Benchmark runner: systems are measured alternately in several rounds, so that other load affects all of them."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,21 +18,21 @@ WARM_UP_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Sample:
-    """What one system did with one case in one round."""
+    """Result of one system for one case in one round."""
 
     milliseconds: float
-    """Processor time of the web process for one request."""
+    """Processor time of the web process per request."""
 
     rate: float
     """Requests per second."""
 
 
 Samples = dict[tuple[str, str], list[Sample]]
-"""By letter of the case and system, one for each round."""
+"""Samples of all rounds by letter of the case and system."""
 
 
 def compare_systems(systems: Sequence[str], cases: Sequence[Case], rounds: int, seconds: float) -> Samples:
-    """Measure every system with every case for so long in every round."""
+    """Measure every system with every case for `seconds` in every round, and return the samples."""
     samples: Samples = {(case.letter, system): [] for case in cases for system in systems}
     with ExitStack() as stack, Progress(transient=True) as progress:
         task = progress.add_task("starting", total=(rounds + 1) * len(samples))
@@ -53,13 +53,13 @@ def compare_systems(systems: Sequence[str], cases: Sequence[Case], rounds: int, 
 
 
 def compute_ratio(samples: Samples, case: Case, above: str, below: str) -> float:
-    """How many times as much processor time one system takes as another: the median over the rounds."""
+    """Return the processor time of system `above` divided by that of `below`, the median over the rounds."""
     pairs = zip(samples[case.letter, above], samples[case.letter, below], strict=True)
     return median(one.milliseconds / other.milliseconds for one, other in pairs)
 
 
 def compute_medians(taken: Sequence[Sample]) -> Sample:
-    """The medians over the rounds."""
+    """Return the medians over the rounds."""
     return Sample(median(one.milliseconds for one in taken), median(one.rate for one in taken))
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scale [--quick]`: a page of 20 FAQs among 10,000 and among 1,000,000 costs the same."""
+"""`python -m benchmarks.scale [--quick]`: compare the time of a page of 20 FAQs of 10,000 with that of 1,000,000."""
 
 import argparse
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ CURSOR_HEADERS = {"Accept": f'application/vnd.api+json; profile="{PROFILE}"'}
 
 
 class SizedSite:
-    """Ours, with so many FAQs on so many events."""
+    """The app with a table of `size` FAQs."""
 
     def __init__(self, stack: ExitStack, size: int) -> None:
         self.benchmark_site: BenchmarkSite = stack.enter_context(run_site())
@@ -46,13 +46,13 @@ class SizedSite:
         }
 
     def get_path(self, path: str, headers: Mapping[str, str]) -> bytes:
-        """The answer to a GET by the caller."""
+        """Return the body of the response to a GET request."""
         return send_request(
             self.connection, Request("GET", path, headers={**self.benchmark_site.build_headers(), **headers})
         )
 
     def measure_milliseconds(self, name: str, requests: int) -> float:
-        """The median time of so many requests, one after the other."""
+        """Return the median time of this many sequential requests."""
         headers = CURSOR_HEADERS if "cursor" in name else {}
         times = []
         for _ in range(requests):
@@ -62,14 +62,14 @@ class SizedSite:
         return median(times)
 
     def _find_cursor(self, number: int) -> str:
-        """The cursor of a row with a middling position: rows are numbered by event, the list goes by position."""
+        """Return the cursor of a row in the middle of the list: rows are numbered by event, but sorted by position."""
         path = f"/v1/faqs?filter[id]={number + FAQS_PER_EVENT // 2}"
         (item,) = orjson.loads(self.get_path(path, CURSOR_HEADERS))["data"]
         return str(item["meta"]["page"]["cursor"])
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description="Pages of small and large tables.")
     parser.add_argument("--quick", action="store_true", help="rougher")
     rounds, requests = (3, 10) if parser.parse_args().quick else (10, 30)
@@ -87,14 +87,14 @@ def main() -> None:
 
 
 def build_table(times: Mapping[str, list[list[float]]]) -> Table:
-    """The result beside the bar."""
+    """Return the table of results and the required ratios."""
     made = Table(title="ms for one request, one after the other, medians")
     for heading in ("20 FAQs", *(f"of {size:,}" for size in TABLE_SIZES), "ratio", "bar"):
         made.add_column(heading, justify="right" if made.columns else "left")
     for name, rounds in times.items():
         small, large = (median(place) for place in zip(*rounds, strict=True))
         ratio = median(large / small for small, large in rounds)
-        numbered = name.startswith("page")  # reads what it skips, which is why there are cursors
+        numbered = name.startswith("page")  # reads all skipped rows, which cursors avoid
         colour = "white" if numbered else "green" if ratio <= MAX_RATIO else "red"
         made.add_row(
             name, f"{small:.2f}", f"{large:.2f}", f"[{colour}]{ratio:.2f}[/]", "" if numbered else f"<= {MAX_RATIO}"

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.serve SYSTEM`: one system behind the web server that `manage.py web` runs."""
+"""`python -m benchmarks.serve SYSTEM`: serve one system with the web server of `manage.py web`."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from benchmarks import handwritten, static_response, stock_library
 
 
 def create_app_without_consumers(settings: dict[str, Any]) -> Flask:
-    """Ours, with nobody who waits for a change: no outbox row is ever written."""
+    """Return the app without outbox consumers, so that no outbox entry is written."""
     app = create_app(settings)
     CONSUMERS.clear()
     return app

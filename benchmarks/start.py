@@ -2,7 +2,7 @@
 
     python -m benchmarks.start [CHECKOUT] [--empty-cache]
 
-CPU seconds of all processes are printed too: on a machine that others use, they tell more than the clock.
+The CPU seconds of all processes are printed, too: on a shared machine they are more precise than the elapsed time.
 """
 
 import argparse
@@ -27,7 +27,7 @@ IGNORED_FILES = shutil.ignore_patterns(
 
 
 def measure_start(checkout: Path, caches: dict[str, str]) -> str:
-    """Run `make run` until it is ready and stop it; returns what it took."""
+    """Run `make run` until it is ready and stop it; return seconds, CPU seconds and lines of output as text."""
     unset = {"PYTHONDONTWRITEBYTECODE", *(setting.name for setting in config.SETTINGS)}
     environ = {name: value for name, value in os.environ.items() if name not in unset} | caches
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -60,7 +60,7 @@ def measure_start(checkout: Path, caches: dict[str, str]) -> str:
 
 
 def _sum_cpu_seconds(pid: int) -> float:
-    """Return what this process, its descendants and those they have waited for have used."""
+    """Return the CPU seconds of this process and its descendants, including ended ones."""
     leader = psutil.Process(pid)
     times = [process.cpu_times() for process in [leader, *leader.children(recursive=True)]]
     return sum(used.user + used.system + used.children_user + used.children_system for used in times)
@@ -72,7 +72,7 @@ def _print_line(line: str) -> None:
 
 
 def main() -> None:
-    """Print a line for each kind of start."""
+    """Measure and print one line for each kind of start."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description="Measure `make run` until ready.")
     parser.add_argument("checkout", nargs="?", type=Path, default=Path(__file__).resolve().parent.parent)
     parser.add_argument("--empty-cache", action="store_true", help="download all packages first")

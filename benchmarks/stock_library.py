@@ -1,7 +1,7 @@
-"""Stock flask-rest-jsonapi-next: its data layer, decorators and schemas as its manual has them; nobody signs in.
+"""System `stock`: flask-rest-jsonapi-next with data layer and schemas as in its manual, without authentication.
 
-The schemas have the attributes and relationships of ours, users those that others see. Generous to it where there is
-a choice: no default order, no linkage unless included.
+The schemas have the attributes and relationships of the app, those of users only the public ones. Where there is a
+choice, the faster variant is used: no default sorting, and linkage only for included resources.
 """
 
 from typing import Any
@@ -35,10 +35,10 @@ MARSHMALLOW_FIELDS: dict[type, type] = {
     Number: marshmallow.fields.Float,
     DateTime: marshmallow.fields.AwareDateTime,
 }
-"""The plain marshmallow field for each kind of ours; all else goes as it is."""
+"""Marshmallow field for each field class of the app; others are used unchanged."""
 
 
-class User(db.Model):  # type: ignore[name-defined,misc]  # made at run time, which a type checker cannot follow
+class User(db.Model):  # type: ignore[name-defined,misc]  # created at run time
     """A user."""
 
     __table__ = OurUser.__table__
@@ -71,7 +71,7 @@ class Faq(db.Model):  # type: ignore[name-defined,misc]  # same
 
 
 def create_app(settings: dict[str, Any]) -> Flask:
-    """Lists and details of events, FAQs and users."""
+    """Return an app with lists and details of events, FAQs and users."""
     app = Flask("stock", static_folder=None)
     app.config["SQLALCHEMY_DATABASE_URI"] = settings["DATABASE_URL"]
     db.init_app(app)
@@ -101,7 +101,7 @@ def _register_routes(api: Api, model: type, schema: type[LibrarySchema]) -> None
 
 
 def _build_schema(model: type, ours: type[ResourceSchema], kept: frozenset[str] | None) -> type[LibrarySchema]:
-    """A schema of the library's with the attributes (those that are kept) and relationships of ours."""
+    """Return a schema of the library with the relationships and the attributes (those in `kept`) of our schema."""
     type_ = ours.Meta.type_
     meta = {"type_": type_, "inflect": dasherize, "self_view": f"{type_}_detail", "self_view_kwargs": {"id": "<id>"}}
     members: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.treatments [--quick]`: from asking for a treatment to the last of its results.
+"""`python -m benchmarks.treatments [--quick]`: measure treatments from the POST request to the last stored result.
 
-The processor answers at once; what is measured is ours. Web, relay and worker are processes of their own.
+The processor responds at once, so only the server is measured. Web, relay and worker are separate processes.
 """
 
 import argparse
@@ -33,18 +33,18 @@ COUNT_WAITING_JOBS = "SELECT count(*) FROM jobs WHERE state = 'waiting'"
 
 
 class BenchmarkProcessor(ThreadingHTTPServer):
-    """Takes every task, and has a result for every document."""
+    """Processor that accepts every task and has a result for every document."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.starts_by_experiment: dict[str, tuple[float, dict[str, Any]]] = {}
-        """When each experiment was started, and with what."""
+        """Start time and request body by experiment id."""
 
     @property
     def url(self) -> str:
-        """The PROCESSOR_URL."""
+        """Return the PROCESSOR_URL."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -52,14 +52,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: BenchmarkProcessor
 
     def do_POST(self) -> None:
-        """A start."""
+        """Accept the start of a run."""
         begun = perf_counter()
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.starts_by_experiment[body["experiment_id"]] = (begun, body)
         self._send_json({"tracking_id": body["experiment_id"]})
 
     def do_GET(self) -> None:
-        """A result."""
+        """Return a result."""
         self._send_json([REGION_RESULT])
 
     def _send_json(self, value: Any) -> None:
@@ -70,12 +70,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_arguments: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def run_processor() -> Iterator[BenchmarkProcessor]:
-    """One that listens until the block ends."""
+    """Run a processor until the block ends."""
     with BenchmarkProcessor() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -83,7 +83,7 @@ def run_processor() -> Iterator[BenchmarkProcessor]:
 
 
 def create_document_set(client: BenchmarkClient) -> str:
-    """The id of a set of FAQs that comes to DOCUMENTS documents."""
+    """Create a document set with DOCUMENT_COUNT FAQs, and return its id."""
     faqs, _ = client.request_data("GET", f"/v1/faqs?page[size]={DOCUMENT_COUNT}")
     linkage = {"faqs": {"data": [{"type": "faq", "id": each["id"]} for each in faqs]}}
     data = {"type": "document-set", "attributes": {"title": "Ten"}, "relationships": linkage}
@@ -94,11 +94,11 @@ def create_document_set(client: BenchmarkClient) -> str:
 def measure_creation(
     place: BenchmarkSite, client: BenchmarkClient, remote: BenchmarkProcessor, count: int
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds of the 201, and from the request to the start at the processor, one at a time."""
+    """Return the milliseconds until each 201, and from each request to the start at the processor, one at a time."""
     linkage = {"document-set": {"data": {"type": "document-set", "id": create_document_set(client)}}}
     data = {"type": "treatment", "attributes": {"task-type": "regions"}, "relationships": linkage}
     client.request_data("POST", "/v1/treatments", {"data": data})
-    wait_for_value(place, COUNT_WAITING_JOBS, 1)  # the worker is up
+    wait_for_value(place, COUNT_WAITING_JOBS, 1)  # the worker is ready
     answered, reached = [], []
     for number in track(range(1, count + 1), "creating", transient=True):
         begun = perf_counter()
@@ -110,19 +110,19 @@ def measure_creation(
 
 
 def measure_callbacks(port: int, remote: BenchmarkProcessor) -> list[float]:
-    """Milliseconds of the answer to a callback that names all results."""
+    """Return the milliseconds of each callback with the URLs of all results."""
     took = []
     for _begun, body in track(list(remote.starts_by_experiment.values()), "calling back", transient=True):
         url = urlsplit(body["notify_url"])
-        named = [{"doc_id": each["uid"], "result_url": f"{remote.url}/{each['uid']}"} for each in body["documents"]]
-        said_ = {"event": "SUCCESS", "output": {"results_url": named}}
+        results = [{"doc_id": each["uid"], "result_url": f"{remote.url}/{each['uid']}"} for each in body["documents"]]
+        callback = {"event": "SUCCESS", "output": {"results_url": results}}
         client = BenchmarkClient(port, {"Content-Type": "application/json"})
-        took.append(client.request_document("POST", f"{url.path}?{url.query}", said_)[1])
+        took.append(client.request_document("POST", f"{url.path}?{url.query}", callback)[1])
     return took
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.treatments", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="rougher")
     count = 20 if parser.parse_args().quick else 100

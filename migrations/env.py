@@ -1,4 +1,4 @@
-"""What Alembic runs by: the database and the models of the current app."""
+"""Alembic environment: the database and the models of the current app."""
 
 import logging
 from time import sleep
@@ -10,11 +10,11 @@ from flask import current_app
 from sqlalchemy import Connection, literal_column, text
 
 MIGRATION_LOCK = 5_041_977
-"""Advisory lock: of several servers that migrate at once one does, the others wait and find nothing to do."""
+"""Key of the advisory lock: if several servers migrate at the same time, one does it while the others wait."""
 
 LOCK_INTERVAL_SECONDS = 0.2
 
-# What people want to know is printed below.
+# report_revision prints the revisions instead.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 db = current_app.extensions["migrate"].db
@@ -27,7 +27,7 @@ options: dict[str, Any] = {
 
 
 def report_revision(step: Any) -> None:
-    """Print one line for each revision, or append it to the list that `manage.py prepare` gave."""
+    """Print a line for the revision, or append its id to the list of `manage.py prepare`."""
     if (applied := context.config.attributes.get("applied")) is not None:
         applied.append(step.up_revision_id)
         return
@@ -36,18 +36,18 @@ def report_revision(step: Any) -> None:
 
 
 def run_offline() -> None:
-    """Print the SQL (`db upgrade --sql`)."""
+    """Print the SQL of the migrations (`db upgrade --sql`)."""
     context.configure(dialect_name="postgresql", literal_binds=True, **options)
     with context.begin_transaction():
         context.run_migrations()
 
 
 def run_online() -> None:
-    """Migrate: each revision is a transaction, except where it says that it builds indexes or changes many rows."""
+    """Migrate; each revision is a transaction, except those that build indexes concurrently or change many rows."""
     with db.engine.connect() as connection:
         try:
             acquire_migration_lock(connection)
-            # On a live system: a change of a table that is in use fails soon rather than holding up its readers.
+            # On a live system: changing a table in use must fail after some seconds, not block its readers.
             connection.execute(text("SET statement_timeout = 0; SET lock_timeout = '10s'"))
             connection.commit()
             context.configure(
@@ -59,11 +59,11 @@ def run_online() -> None:
             with context.begin_transaction():
                 context.run_migrations()
         finally:
-            connection.invalidate()  # with its lock and its settings, whatever has happened
+            connection.invalidate()  # releases the lock and the settings, also after an error
 
 
 def acquire_migration_lock(connection: Connection) -> None:
-    """Wait until no other server migrates, outside of a transaction: an index that is built there would wait for it."""
+    """Wait for the lock outside a transaction: CREATE INDEX CONCURRENTLY waits for all open transactions."""
     while not connection.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")):
         connection.rollback()
         sleep(LOCK_INTERVAL_SECONDS)
@@ -71,7 +71,7 @@ def acquire_migration_lock(connection: Connection) -> None:
 
 
 def number_revision(_context: object, _revision: object, directives: list[Any]) -> None:
-    """`db migrate` numbers its revisions and writes none when the models have not changed."""
+    """Number a new revision of `db migrate`; write none if the models have not changed."""
     script = directives[0]
     if getattr(context.config.cmd_opts, "autogenerate", False) and script.upgrade_ops.is_empty():
         directives.clear()
@@ -82,9 +82,9 @@ def number_revision(_context: object, _revision: object, directives: list[Any]) 
 
 
 def collate_sort_keys(operations: list[Any]) -> None:
-    """Add the collation that queries sort by to new indexes over `text_sort_key`: models name none.
+    """Add the collation of the queries to new indexes over `text_sort_key`.
 
-    Alembic does not see it in the database and would find a difference each time.
+    It is not in the models: Alembic does not read it from the database and would always find a difference.
     """
     for each in operations:
         if isinstance(each, CreateIndexOp):

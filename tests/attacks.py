@@ -1,8 +1,8 @@
-"""Clients that attack a server: each opens connections in a thread of its own until it is stopped.
+"""Clients that attack a server, each in its own thread until it is stopped.
 
 `with SlowBodies(base_url, 300, "/v1/events"): ...`, or `start()` and `stop()`. Each attack comes from one address of
-127.0.0.0/8, and opens a connection again when the server has closed it. `Bystander` is a client at another address,
-which measures how the server serves it meanwhile.
+127.0.0.0/8, and reopens a connection that the server has closed. `Bystander` is a client at another address that
+measures its response times during an attack.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ BYSTANDER = "127.0.0.3"
 
 TICK_SECONDS = 0.05
 REOPEN_BACKOFF_SECONDS = 0.5
-"""Pause before a connection that the server closed is opened again."""
+"""Time before a connection that the server closed is opened again."""
 
 
 CLOSED = getattr(select, "POLLRDHUP", 0)
-"""The server closed its side: told without reading on Linux alone."""
+"""Poll event for a connection that the server has closed; only Linux has it."""
 
 
 class _Connection:
@@ -46,7 +46,7 @@ class _Connection:
 
 
 class Attack:
-    """Hold `number` connections open; subclasses say what they send, and when."""
+    """Keep `number` connections open; subclasses define what they send and when."""
 
     receive_buffer: int | None = None
     reads = True
@@ -59,7 +59,7 @@ class Attack:
         self.opened = 0
         self.closed_by_server = 0
         self.statuses: Counter[int] = Counter()
-        """Status codes of the answers that were read."""
+        """Status codes of the responses that were read."""
         self._connections = [_Connection() for _ in range(number)]
         self._by_descriptor: dict[int, _Connection] = {}
         self._poll = select.poll()
@@ -67,16 +67,16 @@ class Attack:
         self._thread: threading.Thread | None = None
 
     def first_bytes(self) -> bytes:
-        """Return what is sent when a connection is open."""
+        """Return the bytes to send when a connection is open."""
         return b""
 
     def next_bytes(self) -> tuple[bytes, float] | None:
-        """Return what is sent next and the pause before it, None to send nothing more."""
+        """Return the next bytes to send and the seconds before them; None to send nothing more."""
         return None
 
     @property
     def count_open_connections(self) -> int:
-        """Return how many connections are open now."""
+        """Return the number of open connections."""
         return len(self._by_descriptor)
 
     def start(self) -> None:
@@ -259,7 +259,7 @@ class SlowBodies(Attack):
 
 
 class SlowReaders(Attack):
-    """Ask for a large answer and do not read it."""
+    """Request a large response and do not read it."""
 
     receive_buffer = 4096
     reads = False
@@ -284,7 +284,7 @@ class SlowReaders(Attack):
 
 
 class TricklingReaders(SlowReaders):
-    """Ask for a large answer and read 1,500 bytes of it a second."""
+    """Request a large response and read 1,500 bytes per second."""
 
     def next_bytes(self) -> tuple[bytes, float] | None:
         """Return nothing to send, and the pause before the next bytes are read."""
@@ -296,16 +296,16 @@ class TricklingReaders(SlowReaders):
 
 
 class RepeatedRequests:
-    """Send one request again and again on `number` connections, in a process of its own, and throw the answers away.
+    """Repeat one request on `number` connections, in a separate process, and discard the responses.
 
-    With `number` 0 each request has a connection of its own, which is closed at once.
+    With `number` 0 each request has its own connection, which is closed at once.
     """
 
     def __init__(self, base_url: str, number: int, head: str, *, source: str = ATTACKER) -> None:
         parts = urlsplit(base_url)
         context = multiprocessing.get_context("spawn")
         self.statuses: Counter[int] = Counter()
-        """Status codes of the answers, when the attack has stopped."""
+        """Status codes of the responses, available after the attack has stopped."""
         self._answered = context.Event()
         self._stopping = context.Event()
         self._counts = context.SimpleQueue()
@@ -315,9 +315,9 @@ class RepeatedRequests:
         self._process = context.Process(target=_repeat if number else _abandon, args=arguments, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin the attack, and wait for its first answer."""
+        """Start the attack, and wait for its first response."""
         self._process.start()
-        assert self._answered.wait(60), "the attack gets no answer"
+        assert self._answered.wait(60), "the attack gets no response"
         return self
 
     def __exit__(
@@ -330,7 +330,7 @@ class RepeatedRequests:
 
 
 class _RepeatedRequest:
-    """One connection that repeats its request."""
+    """Connection that repeats its request."""
 
     def __init__(self, address: tuple[str, int], request: bytes, source: str) -> None:
         self.request = request
@@ -342,7 +342,7 @@ class _RepeatedRequest:
         self.socket.send(request)
 
     def receive(self) -> int | None:
-        """Read what has come; return the status when a header is complete. OSError at the end."""
+        """Read available bytes; return the status when a header is complete. Raise OSError at the end."""
         received = self.socket.recv(2**20)
         if not received:
             raise ConnectionResetError
@@ -405,7 +405,7 @@ def _abandon(
 
 
 class OpenStreams(SlowReaders):
-    """Ask for an answer that goes on, and read it."""
+    """Request a stream and read it."""
 
     receive_buffer = None
     reads = True
@@ -413,7 +413,7 @@ class OpenStreams(SlowReaders):
 
 @dataclass(frozen=True)
 class Request:
-    """A request of a bystander; `expected` are the statuses it may have."""
+    """Request of a bystander with its expected statuses."""
 
     method: str
     path: str
@@ -423,12 +423,12 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Return what it is called in figures."""
+        """Return its name in figures."""
         return f"{self.method} {self.path}"
 
 
 class Bystander:
-    """Send these requests one after the other, each on a new connection, and measure them until stopped."""
+    """Send these requests in turn, each on a new connection, and measure them until stopped."""
 
     def __init__(
         self, base_url: str, requests: Sequence[Request], *, source: str = BYSTANDER, timeout_seconds: float = 20
@@ -452,7 +452,7 @@ class Bystander:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        """Stop after the request that is on its way."""
+        """Stop after the current request."""
         self._stopping.set()
         self._thread.join(60)
 
@@ -491,11 +491,11 @@ class Bystander:
 
 
 REFUSAL_BACKOFF_SECONDS = 1.0
-"""Pause of a thread of a flood after a 429 or 503: without it the flood would keep the processor of the tests busy."""
+"""Time a flood thread waits after a 429 or 503: without it the flood would keep the processor of the tests busy."""
 
 
 class Flood:
-    """Send requests from so many threads, each on a new connection, until stopped; `make` gets the number of each."""
+    """Send requests from several threads, each on a new connection, until stopped; `make` gets the request's number."""
 
     def __init__(self, base_url: str, threads: int, make: Callable[[int], Request], *, source: str = ATTACKER) -> None:
         self.netloc = urlsplit(base_url).netloc
@@ -515,7 +515,7 @@ class Flood:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        """Stop after the requests that are on their way."""
+        """Stop after the current requests."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(60)

@@ -1,4 +1,4 @@
-"""A PostgreSQL and a Redis of the suite's own, the app on them, and real processes beside it."""
+"""Fixtures of all tests: PostgreSQL and Redis servers of the test suite, the app, and processes of `manage.py`."""
 
 import contextlib
 import logging
@@ -32,19 +32,19 @@ from tests.jsonapi.validator import CheckedClient
 
 pytest_plugins = ["tests.dataset", "tests.web_server"]
 
-# A line for each of the tests' own requests would bury what is told of a failure.
+# A line for each request of the tests would hide the output of a failed test.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-# What a shell starts in the background ignores Ctrl-C, and so would every process that is started here.
+# A shell starts background commands with SIGINT ignored; the processes started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = "figure"
-"""The property of a report that holds something measured."""
+"""Property of a test report with a measured figure."""
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 15, what: str = "") -> Any:
-    """What the condition returns once it is true; fails when that takes longer than this."""
+    """Return the value of the condition once it is true; fail the test after this many seconds."""
     deadline = monotonic() + seconds
     while not (result := condition()):
         if monotonic() > deadline:
@@ -55,29 +55,29 @@ def wait_until(condition: Callable[[], Any], seconds: float = 15, what: str = ""
 
 @pytest.fixture(scope="session", name="wait_until")
 def _wait_until() -> Callable[..., Any]:
-    """`wait_until(condition, seconds)` for tests."""
+    """Return `wait_until(condition, seconds)`."""
     return wait_until
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than there are processors: tests wait for servers and processes."""
+    """Return one worker more than there are processors, because tests wait for servers and processes."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files first that take long: a worker that begins one at the end would work alone."""
+    """Run the slow files first, so that none of them runs alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture
 def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Say what was measured: it is printed at the end of the run, from whichever process it comes."""
+    """Return a function that records a measured figure, which is printed at the end of the run."""
     return lambda text: record_property(FIGURE, text)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """All figures of this run."""
+    """Print all figures of this run."""
     reports = terminalreporter.getreports("passed")
     figures = [text for report in reports for name, text in report.user_properties if name == FIGURE]
     if figures:
@@ -86,17 +86,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 class UnsyncedPostgres(embedded.Postgres):
-    """PostgreSQL that does not wait for the disk: its files outlive a killed process, not a crash of the machine."""
+    """PostgreSQL without fsync: its files survive a killed process, but not a crash of the machine."""
 
     def build_command(self) -> tuple[list[str], dict[str, Any]]:
-        """Add the options that turn waiting off."""
+        """Return the command line with the options that disable fsync."""
         command, more = super().build_command()
         return [*command, "-c", "fsync=off", "-c", "full_page_writes=off"], more
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """DATABASE_URL and REDIS_URL of servers that nobody else uses, the tables made by Alembic."""
+    """Yield DATABASE_URL and REDIS_URL of servers for the tests alone, with tables created by Alembic."""
     var_dir = tmp_path_factory.mktemp("servers")
     with ExitStack() as stack:
         started: list[embedded.EmbeddedServer] = [UnsyncedPostgres(var_dir), embedded.Redis(var_dir)]
@@ -107,7 +107,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 @pytest.fixture(scope="session")
 def environment(servers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Every setting of the suite, so that nothing comes from the developer's own environment or `.env`."""
+    """Return all settings of the test suite, so that none comes from the developer's environment or `.env`."""
     return {
         **{setting.name: setting.default for setting in config.SETTINGS},
         **servers,
@@ -120,7 +120,7 @@ def environment(servers: dict[str, str], tmp_path_factory: pytest.TempPathFactor
 
 
 def find_free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a TCP port that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -128,7 +128,7 @@ def find_free_port() -> int:
 
 @pytest.fixture(scope="session")
 def app(environment: dict[str, str]) -> Iterator[Flask]:
-    """The app; a test that needs its context pushes one."""
+    """Yield the app; a test that needs its context pushes one."""
     app = create_app(config.read_config(environment))
     app.test_client_class = CheckedClient
     with app.app_context():
@@ -140,7 +140,7 @@ def app(environment: dict[str, str]) -> Iterator[Flask]:
 
 @pytest.fixture
 def make_app(environment: dict[str, str]) -> Iterator[Callable[..., Flask]]:
-    """Make further apps with other settings; close the connections of their pools after the test."""
+    """Yield a function that creates apps with other settings; close their connection pools after the test."""
     made: list[Flask] = []
 
     def make(**settings: str) -> Flask:
@@ -155,13 +155,13 @@ def make_app(environment: dict[str, str]) -> Iterator[Callable[..., Flask]]:
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A client that speaks WSGI to the app in this process."""
+    """Return a client that calls the app in this process through WSGI."""
     return app.test_client()
 
 
 @pytest.fixture(autouse=True)
 def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Empty all tables and Redis after each test that could write."""
+    """Empty all tables and Redis after each test that may have written."""
     yield
     if {"app", "processes"} & set(request.fixturenames):
         servers = request.getfixturevalue("servers")
@@ -176,11 +176,11 @@ CLEAN_TABLES = sql.SQL("DO $$ BEGIN {} END $$").format(
         CLEAN_TABLE.format(table=sql.Identifier(table.name)) for table in reversed(db.metadata.sorted_tables)
     )
 )
-"""Deletes the rows of the tables that have any, in one round trip."""
+"""Statement that deletes the rows of all tables in one round trip."""
 
 
 def clean_tables(database_url: str) -> bool:
-    """Delete all rows; return False when processes that outlive the test write at the same time, and win."""
+    """Delete all rows; return False if a process that outlives the test writes at the same time and holds a lock."""
     try:
         with psycopg.connect(database_url, options="-c lock_timeout=10s") as connection:
             connection.execute(CLEAN_TABLES)
@@ -191,7 +191,7 @@ def clean_tables(database_url: str) -> bool:
 
 @dataclass
 class Processes:
-    """Real `manage.py` processes on the suite's servers; `stop` or the end of the test ends them for sure."""
+    """Processes of `manage.py` on the servers of the tests; `stop` or the end of the test ends them."""
 
     environment: Mapping[str, str]
     logs: Path
@@ -199,11 +199,11 @@ class Processes:
 
     @property
     def base_url(self) -> str:
-        """Where `web` listens."""
+        """Return the URL of the web process."""
         return f"http://127.0.0.1:{self.environment['PORT']}"
 
     def start(self, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
-        """Run `manage.py <arguments>`, with these settings besides the suite's."""
+        """Run `manage.py <arguments>` with these settings in addition to those of the tests."""
         with self.log(arguments[0]).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / "manage.py"), *arguments],
@@ -218,16 +218,16 @@ class Processes:
         return process
 
     def log(self, name: str) -> Path:
-        """What the process of this name has said."""
+        """Return the path of the log of this process."""
         return self.logs / f"{name}.log"
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGKILL for the process alone; its children follow on their own."""
+        """Send SIGKILL to the process alone; its children end by themselves."""
         process.kill()
         process.wait(10)
 
     def stop(self, process: subprocess.Popen[bytes], seconds: float = 15) -> int:
-        """SIGTERM, and SIGKILL for the whole group when that takes too long; the exit status."""
+        """Send SIGTERM, and SIGKILL to the process group if it has not ended in time; return the exit status."""
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
@@ -237,7 +237,7 @@ class Processes:
 
 @pytest.fixture
 def processes(app: Flask, environment: dict[str, str], tmp_path: Path) -> Iterator[Processes]:
-    """Start worker, relay and web for one test."""
+    """Yield an object that starts processes for one test."""
     running = Processes(environment, tmp_path)
     yield running
     for process in running.children:

@@ -1,4 +1,4 @@
-"""A small dataset for tests: an event in every state, somebody in every role, and callers who speak for them."""
+"""Dataset for tests: an event in every state, a user in every role, and API clients for them."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -39,7 +39,7 @@ NEXT_MONTH = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
 
 
 class ApiClient:
-    """Somebody with a client: sends JSON:API documents, gets responses."""
+    """API client of a user: sends JSON:API documents and returns responses."""
 
     def __init__(self, client: FlaskClient, token: str | None = None, id: int = 0) -> None:
         self.client = client
@@ -47,7 +47,7 @@ class ApiClient:
         self.id = id
 
     def send(self, method: str, path: str, document: Any = None, **headers: str) -> TestResponse:
-        """One request; `document` goes as JSON:API."""
+        """Send a request with an optional JSON:API document; return the response."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.token:
             sent.setdefault("Authorization", f"JWT {self.token}")
@@ -61,11 +61,11 @@ class ApiClient:
         return self.send("GET", path, **headers)
 
     def create(self, path: str, type_: str, attributes: Any = None, **related: Any) -> TestResponse:
-        """POST of a resource; `event=3` and `faq_type=None` become to-one linkage."""
+        """Send a POST request with a resource; `event=3` and `faq_type=None` become to-one linkage."""
         return self.send("POST", path, {"data": build_resource(type_, None, attributes, related)})
 
     def update(self, path: str, type_: str, attributes: Any = None, **related: Any) -> TestResponse:
-        """PATCH of the resource at a URL that ends with its id."""
+        """Send a PATCH request with a resource to a URL that ends with its id."""
         id_ = path.partition("?")[0].rstrip("/").rpartition("/")[2]
         return self.send("PATCH", path, {"data": build_resource(type_, id_, attributes, related)})
 
@@ -90,7 +90,7 @@ TYPES_BY_MEMBER = {
 
 
 def build_resource(type_: str, id_: str | None, attributes: Any, related: dict[str, Any]) -> dict[str, Any]:
-    """A resource object."""
+    """Return a resource object."""
     made: dict[str, Any] = {"type": type_}
     if id_ is not None:
         made["id"] = id_
@@ -105,38 +105,38 @@ def build_resource(type_: str, id_: str | None, attributes: Any, related: dict[s
 
 
 def build_linkage(type_: str, value: Any) -> Any:
-    """An id, a list of ids or None as linkage."""
+    """Return linkage for an id, a list of ids or None."""
     if isinstance(value, list):
         return [build_linkage(type_, each) for each in value]
     return None if value is None else {"type": type_, "id": str(value)}
 
 
 def get_errors(response: TestResponse) -> list[dict[str, Any]]:
-    """The errors of an answer."""
+    """Return the error objects of a response."""
     listed: list[dict[str, Any]] = response.get_json(force=True)["errors"]
     return listed
 
 
 def get_pointers(response: TestResponse) -> set[str]:
-    """Where the errors of an answer point."""
+    """Return the pointers of the errors of a response."""
     return {error["source"]["pointer"] for error in get_errors(response)}
 
 
 def get_data(response: TestResponse) -> Any:
-    """The primary data of an answer that succeeded."""
+    """Return the primary data of a successful response."""
     document = response.get_json(force=True)
     assert "errors" not in document, document
     return document["data"]
 
 
 def get_ids(response: TestResponse) -> list[int]:
-    """The ids in a list."""
+    """Return the ids in a list response."""
     return [int(item["id"]) for item in get_data(response)]
 
 
 @dataclass
 class Dataset:
-    """Who and what there is; everything is in the database already."""
+    """Users, clients and ids of the rows of the dataset, which are in the database."""
 
     app: Flask
     callers: dict[str, ApiClient]
@@ -146,7 +146,7 @@ class Dataset:
     faqs: dict[str, int]
     images: dict[str, int]
     belongings: dict[str, dict[str, int]]
-    """The ids of what belongs to each event, by type: a FAQ, a FAQ type, an image, and one of every other type."""
+    """Ids of the resources of each event, by type: a FAQ, a FAQ type, an image, and one of every other type."""
     _background: dict[str, str] | None = None
 
     def __getattr__(self, name: str) -> ApiClient:
@@ -156,16 +156,16 @@ class Dataset:
             raise AttributeError(name) from None
 
     def copy_dataset(self) -> "Dataset":
-        """Return the same dataset with a client and dictionaries of its own."""
+        """Return a copy of the dataset with its own client and dictionaries."""
         client = self.app.test_client()
         callers = {role: ApiClient(client, caller.token, caller.id) for role, caller in self.callers.items()}
         named = {field.name: deepcopy(getattr(self, field.name)) for field in fields(self)[2:]}
         return replace(self, callers=callers, **named)
 
     def get_background_ids(self) -> dict[str, str]:
-        """A job of the owner's about his draft, what it said and made; a hook, an upload, a document set; a treatment.
+        """Return the ids, by type, of rows of the owner: a job about the draft and its rows, a hook and others.
 
-        Their ids by type, made once.
+        They are created at the first call.
         """
         if self._background is None:
             event_id = self.events["draft"]
@@ -197,10 +197,10 @@ class Dataset:
         return self._background
 
     def _create_treatment(self, job_id: UUID, set_id: int) -> dict[str, str]:
-        """A treatment that is this job, and what it has found."""
+        """Insert a treatment with the id of this job, and its results; return the ids by type."""
         with self.app.app_context():
             about = {"document_set_id": set_id, "requested_by_id": self.owner.id}
-            # Not by the session, which would announce it: it has its job.
+            # Not by the session, which would send a change signal: the job already exists.
             treatment = {"id": job_id, "task_type": "regions", "api_parameters": {}, **about}
             db.session.execute(insert(Treatment).values(treatment))
             document = {"treatment_id": job_id, "document": f"event-{self.events['draft']}-image"}
@@ -211,7 +211,7 @@ class Dataset:
             return {"treatment": str(job_id), "region": str(region.id), "similarity": str(similarity.id)}
 
     def create_upload(self, role: str, name: str = "picture") -> int:
-        """The id of an upload of somebody's, whose file is not there."""
+        """Insert an upload of a user, without its file; return its id."""
         with self.app.app_context():
             storage_key = f"uploads/{sha256(f'{role} {name}'.encode()).hexdigest()}.jpg"
             about = {"media_type": "image/jpeg", "width": 80, "height": 40, "size": 1000}
@@ -221,7 +221,7 @@ class Dataset:
             return upload.id
 
     def create_document_set(self, role: str, uploads: Iterable[int] = ()) -> int:
-        """The id of a document set of somebody's with all events and FAQs, of which he may not see some any more."""
+        """Insert a document set of a user with all events and FAQs, even hidden ones; return its id."""
         with self.app.app_context():
             made = DocumentSet(title=f"All that {role} chose", owner_id=self.callers[role].id)
             db.session.add(made)
@@ -238,7 +238,7 @@ class Dataset:
             return made.id
 
     def count_rows(self, model: type[Any]) -> int:
-        """How many rows a table has."""
+        """Return the number of rows of a table."""
         with self.app.app_context():
             return db.session.query(model).count()
 
@@ -248,22 +248,22 @@ EVENTS = ("published", "draft", "private", "trashed")
 
 
 MAX_SAVED_DATASET_SECONDS = 60
-"""The age at which the saved rows are made anew: tokens expire, and some tests look for what is recent."""
+"""Age at which the saved rows are created again: tokens expire, and some tests search for recent rows."""
 
 RAISE_SEQUENCES = """
 SELECT setval(sequencename::regclass, saved.value)
 FROM pg_sequences JOIN unnest(%s::text[], %s::bigint[]) AS saved (name, value) ON sequencename = saved.name
 WHERE coalesce(last_value, 0) < saved.value
 """
-"""Some tests restart sequences: new rows must not get the ids of saved ones."""
+"""Statement that raises sequences: some tests restart them, and new rows must not get the ids of saved ones."""
 
 EMPTY_COPY_BYTES = 21
-"""The header and the trailer of a binary copy."""
+"""Size of header and trailer of a binary copy."""
 
 
 @dataclass
 class SavedDataset:
-    """The dataset as it was made last, the rows of each table as PostgreSQL copies them, and where sequences stood."""
+    """The last dataset, the rows of each table in the format of COPY, and the values of sequences."""
 
     dataset: Dataset
     rows: dict[str, bytes]
@@ -271,17 +271,17 @@ class SavedDataset:
     made_at: float
 
     def is_recent(self) -> bool:
-        """Return whether the rows may be inserted once more."""
+        """Return whether the rows are recent enough to be inserted again."""
         return monotonic() - self.made_at < MAX_SAVED_DATASET_SECONDS
 
     def insert(self) -> Dataset:
-        """Insert the rows, parents first; return a dataset of the test's own."""
+        """Insert the rows, parents first; return a copy of the dataset."""
         with driver_connection(self.dataset.app) as connection:
             for table, rows in self.rows.items():
                 with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
                     copy.write(rows)
             connection.execute(RAISE_SEQUENCES, (list(self.sequences), list(self.sequences.values())))
-        # The events have the ids of before: an inbox that an earlier test filled would be theirs.
+        # The events have the same ids as before, so they would get an inbox that an earlier test filled.
         files = Path(unquote(urlsplit(self.dataset.app.config["STORAGE_URL"]).path))
         shutil.rmtree(files / "inbox", ignore_errors=True)
         return self.dataset.copy_dataset()
@@ -301,7 +301,7 @@ def driver_connection(app: Flask) -> Iterator[psycopg.Connection[Any]]:
 
 
 def copy_tables(app: Flask) -> dict[str, bytes]:
-    """Return the rows of each table that has some, parents first."""
+    """Return the rows of each non-empty table, parents first."""
     copied = {}
     with driver_connection(app) as connection:
         for table in db.metadata.sorted_tables:
@@ -320,16 +320,16 @@ def read_sequences(app: Flask) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def dataset_cache(app: Flask) -> list[SavedDataset]:
-    """The dataset that was made last in this process, if any: most tests begin with the same rows."""
+    """Return a list with the last dataset of this process, if there is one: most tests begin with the same rows."""
     return []
 
 
 @pytest.fixture
 def dataset(app: Flask, dataset_cache: list[SavedDataset]) -> Dataset:
-    """The team runs all four events; the stranger runs none; `other` owns a published event of his own."""
+    """Return the dataset: the team runs all four events, the stranger none, and `other` owns a published event."""
     if dataset_cache and dataset_cache[0].is_recent():
         return dataset_cache[0].insert()
-    is_alone = not copy_tables(app)  # rows of other fixtures are no part of it
+    is_alone = not copy_tables(app)  # rows of other fixtures are not part of the dataset
     made_at = monotonic()
     made = make_dataset(app)
     if is_alone:
@@ -338,7 +338,7 @@ def dataset(app: Flask, dataset_cache: list[SavedDataset]) -> Dataset:
 
 
 def make_dataset(app: Flask) -> Dataset:
-    """Make the rows of the dataset through the models."""
+    """Insert the rows of the dataset through the models."""
     client = app.test_client()
     with app.app_context():
         people = {name: _build_user(name) for name in (*ROLES[1:], "other")}

@@ -1,6 +1,6 @@
-"""A mix of hostile clients for the soak: silent, half-open, slow, HTTP/2, large and many, one after the other.
+"""Hostile clients for the soak test, in phases: silent, half-open, slow, HTTP/2, large and many.
 
-While they last a bystander at another address measures log-in, reads and the health endpoints.
+Meanwhile a bystander at another address measures log-in, GET requests and the health endpoints.
 """
 
 import itertools
@@ -32,7 +32,7 @@ ATTACKS_AT_ONCE = 3
 
 
 class Flood:
-    """Send the same request again and again, from several threads of one address."""
+    """Repeat the same request from several threads of one address."""
 
     def __init__(self, base_url: str, request: Request, threads: int, *, source: str) -> None:
         self.netloc = urlsplit(base_url).netloc
@@ -51,7 +51,7 @@ class Flood:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        """Stop after the requests that are on their way."""
+        """Stop after the current requests."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(30)
@@ -73,16 +73,16 @@ class Flood:
 
 @dataclass(frozen=True)
 class AttackTarget:
-    """The server, an account on it, and what costs it most."""
+    """The server, an account, and its most expensive resources."""
 
     base_url: str
     email: str
     password: str
     token: str
     large_path: str
-    """A public file of many MB."""
+    """Path of a large public file."""
     stream_path: str
-    """A stream that does not end soon."""
+    """Path of a stream that does not end soon."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class AttackResult:
     requests: int
     failures: list[str]
     server_errors: int
-    """Answers 500 to a request of an attacker."""
+    """Number of responses to attackers with status 500."""
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def _attack_kinds(target: AttackTarget) -> list[Callable[[str], Any]]:
 
 
 def attack_server(target: AttackTarget, seconds: float) -> AttackResult:
-    """Attack the server for so long, several kinds at once, and measure how it serves another address meanwhile."""
+    """Attack the server for this time with several kinds at once; return the measurements of a bystander."""
     credentials = json.dumps({"email": target.email, "password": target.password}).encode()
     bystander = Bystander(
         target.base_url,

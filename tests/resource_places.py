@@ -1,4 +1,4 @@
-"""What a resource needs outside of its package."""
+"""Places outside its package that a new resource needs."""
 
 import tomllib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Values and rows of resource types that no test knows by name, such as one that was just added."""
+"""Sample values and rows for resource types without tests of their own, such as a new one."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from app.users.schemas import Email
 SAMPLES: dict[type[marshmallow.fields.Field[Any]], Any] = {
     TimeZone: "Europe/Berlin",
     Url: "https://example.com/",
-    Email: "somebody@example.com",
+    Email: "person@example.com",
     Html: "<p>A text</p>",
     Text: "A text",
     Boolean: True,

@@ -1,8 +1,8 @@
-"""Write while the server is disturbed: `make soak` prints what was acknowledged, and what of it never arrived.
+"""Soak test (`make soak`): write while the server is disturbed, and report acknowledged and lost writes.
 
-It starts `manage.py run` in a VAR_DIR of its own, signs users up and publishes events without a pause, and meanwhile
-goes through its phases: each kills (-9) every child in turn, or stops Redis (SIGSTOP) for a while. A write counts when
-the client got its 201; it is lost or late when its mail or its calendar is not there a minute after the last write.
+It starts `manage.py run` in its own VAR_DIR and continuously signs up users and publishes events. Meanwhile it runs
+its phases: each kills every child in turn (SIGKILL), or stops Redis for some seconds (SIGSTOP). A write counts when the
+client got a 201; it is lost or late if its mail or calendar is missing a minute after the last write.
 
 Exit status 1: something was lost or late, nothing was written, or the server was not healthy before or after.
 """
@@ -45,19 +45,19 @@ EVENT = {
 }
 
 MIN_WRITES_BEFORE_FREEZE = 100
-"""Writes that are acknowledged before Redis is stopped: the queues are then in use."""
+"""Acknowledged writes before Redis is stopped, so that the queues are in use."""
 
 START_TIMEOUT_SECONDS = 90
 RESTART_TIMEOUT_SECONDS = 20
 MAX_LATE_SECONDS = 60
-"""After the last write, until everything that was acknowledged must be done."""
+"""Time after the last write in which all acknowledged writes must have their consequences."""
 
 console = Console()
 
 
 @dataclass
 class AcknowledgedWrites:
-    """What the server said it had stored."""
+    """Writes that the server has acknowledged."""
 
     users: set[str] = field(default_factory=set)
     events: set[str] = field(default_factory=set)
@@ -90,14 +90,14 @@ class Server:
         )
 
     def pid(self, child: str) -> int | None:
-        """The present process of a child."""
+        """Return the pid of a child; None if it does not run."""
         command = [sys.executable, str(ROOT / "manage.py"), "status", "--json"]
         said = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         entry = json.loads(said.stdout or "{}").get(child)
         return entry["pid"] if entry else None
 
     def stop(self) -> float:
-        """SIGTERM; the seconds until it was gone."""
+        """Send SIGTERM; return the seconds until the process has ended."""
         begun = monotonic()
         self.process.terminate()
         self.process.wait(30)
@@ -105,7 +105,7 @@ class Server:
 
 
 def try_request(url: str, *arguments: Any) -> tuple[int, Any]:
-    """One request; 0 where there was no answer."""
+    """Send a request; return status 0 if there was no response."""
     try:
         return send_request(url, *arguments)
     except (OSError, ValueError):
@@ -113,7 +113,7 @@ def try_request(url: str, *arguments: Any) -> tuple[int, Any]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
-    """What the condition returns once it is true, or at the deadline."""
+    """Return the value of the condition once it is true, or its value at the deadline."""
     deadline = monotonic() + seconds
     while not (result := condition()) and monotonic() < deadline:
         sleep(0.2)
@@ -121,7 +121,7 @@ def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
 
 
 class Run:
-    """A server, two clients that write to it, and what they were told."""
+    """A server, two clients that write to it, and the writes that it has acknowledged."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -131,17 +131,17 @@ class Run:
         self.without_calendar: set[str] = set()
         self.findings: list[str] = []
         self.problems: list[str] = []
-        """What must not have happened."""
+        """Violations of the guarantees."""
         self._stop = threading.Event()
         self._writers = [threading.Thread(target=self._write, daemon=True) for _ in range(2)]
 
     def is_healthy(self) -> bool:
-        """Whether every check passes."""
+        """Return whether every check passes."""
         status, document = try_request(f"{self.server.base}/health-check")
         return status == 200 and all(result["passed"] for result in document["results"])
 
     def start(self) -> bool:
-        """Begin to write; False where the server does not come up."""
+        """Start to write; return False if the server does not start."""
         if not wait_for(self.is_healthy, START_TIMEOUT_SECONDS):
             return False
         try_request(f"{self.server.base}/v1/users", "POST", build_document("user", WRITER))
@@ -151,14 +151,14 @@ class Run:
         return True
 
     def stop(self) -> None:
-        """Write no more."""
+        """Stop writing."""
         self._stop.set()
         for writer in self._writers:
             writer.join()
         self.unmailed, self.without_calendar = set(self.seen.users), set(self.seen.events)
 
     def _write(self) -> None:
-        """Sign up and publish until told to stop."""
+        """Sign up users and publish events until stopped."""
         base, seen = self.server.base, self.seen
         while not self._stop.is_set():
             address = f"{uuid4().hex}@example.com"
@@ -177,7 +177,7 @@ class Run:
                 sleep(0.05)
 
     def is_done(self) -> bool:
-        """Whether each user has a mail and each event a calendar; what has arrived is not looked for again."""
+        """Return whether each user has a mail and each event a calendar; those that have one are not checked again."""
         for path in (self.server.var_dir / "mail").glob("*.eml"):
             mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
             self.unmailed.discard(str(mail["To"]))
@@ -189,7 +189,7 @@ class Run:
 
 
 Phase = Callable[[Run], None]
-"""What is done to the server while the clients write."""
+"""Function that disturbs the server while the clients write."""
 
 
 def kill_children(run: Run) -> None:
@@ -204,7 +204,7 @@ def kill_children(run: Run) -> None:
 
 
 def freeze_redis(seconds: float) -> Phase:
-    """SIGSTOP Redis for so long; the phase reports what writing an event took before and meanwhile."""
+    """Return a phase that stops Redis (SIGSTOP) for this time and reports the time of writes before and meanwhile."""
 
     def freeze(run: Run) -> None:
         seen = run.seen
@@ -231,7 +231,7 @@ def freeze_redis(seconds: float) -> Phase:
 
 
 def run_attack(seconds: float) -> Phase:
-    """Let hostile clients attack for so long; the phase reports how others were served, and restarts."""
+    """Return a phase in which hostile clients attack; it reports response times of a bystander, and restarts."""
 
     def attack_while_writing(run: Run) -> None:
         server = run.server
@@ -267,7 +267,7 @@ def _format_milliseconds(seconds: list[float]) -> str:
 
 
 def run_soak(server: Server, phases: Sequence[Phase]) -> int:
-    """Write, disturb, count; return the exit status."""
+    """Write while the phases run, then report; return the exit status."""
     run = Run(server)
     try:
         if not run.start():
@@ -282,7 +282,7 @@ def run_soak(server: Server, phases: Sequence[Phase]) -> int:
 
 
 def report_arrivals(run: Run) -> int:
-    """Wait for what was acknowledged, and print what has arrived; return the exit status."""
+    """Wait for the consequences of acknowledged writes, print the result, and return the exit status."""
     begun = monotonic()
     is_done = wait_for(run.is_done, MAX_LATE_SECONDS)
     seconds = monotonic() - begun
@@ -300,7 +300,7 @@ def report_arrivals(run: Run) -> int:
 
 
 def main() -> int:
-    """Read the options and run the phases that they name."""
+    """Parse the options and run the phases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1, help="how often every child is killed")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A TCP proxy whose network can be cut, for tests of what a client does then."""
+"""TCP proxy that can simulate network failures."""
 
 import socket
 import threading
@@ -12,12 +12,12 @@ POLL_SECONDS = 0.02
 
 @dataclass(eq=False)
 class Connection:
-    """A client's connection and its own to the server."""
+    """A client's connection and the proxy's connection to the server."""
 
     client: socket.socket
     server: socket.socket
     is_forgotten: bool = False
-    """Whether nothing is forwarded any more and neither side is told, as by a router that lost its state."""
+    """True while nothing is forwarded and neither side is notified, as by a router that has lost its state."""
 
     def close(self) -> None:
         """Close both sides."""
@@ -28,7 +28,7 @@ class Connection:
 
 
 class Proxy:
-    """Forwards connections at `port` to a Unix socket, until told otherwise."""
+    """Proxy that forwards connections at `port` to a Unix socket."""
 
     def __init__(self, upstream: Path) -> None:
         self.upstream = upstream
@@ -44,7 +44,7 @@ class Proxy:
         self.blocks_requests, self.blocks_replies = requests, replies
 
     def resume(self) -> None:
-        """Forward again, what was held back too."""
+        """Forward again, including the bytes that were held back."""
         self.blocks_requests = self.blocks_replies = False
 
     def close_connections(self) -> None:
@@ -54,12 +54,12 @@ class Proxy:
             connection.close()
 
     def silence_connections(self) -> None:
-        """Never again forward what the present connections carry, and close none of them."""
+        """Stop forwarding on the current connections for ever, without closing them."""
         for connection in self.connections:
             connection.is_forgotten = True
 
     def close(self) -> None:
-        """End."""
+        """Stop the proxy."""
         self.listener.close()
         self.close_connections()
 
@@ -92,7 +92,7 @@ class Proxy:
                         return
                     sleep(POLL_SECONDS)
                 target.sendall(data)
-        # The end of a connection is not forwarded through a network that is cut.
+        # A cut network does not forward the end of a connection either.
         while connection.is_forgotten or self.blocks_requests or self.blocks_replies:
             if source.fileno() < 0:
                 return

@@ -1,4 +1,4 @@
-"""While one address attacks the web process, another one is served as before; afterwards everything is as it was."""
+"""Attacks of one address on the web process: another address is served as before, and the server recovers."""
 
 import base64
 import json
@@ -59,9 +59,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240), pytest.mark.long]
 
 MAX_P99_SECONDS = 1.0
 MAX_SLOWDOWN = 6.0
-"""How many times slower than before others may be served, where the machine is busy with other things."""
+"""Maximum slowdown of other clients; more than expected, since the machine may be busy with other work."""
 MAX_P99_BESIDE_UPDATES_SECONDS = 2.0
-"""While the attack also keeps the processor busy."""
+"""Maximum while the attack also keeps the processor busy."""
 ATTACK_SECONDS = 6.0
 RECOVERY_SECONDS = 5.0
 THREAD_IDLE_SECONDS = 5.0
@@ -92,12 +92,12 @@ class Web:
 
     base_url: str
     token: str
-    """Of the account that attacks, where the attack signs in."""
+    """Access token of the attacking account, if the attack needs one."""
     worker: psutil.Process
     requests: list[Request]
 
     def get(self, path: str, source: str = BYSTANDER, **headers: str) -> tuple[int, Message]:
-        """Return status and headers of a GET from this address; a body that goes on is not read."""
+        """Return status and headers of a GET request from this address, without reading a stream."""
         connection = HTTPConnection(urlsplit(self.base_url).netloc, timeout=20, source_address=(source, 0))
         try:
             connection.request("GET", path, headers=headers)
@@ -109,9 +109,9 @@ class Web:
 
 @pytest.fixture
 def web(dataset: Dataset, processes: Processes, wait_until: Callable[..., Any]) -> Web:
-    """A real web process, with a large public file in its storage."""
+    """Yield a web process with a large public file in its storage."""
     dataset.app.extensions["storage"].put(LARGE_FILE, bytes(LARGE_FILE_BYTES), "image/png")
-    # No worker runs: what fails for the want of one is forgiven.
+    # No worker runs, so that its check fails within the grace period.
     parent = processes.start("web", HEALTH_GRACE_SECONDS="3600")
     base = processes.base_url
     wait_until(lambda: attempt_get(f"{base}/livez") == 200, 60)
@@ -128,12 +128,12 @@ def upload_request(token: str) -> Request:
 
 
 def bystander_requests(token: str) -> list[Request]:
-    """Return what others do meanwhile: what load balancers ask, reads, writes and log-ins."""
+    """Return the requests of a bystander: probes of load balancers, reads, writes and log-ins."""
     signed_in = {"Authorization": f"JWT {token}"}
     json_type = {"Content-Type": "application/json"}
     return [
         Request("GET", "/livez", (200,)),
-        # 503 where the machine is too busy to answer within the deadline of a check: it is the time that counts.
+        # 503 if the machine is too busy for the time limit of a check: only the response time matters.
         Request("GET", "/health-check", (200, 503)),
         Request("GET", "/v1/events", (200,)),
         Request("POST", "/v1/auth/login", (200,), json.dumps(CREDENTIALS).encode(), json_type),
@@ -232,7 +232,7 @@ def test_wrong_passwords_from_many_addresses_do_not_delay_log_ins_of_others(
     with Bystander(base, [home]) as before:
         wait_until(lambda: before.rounds >= 10, 60)
 
-    with Flood(base, 120, lambda n: log_in(forwarded(n), "wrong wrong", f"nobody{n}@example.com")) as attack:
+    with Flood(base, 120, lambda n: log_in(forwarded(n), "wrong wrong", f"unknown{n}@example.com")) as attack:
         wait_until(lambda: attack.statuses[401] > 100, 60)
         with (
             Bystander(base, [home]) as known,
@@ -344,7 +344,7 @@ def test_updates_of_one_row_at_once_do_not_slow_others(
 
 SLOW_READERS_SECONDS = 25.0
 MAX_MORE_MIB_OF_SLOW_READERS = 600
-"""While 380 connections ask for answers of 4 MiB; without slots for large answers it was 1,500."""
+"""Maximum while 380 connections request responses of 4 MiB; without slots it was 1,500 MiB."""
 LARGE_PAGE = "/v1/events?page[size]=100&sort=-id"
 LONG_TEXTS = ("description", "owner-description", "code-of-conduct", "refund-policy", "after-order-message")
 PAGE_ATTACKS = {
@@ -486,7 +486,7 @@ def test_operations_with_html_of_ten_addresses_do_not_slow_a_single_update(
 
 
 def small_requests(web: Web) -> list[Request]:
-    """Return what others do meanwhile, where the usual page of events is large."""
+    """Return the requests of a bystander on a server where a page of events is large."""
     small = {"GET /v1/events": "/v1/events?page[size]=1"}
     return [replace(each, path=small.get(each.name, each.path)) for each in web.requests]
 
@@ -639,7 +639,7 @@ def test_connections_that_are_too_slow_end_and_slow_legal_ones_survive(
         byte_by_byte = stack.enter_context(SlowBodies(web.base_url, 2, content_length=500))
         silent = stack.enter_context(SlowBodies(web.base_url, 2, interval_seconds=None, source="127.0.0.5"))
         reader = stack.enter_context(SlowReaders(web.base_url, 2, f"/files/{LARGE_FILE}"))
-        # Legal: 5 kB a second, a stream that is silent, and both from the address of the attacker.
+        # Legitimate: 5 kB a second, and a silent stream, both from the address of the attacker.
         slow = stack.enter_context(
             ConstantRateBody(web.base_url, 1, UPLOAD, token=web.token, content_length=2**20, source=ATTACKER)
         )

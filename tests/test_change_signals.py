@@ -1,4 +1,4 @@
-"""A flush is announced inside its transaction: who, what, and which columns."""
+"""Change signals of a flush, sent inside its transaction: actor, row and changed columns."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ SIGNALS = {"user": User.__signal__, "event": Event.__signal__, "faq-type": FaqTy
 
 @pytest.fixture
 def emissions() -> Iterator[list[dict[str, Any]]]:
-    """Everything that was announced."""
+    """Return all signals that were sent."""
     said: list[dict[str, Any]] = []
     receivers = []
     for noun, signal in SIGNALS.items():
@@ -36,7 +36,7 @@ def emissions() -> Iterator[list[dict[str, Any]]]:
 
 @pytest.fixture
 def event_id(app: Flask, emissions: list[dict[str, Any]]) -> int:
-    """An event; what its making announced is forgotten."""
+    """Create an event, clear its signals, and return its id."""
     with app.app_context(), db.session.begin():
         owner = User(email="owner@example.com", password_hash="!")
         db.session.add(owner)
@@ -70,7 +70,7 @@ def test_a_new_row_is_announced_with_its_columns(app: Flask, event_id: int, emis
 
 def test_a_user_belongs_to_no_event(app: Flask, emissions: list[dict[str, Any]]) -> None:
     with app.app_context(), db.session.begin():
-        db.session.add(User(email="somebody@example.com", password_hash="!"))
+        db.session.add(User(email="ada@example.com", password_hash="!"))
 
     assert [(change["noun"], change["event_id"]) for change in emissions] == [("user", None)]
 

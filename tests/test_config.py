@@ -1,4 +1,4 @@
-"""Settings: defaults, what is refused, what production asks for, and that all are written down."""
+"""Settings: defaults, invalid values, requirements of production, and their documentation."""
 
 import base64
 import re
@@ -113,7 +113,7 @@ def test_a_generated_secret_that_is_damaged_is_one_line(tmp_path: Path, name: st
     load_config(tmp_path)
     (tmp_path / "var" / name).write_bytes(content)
 
-    with pytest.raises(ConfigError, match=r"^VAR_DIR .* holds a damaged secret-key or jwt-key; remove both$"):
+    with pytest.raises(ConfigError, match=r"^VAR_DIR .* contains a damaged secret-key or jwt-key; remove both$"):
         load_config(tmp_path)
 
 
@@ -232,5 +232,5 @@ def test_health_address_is_a_host_and_a_port(tmp_path: Path, text: str, address:
 
 
 def test_files_of_a_bucket_are_not_left_to_the_proxy(tmp_path: Path) -> None:
-    with pytest.raises(config.ConfigError, match="X_ACCEL_REDIRECT needs a STORAGE_URL that is a directory"):
+    with pytest.raises(config.ConfigError, match="X_ACCEL_REDIRECT needs a file: URL in STORAGE_URL"):
         config.read_config({"VAR_DIR": str(tmp_path), "STORAGE_URL": "s3://files", "X_ACCEL_REDIRECT": "/stored-files"})

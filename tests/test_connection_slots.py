@@ -1,4 +1,4 @@
-"""Requests that read hold no more than a share of the pool of database connections, and wait for it outside."""
+"""Reading requests use at most their share of the connection pool, and wait for a slot without a connection."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ LEASE = timedelta(minutes=5)
 
 @pytest.fixture
 def slots(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
-    """The slots of the app."""
+    """Return the connection slots of the app."""
     made = make_connection_slots(10)
     monkeypatch.setitem(dataset.app.extensions, "connection_slots", made)
     return made
@@ -40,13 +40,13 @@ def slots(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
 
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let requests wait shortly."""
+    """Reduce the waiting time of requests."""
     monkeypatch.setattr(database, "SLOT_TIMEOUT_SECONDS", 0.1)
 
 
 @contextmanager
 def lock_events_table(dataset: Dataset) -> Iterator[None]:
-    """Hold the table of events, so that all requests that read it wait."""
+    """Lock the table of events, so that all requests that read it wait."""
     with dataset.app.app_context():
         engine = db.engine
     with engine.connect() as held:
@@ -78,7 +78,7 @@ def test_reads_of_one_address_take_half_of_the_pool(
             wait_until(lambda: sum(each.done() for each in sent) == REQUESTS - slots.max_per_holder)
             other = read_path(dataset, f"/v1/users/{dataset.owner.id}", token=str(dataset.owner.token))
             log_in = dataset.app.test_client().post(
-                "/v1/auth/login", json={"email": "nobody@example.com", "password": "correct horse"}
+                "/v1/auth/login", json={"email": "unknown@example.com", "password": "correct horse"}
             )
         answers = [each.result(30) for each in sent]
 

@@ -1,4 +1,4 @@
-"""The guard of connections: what counts as too slow, and what the kernel tells of a connection."""
+"""Connection guard: minimum rates, limits of connections, and the byte counts of the kernel."""
 
 import contextlib
 import os
@@ -80,7 +80,7 @@ def test_stream_of_few_bytes_that_the_client_reads_is_not_slow() -> None:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A listening socket of this process."""
+    """Yield a listening socket of this process."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
         yield listening
 
@@ -118,7 +118,7 @@ def test_share_evenly_is_the_largest_cap_that_fits(counts: list[int], size: int,
 
 @pytest.fixture
 def closings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many connections of each address the guard has ended; none is real."""
+    """Return the number of connections that the guard has ended, by address; no real connection is closed."""
     numbers: Counter[str] = Counter()
 
     def end(accepted: SocketIdentity, *, is_body: bool) -> bool:
@@ -131,7 +131,7 @@ def closings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def accept_connections(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
-    """Let the kernel tell of a connection of each of these addresses."""
+    """Replace the connections of the kernel by one of each of these addresses."""
     accepted = [
         (SocketIdentity(number, number, Peer(address, number)), Traffic(0, 0, False))
         for number, address in enumerate(addresses)

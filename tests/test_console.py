@@ -1,4 +1,4 @@
-"""Lines of the supervisor: forms, levels, colours, and what is read out of the logs of PostgreSQL and Redis."""
+"""Lines of the supervisor: formats, levels, colours, and parsing of the logs of PostgreSQL and Redis."""
 
 import io
 import json
@@ -16,7 +16,7 @@ REDIS = "14694:M 30 Nov 2026 09:09:32.551 "
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it is a terminal."""
+    """Stream whose `isatty` returns True."""
 
     def isatty(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Cross-origin requests, header by header, as the Fetch standard wants them; `tests/pages` asks a real browser."""
+"""Headers of cross-origin requests according to the Fetch standard; `tests/pages` tests them with a browser."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +19,7 @@ ORIGINS = [ALLOWED, DISALLOWED, f"{ALLOWED}.evil.example.net", "null", None]
 ANSWERS: dict[str, Callable[[FlaskClient, Dataset, dict[str, str]], TestResponse]] = {
     "200": lambda client, dataset, headers: client.get(f"/v1/events/{dataset.events['published']}", headers=headers),
     "200 openapi": lambda client, dataset, headers: client.get("/openapi.json", headers=headers),
-    "400": lambda client, dataset, headers: client.get("/v1/events?sort=nobody", headers=headers),
+    "400": lambda client, dataset, headers: client.get("/v1/events?sort=unknown", headers=headers),
     "401": lambda client, dataset, headers: client.get("/v1/jobs", headers=headers),
     "401 token": lambda client, dataset, headers: client.get(
         "/v1/jobs", headers={**headers, "Authorization": "JWT nonsense"}
@@ -49,15 +49,15 @@ ANSWERS: dict[str, Callable[[FlaskClient, Dataset, dict[str, str]], TestResponse
 
 
 def exhaust_log_ins(client: FlaskClient, headers: dict[str, str]) -> TestResponse:
-    """Log in wrongly until that is limited."""
-    body = {"email": "nobody@example.com", "password": "wrong horse"}
+    """Send wrong log-ins until the rate limit is exceeded; return the 429."""
+    body = {"email": "unknown@example.com", "password": "wrong horse"}
     answers = (client.post("/v1/auth/login", json=body, headers=headers) for _ in range(7))
     return next(answer for answer in answers if answer.status_code == 429)
 
 
 @pytest.fixture(scope="module")
 def make_client(app: Flask, environment: dict[str, str]) -> Iterator[Callable[[str], FlaskClient]]:
-    """`make_client(origins)` makes a client of a server with these CORS_ORIGINS."""
+    """Return `make_client(origins)`, which returns a client of a server with these CORS_ORIGINS."""
     made: list[Flask] = []
 
     def make(origins: str) -> FlaskClient:
@@ -73,17 +73,17 @@ def make_client(app: Flask, environment: dict[str, str]) -> Iterator[Callable[[s
 
 @pytest.fixture(scope="module")
 def client(make_client: Callable[[str], FlaskClient]) -> FlaskClient:
-    """A client of a server that allows two origins."""
+    """Return a client of a server that allows two origins."""
     return make_client(f"{ALLOWED},{ALSO_ALLOWED}")
 
 
 def origin_header(value: str | None) -> dict[str, str]:
-    """The header that a browser sends for a page of this origin."""
+    """Return the header that a browser sends for a page of this origin."""
     return {"Origin": value} if value else {}
 
 
 def cors_headers(answer: TestResponse) -> dict[str, str]:
-    """Return the headers that browsers decide by, except Vary."""
+    """Return the CORS headers except Vary."""
     return {name: value for name, value in answer.headers if name.startswith("Access-Control-")}
 
 

@@ -26,7 +26,7 @@ VALUES = {"id": UUID("0198a1b2-0000-7000-8000-000000000000"), "consumer": "tests
 
 @pytest.fixture
 def context(app: Flask) -> Iterator[None]:
-    """The context of the app."""
+    """Push the context of the app."""
     with app.app_context():
         yield
 

@@ -1,4 +1,4 @@
-"""The embedded servers, really started and really killed."""
+"""Embedded servers, started and killed as processes."""
 
 import importlib.util
 import os
@@ -28,7 +28,7 @@ from tests.conftest import find_free_port
 pytestmark = pytest.mark.faults
 
 ROOT = Path(__file__).resolve().parent.parent
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
 
 
 def fetch_value(server: Postgres, statement: str) -> Any:
@@ -44,7 +44,7 @@ def execute_statement(server: Postgres, statement: str) -> None:
 
 @pytest.fixture(scope="module")
 def long_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VAR_DIR with spaces that is too long for the path of a socket."""
+    """Return a VAR_DIR with spaces that is too long for the path of a socket."""
     return tmp_path_factory.mktemp("var dir") / ("a long name " * 12).strip()
 
 
@@ -67,7 +67,7 @@ def test_postgres_starts_beside_a_stale_pid_file_that_names_a_living_process(pos
     with embedded.run_server(postgres) as process:
         lines = (postgres.directory / "postmaster.pid").read_text().splitlines()
         process.kill()
-    # Not an ancestor of the server to come: those PostgreSQL would not believe.
+    # Not an ancestor of the new server: PostgreSQL ignores lock files of its ancestors.
     with subprocess.Popen(["sleep", "60"]) as stranger:
         (postgres.directory / "postmaster.pid").write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
 
@@ -132,7 +132,7 @@ def test_a_socket_directory_that_others_can_enter_is_refused(tmp_path: Path) -> 
     server.sockets.mkdir()
     server.sockets.chmod(0o777)
 
-    with pytest.raises(EmbeddedError, match="belongs to somebody else"), embedded.run_server(server):
+    with pytest.raises(EmbeddedError, match="has another owner"), embedded.run_server(server):
         pass
 
     server.sockets.rmdir()
@@ -158,7 +158,7 @@ with embedded.provide_servers(settings):
 
 @contextmanager
 def start_redis_owner(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that owns the Redis of this VAR_DIR until it reads a line."""
+    """Run another process that owns the Redis of this VAR_DIR until it reads a line."""
     command = [sys.executable, "-c", OWNER, str(path), "postgresql+psycopg://elsewhere/x"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]  # two pipes by name
@@ -206,7 +206,7 @@ def test_kill_9_of_the_owner_takes_its_servers_along(tmp_path: Path, wait_until:
 
 
 class BareMachine:
-    """A machine without our packages, where only the programs in `bin` and `other` are on PATH."""
+    """Simulated machine without our packages, with only the programs in `bin` and `other` on PATH."""
 
     def __init__(self, directory: Path) -> None:
         self.bin, self.other = directory / "bin with space", directory / "other"
@@ -341,7 +341,7 @@ def test_a_database_of_another_major_version_needs_that_version(bare_machine: Ba
     with pytest.raises(EmbeddedError) as caught:
         server.binaries  # noqa: B018
 
-    assert f"no PostgreSQL 17 (the version that made {server.directory}) found" in str(caught.value)
+    assert f"no PostgreSQL 17 (the version that created {server.directory}) found" in str(caught.value)
     assert f"{PACKAGED_POSTGRES} is version 18." in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""One story, from sign-up to the calendar file, through real processes."""
+"""End-to-end test with real processes, from sign-up to the calendar file."""
 
 import email
 import email.policy
@@ -19,7 +19,7 @@ JSONAPI = "application/vnd.api+json"
 
 
 def send_request(url: str, method: str = "GET", document: Any = None, token: str = "") -> tuple[int, Any]:
-    """One request to a running server: status and JSON, or text where it is none."""
+    """Send a request to a running server; return status and JSON, or text if it is not JSON."""
     headers = {"Content-Type": JSONAPI, **({"Authorization": f"JWT {token}"} if token else {})}
     body = None if document is None else json.dumps(document).encode()
     try:
@@ -32,7 +32,7 @@ def send_request(url: str, method: str = "GET", document: Any = None, token: str
 
 
 def attempt_get(url: str) -> int:
-    """The status of a GET, 0 where there was no answer in time."""
+    """Return the status of a GET request; 0 if there was no response in time."""
     try:
         return send_request(url)[0]
     except OSError:
@@ -40,7 +40,7 @@ def attempt_get(url: str) -> int:
 
 
 def build_document(type_: str, attributes: Any, id_: str | None = None, **related: tuple[str, str]) -> dict[str, Any]:
-    """A document with one resource."""
+    """Return a document with one resource."""
     made: dict[str, Any] = {"type": type_, "attributes": attributes}
     if id_ is not None:
         made["id"] = id_
@@ -52,7 +52,7 @@ def build_document(type_: str, attributes: Any, id_: str | None = None, **relate
 
 
 def read_mails(environment: dict[str, str]) -> list[email.message.EmailMessage]:
-    """Every mail that has gone out so far."""
+    """Return all mails that have been sent."""
     paths = sorted(Path(environment["VAR_DIR"], "mail").glob("*.eml"))
     return [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in paths]  # type: ignore[misc]  # the policy makes them EmailMessages
 
@@ -65,7 +65,7 @@ def test_from_sign_up_to_the_calendar(
     base = processes.base_url
     wait_until(lambda: is_healthy(base), 30, "/health-check never became 200")
 
-    # Ada signs up, and a mail asks whether the address is hers.
+    # Ada signs up and gets a mail to verify her address.
     credentials = {"email": "ada@example.com", "password": "correct horse"}
     status, ada = send_request(f"{base}/v1/users", "POST", build_document("user", credentials))
     assert status == 201
@@ -81,7 +81,7 @@ def test_from_sign_up_to_the_calendar(
     access = tokens["access_token"]
     assert send_request(f"{base}/v1/users/{user}", token=access)[1]["data"]["attributes"]["is-verified"] is True
 
-    # A draft with a FAQ is hers alone.
+    # Only Ada sees a draft with a FAQ.
     attributes = {
         "name": "Open Conference",
         "timezone": "Europe/Berlin",
@@ -99,7 +99,7 @@ def test_from_sign_up_to_the_calendar(
     assert send_request(f"{base}/v1/faqs", "POST", faq, access)[0] == 201
     assert send_request(f"{base}/v1/events/{event}")[0] == 404
 
-    # Published, everybody sees it, and its calendar appears.
+    # A published event is public, and its calendar file is written.
     published = build_document("event", {"state": "published"}, event)
     assert send_request(f"{base}/v1/events/{event}", "PATCH", published, access)[0] == 200
     assert [item["attributes"]["question"] for item in send_request(f"{base}/v1/events/{event}/faqs")[1]["data"]] == [
@@ -110,19 +110,19 @@ def test_from_sign_up_to_the_calendar(
     assert status == 200
     assert "SUMMARY:Open Conference" in calendar
 
-    # A new name reaches the calendar; a draft has none.
+    # A new name is written to the calendar; a draft has no calendar.
     send_request(f"{base}/v1/events/{event}", "PATCH", build_document("event", {"name": "Renamed"}, event), access)
     wait_until(lambda: "SUMMARY:Renamed" in send_request(fetch_attribute(base, event, "ical-url"))[1])
     send_request(f"{base}/v1/events/{event}", "PATCH", build_document("event", {"state": "draft"}, event), access)
     wait_until(lambda: send_request(ical_url)[0] == 404)
 
-    # She logs out, and her token is worth nothing at once.
+    # Ada logs out, and her token is invalid at once.
     assert send_request(f"{base}/v1/auth/logout", "POST", {}, access)[0] in (200, 204)
     assert send_request(f"{base}/v1/users/{user}", token=access)[0] == 401
 
 
 def is_healthy(base: str) -> bool:
-    """Whether all checks pass."""
+    """Return whether all checks pass."""
     try:
         status, report = send_request(f"{base}/health-check")
     except OSError:
@@ -131,5 +131,5 @@ def is_healthy(base: str) -> bool:
 
 
 def fetch_attribute(base: str, event: str, name: str) -> Any:
-    """An attribute of the event as anybody sees it."""
+    """Return an attribute of the event in a request without log-in."""
     return send_request(f"{base}/v1/events/{event}")[1]["data"]["attributes"][name]

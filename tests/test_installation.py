@@ -1,6 +1,6 @@
-"""`make` on machines of all kinds: the interpreter it finds, the environment it makes, and what an interruption leaves.
+"""`make` on different machines: choice of the interpreter, creation of the environment, and interruptions.
 
-Most of these install a small wheel of their own, without the package index.
+Most of these tests install a small wheel of their own, without the package index.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def write_wheel(directory: Path, version: str) -> str:
 
 
 class Checkout:
-    """A copy of what `make` needs, in a directory with spaces, on a machine with only the programs in `bin`."""
+    """Copy of the files that `make` needs, in a directory with spaces, with only the programs in `bin` on PATH."""
 
     def __init__(self, directory: Path) -> None:
         self.bin, self.wheels, self.root = directory / "bin", directory / "wheels", directory / "a check out"
@@ -74,7 +74,7 @@ class Checkout:
         (self.root / "requirements.txt").write_text(self.versions[version])
 
     def add_python(self, name: str, refuse: str = "") -> None:
-        """Put an interpreter on PATH; it fails for code with the word `refuse`, as an older or incomplete one does."""
+        """Add an interpreter to PATH; like an outdated or incomplete one, it fails for code with the word `refuse`."""
         case = f'case "$2" in *{refuse}*) echo nonsense >&2; exit 1;; esac\n' if refuse else ""
         (self.bin / name).write_text(f'#!/bin/sh\n{case}exec "{BASE_PYTHON}" "$@"\n')
         (self.bin / name).chmod(0o755)
@@ -85,7 +85,7 @@ class Checkout:
 
     @contextmanager
     def start_hanging_make(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Start an installation whose package index takes the connection and never answers."""
+        """Start an installation whose package index accepts the connection and never responds."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             environ = {**self.environ, "PIP_INDEX_URL": f"http://127.0.0.1:{listener.getsockname()[1]}/simple"}
             del environ["PIP_NO_INDEX"], environ["PIP_FIND_LINKS"]
@@ -122,7 +122,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 @pytest.fixture
 def working_checkout(checkout: Checkout) -> Checkout:
-    """A checkout with a finished environment."""
+    """Yield a checkout with a complete environment."""
     checkout.add_python("python3")
     done = checkout.make()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", INSTALLING_MESSAGE)
@@ -130,7 +130,7 @@ def working_checkout(checkout: Checkout) -> Checkout:
 
 
 def is_only_output(done: CompletedMake, line: str) -> bool:
-    """Whether this line is all that was printed, besides make's own."""
+    """Return whether this line is the complete output, apart from that of make."""
     own = [other for other in done.stderr.splitlines(keepends=True) if not other.startswith("make: ***")]
     return bool(done.returncode) and (done.stdout, own) == ("", [line])
 

@@ -1,4 +1,4 @@
-"""Large answers hold a slot until they are sent."""
+"""Large responses hold a slot until they are sent."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ EVENT = {
 
 @pytest.fixture
 def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlotPool]:
-    """The slots of large answers: an answer of more than 100 bytes counts as large, one address has two."""
+    """Yield the slots of large responses; a response of more than 100 bytes is large, and one address has two slots."""
     made = SlotPool(8, 2)
     monkeypatch.setattr(large_responses, "response_slots", made)
     monkeypatch.setattr(large_responses, "LARGE_RESPONSE_BYTES", 100)
@@ -37,7 +37,7 @@ def get_path(app: Flask, path: str, method: str = "GET", **headers: str) -> Test
 
 
 def start_response(app: Flask, path: str) -> Any:
-    """Let the app answer as the server does; return the parts, of which none is read."""
+    """Call the app like the server; return the iterator of chunks, of which none has been read."""
     return app(EnvironBuilder(path).get_environ(), lambda _status, _headers, *_more: lambda _part: None)
 
 
@@ -70,7 +70,7 @@ def test_large_answers_beyond_the_share_of_an_address_are_429(dataset: Dataset, 
 
     refused = get_path(dataset.app, "/v1/events")
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
-    assert get_errors(refused)[0]["detail"].startswith("Your address is loading")
+    assert get_errors(refused)[0]["detail"].startswith("Your address is already receiving")
     assert get_path(dataset.app, "/openapi.json").status_code == 429
     tag = dataset.app.test_client().open("/v1/events", method="HEAD").headers["ETag"]
     assert get_path(dataset.app, "/v1/events", **{"If-None-Match": tag}).status_code == 304

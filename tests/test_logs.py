@@ -1,4 +1,4 @@
-"""Log lines: one a request, with its id, without what is private."""
+"""Log lines: one per request, with its id and without private data."""
 
 import io
 import json
@@ -27,14 +27,14 @@ TIMESTAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z"
 
 @pytest.fixture
 def json_lines(app: Flask, capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
-    """Stdout, with logs as JSON."""
+    """Return the captured stdout, with logs as JSON."""
     logs.configure_logging("json")
     yield capsys
     logs.configure_logging(app.config["LOG_FORMAT"])
 
 
 def read_lines(captured: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
-    """The lines logged since the last look."""
+    """Return the lines logged since the last call."""
     return [json.loads(line) for line in captured.readouterr().out.splitlines()]
 
 
@@ -122,7 +122,7 @@ def test_a_health_check_that_passes_is_logged_at_debug(
 def test_a_health_check_that_fails_is_logged_at_info(
     client: FlaskClient, json_lines: pytest.CaptureFixture[str]
 ) -> None:
-    """No worker and no relay run beside this app, and it has no grace."""
+    """Send a health check that fails: no worker and no relay run, and the grace period is 0."""
     app = client.application
     app.extensions["health"] = HealthReport(make_health_probes(HealthChecks(app), grace_seconds=0))
 

@@ -1,4 +1,4 @@
-"""The commands as operators call them: their words on stdout and stderr, and their exit status."""
+"""Commands of manage.py: output on stdout and stderr, and exit status."""
 
 import json
 import os
@@ -33,7 +33,7 @@ CompletedCommand = subprocess.CompletedProcess[str]
 def run_manage(environment: Mapping[str, str], *arguments: str, **settings: str) -> CompletedCommand:
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
     environ = {**os.environ, **environment, **settings}
-    # From another directory: no command may depend on where it is called.
+    # From another directory: no command may depend on the current directory.
     return subprocess.run(command, env=environ, cwd="/", capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -97,7 +97,7 @@ def test_an_option_no_driver_knows_is_one_line_and_exit_status_2(environment: En
 
     assert (done.returncode, done.stderr) == (
         2,
-        "manage.py: DATABASE_URL has an option that the driver does not know\n",
+        "manage.py: DATABASE_URL has an unknown option\n",
     )
 
 
@@ -138,7 +138,7 @@ def test_errors_of_a_serving_command_are_json_with_log_format_json(environment: 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 150 MiB."""
+    """Mount a disk of 150 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(disk)]
@@ -149,7 +149,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill_disk(disk: Path, free: int) -> None:
-    """Leave so many bytes free."""
+    """Fill the disk except for this many bytes."""
     with (disk / "filling").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - free)
 
@@ -198,7 +198,7 @@ def test_a_directory_on_a_disk_that_is_read_only_is_one_line(environment: Enviro
         (b"PORT=6000\nMAIL_FROM=m\xfcller@example.com\n", "{file} is not UTF-8 text"),
         (b"PORT=6000\nHOST 127.0.0.1\n", "{file}, line 2: must be NAME=value"),
         (b"HOST=127.0.0.1\nexport PORT\n", "{file}, line 2: must be NAME=value"),
-        (b"PORT=\x006000\n", "{file} holds a NUL character"),
+        (b"PORT=\x006000\n", "{file} contains a NUL character"),
         (None, "{file} cannot be read: Is a directory"),
     ],
 )
@@ -219,7 +219,7 @@ def test_an_env_file_that_cannot_be_used_is_one_line(
 
 
 def test_an_env_file_of_another_user_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an ordinary user, because root may read everything."""
+    """Run as an ordinary user, because root may read every file."""
     file = tmp_path / ".env"
     file.touch(mode=0)
     monkeypatch.setattr(manage, "ROOT", tmp_path)
@@ -242,7 +242,7 @@ def test_a_database_nobody_has_migrated_is_one_line_and_exit_status_1(
 
     assert (done.returncode, done.stderr) == (
         1,
-        "manage.py: the database has not been migrated; `manage.py db upgrade` does it\n",
+        "manage.py: the database has not been migrated; run `manage.py db upgrade`\n",
     )
 
 

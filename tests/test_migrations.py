@@ -1,4 +1,4 @@
-"""Migrations that change rows, on databases that were in use before."""
+"""Migrations that change rows, on databases with data."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ BEFORE_TEXTS = """
 
 @pytest.fixture
 def url(environment: dict[str, str]) -> Iterator[str]:
-    """The URL of an empty database."""
+    """Yield the URL of an empty database."""
     name = f"migrated_{uuid4().hex}"
     with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -47,7 +47,7 @@ def url(environment: dict[str, str]) -> Iterator[str]:
 
 @pytest.fixture
 def migrate(environment: dict[str, str], url: str) -> Upgrade:
-    """A function that runs `manage.py db` with these arguments on that database."""
+    """Return a function that runs `manage.py db` with these arguments on that database."""
 
     def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, str(ROOT / "manage.py"), "db", *arguments]
@@ -58,14 +58,14 @@ def migrate(environment: dict[str, str], url: str) -> Upgrade:
 
 
 def select_rows(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """The rows of a statement."""
+    """Return the rows of a statement."""
     with psycopg.connect(url) as connection:
         return connection.execute(statement).fetchall()
 
 
 @pytest.fixture
 def before_texts(url: str, migrate: Upgrade) -> str:
-    """The database as it was before texts had a normal form."""
+    """Return the URL of a database at the revision before texts were normalized."""
     assert migrate("upgrade", "0009").returncode == 0
     with psycopg.connect(url) as connection:
         connection.execute(BEFORE_TEXTS)

@@ -1,4 +1,4 @@
-"""Client addresses that proxies forward."""
+"""Client addresses in the headers of proxies."""
 
 import pytest
 from flask import Flask, request
@@ -31,7 +31,7 @@ def test_parse_address_without_port_and_zone(forwarded: str, address: str) -> No
 
 @pytest.fixture
 def client_behind_proxies() -> FlaskClient:
-    """A client of an app that trusts two proxies and answers with the address that it sees."""
+    """Return a client of an app that trusts two proxies and responds with the client address."""
     app = Flask("proxied")
     app.add_url_rule("/", view_func=lambda: str(request.remote_addr))
     app.wsgi_app = trust_proxies(app.wsgi_app, 2)  # type: ignore[method-assign]  # Flask's documented way

@@ -1,4 +1,4 @@
-"""Whatever becomes of Redis under load: requests do not wait, nothing is lost, and /health-check says what is wrong."""
+"""Failures of Redis under load: requests do not wait, nothing is lost, and /health-check reports the cause."""
 
 import json
 import signal
@@ -34,11 +34,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240), pytest.mark.long]
 RECOVERY_SECONDS = 60
 MIN_WRITES_BEFORE = 40
 MAX_REQUEST_SECONDS = 1.0
-"""For 90 % of the writes: were one kind of request to wait for Redis, it would be more than that."""
+"""Maximum of 90 % of the writes; more would mean that one kind of request waits for Redis."""
 
 
 class RedisServer(embedded.Redis):
-    """A Redis that keeps its data where it is told to."""
+    """Redis with persistent data."""
 
     def __init__(self, var_dir: Path, *, keeps_data: bool = False) -> None:
         var_dir.mkdir(exist_ok=True)
@@ -46,19 +46,19 @@ class RedisServer(embedded.Redis):
         self.keeps_data = keeps_data
 
     def build_command(self) -> tuple[list[str], dict[str, Any]]:
-        """The command line of the embedded server."""
+        """Return the command line of the embedded server."""
         command, more = super().build_command()
         if self.keeps_data:
             command[command.index("--appendonly") + 1] = "yes"
         return command, more
 
     def client(self) -> redis.Redis:
-        """A client that does not go through the proxy."""
+        """Return a client that does not use the proxy."""
         return redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
 
 
 class Installation:
-    """Web, worker and relay, which reach Redis through a proxy, and clients that write."""
+    """Web, worker and relay, which connect to Redis through a proxy, and clients that write."""
 
     def __init__(
         self, app: Flask, dataset: Dataset, environment: dict[str, str], directory: Path, stack: ExitStack
@@ -90,11 +90,11 @@ class Installation:
         return self.stack.enter_context(embedded.run_server(server))
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a process of the product."""
+        """Start a process of the server."""
         return self.stack.enter_context(run_process(self.environment, self.log, *arguments))
 
     def request(self, method: str, path: str, document: Any = None, token: str | None = None) -> tuple[int, Any]:
-        """Send one request, from an address of its own: the limits of sign-ups are counted, and not reached."""
+        """Send one request from a new address, so that sign-ups stay below their limit."""
         headers = {"X-Forwarded-For": f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}::1", "Content-Type": JSONAPI}
         if token is not None:
             headers["Authorization"] = f"JWT {token}"
@@ -106,7 +106,7 @@ class Installation:
         return response.status, json.loads(text) if text else None
 
     def write(self, path: str, type_: str, attributes: dict[str, Any], token: str | None = None) -> str | None:
-        """POST a resource; its id where the server has acknowledged it."""
+        """Create a resource; return its id if the server has acknowledged it, else None."""
         began = monotonic()
         status, document = self.request("POST", path, build_document(type_, attributes), token)
         self.seconds.append(monotonic() - began)
@@ -116,7 +116,7 @@ class Installation:
         return None
 
     def write_all(self) -> None:
-        """Publish an event, sign somebody up, and submit a job."""
+        """Publish an event, sign up a user, and submit a job."""
         token = self.dataset.owner.token
         dates = {
             "starts-at": NEXT_MONTH.isoformat(),
@@ -134,7 +134,7 @@ class Installation:
         )
 
     def remember_write(self, kind: str, name: str | None) -> None:
-        """Remember what was acknowledged."""
+        """Write, and record the acknowledged writes."""
         if name is not None:
             self.written[kind].add(name)
 
@@ -158,7 +158,7 @@ class Installation:
                 writer.result()
 
     def list_failing_checks(self) -> dict[str, str]:
-        """The checks that do not pass, and what they say."""
+        """Return the failing checks with their messages."""
         try:
             status, document = self.request("GET", "/health-check")
         except (OSError, HTTPException):
@@ -168,7 +168,7 @@ class Installation:
         return {name.removeprefix("health_check_"): output for name, output in found.items()}
 
     def count_missing(self) -> dict[str, int]:
-        """How many acknowledged writes have not yet had their consequence, and how many entries are open."""
+        """Return how many acknowledged writes still lack their consequence, and how many entries are open."""
         with self.app.app_context():
             with_calendar = set(map(str, db.session.scalars(select(Event.id).where(Event.ical_url.is_not(None)))))
             ended = set(map(str, db.session.scalars(select(Job.id).where(Job.state.in_(TERMINAL_STATES)))))
@@ -186,13 +186,13 @@ class Installation:
 
 @pytest.fixture
 def installation(app: Flask, dataset: Dataset, environment: dict[str, str], tmp_path: Path) -> Iterator[Installation]:
-    """All processes, on a Redis of their own."""
+    """Run all processes with their own Redis."""
     with ExitStack() as stack:
         yield Installation(app, dataset, environment, tmp_path, stack)
 
 
 Fault = Callable[[Installation], Callable[[], None]]
-"""Breaks something, and returns what mends it."""
+"""Function that causes a failure, and returns a function that ends it."""
 
 
 def freeze_redis(installation: Installation) -> Callable[[], None]:
@@ -202,13 +202,13 @@ def freeze_redis(installation: Installation) -> Callable[[], None]:
 
 
 def cut_network(installation: Installation) -> Callable[[], None]:
-    """Cut the network, both ways; then it carries on with everything it held back."""
+    """Cut the network in both directions; afterwards it delivers all bytes that it held back."""
     installation.proxy.block()
     return installation.proxy.resume
 
 
 def cut_and_close(installation: Installation) -> Callable[[], None]:
-    """Cut the network, both ways; then it closes the connections that it had."""
+    """Cut the network in both directions; afterwards it closes the old connections."""
     installation.proxy.block()
 
     def mend() -> None:
@@ -219,7 +219,7 @@ def cut_and_close(installation: Installation) -> Callable[[], None]:
 
 
 def cut_and_forget(installation: Installation) -> Callable[[], None]:
-    """Cut the network, both ways; then it carries new connections, and the old ones are silent for ever."""
+    """Cut the network in both directions; afterwards new connections work, and old ones stay silent."""
     installation.proxy.block()
 
     def mend() -> None:
@@ -230,7 +230,7 @@ def cut_and_forget(installation: Installation) -> Callable[[], None]:
 
 
 def cut_replies(installation: Installation) -> Callable[[], None]:
-    """Let requests reach Redis, and no reply come back; then close the connections."""
+    """Forward commands to Redis, but no replies; then close the connections."""
     installation.proxy.block(requests=False)
 
     def mend() -> None:
@@ -255,7 +255,7 @@ def kill_and_empty(installation: Installation) -> Callable[[], None]:
 
 
 def fail_over(installation: Installation) -> Callable[[], None]:
-    """Kill Redis; then its address is that of another one, which is empty."""
+    """Kill Redis; then forward its address to another, empty one."""
     other = RedisServer(installation.directory / "second")
     installation.redis.kill()
     installation.redis.wait(10)
@@ -268,7 +268,7 @@ def fail_over(installation: Installation) -> Callable[[], None]:
 
 
 def demote_redis(installation: Installation) -> Callable[[], None]:
-    """Make Redis a replica, to which the connections stay; then its address is that of another one."""
+    """Make Redis a replica while the connections stay open; then forward its address to another one."""
     other = RedisServer(installation.directory / "second")
     with installation.server.client() as client:
         client.replicaof("127.0.0.1", "1")  # which nothing serves
@@ -281,7 +281,7 @@ def demote_redis(installation: Installation) -> Callable[[], None]:
 
 
 def fill_disk(installation: Installation) -> Callable[[], None]:
-    """Let saving fail, so that Redis refuses writes; then let it succeed."""
+    """Make snapshots fail, so that Redis refuses writes; then make them succeed."""
     obstacle = installation.server.directory / "dump.rdb"
     obstacle.mkdir()
 
@@ -302,7 +302,7 @@ def fill_disk(installation: Installation) -> Callable[[], None]:
 
 
 def fill_memory(installation: Installation) -> Callable[[], None]:
-    """Leave Redis no memory, so that it refuses writes that need some; then give it back."""
+    """Limit the memory of Redis, so that it refuses writes; then raise the limit."""
     with installation.server.client() as client:
         client.config_set("maxmemory", "1")
 
@@ -379,7 +379,7 @@ def test_redis_fault_under_load_loses_nothing(
 
 
 class MissingReport:
-    """Says, when it is printed, what is missing then."""
+    """Object whose text lists the missing consequences at the time of printing."""
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation

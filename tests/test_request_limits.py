@@ -1,4 +1,4 @@
-"""Clients that send their bodies slowly hold neither the database nor the probes; nobody sends more than he may."""
+"""Limits of request bodies: slow bodies block neither the database nor probes, and large ones are refused."""
 
 import base64
 import contextlib
@@ -33,7 +33,7 @@ SMALL = encode_image(make_flag_image(), "png")
 def slow_clients(
     base: str, number: int, path: str, token: str, length: int = 5000, source: str = "127.0.0.1"
 ) -> Iterator[list[socket.socket]]:
-    """Connections that announce a body and send its first byte."""
+    """Open connections that announce a body and send its first byte."""
     parts = urlsplit(base)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: JWT {token}\r\n"
@@ -51,7 +51,7 @@ def slow_clients(
 
 @pytest.fixture
 def web(dataset: Dataset, processes: Processes, wait_until: Callable[..., Any]) -> str:
-    """A real web process."""
+    """Start a web process and return its URL."""
     processes.start("web")
     wait_until(lambda: attempt_get(f"{processes.base_url}/livez") == 200, 30)
     return processes.base_url
@@ -90,7 +90,7 @@ def test_web_http2_preface_is_refused(web: str) -> None:
 
 
 def send_chunked(base: str, path: str, token: str, body: bytes) -> int:
-    """The status of a POST that does not say how long it is."""
+    """Return the status of a POST request without Content-Length."""
     parts = urlsplit(base)
     with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
         client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode())
@@ -101,12 +101,12 @@ def send_chunked(base: str, path: str, token: str, body: bytes) -> int:
 
 
 def encode_padded_image(length: int) -> str:
-    """An image followed by so many bytes, as base64."""
+    """Return an image followed by padding, as base64."""
     return base64.b64encode(SMALL + bytes(length)).decode()
 
 
 def send_body(base: str, path: str, token: str, body: bytes, source: str = "127.0.0.1") -> int:
-    """The status of a POST, by a client that listens only when it has sent all."""
+    """Return the status of a POST request of a client that reads only after sending the complete body."""
     address = urlsplit(base).netloc
     with contextlib.closing(HTTPConnection(address, timeout=20, source_address=(source, 0))) as connection:
         connection.request("POST", path, body, {"Content-Type": "application/json", "Authorization": f"JWT {token}"})
@@ -114,7 +114,7 @@ def send_body(base: str, path: str, token: str, body: bytes, source: str = "127.
 
 
 def upload_image(base: str, token: str, length: int, source: str = "127.0.0.1") -> int:
-    """The status of an image followed by so many bytes."""
+    """Return the status of an upload of an image with padding."""
     return send_body(base, UPLOAD, token, json.dumps({"data": encode_padded_image(length)}).encode(), source)
 
 
@@ -135,13 +135,13 @@ def test_a_refusal_is_heard_by_whoever_sends_all_first(dataset: Dataset, web: st
     ):
         assert send_body(web, path, token, bytes(MAX_DISCARDED_BYTES)) == status
     with slow_clients(web, 1, "/v1/events", str(dataset.owner.token), MAX_DISCARDED_BYTES + 1) as (client,):
-        assert client.recv(1000).split()[1] == b"413", "what is absurdly large is not waited for"
+        assert client.recv(1000).split()[1] == b"413", "a body above MAX_DISCARDED_BYTES is not read"
 
 
 def test_only_so_many_large_bodies_are_here_at_once(dataset: Dataset, web: str, wait_until: Callable[..., Any]) -> None:
     token = str(dataset.stranger.token)
     with slow_clients(web, 2 * MAX_LARGE_BODIES, UPLOAD, "nonsense", 2 * MAX_BODY_BYTES):
-        assert upload_image(web, token, MAX_BODY_BYTES) == 200, "whoever is not signed in takes nobody's room"
+        assert upload_image(web, token, MAX_BODY_BYTES) == 200, "anonymous clients hold no slots of users"
 
     with (
         slow_clients(web, MAX_LARGE_BODIES_PER_HOLDER, UPLOAD, token, 2 * MAX_BODY_BYTES),

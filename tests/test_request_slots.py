@@ -19,7 +19,7 @@ OTHER = {"REMOTE_ADDR": "192.0.2.7"}
 
 @pytest.fixture
 def busy_address(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Slot]]:
-    """The address of the test client has all of its requests in progress, and waits for a moment only."""
+    """Let the address of the test client hold all of its request slots, with a short waiting time."""
     monkeypatch.setattr(request_slots, "SLOT_TIMEOUT_SECONDS", 0.05)
     slots: SlotPool = app.extensions["request_slots"]
     taken = [slots.acquire("127.0.0.1") for _ in range(MAX_REQUESTS_PER_ADDRESS)]

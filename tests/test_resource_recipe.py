@@ -1,4 +1,4 @@
-"""docs/add-a-resource.md is true: its commands add a resource to a copy of the repository, where the checks pass."""
+"""docs/add-a-resource.md is correct: its commands add a resource to a copy of the repository, and the checks pass."""
 
 import os
 import re
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A copy of the repository with the same environment of packages."""
+    """Return a copy of the repository with the same environment."""
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=IGNORE_UNCOPIED, symlinks=True)
     (copy / ".venv").symlink_to((ROOT / ".venv").resolve())
@@ -27,7 +27,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def run_commands(repository: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run commands without settings, on a PostgreSQL and a Redis of the copy."""
+    """Run commands without settings, with PostgreSQL and Redis of the copy."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     command = ["bash", "-euo", "pipefail", "-c", script]
     return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Headers that every answer has: of the API, pages, files, errors and probes."""
+"""Headers of all responses: of the API, pages, files, errors and probes."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ HSTS = "Strict-Transport-Security"
 
 
 def fetch_all_routes(dataset: Dataset) -> dict[str, TestResponse]:
-    """Send every method of every route, signed in and not; most are answered by an error, and so are unknown URLs."""
+    """Yield responses of every method of every route, with and without log-in, and of unknown URLs; most are errors."""
     answers: dict[str, TestResponse] = {}
     for rule in (*(each.rule for each in dataset.app.url_map.iter_rules()), "/nothing", "/v1/nothing", "/%00"):
         path = re.sub(r"<[^>]+>", "1", rule)

@@ -1,4 +1,4 @@
-"""A real nginx with the documented site in front of a web process."""
+"""nginx with the documented configuration in front of a web process."""
 
 import os
 import re
@@ -93,7 +93,7 @@ def proxy(
     wait_until: Callable[..., Any],
     request: pytest.FixtureRequest,
 ) -> Iterator[httpx.Client]:
-    """Start nginx with the documented site in front of a web process that has the settings which the test names."""
+    """Start nginx with the documented configuration in front of a web process with the settings of the test."""
     processes.start("web", TRUSTED_PROXIES="1", **getattr(request, "param", {}))
     prefix = tmp_path / "nginx"
     prefix.mkdir()

@@ -1,4 +1,4 @@
-"""Requests made up from /openapi.json, by Schemathesis: no fault of ours, and answers as they are described."""
+"""Requests that Schemathesis generates from /openapi.json: no server errors, and responses as described."""
 
 from typing import Any
 
@@ -42,11 +42,11 @@ repeatable = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-"""The same requests each time."""
+"""Settings of Hypothesis: the same requests in each run."""
 
 
 def load_schema(dataset: Dataset) -> BaseSchema:
-    """The description, as Schemathesis reads it."""
+    """Return the OpenAPI description, loaded by Schemathesis."""
     config = SchemathesisConfig.from_dict({"generation": {"allow-x00": False}})  # refused, and tried in tests/jsonapi
     document = build_document(dataset.app)
     describe_content(document)
@@ -56,7 +56,7 @@ def load_schema(dataset: Dataset) -> BaseSchema:
 
 
 def describe_content(document: dict[str, Any]) -> None:
-    """Put the content of text parameters where Schemathesis reads it: it makes any text of `contentSchema`."""
+    """Move the content schema of text parameters, since Schemathesis ignores `contentSchema`."""
     for parameter in document["components"]["parameters"].values():
         if "contentSchema" in parameter["schema"]:
             schema = parameter.pop("schema")
@@ -75,7 +75,7 @@ def test_made_up_requests_get_the_answers_that_are_described(dataset: Dataset, t
 
 
 def check_operation(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, dataset: Dataset) -> None:
-    """Ask for one operation, about things that are there, as people with different rights."""
+    """Send requests of one operation for existing resources as users with different permissions."""
     hook = get_hook(dataset) if "hooks" in operation.tags else {}
 
     @seed(SEED)
@@ -89,7 +89,7 @@ def check_operation(operation: APIOperation[Any, Any, Any, Any], mode: Generatio
         case.headers.pop("Authorization", None)
         if token := dataset.callers[caller].token:
             case.headers["Authorization"] = f"JWT {token}"
-        # 503 is what /health-check is for: here no worker runs, which is forgiven for a while only.
+        # /health-check may be 503: no worker runs, and the grace period may have ended.
         expected = {not_a_server_error} if operation.path == "/health-check" else set()
         case.call_and_validate(checks=[check for check in CHECKS if check not in expected])
 
@@ -97,7 +97,7 @@ def check_operation(operation: APIOperation[Any, Any, Any, Any], mode: Generatio
 
 
 def get_id_owner(operation: APIOperation[Any, Any, Any, Any]) -> str:
-    """What the id in the path of an operation is of."""
+    """Return the type of the id in the path of an operation."""
     if operation.label == "POST /v1/hooks/{id}":
         return "token"
     tag = operation.tags[0]
@@ -105,7 +105,7 @@ def get_id_owner(operation: APIOperation[Any, Any, Any, Any]) -> str:
 
 
 def list_event_ids(dataset: Dataset, state: str) -> dict[str, str]:
-    """The ids of an event in this state and of what belongs to it."""
+    """Return the ids of an event in this state and of its resources."""
     ids = {
         "event": dataset.events[state],
         "faq-type": dataset.types[state],
@@ -117,13 +117,13 @@ def list_event_ids(dataset: Dataset, state: str) -> dict[str, str]:
 
 
 def get_hook(dataset: Dataset) -> dict[str, str]:
-    """The id of a hook, and the token that stands in its place where it is called."""
+    """Return the id of a hook, and its token for the routes that call it."""
     hook = create_hook(dataset.owner)
     return {"hook": hook["id"], "token": get_hook_path(hook).rpartition("/")[2]}
 
 
 def insert_ids(body: Any, ids: dict[str, str]) -> Any:
-    """The same body, with the ids of things that are there."""
+    """Return the body with ids of existing resources."""
     if isinstance(body, list):
         return [insert_ids(each, ids) for each in body]
     if not isinstance(body, dict):

@@ -1,4 +1,4 @@
-"""Slots: how many a process and each holder may have."""
+"""Slot pools: limits of a process and of each holder."""
 
 import threading
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def test_address_holders_of_ipv6_are_two_networks(address: str, holders: tuple[s
 
 
 def acquire_all(pool: SlotPool, *holders: str) -> int:
-    """Take slots until the pool refuses; return how many."""
+    """Take slots until the pool refuses; return their number."""
     for number in range(pool.size + 1):
         try:
             pool.acquire(*holders)

@@ -1,6 +1,6 @@
-"""What holds for the house as a whole.
+"""Rules for the repository as a whole: permissions, migrations, indexes, layers and places of resources.
 
-`tests/docs` holds routes and blueprint together, `test_config` the settings and `.env.example`.
+`tests/docs` compares the routes with the blueprint, `test_config` the settings with `.env.example`.
 """
 
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ def test_new_resource_is_complete(app: Flask, type_: ResourceType) -> None:
 
 
 class SpeakerSchema(ResourceSchema):
-    """Of a resource that is nowhere but in its package."""
+    """Base of the incomplete resource type."""
 
     class Meta:
         type_ = "speaker"
@@ -100,7 +100,7 @@ class SpeakerSchema(ResourceSchema):
 
 @pytest.fixture
 def incomplete_type() -> Iterator[ResourceType]:
-    """A type in a package of its own, without an index, a migration, routes and tests."""
+    """Yield a type in a package of its own, without an index, a migration, routes and tests."""
     tables = registry(metadata=MetaData())
 
     @tables.mapped

@@ -1,4 +1,4 @@
-"""`manage.py run` as people use it: really started, its children and itself really killed."""
+"""`manage.py run`, started as a process; its children and the supervisor itself are killed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.faults, pytest.mark.long]
 
 
 class RunningServer:
-    """One `manage.py run` with a VAR_DIR and a port of its own."""
+    """A `manage.py run` with its own VAR_DIR and port."""
 
     def __init__(self, var_dir: Path, wrapper: tuple[str, ...] = (), **settings: str) -> None:
         with socket.socket() as listener:
@@ -49,11 +49,11 @@ class RunningServer:
             self.process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log, start_new_session=True)
 
     def get_output(self) -> str:
-        """What it has said since the last start."""
+        """Return the output since the last start."""
         return self.log.read_bytes()[self.read :].decode()
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = 15) -> None:
-        """Return when the condition holds; on failure show what the servers said."""
+        """Return when the condition is true; on failure print the output of the servers."""
         deadline = monotonic() + seconds
         while not condition():
             assert monotonic() < deadline, self.get_output()[-5000:]
@@ -87,7 +87,7 @@ class RunningServer:
         return all(check["passed"] for check in checks)
 
     def stop(self) -> float:
-        """SIGTERM; the seconds until it has ended."""
+        """Send SIGTERM; return the seconds until the process has ended."""
         started = monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(20) == 0, self.get_output()
@@ -128,7 +128,7 @@ def test_a_new_database_is_migrated_and_gets_sample_data(run: RunningServer) -> 
 
 
 def test_the_start_is_one_line_for_each_component(run: RunningServer) -> None:
-    # The worker is alive, which is what its check asks, a moment before it takes tasks.
+    # The check of the worker passes shortly before it consumes tasks.
     run.wait_for(lambda: re.search(r"^worker .* jobs-\S+ ready", run.get_output(), re.MULTILINE), 30)
     before = run.get_output().partition("ready: ")[0]
     components = {line.partition(" ")[0] for line in run.get_output().splitlines() if " | " in line}
@@ -243,7 +243,7 @@ def test_every_line_is_json_with_log_format_json(tmp_path: Path) -> None:
         (tmp_path / "var" / "jwt-key").rename(tmp_path / "jwt-key")
         (tmp_path / "var" / "jwt-key").write_text("damaged")
         os.kill(web or 0, signal.SIGKILL)
-        run.wait_for(lambda: "holds a damaged secret-key" in run.get_output(), 30)
+        run.wait_for(lambda: "contains a damaged secret-key" in run.get_output(), 30)
         (tmp_path / "jwt-key").replace(tmp_path / "var" / "jwt-key")
         backend = next(each for each in psutil.Process(postgres).children() if "io worker" not in each.name())
         backend.kill()
@@ -289,7 +289,7 @@ def test_a_second_ctrl_c_kills_at_once_and_nothing_is_lost(tmp_path: Path) -> No
         assert monotonic() - started < 4
         assert has_no_processes(family)
         assert "run      | " in run.get_output()
-        assert "killing what still runs" in run.get_output()
+        assert "killing all processes" in run.get_output()
         assert "Traceback" not in run.get_output()
 
         run.start()

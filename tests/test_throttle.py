@@ -1,4 +1,4 @@
-"""Limits on knocking: counted in Redis, and in memory when Redis is dead or hangs."""
+"""Rate limits, counted in Redis, and in memory if Redis is down or hangs."""
 
 import signal
 import subprocess
@@ -20,18 +20,18 @@ from app.extensions import db, limiter
 from app.users import auth, auth_routes
 
 SLOW = 1.0
-"""Seconds: far more than two waits of 0.1 s, far less than waiting for a hung server."""
+"""Maximum for a request: far more than two waits of 0.1 s, far less than a wait for a hung server."""
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> embedded.Redis:
-    """A Redis that this test may stop."""
+    """Return a Redis that this test may stop."""
     return embedded.Redis(tmp_path)
 
 
 @pytest.fixture
 def redis_process(own_redis: embedded.Redis) -> Iterator[subprocess.Popen[bytes]]:
-    """It runs, and answers."""
+    """Start it and wait until it is ready."""
     with embedded.run_server(own_redis) as process:
         embedded.wait_until(own_redis.is_ready, "redis does not answer")
         yield process
@@ -42,13 +42,11 @@ def redis_process(own_redis: embedded.Redis) -> Iterator[subprocess.Popen[bytes]
 def client_with_limits(
     app: Flask, environment: dict[str, str], own_redis: embedded.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FlaskClient]:
-    """A client of the account routes with limits on; the suite's own app has them off.
+    """Yield a client of the account routes with rate limits, which the app of the other tests disables.
 
-    A second `create_app` in one process would subscribe its consumers twice.
+    A second `create_app` in one process would connect the signal handlers twice.
     """
-    monkeypatch.setattr(
-        limiter, "_storage_dead", False
-    )  # one object for all apps: an earlier test may have killed Redis
+    monkeypatch.setattr(limiter, "_storage_dead", False)  # shared by all apps: an earlier test may have killed Redis
     throttled = Flask("throttled")
     settings = config.read_config({**environment, "REDIS_URL": own_redis.url, "RATELIMIT_ENABLED": "1"})
     throttled.config.update(settings)
@@ -197,7 +195,7 @@ def test_requests_that_nobody_counts_never_ask_whether_redis_is_back(
 def test_forwarding_headers_from_no_trusted_proxy_change_nothing_and_warn_once(
     client_with_limits: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def forwarded(number: int) -> TestResponse:
+    def send_forwarded(number: int) -> TestResponse:
         body = {"email": "ada@example.com", "password": "x" * 200}
         headers = {("X-Forwarded-For", "Forwarded")[number % 2]: f"10.1.0.{number}"}
         return client_with_limits.post("/v1/auth/login", json=body, headers=headers)
@@ -205,7 +203,7 @@ def test_forwarding_headers_from_no_trusted_proxy_change_nothing_and_warn_once(
     assert log_in(client_with_limits).status_code == 401
     assert "TRUSTED_PROXIES" not in caplog.text
 
-    assert list_statuses(forwarded, 6) == [401] * 5 + [429]
+    assert list_statuses(send_forwarded, 6) == [401] * 5 + [429]
     assert caplog.text.count("TRUSTED_PROXIES is 0") == 1
 
 

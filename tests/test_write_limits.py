@@ -1,4 +1,4 @@
-"""Requests that write: how many bytes one user and one address write a day, and a disk that is nearly full."""
+"""Limits of writes: bytes per day of a user and of an address, and a disk that is nearly full."""
 
 import shutil
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ATOMIC = 'application/vnd.api+json; ext="https://jsonapi.org/ext/atomic"'
 
 
 class Clock:
-    """The time that meters see."""
+    """Clock of the meters."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -32,7 +32,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that tests turn."""
+    """Return a clock that tests set."""
     clock = Clock()
     monkeypatch.setattr(write_limits, "time", clock)
     return clock
@@ -40,7 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def meter(dataset: Dataset, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> WriteMeter:
-    """The meter of the app, at 1 MiB a day."""
+    """Return the meter of the app, with a limit of 1 MiB a day."""
     meter = WriteMeter(MIB)
     monkeypatch.setitem(dataset.app.config, "MAX_WRITE_MB_PER_DAY", 1)
     monkeypatch.setitem(dataset.app.extensions, "write_meter", meter)
@@ -60,7 +60,7 @@ def send_operations(caller: ApiClient, *events: object) -> int:
 
 
 def write_until_refused(caller: ApiClient, address: str = "192.0.2.1") -> tuple[int, TestResponse]:
-    """Create drafts until one is refused; return how many were taken, and the refusal."""
+    """Create drafts until one is refused; return the number of accepted ones, and the refusal."""
     for count in range(1000):
         answer = create_draft(caller, address)
         if answer.status_code != 201:
@@ -76,7 +76,7 @@ def test_bytes_of_one_user_are_limited_and_count_less_with_time(
     assert MIB / 26_000 < taken < MIB / 20_000 + 1
     (error,) = get_errors(refused)
     assert (refused.status_code, error["code"]) == (429, "too-many-bytes")
-    assert "at most 1 MiB a day by one user and 10 by one address" in error["detail"]
+    assert "at most 1 MiB a day by one user and 10 MiB by one address" in error["detail"]
     assert create_draft(dataset.owner, "198.51.100.9").status_code == 429, "wherever the user is"
     assert create_draft(dataset.stranger).status_code == 201, "another user of the same address"
     assert dataset.owner.get("/v1/events").status_code == 200
@@ -167,14 +167,14 @@ def test_meter_forgets_buckets_that_are_empty(clock: Clock) -> None:
 
 @pytest.fixture
 def full_disk(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
-    """An app with an embedded PostgreSQL on a disk that is nearly full."""
+    """Return an app with an embedded PostgreSQL on a disk that is nearly full."""
     (tmp_path / "postgres").mkdir()
     free = shutil.disk_usage(tmp_path).free // MIB
     return make_app(VAR_DIR=str(tmp_path), MIN_FREE_DISK_MB=str(2 * free))
 
 
 def copy_caller_to(app: Flask, caller: ApiClient) -> ApiClient:
-    """The same caller of another app."""
+    """Return a client of another app with the same user."""
     client: FlaskClient = app.test_client()
     return ApiClient(client, caller.token, caller.id)
 
@@ -185,7 +185,7 @@ def test_nothing_is_written_while_the_disk_of_the_database_is_nearly_full(datase
 
     refused = create_draft(owner)
     assert (refused.status_code, get_errors(refused)[0]["code"]) == (507, "storage-full")
-    assert get_errors(refused)[0]["detail"] == "The server has no room for further data at the moment. Try again later."
+    assert get_errors(refused)[0]["detail"] == "The server has no space for further data. Try again later."
     assert int(refused.headers["Retry-After"]) > 0
     path = f"/v1/events/{dataset.events['draft']}"
     assert owner.update(path, "event", {"name": "Two"}).status_code == 507

@@ -1,4 +1,4 @@
-"""Writing requests that wait for rows hold no more than a share of the pool of database connections."""
+"""Writing requests that wait for rows hold at most their share of the connection pool."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +27,7 @@ EVENT = {
 
 @pytest.fixture
 def writers(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
-    """The slots of the app, for which a request waits shortly."""
+    """Return the writer slots of the app, with a short waiting time."""
     monkeypatch.setattr(database, "WRITER_SLOT_TIMEOUT_SECONDS", 0.1)
     slots = make_writer_slots(10)
     monkeypatch.setitem(dataset.app.extensions, "writers", slots)
@@ -36,7 +36,7 @@ def writers(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
 
 @contextmanager
 def lock_event(dataset: Dataset) -> Iterator[None]:
-    """Hold the row of an event, so that all requests that write it wait."""
+    """Lock the row of an event, so that all requests that write it wait."""
     with dataset.app.app_context():
         engine = db.engine
     with engine.connect() as held:

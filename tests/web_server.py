@@ -1,4 +1,4 @@
-"""A web process on a port, for tests of programs that speak HTTP themselves."""
+"""Web process for tests of HTTP clients."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

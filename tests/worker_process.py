@@ -1,4 +1,4 @@
-"""Consumers for tests, and processes that know them: `python -m tests.worker_process worker`, `... relay 2`."""
+"""Consumers for tests, and processes with them: `python -m tests.worker_process worker`, `... relay 2`."""
 
 import os
 import signal
@@ -39,14 +39,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @consumer_task("tests.record")
 def record_entry(entry: OutboxEntry) -> None:
-    """Add a line to the file that the payload names: the entry and the process."""
+    """Append the entry and the process id to the file named in the payload."""
     with Path(entry.payload["file"]).open("a") as file:
         file.write(f"{entry.id} {os.getpid()}\n")
 
 
 @consumer_task("tests.linger")
 def record_and_wait(entry: OutboxEntry) -> None:
-    """The same, and go on until a second file is there."""
+    """Record the entry, and wait until a second file exists."""
     record_entry(entry)
     while not Path(entry.payload["until"]).exists():
         sleep(0.02)
@@ -54,12 +54,12 @@ def record_and_wait(entry: OutboxEntry) -> None:
 
 @consumer_task("tests.fail")
 def fail(_entry: OutboxEntry) -> None:
-    """Never succeed."""
+    """Raise an error at each attempt."""
     raise RuntimeError("as always")
 
 
 def enqueue_entry(app: Flask, name: str, *, actor: int = SYSTEM_ACTOR, **payload: object) -> UUID:
-    """Commit one entry for a consumer, caused by an actor; its id."""
+    """Commit one entry of an actor for a consumer; return its id."""
     with app.app_context(), db.session.begin():
         set_actor(actor)
         outbox.enqueue_entry(name, "tests", payload)
@@ -67,18 +67,18 @@ def enqueue_entry(app: Flask, name: str, *, actor: int = SYSTEM_ACTOR, **payload
 
 
 def list_entries(app: Flask) -> list[OutboxEntry]:
-    """All entries as they are now, oldest first."""
+    """Return all entries, oldest first."""
     with app.app_context():
         return list(db.session.scalars(select(OutboxEntry).order_by(OutboxEntry.id)))
 
 
 def are_all_closed(app: Flask) -> bool:
-    """Whether every entry is closed."""
+    """Return whether every entry is closed."""
     return all(entry.done_at for entry in list_entries(app))
 
 
 def run_state_hooks(app: Flask) -> None:
-    """Do what was ordered to follow from the ends of jobs, as a worker does."""
+    """Handle the outbox entries of ended jobs, like a worker."""
     with app.app_context():
         for entry in list_entries(app):
             if entry.consumer in (RERUN_CONSUMER, WAKE_NEXT_CONSUMER, DELETE_CONSUMER) and entry.done_at is None:
@@ -86,13 +86,13 @@ def run_state_hooks(app: Flask) -> None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """What the recording consumers have written."""
+    """Return the lines that the recording consumers have written."""
     return path.read_text().splitlines() if path.exists() else []
 
 
 @contextmanager
 def run_process(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A web process, worker or relay that knows these consumers; killed at the end of the block."""
+    """Run a web process, worker or relay with these consumers; kill it when the block ends."""
     with log.open("ab") as file:
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.worker_process", *arguments],
@@ -113,13 +113,13 @@ def run_process(environment: Mapping[str, str], log: Path, *arguments: str) -> I
 
 
 def leak_slots() -> None:
-    """Let acknowledgements that fail keep their slots, as kombu does: at last the worker consumes nothing."""
+    """Make acknowledgements fail and keep their slots, as in kombu, until the worker consumes nothing."""
     for name in ("ack", "reject"):
         setattr(QoS, name, getattr(redis.QoS, name))
 
 
 def hang_main_thread() -> None:
-    """Let the main thread of the worker hang some seconds after its start."""
+    """Block the main thread of the worker some seconds after its start."""
 
     @signals.worker_ready.connect(weak=False)
     def hang(sender: Any, **_: Any) -> None:
@@ -134,7 +134,7 @@ WORKERS: dict[str, Callable[[], object]] = {
 
 
 def main(kind: str, *lease_seconds: str) -> None:
-    """Be a web process, a worker, or a relay with this lease."""
+    """Run a web process, a worker, or a relay with this lease."""
     settings = config.read_config(os.environ)
     if kind == "web":
         serve_app(settings, lambda: create_app(settings))

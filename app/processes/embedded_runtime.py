@@ -1,4 +1,4 @@
-"""What this machine offers the embedded servers: somebody to run them, short names for their sockets."""
+"""Operating system support for the embedded servers: unprivileged users, socket directories, stale processes."""
 
 import hashlib
 import os
@@ -18,11 +18,14 @@ STOP_TIMEOUT_SECONDS = 10
 
 
 class EmbeddedError(Exception):
-    """A server cannot run here; the message is one line that says what to do."""
+    """A server cannot run here; the message is one line with the reason and a remedy."""
 
 
 def drop_root(directory: Path) -> tuple[list[str], dict[str, Any]]:
-    """What makes a command run as somebody who is not root and can write this directory."""
+    """Return a command prefix, and keyword arguments for Popen, to run a command without root.
+
+    As root use the owner of the directory; if that is root, a user namespace, or else uid 65534.
+    """
     if os.geteuid() != 0:
         return [], {}
     if owner := directory.stat().st_uid:
@@ -42,22 +45,27 @@ def _command_succeeds(command: list[str]) -> bool:
 
 
 def get_socket_directory(var_dir: Path) -> Path:
-    """A short name of our own: the path of a socket ends at 107 bytes, that of a checkout does not."""
+    """Return the directory in /tmp for the sockets of this VAR_DIR: a socket path has at most 107 bytes (unix(7))."""
     digest = hashlib.sha256(os.fsencode(var_dir.resolve())).hexdigest()[:16]
     return Path("/tmp") / f"open-event-{digest}"  # noqa: S108  # made with mode 0700, and its owner is checked
 
 
 def create_socket_directory(path: Path) -> None:
-    """Make it ours alone: whoever could enter it could reach the servers."""
+    """Create a private directory: access to the sockets gives access to the servers.
+
+    Raise EmbeddedError if the directory exists and is not private.
+    """
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     ours = found.st_uid == os.geteuid() or os.geteuid() == 0
     if not ours or path.is_symlink() or found.st_mode & 0o077:
-        raise EmbeddedError(f"{path} belongs to somebody else; remove it, or choose another VAR_DIR")
+        raise EmbeddedError(
+            f"{path} has another owner or permissions for other users; remove it, or choose another VAR_DIR"
+        )
 
 
 def kill_stale_servers(directory: Path, *names: str) -> None:
-    """Kill servers that still run in this directory: their supervisor was killed, or they outlived their own parent."""
+    """Kill servers that still run in this directory after their supervisor has ended."""
 
     def none_left() -> bool:
         found = [
@@ -70,13 +78,13 @@ def kill_stale_servers(directory: Path, *names: str) -> None:
                 process.kill()
         return not found
 
-    wait_until(none_left, f"processes in {directory} cannot be ended", STOP_TIMEOUT_SECONDS)
+    wait_until(none_left, f"processes in {directory} cannot be killed", STOP_TIMEOUT_SECONDS)
 
 
-def wait_until(condition: Callable[[], bool], complaint: str, seconds: float = START_TIMEOUT_SECONDS) -> None:
-    """Return when the condition holds; raises EmbeddedError when it does not in time."""
+def wait_until(condition: Callable[[], bool], message: str, seconds: float = START_TIMEOUT_SECONDS) -> None:
+    """Return when the condition is true; raise EmbeddedError with the message after this many seconds."""
     deadline = monotonic() + seconds
     while not condition():
         if monotonic() > deadline:
-            raise EmbeddedError(complaint)
+            raise EmbeddedError(message)
         sleep(0.02)

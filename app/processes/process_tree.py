@@ -1,4 +1,4 @@
-"""No process is left behind: children end with their parent, and a group ends with its leader."""
+"""Process trees: children end with their parent, and process groups with their leader."""
 
 import ctypes
 import os
@@ -13,58 +13,58 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 KILL_TIMEOUT_SECONDS = 5.0
-"""Seconds for processes to be gone after SIGKILL; one that hangs in the kernel is left to it."""
+"""Time to wait for processes to end after SIGKILL; a process may hang in the kernel."""
 
 # Loaded here: a forked child must not import anything before it runs its program.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def set_pdeathsig(how: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
-    """A `preexec_fn`: the kernel sends `how` to the child once the thread that started it is gone, kill -9 included."""
+def set_pdeathsig(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """Return a `preexec_fn` with which the child gets this signal when the thread that started it ends (prctl(2))."""
     parent = os.getpid()
 
-    def ask() -> None:
+    def set_signal() -> None:
         if _libc is None:
             return
-        _libc.prctl(PR_SET_PDEATHSIG, how)
-        if os.getppid() != parent:  # it died before we asked
+        _libc.prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it ended before prctl
             os._exit(1)
 
-    return ask
+    return set_signal
 
 
 def set_pdeathsig_on_fork() -> None:
-    """The same for all that this process forks from now on: the workers of granian, the pool of Celery."""
-    asks: list[Callable[[], None]] = []
+    """Call `set_pdeathsig` for all later forks of this process: the workers of Granian, the pool of Celery."""
+    setters: list[Callable[[], None]] = []
     os.register_at_fork(
-        before=lambda: asks.append(set_pdeathsig()),
-        after_in_parent=asks.clear,
-        after_in_child=lambda: asks.pop()(),
+        before=lambda: setters.append(set_pdeathsig()),
+        after_in_parent=setters.clear,
+        after_in_child=lambda: setters.pop()(),
     )
 
 
 def become_subreaper() -> None:
-    """From now on whatever descends from this process stays below it, whoever between them ends (prctl(2))."""
+    """Make this process the new parent of its orphaned descendants (PR_SET_CHILD_SUBREAPER, prctl(2))."""
     if _libc is not None:
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def kill_descendants() -> int:
-    """SIGKILL for all that this process has started, and for what that has started; how many there were."""
+    """Send SIGKILL to all descendants of this process; return their number."""
     killed: set[int] = set()
-    until = monotonic() + KILL_TIMEOUT_SECONDS
-    while _has_children() and monotonic() < until:
-        found = psutil.Process().children(recursive=True)  # again, for those that were being made meanwhile
-        for process in found:
-            process.kill()  # psutil does not mistake another process with the same number for it
+    deadline = monotonic() + KILL_TIMEOUT_SECONDS
+    while _has_children() and monotonic() < deadline:
+        descendants = psutil.Process().children(recursive=True)  # again: they may have started others
+        for process in descendants:
+            process.kill()  # psutil checks that the pid was not reused
             killed.add(process.pid)
-        psutil.wait_procs(found, timeout=0.5)
+        psutil.wait_procs(descendants, timeout=0.5)
         _reap_orphans()
     return len(killed)
 
 
 def _has_children() -> bool:
-    """One system call, where there are none as ever."""
+    """Return whether this process has children; this takes one system call if there are none, the usual case."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -73,7 +73,7 @@ def _has_children() -> bool:
 
 
 def _reap_orphans() -> None:
-    """Wait for orphans that came to us and have ended: nobody else will."""
+    """Reap adopted orphans that have ended."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             continue
@@ -82,7 +82,7 @@ def _reap_orphans() -> None:
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL for what is left of the process group that this process led."""
+    """Send SIGKILL to the rest of a process group, if there is any."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""One supervised program: its process, its output, its end."""
+"""Child process of the supervisor: start, output and end."""
 
 import asyncio
 import os
@@ -11,14 +11,14 @@ from app.console import SERVER_LINE_PARSERS, Console
 from app.processes.process_tree import kill_group, set_pdeathsig
 
 ProcessStarter = Callable[[int], Awaitable[subprocess.Process]]
-"""Starts the program once, with this descriptor for its output."""
+"""Function that starts the program with a file descriptor for its output."""
 
 DRAIN_TIMEOUT_SECONDS = 1.0
-"""How long to wait for the last lines of a child that has ended."""
+"""Time to wait for the last lines of a child that has ended."""
 
 
 class SupervisedProcess:
-    """A program that may be started again and again."""
+    """A program that can be started repeatedly."""
 
     def __init__(
         self,
@@ -26,28 +26,28 @@ class SupervisedProcess:
         start: ProcessStarter,
         console: Console,
         *,
-        ends_by: signal.Signals = signal.SIGTERM,
-        dies_by: signal.Signals = signal.SIGKILL,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        kill_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.name = name
         self.console = console
         self.restarts = -1
         self.process: subprocess.Process | None = None
         self._start_process = start
-        self._stop_signal = ends_by
-        self._kill_signal = dies_by
+        self._stop_signal = stop_signal
+        self._kill_signal = kill_signal
         self._output: int | None = None
         self._lines = _OutputProtocol(name, console)
 
     @property
     def is_running(self) -> bool:
-        """Whether it has been started and has not ended."""
+        """Return whether the process has started and not ended."""
         return self.process is not None and self.process.returncode is None
 
     async def start(self) -> None:
-        """Start it."""
+        """Start the program."""
         if self._output is None:
-            # One pipe for all its lives: what a grandchild still holds open must not look like a running child.
+            # One pipe for all starts: a grandchild that keeps it open must not look like a running child.
             reading, self._output = os.pipe()
             loop = asyncio.get_running_loop()
             await loop.connect_read_pipe(lambda: self._lines, os.fdopen(reading, "rb", 0))
@@ -55,7 +55,7 @@ class SupervisedProcess:
         self.restarts += 1
 
     async def wait(self) -> int:
-        """Its exit status, once it has ended; nothing is left of its process group then."""
+        """Wait for the end of the process, kill the rest of its group, and return the exit status."""
         if self.process is None:
             return 0
         status = await self.process.wait()
@@ -63,19 +63,19 @@ class SupervisedProcess:
         return status
 
     async def stop_gracefully(self, seconds: float) -> None:
-        """Ask it to end, and end its whole group when it has not after this many seconds."""
+        """Send the stop signal, and kill the process group if it has not ended after this many seconds."""
         if self.process is None or not self.is_running:
             return
         self.process.send_signal(self._stop_signal)
         try:
             await asyncio.wait_for(self.wait(), seconds)
         except TimeoutError:
-            self.console.log_event(self.name, "killed, because it did not end in time", "warning")
+            self.console.log_event(self.name, "killed because it did not stop in time", "warning")
             kill_group(self.process.pid)
             await self.wait()
 
     def kill(self) -> None:
-        """End it and its whole group at once; PostgreSQL ends its backends itself, and recovers at its next start."""
+        """Kill the process group; PostgreSQL gets SIGQUIT, ends its backends, and recovers when it starts again."""
         if self.process is not None and self.is_running:
             if self._kill_signal == signal.SIGKILL:
                 kill_group(self.process.pid)
@@ -83,7 +83,7 @@ class SupervisedProcess:
                 self.process.send_signal(self._kill_signal)
 
     async def drain_output(self) -> None:
-        """Print all that it wrote before it ended; it cannot be started again."""
+        """Print the remaining output of the ended process; afterwards it cannot be started again."""
         if self._output is not None:
             os.close(self._output)
             self._output = None
@@ -91,7 +91,7 @@ class SupervisedProcess:
 
 
 class _OutputProtocol(asyncio.Protocol):
-    """Prints whole lines with the name of the child, so that two children never share one."""
+    """Printer of complete lines with the name of the child, so that output of two children is never mixed in a line."""
 
     def __init__(self, name: str, console: Console) -> None:
         self.name = name
@@ -102,13 +102,13 @@ class _OutputProtocol(asyncio.Protocol):
         self._level = "warning"
 
     def data_received(self, data: bytes) -> None:
-        """Print the lines that the child has completed."""
+        """Print complete lines."""
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             self._print_line(line)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Print what the child began to write before it ended."""
+        """Print the last, incomplete line."""
         self._print_line(self.rest)
         self.end_future.set_result(None)
 
@@ -121,14 +121,16 @@ class _OutputProtocol(asyncio.Protocol):
             self.console.log_event(self.name, message, self._level)
 
 
-async def spawn_process(command: list[str], output: int, dies_by: signal.Signals, **more: Any) -> subprocess.Process:
-    """Start a program in a session of its own; it gets this signal when we end without a word."""
+async def spawn_process(
+    command: list[str], output: int, kill_signal: signal.Signals, **more: Any
+) -> subprocess.Process:
+    """Start a program in its own session; the kernel sends it this signal when this process ends."""
     return await asyncio.create_subprocess_exec(
         *command,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
         start_new_session=True,
-        preexec_fn=set_pdeathsig(dies_by),
+        preexec_fn=set_pdeathsig(kill_signal),
         **more,
     )

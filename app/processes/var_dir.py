@@ -1,4 +1,4 @@
-"""VAR_DIR has one owner at a time, who writes down what runs there."""
+"""VAR_DIR: locks, so that it has one owner process at a time, and the state file with its running processes."""
 
 import fcntl
 import json
@@ -15,46 +15,46 @@ import psutil
 from app.processes.process_tree import kill_group
 
 LOCK_TIMEOUT_SECONDS = 1.0
-"""Seconds to wait for an owner that is just going."""
+"""Time to wait for an owner that is stopping."""
 
 
 class VarDirLocked(Exception):
-    """Somebody else owns this VAR_DIR."""
+    """Another process owns this VAR_DIR."""
 
 
 class VarDirNotWritable(Exception):
-    """Nothing can be written into this VAR_DIR."""
+    """This VAR_DIR cannot be written."""
 
 
 class DiskFull(Exception):
-    """The disk of VAR_DIR has too little room; the message is one line that says how much is needed."""
+    """The disk of VAR_DIR has too little space; the message is one line with the needed space."""
 
 
 MIN_FREE_BYTES = 20 * 2**20
-"""What PostgreSQL needs to start and recover: its write-ahead log grows by files of 16 MiB."""
+"""Free space that PostgreSQL needs to start and recover: its write-ahead log grows by files of 16 MiB."""
 
 MIN_FREE_BYTES_FOR_NEW_DATABASE = 100 * 2**20
-"""A new database with its write-ahead log takes 41 MiB, before anything is stored."""
+"""Free space for a new database: with its write-ahead log it takes 41 MiB."""
 
 FULL_DISK_BYTES = 2**20
-"""With less room than this, whatever failed has failed for want of room."""
+"""Free space below which a failure to start is attributed to a full disk."""
 
 
 SERVER_DIRECTORIES = ("postgres", "redis")
-"""What the embedded servers keep in VAR_DIR, perhaps as another user, with a mode of their own."""
+"""Directories of the embedded servers in VAR_DIR; they may have another owner, and their mode is not changed."""
 
 
 def make_private(var_dir: Path) -> None:
-    """Take the rights of other users of the machine away from VAR_DIR and all that is in it.
+    """Remove the permissions of other users from VAR_DIR and its files; raise VarDirNotWritable if this fails.
 
-    As root the directory itself stays passable: the embedded PostgreSQL is another user then.
+    As root, VAR_DIR itself keeps its execute permission, because the embedded PostgreSQL runs as another user.
     """
     if not var_dir.is_dir():
         return
     try:
         var_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         for path in var_dir.iterdir():
-            # A directory that cannot be entered protects what is below it, however many files that are.
+            # Not recursive: a directory without execute permission protects everything in it.
             if not path.is_symlink() and path.name.partition(".")[0] not in SERVER_DIRECTORIES:
                 _remove_shared_permissions(path)
     except OSError as error:
@@ -66,12 +66,12 @@ def _remove_shared_permissions(path: Path) -> None:
         mode = path.stat().st_mode
         if mode & 0o077:
             path.chmod(mode & 0o7700)
-    except FileNotFoundError:  # a draft of another process, which has its name by now
+    except FileNotFoundError:  # a temporary file that another process has renamed
         return
 
 
 def check_free_space(var_dir: Path, needed: int) -> None:
-    """Raise DiskFull where the disk of VAR_DIR has less room than this."""
+    """Raise DiskFull if the disk of VAR_DIR has less than `needed` bytes free."""
     free = shutil.disk_usage(var_dir).free
     if free < needed:
         raise DiskFull(
@@ -80,8 +80,11 @@ def check_free_space(var_dir: Path, needed: int) -> None:
 
 
 @contextmanager
-def exclusive_lock(var_dir: Path) -> Iterator[None]:
-    """Own the directory; raises Busy while another process does. The lock goes with the process, however it ends."""
+def hold_exclusive_lock(var_dir: Path) -> Iterator[None]:
+    """Own the directory until the block ends; raise VarDirLocked if another process owns it.
+
+    The kernel releases the lock when the process ends, even by SIGKILL.
+    """
     with _open_lock_file(var_dir, "owner.lock") as file:
         deadline = monotonic() + LOCK_TIMEOUT_SECONDS
         while not _try_lock(file.fileno(), fcntl.LOCK_EX):
@@ -98,15 +101,15 @@ def exclusive_lock(var_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def shared_lock(var_dir: Path) -> Iterator[None]:
-    """Use the servers of the owner; `wait_for_shared_locks` lets it end after us."""
+def hold_shared_lock(var_dir: Path) -> Iterator[None]:
+    """Use the servers of the owner until the block ends; the owner waits for this lock before it stops them."""
     with _open_lock_file(var_dir, "users.lock") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 def wait_for_shared_locks(var_dir: Path) -> None:
-    """Return when nobody uses our servers any more."""
+    """Wait until no other process uses the servers of this one."""
     with _open_lock_file(var_dir, "users.lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
 
@@ -120,14 +123,14 @@ def _open_lock_file(var_dir: Path, name: str) -> TextIO:
 
 
 def write_state(var_dir: Path, state: dict[str, Any]) -> None:
-    """Write down what runs: `{name: described(pid), ...}`, whole or not at all."""
+    """Write the running processes atomically: `{name: get_process_identity(pid), ...}`."""
     draft = var_dir / "running.json.new"
-    draft.write_text(json.dumps({"owner": process_identity(os.getpid()), **state}))
+    draft.write_text(json.dumps({"owner": get_process_identity(os.getpid()), **state}))
     draft.replace(_get_state_file(var_dir))
 
 
 def read_owner_state(var_dir: Path) -> dict[str, Any] | None:
-    """What the owner wrote; None when nobody owns the directory."""
+    """Return the state that the owner wrote; None if the directory has no owner."""
     try:
         with (var_dir / "owner.lock").open() as file:
             return None if _try_lock(file.fileno(), fcntl.LOCK_SH) else _read_state_file(var_dir)
@@ -135,16 +138,16 @@ def read_owner_state(var_dir: Path) -> dict[str, Any] | None:
         return None
 
 
-def process_identity(pid: int) -> dict[str, Any]:
-    """A process that can be told from a later one with the same number."""
+def get_process_identity(pid: int) -> dict[str, Any]:
+    """Return pid and start time, which identify a process even if its pid is reused."""
     return {"pid": pid, "started": psutil.Process(pid).create_time()}
 
 
 def is_alive(process: Any) -> bool:
-    """Whether this is a described process that still runs."""
+    """Return whether `process`, a value of `get_process_identity` or anything else, is a running process."""
     try:
-        found = psutil.Process(process["pid"])
-        return bool(found.create_time() == process["started"] and found.status() != psutil.STATUS_ZOMBIE)
+        current = psutil.Process(process["pid"])
+        return bool(current.create_time() == process["started"] and current.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, TypeError, KeyError):
         return False
 
@@ -170,7 +173,7 @@ def _read_state_file(var_dir: Path) -> dict[str, Any]:
 
 
 def _kill_leftovers(var_dir: Path) -> None:
-    """End what an owner that was killed left behind; each led a process group."""
+    """Kill the process groups that a killed owner has left."""
     for name, process in _read_state_file(var_dir).items():
         if name != "owner" and is_alive(process):
             kill_group(process["pid"])

@@ -1,4 +1,4 @@
-"""The dataset that the blueprint's examples are about, and the tokens that its people hold."""
+"""Dataset of the blueprint's examples, and the tokens of its users."""
 
 import email
 from collections.abc import Callable
@@ -38,10 +38,10 @@ password_hash = cache(hash_password)
 
 
 def replace_dataset(app: Flask) -> None:
-    """Empty the tables and fill them again, with the same ids each time and without a word to the outbox."""
+    """Empty the tables and fill them again, with the same ids each time and without outbox entries."""
     with app.app_context(), db.session.begin():
         _empty_tables()
-        # Core statements: nothing is announced, so no worker changes a row while an example is tried.
+        # Core statements send no change signals, so no worker changes a row while an example is sent.
         db.session.execute(insert(User), [_build_user(name) for name in PEOPLE])
         db.session.execute(insert(Event), _build_events())
         db.session.execute(insert(EventRole), _build_team())
@@ -74,7 +74,7 @@ def remove_dataset(app: Flask) -> None:
 
 
 def is_outbox_empty(app: Flask) -> bool:
-    """Whether the worker has done all that was ordered for now."""
+    """Return whether all outbox entries that are due have been handled."""
     is_open = (OutboxEntry.done_at.is_(None), OutboxEntry.dead_at.is_(None))
     is_due = OutboxEntry.due_at <= func.now()  # not next_at: a worker may be at an entry that the relay has published
     unfinished = select(func.count()).where(*is_open, is_due)
@@ -84,7 +84,7 @@ def is_outbox_empty(app: Flask) -> bool:
 
 
 class TokenProvider:
-    """Whatever stands in angle brackets in the blueprint and has `token` in its name, made when it is asked for."""
+    """Values for placeholders of the blueprint in angle brackets with `token` in their name, created when needed."""
 
     def __init__(self, app: Flask, wait_until: Callable[..., Any]) -> None:
         self.app = app
@@ -104,7 +104,7 @@ class TokenProvider:
         return str(self.wait_until(self._get_mailed_token, what=f"no {person} came"))
 
     def _get_mailed_token(self) -> str | None:
-        """The token in the mail that the last order led to."""
+        """Return the token in the mail of the last outbox entry."""
         with self.app.app_context():
             last = db.session.scalar(select(OutboxEntry.id).order_by(OutboxEntry.id.desc()).limit(1))
         for path in Path(self.app.config["VAR_DIR"], "mail").glob(f"{last}@*.eml"):
@@ -130,7 +130,7 @@ def _build_user(name: str) -> dict[str, Any]:
         "is_super_admin": name == "super admin",
         "is_verified": name != "newcomer",
         "created_at": DATASET_TIME,
-        # Just now: nobody's row is touched after an answer because of it.
+        # The current time, so that no request updates it.
         "last_accessed_at": datetime.now(UTC),
     }
 

@@ -1,4 +1,4 @@
-"""The blueprint's sources, read without any tool: what actions there are, and how many transactions."""
+"""Parser of the blueprint's sources that lists actions and transactions, independent of drafter."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _ACTION = re.compile(r"### (.+) \[([A-Z]+)\]")
 
 @dataclass(frozen=True)
 class Action:
-    """One method of one URL template, under the heading people read."""
+    """One method of one URL template, with its heading."""
 
     title: str
     method: str
@@ -22,13 +22,13 @@ class Action:
 
     @property
     def path(self) -> str:
-        """The template with unnamed variables and without a query."""
+        """Return the template with unnamed variables and without a query."""
         return strip_parameter_names(self.template)
 
 
 @dataclass(frozen=True)
 class BlueprintExample:
-    """One request and its answer as written down; the title of the request is one of its action's."""
+    """A documented request and its response; the title is unique in its action."""
 
     action: Action
     title: str
@@ -44,22 +44,22 @@ def strip_parameter_names(template: str) -> str:
 
 
 def list_files() -> list[Path]:
-    """The files that the root includes, in its order, and the root before them."""
+    """Return the root file of the blueprint and the files that it includes, in order."""
     return [SOURCE, *(DIRECTORY / name for name in _INCLUDE.findall(SOURCE.read_text()))]
 
 
 def read_blueprint() -> str:
-    """The whole blueprint as one text."""
+    """Return the complete blueprint as one text."""
     return _INCLUDE.sub(lambda found: (DIRECTORY / found[1]).read_text(), SOURCE.read_text())
 
 
 def list_actions() -> list[Action]:
-    """Every action, in order; one without an answer too."""
+    """Return all actions in order, including those without a response."""
     return list(dict.fromkeys(action for action, _line in _iterate_action_lines()))
 
 
 def list_examples() -> list[BlueprintExample]:
-    """Every request that has an answer, in order."""
+    """Return all requests with a response, in order."""
     found, title = [], ""
     for action, line in _iterate_action_lines():
         if line.startswith("+ Request "):
@@ -71,7 +71,7 @@ def list_examples() -> list[BlueprintExample]:
 
 
 def _iterate_action_lines() -> list[tuple[Action, str]]:
-    """Every line inside an action, with the action."""
+    """Return all lines inside actions, each with its action."""
     template, action, lines = "", None, []
     for line in read_blueprint().splitlines():
         if resource := _RESOURCE.fullmatch(line):

@@ -1,4 +1,4 @@
-"""Putting a real answer into the sources, in place of the one that is there."""
+"""Writer that replaces a documented response in the sources by a real one."""
 
 import json
 import textwrap
@@ -8,7 +8,7 @@ from tests.docs.blueprint_sources import list_files
 
 
 def record_answer(number: int, body: Any) -> None:
-    """Make this JSON or text the body of the documented answer with this number, counted from 0 through all files."""
+    """Replace the body of the documented response with this number, counted from 0 through all files."""
     for path in list_files():
         lines = path.read_text().splitlines()
         answers = [at for at, line in enumerate(lines) if line.startswith("+ Response ")]

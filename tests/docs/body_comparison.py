@@ -1,11 +1,11 @@
-"""Whether two JSON values have the same structure: the same keys and types all the way down."""
+"""Comparison of the structure of two JSON values: equal keys and types at all levels."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def find_differences(documented: Any, answered: Any, pointer: str = "") -> Iterator[str]:
-    """One line for every place where the answer is not built like the documented value."""
+    """Yield a line for every place where the structure of the response differs from the documented value."""
     if _get_json_type(documented) != _get_json_type(answered):
         types = f"documented as {_get_json_type(documented)}, answered with {_get_json_type(answered)}"
         yield f"{pointer or '/'}: {types}: {answered!r:.80}"

@@ -1,11 +1,11 @@
-"""What is in a body, by its media type, so that its structure can be compared."""
+"""Parsers for response bodies, by media type, so that their structure can be compared."""
 
 import json
 from typing import Any
 
 
 def parse_body(media_type: str, body: bytes) -> Any:
-    """A JSON value, or the list of those that a stream holds; None for what the blueprint does not show."""
+    """Return a JSON value, or the list of those in a stream; None if the blueprint does not document the content."""
     match media_type.partition(";")[0]:
         case "application/json" | "application/vnd.api+json":
             return json.loads(body)
@@ -17,11 +17,11 @@ def parse_body(media_type: str, body: bytes) -> Any:
 
 
 def is_stream(media_type: str) -> bool:
-    """Whether the blueprint shows the lines as they came."""
+    """Return whether the blueprint documents the lines of a stream."""
     return media_type.partition(";")[0] in ("application/x-ndjson", "text/event-stream")
 
 
 def _parse_event(text: str) -> dict[str, Any]:
-    """The fields of a server-sent event, all of which hold JSON here."""
+    """Return the fields of a server-sent event, all of which contain JSON here."""
     fields = (line.partition(": ") for line in text.splitlines())
     return {name: json.loads(value or "null") for name, _, value in fields}

@@ -1,6 +1,6 @@
 """Draft the chapter of a resource for the blueprint: `python -m tests.docs.chapter tracks`.
 
-It has a table of the attributes and one example of each request. `pytest tests/docs --record` puts answers into it.
+It has a table of the attributes and one example of each request. `pytest tests/docs --record` adds the responses.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.samples import sample_required_attributes
 MEDIA_TYPE = "application/vnd.api+json"
 KINDS = {DateTime: "time", Boolean: "boolean", Integer: "number", Number: "number", Relationship: "relationship"}
 LAST_CHAPTERS = "<!-- include(operations.apib) -->"
-"""Chapters of resources stand before this one."""
+"""Chapter before which chapters of resources are inserted."""
 
 
 def draft_chapter(type_: ResourceType, paths: dict[str, Any]) -> str:
@@ -75,7 +75,7 @@ def _build_body(type_: ResourceType, path: str, method: str) -> dict[str, Any] |
 
 def main() -> None:
     """Write the chapter of the type whose plural is the argument, and include it in the blueprint."""
-    paths = build_document(manage.app)["paths"]  # first of all: it is the app that makes the types known
+    paths = build_document(manage.app)["paths"]  # first: creating the app registers the types
     types = {type_.plural: type_ for type_ in TYPES.values()}
     if sys.argv[1:] not in [[plural] for plural in types]:
         sys.exit(f"Name one resource: {', '.join(sorted(types))}.")

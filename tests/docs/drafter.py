@@ -1,4 +1,4 @@
-"""What drafter, the reference parser of API Blueprint, finds in the sources."""
+"""Transactions that drafter, the reference parser of API Blueprint, finds in the sources."""
 
 import json
 import re
@@ -18,7 +18,7 @@ Element = dict[str, Any]
 
 @dataclass(frozen=True)
 class Message:
-    """Headers and body of a request or an answer."""
+    """Headers and body of a request or response."""
 
     headers: Mapping[str, str]
     body: str
@@ -26,7 +26,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Transaction:
-    """One request and the answer the blueprint promises."""
+    """A documented request and its response."""
 
     title: str
     method: str
@@ -37,7 +37,7 @@ class Transaction:
 
 
 def parse_blueprint() -> Element:
-    """Drafter's parse result; skips where Node or the parser is not installed."""
+    """Return the parse result of drafter; skip the test if Node or the parser is not installed."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no node on PATH: the blueprint's transactions are not run")
@@ -50,12 +50,12 @@ def parse_blueprint() -> Element:
 
 
 def list_annotations(result: Element) -> list[str]:
-    """Errors and warnings about the sources."""
+    """Return errors and warnings about the sources."""
     return [each["content"] for each in _children(result, "annotation")]
 
 
 def list_transactions(result: Element) -> Iterator[Transaction]:
-    """Every transaction, in the order of the sources."""
+    """Yield every transaction in the order of the sources."""
     for resource in _descendants(result, "resource"):
         for transition in _children(resource, "transition"):
             template = _text(transition, "href") or _text(resource, "href")
@@ -65,7 +65,7 @@ def list_transactions(result: Element) -> Iterator[Transaction]:
 
 
 def expand_uri_template(template: str, values: Mapping[str, str]) -> str:
-    """A URI template with example values filled in (RFC 6570: `{a}` and `{?a,b}`); query variables may have none."""
+    """Return a URI template with example values (RFC 6570: `{a}` and `{?a,b}`); query variables may have none."""
 
     def query(found: re.Match[str]) -> str:
         pairs = [f"{name}={quote(values[name], safe='')}" for name in found[1].split(",") if name in values]

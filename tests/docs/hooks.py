@@ -1,4 +1,4 @@
-"""The hooks of the dataset that the blueprint's examples are about, and the tokens that their URLs end with."""
+"""Hooks in the dataset of the blueprint's examples, and the tokens in their URLs."""
 
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ IMPORTS, ARCHIVES, DISABLED = (
 
 
 def add_hooks(then: datetime) -> None:
-    """Three, of which the second takes signed calls only and the last one none."""
+    """Insert three hooks: the second accepts only signed calls, the last one is disabled."""
     shared = {"name": None, "enabled": True, "signed": False, "created_at": then}
     hooks: list[dict[str, Any]] = [
         _build_hook(IMPORTS, "import-images", OWNER, {"event": 1}) | {"name": "The photographer's uploads"},

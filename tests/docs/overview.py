@@ -1,4 +1,4 @@
-"""The programs of the dataset that the blueprint's examples are about, and what they have made."""
+"""Programs in the dataset of the blueprint's examples, and their jobs."""
 
 import stat
 from pathlib import Path
@@ -32,7 +32,7 @@ JOBS = (
         SECRET,
         38,
         "program:pseudonyms",
-        {"length": 8, "names": ["Ada"], "key": "nobody will ever know"},
+        {"length": 8, "names": ["Ada"], "key": "an unpublished key"},
         ((0, "running", None, None), (0.1, "running", 0.0, "name 1 of 1"), (0.2, "succeeded", 1.0, "name 1 of 1")),
         owner_id=OWNER,
         result={"artifact": "output", "size": 19},
@@ -41,7 +41,7 @@ JOBS = (
 
 
 def install_programs(directory: Path) -> None:
-    """Put the programs there that docs/processors.md shows, with this interpreter instead of any."""
+    """Write the programs of docs/processors.md into the directory, with this interpreter in the first line."""
     directory.mkdir()
     for name in ("pseudonyms", "process-docset"):
         path = directory / name

@@ -12,11 +12,11 @@ ROW = re.compile(r"^\| `([a-z0-9-]+)` \|.*\| (.+) \|$", re.MULTILINE)
 
 
 ATTRIBUTES_WITHOUT_ROW = {"user": {"id", "events"}}
-"""What is in no table, by type; of the others it is the id."""
+"""Attributes that are in no table, by type; of other types only the id."""
 
 
 def find_attribute_table(type_: ResourceType) -> dict[str, str]:
-    """The names in the table of the blueprint that names most of the type's, each with its last column."""
+    """Return the attributes, with the last column, of the table that lists most attributes of the type."""
     names = {dasherize(name) for name in type_.loader.declared_fields}
     parts = read_blueprint().split("\n| Parameter |")[1:]
     tables: list[dict[str, str]] = [dict(ROW.findall(part.partition("\n\n")[0])) for part in parts]

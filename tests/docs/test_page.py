@@ -1,4 +1,4 @@
-"""/docs shows the committed page, which loads nothing from elsewhere and is what its sources make."""
+"""/docs is the committed page, which loads no external resources and is up to date with its sources."""
 
 import base64
 import runpy
@@ -21,7 +21,7 @@ STALE_PAGE_MESSAGE = (
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path where the page is looked for: nothing is there yet."""
+    """Return the path of the rendered page; there is no file yet."""
     path = tmp_path / "a directory" / "page.html"
     path.parent.mkdir()
     monkeypatch.setattr(documentation, "PAGE_PATH", path)
@@ -30,13 +30,13 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def script() -> dict[str, Any]:
-    """The functions of the rendering script."""
+    """Return the functions of the rendering script."""
     return runpy.run_path(str(DIRECTORY / "render.py"))
 
 
 @pytest.fixture(scope="module")
 def self_contained(script: dict[str, Any]) -> Callable[[str], str]:
-    """The function of the rendering script that cuts references."""
+    """Return the function of the rendering script that removes external references."""
     cut: Callable[[str], str] = script["self_contained"]
     return cut
 

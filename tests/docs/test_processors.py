@@ -1,4 +1,4 @@
-"""docs/processors.md is true: its programs run, its task stores, its limits are those of the code."""
+"""docs/processors.md is correct: its programs run, its task stores results, its limits are those of the code."""
 
 import hmac
 import importlib.util
@@ -30,12 +30,12 @@ from tests.docs import blueprint_dataset, overview
 from tests.docs.markdown import PROCESSORS, get_code_block, get_table_rows
 from tests.docs.treatments import FOUND
 
-KEY = "a key that nobody knows"
+KEY = "an unknown key"
 
 
 @pytest.fixture
 def faces_task(tmp_path: Path) -> ModuleType:
-    """The task in the text."""
+    """Return the module with the task in the document."""
     path = tmp_path / "open_event_faces.py"
     path.write_text(get_code_block(path.name))
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -19,10 +19,10 @@ ROUTES_OUTSIDE_BLUEPRINT = {
     "/static/{}",
     "/.well-known/security.txt",
 }
-"""No part of the API: pages, its descriptions, files, whose URLs are handed out whole, and what a page is made of."""
+"""Routes outside the API: pages, descriptions of the API, files (their URLs are in responses), and assets."""
 
 PAGES = "/jobs"
-"""Where people look on in a browser."""
+"""Interactive pages, which the blueprint does not describe."""
 
 
 def test_every_route_is_in_the_blueprint_and_the_reverse(app: Flask) -> None:

@@ -22,29 +22,29 @@ PLACEHOLDER = re.compile(r"<([a-z ]*\btoken\b[a-z ]*)>")
 EXAMPLES = list_examples()
 REPLACEMENTS = {
     "access_token": "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIyIn0.signature",
-    "refresh_token": "43-characters-that-tell-nothing-about-anybody",
+    "refresh_token": "43-characters-that-tell-nothing-about-a-user",
 }
 SERVER, PROCESSOR = "https://api.example.org", "https://processor.example.org"
-"""What people read instead of the addresses of this run."""
+"""Documented addresses that replace those of this run."""
 
 NEW_ID, NOW = "019b7e30-6720-7c55-8f3d-6a1e9b02c4d7", "2026-01-02T10:11:00.402560+00:00"
-"""What stands in the documentation for what is different each time."""
+"""Documented values that replace those that differ in each run."""
 
 ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 STARTED = datetime.now(UTC)
 
 
-# Both of the session: without Node the tests are skipped before any server is started for them.
+# Both have session scope: without Node the tests are skipped before a server is started.
 @pytest.fixture(scope="session")
 def result() -> drafter.Element:
-    """The sources, parsed by drafter."""
+    """Return the sources as parsed by drafter."""
     return drafter.parse_blueprint()
 
 
 @pytest.fixture(scope="session")
 def transactions(result: drafter.Element) -> list[Transaction]:
-    """What drafter found."""
+    """Return the transactions that drafter found."""
     return list(drafter.list_transactions(result))
 
 
@@ -96,21 +96,21 @@ def test_every_transaction_was_tried(
 
 
 def count_documented_answers() -> int:
-    """How many answers the sources promise, counted without understanding them."""
+    """Return the number of responses in the sources, counted by their headings alone."""
     return len(re.findall(r"^\+ Response ", read_blueprint(), re.MULTILINE))
 
 
 def send_transaction(
     live_server: Processes, transaction: Transaction, tokens: TokenProvider
 ) -> tuple[HTTPResponse, bytes]:
-    """The answer of the server, and its body."""
+    """Send a transaction; return the response of the server and its body."""
 
-    def filled(text: str) -> str:
+    def fill_in(text: str) -> str:
         whole = PLACEHOLDER.sub(lambda found: tokens[found[1]], text)
         return whole.replace(PROCESSOR, live_server.environment["PROCESSOR_URL"])
 
-    headers = {name: filled(value) for name, value in transaction.request.headers.items()}
-    body = filled(transaction.request.body).rstrip("\n").encode() or None
+    headers = {name: fill_in(value) for name, value in transaction.request.headers.items()}
+    body = fill_in(transaction.request.body).rstrip("\n").encode() or None
     connection = HTTPConnection(live_server.base_url.removeprefix("http://"), timeout=10)
     try:
         connection.request(transaction.method, transaction.uri, body, headers)
@@ -121,7 +121,7 @@ def send_transaction(
 
 
 def to_documented_answer(media_type: str, body: bytes, live_server: Processes) -> Any:
-    """The answer as people read it: from the host they know, without what belongs to this run."""
+    """Return the response with the host and the values of the documentation."""
     ours = body.decode().replace(live_server.base_url, SERVER)
     shown = mask_volatile_values(ours.replace(live_server.environment["PROCESSOR_URL"], PROCESSOR))
     if body_parser.is_stream(media_type):
@@ -133,7 +133,7 @@ def to_documented_answer(media_type: str, body: bytes, live_server: Processes) -
 
 
 def mask_volatile_values(text: str) -> str:
-    """Times since this run began, and ids that were made since then (RFC 9562, 5.7), are always the same."""
+    """Replace times and UUIDs (RFC 9562, section 5.7) of this run by the documented ones."""
 
     def is_new(moment: datetime) -> bool:
         return STARTED <= moment <= datetime.now(UTC)

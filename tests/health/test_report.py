@@ -367,14 +367,14 @@ def test_liveness_and_health_fail_while_all_readers_of_bodies_are_taken(
     slots = [readers.acquire("192.0.2.1") for _ in range(2)]
 
     wait_until(lambda: client.get("/livez").status_code == 503)
-    assert client.get("/livez").json["output"].startswith("all 2 readers of bodies have been taken for")
+    assert client.get("/livez").json["output"].startswith("all 2 readers of request bodies have been in use for")
 
     def output() -> tuple[bool, str]:
         results = {result["checker"]: result for result in client.get("/health-check").json["results"]}
         return results["health_check_readers"]["passed"], results["health_check_readers"]["output"]
 
     wait_until(lambda: not output()[0])
-    assert output()[1].startswith("all 2 readers of bodies have been taken for")
+    assert output()[1].startswith("all 2 readers of request bodies have been in use for")
 
     for slot in slots:
         readers.release(slot)

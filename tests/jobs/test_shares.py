@@ -504,7 +504,7 @@ def test_more_calls_of_a_hook_than_a_minute_may_have_are_429(dataset: Dataset, a
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     error = refused.get_json(force=True)["errors"][0]
-    assert error["detail"] == "At most 3 calls a minute are accepted here. Wait a little."
+    assert error["detail"] == "At most 3 calls a minute are accepted. Try again later."
     assert call_hook(app_with_limits, idle).status_code == 202
 
 

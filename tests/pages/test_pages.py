@@ -915,6 +915,6 @@ def test_signing_in_is_counted_together_with_the_api(app_with_limits: Flask) -> 
     assert answers == [401] * 5
     assert refused.status_code == 429
     assert 0 < int(refused.headers["Retry-After"]) <= 60
-    assert "Too many tries" in refused.text
+    assert "Too many attempts" in refused.text
     assert browser.cookie() is None
     assert_protected(refused)
