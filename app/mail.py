@@ -77,7 +77,7 @@ class MailOrder:
 
 
 class MailCount(Model):
-    """How many mails of one kind went to one mailbox on one day; also those about one account or from one origin."""
+    """Mails of one kind to one mailbox on one day, about one account or ordered by one origin."""
 
     __tablename__ = "mail_counts"
 

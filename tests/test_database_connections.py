@@ -13,8 +13,8 @@ from tests.conftest import Processes
 
 
 @pytest.fixture
-def taken_connections(servers: dict[str, str]) -> Iterator[Callable[[], None]]:
-    """A function that takes all connections which PostgreSQL permits, until the test ends."""
+def exhaust_connections(servers: dict[str, str]) -> Iterator[Callable[[], None]]:
+    """Return a function that takes all connections of PostgreSQL until the test ends."""
     with ExitStack() as stack:
 
         def take_all() -> None:
@@ -30,12 +30,12 @@ def taken_connections(servers: dict[str, str]) -> Iterator[Callable[[], None]]:
 
 
 def test_probes_pass_where_others_have_all_connections(
-    app: Flask, make_app: Callable[..., Flask], taken_connections: Callable[[], None]
+    app: Flask, make_app: Callable[..., Flask], exhaust_connections: Callable[[], None]
 ) -> None:
     client = make_app().test_client()
     assert client.get("/readyz").status_code == 200
 
-    taken_connections()
+    exhaust_connections()
 
     assert client.get("/readyz").status_code == 200
     checks = {each["checker"]: each for each in client.get("/health-check").get_json()["results"]}

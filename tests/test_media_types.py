@@ -31,7 +31,7 @@ ROUTES = [
 
 
 def send_body(dataset: Dataset, method: str, path: str, media_type: str) -> TestResponse:
-    """A body of this media type."""
+    """Return a body of this media type."""
     headers = {"Authorization": f"JWT {dataset.owner.token}"}
     client: FlaskClient = dataset.app.test_client()
     return client.open(path, method=method, headers=headers, data=b"{}", content_type=media_type)

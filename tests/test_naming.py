@@ -43,7 +43,8 @@ def find_modules() -> list[Path]:
 def find_texts() -> list[Path]:
     """Return the files with text for people: modules, documents and the sources of the blueprint."""
     documents = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "api-blueprint").glob("*.apib"), *ROOT.glob("*.md")]
-    return [*find_modules(), *sorted(documents), ROOT / ".env.example", ROOT / "Makefile"]
+    modules = [path for path in find_modules() if "tests" not in path.parts]  # "nobody" is a name in tests
+    return [*modules, *sorted(documents), ROOT / ".env.example", ROOT / "Makefile"]
 
 
 @cache
@@ -67,7 +68,7 @@ def find_noun_clauses(tree: ast.Module) -> Iterator[str]:
         for position, statement in enumerate(body if isinstance(body, list) else ()):
             value = statement.value if isinstance(statement, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                is_docstring = is_function and position == 0
+                is_docstring = is_function and position == 0 and not node.name.startswith("test_")
                 if NOUN_CLAUSE.match(value.value) or (is_docstring and NOT_IMPERATIVE.match(value.value)):
                     yield value.value.splitlines()[0]
 

@@ -13,7 +13,7 @@ NODE = shutil.which("node")
 
 
 def list_program_params(pattern: str) -> list[object]:
-    """The programs of this pattern as parameters of a test, skipped where what they need is not there."""
+    """Return the programs of this pattern as parameters of a test, skipped if a tool that they need is missing."""
     found = sorted(DIRECTORY.glob(pattern))
     return [pytest.param(program, marks=skip_unless_runnable(program.suffix), id=program.stem) for program in found]
 
@@ -25,7 +25,7 @@ def skip_unless_runnable(suffix: str) -> pytest.MarkDecorator:
 
 
 def run_program(program: Path, stdin: str = "", **settings: str) -> str:
-    """What a program prints; what it says when it fails is the failure."""
+    """Return the output of a program; fail with its error output."""
     interpreter = PYTHON if program.suffix == ".py" else NODE
     done = subprocess.run(
         [str(interpreter), str(program)],

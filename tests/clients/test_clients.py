@@ -15,7 +15,7 @@ from tests.docs import blueprint_dataset
 
 @pytest.fixture(autouse=True)
 def _clean() -> None:
-    """Each client gets a new dataset before it; `base_url` leaves an empty one behind."""
+    """Fill a new dataset before each client; `base_url` leaves an empty one behind."""
 
 
 @pytest.mark.usefixtures("declare_example_kinds")

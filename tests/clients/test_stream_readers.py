@@ -17,14 +17,14 @@ STREAMS = {"to the end of the job": finish_after_silence, "ended before the job"
 
 @pytest.fixture(params=STREAMS)
 def stream(request: pytest.FixtureRequest, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A stream of JSON lines with silence in it."""
+    """Return a stream of JSON lines with keep-alive spaces."""
     text: str = STREAMS[request.param](dataset, monkeypatch, "application/x-ndjson")
     assert "  " in text
     return text
 
 
 def parse_stream(stream: str) -> list[dict[str, Any]]:
-    """The elements of a stream."""
+    """Return the elements of a stream."""
     return [json.loads(line) for line in stream.splitlines()]
 
 

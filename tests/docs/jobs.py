@@ -33,11 +33,11 @@ ARCHIVES, WAITS, OTHERS = (
 WORKER_LOST_MESSAGE = "The worker was lost; the job is queued again."
 LAST_ATTEMPT_LOST_MESSAGE = "The worker was lost in the last of 3 attempts."
 DISTANT_FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
-"""No worker has what runs, and nobody is to miss it."""
+"""Let no lease of a running job expire: no worker runs it."""
 
 
 def build_archive() -> bytes:
-    """An archive that is the same each time."""
+    """Return an archive with the same bytes each time."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
         for name in ("event", "faq-types", "faqs", "event-images"):
@@ -152,7 +152,7 @@ def add_jobs(then: datetime, jobs: Iterable[JobRecord] = JOBS) -> None:
 
 
 def count_unfinished_jobs(known: Iterable[JobRecord]) -> Select[tuple[int]]:
-    """How many jobs that an example has started still live."""
+    """Return the number of active jobs that examples have started."""
     ours = [UUID(made.id) for made in known]
     return select(func.count()).select_from(Job).where(Job.state.in_(ACTIVE_STATES), Job.id.not_in(ours))
 
@@ -178,7 +178,7 @@ def _add_job(made: JobRecord, at: datetime) -> None:
 
 
 def _build_current_state(made: JobRecord, at: datetime) -> dict[str, Any]:
-    """What the log has come to."""
+    """Return the final state of the log."""
     if not made.log:
         return {}
     last, state, progress, message = made.log[-1]

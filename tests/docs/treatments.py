@@ -98,11 +98,11 @@ DOCUMENTS = (
     ("faq-4", "faq", "faq", 4),
     ("upload-1", "image", "upload", 1),
 )
-"""What the first set comes to."""
+"""Return the documents of the first set."""
 
 
 def add_document_sets(then: datetime) -> None:
-    """Four of each, of which the third belongs to somebody else and the last one is in the trash."""
+    """Create four of each: the third belongs to another user, the last one is in the trash."""
     for name in ("poster", "draft"):  # the latter is taken out of the trash
         current_storage().put(_build_file_url(name), PICTURE, "image/png")
     db.session.execute(insert(Upload), [_build_upload(*each, then) for each in _UPLOADS])
@@ -113,7 +113,7 @@ def add_document_sets(then: datetime) -> None:
 
 
 def add_treatments(then: datetime) -> None:
-    """One that has failed, its relaunch, one that has compared, and one that the processor is at."""
+    """Create a failed treatment, its relaunch, a comparison and one that runs at the processor."""
     write = get_connection().execute
     write(insert(Treatment), [_build_treatment(made, then) for made in JOBS])
     write(insert(RemoteRun), [_build_run(made, number, then) for number, made in enumerate(JOBS, start=40)])

@@ -28,7 +28,7 @@ from tests.worker_process import list_entries, run_state_hooks
 
 @pytest.fixture
 def app_context(app: Flask) -> Iterator[Flask]:
-    """The context of the app."""
+    """Push the application context."""
     with app.app_context():
         yield app
 
@@ -44,7 +44,7 @@ def enqueue_job(
 
 
 def submit_and_claim(*jobs: JobRow) -> list[JobRow]:
-    """The same, running."""
+    """Return a job that a worker has claimed."""
     with open_transaction(is_read=False):
         claimed = [lifecycle.claim_job(job.id, "tests", executor._get_lease()) for job in jobs]
         commit()
@@ -52,7 +52,7 @@ def submit_and_claim(*jobs: JobRow) -> list[JobRow]:
 
 
 def submit_twice(kind: str) -> JobRow:
-    """A job that runs, and was asked for once more meanwhile."""
+    """Return a running job with a rerun requested."""
     queued = enqueue_job(kind, {"seconds": 0}).job
     assert enqueue_job(kind, {"seconds": 0}).job.id == queued.id
     (job,) = submit_and_claim(queued)
@@ -61,7 +61,7 @@ def submit_twice(kind: str) -> JobRow:
 
 
 def list_states() -> list[str]:
-    """Of all jobs, the oldest first."""
+    """Return the states of all jobs, the oldest first."""
     with open_transaction(is_read=True):
         return [row.state for row in get_connection().execute(select(Job.__table__).order_by(Job.id))]
 

@@ -23,7 +23,7 @@ REQUESTS = 6
 
 @pytest.fixture
 def slots(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
-    """The slots of long writes of the app, for which a request waits shortly."""
+    """Return the slots of long writes; requests wait only briefly for them."""
     monkeypatch.setattr(long_writes, "SLOT_TIMEOUT_SECONDS", 0.1)
     made = make_long_write_slots(10)
     monkeypatch.setitem(dataset.app.extensions, "long_writes", made)
@@ -32,7 +32,7 @@ def slots(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
 
 @pytest.fixture
 def connections_while_cleaning(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of connections in use at each moment when HTML was cleaned."""
+    """Record the number of connections in use each time HTML is cleaned."""
     with dataset.app.app_context():
         pool: Any = db.engine.pool
     seen = []

@@ -104,7 +104,7 @@ def create_succeeded_job(dataset: Dataset) -> str:
 
 @pytest.fixture
 def origins() -> Iterator[tuple[str, str]]:
-    """The origins of two servers with web pages."""
+    """Return the origins of two servers with web pages."""
     with serve_pages() as one, serve_pages() as other:
         yield one, other
 

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.long]
 def processor_stack(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ProcessorStack]:
-    """One whose processor has two runs, one of them for one owner."""
+    """Start a stack whose processor has two runs, one of them for one owner."""
     with ExitStack() as stack:
         yield ProcessorStack(environment, tmp_path_factory.mktemp("limits"), stack, PROCESSOR_MAX_RUNS="2")
 

@@ -31,7 +31,7 @@ Tokens = dict[str, str]
 
 @pytest.fixture
 def slots(app: Flask, monkeypatch: pytest.MonkeyPatch) -> SlotPool:
-    """The slots of account routes, for which a request waits shortly."""
+    """Return the slots of account routes; requests wait only briefly for them."""
     monkeypatch.setattr(database, "ACCOUNT_SLOT_TIMEOUT_SECONDS", 0.1)
     made = make_account_slots(10)
     monkeypatch.setitem(app.extensions, "account_slots", made)
@@ -61,10 +61,10 @@ def tokens(log_in: Callable[..., Tokens], user_id: int) -> Tokens:
 
 
 @pytest.fixture
-def mailed_tokens(
+def mail_tokens(
     app: Flask, client: FlaskClient, user_id: int, deliver_mails: Callable[[], list[EmailMessage]]
 ) -> Tokens:
-    """The tokens of mails to Ada, by the path of the route that takes them."""
+    """Return the tokens of mails to Ada by the path of the route that accepts them."""
     found = {}
     for order, path in (
         ("/v1/auth/resend-verification-email", "/v1/auth/verify-email"),
@@ -75,11 +75,11 @@ def mailed_tokens(
     return found
 
 
-def list_requests(tokens: Tokens, mailed_tokens: Tokens) -> dict[str, tuple[str, str, dict[str, Any]]]:
+def list_requests(tokens: Tokens, mail_tokens: Tokens) -> dict[str, tuple[str, str, dict[str, Any]]]:
     """Return requests that change rows of an account: the table that they wait for, their method and the rest."""
     return {
         "/v1/auth/login": ("users", "POST", {"json": {"email": EMAIL, "password": PASSWORD}}),
-        "/v1/auth/verify-email": ("users", "POST", {"json": {"token": mailed_tokens["/v1/auth/verify-email"]}}),
+        "/v1/auth/verify-email": ("users", "POST", {"json": {"token": mail_tokens["/v1/auth/verify-email"]}}),
         "/v1/auth/resend-verification-email": ("users", "POST", {"json": {"email": EMAIL}}),
         "/v1/auth/change-password": (
             "users",
@@ -89,7 +89,7 @@ def list_requests(tokens: Tokens, mailed_tokens: Tokens) -> dict[str, tuple[str,
         "/v1/auth/reset-password": (
             "users",
             "PATCH",
-            {"json": {"token": mailed_tokens["/v1/auth/reset-password"], "password": NEW_PASSWORD}},
+            {"json": {"token": mail_tokens["/v1/auth/reset-password"], "password": NEW_PASSWORD}},
         ),
         "/v1/auth/token/refresh": ("refresh_tokens", "POST", {"json": {"refresh_token": tokens["refresh_token"]}}),
         "/v1/auth/logout": ("sign_ins", "POST", {"headers": bearer_header(tokens)}),
@@ -109,9 +109,9 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 def test_account_route_waits_shortly_for_a_locked_row(
-    app: Flask, tokens: Tokens, mailed_tokens: Tokens, path: str
+    app: Flask, tokens: Tokens, mail_tokens: Tokens, path: str
 ) -> None:
-    table, method, more = list_requests(tokens, mailed_tokens)[path]
+    table, method, more = list_requests(tokens, mail_tokens)[path]
 
     with lock_rows(app, table):
         began = monotonic()
@@ -119,16 +119,16 @@ def test_account_route_waits_shortly_for_a_locked_row(
         seconds = monotonic() - began
 
     assert refused.status_code == 409
-    assert get_errors(refused)[0]["detail"] == "Somebody else is changing this at the moment. Try again."
+    assert get_errors(refused)[0]["detail"] == "Another request is changing this resource at the moment. Try again."
     assert seconds < MAX_LOCK_SECONDS
     assert post(app, path, method=method, **more).status_code == 200
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_account_route_takes_a_slot_of_its_address(
-    app: Flask, slots: SlotPool, tokens: Tokens, mailed_tokens: Tokens, path: str
+    app: Flask, slots: SlotPool, tokens: Tokens, mail_tokens: Tokens, path: str
 ) -> None:
-    _table, method, more = list_requests(tokens, mailed_tokens)[path]
+    _table, method, more = list_requests(tokens, mail_tokens)[path]
     held = slots.acquire("192.0.2.1")
 
     refused = post(app, path, method=method, **more)
@@ -151,12 +151,10 @@ def test_account_route_without_a_free_slot_is_503(app: Flask, slots: SlotPool, u
     assert post(app, "/v1/auth/login", json={"email": EMAIL, "password": PASSWORD}).status_code == 200
 
 
-def test_account_routes_that_wait_leave_connections_for_reads(
-    app: Flask, tokens: Tokens, mailed_tokens: Tokens
-) -> None:
-    """As when an account holds its own rows, and its other requests wait for them."""
+def test_account_routes_that_wait_leave_connections_for_reads(app: Flask, tokens: Tokens, mail_tokens: Tokens) -> None:
+    """Hold the rows of an account, so that its other requests wait for them."""
     sent = [
-        ("/v1/auth/verify-email", {"json": {"token": mailed_tokens["/v1/auth/verify-email"]}}),
+        ("/v1/auth/verify-email", {"json": {"token": mail_tokens["/v1/auth/verify-email"]}}),
         ("/v1/auth/logout", {"headers": bearer_header(tokens)}),
     ] * REQUESTS
 
@@ -177,13 +175,13 @@ def test_account_routes_that_wait_leave_connections_for_reads(
 
 @pytest.mark.parametrize("path", ["/v1/auth/verify-email", "/v1/auth/reset-password"])
 def test_token_of_an_earlier_address_waits_for_no_row(
-    app: Flask, mailed_tokens: Tokens, run_sql: Callable[..., Any], path: str
+    app: Flask, mail_tokens: Tokens, run_sql: Callable[..., Any], path: str
 ) -> None:
     run_sql("UPDATE users SET email = 'ada@other.example'")
     method = "PATCH" if path.endswith("reset-password") else "POST"
 
     with lock_rows(app, "users"):
-        refused = post(app, path, method=method, json={"token": mailed_tokens[path], "password": NEW_PASSWORD})
+        refused = post(app, path, method=method, json={"token": mail_tokens[path], "password": NEW_PASSWORD})
 
     assert (refused.status_code, get_errors(refused)[0]["code"]) == (400, "token-invalid")
 

@@ -1,4 +1,4 @@
-"""What one client address can have sent and stored on one day."""
+"""Limits of mails, texts and refreshes for one client address and day."""
 
 from collections.abc import Callable
 from itertools import count
@@ -20,14 +20,14 @@ numbers = count(1)
 
 @pytest.fixture
 def app_with_limits(app: Flask, make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> Flask:
-    """The app with rate limits on; the suite's own app has them off."""
+    """Return an app with rate limits on; the app of the suite has them off."""
     monkeypatch.setattr(limiter, "_storage_dead", False)  # one object for all apps
     return make_app(RATELIMIT_ENABLED="1")
 
 
 @pytest.fixture
 def address() -> str:
-    """An address that no request has come from yet."""
+    """Return an address that has sent no request yet."""
     return f"10.77.0.{next(numbers)}"
 
 

@@ -21,14 +21,14 @@ SCHEMA = {
 
 
 def sign_in() -> dict[str, str]:
-    """The header that speaks for the owner."""
+    """Return the Authorization header of the owner."""
     credentials = {"email": os.environ["EMAIL"], "password": os.environ["PASSWORD"]}
     token = requests.post(f"{ROOT}/auth/login", json=credentials, timeout=10).json()["access_token"]
     return {"Authorization": f"JWT {token}"}
 
 
 def create_blank_faq(session: Session) -> DocumentError:
-    """What comes of a blank question."""
+    """Return the errors of a FAQ with a blank question."""
     try:
         session.create_and_commit("faqs", question=" ", answer="x", event="1")
     except DocumentError as error:

@@ -58,7 +58,7 @@ class Faq(ApiModel):
 
 
 def save_invalid_faq(faq: Faq) -> ApiClientError:
-    """What comes of saving a FAQ that is not valid."""
+    """Return the errors of saving an invalid FAQ."""
     try:
         faq.save()
     except ApiClientError as error:
