@@ -261,12 +261,12 @@ BEFORE_COLUMN_NAMES = """
 """
 
 
-def test_0024_columns_are_renamed_with_their_values_and_back(url: str, migrate: Upgrade) -> None:
+def test_0022_columns_are_renamed_with_their_values_and_back(url: str, migrate: Upgrade) -> None:
     assert migrate("upgrade", "0021").returncode == 0
     with psycopg.connect(url) as connection:
         connection.execute(BEFORE_COLUMN_NAMES)
 
-    assert migrate("upgrade", "0024").returncode == 0
+    assert migrate("upgrade", "0022").returncode == 0
     assert select_rows(url, "SELECT encrypted_secrets, retained, rerun_requested FROM jobs") == [(b"\x01", True, True)]
     assert select_rows(url, "SELECT storage_key FROM uploads") == [("uploads/a.png",)]
 

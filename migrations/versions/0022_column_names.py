@@ -6,7 +6,7 @@ columns until they are restarted, and try their work again.
 
 from alembic import op
 
-revision = "0024"
+revision = "0022"
 down_revision = "0021"
 branch_labels = None
 depends_on = None

@@ -8,8 +8,8 @@ On a live system: built concurrently; an index that failed half-way is dropped a
 
 from alembic import op
 
-revision = "0025"
-down_revision = "0024"
+revision = "0023"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
