@@ -25,7 +25,7 @@ from tests.dataset import JSONAPI, Dataset
 from tests.jsonapi.strategies import Request, RequestStrategies, Strategy
 from tests.jsonapi.validator import find_faults
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 DEFAULT_CASE_COUNT = 200
 CASE_COUNT = int(os.environ.get("GENERATED_CASES", DEFAULT_CASE_COUNT))

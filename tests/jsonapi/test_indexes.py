@@ -27,7 +27,7 @@ from app.jsonapi.resources import ResourceList
 from app.users import login_sessions
 from tests.dataset import JSONAPI, ApiClient, get_data
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 ROW_COUNT = 100_000
 BUSY_ID = ROW_COUNT // 2
