@@ -399,7 +399,7 @@ SETTINGS = (
     Setting(
         "PROCESSOR_MAX_RUNS",
         "40",
-        "runs that the processor has at once, of one owner a quarter; other treatments are queued",
+        "maximum of runs at the processor at once, a quarter for one owner; further treatments are queued",
         _integer_parser(1, 100_000),
     ),
     Setting(

@@ -127,7 +127,7 @@ def test_a_file_is_replaced_by_the_next_of_its_name(app_context: Flask) -> None:
     execute_job(job_id)
 
     (artifact,) = list_job_rows(app_context, Artifact, job_id)
-    assert (artifact.name, artifact.size, artifact.partial) == ("artifact.json", 2, False)
+    assert (artifact.name, artifact.size, artifact.partial) == ("made.json", 2, False)
     assert current_storage().read_file(artifact.storage_key) == b"[]"
 
 

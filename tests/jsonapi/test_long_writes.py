@@ -96,9 +96,9 @@ def test_html_of_many_operations_is_cleaned_without_a_connection(
     ("html", "detail"),
     [
         ("<b>" * 200 + "x" * MAX_SHORT_BODY_BYTES, "Must not nest elements deeper than 100."),
-        ("x" * 20_001, "Longer than the limit of 20000 characters."),
-        ("& " * 6000, "Longer than the limit of 20000 characters, once it is cleaned."),
-        (["x" * MAX_SHORT_BODY_BYTES], "Must be a text."),
+        ("x" * 20_001, "Must have at most 20000 characters."),
+        ("& " * 6000, "Must have at most 20000 characters after it is cleaned."),
+        (["x" * MAX_SHORT_BODY_BYTES], "Must be a string."),
     ],
 )
 def test_html_that_cannot_be_cleaned_is_refused_with_its_pointer(dataset: Dataset, html: Any, detail: str) -> None:

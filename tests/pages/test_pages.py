@@ -351,7 +351,7 @@ def test_cancel_ended_job_is_409(people: Dataset, browser: Browser) -> None:
     response = browser.submit_form(f"/jobs/{job.id}/cancel")
 
     assert (response.status_code, response.mimetype) == (409, "text/html")
-    assert "it is succeeded" in response.text
+    assert "this job is succeeded" in response.text
 
 
 def test_trying_again_leads_to_the_new_job(people: Dataset, browser: Browser) -> None:
