@@ -7,7 +7,8 @@ from typing import Any
 
 from flask import Flask
 from redis import OutOfMemoryError, ReadOnlyError, ResponseError
-from sqlalchemy import and_, create_engine, exists, func, select, true
+from sqlalchemy import NullPool, and_, create_engine, exists, func, select, true
+from sqlalchemy.exc import OperationalError
 
 from app import request_bodies
 from app.health.heartbeat import MAX_UNPOLLED_SECONDS, read_nodes
@@ -28,31 +29,34 @@ WRITE_CHECK_KEY = "open-event:health"
 QUERY_TIMEOUT_SECONDS = 0.7
 """Seconds for one SQL statement or Redis command; less than the time limit of a probe."""
 
-
-POOL_SIZE = 3
-"""Connections: one for each check that asks the database."""
+POOL_SIZE = 2
+"""Connections that stay open: one for each check of what is in the database."""
 
 
 class HealthChecks:
     """The checks of one app, on separate connections, so that an exhausted pool does not look like a dead database.
 
-    The connections stay open, so that the checks also work while other clients use all connections of PostgreSQL.
+    The check of the database opens a connection each time, since a server that accepts none is hung; the others keep
+    theirs open, so that they also work while other clients use all connections of PostgreSQL.
     """
 
     def __init__(self, app: Flask) -> None:
+        connect_args = {
+            "connect_timeout": 2,
+            "tcp_user_timeout": 2000,
+            "options": f"-c statement_timeout={int(QUERY_TIMEOUT_SECONDS * 1000)}",
+            "application_name": "open-event-health",
+        }
+        url = app.config["DATABASE_URL"]
+        self.new_connections = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=connect_args)
         self.engine = create_engine(
-            app.config["DATABASE_URL"],
+            url,
             pool_size=POOL_SIZE,
             max_overflow=0,
             pool_timeout=QUERY_TIMEOUT_SECONDS,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={
-                "connect_timeout": 2,
-                "tcp_user_timeout": 2000,
-                "options": f"-c statement_timeout={int(QUERY_TIMEOUT_SECONDS * 1000)}",
-                "application_name": "open-event-health",
-            },
+            connect_args=connect_args,
         )
         # Close the connections with the app: a process that makes several apps would keep those of each.
         weakref.finalize(self, self.engine.dispose).atexit = False
@@ -60,9 +64,17 @@ class HealthChecks:
         self.schema = SchemaCheck(app)
 
     def check_database(self) -> str:
-        """Check that the database executes a statement."""
-        with self.engine.connect() as connection:
-            connection.execute(select(1))
+        """Check that the database accepts a connection and executes a statement, or answers that it has too many."""
+        try:
+            with self.new_connections.connect() as connection:
+                connection.execute(select(1))
+        except OperationalError as error:
+            # libpq gives no SQLSTATE for an error of a connection attempt.
+            if "too many clients" not in str(error.orig) and "remaining connection slots" not in str(error.orig):
+                raise
+            with self.engine.connect() as connection:
+                connection.execute(select(1))
+            return "answers, but permits no further connection"
         return "answers"
 
     def check_migrations(self) -> str:

@@ -113,6 +113,11 @@ class Installation:
         if number == signal.SIGKILL:
             self.running[name].wait(10)
 
+    def list_children(self, name: str) -> list[int]:
+        """Return the pids of the children of a process."""
+        pid = self.running[name].pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Return the status and the document of a response."""
         started = monotonic()
@@ -170,11 +175,28 @@ def test_a_hung_server_is_named_within_a_second(
     installation: Installation, wait_until: Callable[..., Any], name: str, expected: set[str]
 ) -> None:
     installation.send_signal(name, signal.SIGSTOP)
+    backends = installation.list_children(name)  # of PostgreSQL, each in a process group of its own
+    for pid in backends:
+        os.kill(pid, signal.SIGSTOP)
     try:
         wait_until(lambda: installation.list_failing_checks() == expected, 15)
         assert installation.slowest < 1
     finally:
+        for pid in backends:
+            os.kill(pid, signal.SIGCONT)
         installation.send_signal(name, signal.SIGCONT)
+
+
+def test_a_postgres_that_accepts_no_connection_is_named(
+    installation: Installation, wait_until: Callable[..., Any]
+) -> None:
+    wait_until(lambda: installation.list_failing_checks() == set(), 30)
+    installation.send_signal("postgres", signal.SIGSTOP)  # its backends go on
+    try:
+        wait_until(lambda: installation.list_failing_checks() == {"db"}, 15)
+        assert installation.slowest < 1
+    finally:
+        installation.send_signal("postgres", signal.SIGCONT)
 
 
 @pytest.mark.parametrize(
