@@ -298,7 +298,7 @@ def test_0019_live_jobs_get_the_share_of_their_owner_and_it_can_be_undone(url: s
         ("queued", 7),
     ]
     indexes = (
-        "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_jobs_share_queued_at_id', 'ix_uploads_storage_key')"
+        "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_jobs_share_queued_at_id', 'ix_uploads_stored_as')"
     )
     assert select_rows(url, indexes) == [(2,)]
     undone = migrate("downgrade", "0011")
