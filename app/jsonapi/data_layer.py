@@ -163,7 +163,7 @@ class DataLayer(BaseDataLayer):  # type: ignore[misc]  # the library carries no 
         for change in self._to_many_changes(row, document.relationships, access):
             self._apply_change(row, change, access)
         for change in self._to_many_changes(row, document.relationships, access):
-            raise Unprocessable("This cannot hold beside the rest of the document.", pointer=change.pointer)
+            raise Unprocessable("This contradicts another relationship of the document.", pointer=change.pointer)
 
     def delete_object(self, row: Any, access: AccessContext) -> None:
         """Soft-delete a row."""
