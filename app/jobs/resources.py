@@ -109,7 +109,7 @@ def retry_for(job: JobRow, access: AccessContext) -> JobRow:
     """Submit a job once more; raise Forbidden unless the current user may, Conflict if the job has not ended."""
     access.require_permission(owner_or_admin, job)
     if job.state in ACTIVE_STATES:
-        raise Conflict(f"Only jobs that have ended can be retried; this job is {job.state}.", code="job-lives")
+        raise Conflict(f"Only jobs that have ended can be retried; this job is {job.state}.", code="job-not-finished")
     if (new := state_hooks.retry_by_kind(job)) is not None:
         return new
     origin: dict[str, Any] = {"trigger": "retry", "owner_id": job.owner_id, "retry_of_id": job.id}

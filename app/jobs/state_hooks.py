@@ -57,7 +57,7 @@ def retry_by_kind(job: JobRow) -> JobRow | None:
     if kind is not None and kind.secrets:
         raise Conflict(
             "Its secret parameters were deleted when it ended. Submit a new job with all parameters.",
-            code="secrets-needed",
+            code="secrets-not-retained",
         )
     return None if kind is None or kind.on_retry is None else kind.on_retry(job)
 

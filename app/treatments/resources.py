@@ -71,7 +71,7 @@ class TreatmentData(DataLayer):
         # Not locked: a transaction that stores results locks the job before this row, and a terminal state is final.
         job = lifecycle.get_job(row.id)
         if job is not None and job.state not in TERMINAL_STATES:
-            raise Conflict(f"The job of the treatment is {job.state}: cancel it first.", code="job-lives")
+            raise Conflict(f"The job of the treatment is {job.state}: cancel it first.", code="job-not-finished")
         job_creation.set_job_retention(row.id, retained=False)
 
     def after_update_object(self, row: Any, data: dict[str, Any], access: AccessContext) -> None:
@@ -128,7 +128,8 @@ class RelaunchTreatment(ActionView):
         job = lifecycle.get_job(row.id)  # not locked, as above
         if job is not None and job.state not in TERMINAL_STATES:
             raise Conflict(
-                f"The job of the treatment is {job.state}: it can be relaunched once it has ended.", code="job-lives"
+                f"The job of the treatment is {job.state}: it can be relaunched once it has ended.",
+                code="job-not-finished",
             )
         document = job and reader.get_document(TREATMENT, job_creation.relaunch_treatment(job).id)
         if not document:

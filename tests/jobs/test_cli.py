@@ -183,7 +183,10 @@ def test_parameters_may_lie_in_a_file(app: Flask, tmp_path: Path) -> None:
         ),
         (["submit", "sleep", "--params", "NaN"], "--params: the value is not valid JSON"),
         (["submit", "sleep", "--params", "[]"], "--params: the value is not a JSON object"),
-        (["submit", "sleep", "--params", '{"seconds": "\\u0000"}'], "seconds: Holds a NUL or a lone surrogate"),
+        (
+            ["submit", "sleep", "--params", '{"seconds": "\\u0000"}'],
+            "seconds: Must not contain a NUL or a lone surrogate",
+        ),
         (["submit", "sleep", "--params", "@/nowhere"], "--params: '/nowhere' cannot be read: No such file"),
         (["submit", "sleep", "--params", "@/dev/zero"], "--params: the document must be at most 1048576 bytes"),
         (["submit", "sleep", "--param", "seconds=0", "--owner", "nobody@example.com"], "--owner: there is no user"),

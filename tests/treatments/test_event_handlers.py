@@ -294,7 +294,7 @@ def test_callbacks_of_one_run_are_limited_in_bytes(
     accepted = processor.call_back(start, "SUCCESS")
 
     assert (refused.status_code, accepted.status_code) == (429, 200)
-    assert refused.json()["errors"][0]["detail"] == "More than 10000 callbacks of one run, or 50 MiB."
+    assert refused.json()["errors"][0]["detail"] == "A run may send at most 10000 callbacks, and 50 MiB of them."
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
 
 

@@ -75,7 +75,7 @@ def test_start_is_sent_again_to_a_processor_without_room(
     assert len(processor.starts) == 2
     assert treatment_client.get_job(treatment_id)["attempt"] == 2
     (warning,) = treatment_client.list_log_messages(treatment_id, "warning")
-    assert warning == f"The processor answered {status}. It says: 50 runs It starts again in 2 s."
+    assert warning == f"The processor responded with {status}. Message: 50 runs It starts again in 2 s."
     processor.call_back(start, "SUCCESS")
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
 
@@ -94,7 +94,7 @@ def test_start_is_not_sent_for_ever(
     treatment_client.wait_for_status(treatment_id, "ERROR")
 
     job = treatment_client.get_job(treatment_id)
-    assert job["error"] == {"code": "rejected-by-processor", "detail": "The processor answered 503."}
+    assert job["error"] == {"code": "rejected-by-processor", "detail": "The processor responded with 503."}
     assert len(processor.starts) == 2
 
 

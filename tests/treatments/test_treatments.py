@@ -227,7 +227,7 @@ def test_error_of_result_file_is_stored_cut(treatment_client: TreatmentClient, p
     processor.call_back(start, "SUCCESS", output=host_output(processor, "bad", content))
 
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
-    with treatment_client.office.app.app_context(), open_transaction(is_read=True):
+    with treatment_client.stack.app.app_context(), open_transaction(is_read=True):
         (error,) = get_connection().scalars(select(ResultFile.error).where(ResultFile.job_id == treatment_id)).all()
     assert len(error) == 500
     assert treatment_client.list_log_messages(treatment_id, "warning") == [error]
@@ -248,7 +248,7 @@ def test_a_result_beyond_the_files_of_a_day_is_refused(
     treatment_client.wait_for_status(treatment_id, "SUCCESS")
     (warning,) = treatment_client.list_log_messages(treatment_id, "warning")
     assert warning.startswith(
-        "The result of 'one' could not be stored. The jobs of one user make at most 1000 MiB a day"
+        "The result of 'one' could not be stored. The jobs of one user may write at most 1000 MiB a day"
     )
     assert treatment_client.get_job(treatment_id)["result"] == {"results": 0, "refused": 1}
     assert treatment_client.list_artifacts(treatment_id) == []
