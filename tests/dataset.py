@@ -28,6 +28,7 @@ from app.faqs.models import Faq, FaqType
 from app.gallery.models import EventImage
 from app.hooks.models import Hook
 from app.jobs.models import Artifact, Job, JobEvent
+from app.relay import RelayHeartbeat
 from app.treatments.models import Region, Similarity, Treatment
 from app.uploads.models import Upload
 from app.users import login_sessions
@@ -301,10 +302,12 @@ def driver_connection(app: Flask) -> Iterator[psycopg.Connection[Any]]:
 
 
 def copy_tables(app: Flask) -> dict[str, bytes]:
-    """Return the rows of each non-empty table, parents first."""
+    """Return the rows of each non-empty table, parents first; without the heartbeat that a running relay inserts."""
     copied = {}
     with driver_connection(app) as connection:
         for table in db.metadata.sorted_tables:
+            if table is RelayHeartbeat.__table__:
+                continue
             with connection.cursor().copy(f"COPY {table.name} TO STDOUT (FORMAT binary)") as copy:
                 copied[table.name] = b"".join(copy)
     return {name: rows for name, rows in copied.items() if len(rows) > EMPTY_COPY_BYTES}
