@@ -101,8 +101,12 @@ def limit_text_bytes(statement: Select[Any], plan: SelectPlan) -> Select[Any]:
 
 @_cached
 def select_by_ids(plan: SelectPlan) -> PreparedStatement:
-    """Select the visible rows with these `ids`, limited by limit_text_bytes."""
-    found = plan.statement.where(id_in(plan.type.table.c.id)).limit(MAX_INCLUDED + 1)
+    """Select the visible rows with these `ids`, limited by limit_text_bytes.
+
+    They are in order of their ids: the order in which rows are stored depends on values that the caller may not see.
+    """
+    id_column = plan.type.table.c.id
+    found = plan.statement.where(id_in(id_column)).order_by(id_column).limit(MAX_INCLUDED + 1)
     return PreparedStatement(limit_text_bytes(found, plan))
 
 

@@ -6,7 +6,9 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from sqlalchemy import text, update
 
+from app.events.models import Event
 from app.extensions import db
 from app.faqs.models import Faq
 from app.jsonapi.cursors import PROFILE
@@ -68,6 +70,21 @@ def to_list(linkage: Any) -> list[Any]:
     if linkage is None:
         return []
     return linkage if isinstance(linkage, list) else [linkage]
+
+
+def test_included_resources_are_in_order_of_their_ids_however_they_are_stored(dataset: Dataset) -> None:
+    with dataset.app.app_context(), db.engine.connect() as connection:
+        for id_ in sorted(dataset.events.values(), reverse=True):  # each goes behind the one before
+            connection.execute(update(Event).where(Event.id == id_).values(description="<p>Moved</p>"))
+            connection.commit()
+        connection.execute(text("ANALYZE events"))  # one block, which is scanned as a whole
+        connection.commit()
+
+    document = dataset.owner.get("/v1/faq-types?include=event").get_json()
+
+    ids = [int(item["id"]) for item in document["included"]]
+    assert ids == sorted(ids)
+    assert len(ids) > 1
 
 
 def test_an_empty_include_includes_nothing(dataset: Dataset) -> None:
