@@ -29,8 +29,8 @@ WRITE_CHECK_KEY = "open-event:health"
 QUERY_TIMEOUT_SECONDS = 0.7
 """Seconds for one SQL statement or Redis command; less than the time limit of a probe."""
 
-POOL_SIZE = 2
-"""Connections that stay open: one for each check of what is in the database."""
+POOL_SIZE = 1
+"""Connections that stay open: the checks of what is in the database take turns, so that none opens another one."""
 
 
 class HealthChecks:
@@ -72,8 +72,6 @@ class HealthChecks:
             # libpq gives no SQLSTATE for an error of a connection attempt.
             if "too many clients" not in str(error.orig) and "remaining connection slots" not in str(error.orig):
                 raise
-            with self.engine.connect() as connection:
-                connection.execute(select(1))
             return "answers, but permits no further connection"
         return "answers"
 
