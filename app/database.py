@@ -67,7 +67,8 @@ MAX_WAITING_WRITERS_PER_ADDRESS = 32
 """Requests waiting for a writer slot, each with a thread; others are refused at once."""
 
 STREAM_HOLDER = group_holder("streams")
-"""The holder of all reads of streams: together they have a fifth of the pool."""
+"""Slot holder of all reads of streams: together they have a fifth of the pool."""
+
 ACCOUNT_SLOT_TIMEOUT_SECONDS = 5.0
 """Seconds that a request of an account route, such as a log-in, waits for a slot of the rest of the pool."""
 
@@ -364,7 +365,7 @@ def open_transaction(*, is_read: bool, holders: tuple[str, ...] = ()) -> Iterato
     finally:
         g.pop("transaction").close()
     if db.session.registry.has() and db.session().in_transaction():
-        raise RuntimeError("A request has one transaction: use database.connection(), not the session, inside it")
+        raise RuntimeError("A request has one transaction: use database.get_connection(), not the session, inside it")
 
 
 def commit() -> None:

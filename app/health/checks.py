@@ -36,8 +36,8 @@ POOL_SIZE = 1
 class HealthChecks:
     """The checks of one app, on separate connections, so that an exhausted pool does not look like a dead database.
 
-    The check of the database opens a connection each time, since a server that accepts none is hung; the others keep
-    theirs open, so that they also work while other clients use all connections of PostgreSQL.
+    The check of the database opens a connection each time, since a server that accepts none is hung. The others share
+    one that stays open, so that they also work while other clients use all connections of PostgreSQL.
     """
 
     def __init__(self, app: Flask) -> None:

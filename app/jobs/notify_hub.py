@@ -126,7 +126,7 @@ class Hub:
         """Subscribe to changes of one job, or of all jobs (None), within the context.
 
         State that is read inside the context misses no change. `holders` are the client address and the user of the
-        subscriber; all jobs need a user. Raise ServiceUnavailable or TooManyRequests if there are too many subscribers.
+        subscriber; all jobs need a user. Raise Unavailable or TooManyRequests if there are too many subscribers.
         """
         with ExitStack() as slots:
             slots.callback(self.slots.release, self.take_slot(self.slots, *holders))
